@@ -1,0 +1,214 @@
+"""`RunConfig`: everything that decides what a run does, as frozen dataclasses.
+
+Every field is a command-line flag of the same name (`max_length` -> `--max-length`), so names are unique across sections.
+The line under a field is its help text. Precedence: flag, then preset, then the default written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model, how it is quantised and prepared."""
+
+    model: str = "llama-3.1-8b"
+    """name of a shape in models.toml, or a local directory that holds a checkpoint"""
+    strategy: Literal["qlora", "unsloth"] = "qlora"
+    """how the model is loaded, adapted and trained"""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """4-bit NF4 weights, or none (weights stay in the compute dtype)"""
+    double_quant: bool = True
+    """quantise the quantisation constants too"""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """compute dtype: autocast runs in it, unquantised weights load in it"""
+    kbit_upcast: bool = False
+    """cast embeddings, output head and norms to float32, as peft's prepare_model_for_kbit_training does"""
+    gradient_checkpointing: bool = True
+    """recompute each layer's activations in the backward pass instead of keeping them"""
+    attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
+    """attention backend; auto takes the one that PyTorch would pick on the card"""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The adapter."""
+
+    lora_rank: int = 8
+    """rank r of the adapter matrices"""
+    lora_alpha: int = 16
+    """scale: the adapter's output is multiplied by alpha / r"""
+    lora_dropout: float = 0.05
+    """dropout on the adapter's input, 0 to 1"""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """linear layers that get an adapter, comma-separated"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The corpus and how it becomes batches."""
+
+    data: str | None = None
+    """CSV with the columns Topics, Question-Title, Questions, Answers; without it a synthetic corpus is made"""
+    samples: int | None = None
+    """rows to use, from the head of the corpus; all when not set"""
+    max_length: int = 2048
+    """longest sequence in tokens; longer ones are truncated"""
+    eval_fraction: float = 0.2
+    """share of the samples held out for evaluation, between 0 and 1"""
+    batching: Literal["padded", "dynamic", "bucketed"] = "bucketed"
+    """padded: every sample to max_length; dynamic: to the longest of its batch; bucketed: like lengths together"""
+    max_batch_tokens: int | None = None
+    """cap on padded tokens in one micro-batch (bucketed only); batch size x max_length when not set"""
+    pad_to_multiple_of: int = 64
+    """lengths of dynamic and bucketed batches are rounded up to a multiple of this many tokens"""
+    tokenizer: str | None = None
+    """local directory with the model's tokenizer; looked up beside the model when not set"""
+    seed: int = 42
+    """seed of the corpus, the split, the shuffling and the weights"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    epochs: int = 2
+    """passes over the training split"""
+    train_batch_size: int = 1
+    """sequences in one micro-batch"""
+    gradient_accumulation: int = 2
+    """micro-batches in one optimizer step"""
+    learning_rate: float = 2e-4
+    """peak learning rate"""
+    warmup_ratio: float = 0.03
+    """share of the steps over which the learning rate rises, 0 to 1"""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """torch AdamW, or bitsandbytes' 8-bit AdamW"""
+    max_grad_norm: float | None = 1.0
+    """gradients are clipped to this norm; not clipped when none"""
+    loss: Literal["full", "chunked"] = "full"
+    """full: transformers' own loss over float32 logits; chunked: logits of loss_chunk_tokens tokens at a time"""
+    loss_chunk_tokens: int = 256
+    """tokens whose logits exist at once in the chunked loss"""
+    hold_outputs: bool = False
+    """keep the model's output object (and so its logits) alive through backward, as a careless loop does"""
+    empty_cache_every: int | None = None
+    """release cached blocks every so many optimizer steps; never when none"""
+    max_steps: int | None = None
+    """stop after this many optimizer steps; all when none"""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation, checkpoints and generation."""
+
+    eval_every: int | None = None
+    """evaluate every so many optimizer steps; at the end of each epoch when none"""
+    eval_batch_size: int = 8
+    """sequences in one evaluation batch"""
+    save_every: int | None = None
+    """write a checkpoint every so many optimizer steps; at the end of each epoch when none"""
+    keep_checkpoints: int = 2
+    """newest checkpoints kept in the output folder"""
+    generate_prompts: int = 4
+    """held-out prompts answered after training; 0 generates nothing"""
+    generate_batch_size: int = 1
+    """prompts answered at once"""
+    max_new_tokens: int = 128
+    """longest reply in tokens"""
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """Where it runs, and on which card it has to fit."""
+
+    device: Literal["auto", "cuda", "simulated"] = "auto"
+    """cuda measures, simulated predicts; auto measures when there is a CUDA GPU"""
+    gpu: str = "t4"
+    """card to fit, a name in gpus.toml"""
+    budget_bytes: int | None = field(default=None, metadata={"flag": "--budget", "unit": "bytes"})
+    """memory for the allocator, such as "14.4 GiB"; the card's capacity less its CUDA context when not set"""
+    expandable_segments: bool = False
+    """let the allocator grow segments page by page (PYTORCH_ALLOC_CONF=expandable_segments:True)"""
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where results go."""
+
+    output: str = "runs"
+    """folder for logs, checkpoints and generated replies; created when missing"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. `Fix.apply` maps a `RunConfig` to a `RunConfig`; `fingerprint` identifies it."""
+
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    device: DeviceConfig = DeviceConfig()
+    output: OutputConfig = OutputConfig()
+
+    def with_fields(self, **changes: Any) -> RunConfig:
+        """Return a copy with the named fields changed, whatever section they are in: `c.with_fields(eval_batch_size=1)`.
+
+        Raises:
+            KeyError: no section has a field of that name.
+        """
+        by_section: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            by_section.setdefault(section_of(name), {})[name] = value
+        sections = {s: dataclasses.replace(getattr(self, s), **fields) for s, fields in by_section.items()}
+        return dataclasses.replace(self, **sections)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return plain nested dicts, section -> field -> value, ready for JSON."""
+        return {s.name: dataclasses.asdict(getattr(self, s.name)) for s in dataclasses.fields(self)}
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that change whenever a field that affects the run changes (`output` does not)."""
+        content = {name: section for name, section in self.to_dict().items() if name != "output"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "lora": LoraConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "device": DeviceConfig,
+    "output": OutputConfig,
+}
+
+
+def section_of(field_name: str) -> str:
+    """Return the name of the section that has the field. Raises KeyError when none has."""
+    for section, cls in SECTIONS.items():
+        if any(f.name == field_name for f in dataclasses.fields(cls)):
+            return section
+    raise KeyError(field_name)
+
+
+def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:
+    """Rebuild the `RunConfig` that `to_dict` wrote; fields that are missing take their default.
+
+    Raises:
+        TypeError: a field that this version does not know.
+    """
+    built = {}
+    for name, values in sections.items():
+        known = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
+        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if unknown := sorted(set(tuples) - set(known)):
+            raise TypeError(f"unknown configuration fields in section {name}: {', '.join(unknown)}")
+        built[name] = SECTIONS[name](**tuples)
+    return RunConfig(**built)

@@ -1,0 +1,1 @@
+"""One training run under observation: devices, data, the loop and its records."""

@@ -1,0 +1,67 @@
+"""Errors of the harness.
+
+HarnessError
+├── ConfigError        a value the user gave is not usable (exit code 2)
+├── DataError          the corpus cannot be used (exit code 2)
+├── LogError           a run log cannot be read (exit code 2)
+├── DeviceError        the device cannot do what was asked (exit code 2)
+└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, the session, and turned into an outcome
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HarnessError(Exception):
+    """Base of all errors that the harness raises on purpose."""
+
+
+class ConfigError(HarnessError):
+    """One or several configuration problems, all reported at once, one line each."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(HarnessError):
+    """The corpus cannot be read or has nothing to train on."""
+
+
+class LogError(HarnessError):
+    """A run log is missing, empty or of a version that this release cannot read."""
+
+
+class DeviceError(HarnessError):
+    """The device is missing, busy, or cannot do what was asked."""
+
+
+class DeviceOutOfMemory(HarnessError):
+    """An allocation that does not fit the budget, after the allocator's own retries.
+
+    Args:
+        requested_bytes: size of the tensor that was asked for, before rounding.
+        allocated_bytes: held by live tensors at that moment.
+        reserved_bytes: held by the allocator at that moment.
+        largest_free_block_bytes: largest cached block that was free.
+        where: `file:line` of the user's innermost frame, or None when unknown.
+        frames: `file:line function`, innermost first.
+    """
+
+    def __init__(
+        self,
+        requested_bytes: int,
+        allocated_bytes: int,
+        reserved_bytes: int,
+        largest_free_block_bytes: int = 0,
+        where: str | None = None,
+        frames: Sequence[str] = (),
+    ) -> None:
+        self.requested_bytes = requested_bytes
+        self.allocated_bytes = allocated_bytes
+        self.reserved_bytes = reserved_bytes
+        self.largest_free_block_bytes = largest_free_block_bytes
+        self.where = where
+        self.frames = tuple(frames)
+        super().__init__(f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved")

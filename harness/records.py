@@ -1,0 +1,249 @@
+"""What a run writes: one frozen record per line of the log. Bytes are integers, seconds are floats.
+
+A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
+step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, and an `EndRecord` last. A log that lacks
+the last one was cut off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class Phase(StrEnum):
+    """A part of the run, in the order in which they first occur."""
+
+    LOAD = "LOAD"
+    DATA = "DATA"
+    RESUME = "RESUME"
+    FORWARD = "FORWARD"
+    BACKWARD = "BACKWARD"
+    OPTIMIZER = "OPTIMIZER"
+    EVAL = "EVAL"
+    CHECKPOINT = "CHECKPOINT"
+    GENERATE = "GENERATE"
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    OOM = "oom"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class MemoryStats:
+    """The allocator's counters at one moment. Peaks are since the phase began."""
+
+    allocated_bytes: int = 0
+    reserved_bytes: int = 0
+    active_bytes: int = 0
+    inactive_split_bytes: int = 0
+    peak_allocated_bytes: int = 0
+    peak_reserved_bytes: int = 0
+    num_alloc_retries: int = 0
+    num_ooms: int = 0
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How large a batch is. `lengths` are the real lengths in tokens, without padding."""
+
+    batch_size: int
+    padded_length: int
+    lengths: tuple[int, ...]
+    target_tokens: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the model computes, padding included."""
+        return self.batch_size * self.padded_length
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The sizes that detectors factor a failed allocation into."""
+
+    name: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    num_parameters: int
+    num_trainable_parameters: int
+    weights: str
+    """`random`, `checkpoint` or `none` (fake tensors)"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """First line of a log: what runs, where, on what."""
+
+    source: str
+    """`cuda` (measured) or `simulated`"""
+    config: dict[str, Any]
+    fingerprint: str
+    gpu_name: str
+    budget_bytes: int
+    total_steps: int
+    steps_per_epoch: int
+    num_train_samples: int
+    num_eval_samples: int
+    corpus: str
+    """`synthetic` or the file's name"""
+    environment: dict[str, str]
+    started_at: str
+    model: ModelFacts | None = None
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "run"
+
+
+@dataclass(frozen=True)
+class PhaseBegin:
+    """Written before a phase starts, so that a killed run's log names what it was doing."""
+
+    phase: Phase
+    step: int
+    micro_step: int
+    epoch: int
+    kind: str = "phase_begin"
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """One phase that ended. Steps count from 1 and are optimizer steps; `index` counts eval batches or generate calls from 0."""
+
+    phase: Phase
+    step: int
+    micro_step: int
+    epoch: int
+    seconds: float
+    allocated_before_bytes: int
+    reserved_before_bytes: int
+    after: MemoryStats
+    index: int = 0
+    batch: BatchShape | None = None
+    host_rss_bytes: int = 0
+    driver_used_bytes: int | None = None
+    kind: str = "phase"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step. `allocated_bytes` is the floor: what stays when the step is over."""
+
+    step: int
+    epoch: int
+    micro_steps: int
+    lengths: tuple[int, ...]
+    padded_share: float
+    target_tokens: int
+    loss: float | None
+    """None where nothing is computed (fake tensors)"""
+    learning_rate: float
+    seconds: float
+    allocated_bytes: int
+    reserved_bytes: int
+    num_alloc_retries: int
+    host_rss_bytes: int
+    grad_norm: float | None = None
+    kind: str = "step"
+
+
+@dataclass(frozen=True)
+class EvalRecord:
+    """One whole evaluation."""
+
+    step: int
+    epoch: int
+    num_batches: int
+    target_tokens: int
+    loss: float | None
+    kind: str = "eval"
+
+
+@dataclass(frozen=True)
+class OomRecord:
+    """An allocation that did not fit, after the allocator's own retries."""
+
+    phase: Phase
+    step: int
+    micro_step: int
+    epoch: int
+    requested_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    budget_bytes: int
+    largest_free_block_bytes: int
+    num_alloc_retries: int
+    batch: BatchShape | None = None
+    where: str | None = None
+    """`file:line` of the innermost frame that is not the harness's"""
+    frames: tuple[str, ...] = ()
+    """`file:line function`, innermost first"""
+    live_bytes: dict[str, int] = field(default_factory=dict)
+    """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
+    index: int = 0
+    kind: str = "oom"
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """Last line of a log."""
+
+    outcome: Outcome
+    step: int
+    seconds: float
+    message: str = ""
+    kind: str = "end"
+
+
+Record = RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | EndRecord
+
+RECORD_TYPES: dict[str, type] = {
+    cls.kind: cls for cls in (RunRecord, PhaseBegin, PhaseRecord, StepRecord, EvalRecord, OomRecord, EndRecord)
+}
+
+
+def record_to_dict(record: Record) -> dict[str, Any]:
+    """Return the record as plain data, ready for one JSON line."""
+    return dataclasses.asdict(record)
+
+
+def record_from_dict(data: dict[str, Any]) -> Record:
+    """Rebuild the record that `record_to_dict` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: not such a record.
+    """
+    cls = RECORD_TYPES[data["kind"]]
+    values = dict(data)
+    for name, convert in _CONVERTERS.items():
+        if values.get(name) is not None:
+            values[name] = convert(values[name])
+    return cls(**values)  # type: ignore[no-any-return]
+
+
+def _batch_shape(data: dict[str, Any]) -> BatchShape:
+    return BatchShape(**{**data, "lengths": tuple(data["lengths"])})
+
+
+_CONVERTERS = {
+    "phase": Phase,
+    "outcome": Outcome,
+    "after": lambda data: MemoryStats(**data),
+    "batch": _batch_shape,
+    "model": lambda data: ModelFacts(**data) if isinstance(data, dict) else data,
+    "lengths": tuple,
+    "frames": tuple,
+}

@@ -1,0 +1,149 @@
+"""Writing and reading a run log: JSON lines, flushed per record, readable after a cut at any byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from harness.errors import LogError
+from harness.records import (
+    SCHEMA_VERSION,
+    EndRecord,
+    EvalRecord,
+    MemoryStats,
+    OomRecord,
+    Outcome,
+    Phase,
+    PhaseBegin,
+    PhaseRecord,
+    Record,
+    RunRecord,
+    StepRecord,
+    record_from_dict,
+    record_to_dict,
+)
+
+
+@dataclass
+class RunLog:
+    """The records of one run, sorted by kind, in the order in which they were written."""
+
+    run: RunRecord
+    begins: list[PhaseBegin] = field(default_factory=list)
+    phases: list[PhaseRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    evals: list[EvalRecord] = field(default_factory=list)
+    ooms: list[OomRecord] = field(default_factory=list)
+    end: EndRecord | None = None
+    num_unreadable_lines: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended; a log without an end record was cut off, which counts as an error."""
+        return self.end.outcome if self.end else Outcome.ERROR
+
+    @property
+    def fatal_oom(self) -> OomRecord | None:
+        """The out-of-memory that ended the run, or None."""
+        return self.ooms[-1] if self.ooms and self.outcome is Outcome.OOM else None
+
+    @property
+    def last_phase(self) -> Phase | None:
+        """The phase that was running when the log ends."""
+        return self.begins[-1].phase if self.begins else None
+
+    def peaks(self) -> dict[Phase, MemoryStats]:
+        """Return, per phase in order of first occurrence, the highest value of every counter."""
+        peaks: dict[Phase, MemoryStats] = {}
+        for record in self.phases:
+            peaks[record.phase] = _elementwise_max(peaks.get(record.phase, MemoryStats()), record.after)
+        return peaks
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Highest allocated bytes over the whole run."""
+        return max((p.after.peak_allocated_bytes for p in self.phases), default=0)
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """Highest reserved bytes over the whole run."""
+        return max((p.after.peak_reserved_bytes for p in self.phases), default=0)
+
+
+def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
+    return MemoryStats(**{name: max(value, getattr(b, name)) for name, value in vars(a).items()})
+
+
+class LogWriter:
+    """Appends records to a file, one JSON object a line, each flushed so that a crash loses at most the line being written."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        """Append one record and flush it to the operating system."""
+        self._file.write(json.dumps(record_to_dict(record), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; further writes raise ValueError."""
+        self._file.close()
+
+    def __enter__(self) -> LogWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def collect(records: Iterable[Record]) -> RunLog:
+    """Return the records as a `RunLog`.
+
+    Raises:
+        LogError: no `RunRecord` among them.
+    """
+    records = list(records)
+    run = next((r for r in records if isinstance(r, RunRecord)), None)
+    if run is None:
+        raise LogError("the log has no run record, so it is not a log of this harness or was cut off before the run began")
+    log = RunLog(run)
+    by_type: dict[type, list[Record]] = {
+        PhaseBegin: log.begins, PhaseRecord: log.phases, StepRecord: log.steps, EvalRecord: log.evals, OomRecord: log.ooms,
+    }  # type: ignore[dict-item]  # fmt: skip
+    for record in records:
+        if isinstance(record, EndRecord):
+            log.end = record
+        elif not isinstance(record, RunRecord):
+            by_type[type(record)].append(record)
+    return log
+
+
+def read_run_log(path: Path) -> RunLog:
+    """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
+
+    Raises:
+        LogError: the file is missing, has no run record, or was written by a newer schema.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise LogError(f"cannot read the log {path}: {error.strerror}") from None
+    parsed = list(_parse_lines(text))
+    log = collect(record for record in parsed if record is not None)
+    log.num_unreadable_lines = parsed.count(None)
+    if log.run.schema_version > SCHEMA_VERSION:
+        raise LogError(f"{path} has schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}")
+    return log
+
+
+def _parse_lines(text: str) -> Iterator[Record | None]:
+    for line in text.split("\n"):
+        if line.strip():
+            try:
+                yield record_from_dict(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                yield None

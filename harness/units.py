@@ -1,0 +1,34 @@
+"""Bytes as people write them, both ways: what `format_bytes` prints, `parse_bytes` reads."""
+
+from __future__ import annotations
+
+import re
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+_FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BY_LOWER_CASE = {unit.lower(): factor for unit, factor in _FACTORS.items()} | {"": 1}
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Return a size with the largest binary unit that keeps it at 1 or more: `8405385216` -> `7.83 GiB`."""
+    if num_bytes < 0:
+        return "-" + format_bytes(-num_bytes)
+    for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.2f} {unit}"
+    return f"{num_bytes} B"
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that a size such as `14.4 GiB`, `512MB` or `1048576` stands for.
+
+    Raises:
+        ValueError: not a number followed by one of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB (any case).
+    """
+    match = _PATTERN.fullmatch(text)
+    factor = _BY_LOWER_CASE.get(match.group(2).lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"not a size: {text!r} (write a number and one of {', '.join(_FACTORS)}, such as '14.4 GiB')")
+    return round(float(match.group(1)) * factor)

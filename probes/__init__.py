@@ -1,0 +1,1 @@
+"""Questions asked of a run: what fails, why, and which fix helps."""

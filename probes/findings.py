@@ -1,0 +1,76 @@
+"""What the probe says: findings (a cause with its evidence) and the results of fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.schema import RunConfig
+from harness.records import Phase
+from harness.runlog import RunLog
+
+Severity = Literal["error", "warning", "info"]
+Equivalence = Literal["exact", "numerical", "reordered", "data"]
+
+UNEXPLAINED_GROWTH = "unexplained-growth"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause that the evidence supports.
+
+    `error`: it ended the run or will end it. `warning`: it costs memory that matters here. `info`: it explains a number.
+    """
+
+    cause: str
+    """an id of the cause table, or `unexplained-growth`"""
+    severity: Severity
+    title: str
+    """one line a newcomer understands"""
+    explanation: str
+    """what happens and why, arithmetic spelled out"""
+    phase: Phase | None = None
+    steps: tuple[int, int] | None = None
+    """first and last optimizer step that show it"""
+    bytes: int | None = None
+    where: str | None = None
+    """`file:line` of the code that made or holds the memory"""
+    evidence: dict[str, int | float | str] = field(default_factory=dict)
+
+
+Detector = Callable[[RunLog], list[Finding]]
+"""Reads a log, returns findings; silent when unsure."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A change of the configuration that removes a cause.
+
+    `apply` returns None where the fix would change nothing (it is already in force) or cannot apply.
+    """
+
+    name: str
+    title: str
+    addresses: tuple[str, ...]
+    """cause ids"""
+    equivalence: Equivalence
+    """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` same samples in another order, `data` nothing"""
+    apply: Callable[[RunConfig], RunConfig | None]
+
+
+@dataclass(frozen=True)
+class FixResult:
+    """A fix after its re-run in a fresh process. `slowdown` is measured, so None where the run was simulated."""
+
+    name: str
+    title: str
+    addresses: tuple[str, ...]
+    equivalence: Equivalence
+    verified: bool
+    before_peak_bytes: int
+    after_peak_bytes: int
+    applied: bool
+    """part of the passing set; False for one that was tried and not needed or did not help"""
+    note: str = ""
+    slowdown: float | None = None

@@ -1,0 +1,1 @@
+"""Answers shown: summary, terminal, JSON. Never imports torch."""
