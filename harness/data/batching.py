@@ -1,0 +1,143 @@
+"""Examples into batches: what an optimizer step holds and how far each sequence is padded.
+
+Shapes: B sequences in a batch, L tokens in each, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from configs.schema import RunConfig
+from harness.records import BatchShape
+
+IGNORE_INDEX = -100
+"""Label of a token that takes no part in the loss. Source: `ignore_index` of torch.nn.functional.cross_entropy."""
+
+STEPS_PER_WINDOW = 64
+"""Optimizer steps whose samples are sorted together: enough to find like lengths, few enough to keep an epoch mixed."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample in tokens, after truncation; `input_ids` is None where lengths are estimates, for want of a tokenizer."""
+
+    num_tokens: int
+    num_prompt_tokens: int
+    """leading tokens that are masked in the labels"""
+    input_ids: tuple[int, ...] | None = None
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Tokens that the loss is taken over; the first token of a sequence is never predicted."""
+        return max(0, self.num_tokens - max(1, self.num_prompt_tokens))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that go through the model together, and the shape they take there."""
+
+    shape: BatchShape
+    examples: tuple[Example, ...]
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether any sequence is shorter than the batch."""
+        return any(length < self.shape.padded_length for length in self.shape.lengths)
+
+    def arrays(self, pad_id: int, vocab_size: int, seed: int = 0) -> dict[str, npt.NDArray[np.int64]]:
+        """Return `input_ids`, `attention_mask` and `labels`, each int64 (B, L), right padded.
+
+        Labels are -100 on prompts and padding. Examples without ids get random ones below `vocab_size`, from `seed`.
+        """
+        shape = (self.shape.batch_size, self.shape.padded_length)
+        input_ids_BL = np.full(shape, pad_id, dtype=np.int64)
+        attention_mask_BL = np.zeros(shape, dtype=np.int64)
+        labels_BL = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        rng = np.random.default_rng(seed)
+        for row, example in enumerate(self.examples):
+            end, start = example.num_tokens, example.num_prompt_tokens
+            ids = rng.integers(0, vocab_size, end) if example.input_ids is None else example.input_ids
+            input_ids_BL[row, :end] = ids
+            attention_mask_BL[row, :end] = 1
+            labels_BL[row, start:end] = input_ids_BL[row, start:end]
+        return {"input_ids": input_ids_BL, "attention_mask": attention_mask_BL, "labels": labels_BL}
+
+
+def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[tuple[Batch, ...]]:
+    """Return the epoch's optimizer steps, each a tuple of micro-batches; every example is in exactly one of them.
+
+    A step holds train_batch_size x gradient_accumulation examples, the last one the rest. The order depends on the seed
+    and the epoch alone.
+    """
+    size = config.train.train_batch_size
+    step_size = size * config.train.gradient_accumulation
+    rng = np.random.default_rng((config.data.seed, epoch))
+    shuffled = [examples[i] for i in rng.permutation(len(examples))]
+    if config.data.batching == "bucketed":
+        cap = config.data.max_batch_tokens or size * config.data.max_length
+        steps = _steps_of_like_length(shuffled, step_size, rng)
+        return [tuple(_split_under_cap(step, config, cap, max_size=step_size)) for step in steps]
+    return [tuple(_batch(micro, config) for micro in _chunks(step, size)) for step in _chunks(shuffled, step_size)]
+
+
+def eval_batches(examples: Sequence[Example], config: RunConfig) -> list[Batch]:
+    """Return the evaluation batches: in order of the examples, or longest first and under the cap when bucketed."""
+    size = config.eval.eval_batch_size
+    if config.data.batching == "bucketed":
+        cap = config.data.max_batch_tokens or size * config.data.max_length
+        return _split_under_cap(examples, config, cap, max_size=size)
+    return [_batch(chunk, config) for chunk in _chunks(examples, size)]
+
+
+def _steps_of_like_length(
+    shuffled: Sequence[Example], step_size: int, rng: np.random.Generator
+) -> list[Sequence[Example]]:
+    """Cut shuffled examples into steps of like lengths, in random order; the incomplete step stays last."""
+    num_full = len(shuffled) // step_size * step_size
+    full, rest = shuffled[:num_full], shuffled[num_full:]
+    windows = _chunks(full, step_size * STEPS_PER_WINDOW)
+    steps = [step for window in windows for step in _chunks(sorted(window, key=_length), step_size)]
+    return [*(steps[i] for i in rng.permutation(len(steps))), *([rest] if rest else [])]
+
+
+def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, max_size: int) -> list[Batch]:
+    """Group examples, longest first, into as few batches as keep to `max_size` examples and `cap` padded tokens.
+
+    An example above the cap is alone in its batch.
+    """
+    groups: list[list[Example]] = []
+    for example in sorted(examples, key=_length, reverse=True):
+        group = groups[-1] if groups else []
+        longest = group[0] if group else example
+        fits = (len(group) + 1) * _padded_length(longest.num_tokens, config) <= cap
+        if group and fits and len(group) < max_size:
+            group.append(example)
+        else:
+            groups.append([example])
+    return [_batch(group, config) for group in groups]
+
+
+def _batch(examples: Iterable[Example], config: RunConfig) -> Batch:
+    examples = tuple(examples)
+    lengths = tuple(e.num_tokens for e in examples)
+    target_tokens = sum(e.num_target_tokens for e in examples)
+    return Batch(BatchShape(len(examples), _padded_length(max(lengths), config), lengths, target_tokens), examples)
+
+
+def _padded_length(longest: int, config: RunConfig) -> int:
+    """Length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
+    data = config.data
+    multiple = data.max_length if data.batching == "padded" else data.pad_to_multiple_of
+    return max(longest, min(-(-longest // multiple) * multiple, data.max_length))
+
+
+def _chunks(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+    return (examples[i : i + size] for i in range(0, len(examples), size))
+
+
+def _length(example: Example) -> int:
+    return example.num_tokens
