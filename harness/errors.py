@@ -1,6 +1,6 @@
 """Errors of the harness.
 
-HarnessError
+HarnessError           defined in configs.errors, as is
 ├── ConfigError        a value the user gave is not usable (exit code 2)
 ├── DataError          the corpus cannot be used (exit code 2)
 ├── LogError           a run log cannot be read (exit code 2)
@@ -12,18 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.errors import ConfigError, HarnessError
 
-class HarnessError(Exception):
-    """Base of all errors that the harness raises on purpose."""
-
-
-class ConfigError(HarnessError):
-    """One or several configuration problems, all reported at once, one line each."""
-
-    def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
-
+__all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "HarnessError", "LogError"]
 
 class DataError(HarnessError):
     """The corpus cannot be read or has nothing to train on."""

@@ -1,0 +1,23 @@
+"""Errors that a user can cause with the configuration; the root of the project's errors is here because all may import it.
+
+HarnessError
+└── ConfigError        a value the user gave is not usable (exit code 2)
+
+`harness.errors` draws the rest of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HarnessError(Exception):
+    """Base of all errors that the harness raises on purpose."""
+
+
+class ConfigError(HarnessError):
+    """One or several configuration problems, all reported at once, one line each."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
