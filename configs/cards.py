@@ -1,0 +1,77 @@
+"""The cards that a run can be asked to fit, from gpus.toml."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.errors import ConfigError
+from configs.tables import read_toml, unknown_name
+from configs.units import parse_bytes
+
+SdpaBackend = Literal["cudnn", "flash", "memory_efficient", "math"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU as PyTorch's allocator sees it."""
+
+    name: str
+    """its name in gpus.toml and for --gpu"""
+    title: str
+    """its name for people"""
+    capacity_bytes: int
+    """what PyTorch prints as the total capacity"""
+    context_bytes: int
+    """taken outside the allocator by the CUDA context and its libraries"""
+    capability: tuple[int, int]
+    """compute capability, major and minor"""
+    has_bfloat16: bool
+    """bfloat16 in hardware"""
+    sdpa_backends: tuple[SdpaBackend, ...]
+    """in the order in which scaled_dot_product_attention tries them"""
+    cublas_workspace_bytes: int
+    """allocated once for each thread that multiplies matrices"""
+    sources: Mapping[str, str] = field(hash=False)
+    """where each value comes from; `estimate` where nothing public gives it"""
+
+    @property
+    def budget_bytes(self) -> int:
+        """What is left for the allocator."""
+        return self.capacity_bytes - self.context_bytes
+
+
+@functools.cache
+def load_cards() -> dict[str, Card]:
+    """Return the cards of gpus.toml by name, in the order in which they are written."""
+    tables = read_toml(Path(__file__).with_name("gpus.toml"))
+    return {name: _card(name, values, tables["sources"]) for name, values in tables["cards"].items()}
+
+
+def _card(name: str, values: dict[str, Any], shared_sources: dict[str, str]) -> Card:
+    return Card(
+        name=name,
+        title=values["title"],
+        capacity_bytes=parse_bytes(values["capacity"]),
+        context_bytes=parse_bytes(values["context"]),
+        capability=(values["capability"][0], values["capability"][1]),
+        has_bfloat16=values["bfloat16"],
+        sdpa_backends=tuple(values["sdpa_backends"]),
+        cublas_workspace_bytes=values["cublas_workspace"],
+        sources=shared_sources | values["sources"],
+    )
+
+
+def find_card(name: str) -> Card:
+    """Return the card of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    cards = load_cards()
+    if name not in cards:
+        raise ConfigError(unknown_name("--gpu", name, cards))
+    return cards[name]

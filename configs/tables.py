@@ -1,0 +1,39 @@
+"""Reading the TOML tables, and the one line for a name that is not in them."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from configs.errors import ConfigError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"cannot read {path} as TOML: {error}") from None
+
+
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the closest allowed value, or nothing when none is close."""
+    close = difflib.get_close_matches(value.lower(), list(allowed), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def unknown_name(flag: str, value: str, allowed: Iterable[str]) -> str:
+    """Return the line for a value that is not one of the allowed ones."""
+    allowed = list(allowed)
+    return f"{flag} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"
