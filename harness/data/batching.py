@@ -23,7 +23,7 @@ STEPS_PER_WINDOW = 64
 
 @dataclass(frozen=True)
 class Example:
-    """One sample in tokens, after truncation; `input_ids` is None where lengths are estimates, for want of a tokenizer."""
+    """One sample in tokens, after truncation; `input_ids` is None where lengths are only estimated."""
 
     num_tokens: int
     num_prompt_tokens: int

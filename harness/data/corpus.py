@@ -1,0 +1,187 @@
+"""The corpus: reading the CSV, counting every row that cannot be used, taking the first samples."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import regex
+
+from harness.errors import DataError
+
+COLUMNS = ("Topics", "Question-Title", "Questions", "Answers")
+
+CORPUS_FILES = ("BengaliEmpatheticConversationsCorpus .csv", "BengaliEmpatheticConversationsCorpus.csv")
+"""The corpus is published with a space before `.csv`; some copies have lost it."""
+
+MAX_FIELD_CHARS = 20_000
+"""Longest usable question or answer: about three times its longest (7000 tokens at 1.2 tokens per character)."""
+
+DROPPED = {
+    "malformed": "with more fields than the header",
+    "undecodable": "with replacement characters",
+    "blank": "blank",
+    "missing": "NaN",
+    "oversized": f"longer than {MAX_FIELD_CHARS} characters",
+    "duplicate": "exact duplicates",
+}
+"""Kinds of unusable row, in the order in which they are tested, and how a report calls them."""
+
+_MISSING = frozenset({"nan", "null", "none", "n/a", "na", "<na>"})
+_BENGALI_LETTER = regex.compile(r"[\p{Bengali}&&\p{L}]", regex.V1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the corpus, columns in file order."""
+
+    topic: str
+    title: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What became of every row: `num_rows` = `num_usable` + all of `dropped`."""
+
+    num_rows: int
+    num_usable: int
+    dropped: dict[str, int]
+    """rows by kind, every key of `DROPPED`"""
+    num_without_bengali: int
+    """usable rows without a single Bengali letter: used all the same"""
+
+    def line(self) -> str:
+        """Return the report as one line, kinds that did not occur left out."""
+        parts = [f"{self.dropped[kind]} {title}" for kind, title in DROPPED.items() if self.dropped[kind]]
+        note = f" ({self.num_without_bengali} without Bengali letters)" if self.num_without_bengali else ""
+        return f"{self.num_rows} rows read: " + ", ".join([f"{self.num_usable} usable{note}", *parts])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows that can be used, and the count of those that cannot. `name` is `synthetic` or the file's name."""
+
+    name: str
+    rows: tuple[Row, ...]
+    report: ReadReport
+
+
+def read_corpus(path: Path | str) -> Corpus:
+    """Read a corpus from a CSV file, or from a folder that holds it under either of its two names.
+
+    Raises:
+        DataError: missing, empty, not UTF-8, not CSV, wrong columns, or no usable row.
+    """
+    file = _find(Path(path))
+    rows, num_malformed = _parse(file, _decode(file))
+    corpus = select_rows(rows, file.name, num_malformed)
+    if not corpus.rows:
+        raise DataError(f"{file} has no usable row: {corpus.report.line()}; give another file with --data")
+    return corpus
+
+
+def select_rows(rows: Iterable[Row], name: str, num_malformed: int = 0) -> Corpus:
+    """Keep the usable rows in order and count the others by kind; `num_malformed` rows were lost while parsing."""
+    usable: dict[Row, None] = {}
+    counts = Counter(malformed=num_malformed)
+    for row in rows:
+        if kind := _why_unusable(row) or ("duplicate" if row in usable else None):
+            counts[kind] += 1
+        else:
+            usable[row] = None
+    without_bengali = sum(not _BENGALI_LETTER.search(row.question + row.answer) for row in usable)
+    dropped = {kind: counts[kind] for kind in DROPPED}
+    report = ReadReport(len(usable) + counts.total(), len(usable), dropped, without_bengali)
+    return Corpus(name, tuple(usable), report)
+
+
+def take(corpus: Corpus, samples: int | None) -> tuple[Row, ...]:
+    """Return the first `samples` rows, or all of them when None.
+
+    Raises:
+        DataError: more are asked for than there are.
+    """
+    if samples is not None and samples > len(corpus.rows):
+        raise DataError(
+            f"--samples {samples} is more than the {len(corpus.rows)} usable rows of {corpus.name}; "
+            f"give at most --samples {len(corpus.rows)}"
+        )
+    return corpus.rows[:samples]
+
+
+def _why_unusable(row: Row) -> str | None:
+    texts = (row.question, row.answer)
+    if any("\ufffd" in text for text in (row.topic, row.title, *texts)):
+        return "undecodable"
+    if not all(text.strip() for text in texts):
+        return "blank"
+    if any(text.strip().lower() in _MISSING for text in texts):
+        return "missing"
+    return "oversized" if max(map(len, texts)) > MAX_FIELD_CHARS else None
+
+
+def _find(path: Path) -> Path:
+    """Return the file meant by `path`: itself, its other spelling, or the corpus in that folder."""
+    candidates = [path / name for name in CORPUS_FILES] if path.is_dir() else [path, _other_spelling(path)]
+    for file in candidates:
+        if file.is_file():
+            return file
+    looked_for = " and ".join(repr(str(file)) for file in candidates)
+    raise DataError(f"no corpus at --data {path}: looked for {looked_for}; without --data a synthetic corpus is used")
+
+
+def _other_spelling(path: Path) -> Path:
+    stem = path.stem[:-1] if path.stem.endswith(" ") else path.stem + " "
+    return path.with_name(stem + path.suffix)
+
+
+def _decode(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}; give another file with --data") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # utf-8-sig counts from behind the byte order mark.
+        position = error.start + len(content) - len(error.object)
+        raise DataError(
+            f"{file} is not UTF-8: byte {position} (0x{content[position]:02x}) cannot be decoded; "
+            "save it as UTF-8, or give another file with --data"
+        ) from None
+    if not text.strip():
+        raise DataError(f"{file} is empty; give a CSV with the columns {', '.join(COLUMNS)} with --data")
+    return text
+
+
+def _parse(file: Path, text: str) -> tuple[list[Row], int]:
+    """Return all rows, and how many had more fields than the header and were left out."""
+    import pandas as pd
+
+    malformed: list[list[str]] = []
+    try:
+        try:
+            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        except pd.errors.ParserError as error:
+            if "EOF inside string" in str(error):
+                raise
+            # Slower, but its hook sees each row that has too many fields.
+            table = pd.read_csv(
+                io.StringIO(text), dtype=str, keep_default_na=False, engine="python", on_bad_lines=malformed.append
+            )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is not valid CSV: {reason}; correct it, or give another file with --data") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas (--data)")
+    table.columns = table.columns.str.strip()
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        found, needed = ", ".join(map(repr, table.columns)), ", ".join(map(repr, COLUMNS))
+        raise DataError(f"{file} lacks {', '.join(map(repr, missing))}: found {found}; --data needs {needed}")
+    columns = [table[name].fillna("").tolist() for name in COLUMNS]
+    return [Row(*cells) for cells in zip(*columns, strict=True)], len(malformed)
