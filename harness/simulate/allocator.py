@@ -1,8 +1,8 @@
 """A model of PyTorch's CUDA caching allocator: what a sequence of mallocs and frees allocates, reserves and fragments.
 
-It follows c10/cuda/CUDACachingAllocator.cpp (class DeviceCachingAllocator) of torch 2.11-2.13 with its default settings,
-optionally with expandable segments. Not modelled: record_stream, graph-private pools, max_split_size,
-garbage_collection_threshold and roundup_power2_divisions, which are all off by default.
+It follows class DeviceCachingAllocator of c10/cuda/CUDACachingAllocator.cpp, torch 2.11-2.13, with default settings,
+optionally with expandable segments; each "Source:" below names functions of that file. Not modelled, as they are off
+unless asked for: record_stream, private pools, max_split_size, garbage_collection_threshold, roundup_power2_divisions.
 
 Two things are chosen here, because the source leaves them to the driver:
 - A new segment lies above all others. Addresses only break ties between free blocks of one size; with this choice the
@@ -16,29 +16,43 @@ Two things are chosen here, because the source leaves them to the driver:
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-# Source: c10/core/AllocatorConfig.h (kMinBlockSize, kSmallSize, kSmallBuffer, kMinLargeAlloc, kRoundLarge, and
-# large_segment_size_, which earlier releases called kLargeBuffer).
-MIN_BLOCK_BYTES = 512
-SMALL_MAX_BYTES = 2**20
-SMALL_SEGMENT_BYTES = 2 * 2**20
-LARGE_SEGMENT_MAX_BYTES = 10 * 2**20
-LARGE_SEGMENT_BYTES = 20 * 2**20
-ROUND_LARGE_BYTES = 2 * 2**20
+from harness.simulate.blocks import (
+    ADDRESS_BITS,
+    FREE,
+    LARGE_SEGMENT_BYTES,
+    SMALL_MAX_BYTES,
+    UNMAPPED,
+    BlockNode,
+    BlockPool,
+    segment_size,
+)
 
 _UNBOUNDED_BYTES = 2**40  # stands for the card's memory when there is no budget: only sizes the virtual address range
-_ADDRESS_BITS = 60  # a free block's key is its size shifted by this, plus its address: plain integers compare fastest
-_FREE, _UNMAPPED = 0, -1  # in place of a handle; handles count from 1
+
+# What a saved state holds beside the blocks.
+_COUNTERS = (
+    "allocated_bytes",
+    "peak_allocated_bytes",
+    "reserved_bytes",
+    "peak_reserved_bytes",
+    "requested_bytes",
+    "num_alloc_retries",
+    "num_ooms",
+    "_whole_free_bytes",
+    "_next_handle",
+    "_next_address",
+)
 
 
 class AllocatorOutOfMemory(Exception):
     """A request that does not fit the budget, even after all wholly free segments were given back.
 
-    `requested_bytes` is what was asked for; torch's message names the segment that it tried to reserve, which is larger.
+    `requested_bytes` is what was asked for. torch's own message gives the size that `segment_size` rounds it to.
     """
 
     def __init__(
@@ -88,130 +102,6 @@ class AllocatorState:
     counters: tuple[int, ...]
 
 
-class _Block:
-    """A block and its neighbours in the segment; a segment's first block stays the same object while it exists."""
-
-    __slots__ = ("address", "size", "requested", "handle", "prev", "next", "pool")
-
-    def __init__(
-        self, address: int, size: int, handle: int, prev: _Block | None, next: _Block | None, pool: _Pool
-    ) -> None:
-        self.address = address
-        self.size = size
-        self.requested = 0
-        self.handle = handle
-        self.prev = prev
-        self.next = next
-        self.pool = pool
-
-
-class _Pool:
-    """The segments of one stream and size class, and their free blocks in order of size, then address."""
-
-    __slots__ = ("stream", "is_small", "page_bytes", "min_remainder", "keys", "blocks", "unmapped", "heads")
-
-    def __init__(self, stream: int, is_small: bool, expandable: bool) -> None:
-        self.stream = stream
-        self.is_small = is_small
-        self.page_bytes = SMALL_SEGMENT_BYTES if is_small else LARGE_SEGMENT_BYTES
-        # Source: should_split; the large pool wants a remainder of more than 1 MiB unless segments expand.
-        self.min_remainder = MIN_BLOCK_BYTES if is_small or expandable else SMALL_MAX_BYTES + 1
-        self.keys: list[int] = []
-        self.blocks: list[_Block] = []  # the block of the key at the same position
-        self.unmapped: list[_Block] = []  # in order of address
-        self.heads: list[_Block] = []  # first block of every segment, in order of address
-
-    def add(self, block: _Block) -> None:
-        """List a block under its state, free or unmapped."""
-        if block.handle == _FREE:
-            key = _key(block)
-            index = bisect_left(self.keys, key)
-            self.keys.insert(index, key)
-            self.blocks.insert(index, block)
-        else:
-            insort(self.unmapped, block, key=_address)
-
-    def remove(self, block: _Block) -> None:
-        if block.handle == _FREE:
-            index = bisect_left(self.keys, _key(block))
-            del self.keys[index]
-            del self.blocks[index]
-        else:
-            self.unmapped.remove(block)
-
-    def give_back(self, block: _Block, state: int) -> _Block:
-        """List a block that became free or unmapped, merged with neighbours of that state. Source: try_merge_blocks."""
-        block.handle = state
-        before, after = block.prev, block.next
-        if before is not None and before.handle == state:
-            self.remove(before)
-            _absorb(before, block)
-            block = before
-        if after is not None and after.handle == state:
-            self.remove(after)
-            _absorb(block, after)
-        self.add(block)
-        return block
-
-    def best_expandable(self, index: int) -> int:
-        """Prefer the block that leaves the least room to grow. Source: get_free_block (expandable_size)."""
-        while index + 1 < len(self.blocks) and _room(self.blocks[index + 1]) < _room(self.blocks[index]):
-            index += 1
-        return index
-
-
-def _key(block: _Block) -> int:
-    return (block.size << _ADDRESS_BITS) + block.address
-
-
-def _address(block: _Block) -> int:
-    return block.address
-
-
-def _room(block: _Block) -> int:
-    after = block.next
-    return block.size + (after.size if after is not None and after.handle == _UNMAPPED else 0)
-
-
-def _absorb(front: _Block, back: _Block) -> None:
-    """Let a block swallow the one after it; the caller keeps the pool's lists in order."""
-    front.size += back.size
-    front.next = back.next
-    if back.next is not None:
-        back.next.prev = front
-
-
-def _split(block: _Block, size: int, rest: int) -> _Block:
-    """Cut a block to `size` and return the new block that holds the remainder, in state `rest`."""
-    after = _Block(block.address + size, block.size - size, rest, block, block.next, block.pool)
-    if after.next is not None:
-        after.next.prev = after
-    block.next = after
-    block.size = size
-    return after
-
-
-def _chain(head: _Block) -> Iterator[_Block]:
-    block: _Block | None = head
-    while block is not None:
-        yield block
-        block = block.next
-
-
-def round_size(num_bytes: int) -> int:
-    """Return the block size that a request needs. Source: round_size."""
-    return max(-(-num_bytes // MIN_BLOCK_BYTES), 1) * MIN_BLOCK_BYTES
-
-
-def segment_size(block_bytes: int) -> int:
-    """Return the size of the segment that is reserved for a block that fits nowhere. Source: get_allocation_size."""
-    if block_bytes <= SMALL_MAX_BYTES:
-        return SMALL_SEGMENT_BYTES
-    if block_bytes < LARGE_SEGMENT_MAX_BYTES:
-        return LARGE_SEGMENT_BYTES
-    return -(-block_bytes // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
-
-
 class CachingAllocator:
     """The allocator of one device.
 
@@ -235,9 +125,9 @@ class CachingAllocator:
         self._whole_free_bytes = 0  # in segments that are one free block; always 0 with expandable segments
         self._next_handle = 1
         self._next_address = LARGE_SEGMENT_BYTES
-        self._live: dict[int, _Block] = {}  # oldest first
-        self._small: dict[int, _Pool] = {}  # by stream
-        self._large: dict[int, _Pool] = {}
+        self._live: dict[int, BlockNode] = {}  # oldest first
+        self._small: dict[int, BlockPool] = {}  # by stream
+        self._large: dict[int, BlockPool] = {}
 
     @property
     def active_bytes(self) -> int:
@@ -253,7 +143,7 @@ class CachingAllocator:
         """Allocate and return a handle for `free`; an empty request allocates nothing and returns 0.
 
         Raises:
-            AllocatorOutOfMemory: no room. Wholly free segments were released on the way, and the allocator stays usable.
+            AllocatorOutOfMemory: no room, although wholly free segments were released. The allocator stays usable.
             ValueError: negative size.
 
         Source: malloc, get_free_block, should_split, alloc_found_block; allocate (empty requests).
@@ -263,11 +153,10 @@ class CachingAllocator:
                 return 0
             raise ValueError(f"cannot allocate {num_bytes} bytes")
         size = (num_bytes + 511) & -512  # round_size, spelled out: this is the hot path
-        pool = (self._small if size <= SMALL_MAX_BYTES else self._large).get(stream) or self._add_pool(
-            size <= SMALL_MAX_BYTES, stream
-        )
+        pools = self._small if size <= SMALL_MAX_BYTES else self._large
+        pool = pools.get(stream) or self._add_pool(size <= SMALL_MAX_BYTES, stream)
         keys = pool.keys
-        index = bisect_left(keys, size << _ADDRESS_BITS)
+        index = bisect_left(keys, size << ADDRESS_BITS)
         if index == len(keys):
             block = self._grow(pool, size, num_bytes)
         else:
@@ -278,7 +167,7 @@ class CachingAllocator:
             if block.next is None and block.prev is None:
                 self._whole_free_bytes -= block.size
         if block.size - size >= pool.min_remainder:
-            pool.add(_split(block, size, _FREE))
+            pool.add(block.split(size, FREE))
         else:
             size = block.size
         handle = self._next_handle
@@ -307,12 +196,13 @@ class CachingAllocator:
             raise ValueError(f"handle {handle} is not allocated")
         self.allocated_bytes -= block.size
         self.requested_bytes -= block.requested
-        block = block.pool.give_back(block, _FREE)
+        block.requested = 0
+        block = block.pool.give_back(block, FREE)
         if block.next is None and block.prev is None:
             self._whole_free_bytes += block.size
 
     def empty_cache(self) -> None:
-        """Release every wholly free segment, or every wholly free page. Source: release_cached_blocks, release_blocks."""
+        """Release the segments (or pages, if segments expand) that are wholly free. Source: release_cached_blocks."""
         for pools in (self._large, self._small):
             for pool in pools.values():
                 if self.expandable_segments:
@@ -341,13 +231,13 @@ class CachingAllocator:
         handles, peaks and counters do not matter.
         """
         rank = {handle: n for n, handle in enumerate(self._live, 1)}
-        rank[_FREE], rank[_UNMAPPED] = _FREE, _UNMAPPED
+        rank[FREE], rank[UNMAPPED] = FREE, UNMAPPED
         numbers = array("q", (self.budget_bytes or 0, self.expandable_segments))
         for pool in sorted(self._pools(), key=lambda pool: (pool.stream, pool.is_small)):
             for head in pool.heads:
                 numbers.extend((-2, pool.stream, pool.is_small))
-                for block in _chain(head):
-                    numbers.extend((block.size, block.requested if block.handle > 0 else 0, rank[block.handle]))
+                for block in head.chain():
+                    numbers.extend((block.size, block.requested, rank[block.handle]))
         return numbers.tobytes()
 
     def save(self) -> AllocatorState:
@@ -356,7 +246,7 @@ class CachingAllocator:
         for pool in self._pools():
             for head in pool.heads:
                 numbers: list[int] = []
-                for block in _chain(head):
+                for block in head.chain():
                     numbers += (block.size, block.requested, block.handle)
                 segments.append((head.address, pool.stream, pool.is_small, tuple(numbers)))
         return AllocatorState(tuple(segments), tuple(getattr(self, name) for name in _COUNTERS))
@@ -366,27 +256,25 @@ class CachingAllocator:
         for name, value in zip(_COUNTERS, state.counters, strict=True):
             setattr(self, name, value)
         self._small, self._large = {}, {}
-        live: list[_Block] = []
+        live: list[BlockNode] = []
         for address, stream, is_small, numbers in state.segments:
             pool = (self._small if is_small else self._large).get(stream) or self._add_pool(is_small, stream)
-            _restore_segment(pool, address, numbers, live)
+            pool.restore_segment(address, numbers, live)
         live.sort(key=lambda block: block.handle)
         self._live = {block.handle: block for block in live}
         for pool in self._pools():
-            pool.blocks.sort(key=_key)
-            pool.keys = [_key(block) for block in pool.blocks]
-            pool.unmapped.sort(key=_address)
+            pool.restore_order()
 
-    def _add_pool(self, is_small: bool, stream: int) -> _Pool:
-        pool = _Pool(stream, is_small, self.expandable_segments)
+    def _add_pool(self, is_small: bool, stream: int) -> BlockPool:
+        pool = BlockPool(stream, is_small, self.expandable_segments)
         (self._small if is_small else self._large)[stream] = pool
         return pool
 
-    def _pools(self) -> Iterator[_Pool]:
+    def _pools(self) -> Iterator[BlockPool]:
         yield from self._small.values()
         yield from self._large.values()
 
-    def _grow(self, pool: _Pool, size: int, num_bytes: int) -> _Block:
+    def _grow(self, pool: BlockPool, size: int, num_bytes: int) -> BlockNode:
         """Reserve more memory for a block of `size`, if need be after releasing the cache. Source: malloc."""
         block = self._try_reserve(pool, size)
         if block is None:
@@ -400,7 +288,7 @@ class CachingAllocator:
             )
         return block
 
-    def _try_reserve(self, pool: _Pool, size: int) -> _Block | None:
+    def _try_reserve(self, pool: BlockPool, size: int) -> BlockNode | None:
         """Return an unlisted free block of at least `size` in new memory. Source: alloc_block."""
         reserve = segment_size(size)
         if self._exceeds_budget(reserve):
@@ -408,7 +296,7 @@ class CachingAllocator:
         if self.expandable_segments:
             return self._extend(pool, size)
         self._add_reserved(reserve)
-        return self._add_segment(pool, reserve, _FREE)
+        return self._add_segment(pool, reserve, FREE)
 
     def _exceeds_budget(self, more_bytes: int) -> bool:
         return self.budget_bytes is not None and self.reserved_bytes + more_bytes > self.budget_bytes
@@ -417,64 +305,58 @@ class CachingAllocator:
         self.reserved_bytes += more_bytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
 
-    def _add_segment(self, pool: _Pool, size: int, state: int) -> _Block:
+    def _add_segment(self, pool: BlockPool, size: int, state: int) -> BlockNode:
         """Open a segment above all others, at an address that is a multiple of either page size."""
-        head = _Block(self._next_address, size, state, None, None, pool)
+        head = BlockNode(self._next_address, size, state, None, None, pool)
         self._next_address += -(-size // LARGE_SEGMENT_BYTES) * LARGE_SEGMENT_BYTES
         pool.heads.append(head)
         return head
 
-    def _release_free_segments(self, pool: _Pool) -> None:
+    def _release_free_segments(self, pool: BlockPool) -> None:
         """Source: release_blocks, release_block."""
-        released = [head for head in pool.heads if head.handle == _FREE and head.next is None]
+        released = [head for head in pool.heads if head.handle == FREE and head.next is None]
+        pool.heads = [head for head in pool.heads if head.handle != FREE or head.next is not None]
         for head in released:
             pool.remove(head)
-            pool.heads.remove(head)
             self.reserved_bytes -= head.size
             self._whole_free_bytes -= head.size
 
-    def _extend(self, pool: _Pool, size: int) -> _Block | None:
-        """Map pages until a block of `size` is free; pages mapped before a failure stay. Source: try_allocate_expandable_block."""
-        block: _Block | None = self._find_room(pool, size)
-        if block is not None and block.handle == _UNMAPPED:
+    def _extend(self, pool: BlockPool, size: int) -> BlockNode | None:
+        """Map pages until a block of `size` is free; pages mapped before a failure stay mapped.
+
+        Source: try_allocate_expandable_block.
+        """
+        block: BlockNode | None = pool.find_room(size) or self._open_expandable(pool, size)
+        if block is not None and block.handle == UNMAPPED:
             block = self._map(pool, block, min(block.size, size))
         while block is not None and block.size < size:
             after = block.next
-            assert after is not None, "_find_room returned a block without room"
+            assert after is not None, "find_room returned a block without room"
             block = self._map(pool, after, min(after.size, size - block.size))
         if block is not None:
             pool.remove(block)
         return block
 
-    def _find_room(self, pool: _Pool, size: int) -> _Block:
-        """Return the lowest free or unmapped block that `size` bytes can start at. Source: find_expandable_block."""
-        for block in pool.unmapped:
-            start = block.prev if block.prev is not None and block.prev.handle == _FREE else block
-            room = 0
-            for candidate in _chain(start):
-                if candidate.handle > 0 or room >= size:
-                    break
-                room += candidate.size
-            if room >= size:
-                return start
+    def _open_expandable(self, pool: BlockPool, size: int) -> BlockNode:
+        """Reserve addresses for 9/8 of the card's memory, nothing mapped. Source: find_expandable_block."""
         card_bytes = self.budget_bytes or _UNBOUNDED_BYTES
         num_pages = -(-max(card_bytes + card_bytes // 8, size) // pool.page_bytes)
-        head = self._add_segment(pool, num_pages * pool.page_bytes, _UNMAPPED)
+        head = self._add_segment(pool, num_pages * pool.page_bytes, UNMAPPED)
         pool.add(head)
         return head
 
-    def _map(self, pool: _Pool, block: _Block, size: int) -> _Block | None:
-        """Back the first `size` bytes of an unmapped block with whole pages. Source: map_block, ExpandableSegment::map."""
+    def _map(self, pool: BlockPool, block: BlockNode, size: int) -> BlockNode | None:
+        """Back the first `size` bytes of an unmapped block with whole pages. Source: map_block."""
         mapped = -(-size // pool.page_bytes) * pool.page_bytes
         if self._exceeds_budget(mapped):
             return None
         pool.remove(block)
         if mapped < block.size:
-            pool.add(_split(block, mapped, _UNMAPPED))
+            pool.add(block.split(mapped, UNMAPPED))
         self._add_reserved(mapped)
-        return pool.give_back(block, _FREE)
+        return pool.give_back(block, FREE)
 
-    def _unmap_free_pages(self, pool: _Pool) -> None:
+    def _unmap_free_pages(self, pool: BlockPool) -> None:
         """Source: release_blocks, unmap_block, ExpandableSegment::unmap, release_expandable_segment."""
         page = pool.page_bytes
         for block in list(pool.blocks):
@@ -484,70 +366,35 @@ class CachingAllocator:
                 continue
             pool.remove(block)
             if last < stop:
-                pool.add(_split(block, last - block.address, _FREE))
+                pool.add(block.split(last - block.address, FREE))
             if first > block.address:
-                pages = _split(block, first - block.address, _UNMAPPED)
+                pages = block.split(first - block.address, UNMAPPED)
                 pool.add(block)
             else:
                 pages = block
-            pages = pool.give_back(pages, _UNMAPPED)
+            pages = pool.give_back(pages, UNMAPPED)
             self.reserved_bytes -= last - first
             if pages.prev is None and pages.next is None:
                 pool.remove(pages)
                 pool.heads.remove(pages)
 
 
-# What a saved state holds beside the blocks.
-_COUNTERS = (
-    "allocated_bytes",
-    "peak_allocated_bytes",
-    "reserved_bytes",
-    "peak_reserved_bytes",
-    "requested_bytes",
-    "num_alloc_retries",
-    "num_ooms",
-    "_whole_free_bytes",
-    "_next_handle",
-    "_next_address",
-)
-
-
-def _describe(run: list[_Block]) -> Segment:
+def _describe(run: list[BlockNode]) -> Segment:
     start, pool = run[0].address, run[0].pool
     return Segment(
         address=start,
         size_bytes=sum(block.size for block in run),
         pool="small" if pool.is_small else "large",
         stream=pool.stream,
-        blocks=tuple(
-            Block(block.address - start, block.size, block.requested, block.handle)
-            if block.handle
-            else Block(block.address - start, block.size, 0, None)
-            for block in run
-        ),
+        blocks=tuple(Block(block.address - start, block.size, block.requested, block.handle or None) for block in run),
     )
 
 
-def _mapped_runs(head: _Block) -> list[list[_Block]]:
-    runs: list[list[_Block]] = [[]]
-    for block in _chain(head):
-        if block.handle == _UNMAPPED:
+def _mapped_runs(head: BlockNode) -> list[list[BlockNode]]:
+    runs: list[list[BlockNode]] = [[]]
+    for block in head.chain():
+        if block.handle == UNMAPPED:
             runs.append([])
         else:
             runs[-1].append(block)
     return [run for run in runs if run]
-
-
-def _restore_segment(pool: _Pool, address: int, numbers: tuple[int, ...], live: list[_Block]) -> None:
-    before: _Block | None = None
-    triples = iter(numbers)
-    for size, requested, handle in zip(triples, triples, triples, strict=True):
-        block = _Block(address, size, handle, before, None, pool)
-        block.requested = requested
-        if before is None:
-            pool.heads.append(block)
-        else:
-            before.next = block
-        (live if handle > 0 else pool.blocks if handle == _FREE else pool.unmapped).append(block)
-        before = block
-        address += size

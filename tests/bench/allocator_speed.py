@@ -59,25 +59,24 @@ def milliseconds(call: Callable[[], object], repeats: int = 20) -> float:
     return min(times) * 1e3
 
 
-def main() -> None:
-    """Print microseconds per malloc and free pair, and what a memoised step costs."""
-    for expandable in (False, True):
-        rng = random.Random(0)
-        allocator = CachingAllocator(80 * 2**30, expandable_segments=expandable)
-        for _ in range(NUM_WEIGHTS):
-            allocator.malloc(rng.choice((8192, 65536, 32768, 4096 * 1024 // 2, 4096 * 4096 // 2)))
-        steps = [training_step(rng, rng.randrange(64, 2048)) for _ in range(10)]
-        num_pairs = sum(len(step) for step in steps) / 2
-        elapsed = milliseconds(lambda: [replay(allocator, step) for step in steps], repeats=3)
-        state = allocator.save()
-        num_blocks = sum(len(segment.blocks) for segment in allocator.segments())
-        print(
-            f"expandable_segments={expandable}: {num_blocks} blocks, {len(steps[0])} events a step, "
-            f"{elapsed * 1e3 / num_pairs:.2f} us a malloc and free; "
-            f"fingerprint {milliseconds(allocator.fingerprint):.2f} ms, save {milliseconds(allocator.save):.2f} ms, "
-            f"load {milliseconds(lambda: allocator.load(state)):.2f} ms"
-        )
+def measure(expandable_segments: bool) -> str:
+    """Return one line: microseconds per malloc and free pair, and what it costs to memoise a step."""
+    rng = random.Random(0)
+    allocator = CachingAllocator(80 * 2**30, expandable_segments=expandable_segments)
+    for _ in range(NUM_WEIGHTS):
+        allocator.malloc(rng.choice((8192, 65536, 32768, 4096 * 1024 // 2, 4096 * 4096 // 2)))
+    steps = [training_step(rng, rng.randrange(64, 2048)) for _ in range(10)]
+    num_pairs = sum(len(step) for step in steps) / 2
+    elapsed = milliseconds(lambda: [replay(allocator, step) for step in steps], repeats=5)
+    state = allocator.save()
+    num_blocks = sum(len(segment.blocks) for segment in allocator.segments())
+    return (
+        f"expandable_segments={expandable_segments}: {num_blocks} blocks, {len(steps[0])} events a step, "
+        f"{elapsed * 1e3 / num_pairs:.2f} us a malloc and free; fingerprint {milliseconds(allocator.fingerprint):.2f} "
+        f"ms, save {milliseconds(allocator.save):.2f} ms, load {milliseconds(lambda: allocator.load(state)):.2f} ms"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    print(measure(False))
+    print(measure(True))
