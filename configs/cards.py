@@ -29,6 +29,8 @@ class Card:
     """taken outside the allocator by the CUDA context and its libraries"""
     capability: tuple[int, int]
     """compute capability, major and minor"""
+    num_sms: int
+    """streaming multiprocessors"""
     has_bfloat16: bool
     """bfloat16 in hardware"""
     sdpa_backends: tuple[SdpaBackend, ...]
@@ -58,6 +60,7 @@ def _card(name: str, values: dict[str, Any], shared_sources: dict[str, str]) -> 
         capacity_bytes=parse_bytes(values["capacity"]),
         context_bytes=parse_bytes(values["context"]),
         capability=(values["capability"][0], values["capability"][1]),
+        num_sms=values["multiprocessors"],
         has_bfloat16=values["bfloat16"],
         sdpa_backends=tuple(values["sdpa_backends"]),
         cublas_workspace_bytes=values["cublas_workspace"],

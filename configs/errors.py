@@ -1,4 +1,4 @@
-"""Errors that a user can cause with the configuration; the root of the project's errors is here because all may import it.
+"""Errors that a configuration can cause, and the root of all errors, here because every layer may import it.
 
 HarnessError
 └── ConfigError        a value the user gave is not usable (exit code 2)

@@ -1,7 +1,7 @@
 """`RunConfig`: everything that decides what a run does, as frozen dataclasses.
 
-Every field is a command-line flag of the same name (`max_length` -> `--max-length`), so names are unique across sections.
-The line under a field is its help text. Precedence: flag, then preset, then the default written here.
+Every field is a command-line flag of the same name (`max_length` -> `--max-length`), so names are unique across
+sections. The line under a field is its help text. Precedence: flag, then preset, then the default written here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 class ModelConfig:
     """The base model, how it is quantised and prepared."""
 
-    model: str = "llama-3.1-8b"
+    model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR"})
     """name of a shape in models.toml, or a local directory that holds a checkpoint"""
     strategy: Literal["qlora", "unsloth"] = "qlora"
     """how the model is loaded, adapted and trained"""
@@ -53,7 +53,7 @@ class LoraConfig:
 class DataConfig:
     """The corpus and how it becomes batches."""
 
-    data: str | None = None
+    data: str | None = field(default=None, metadata={"metavar": "CSV"})
     """CSV with the columns Topics, Question-Title, Questions, Answers; without it a synthetic corpus is made"""
     samples: int | None = None
     """rows to use, from the head of the corpus; all when not set"""
@@ -67,7 +67,7 @@ class DataConfig:
     """cap on padded tokens in one micro-batch (bucketed only); batch size x max_length when not set"""
     pad_to_multiple_of: int = 64
     """lengths of dynamic and bucketed batches are rounded up to a multiple of this many tokens"""
-    tokenizer: str | None = None
+    tokenizer: str | None = field(default=None, metadata={"metavar": "DIR"})
     """local directory with the model's tokenizer; looked up beside the model when not set"""
     seed: int = 42
     """seed of the corpus, the split, the shuffling and the weights"""
@@ -129,7 +129,7 @@ class DeviceConfig:
 
     device: Literal["auto", "cuda", "simulated"] = "auto"
     """cuda measures, simulated predicts; auto measures when there is a CUDA GPU"""
-    gpu: str = "t4"
+    gpu: str = field(default="t4", metadata={"metavar": "NAME"})
     """card to fit, a name in gpus.toml"""
     budget_bytes: int | None = field(default=None, metadata={"flag": "--budget", "unit": "bytes"})
     """memory for the allocator, such as "14.4 GiB"; the card's capacity less its CUDA context when not set"""
@@ -141,7 +141,7 @@ class DeviceConfig:
 class OutputConfig:
     """Where results go."""
 
-    output: str = "runs"
+    output: str = field(default="runs", metadata={"metavar": "DIR"})
     """folder for logs, checkpoints and generated replies; created when missing"""
 
 
@@ -158,7 +158,7 @@ class RunConfig:
     output: OutputConfig = OutputConfig()
 
     def with_fields(self, **changes: Any) -> RunConfig:
-        """Return a copy with the named fields changed, whatever section they are in: `c.with_fields(eval_batch_size=1)`.
+        """Return a copy with the named fields changed, whatever their section: `config.with_fields(eval_batch_size=1)`.
 
         Raises:
             KeyError: no section has a field of that name.

@@ -1,0 +1,150 @@
+"""The command line into a `Command`: every field of the schema is a flag.
+
+Precedence: flag, then preset, then the default written in the schema.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from configs import schema
+from configs.preset import DEFAULT_PRESET, load_preset
+from configs.schema import SECTIONS, RunConfig
+from configs.tables import did_you_mean
+from configs.validation import validate
+from configs.values import from_text, is_size, to_text, without_none
+
+_USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asks for: a configuration, and options that are no part of it."""
+
+    config: RunConfig
+    preset: str = field(default=DEFAULT_PRESET, metadata={"metavar": "NAME|FILE"})
+    """name of a preset, or a TOML file with the same sections"""
+    replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
+    """report on the log of an earlier run; runs nothing"""
+    json: Path | None = None
+    """write the report to this file as JSON"""
+    no_fixes: bool = False
+    """stop at the diagnosis: neither try nor apply fixes"""
+
+
+def parse_args(argv: Sequence[str]) -> Command:
+    """Return the command that the arguments (without the program's name) stand for.
+
+    Raises:
+        ConfigError: a preset, a value or a combination of values is not usable; all problems at once.
+        SystemExit: --help was given (code 0), or argparse refused an argument (code 2, one line on stderr).
+    """
+    parser = build_parser()
+    namespace, extra = parser.parse_known_args(argv)
+    if extra:
+        parser.error(_unknown_arguments(extra))
+    given = vars(namespace)
+    options = {f.name: given.pop(f.name) for f in _option_fields() if f.name in given}
+    config = load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given)
+    validate(config)
+    return Command(config, **options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser: one flag per field of the schema, in a group per section, and the options of `Command`."""
+    parser = argparse.ArgumentParser(
+        usage=_USAGE,
+        description="Say why a QLoRA run goes out of GPU memory, without a GPU, and prove the cheapest fix.",
+        epilog=f"Defaults are those of the preset {DEFAULT_PRESET}. Exit codes: 0 the run fits, as configured or with"
+        " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    defaults = load_preset(DEFAULT_PRESET)
+    help_lines = field_help(inspect.getsource(schema))
+    for section, cls in SECTIONS.items():
+        group = parser.add_argument_group(section, inspect.getdoc(cls))
+        hints = typing.get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            default = getattr(getattr(defaults, section), item.name)
+            _add_flag(group, item, hints[item.name], help_lines[cls.__name__, item.name], default)
+    _add_options(parser)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("command", "What to do with the run.")
+    help_lines = field_help(inspect.getsource(Command))
+    hints = typing.get_type_hints(Command)
+    for item in _option_fields():
+        line = help_lines[Command.__name__, item.name]
+        if item.default is False:
+            group.add_argument(flag_of(item), action="store_true", help=line)
+        else:
+            _add_flag(group, item, hints[item.name], line, item.default)
+
+
+def _option_fields() -> list[dataclasses.Field[Any]]:
+    return [item for item in dataclasses.fields(Command) if item.name != "config"]
+
+
+def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint: Any, line: str, default: Any) -> None:
+    text = f"{line} (default: {to_text(default, item)})".replace("%", "%%")
+    flag, name = flag_of(item), item.name
+    if hint is bool:
+        group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        group.add_argument(flag, dest=name, type=_reader(hint, item), metavar=_metavar(hint, item), help=text)
+
+
+def _reader(hint: Any, item: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return from_text(text, hint, item)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _metavar(hint: Any, item: dataclasses.Field[Any]) -> str:
+    kind, _ = without_none(hint)
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(typing.get_args(kind)) + "}"
+    if is_size(item):
+        return "SIZE"
+    return item.metadata.get("metavar") or {int: "N", float: "X", Path: "FILE"}.get(kind, "A,B,...")
+
+
+def flag_of(item: dataclasses.Field[Any]) -> str:
+    """Return the flag of a field: `--max-length` of `max_length`, unless its metadata names another."""
+    return item.metadata.get("flag") or "--" + item.name.replace("_", "-")
+
+
+def field_help(source: str) -> dict[tuple[str, str], str]:
+    """Return the string under each annotated field of each class in the source, by class and field name."""
+    lines = {}
+    for cls in ast.walk(ast.parse(source)):
+        if isinstance(cls, ast.ClassDef):
+            for statement, below in zip(cls.body, cls.body[1:], strict=False):
+                match statement, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        lines[cls.name, name] = text
+    return lines
+
+
+def _unknown_arguments(extra: Sequence[str]) -> str:
+    unknown = [argument.partition("=")[0] for argument in extra if argument.startswith("-")]
+    if not unknown:
+        return f"unexpected argument {extra[0]!r}: every value follows a flag"
+    items = [item for cls in SECTIONS.values() for item in dataclasses.fields(cls)] + _option_fields()
+    known = [flag_of(item) for item in items]
+    return "; ".join(f"unknown flag {flag}{did_you_mean(flag, known)}" for flag in unknown)

@@ -1,0 +1,89 @@
+"""Presets: TOML files that hold a configuration, section by section."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.errors import ConfigError
+from configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
+from configs.tables import did_you_mean, read_toml, unknown_name
+from configs.values import from_toml
+
+DEFAULT_PRESET = "as_published"
+
+_FOLDER = Path(__file__).with_name("presets")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the harness."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def load_preset(name: str) -> RunConfig:
+    """Return the configuration of a preset, by its name or as a TOML file.
+
+    Raises:
+        ConfigError: no such preset or file, or it holds something that the schema does not allow; all problems at once.
+    """
+    path = _preset_path(name)
+    problems: list[str] = []
+    sections = {
+        section: _read_section(section, values, problems)
+        for section, values in read_toml(path).items()
+        if _is_section(section, values, problems)
+    }
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return config_from_dict(sections)
+
+
+def _preset_path(name: str) -> Path:
+    if name in preset_names():
+        return _FOLDER / f"{name}.toml"
+    if Path(name).suffix == ".toml" or Path(name).is_file():
+        return Path(name)
+    raise ConfigError(unknown_name("--preset", name, preset_names()) + ", or a .toml file")
+
+
+def _is_section(name: str, values: Any, problems: list[str]) -> bool:
+    if name in SECTIONS and isinstance(values, dict):
+        return True
+    if name in SECTIONS:
+        problems.append(f"{name} = {values!r} is a value; write a section [{name}]")
+    elif not isinstance(values, dict) and (home := _home(name)):
+        problems.append(f"{name} stands outside its section; write it under [{home}]")
+    else:
+        problems.append(f"unknown section [{name}]{did_you_mean(name, SECTIONS)} (allowed: {', '.join(SECTIONS)})")
+    return False
+
+
+def _read_section(section: str, values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[section])}
+    hints = typing.get_type_hints(SECTIONS[section])
+    read = {}
+    for key, value in values.items():
+        try:
+            if key not in fields:
+                raise ValueError(_unknown_key(key, fields))
+            read[key] = from_toml(value, hints[key], fields[key])
+        except ValueError as error:
+            problems.append(f"[{section}] {key}: {error}")
+    return read
+
+
+def _unknown_key(key: str, fields: Mapping[str, Any]) -> str:
+    if home := _home(key):
+        return f"unknown here; it belongs under [{home}]"
+    return f"unknown key{did_you_mean(key, fields)} (allowed: {', '.join(fields)})"
+
+
+def _home(field_name: str) -> str | None:
+    """Return the section that has the field, or None when none has."""
+    try:
+        return section_of(field_name)
+    except KeyError:
+        return None

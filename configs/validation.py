@@ -1,0 +1,143 @@
+"""What a configuration's values may be, alone and together."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configs.cards import find_card
+from configs.errors import ConfigError
+from configs.models import LINEAR_LAYERS, find_model, is_local_checkpoint
+from configs.schema import RunConfig, section_of
+
+Range = tuple[str, Callable[[Any], bool]]
+"""The allowed values in words, and the test; a comparison with NaN is false, so NaN never passes."""
+
+
+def _at_least(low: int) -> Range:
+    return f"{low} or more", lambda value: value >= low
+
+
+_POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
+_BETWEEN: Range = ("more than 0 and less than 1", lambda value: 0 < value < 1)
+_SHARE: Range = ("0 to 1", lambda value: 0 <= value <= 1)
+
+RANGES: dict[str, Range] = {
+    "lora_rank": _at_least(1),
+    "lora_alpha": _at_least(1),
+    "lora_dropout": ("0 or more and less than 1", lambda value: 0 <= value < 1),
+    "samples": _at_least(1),
+    "max_length": _at_least(8),
+    "eval_fraction": _BETWEEN,
+    "max_batch_tokens": _at_least(1),
+    "pad_to_multiple_of": _at_least(1),
+    "seed": ("0 to 4294967295", lambda value: 0 <= value < 2**32),  # numpy's generators take no other
+    "epochs": _at_least(1),
+    "train_batch_size": _at_least(1),
+    "gradient_accumulation": _at_least(1),
+    "learning_rate": _POSITIVE,
+    "warmup_ratio": _SHARE,
+    "max_grad_norm": _POSITIVE,
+    "loss_chunk_tokens": _at_least(1),
+    "empty_cache_every": _at_least(1),
+    "max_steps": _at_least(1),
+    "eval_every": _at_least(1),
+    "eval_batch_size": _at_least(1),
+    "save_every": _at_least(1),
+    "keep_checkpoints": _at_least(1),
+    "generate_prompts": _at_least(0),
+    "generate_batch_size": _at_least(1),
+    "max_new_tokens": _at_least(1),
+    "budget_bytes": _at_least(1),
+}
+
+
+def validate(config: RunConfig) -> None:
+    """Check every value against its range, and against the model and the card.
+
+    Raises:
+        ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
+    """
+    problems = [line for name in RANGES if (line := _out_of_range(config, name))]
+    problems += _batch_problems(config) + _strategy_problems(config)
+    for check in (_card_problems, _model_problems):
+        try:
+            problems += check(config)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_output(config: RunConfig) -> Path:
+    """Create the output folder when it is missing, try to write there, and return it.
+
+    Raises:
+        ConfigError: it cannot be created or written to.
+    """
+    folder = Path(config.output.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"--output {folder}: cannot write there ({reason}); give another folder") from None
+    return folder
+
+
+def _out_of_range(config: RunConfig, name: str) -> str | None:
+    allowed, holds = RANGES[name]
+    value = getattr(getattr(config, section_of(name)), name)
+    if value is None or holds(value):
+        return None
+    flag = "--budget" if name == "budget_bytes" else "--" + name.replace("_", "-")
+    return f"{flag} {value}: out of range (allowed: {allowed})"
+
+
+def _batch_problems(config: RunConfig) -> list[str]:
+    cap, longest, batching = config.data.max_batch_tokens, config.data.max_length, config.data.batching
+    if cap is None or cap < 1:
+        return []
+    if batching != "bucketed":
+        return [f"--max-batch-tokens {cap}: {batching} batches have no cap; use --batching bucketed"]
+    if cap < longest:
+        return [
+            f"--max-batch-tokens {cap}: less than one sample of --max-length {longest} (allowed: {longest} or more)"
+        ]
+    return []
+
+
+def _strategy_problems(config: RunConfig) -> list[str]:
+    if config.model.strategy == "unsloth":
+        return ["--strategy unsloth: not available in this release; use --strategy qlora"]
+    return []
+
+
+def _card_problems(config: RunConfig) -> list[str]:
+    card, dtype, attention = find_card(config.device.gpu), config.model.dtype, config.model.attention
+    problems = []
+    if dtype == "bfloat16" and not card.has_bfloat16:
+        problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
+    if attention != "auto" and attention not in card.sdpa_backends:
+        allowed = ", ".join(name for name in ("auto", *card.sdpa_backends) if name != "cudnn")
+        problems.append(f"--attention {attention}: the {card.title} has no such kernel (allowed on it: {allowed})")
+    if attention == "flash" and dtype == "float32":
+        problems.append("--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype")
+    return problems
+
+
+def _model_problems(config: RunConfig) -> list[str]:
+    if is_local_checkpoint(config.model.model):
+        return []  # its config.json, read when it is loaded, says what it takes
+    model, length, modules = find_model(config.model.model), config.data.max_length, config.lora.target_modules
+    problems = []
+    if length > model.max_position_embeddings:
+        problems.append(f"--max-length {length}: {model.name} takes at most {model.max_position_embeddings} tokens")
+    if not modules or not set(modules) <= set(LINEAR_LAYERS):
+        given = ",".join(modules) or "(empty)"
+        problems.append(f"--target-modules {given}: not layers of {model.name} (allowed: {','.join(LINEAR_LAYERS)})")
+    return problems
