@@ -166,7 +166,6 @@ class BlockPool:
             address += size
 
     def restore_order(self) -> None:
-        """Sort the lists once all segments are back."""
+        """Sort the free blocks once all segments are back, in order of address."""
         self.blocks.sort(key=lambda block: block.key)
         self.keys = [block.key for block in self.blocks]
-        self.unmapped.sort(key=lambda block: block.address)

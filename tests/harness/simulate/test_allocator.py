@@ -346,6 +346,21 @@ def test_expandable_survives_growing_lengths_that_fragment_plain_segments() -> N
         churn(CachingAllocator(125 * MIB))
 
 
+def test_expandable_empty_cache_leaves_a_free_block_without_a_whole_page_alone() -> None:
+    allocator = expandable()
+    handles = [allocator.malloc(num_bytes) for num_bytes in (15 * MIB, 10 * MIB, 15 * MIB)]
+    allocator.free(handles[1])  # from 15 to 25 MiB, across the border of two pages
+    allocator.empty_cache()
+    assert sizes(only_segment(allocator)) == [15 * MIB, 10 * MIB, 15 * MIB]
+
+
+def test_expandable_does_not_map_a_page_beyond_the_budget() -> None:
+    allocator = expandable(30 * MIB)
+    with pytest.raises(AllocatorOutOfMemory):
+        allocator.malloc(22 * MIB)  # passes alloc_block's test, but would take two pages
+    assert allocator.reserved_bytes == 0
+
+
 def test_expandable_failed_growth_stays_within_the_budget() -> None:
     allocator = expandable(70 * MIB)
     allocator.malloc(50 * MIB)
