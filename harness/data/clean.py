@@ -81,11 +81,11 @@ def normalise(text: str) -> str:
     """Return the text in NFC, without control characters, whitespace collapsed; the joiners ZWJ and ZWNJ stay."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     lines = (" ".join(line.split()) for line in unicodedata.normalize("NFC", text).split("\n"))
-    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+    return str(_BLANK_LINES.sub("\n\n", "\n".join(lines))).strip()
 
 
 def replace_personal_data(text: str) -> tuple[str, Counter[str]]:
-    """Return the text with addresses, phone numbers and long numbers as placeholders, and how many of each there were."""
+    """Return the text with addresses, phone numbers and long numbers as placeholders, and the count of each."""
     found: Counter[str] = Counter()
     for kind, (pattern, placeholder) in _PERSONAL.items():
         text, found[kind] = pattern.subn(placeholder, text)
@@ -95,8 +95,8 @@ def replace_personal_data(text: str) -> tuple[str, Counter[str]]:
 def add_reflective_prefixes(rows: Sequence[Row], seed: int) -> tuple[list[Row], int]:
     """Return the rows with a sentence that mirrors the feeling before each answer, and how many answers got one.
 
-    The sentence is drawn by topic; an answer that already reflects is left alone. For training targets only: a reference
-    must stay what its author wrote.
+    The sentence is drawn by topic; an answer that already reflects is left alone. For training targets only: a
+    reference must stay what its author wrote.
     """
     rng = random.Random(seed)
     prefixed = [_with_prefix(row, rng) for row in rows]
@@ -111,7 +111,7 @@ def _with_prefix(row: Row, rng: random.Random) -> Row:
 
 def reflects(answer: str) -> bool:
     """Return whether the answer's first sentence already mirrors the other's feeling."""
-    return _REFLECTS.search(_FIRST_SENTENCE.match(answer)[0]) is not None  # type: ignore[index]
+    return _REFLECTS.search(_FIRST_SENTENCE.match(answer)[0]) is not None
 
 
 def _prefixes_for(topic: str) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _why_dropped(row: Row) -> str | None:
 def _any_of(phrases: Iterable[str]) -> regex.Pattern[str]:
     """Compile phrases that begin where a word begins; their end is open, as Bengali endings follow the stem.
 
-    In NFC, as the texts are: it takes the letters with a dot below apart, so that a pattern typed otherwise never matches.
+    In NFC, as the texts are: it takes the letters with a dot below apart, so a pattern left as typed never matches.
     """
     alternatives = unicodedata.normalize("NFC", "|".join(phrases))
     return regex.compile(rf"(?<![{WORD_CHARS}])(?:{alternatives})", regex.IGNORECASE)
@@ -184,7 +184,7 @@ _PERSONAL = {
     "url": (regex.compile(r"(?:https?://|www\.)[!#-&(-;=?-~]*[A-Za-z0-9/#=_&%-]", regex.IGNORECASE), "[লিংক]"),
     "email": (regex.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"), "[ইমেইল]"),
     "phone": (
-        regex.compile(rf"(?<![{WORD_CHARS}+])(?:\+\p{{Nd}}{{1,3}}[ -]?|[0০])\p{{Nd}}(?:[ -]?\p{{Nd}}){{7,11}}(?!\p{{Nd}})"),
+        regex.compile(rf"(?<![{WORD_CHARS}+])(?:\+\p{{Nd}}{{1,3}}[ -]?|[0০])(?:[ -]?\p{{Nd}}){{8,12}}(?!\p{{Nd}})"),
         "[ফোন]",
     ),
     "number": (regex.compile(r"(?<!\p{Nd})(?:\p{Nd}{9,}|(?:\p{Nd}{4}[ -]){3}\p{Nd}{4})(?!\p{Nd})"), "[নম্বর]"),

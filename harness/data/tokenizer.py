@@ -1,0 +1,307 @@
+"""Tokenizers that need no network: one found on this machine, else a stated estimate of lengths.
+
+Looked for in this order: the folder of --tokenizer; the folder of --model; the Hugging Face cache; Meta's tokenizer
+file in the optional `llama-models` package; for tiny models a tokenizer of characters. Else it is a `LengthEstimate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import regex
+
+from configs.models import ModelShape, is_local_checkpoint, load_models
+from configs.schema import RunConfig
+from harness.data.chat import SYSTEM_PROMPT, ChatFormat, llama3_format
+from harness.errors import DataError
+
+TOKENS_PER_BYTE = 0.46
+"""Llama 3's tokens per UTF-8 byte of Bengali."""
+
+LLAMA3_VOCAB_SIZE = 128_256
+"""Source: llama_models/llama3/tokenizer.py, 128 000 merges and 256 special tokens."""
+
+TINY_VOCAB_SIZE = 8192
+"""Models with fewer tokens than this have no tokenizer of their own: they are made for tests."""
+
+_SPECIAL = regex.compile(r"<\|[a-z0-9_]+\|>")
+_BENGALI = range(0x0980, 0x0A00)
+_TINY_SPECIALS = (
+    "<|finetune_right_pad_id|>",
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+)
+
+
+class Tokenizer(Protocol):
+    """Text to tokens."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this."""
+
+    @property
+    def pad_id(self) -> int:
+        """Fills a batch on the right."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Each ends a reply."""
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The chat template of its model."""
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens, special tokens in the text counted as one each."""
+
+    def encode(self, text: str) -> list[int] | None:
+        """Return the ids, none added at either end; None where only lengths are known."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of the ids without special tokens; empty where only lengths are known."""
+
+
+@dataclass(frozen=True)
+class LengthEstimate:
+    """Lengths without a tokenizer: 0.46 tokens per UTF-8 byte."""
+
+    vocab_size: int
+    pad_id: int
+    stop_ids: tuple[int, ...]
+    name: str = f"estimate ({TOKENS_PER_BYTE} tokens per UTF-8 byte; no tokenizer found)"
+    chat: ChatFormat = llama3_format()
+
+    def count(self, text: str) -> int:
+        """Return the estimated number of tokens."""
+        num_special = len(_SPECIAL.findall(text))
+        return estimate_tokens(_SPECIAL.sub("", text)) + num_special
+
+    def encode(self, text: str) -> None:
+        """Return None: no ids are known."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return an empty text."""
+        return ""
+
+
+def estimate_tokens(text: str) -> int:
+    """Return Llama 3's tokens for a Bengali text, estimated from its bytes."""
+    return round(TOKENS_PER_BYTE * len(text.encode()))
+
+
+@dataclass(frozen=True)
+class CharacterTokenizer:
+    """A token for each Bengali character and for each byte of all others: reversible, and small enough for a tiny model."""
+
+    name: str = "characters (for tiny models)"
+    vocab_size: int = len(_TINY_SPECIALS) + 256 + len(_BENGALI)
+    pad_id: int = _TINY_SPECIALS.index("<|finetune_right_pad_id|>")
+    stop_ids: tuple[int, ...] = (_TINY_SPECIALS.index("<|eot_id|>"),)
+    chat: ChatFormat = llama3_format()
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens."""
+        return len(self.encode(text))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids: special tokens first, then bytes, then the Bengali block."""
+        ids: list[int] = []
+        for part in regex.split(rf"({_SPECIAL.pattern})", text):
+            if part in _TINY_SPECIALS:
+                ids.append(_TINY_SPECIALS.index(part))
+            else:
+                ids += (i for char in part for i in _character_ids(char))
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text; bytes that are no UTF-8 become replacement characters."""
+        return b"".join(_id_bytes(i) for i in ids).decode(errors="replace")
+
+
+def _character_ids(char: str) -> list[int]:
+    first_byte = len(_TINY_SPECIALS)
+    if ord(char) in _BENGALI:
+        return [first_byte + 256 + _BENGALI.index(ord(char))]
+    return [first_byte + byte for byte in char.encode(errors="replace")]
+
+
+def _id_bytes(token_id: int) -> bytes:
+    index = token_id - len(_TINY_SPECIALS)
+    if not 0 <= index < 256 + len(_BENGALI):
+        return b""
+    return bytes([index]) if index < 256 else chr(_BENGALI[index - 256]).encode()
+
+
+class TransformersTokenizer:
+    """A tokenizer loaded by transformers from a local folder; the chat format is Llama 3's where it has those tokens."""
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        self._tokenizer = tokenizer
+        self.name = name
+        self.vocab_size = len(tokenizer)
+        vocab = tokenizer.get_vocab()
+        stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
+        self.stop_ids: tuple[int, ...] = tuple(stops) or (tokenizer.eos_token_id,)
+        spare = next((i for i in (tokenizer.pad_token_id, tokenizer.unk_token_id) if i is not None), 0)
+        self.pad_id: int = vocab.get("<|finetune_right_pad_id|>", spare)
+        self.chat = llama3_format() if "<|start_header_id|>" in vocab else _own_format(tokenizer, name)
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens."""
+        return len(self.encode(text))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids, none added at either end."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _own_format(tokenizer: Any, name: str) -> ChatFormat:
+    """Take the tokenizer's own chat template apart around the question."""
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer {name} has no chat template; give an instruction-tuned model's with --tokenizer"
+        )
+    marker = "\ue000"
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": marker}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    head, _, tail = text.partition(marker)
+    return ChatFormat(head, tail, tokenizer.eos_token)
+
+
+def load_tokenizer(config: RunConfig, model_vocab_size: int) -> Tokenizer:
+    """Return the best tokenizer for the model that this machine has; never uses the network.
+
+    Raises:
+        DataError: --tokenizer holds none, or one with more tokens than the model.
+    """
+    tokenizer = _find_tokenizer(config, model_vocab_size)
+    if tokenizer.vocab_size > model_vocab_size:
+        raise DataError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens, the model only {model_vocab_size}; "
+            "give the model's own with --tokenizer"
+        )
+    return tokenizer
+
+
+def _find_tokenizer(config: RunConfig, vocab_size: int) -> Tokenizer:
+    model, given = config.model.model, config.data.tokenizer
+    shape = None if is_local_checkpoint(model) else load_models().get(model)
+    if given is not None:
+        if not _has_tokenizer(Path(given)):
+            raise DataError(f"no tokenizer in --tokenizer {given}: it must be a folder with tokenizer.json")
+        return _load_folder(Path(given), given)
+    if shape is None and _has_tokenizer(Path(model)):
+        return _load_folder(Path(model), model)
+    if shape and (cached := _in_hub_cache(shape)):
+        return _load_folder(cached, f"{_hub_id(shape)} (local cache)")
+    if vocab_size == LLAMA3_VOCAB_SIZE and (file := _llama_models_file()):
+        return _from_tiktoken_file(file)
+    if CharacterTokenizer.vocab_size <= vocab_size < TINY_VOCAB_SIZE:
+        return CharacterTokenizer()
+    if shape:
+        return LengthEstimate(vocab_size, shape.pad_token_id, shape.eos_token_ids)
+    return LengthEstimate(vocab_size, vocab_size - 1, ())
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"))
+
+
+def _load_folder(folder: Path, name: str) -> TransformersTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise whatever their parsers raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"cannot load the tokenizer in {folder}: {reason}; give another with --tokenizer") from error
+    loaded.model_max_length = int(1e9)  # truncation is ours; without this it warns about long texts
+    return TransformersTokenizer(loaded, name)
+
+
+def _hub_id(shape: ModelShape) -> str:
+    return shape.source.partition(";")[0]
+
+
+def _in_hub_cache(shape: ModelShape) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo = _hub_id(shape)
+    if repo.count("/") != 1 or " " in repo:
+        return None
+    file = try_to_load_from_cache(repo, "tokenizer.json")
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def _llama_models_file() -> Path | None:
+    """Return Meta's file where `llama-models` and `tiktoken`, which reads it, are installed; imports neither."""
+    spec = importlib.util.find_spec("llama_models")
+    if spec is None or importlib.util.find_spec("tiktoken") is None:
+        return None
+    files = (Path(place, "llama3", "tokenizer.model") for place in spec.submodule_search_locations or ())
+    return next((file for file in files if file.is_file()), None)
+
+
+def _from_tiktoken_file(file: Path) -> TransformersTokenizer:
+    """Load the file's conversion from the user's cache; convert it and keep it there the first time."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memory-harness"
+    folder, name = cache / f"llama3-tokenizer-{digest}", "Llama 3 (from llama-models)"
+    if _has_tokenizer(folder):
+        return _load_folder(folder, name)
+    converted = _convert(file)
+    with suppress(OSError):  # a cache that cannot be written costs the conversion again, no more
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as half_written:
+            converted.save_pretrained(Path(half_written, "tokenizer"))
+            os.rename(Path(half_written, "tokenizer"), folder)
+    return TransformersTokenizer(converted, name)
+
+
+def _convert(file: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    # The converter's default pattern is Llama 3's own.
+    converter = TikTokenConverter(vocab_file=str(file), extra_special_tokens=_llama3_specials())
+    return PreTrainedTokenizerFast(
+        tokenizer_object=converter.converted(),
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="<|finetune_right_pad_id|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9),
+    )
+
+
+def _llama3_specials() -> list[str]:
+    """Return the 256 special tokens in the order of their ids, from 128000 on.
+
+    Source: llama_models/llama3/tokenizer.py.
+    """
+    named = [
+        "begin_of_text", "end_of_text", "reserved_special_token_0", "reserved_special_token_1", "finetune_right_pad_id",
+        "step_id", "start_header_id", "end_header_id", "eom_id", "eot_id", "python_tag", "image",
+    ]  # fmt: skip
+    reserved = [f"reserved_special_token_{i}" for i in range(2, 2 + 256 - len(named))]
+    return [f"<|{token}|>" for token in named + reserved]
