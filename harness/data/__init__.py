@@ -1,1 +1,167 @@
 """The corpus and how it becomes batches; never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from configs.schema import RunConfig
+from harness.data.batching import Example
+from harness.data.chat import build_example, build_prompt
+from harness.data.clean import CleanReport, add_reflective_prefixes, clean
+from harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
+from harness.data.synthetic import NUM_ROWS, synthetic_corpus
+from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.errors import DataError
+
+
+@dataclass(frozen=True)
+class GenerationPrompt:
+    """A held-out question to be answered, and every answer that the corpus has for it."""
+
+    question: str
+    references: tuple[str, ...]
+    num_tokens: int
+    input_ids: tuple[int, ...] | None
+    """None where lengths are estimated"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs of the data."""
+
+    train: list[Example]
+    eval: list[Example]
+    prompts: list[GenerationPrompt]
+    corpus_name: str
+    """`synthetic` or the file's name"""
+    tokenizer: Tokenizer
+    read_report: ReadReport
+    clean_report: CleanReport
+    num_truncated: int
+    num_prefixed: int
+    """training answers that got a reflective prefix"""
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What reports call the tokenizer."""
+        return self.tokenizer.name
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples by what became of them."""
+        return {
+            "rows": self.read_report.num_rows,
+            "usable": self.read_report.num_usable,
+            "taken": self.clean_report.num_rows,
+            "kept": self.clean_report.num_kept,
+            "train": len(self.train),
+            "eval": len(self.eval),
+            "truncated": self.num_truncated,
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the report, one line each for the corpus, reading, cleaning, the split and the tokens."""
+        return (
+            f"corpus: {self.corpus_name}",
+            self.read_report.line(),
+            self.clean_report.line(),
+            f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
+            f"{len(self.eval)} to evaluate",
+            f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
+        )
+
+
+def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
+    """Read or make the corpus, clean it, split it by question and turn it into examples.
+
+    Raises:
+        DataError: the corpus or the tokenizer cannot be used.
+    """
+    data = config.data
+    tokenizer = load_tokenizer(config, model_vocab_size)
+    corpus = _first_samples(config)
+    cleaned, clean_report = clean(corpus)
+    if not cleaned.rows:
+        raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
+    train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
+    prefixed, num_prefixed = add_reflective_prefixes(train_rows, data.seed)
+    train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
+    evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
+    return Prepared(
+        train=train,
+        eval=evaluation,
+        prompts=_prompts(tokenizer, eval_rows, config),
+        corpus_name=corpus.name,
+        tokenizer=tokenizer,
+        read_report=corpus.report,
+        clean_report=clean_report,
+        num_truncated=train_truncated + eval_truncated,
+        num_prefixed=num_prefixed,
+    )
+
+
+def _first_samples(config: RunConfig) -> Corpus:
+    """Return the rows to use; a synthetic corpus is made as large as it must be to keep that many once it is cleaned."""
+    data = config.data
+    if data.data is None:
+        return synthetic_corpus(NUM_ROWS if data.samples is None else data.samples, data.seed)
+    corpus = read_corpus(data.data)
+    return replace(corpus, rows=take(corpus, data.samples))
+
+
+def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tuple[list[Example], int]:
+    """Return the rows as examples, and how many of them were truncated."""
+    built = [build_example(tokenizer, row.question, row.answer, max_length) for row in rows]
+    return [example for example, _ in built], sum(truncated for _, truncated in built)
+
+
+def _prompts(tokenizer: Tokenizer, rows: Iterable[Row], config: RunConfig) -> list[GenerationPrompt]:
+    references: dict[str, list[str]] = {}
+    for row in rows:
+        references.setdefault(row.question, []).append(row.answer)
+    questions = list(references)[: config.eval.generate_prompts]
+    tokens = [build_prompt(tokenizer, question, config.data.max_length) for question in questions]
+    return [
+        GenerationPrompt(question, tuple(references[question]), num_tokens, ids)
+        for question, (num_tokens, ids) in zip(questions, tokens, strict=True)
+    ]
+
+
+def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return training and evaluation rows in random order, all answers to one question on one side.
+
+    The evaluation side is as near to its fraction as whole questions allow; with two questions or more, neither is empty.
+    """
+    by_question: dict[str, list[Row]] = {}
+    for row in rows:
+        by_question.setdefault(row.question, []).append(row)
+    groups = list(by_question.values())
+    Random(seed).shuffle(groups)
+    train: list[Row] = []
+    evaluation: list[Row] = []
+    chosen = _choose([len(group) for group in groups], eval_fraction * len(rows))
+    for i, group in enumerate(groups):
+        (evaluation if i in chosen else train).extend(group)
+    return train, evaluation
+
+
+def _choose(sizes: Sequence[int], target: float) -> set[int]:
+    """Return indices whose sizes add up to the reachable sum nearest to the target, neither nothing nor everything."""
+    total = sum(sizes)
+    last_of: dict[int, int] = {0: -1}
+    reachable = 1  # bit s is set where some of the sizes so far add up to s
+    for i, size in enumerate(sizes):
+        new = (reachable << size) & ~reachable
+        reachable |= new
+        while new:
+            lowest = new & -new
+            last_of[lowest.bit_length() - 1] = i
+            new ^= lowest
+    sums = [s for s in last_of if 0 < s < total] or [0]
+    left, chosen = min(sums, key=lambda s: (abs(s - target), s)), set()
+    while left:
+        chosen.add(last_of[left])
+        left -= sizes[last_of[left]]
+    return chosen

@@ -106,7 +106,7 @@ def estimate_tokens(text: str) -> int:
 
 @dataclass(frozen=True)
 class CharacterTokenizer:
-    """A token for each Bengali character and for each byte of all others: reversible, and small enough for a tiny model."""
+    """A token for each Bengali character and for each byte of all others: reversible, and small enough for tests."""
 
     name: str = "characters (for tiny models)"
     vocab_size: int = len(_TINY_SPECIALS) + 256 + len(_BENGALI)
@@ -148,7 +148,7 @@ def _id_bytes(token_id: int) -> bytes:
 
 
 class TransformersTokenizer:
-    """A tokenizer loaded by transformers from a local folder; the chat format is Llama 3's where it has those tokens."""
+    """A tokenizer that transformers loaded from a folder; the chat format is Llama 3's where it has those tokens."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
