@@ -1,0 +1,277 @@
+"""Flags and presets into a configuration: precedence, and one clear line for everything that is wrong."""
+
+import dataclasses
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from configs.cli import Command, build_parser, flag_of, parse_args
+from configs.errors import ConfigError
+from configs.preset import load_preset, preset_names
+from configs.schema import SECTIONS, RunConfig
+from configs.units import GIB
+from configs.validation import RANGES, check_output
+from configs.values import without_none
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def problems(*argv: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse_args(argv)
+    return caught.value.problems
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parse_args(argv)
+    assert caught.value.code == 2
+    usage, message = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ")
+    return message
+
+
+# What is asked for.
+
+
+def test_without_arguments_the_published_recipe_runs():
+    command = parse_args([])
+    assert command == Command(load_preset("as_published"))
+    config = command.config
+    assert (config.train.epochs, config.train.train_batch_size, config.train.gradient_accumulation) == (2, 1, 2)
+    assert (config.eval.eval_batch_size, config.eval.eval_every, config.eval.save_every) == (8, None, None)
+    assert (config.data.batching, config.data.eval_fraction, config.data.seed) == ("padded", 0.2, 42)
+    assert (config.lora.lora_rank, config.lora.lora_alpha, config.lora.lora_dropout) == (8, 16, 0.05)
+    assert (config.model.kbit_upcast, config.model.dtype, config.device.gpu) == (True, "float16", "t4")
+
+
+def test_a_flag_goes_before_the_preset_and_the_preset_before_the_default(tmp_path):
+    preset = write(tmp_path, "[train]\nepochs = 5\ngradient_accumulation = 7\n")
+    train = parse_args(["--preset", preset, "--epochs", "3"]).config.train
+    assert train.epochs == 3
+    assert train.gradient_accumulation == 7
+    assert train.learning_rate == RunConfig().train.learning_rate
+
+
+def test_every_kind_of_value_is_read():
+    config = parse_args(
+        [
+            *("--max-length", "2048", "--learning-rate", "1e-3", "--dtype", "float32", "--data", "a b.csv"),
+            *("--target-modules", "q_proj, down_proj", "--budget", "14.4 GiB", "--max-grad-norm", "none"),
+            *("--no-kbit-upcast", "--expandable-segments", "--samples", "NONE"),
+        ]
+    ).config
+    assert config.data.max_length == 2048
+    assert config.train.learning_rate == 1e-3
+    assert config.model.dtype == "float32"
+    assert config.data.data == "a b.csv"
+    assert config.lora.target_modules == ("q_proj", "down_proj")
+    assert config.device.budget_bytes == round(14.4 * GIB)
+    assert config.train.max_grad_norm is None
+    assert config.model.kbit_upcast is False
+    assert config.device.expandable_segments is True
+    assert config.data.samples is None
+
+
+def test_toml_values_of_every_kind_are_read(tmp_path):
+    text = """
+    [lora]
+    target_modules = ["v_proj"]
+    [train]
+    learning_rate = 1
+    max_grad_norm = "none"
+    hold_outputs = true
+    [device]
+    budget_bytes = "6 GB"
+    """
+    config = load_preset(write(tmp_path, text))
+    assert config.lora.target_modules == ("v_proj",)
+    assert config.train.learning_rate == 1.0
+    assert isinstance(config.train.learning_rate, float)
+    assert config.train.max_grad_norm is None
+    assert config.train.hold_outputs is True
+    assert config.device.budget_bytes == 6 * 10**9
+
+
+def test_command_options_are_no_part_of_the_configuration():
+    command = parse_args(["--replay", "a.jsonl", "--json", "out.json", "--no-fixes"])
+    assert (command.replay, command.json, command.no_fixes) == (Path("a.jsonl"), Path("out.json"), True)
+    assert command.config == parse_args([]).config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_that_comes_along_is_valid(name):
+    assert parse_args(["--preset", name]).preset == name
+
+
+# What cannot be right.
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--samples", "0"], "--samples 0: out of range (allowed: 1 or more)"),
+        (["--samples", "-5"], "--samples -5: out of range (allowed: 1 or more)"),
+        (["--max-length", "7"], "--max-length 7: out of range (allowed: 8 or more)"),
+        (["--eval-fraction", "1"], "--eval-fraction 1.0: out of range (allowed: more than 0 and less than 1)"),
+        (["--lora-dropout", "1.0"], "--lora-dropout 1.0: out of range (allowed: 0 or more and less than 1)"),
+        (["--learning-rate", "nan"], "--learning-rate nan: out of range (allowed: more than 0)"),
+        (["--learning-rate", "inf"], "--learning-rate inf: out of range (allowed: more than 0)"),
+        (["--budget", "0"], "--budget 0: out of range (allowed: 1 or more)"),
+        (["--strategy", "unsloth"], "--strategy unsloth: not available in this release; use --strategy qlora"),
+        (
+            ["--dtype", "bfloat16"],
+            "--dtype bfloat16: the Tesla T4 has none; use --dtype float16, or another card with --gpu",
+        ),
+        (
+            ["--attention", "flash"],
+            "--attention flash: the Tesla T4 has no such kernel (allowed on it: auto, memory_efficient, math)",
+        ),
+        (
+            ["--attention", "flash", "--gpu", "l4", "--dtype", "float32"],
+            "--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype",
+        ),
+        (["--max-length", "200000"], "--max-length 200000: llama-3.1-8b takes at most 131072 tokens"),
+        (
+            ["--target-modules", "q_proj,qq"],
+            "--target-modules q_proj,qq: not layers of llama-3.1-8b"
+            " (allowed: q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj)",
+        ),
+        (
+            ["--max-batch-tokens", "4096"],
+            "--max-batch-tokens 4096: padded batches have no cap; use --batching bucketed",
+        ),
+        (
+            ["--max-batch-tokens", "100", "--batching", "bucketed"],
+            "--max-batch-tokens 100: less than one sample of --max-length 1024 (allowed: 1024 or more)",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_line(argv, line):
+    assert problems(*argv) == (line,)
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--gpu", "t40"], ["--gpu t40: unknown", "did you mean t4?", "rtx4090", "h200"]),
+        (["--gpu", "T4"], ["--gpu T4: unknown", "did you mean t4?"]),
+        (["--model", "lama-3.1-8b"], ["--model lama-3.1-8b: unknown", "did you mean llama-3.1-8b?", "local directory"]),
+        (["--preset", "as_publish"], ["--preset as_publish: unknown", "did you mean as_published?", "smoke_cpu"]),
+        (["--preset", "none.toml"], ["cannot read none.toml: No such file or directory"]),
+    ],
+)
+def test_an_unknown_name_brings_the_allowed_ones(argv, parts):
+    (line,) = problems(*argv)
+    assert "\n" not in line
+    assert all(part in line for part in parts), line
+
+
+def test_all_problems_are_reported_at_once():
+    lines = problems("--samples", "0", "--epochs", "0", "--gpu", "tt4", "--model", "nope")
+    assert [line.split(":")[0] for line in lines] == ["--samples 0", "--epochs 0", "--gpu tt4", "--model nope"]
+
+
+def test_a_local_checkpoint_is_a_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert parse_args(["--model", str(tmp_path)]).config.model.model == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--max-lenght", "5"], "unknown flag --max-lenght; did you mean --max-length?"),
+        (["--max-lenght=5"], "unknown flag --max-lenght; did you mean --max-length?"),
+        (["--sampl", "5"], "unknown flag --sampl; did you mean --samples?"),
+        (["--train"], "unknown flag --train"),
+        (["corpus.csv"], "unexpected argument 'corpus.csv': every value follows a flag"),
+        (["--samples", "many"], "argument --samples: 'many' is not a whole number or none"),
+        (["--samples"], "argument --samples: expected one argument"),
+        (["--lora-dropout", "x"], "argument --lora-dropout: 'x' is not a number"),
+        (["--batching", "packed"], "argument --batching: 'packed' is not one of padded, dynamic, bucketed"),
+        (["--budget", "14 gigs"], "argument --budget: not a size: '14 gigs'"),
+    ],
+)
+def test_what_argparse_refuses_is_one_line_and_exit_code_2(capsys, argv, message):
+    assert message in refusal(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[trian]\nepochs = 2", "unknown section [trian]; did you mean train? (allowed: model, lora, data"),
+        ("[train]\nepoch = 2", "[train] epoch: unknown key; did you mean epochs? (allowed: epochs, train_batch_size"),
+        ("[train]\nmax_length = 8", "[train] max_length: unknown here; it belongs under [data]"),
+        ("max_length = 8", "max_length stands outside its section; write it under [data]"),
+        ("train = 8", "train = 8 is a value; write a section [train]"),
+        ('[train]\nlearning_rate = "2e-4"', "[train] learning_rate: '2e-4' is not a number"),
+        ("[train]\nepochs = 2.0", "[train] epochs: 2.0 is not a whole number"),
+        ("[train]\nepochs = true", "[train] epochs: True is not a whole number"),
+        ("[train]\nhold_outputs = 1", "[train] hold_outputs: 1 is not true or false"),
+        ("[model]\nmodel = 8", "[model] model: 8 is not a text"),
+        ("[model]\ndtype = 'fp16'", "[model] dtype: 'fp16' is not one of float16, bfloat16, float32"),
+        ("[lora]\ntarget_modules = 'q_proj'", "[lora] target_modules: 'q_proj' is not a list of texts"),
+        ("[lora]\ntarget_modules = [1]", "[lora] target_modules: [1] is not a list of texts"),
+        ("[device]\nbudget_bytes = 'lots'", "[device] budget_bytes: not a size: 'lots'"),
+        ("[train\n", "as TOML: Expected ']'"),
+    ],
+)
+def test_a_preset_that_the_schema_does_not_allow_is_one_line(tmp_path, text, line):
+    path = write(tmp_path, text)
+    (problem,) = problems("--preset", path)
+    assert path in problem
+    assert line in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_of_a_preset_are_reported_at_once(tmp_path):
+    assert len(problems("--preset", write(tmp_path, "[train]\nepoch = 2\n[lora]\nlora_rank = 'x'\n[x]\n"))) == 3
+
+
+def test_a_preset_that_is_not_text_is_one_line(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xff\xfe")
+    assert problems("--preset", str(path)) == (f"cannot read {path}: not UTF-8 text",)
+
+
+def test_the_output_folder_is_created(tmp_path):
+    config = RunConfig().with_fields(output=str(tmp_path / "a" / "b"))
+    assert check_output(config).is_dir()
+    assert list(check_output(config).iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = RunConfig().with_fields(output=str(tmp_path / "file" / "b"))
+    with pytest.raises(ConfigError) as caught:
+        check_output(config)
+    assert str(caught.value) == f"--output {tmp_path}/file/b: cannot write there (Not a directory); give another folder"
+
+
+# The parser itself.
+
+
+def test_flags_are_unique_and_help_is_complete():
+    items = [item for cls in (*SECTIONS.values(), Command) for item in dataclasses.fields(cls) if item.name != "config"]
+    flags = [flag_of(item) for item in items]
+    assert len(set(flags)) == len(flags)
+    shown = build_parser().format_help()
+    assert all(f" {flag}" in shown for flag in flags)
+    assert all(action.help for action in build_parser()._actions)
+
+
+def test_every_number_has_a_range():
+    hints = {name: hint for cls in SECTIONS.values() for name, hint in typing.get_type_hints(cls).items()}
+    assert {name for name, hint in hints.items() if without_none(hint)[0] in (int, float)} == set(RANGES)
+
+
+def test_help_needs_neither_torch_nor_numpy():
+    code = "import sys, configs.cli as c; c.build_parser().format_help(); print({'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
