@@ -83,6 +83,7 @@ class ModelFacts:
     num_trainable_parameters: int
     weights: str
     """`random`, `checkpoint` or `none` (fake tensors)"""
+    tie_word_embeddings: bool = False
 
 
 @dataclass(frozen=True)

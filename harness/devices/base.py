@@ -1,0 +1,78 @@
+"""The seam under the loop: what a run needs from the place where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from harness.errors import DeviceOutOfMemory
+from harness.records import MemoryStats
+
+
+class Device(Protocol):
+    """A CUDA GPU, or the simulation of one. Everything that reads memory or moves data goes through it."""
+
+    source: str
+    """`cuda` or `simulated`"""
+    gpu_name: str
+    budget_bytes: int
+    torch_device: torch.device
+    """where tensors are made; the simulation makes them on the CPU"""
+    computes: bool
+    """whether tensors have values; False for fake tensors"""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Within, PyTorch code runs on the device."""
+        ...
+
+    def stats(self) -> MemoryStats:
+        """Return the allocator's counters; costs no synchronisation."""
+        ...
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments to the driver."""
+        ...
+
+    def driver_used_bytes(self) -> int | None:
+        """Return what the driver counts as used on the whole GPU, or None where there is no driver."""
+        ...
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """Return mixed precision in `dtype`; a null context for float32."""
+        ...
+
+    def on_host(self) -> AbstractContextManager[Any]:
+        """Within, new tensors are ordinary ones: host memory, or the meta device."""
+        ...
+
+    def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
+        """Copy a host array to the device."""
+        ...
+
+    def read(self, tensor: torch.Tensor) -> float | None:
+        """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
+        ...
+
+    def quantised_parameter(self, packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
+        """Return a bitsandbytes 4-bit weight for `module`; `packed` is uint8 (n/2, 1)."""
+        ...
+
+    def assume_finite(self) -> AbstractContextManager[Any]:
+        """Within, host reads of overflow flags say finite where nothing is computed."""
+        ...
+
+    def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
+        """Return the error as an out-of-memory of this device, or None when it is something else."""
+        ...
+
+    def live_bytes(self) -> Mapping[str, int]:
+        """Return live bytes by category, as far as the device knows them; empty when it does not."""
+        ...

@@ -1,0 +1,201 @@
+"""Scaled dot-product attention as the target card would run it: which kernel, and what that kernel allocates.
+
+Shapes: B batch, H query heads, G key/value heads, L query length, S key length, D head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from configs.cards import Card
+from harness.simulate.tracer import Tracer
+
+_torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
+
+FLASH_BLOCK = 128
+"""flash attention's backward rounds the query length up to this many rows"""
+EFFICIENT_LSE_BLOCK = 32
+"""memory-efficient attention pads its log-sum-exp to this many rows"""
+EFFICIENT_BIAS_ALIGNMENT = 8
+"""elements to which memory-efficient attention aligns the last dimension of a 16-bit bias"""
+
+
+def choose_backend(
+    card: Card, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, enable_gqa: bool, forced: str
+) -> str:
+    """Return the kernel that PyTorch's dispatcher takes on the card: `flash`, `memory_efficient` or `math`.
+
+    Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority order and the `check_*` constraints).
+    """
+    if forced != "auto":
+        return forced
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    grouped = enable_gqa and query.size(1) != key.size(1)
+    if "flash" in card.sdpa_backends and half and mask is None and query.size(-1) <= 256:
+        return "flash"
+    if "memory_efficient" in card.sdpa_backends and not grouped:
+        return "memory_efficient"
+    return "math"
+
+
+def scaled_dot_product_attention(
+    tracer: Tracer,
+    card: Card,
+    forced: str,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Same arguments and result as `torch.nn.functional.scaled_dot_product_attention`, with CUDA's allocations."""
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (t.to(dtype) if t.is_floating_point() else t for t in (query, key, value))
+    backend = choose_backend(card, query, key, attn_mask, enable_gqa, forced)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = _float_mask(attn_mask, query.dtype)
+    if backend == "math":
+        return _math_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    if attn_mask is not None:
+        attn_mask = _aligned_bias(attn_mask).expand(query.size(0), query.size(1), query.size(2), key.size(2))
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    out: torch.Tensor = _FusedAttention.apply(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, backend, tracer, needs_grad
+    )
+    return out
+
+
+def _float_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the additive mask that PyTorch makes of a boolean one, in every call anew."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), -math.inf)
+
+
+def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
+    missing = -bias.size(-1) % EFFICIENT_BIAS_ALIGNMENT
+    if not missing:
+        return bias
+    return torch.nn.functional.pad(bias, (0, missing))[..., : bias.size(-1)]
+
+
+def _math_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """Attention in plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs."""
+    out, _ = torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+    )
+    return out  # type: ignore[no-any-return]
+
+
+class _FusedAttention(torch.autograd.Function):
+    """One fused kernel: outputs and workspaces of CUDA's, values (where tensors are real) of the CPU's math."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+        is_causal: bool,
+        scale: float | None,
+        enable_gqa: bool,
+        backend: str,
+        tracer: Tracer,
+        needs_grad: bool,
+    ) -> torch.Tensor:
+        batch, heads, length, _ = query.shape
+        # both kernels write (B, L, H, D) and hand out the transposed view
+        out = query.new_empty(batch, length, heads, value.size(-1)).transpose(1, 2)
+        if backend == "flash":
+            lse = query.new_empty(batch, heads, length, dtype=torch.float32)
+            random_state = (query.new_empty(2, dtype=torch.int64), query.new_empty((), dtype=torch.int64))
+        else:
+            rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
+            lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
+            random_state = ()
+        if not _is_fake(query):
+            with tracer.paused():
+                out.copy_(_reference(query, key, value, bias, is_causal, scale, enable_gqa))
+        ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
+        ctx.options = (is_causal, scale, enable_gqa, backend, tracer)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, _lse, bias, *_random_state = ctx.saved_tensors
+        is_causal, scale, enable_gqa, backend, tracer = ctx.options
+        grads = _flash_grads(tracer, query, key, value) if backend == "flash" else _efficient_grads(tracer, query, key, value)
+        if not _is_fake(query):
+            with tracer.paused(), torch.enable_grad():
+                inputs = [t.detach().requires_grad_() for t in (query, key, value)]
+                result = _reference(*inputs, bias, is_causal, scale, enable_gqa)
+                for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
+                    grad.copy_(computed)
+        return (*grads, None, None, None, None, None, None, None)
+
+
+def _flash_grads(tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Allocate as flash attention's backward does; grouped heads get expanded key and value gradients that are summed.
+
+    Source: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd.
+    """
+    batch, heads, length, dim = query.shape
+    groups, key_length = key.size(1), key.size(2)
+    rows, columns = math.ceil(length / FLASH_BLOCK) * FLASH_BLOCK, math.ceil(dim / 32) * 32
+    grad_q, grad_k, grad_v = (_like_kernel_layout(t) for t in (query, key, value))
+    softmax_d = query.new_empty(batch, heads, rows, dtype=torch.float32)
+    accumulator = query.new_empty(batch, rows, heads, columns, dtype=torch.float32)
+    expanded = [query.new_empty(batch, key_length, heads, dim) for _ in range(2)] if groups != heads else []
+    del softmax_d, accumulator, expanded
+    return grad_q, grad_k, grad_v
+
+
+def _efficient_grads(
+    tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Allocate as memory-efficient attention's backward does: gradients and the per-row delta.
+
+    Source: aten/src/ATen/native/transformers/cuda/attention_backward.cu, _efficient_attention_backward.
+    """
+    batch, heads, length, _ = query.shape
+    grad_q, grad_k, grad_v = (_like_kernel_layout(t) for t in (query, key, value))
+    delta = query.new_empty(batch, heads, length, dtype=torch.float32)
+    del delta
+    return grad_q, grad_k, grad_v
+
+
+def _like_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an empty (B, H, L, D) view of a (B, L, H, D) allocation."""
+    batch, heads, length, dim = tensor.shape
+    return tensor.new_empty(batch, length, heads, dim).transpose(1, 2)
+
+
+def _reference(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    return _torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, torch._subclasses.FakeTensor)

@@ -1,0 +1,141 @@
+"""What CUDA would run where the CPU runs something else: the operators whose allocations differ.
+
+Functions (dropout, attention) are replaced before PyTorch decomposes them for the CPU; operators (matrix products,
+bitsandbytes) are replaced as they are dispatched. Everything else allocates the same on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from configs.cards import Card
+from harness.simulate.attention import scaled_dot_product_attention
+from harness.simulate.bnb_rules import fused_gemm_rule
+from harness.simulate.tracer import HOST, Lowering, Tracer
+
+aten = torch.ops.aten
+
+MAIN_WORKSPACE = ("workspace", "main")
+AUTOGRAD_WORKSPACE = ("workspace", "autograd")
+
+
+@contextmanager
+def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[None]:
+    """Within, the functions that PyTorch decomposes in another way on the CPU than on CUDA are replaced.
+
+    They are patched, not intercepted by a function mode: such a mode is off while `backward` runs, and gradient
+    checkpointing calls them there.
+    """
+    sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
+    functional = torch.nn.functional
+    with patch.object(functional, "scaled_dot_product_attention", sdpa), patch.object(functional, "dropout", _dropout):
+        yield
+
+
+def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """Dropout through CUDA's fused operator: a result and a boolean mask."""
+    if not training or p == 0:
+        return input
+    result: torch.Tensor = torch.native_dropout(input, p, True)[0]
+    return result
+
+
+def operator_lowerings(card: Card) -> dict[Any, Lowering]:
+    """Return operator -> replacement for the card."""
+    import bitsandbytes  # noqa: F401  (registers its operators)
+
+    bnb = torch.ops.bitsandbytes
+    matmul = partial(_with_workspace, card.cublas_workspace_bytes)
+    return {
+        aten.mm.default: matmul,
+        aten.addmm.default: matmul,
+        aten.bmm.default: matmul,
+        aten.baddbmm.default: matmul,
+        aten.lift_fresh.default: _host_scalar,
+        aten._local_scalar_dense.default: _host_read,
+        bnb.gemm_4bit.default: partial(_gemm_4bit, card),
+        bnb.quantize_4bit.default: _quantize_4bit,
+        bnb.quantize_blockwise.default: _quantize_blockwise,
+    }
+
+
+def in_backward() -> bool:
+    """Tell whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _workspace(tracer: Tracer, num_bytes: int) -> None:
+    tracer.sink.ensure(AUTOGRAD_WORKSPACE if in_backward() else MAIN_WORKSPACE, num_bytes, tracer.site())
+
+
+def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    tracer.track(out)
+    _workspace(tracer, num_bytes)
+    return out
+
+
+def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.tensor(number)` stays on the host in CUDA programs too, unless it names a device."""
+    out = func(*args, **kwargs)
+    if out.dim() == 0:
+        tracer.rename(out, HOST)
+    return out
+
+
+def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Answer `.item()` on fake tensors where the caller has said what the value is taken to be."""
+    (tensor,) = args
+    if not isinstance(tensor, torch._subclasses.FakeTensor) or tensor.constant is not None or tracer.assumed_value is None:
+        return func(*args, **kwargs)
+    # optimizers keep their step count on the host: 1 after the first step, and only ratios depend on it
+    return 1.0 if tracer.key_of(tensor) == HOST else tracer.assumed_value
+
+
+def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A product with a 4-bit weight: fused, or by dequantising the whole weight first.
+
+    Source: bitsandbytes/backends/cuda/ops.py, `_dequant_linear_fallback`.
+    """
+    x, _, shape = args[:3]
+    nested = kwargs.get("absmax_8bit")
+    rows, out_features, in_features = x.numel() // x.shape[-1], shape[0], shape[1]
+    out_bytes = rows * out_features * x.element_size()
+    if fused_gemm_rule(card.num_sms, card.capability)(x.dtype, rows, out_features, in_features):
+        return _paused_call(tracer, func, args, kwargs)
+    # the float32 block scales twice (dequantised, then offset added), and the 16-bit weight; the result comes last
+    scales = [] if nested is None else [nested.numel() * 4, nested.numel() * 4]
+    keys = [tracer.new_key() for _ in (*scales, 0)]
+    site = tracer.site()
+    for key, size in zip(keys, (*scales, out_features * in_features * x.element_size()), strict=True):
+        tracer.sink.alloc(key, size, site)
+    out = _paused_call(tracer, func, args, kwargs)
+    tracer.track(out)
+    _workspace(tracer, card.cublas_workspace_bytes)
+    assert out.untyped_storage().nbytes() == out_bytes
+    for key in reversed(keys):
+        tracer.sink.free(key)
+    return out
+
+
+def _quantize_4bit(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    packed, absmax = _paused_call(tracer, func, args, kwargs)
+    tracer.track(absmax)  # CUDA's kernel allocates the block scales first
+    return packed, absmax
+
+
+def _quantize_blockwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out, absmax = _paused_call(tracer, func, args, kwargs)
+    tracer.track(absmax)
+    return out, absmax
+
+
+def _paused_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with tracer.paused():
+        return func(*args, **kwargs)

@@ -1,0 +1,176 @@
+"""Records every allocation that a piece of PyTorch code would make on a CUDA device, without one.
+
+A storage is an allocation: it begins when an operator returns a tensor on a storage not seen before, and ends when the
+storage dies (a weak reference tells). The tensors may be fake (nothing computed, any size) or real CPU tensors (small
+models, truly computed); the events are the same, because `lowering` replaces what the CPU does otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CodeType
+from typing import Any, Protocol
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Frame = tuple[CodeType, int]
+Site = tuple[Frame, ...]
+"""the frames that asked for an allocation, innermost first, PyTorch's own and the tracer's left out"""
+
+MAX_SITE_FRAMES = 8
+
+HOST = "host"
+"""key of storages that are host memory and so never reported"""
+
+
+_DEVICE_OF = torch.ops.prim.device.default
+
+
+class EventSink(Protocol):
+    """Receives allocations and frees in program order."""
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """A storage of `num_bytes` (before rounding) begins."""
+
+    def free(self, key: Hashable) -> None:
+        """The storage ends."""
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """A storage that lives as long as the process, such as a workspace: begins unless it exists."""
+
+
+Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Tracer(TorchDispatchMode):
+    """Reports the life of every storage to a sink while active.
+
+    Args:
+        sink: where events go; may be swapped between phases.
+        lowerings: operator -> replacement that allocates what CUDA's kernel would.
+    """
+
+    def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering]) -> None:
+        super().__init__()
+        self.sink = sink
+        self._lowerings = lowerings
+        self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
+        self._next_key = 0
+        self._paused = 0
+        self.assumed_value: float | None = None
+        """what `.item()` on a fake tensor is taken to be; None lets it raise, as nothing is computed"""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is _DEVICE_OF:  # half of all calls: reading a fake tensor's `.device` is an operator
+            return args[0].fake_device
+        kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
+        lowering = self._lowerings.get(func)
+        out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        self.track(out)
+        return out
+
+    def track(self, value: Any) -> None:
+        """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples of them) not seen before."""
+        if isinstance(value, torch.Tensor):
+            self._track_tensor(value)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                self.track(item)
+
+    def _track_tensor(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        cdata = storage._cdata
+        if cdata not in self._storages:
+            key = self.new_key()
+            self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
+            self.sink.alloc(key, storage.nbytes(), self.site())
+
+    def _on_death(self, cdata: int) -> Callable[[Any], None]:
+        def end(_: Any) -> None:
+            entry = self._storages.pop(cdata, None)
+            if entry is not None and entry[1] != HOST:
+                self.sink.free(entry[1])
+
+        return end
+
+    def new_key(self) -> int:
+        """Return a key that no other allocation of this tracer has."""
+        self._next_key += 1
+        return self._next_key
+
+    def key_of(self, tensor: torch.Tensor) -> Hashable | None:
+        """Return the key of the tensor's storage, or None where it is not tracked."""
+        entry = self._storages.get(tensor.untyped_storage()._cdata)
+        return None if entry is None else entry[1]
+
+    def rename(self, tensor: torch.Tensor, key: Hashable) -> None:
+        """Let the tensor's storage be known as `key` from now on, tracked before or not."""
+        storage = tensor.untyped_storage()
+        entry = self._storages.get(storage._cdata)
+        reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
+        self._storages[storage._cdata] = (reference, key)
+
+    def temporary(self, *sizes: int) -> None:
+        """Report allocations that a kernel makes in this order for itself and frees before it returns."""
+        site = self.site()
+        keys = [self.new_key() for _ in sizes]
+        for key, size in zip(keys, sizes, strict=True):
+            self.sink.alloc(key, size, site)
+        for key in reversed(keys):
+            self.sink.free(key)
+
+    def site(self) -> Site:
+        """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
+        frames: list[Frame] = []
+        frame = sys._getframe(1)
+        while frame is not None and len(frames) < MAX_SITE_FRAMES:
+            if not _is_plumbing(frame.f_code):
+                frames.append((frame.f_code, frame.f_lineno))
+            frame = frame.f_back  # type: ignore[assignment]
+        return tuple(frames)
+
+    @contextmanager
+    def assuming(self, value: float) -> Iterator[None]:
+        """Within, `.item()` on a fake tensor returns `value` instead of raising."""
+        before, self.assumed_value = self.assumed_value, value
+        try:
+            yield
+        finally:
+            self.assumed_value = before
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, operators run unrecorded: what they allocate exists on the host only."""
+        self._paused += 1
+        try:
+            yield
+        finally:
+            self._paused -= 1
+
+
+_PLUMBING: dict[CodeType, bool] = {}
+_PLUMBING_PATHS = ("/torch/", "/harness/simulate/", "/contextlib.py", "<string>", "/bitsandbytes/_ops.py")
+
+
+def _is_plumbing(code: CodeType) -> bool:
+    known = _PLUMBING.get(code)
+    if known is None:
+        path = code.co_filename.replace("\\", "/")
+        known = _PLUMBING[code] = any(part in path for part in _PLUMBING_PATHS)
+    return known
+
+
+def describe_frame(frame: Frame) -> str:
+    """Return `file:line function`, with the path shortened to what follows site-packages or the last three parts."""
+    code, line = frame
+    path = code.co_filename.replace("\\", "/")
+    short = path.split("/site-packages/")[-1] if "/site-packages/" in path else "/".join(path.split("/")[-3:])
+    return f"{short}:{line} {code.co_name}"

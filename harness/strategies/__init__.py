@@ -1,0 +1,12 @@
+"""Ways to load, adapt and train the model. Register one in `STRATEGIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from configs.schema import RunConfig
+from harness.devices.base import Device
+from harness.strategies.base import Strategy
+from harness.strategies.qlora import QLoraStrategy
+
+STRATEGIES: dict[str, Callable[[RunConfig, Device], Strategy]] = {"qlora": QLoraStrategy}

@@ -1,0 +1,64 @@
+"""What the loop asks of a training strategy; each call is one phase of the run, or a part of one.
+
+A strategy owns everything that lives on the device between calls, so that the loop cannot keep memory alive by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from harness.data.batching import Batch
+from harness.records import ModelFacts
+
+
+class Strategy(Protocol):
+    """Loads, trains, evaluates, generates and saves."""
+
+    def load(self) -> ModelFacts:
+        """Build or load the quantised model, add the adapter, make the optimizer."""
+        ...
+
+    def put(self, batch: Batch, *, training: bool) -> None:
+        """Copy a batch to the device; `forward` and `backward`, or `evaluate`, use it up."""
+        ...
+
+    def forward(self, num_target_tokens: int) -> None:
+        """Compute the micro-batch's summed loss divided by the step's target tokens."""
+        ...
+
+    def backward(self) -> None:
+        """Add to the gradients; the graph and the batch die here."""
+        ...
+
+    def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
+        """Clip, update the adapter, clear the gradients; return the step's loss and gradient norm.
+
+        Waits for the device once. Both are None where nothing is computed.
+        """
+        ...
+
+    def evaluate(self) -> float | None:
+        """Return the batch's summed loss, or None where nothing is computed; the batch dies here."""
+        ...
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Run the prompts (token ids) through the model, keep the cache, return each one's next token."""
+        ...
+
+    def decode(self) -> list[int]:
+        """Feed the last tokens back, grow the cache by one, return each prompt's next token."""
+        ...
+
+    def release(self) -> None:
+        """Drop the cache."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, optimizer and scaler into `folder`, or not at all."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Load what `save` wrote, through host memory."""
+        ...

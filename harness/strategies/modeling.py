@@ -1,0 +1,116 @@
+"""Building a quantised causal language model of any size without ever holding it whole in 16 bit.
+
+The model is laid out on the meta device and then made real layer by layer, so that at most one unquantised layer exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+from configs.models import ModelShape
+from harness.devices.base import Device
+
+INIT_STD = 0.02
+"""spread of random weights; Source: initializer_range of the Llama configuration"""
+
+UNQUANTISED = ["lm_head"]
+"""linear layers that stay in 16 bit, as transformers leaves the output head"""
+
+
+def transformers_config(shape: ModelShape) -> PreTrainedConfig:
+    """Return the transformers configuration of a shape."""
+    classes = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope_theta}
+    config = classes[shape.architecture](
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.max_position_embeddings,
+        rms_norm_eps=shape.rms_norm_eps,
+        tie_word_embeddings=shape.tie_word_embeddings,
+        rope_parameters=rope | dict(shape.rope_scaling or {}),
+        use_cache=False,
+    )
+    if shape.architecture == "llama":
+        config.attention_bias = shape.attention_bias
+    return config
+
+
+def quantised_model(config: PreTrainedConfig, device: Device, dtype: torch.dtype, quantise: bool, double_quant: bool) -> Any:
+    """Return the model with random weights on the device, its linear layers (but the head) in NF4 when `quantise`."""
+    with device.on_host():
+        model = _on_meta(config, dtype, quantise, double_quant)
+    _materialise(model, device, dtype, double_quant)
+    return model
+
+
+def _on_meta(config: PreTrainedConfig, dtype: torch.dtype, quantise: bool, double_quant: bool) -> Any:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    if quantise:
+        options = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        model = replace_with_bnb_linear(model, modules_to_not_convert=UNQUANTISED, quantization_config=options)
+        model.is_loaded_in_4bit = True
+    return model
+
+
+def _materialise(model: torch.nn.Module, device: Device, dtype: torch.dtype, double_quant: bool) -> None:
+    import bitsandbytes
+
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
+        for name, meta in list(module.named_parameters(recurse=False)):
+            if id(meta) in made:  # tied weights are one parameter
+                parameter = made[id(meta)]
+            elif is_quantised and name == "weight":
+                parameter = _quantised_weight(module, meta.shape, device, dtype, double_quant)
+            else:
+                parameter = torch.nn.Parameter(_random(meta.shape, name, device, dtype), requires_grad=False)
+            made[id(meta)] = parameter
+            module._parameters[name] = parameter
+    _materialise_rotary(model, device)
+
+
+def _random(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
+    tensor = torch.empty(shape, dtype=dtype, device=device.torch_device)
+    if name == "bias":
+        return tensor.zero_()
+    return tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=INIT_STD)
+
+
+def _quantised_weight(
+    module: torch.nn.Module, shape: torch.Size, device: Device, dtype: torch.dtype, double_quant: bool
+) -> torch.nn.Parameter:
+    import bitsandbytes
+
+    # dropped on return: only the packed weight and its scales stay
+    weight = _random(shape, "weight", device, dtype)
+    packed, state = bitsandbytes.functional.quantize_4bit(
+        weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
+    )
+    module.quant_state = state
+    return device.quantised_parameter(packed, state, module)
+
+
+def _materialise_rotary(model: torch.nn.Module, device: Device) -> None:
+    """Recompute the rotary embeddings' frequencies, which no checkpoint holds and meta tensors have lost."""
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            with device.on_host():
+                fresh = type(module)(module.config)
+            for name, buffer in fresh.named_buffers(recurse=False):
+                module._buffers[name] = device.put(buffer)

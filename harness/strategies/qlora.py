@@ -1,0 +1,254 @@
+"""QLoRA: a 4-bit base, adapters in float32, mixed precision, gradient checkpointing, PyTorch's or bitsandbytes' AdamW."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from transformers import DynamicCache
+
+from configs.models import find_model
+from configs.schema import RunConfig
+from harness import checkpoint
+from harness.data.batching import Batch
+from harness.devices.base import Device
+from harness.generate import left_padded
+from harness.records import ModelFacts
+from harness.strategies.modeling import quantised_model, transformers_config
+
+CHECKPOINTING = {"use_reentrant": False}
+
+
+class QLoraStrategy:
+    """Holds the model, the optimizer and the loss scaler of one run."""
+
+    def __init__(self, config: RunConfig, device: Device) -> None:
+        self.config = config
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, config.model.dtype)
+        self.model: Any = None
+        self.optimizer: Any = None
+        self.scaler: Any = None
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.loss: torch.Tensor | None = None
+        """sum of the step's micro-batches so far, without graph"""
+        self.cache: Any = None
+        self._graph: Any = None
+        self._held: Any = None
+        self._pad_id = self._vocab_size = 0
+
+    def load(self) -> ModelFacts:
+        """Build the quantised model with random weights, prepare it, add the adapter and make the optimizer."""
+        shape = find_model(self.config.model.model)
+        self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
+        config = transformers_config(shape)
+        quantise = self.config.model.quantization == "nf4"
+        self.model = quantised_model(config, self.device, self.dtype, quantise, self.config.model.double_quant)
+        self.device.empty_cache()
+        self._prepare()
+        self._add_adapter()
+        self._make_optimizer()
+        parameters = list(self.model.parameters())
+        return ModelFacts(
+            name=shape.name,
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            num_layers=shape.num_layers,
+            num_heads=shape.num_heads,
+            num_kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            num_parameters=peft_num_parameters(self.model),
+            num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            weights="random" if self.device.computes else "none",
+            tie_word_embeddings=shape.tie_word_embeddings,
+        )
+
+    def _prepare(self) -> None:
+        checkpointing = self.config.model.gradient_checkpointing
+        if self.config.model.kbit_upcast:
+            # the device empties its own cache below, so that a simulated run does it too
+            options = {"auto_clear_cache": False} if _peft_clears_cache() else {}
+            peft.prepare_model_for_kbit_training(
+                self.model, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs=CHECKPOINTING, **options
+            )
+            self.device.empty_cache()
+            return
+        for parameter in self.model.parameters():
+            parameter.requires_grad = False
+        if checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
+
+    def _add_adapter(self) -> None:
+        lora = self.config.lora
+        options = peft.LoraConfig(
+            r=lora.lora_rank,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=list(lora.target_modules),
+            task_type="CAUSAL_LM",
+        )
+        with self.device.on_host():  # on the meta device, made real below: the same way on every device
+            self.model = peft.get_peft_model(self.model, options, low_cpu_mem_usage=True)
+        for module in self.model.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                _materialise_adapter(module, self.device)
+        self.model.train()
+
+    def _make_optimizer(self) -> None:
+        trainable, learning_rate = self.trainable(), self.config.train.learning_rate
+        if self.config.train.optimizer == "adamw_8bit":
+            import bitsandbytes
+
+            self.optimizer = bitsandbytes.optim.AdamW8bit(trainable, lr=learning_rate)
+        else:
+            # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
+            self.optimizer = torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
+        self.scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
+        # makes the scale now: otherwise the first backward pass would allocate what no other does
+        self.scaler.scale(torch.zeros((), device=self.device.torch_device))
+
+    def put(self, batch: Batch, *, training: bool) -> None:
+        """Copy ids and labels to the device, and the mask where the batch has padding; each int64 (B, L)."""
+        arrays = batch.arrays(self._pad_id, self._vocab_size)
+        if not batch.has_padding:
+            # without padding the mask says nothing, and transformers would read it back to find that out
+            del arrays["attention_mask"]
+        self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
+
+    def forward(self, num_target_tokens: int) -> None:
+        """Compute the loss over the batch that was put."""
+        with self.device.autocast(self.dtype):
+            output = self.model(**self.inputs, num_items_in_batch=num_target_tokens)
+        self._graph = output.loss
+        # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
+        self._held = output if self.config.train.hold_outputs else None
+        loss = output.loss.detach()
+        self.loss = loss.clone() if self.loss is None else self.loss + loss
+
+    def backward(self) -> None:
+        """Scale the loss and add its gradients."""
+        self.scaler.scale(self._graph).backward()
+        self._graph = self._held = None
+        self.inputs = {}
+
+    def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
+        """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        with self.device.assume_finite():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, self.loss = self.loss, None
+        return (
+            None if loss is None else self.device.read(loss),
+            None if norm is None else self.device.read(norm),
+        )
+
+    def _clip(self) -> torch.Tensor | None:
+        max_norm = self.config.train.max_grad_norm
+        if max_norm is None:
+            return None
+        return torch.nn.utils.clip_grad_norm_(self.trainable(), max_norm, foreach=True)
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Return the adapter's parameters."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def evaluate(self) -> float | None:
+        """Return the batch's summed loss; the logits die before the next batch."""
+        self.model.eval()
+        with torch.no_grad(), self.device.autocast(self.dtype):
+            loss = self.model(**self.inputs, num_items_in_batch=1).loss
+        self.model.train()
+        self.inputs = {}
+        return self.device.read(loss)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Start the cache; only the last position's logits are computed: B·V, not B·T·V."""
+        self.model.eval()
+        self.cache = DynamicCache(config=self.model.config)
+        self.inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
+        return self.decode()
+
+    def decode(self) -> list[int]:
+        """Run the last tokens through the model and put the next ones in their place."""
+        with torch.no_grad(), self.device.autocast(self.dtype):
+            output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.inputs["input_ids"] = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        if (mask := self.inputs.get("attention_mask")) is not None:
+            self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        tokens = [self.device.read(token) for token in self.inputs["input_ids"][:, 0]]
+        return [self._pad_id if token is None else int(token) for token in tokens]
+
+    def release(self) -> None:
+        """Drop the cache and return to training."""
+        self.cache = None
+        self.inputs = {}
+        self.model.train()
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, optimizer and scaler; see `harness.checkpoint`."""
+        checkpoint.save(folder, self.model, self.optimizer, self.scaler, self.device)
+
+    def restore(self, folder: Path) -> None:
+        """Load what `save` wrote."""
+        checkpoint.restore(folder, self.model, self.optimizer, self.scaler)
+
+    def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+        """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
+        for name, parameter in self.model.named_parameters():
+            yield ("parameter", name), parameter
+            state = getattr(parameter, "quant_state", None)
+            if state is not None:
+                yield from _quant_state_tensors(name, state)
+            if parameter.grad is not None:
+                yield ("gradient", name), parameter.grad
+        for name, buffer in self.model.named_buffers():
+            yield ("buffer", name), buffer
+        for index, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    yield ("optimizer_state", str(index), key), value
+        for attribute in ("_scale", "_growth_tracker"):
+            if isinstance(value := getattr(self.scaler, attribute, None), torch.Tensor):
+                yield ("scaler", attribute), value
+        if self.loss is not None:
+            yield ("loss", "step"), self.loss
+        for name, tensor in self.inputs.items():
+            yield ("input", name), tensor
+        for index, layer in enumerate(self.cache.layers if self.cache is not None else ()):
+            yield ("kv_cache", str(index), "keys"), layer.keys
+            yield ("kv_cache", str(index), "values"), layer.values
+
+
+def _materialise_adapter(module: Any, device: Device) -> None:
+    """Put an adapter's float32 matrices on the device, with peft's own initial values."""
+    for linear in (*module.lora_A.values(), *module.lora_B.values()):
+        for name, meta in list(linear.named_parameters(recurse=False)):
+            linear._parameters[name] = torch.nn.Parameter(torch.empty(meta.shape, device=device.torch_device))
+    for adapter in module.lora_A:
+        module.reset_lora_parameters(adapter, True)
+
+
+def _quant_state_tensors(name: str, state: Any) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+    for prefix, part in (("", state), ("nested_", state.state2)):
+        for attribute in ("absmax", "code", "offset"):
+            if isinstance(value := getattr(part, attribute, None), torch.Tensor):
+                yield ("parameter", name, prefix + attribute), value
+
+
+def peft_num_parameters(model: Any) -> int:
+    """Return the number of weights, a packed byte of 4-bit weights counted as two."""
+    return sum(p.numel() * (2 if hasattr(p, "quant_state") else 1) for p in model.parameters())
+
+
+def _peft_clears_cache() -> bool:
+    return "auto_clear_cache" in inspect.signature(peft.prepare_model_for_kbit_training).parameters
