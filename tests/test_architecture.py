@@ -1,0 +1,133 @@
+"""What keeps the parts apart: import layers, torch-free packages, one file for CUDA memory, complete registries."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from probes.findings import UNEXPLAINED_GROWTH
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
+"""A part may import itself and the parts before it."""
+
+TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
+TORCH_FREE += ("probes.detectors", "probes.fixes", "reports")
+
+CUDA_MEMORY = {
+    "caching_allocator_alloc",
+    "caching_allocator_delete",
+    "empty_cache",
+    "max_memory_allocated",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_snapshot",
+    "memory_stats",
+    "memory_summary",
+    "reset_accumulated_memory_stats",
+    "reset_max_memory_allocated",
+    "reset_peak_memory_stats",
+    "set_per_process_memory_fraction",
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for layer in LAYERS[:-1] for path in sorted((ROOT / layer).rglob("*.py"))}
+if (ROOT / "run_probe.py").exists():
+    FILES["run_probe"] = ROOT / "run_probe.py"
+
+
+def syntax_tree(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+def imports(name: str) -> Iterator[str]:
+    """Yield every module that a file imports, at its top and inside functions; `from a import b` as `a.b`."""
+    for node in ast.walk(syntax_tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} line {node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_down_the_layers(name):
+    own = LAYERS.index(name.partition(".")[0])
+    above = {target for target in imports(name) if target.partition(".")[0] in LAYERS[own + 1 :]}
+    assert not above, f"{name} imports {above}; the order is {' <- '.join(LAYERS)}"
+
+
+def test_torch_free_modules_never_bring_torch_in():
+    modules = [name for name in FILES if any(name == free or name.startswith(free + ".") for free in TORCH_FREE)]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = {'torch', 'transformers', 'peft', 'bitsandbytes'} & set(sys.modules)\n"
+        "    assert not heavy, f'{name} imports {heavy}'\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "harness.devices.cuda"])
+def test_only_the_cuda_device_touches_cuda_memory(name):
+    def touches(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute) and node.attr in CUDA_MEMORY:
+            return ast.unparse(node.value) in ("torch.cuda", "cuda", "torch.cuda.memory", "torch.accelerator")
+        modules = ("torch.cuda", "torch.cuda.memory", "torch.accelerator")
+        return isinstance(node, ast.ImportFrom) and node.module in modules
+
+    lines = [node.lineno for node in ast.walk(syntax_tree(name)) if touches(node)]
+    assert not lines, f"{name} lines {lines}: memory is measured and freed through harness/devices/cuda.py alone"
+
+
+@pytest.mark.parametrize("package", ["probes.detectors", "probes.fixes", "probes.faults"])
+def test_every_module_of_a_registry_is_imported_by_it(package):
+    prefix = package + "."
+    siblings = {name for name in FILES if name.startswith(prefix) and not name.rpartition(".")[2].startswith("_")}
+    if siblings:
+        targets = set(imports(package))
+        unregistered = {m for m in siblings if not any(t == m or t.startswith(m + ".") for t in targets)}
+        assert not unregistered, f"add to the dict in {package}/__init__.py: {unregistered}"
+
+
+def test_registries_know_only_listed_causes():
+    causes = importlib.import_module("probes.causes").CAUSES
+    fixes = importlib.import_module("probes.fixes").FIXES
+    assert all(name == fix.name for name, fix in fixes.items())
+    unknown = {
+        name: set(fix.addresses) - set(causes) for name, fix in fixes.items() if set(fix.addresses) - set(causes)
+    }
+    assert not unknown, f"causes that are not in probes/causes.py: {unknown}"
+    assert all(cause.id == name for name, cause in causes.items())
+
+
+def test_detectors_name_only_listed_causes():
+    """Every `cause=` in a detector's file, as a literal or as a constant of the module, is an id of the cause table."""
+    listed = {*importlib.import_module("probes.causes").CAUSES, UNEXPLAINED_GROWTH}
+    for name in (name for name in FILES if name.startswith("probes.detectors.")):
+        module = importlib.import_module(name)
+        given = [n.value for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.keyword) and n.arg == "cause"]
+        causes = {value.value for value in given if isinstance(value, ast.Constant)}
+        causes |= {
+            getattr(module, value.id) for value in given if isinstance(value, ast.Name) and hasattr(module, value.id)
+        }
+        assert causes <= listed, f"{name}: {causes - listed}"
+
+
+def test_importing_has_no_side_effects():
+    for name in FILES:
+        calls = [n.lineno for n in syntax_tree(name).body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
+        assert not calls, f"{name} lines {calls}: a call at import time"
