@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.findings import UNEXPLAINED_GROWTH
+from probes.findings import UNEXPLAINED_GROWTH, Fix
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
@@ -93,31 +93,50 @@ def test_only_the_cuda_device_touches_cuda_memory(name):
     assert not lines, f"{name} lines {lines}: memory is measured and freed through harness/devices/cuda.py alone"
 
 
-@pytest.mark.parametrize("package", ["probes.detectors", "probes.fixes", "probes.faults"])
-def test_every_module_of_a_registry_is_imported_by_it(package):
-    prefix = package + "."
-    siblings = {name for name in FILES if name.startswith(prefix) and not name.rpartition(".")[2].startswith("_")}
-    if siblings:
-        targets = set(imports(package))
-        unregistered = {m for m in siblings if not any(t == m or t.startswith(m + ".") for t in targets)}
-        assert not unregistered, f"add to the dict in {package}/__init__.py: {unregistered}"
+def modules_in(package: str) -> list[str]:
+    return [name for name in FILES if name.startswith(package + ".")]
+
+
+def test_every_detector_is_registered():
+    """A public function that returns findings is a detector, so the package's dict (or `detect` itself) must know it."""
+    known = set(imports("probes.detectors"))
+    for name in modules_in("probes.detectors"):
+        functions = [node for node in syntax_tree(name).body if isinstance(node, ast.FunctionDef) and node.returns]
+        detectors = {
+            f"{name}.{f.name}" for f in functions if f.name[0] != "_" and ast.unparse(f.returns) == "list[Finding]"
+        }
+        assert detectors <= known, f"add to DETECTORS in probes/detectors/__init__.py: {detectors - known}"
+
+
+def test_every_fix_is_registered():
+    registered = importlib.import_module("probes.fixes").FIXES
+    assert all(name == fix.name for name, fix in registered.items())
+    for name in modules_in("probes.fixes"):
+        defined = {value.name for value in vars(importlib.import_module(name)).values() if isinstance(value, Fix)}
+        assert defined <= set(registered), f"add to FIXES in probes/fixes/__init__.py: {defined - set(registered)}"
+
+
+def test_every_fault_is_registered():
+    missing = {
+        module
+        for module in modules_in("probes.faults")
+        if not any(t.startswith(module) for t in imports("probes.faults"))
+    }
+    assert not missing, f"add to FAULTS in probes/faults/__init__.py: {missing}"
 
 
 def test_registries_know_only_listed_causes():
     causes = importlib.import_module("probes.causes").CAUSES
-    fixes = importlib.import_module("probes.fixes").FIXES
-    assert all(name == fix.name for name, fix in fixes.items())
-    unknown = {
-        name: set(fix.addresses) - set(causes) for name, fix in fixes.items() if set(fix.addresses) - set(causes)
-    }
-    assert not unknown, f"causes that are not in probes/causes.py: {unknown}"
     assert all(cause.id == name for name, cause in causes.items())
+    assert set(importlib.import_module("probes.detectors").DETECTORS) <= set(causes)
+    for fix in importlib.import_module("probes.fixes").FIXES.values():
+        assert set(fix.addresses) <= set(causes), f"{fix.name}: {set(fix.addresses) - set(causes)}"
 
 
 def test_detectors_name_only_listed_causes():
     """Every `cause=` in a detector's file, as a literal or as a constant of the module, is an id of the cause table."""
     listed = {*importlib.import_module("probes.causes").CAUSES, UNEXPLAINED_GROWTH}
-    for name in (name for name in FILES if name.startswith("probes.detectors.")):
+    for name in modules_in("probes.detectors"):
         module = importlib.import_module(name)
         given = [n.value for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.keyword) and n.arg == "cause"]
         causes = {value.value for value in given if isinstance(value, ast.Constant)}
