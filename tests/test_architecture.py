@@ -98,7 +98,7 @@ def modules_in(package: str) -> list[str]:
 
 
 def test_every_detector_is_registered():
-    """A public function that returns findings is a detector, so the package's dict (or `detect` itself) must know it."""
+    """A public function that returns findings is a detector: the dict, or `detect` itself, must know it."""
     known = set(imports("probes.detectors"))
     for name in modules_in("probes.detectors"):
         functions = [node for node in syntax_tree(name).body if isinstance(node, ast.FunctionDef) and node.returns]
