@@ -1,0 +1,76 @@
+"""What several detectors read out of a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.schema import RunConfig, config_from_dict
+from configs.units import format_bytes
+from harness.records import BatchShape, ModelFacts, OomRecord, Phase
+from harness.runlog import RunLog
+
+TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+
+TIGHT_SHARE = 0.85
+"""Share of the budget above which a peak is tight: reserved exceeds allocated by 7 to 17 % in the measured stock recipe
+(2048 and 4096 tokens), so that an allocated peak above 85 % can fill the card. Source: reference measurement, H200."""
+
+
+@dataclass(frozen=True)
+class LogitsSize:
+    """A failed request factored as sequences x tokens x vocabulary x bytes per element."""
+
+    batch_size: int
+    padded_length: int
+    vocab_size: int
+    bytes_per_element: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The product."""
+        return self.batch_size * self.padded_length * self.vocab_size * self.bytes_per_element
+
+    @property
+    def dtype(self) -> str:
+        """Element type in words."""
+        return {4: "float32", 2: "16-bit"}[self.bytes_per_element]
+
+    def __str__(self) -> str:
+        factors = f"{self.batch_size} × {self.padded_length} × {self.vocab_size} × {self.bytes_per_element} B"
+        return f"{factors} = {format_bytes(self.num_bytes)}"
+
+
+def config_of(log: RunLog) -> RunConfig:
+    """Return the configuration that the log was made with."""
+    return config_from_dict(log.run.config)
+
+
+def train_batches(log: RunLog) -> list[BatchShape]:
+    """Return the micro-batches whose forward pass ended, in order."""
+    return [p.batch for p in log.phases if p.phase is Phase.FORWARD and p.batch]
+
+
+def peak_allocated_bytes(log: RunLog, *phases: Phase) -> int:
+    """Return the highest allocated bytes in these phases, 0 where none of them ended."""
+    return max((p.after.peak_allocated_bytes for p in log.phases if p.phase in phases), default=0)
+
+
+def is_tight(log: RunLog) -> bool:
+    """Return whether the run went out of memory or came close to it."""
+    return log.fatal_oom is not None or log.peak_allocated_bytes >= TIGHT_SHARE * log.run.budget_bytes
+
+
+def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:
+    """Return the failed request as logits of the failing batch, or None where its size says otherwise.
+
+    Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
+    has as many tokens as the model has hidden units. That case is left open.
+    """
+    if oom.batch is None or model is None:
+        return None
+    for bytes_per_element in (4, 2):
+        size = LogitsSize(oom.batch.batch_size, oom.batch.padded_length, model.vocab_size, bytes_per_element)
+        is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
+        if size.num_bytes == oom.requested_bytes and not is_head_copy:
+            return size
+    return None

@@ -1,0 +1,36 @@
+"""The finding of last resort: an out-of-memory that no cause explains is reported as such, with its numbers."""
+
+from __future__ import annotations
+
+from configs.units import format_bytes
+from harness.runlog import RunLog
+from probes.findings import UNEXPLAINED_GROWTH, Finding
+
+
+def unexplained_oom(log: RunLog) -> list[Finding]:
+    """Return the run's out-of-memory without a cause, or nothing when it did not run out."""
+    oom = log.fatal_oom
+    if oom is None:
+        return []
+    return [
+        Finding(
+            cause=UNEXPLAINED_GROWTH,
+            severity="error",
+            title=f"{format_bytes(oom.requested_bytes)} more does not fit, and no known cause explains it",
+            explanation=f"Live tensors take {format_bytes(oom.allocated_bytes)}, the allocator holds "
+            f"{format_bytes(oom.reserved_bytes)} of {format_bytes(oom.budget_bytes)}. Neither the size of the "
+            "request nor the course of the run matches a cause that this harness can prove.",
+            phase=oom.phase,
+            steps=(oom.step, oom.step),
+            bytes=oom.requested_bytes,
+            where=oom.where,
+            evidence={
+                "requested_bytes": oom.requested_bytes,
+                "allocated_bytes": oom.allocated_bytes,
+                "reserved_bytes": oom.reserved_bytes,
+                "largest_free_block_bytes": oom.largest_free_block_bytes,
+                "budget_bytes": oom.budget_bytes,
+                "step": oom.step,
+            },
+        )
+    ]

@@ -1,0 +1,24 @@
+"""Put samples of like length together, with a cap on the padded tokens of a batch."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    # Bucketing alone puts the longest samples together; the cap holds a batch to the tokens of a full training batch.
+    cap = config.train.train_batch_size * config.data.max_length
+    current = config.data.max_batch_tokens
+    if config.data.batching == "bucketed" and current is not None and current <= cap:
+        return None
+    return config.with_fields(batching="bucketed", max_batch_tokens=min(cap, current or cap))
+
+
+BUCKETED_BATCHES = Fix(
+    name="bucketed-batches",
+    title="batch samples of like length, under a cap on padded tokens",
+    addresses=("padding-to-max", "longest-sample", "fragmentation"),
+    equivalence="reordered",
+    apply=_apply,
+)

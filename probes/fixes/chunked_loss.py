@@ -1,0 +1,19 @@
+"""Compute the loss from the logits of a few tokens at a time."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    return None if config.train.loss == "chunked" else config.with_fields(loss="chunked")
+
+
+CHUNKED_LOSS = Fix(
+    name="chunked-loss",
+    title="compute the loss in chunks of tokens",
+    addresses=("eval-batch-logits", "logits-fp32-copies", "longest-sample"),
+    equivalence="numerical",
+    apply=_apply,
+)

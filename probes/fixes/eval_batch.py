@@ -1,0 +1,21 @@
+"""Evaluate at the training batch size."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    if config.eval.eval_batch_size <= config.train.train_batch_size:
+        return None
+    return config.with_fields(eval_batch_size=config.train.train_batch_size)
+
+
+EVAL_BATCH = Fix(
+    name="eval-batch",
+    title="evaluate as many sequences at once as training does",
+    addresses=("eval-batch-logits",),
+    equivalence="exact",
+    apply=_apply,
+)

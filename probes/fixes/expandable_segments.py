@@ -1,0 +1,19 @@
+"""Let the allocator grow its segments page by page, so that free memory is never stuck in a segment too small."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    return None if config.device.expandable_segments else config.with_fields(expandable_segments=True)
+
+
+EXPANDABLE_SEGMENTS = Fix(
+    name="expandable-segments",
+    title="let the allocator's segments grow page by page",
+    addresses=("fragmentation",),
+    equivalence="exact",
+    apply=_apply,
+)

@@ -1,0 +1,19 @@
+"""Leave embeddings, output head and norms in 16 bits."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    return config.with_fields(kbit_upcast=False) if config.model.kbit_upcast else None
+
+
+NO_UPCAST = Fix(
+    name="no-upcast",
+    title="leave embeddings and output head in 16 bits",
+    addresses=("kbit-upcast",),
+    equivalence="numerical",
+    apply=_apply,
+)
