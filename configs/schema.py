@@ -133,6 +133,8 @@ class DeviceConfig:
     """card to fit, a name in gpus.toml"""
     budget_bytes: int | None = field(default=None, metadata={"flag": "--budget", "unit": "bytes"})
     """memory for the allocator, such as "14.4 GiB"; the card's capacity less its CUDA context when not set"""
+    tensors: Literal["fake", "real"] = "fake"
+    """simulated device only: fake computes nothing and takes any size, real computes on the CPU (tiny models)"""
     expandable_segments: bool = False
     """let the allocator grow segments page by page (PYTORCH_ALLOC_CONF=expandable_segments:True)"""
 

@@ -107,7 +107,8 @@ def collect(records: Iterable[Record]) -> RunLog:
         LogError: no `RunRecord` among them.
     """
     records = list(records)
-    run = next((r for r in records if isinstance(r, RunRecord)), None)
+    # written again once the model is loaded and its facts are known: the last one counts
+    run = next((r for r in reversed(records) if isinstance(r, RunRecord)), None)
     if run is None:
         raise LogError("the log has no run record, so it is not a log of this harness or was cut off before the run began")
     log = RunLog(run)

@@ -26,6 +26,10 @@ class GenerationPrompt:
     input_ids: tuple[int, ...] | None
     """None where lengths are estimated"""
 
+    def tokens(self) -> tuple[int, ...]:
+        """Return the prompt's ids; zeros in their number where only that is known."""
+        return (0,) * self.num_tokens if self.input_ids is None else self.input_ids
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -103,7 +107,7 @@ def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
 
 
 def _first_samples(config: RunConfig) -> Corpus:
-    """Return the rows to use; a synthetic corpus is made as large as it must be to keep that many once it is cleaned."""
+    """Return the rows to use; a synthetic corpus is as large as it must be to keep that many once it is cleaned."""
     data = config.data
     if data.data is None:
         return synthetic_corpus(NUM_ROWS if data.samples is None else data.samples, data.seed)
@@ -132,7 +136,7 @@ def _prompts(tokenizer: Tokenizer, rows: Iterable[Row], config: RunConfig) -> li
 def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Return training and evaluation rows in random order, all answers to one question on one side.
 
-    The evaluation side is as near to its fraction as whole questions allow; with two questions or more, neither is empty.
+    The evaluation side is as near to its fraction as whole questions allow; neither is empty, given two questions.
     """
     by_question: dict[str, list[Row]] = {}
     for row in rows:

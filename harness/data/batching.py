@@ -141,3 +141,17 @@ def _chunks(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example
 
 def _length(example: Example) -> int:
     return example.num_tokens
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return ids and, where prompts differ in length, the mask; int64 (B, L).
+
+    Prompts end at the same column, so that decoding continues all of them there.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = np.full((len(prompts), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = prompt
+        mask[row, width - len(prompt) :] = 1
+    return {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}

@@ -7,12 +7,12 @@ file in the optional `llama-models` package; for tiny models a tokenizer of char
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ TINY_VOCAB_SIZE = 8192
 """Models with fewer tokens than this have no tokenizer of their own: they are made for tests."""
 
 _SPECIAL = regex.compile(r"<\|[a-z0-9_]+\|>")
-_BENGALI = range(0x0980, 0x0A00)
+_BENGALI = range(0x0964, 0x0A00)  # from the danda, which stands among the Devanagari letters, to the block's end
 _TINY_SPECIALS = (
     "<|finetune_right_pad_id|>",
     "<|begin_of_text|>",
@@ -255,8 +255,8 @@ def _in_hub_cache(shape: ModelShape) -> Path | None:
 
 def _llama_models_file() -> Path | None:
     """Return Meta's file where `llama-models` and `tiktoken`, which reads it, are installed; imports neither."""
-    spec = importlib.util.find_spec("llama_models")
-    if spec is None or importlib.util.find_spec("tiktoken") is None:
+    spec = find_spec("llama_models")
+    if spec is None or find_spec("tiktoken") is None:
         return None
     files = (Path(place, "llama3", "tokenizer.model") for place in spec.submodule_search_locations or ())
     return next((file for file in files if file.is_file()), None)
@@ -268,7 +268,9 @@ def _from_tiktoken_file(file: Path) -> TransformersTokenizer:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memory-harness"
     folder, name = cache / f"llama3-tokenizer-{digest}", "Llama 3 (from llama-models)"
     if _has_tokenizer(folder):
-        return _load_folder(folder, name)
+        from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch
+
+        return TransformersTokenizer(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True), name)
     converted = _convert(file)
     with suppress(OSError):  # a cache that cannot be written costs the conversion again, no more
         cache.mkdir(parents=True, exist_ok=True)

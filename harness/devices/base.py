@@ -73,6 +73,9 @@ class Device(Protocol):
         """Return the error as an out-of-memory of this device, or None when it is something else."""
         ...
 
-    def live_bytes(self) -> Mapping[str, int]:
-        """Return live bytes by category, as far as the device knows them; empty when it does not."""
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """Return live bytes by category; empty where the device does not know them.
+
+        A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an activation.
+        """
         ...

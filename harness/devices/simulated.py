@@ -16,7 +16,7 @@ from configs.cards import Card
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
 from harness.simulate.lowering import operator_lowerings, replaced_functions
-from harness.simulate.memory import SimulatedMemory
+from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from harness.simulate.tracer import Tracer
 
 _is_autocast_enabled = torch.is_autocast_enabled
@@ -42,8 +42,9 @@ class SimulatedDevice:
         self.gpu_name = card.name
         self.budget_bytes = budget_bytes
         self.computes = computes
-        self.memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
-        self.tracer = Tracer(self.memory, operator_lowerings(card))
+        memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
+        self.memory: SimulatedMemory | MemoizedMemory = memory
+        self.tracer = Tracer(memory, operator_lowerings(card))
         self._attention = attention
         self._fake_mode = None if computes else FakeTensorMode(allow_non_fake_inputs=True)
         self._dynamic_map: torch.Tensor | None = None
@@ -78,11 +79,11 @@ class SimulatedDevice:
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
-        self.memory.allocator.reset_peaks()
+        self.memory.reset_peaks()
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
-        self.memory.allocator.empty_cache()
+        self.tracer.sink.empty_cache()
 
     def driver_used_bytes(self) -> int | None:
         """There is no driver."""
@@ -126,13 +127,9 @@ class SimulatedDevice:
         """The simulation raises the harness's own error."""
         return error if isinstance(error, DeviceOutOfMemory) else None
 
-    def live_bytes(self) -> Mapping[str, int]:
-        """Return live bytes by the kind that their names say."""
-        live: dict[str, int] = {}
-        for key, num_bytes in self.memory.requested.items():
-            category = key[0] if isinstance(key, tuple) else "activation"
-            live[category] = live.get(category, 0) + num_bytes
-        return live
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """Return live bytes by what their names say; see `live_by_category`."""
+        return live_by_category(self.memory.live(), logits_sizes)
 
 
 def _quantised_attributes(quant_state: Any, module: torch.nn.Module) -> dict[str, Any]:

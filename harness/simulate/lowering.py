@@ -6,7 +6,7 @@ bitsandbytes) are replaced as they are dispatched. Everything else allocates the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -122,6 +122,12 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
     for key in reversed(keys):
         tracer.sink.free(key)
     return out
+
+
+def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtype: torch.dtype) -> tuple[bool, ...]:
+    """Return, for each (out_features, in_features), whether its product with `rows` rows needs no dequantised weight."""
+    rule = fused_gemm_rule(card.num_sms, card.capability)
+    return tuple(rule(dtype, rows, out_features, in_features) for out_features, in_features in shapes)
 
 
 def _quantize_4bit(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,13 +1,23 @@
-"""The simulated card's memory: named allocations over the allocator model, with CUDA's behaviour when it is full."""
+"""The simulated card's memory: named allocations over the allocator model, with CUDA's behaviour when it is full.
+
+`SimulatedMemory` takes events as they happen. `replay` runs a recorded phase through it; whole chains of phases are
+remembered, because a training step that starts from the same state of the allocator ends in the same state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
-from harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
+from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
+from harness.simulate.trace import ENSURE, FREE, RENAME, Event
 from harness.simulate.tracer import Site, describe_frame
+
+
+_EMPTY_CACHE = "empty_cache"
 
 
 class SimulatedMemory:
@@ -16,7 +26,6 @@ class SimulatedMemory:
     def __init__(self, budget_bytes: int | None, *, expandable_segments: bool = False) -> None:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.handles: dict[Hashable, int] = {}
-        self.requested: dict[Hashable, int] = {}
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate.
@@ -32,13 +41,11 @@ class SimulatedMemory:
             raise DeviceOutOfMemory(
                 num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
             ) from None
-        self.requested[key] = num_bytes
 
     def free(self, key: Hashable) -> None:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
         handle = self.handles.pop(key, None)
         if handle is not None:
-            del self.requested[key]
             self.allocator.free(handle)
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
@@ -46,16 +53,195 @@ class SimulatedMemory:
         if key not in self.handles:
             self.alloc(key, num_bytes, site)
 
+    def replay(self, events: Sequence[Event]) -> None:
+        """Run recorded events. Raises `DeviceOutOfMemory` at the first allocation that does not fit."""
+        malloc, release, handles = self.allocator.malloc, self.allocator.free, self.handles
+        for key, size, extra in events:
+            if size >= 0:
+                try:
+                    handles[key] = malloc(size)
+                except AllocatorOutOfMemory:
+                    self.alloc(key, size, extra)  # type: ignore[arg-type]  # fails again, with the place in the code
+            elif size == FREE:
+                handle = handles.pop(key, None)
+                if handle is not None:
+                    release(handle)
+            elif size == RENAME:
+                handles[extra] = handles.pop(key)
+            elif size == ENSURE:
+                self.ensure(key, *extra)  # type: ignore[misc]
+            else:
+                self.allocator.empty_cache()
+
     def stats(self) -> MemoryStats:
         """Return the allocator's counters."""
-        a = self.allocator
-        return MemoryStats(
-            allocated_bytes=a.allocated_bytes,
-            reserved_bytes=a.reserved_bytes,
-            active_bytes=a.active_bytes,
-            inactive_split_bytes=a.inactive_split_bytes,
-            peak_allocated_bytes=a.peak_allocated_bytes,
-            peak_reserved_bytes=a.peak_reserved_bytes,
-            num_alloc_retries=a.num_alloc_retries,
-            num_ooms=a.num_ooms,
+        return MemoryStats(**{f.name: getattr(self.allocator, f.name) for f in dataclasses.fields(MemoryStats)})
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+        self.allocator.reset_peaks()
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments."""
+        self.allocator.empty_cache()
+
+    def live(self) -> Iterator[tuple[Hashable, int]]:
+        """Yield (key, requested bytes) of everything allocated."""
+        keys = {handle: key for key, handle in self.handles.items()}
+        for segment in self.allocator.segments():
+            for block in segment.blocks:
+                if block.handle is not None:
+                    yield keys.get(block.handle), block.requested_bytes
+
+
+@dataclass(frozen=True)
+class _Transition:
+    """What a chain does to one state: counters after each phase, and the state after the last."""
+
+    phase_stats: tuple[MemoryStats, ...]
+    end: int
+
+
+class MemoizedMemory:
+    """`SimulatedMemory` that runs chains of recorded phases and remembers their outcome by the state they start from.
+
+    A chain runs as `begin(key, phases)`, then `next_phase()` once for each of its phases.
+    """
+
+    def __init__(self, memory: SimulatedMemory) -> None:
+        self.memory = memory
+        self._states: list[tuple[AllocatorState, dict[Hashable, int]]] = []
+        self._ids: dict[Hashable, int] = {}
+        self._transitions: dict[tuple[int, Hashable], _Transition] = {}
+        self._loaded: int | None = None
+        """the state that `memory` is in, None when it is in none of the saved ones"""
+        self._state = self._save()
+        self._stats = memory.stats()
+        self._peaks = (0, 0)
+        self._chain: _Chain | None = None
+
+    def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None]) -> None:
+        """Start a chain; a phase that is None has to be passed to `next_phase`."""
+        known = self._transitions.get((self._state, key))
+        if known is None and self._loaded != self._state:
+            self._load(self._state)
+        self._chain = _Chain(key, list(phases), known)
+
+    def next_phase(self, events: Sequence[Event] | None = None) -> None:
+        """Run the chain's next phase. Raises `DeviceOutOfMemory` where it does not fit."""
+        chain = self._chain
+        assert chain is not None, "no chain has begun"
+        if chain.known is not None:
+            self._advance(self._absolute(chain.known.phase_stats[chain.position]))
+        else:
+            phase = events if events is not None else chain.phases[chain.position]
+            assert phase is not None, "a phase that is not known yet has to be passed"
+            chain.stats.append(self._replay(phase))
+        chain.position += 1
+        if chain.position == len(chain.phases):
+            self._finish(chain)
+
+    def _replay(self, phase: Sequence[Event]) -> MemoryStats:
+        self._loaded = None
+        self.memory.reset_peaks()
+        before = self.memory.stats()
+        try:
+            self.memory.replay(phase)
+        finally:
+            self._advance(self.memory.stats())
+        return _relative(self._stats, before)
+
+    def _advance(self, stats: MemoryStats) -> None:
+        self._stats = stats
+        self._peaks = (
+            max(self._peaks[0], stats.peak_allocated_bytes),
+            max(self._peaks[1], stats.peak_reserved_bytes),
         )
+
+    def _finish(self, chain: _Chain) -> None:
+        if chain.known is not None:
+            self._state = chain.known.end
+        else:
+            start = self._state
+            self._state = self._save()
+            self._transitions[start, chain.key] = _Transition(tuple(chain.stats), self._state)
+        self._chain = None
+
+    def stats(self) -> MemoryStats:
+        """Return the counters after the last phase, with the peaks since `reset_peaks`."""
+        allocated, reserved = self._peaks
+        return dataclasses.replace(self._stats, peak_allocated_bytes=allocated, peak_reserved_bytes=reserved)
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+        self._peaks = (self._stats.allocated_bytes, self._stats.reserved_bytes)
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments."""
+        known = self._transitions.get((self._state, _EMPTY_CACHE))
+        if known is None:
+            if self._loaded != self._state:
+                self._load(self._state)
+            self.memory.empty_cache()
+            start, self._state = self._state, self._save()
+            known = self._transitions[start, _EMPTY_CACHE] = _Transition((_relative(self.memory.stats(), self._stats),), self._state)
+        self._stats, self._state = self._absolute(known.phase_stats[0]), known.end
+
+    def live(self) -> Iterator[tuple[Hashable, int]]:
+        """Yield (key, requested bytes) of everything allocated."""
+        if self._loaded != self._state and self._loaded is not None:
+            self._load(self._state)
+        return self.memory.live()
+
+    def _save(self) -> int:
+        by_age = tuple(sorted(self.memory.handles, key=self.memory.handles.__getitem__))
+        fingerprint = (self.memory.allocator.fingerprint(), by_age)
+        if fingerprint not in self._ids:
+            self._ids[fingerprint] = len(self._states)
+            self._states.append((self.memory.allocator.save(), dict(self.memory.handles)))
+        self._loaded = self._ids[fingerprint]
+        return self._loaded
+
+    def _load(self, state: int) -> None:
+        allocator_state, handles = self._states[state]
+        retries, ooms = self._stats.num_alloc_retries, self._stats.num_ooms
+        self.memory.allocator.load(allocator_state)
+        self.memory.handles.clear()
+        self.memory.handles.update(handles)
+        # counters are the run's, not the state's
+        self.memory.allocator.num_alloc_retries, self.memory.allocator.num_ooms = retries, ooms
+        self._loaded = state
+
+    def _absolute(self, relative: MemoryStats) -> MemoryStats:
+        return dataclasses.replace(
+            relative,
+            num_alloc_retries=self._stats.num_alloc_retries + relative.num_alloc_retries,
+            num_ooms=self._stats.num_ooms + relative.num_ooms,
+        )
+
+
+@dataclass
+class _Chain:
+    key: Hashable
+    phases: list[Sequence[Event] | None]
+    known: _Transition | None
+    position: int = 0
+    stats: list[MemoryStats] = dataclasses.field(default_factory=list)
+
+
+def _relative(after: MemoryStats, before: MemoryStats) -> MemoryStats:
+    """Return the counters with the cumulative ones as increments."""
+    return dataclasses.replace(
+        after,
+        num_alloc_retries=after.num_alloc_retries - before.num_alloc_retries,
+        num_ooms=after.num_ooms - before.num_ooms,
+    )
+
+
+def live_by_category(live: Iterator[tuple[Hashable, int]], logits_sizes: Mapping[int, str]) -> dict[str, int]:
+    """Sum live bytes by what their names say; unnamed storages of a logits tensor's size are logits, others activations."""
+    totals: dict[str, int] = {}
+    for key, num_bytes in live:
+        category = key[0] if isinstance(key, tuple) else logits_sizes.get(num_bytes, "activation")
+        totals[category] = totals.get(category, 0) + num_bytes
+    return totals

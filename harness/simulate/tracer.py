@@ -42,6 +42,9 @@ class EventSink(Protocol):
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """A storage that lives as long as the process, such as a workspace: begins unless it exists."""
 
+    def empty_cache(self) -> None:
+        """Wholly free segments are returned to the driver."""
+
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
 

@@ -14,9 +14,8 @@ from transformers import DynamicCache
 from configs.models import find_model
 from configs.schema import RunConfig
 from harness import checkpoint
-from harness.data.batching import Batch
+from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
-from harness.generate import left_padded
 from harness.records import ModelFacts
 from harness.strategies.modeling import quantised_model, transformers_config
 
@@ -37,6 +36,7 @@ class QLoraStrategy:
         self.loss: torch.Tensor | None = None
         """sum of the step's micro-batches so far, without graph"""
         self.cache: Any = None
+        self._cache_dtype = self.dtype
         self._graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
@@ -182,6 +182,7 @@ class QLoraStrategy:
         """Run the last tokens through the model and put the next ones in their place."""
         with torch.no_grad(), self.device.autocast(self.dtype):
             output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self._cache_dtype = self.cache.layers[0].keys.dtype
         self.inputs["input_ids"] = output.logits[:, -1].argmax(dim=-1, keepdim=True)
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -201,6 +202,24 @@ class QLoraStrategy:
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         checkpoint.restore(folder, self.model, self.optimizer, self.scaler)
+
+    def linear_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Return the (out_features, in_features) that occur among the 4-bit layers."""
+        states = (getattr(p, "quant_state", None) for p in self.model.parameters())
+        return tuple(sorted({tuple(state.shape) for state in states if state is not None}))
+
+    def pretend_cache(self, batch_size: int, length: int, padded: bool) -> None:
+        """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
+        config = self.model.config
+        shape = (batch_size, config.num_key_value_heads, length, config.head_dim)
+        self.cache = DynamicCache(config=config)
+        for layer in range(config.num_hidden_layers):
+            states = [torch.empty(shape, dtype=self._cache_dtype, device=self.device.torch_device) for _ in range(2)]
+            self.cache.update(*states, layer)
+        self.inputs = {"input_ids": torch.zeros((batch_size, 1), dtype=torch.int64, device=self.device.torch_device)}
+        if padded:
+            self.inputs["attention_mask"] = self.inputs["input_ids"].new_ones(batch_size, length + 1)
+        self.model.eval()
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""

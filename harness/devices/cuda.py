@@ -1,0 +1,188 @@
+"""A CUDA GPU, measured through PyTorch's own allocator; optionally held to what a smaller card has.
+
+The only module that touches `torch.cuda`'s memory functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from configs.cards import Card
+from configs.units import format_bytes, parse_bytes
+from harness.errors import DeviceError, DeviceOutOfMemory
+from harness.records import MemoryStats
+
+MAX_FOREIGN_BYTES = 2 * 2**30
+"""memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""
+
+_COUNTERS = {
+    "allocated_bytes": "allocated_bytes.all.current",
+    "reserved_bytes": "reserved_bytes.all.current",
+    "active_bytes": "active_bytes.all.current",
+    "inactive_split_bytes": "inactive_split_bytes.all.current",
+    "peak_allocated_bytes": "allocated_bytes.all.peak",
+    "peak_reserved_bytes": "reserved_bytes.all.peak",
+    "num_alloc_retries": "num_alloc_retries",
+    "num_ooms": "num_ooms",
+}
+
+_BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "memory_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+class CudaDevice:
+    """Implements `Device` on the current GPU.
+
+    Args:
+        card: what the GPU stands for; attention backends that the card lacks are switched off.
+        budget_bytes: what the allocator may reserve; None leaves the GPU's own limit.
+
+    Raises:
+        DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
+    """
+
+    source = "cuda"
+    torch_device = torch.device("cuda")
+    computes = True
+
+    def __init__(self, card: Card, budget_bytes: int, *, attention: str = "auto") -> None:
+        if not torch.cuda.is_available():
+            raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
+        free, total = torch.cuda.mem_get_info()
+        if total - free > MAX_FOREIGN_BYTES:
+            raise DeviceError(
+                f"the GPU already holds {format_bytes(total - free)} (at most {format_bytes(MAX_FOREIGN_BYTES)} allowed): "
+                "stop the other process, restart the notebook's kernel, or use --device simulated"
+            )
+        if budget_bytes > total:
+            raise DeviceError(
+                f"--budget {format_bytes(budget_bytes)}: the GPU has {format_bytes(total)}; lower --budget or pick another --gpu"
+            )
+        # the limit is on reserved segments only, which is what the budget counts
+        torch.cuda.set_per_process_memory_fraction(budget_bytes / total)
+        self.budget_bytes = budget_bytes
+        self.gpu_name = f"{torch.cuda.get_device_name()} as {card.title}"
+        self._backends = [_BACKENDS[name] for name in card.sdpa_backends if attention in ("auto", name)]
+        self._nvml = _nvml_handle()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, attention takes only the backends that the card has."""
+        with sdpa_kernel(self._backends, set_priority=True):
+            yield
+
+    def stats(self) -> MemoryStats:
+        """Return the allocator's counters; reading them does not wait for the GPU."""
+        counters = torch.cuda.memory_stats()
+        return MemoryStats(**{name: counters.get(key, 0) for name, key in _COUNTERS.items()})
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments to the driver."""
+        torch.cuda.empty_cache()
+
+    def driver_used_bytes(self) -> int | None:
+        """Return what the driver counts as used on the GPU by everyone, or None without nvidia-ml-py."""
+        if self._nvml is None:
+            return None
+        import pynvml
+
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._nvml).used)
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """Return CUDA's mixed precision."""
+        return nullcontext() if dtype is torch.float32 else torch.autocast("cuda", dtype=dtype)
+
+    def on_host(self) -> AbstractContextManager[Any]:
+        """Tensors without a device are host memory anyway."""
+        return nullcontext()
+
+    def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
+        """Copy to the GPU."""
+        host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+        return host.to(self.torch_device)
+
+    def read(self, tensor: torch.Tensor) -> float | None:
+        """Return the value; waits for the GPU."""
+        return float(tensor.item())
+
+    def quantised_parameter(self, packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
+        """Return bitsandbytes' own 4-bit weight."""
+        from bitsandbytes.nn import Params4bit
+
+        return Params4bit(  # type: ignore[no-any-return]
+            packed, requires_grad=False, quant_state=quant_state, bnb_quantized=True, quant_type="nf4", module=module
+        )
+
+    def assume_finite(self) -> AbstractContextManager[Any]:
+        """Flags are read, not assumed."""
+        return nullcontext()
+
+    def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
+        """Return PyTorch's out-of-memory with its sizes, or None when the error is another one."""
+        if not isinstance(error, torch.OutOfMemoryError):
+            return None
+        frames = _frames(error)
+        stats = self.stats()
+        return DeviceOutOfMemory(
+            requested_bytes(str(error)) or 0,
+            stats.allocated_bytes,
+            stats.reserved_bytes,
+            _largest_free_block(torch.cuda.memory_snapshot()),
+            frames[0].split(" ")[0] if frames else None,
+            frames,
+        )
+
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """The allocator knows sizes, not what they are for."""
+        return {}
+
+
+def requested_bytes(message: str) -> int | None:
+    """Return the size in `CUDA out of memory. Tried to allocate 7.83 GiB. ...`, to the printed digits; None without one.
+
+    What is printed is the size of the segment: the request rounded up to 2 MiB.
+    """
+    match = re.search(r"Tried to allocate ([\d.]+ \w+)", message)
+    return parse_bytes(match.group(1)) if match else None
+
+
+def _frames(error: BaseException) -> tuple[str, ...]:
+    """Return `file:line function` of the error's traceback, innermost first, PyTorch's own left out."""
+    found = []
+    trace = error.__traceback__
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename.replace("\\", "/")
+        if "/torch/" not in path:
+            short = path.split("/site-packages/")[-1] if "/site-packages/" in path else "/".join(path.split("/")[-3:])
+            found.append(f"{short}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}")
+        trace = trace.tb_next
+    return tuple(reversed(found))
+
+
+def _largest_free_block(segments: list[dict[str, Any]]) -> int:
+    blocks = (block for segment in segments for block in segment["blocks"])
+    return max((block["size"] for block in blocks if block["state"] == "inactive"), default=0)
+
+
+def _nvml_handle() -> Any:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())

@@ -1,0 +1,124 @@
+"""One run from a configuration to an outcome: the one place where running out of memory is caught."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from configs.cards import find_card
+from configs.models import find_model
+from configs.schema import RunConfig
+from harness.data import Prepared
+from harness.devices.base import Device
+from harness.devices.cuda import CudaDevice
+from harness.devices.simulated import SimulatedDevice
+from harness.errors import DeviceOutOfMemory
+from harness.loop import load, num_steps, steps_per_epoch, train
+from harness.recorder import Recorder
+from harness.records import EndRecord, ModelFacts, Outcome, Record, RunRecord
+from harness.simulate.compiled import CompiledStrategy
+from harness.strategies import STRATEGIES
+from harness.strategies.base import Strategy
+from harness.strategies.qlora import QLoraStrategy
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def open_device(config: RunConfig) -> Device:
+    """Return the device that the configuration asks for.
+
+    Raises:
+        DeviceError: it is not to be had.
+    """
+    card = find_card(config.device.gpu)
+    budget = config.device.budget_bytes or card.budget_bytes
+    wanted = config.device.device
+    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+        return CudaDevice(card, budget, attention=config.model.attention)
+    return SimulatedDevice(
+        card,
+        budget,
+        computes=config.device.tensors == "real",
+        expandable_segments=config.device.expandable_segments,
+        attention=config.model.attention,
+    )
+
+
+def make_strategy(config: RunConfig, device: Device) -> Strategy:
+    """Return the strategy; on a device that computes nothing, one that replays what it has once recorded."""
+    strategy = STRATEGIES[config.model.strategy](config, device)
+    if isinstance(device, SimulatedDevice) and not device.computes:
+        assert isinstance(strategy, QLoraStrategy)
+        return CompiledStrategy(strategy, device)
+    return strategy
+
+
+def execute(
+    config: RunConfig,
+    device: Device,
+    strategy: Strategy,
+    data: Prepared,
+    write: Callable[[Record], None],
+    output: Path,
+    facts: ModelFacts | None = None,
+) -> Outcome:
+    """Run the loop to its end, or to the first allocation that does not fit; write every record.
+
+    Args:
+        facts: of a model that is loaded already; None loads it.
+
+    Raises:
+        Whatever is not a lack of memory, after an end record has been written.
+    """
+    begin = time.perf_counter()
+    recorder = Recorder(device, write)
+    write(_run_record(config, device, data, facts))
+    failure: DeviceOutOfMemory | None = None
+    try:
+        with device.active():
+            if facts is None:
+                facts = load(strategy, recorder)
+                write(_run_record(config, device, data, facts))
+            train(config, strategy, device, recorder, data, output)
+    except Exception as error:
+        failure = device.as_out_of_memory(error)
+        if failure is None:
+            write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
+            raise
+    # outside the except block: the traceback, and with it every frame's tensors, is gone here
+    if failure is not None:
+        gc.collect()
+        recorder.out_of_memory(failure, find_model(config.model.model).vocab_size)
+    outcome = Outcome.COMPLETED if failure is None else Outcome.OOM
+    write(EndRecord(outcome, recorder.step, time.perf_counter() - begin))
+    return outcome
+
+
+def _run_record(config: RunConfig, device: Device, data: Prepared, facts: ModelFacts | None) -> RunRecord:
+    return RunRecord(
+        source=device.source,
+        config=config.to_dict(),
+        fingerprint=config.fingerprint(),
+        gpu_name=device.gpu_name,
+        budget_bytes=device.budget_bytes,
+        total_steps=num_steps(config, data),
+        steps_per_epoch=steps_per_epoch(config, data),
+        num_train_samples=len(data.train),
+        num_eval_samples=len(data.eval),
+        corpus=data.corpus_name,
+        environment=environment(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=facts,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that decide what memory a run takes."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

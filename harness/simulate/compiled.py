@@ -1,0 +1,204 @@
+"""A strategy that runs each phase once on fake tensors and from then on replays what it allocated.
+
+The loop cannot tell it from the real one. Each call of the loop belongs to a chain: a micro-batch (put, forward,
+backward), an evaluation batch (put, evaluate), an optimizer step, a decoding step. A chain is recorded when its shape is
+new, derived from three recordings of other shapes where that is possible, and replayed through the allocator model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.data.batching import Batch
+from harness.devices.simulated import SimulatedDevice
+from harness.records import ModelFacts
+from harness.simulate.lowering import fused_kernels
+from harness.simulate.memory import MemoizedMemory
+from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
+from harness.strategies.qlora import QLoraStrategy
+
+DECODE_SAMPLES = (0, 40, 120)
+"""lengths beyond the first at which decoding is recorded; multiples of 8, so that masks are aligned alike"""
+
+TRAINING, EVALUATION = ("put", "forward", "backward"), ("put", "evaluate")
+
+
+class CompiledStrategy:
+    """Implements `Strategy` over a device with fake tensors; computes nothing, so every result is None or padding."""
+
+    def __init__(self, inner: QLoraStrategy, device: SimulatedDevice) -> None:
+        self.inner = inner
+        self.device = device
+        self.memory = MemoizedMemory(device.memory)  # type: ignore[arg-type]
+        device.memory = self.memory
+        self._outside = DiscardingSink(self.memory.empty_cache)
+        device.tracer.sink = self._outside
+        self.num_traced = 0
+        """chains that were run on fake tensors"""
+        self._families: dict[Hashable, TraceFamily] = {}
+        self._chain: _RunningChain | None = None
+        self._micro_batches = 0
+        self._has_optimizer_state = False
+        self._decoding: tuple[int, int, bool] = (0, 0, False)
+        """batch size, tokens in the cache, whether prompts are padded"""
+
+    def load(self) -> ModelFacts:
+        """Build the model on fake tensors."""
+        return self._single("load", (1, 1), self.inner.load)  # type: ignore[no-any-return]
+
+    def put(self, batch: Batch, *, training: bool) -> None:
+        """Begin a training or evaluation chain."""
+        shape = (batch.shape.batch_size, batch.shape.padded_length)
+        if training:
+            first = self._micro_batches == 0
+            self._micro_batches += 1
+            self._begin(("train", first, *self._shape_class(shape, batch.has_padding)), shape, TRAINING)
+            self._pretend(gradients=not first)
+        else:
+            self._begin(("eval", *self._shape_class(shape, batch.has_padding)), shape, EVALUATION)
+        self._phase(lambda: self.inner.put(batch, training=training))
+
+    def forward(self, num_target_tokens: int) -> None:
+        """Replay or record the forward pass."""
+        self._phase(lambda: self.inner.forward(num_target_tokens))
+
+    def backward(self) -> None:
+        """Replay or record the backward pass."""
+        self._phase(self.inner.backward)
+
+    def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
+        """Replay or record an optimizer step; the first one makes the optimizer's state."""
+        self._begin(("optimizer", self._has_optimizer_state), (1, 1), ("optimizer_step",))
+        self._pretend(gradients=True)
+        self._phase(lambda: self.inner.optimizer_step(learning_rate))
+        self._has_optimizer_state = True
+        self._micro_batches = 0
+        return None, None
+
+    def evaluate(self) -> float | None:
+        """Replay or record an evaluation batch."""
+        self._phase(self.inner.evaluate)
+        return None
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Replay or record the prompts' pass."""
+        lengths = {len(prompt) for prompt in prompts}
+        shape = (len(prompts), max(lengths))
+        self._decoding = (*shape, len(lengths) > 1)
+        self._single(("prefill", *self._shape_class(shape, len(lengths) > 1)), shape, lambda: self.inner.prefill(prompts))
+        return [0] * len(prompts)
+
+    def decode(self) -> list[int]:
+        """Replay or record one more token; the family's length is that of the cache before it."""
+        batch, length, padded = self._decoding
+        key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0)
+        self._sample_decoding(key, batch, length, padded)
+        self._single(key, (batch, length), self.inner.decode)
+        self._decoding = (batch, length + 1, padded)
+        return [0] * batch
+
+    def _sample_decoding(self, key: Hashable, batch: int, length: int, padded: bool) -> None:
+        """Record decoding at lengths far apart: three neighbours would not tell a constant from a rounded length."""
+        family = self._family(key)
+        for longer in () if family.recorded else DECODE_SAMPLES:
+            self._pretend_cache(batch, length + longer, padded)
+            _, events = self._record(self.inner.decode)
+            family.add((batch, length + longer), [events])
+            self.num_traced += 1
+
+    def release(self) -> None:
+        """Free the cache of this batch of prompts."""
+        batch, length, padded = self._decoding
+        key = ("release", padded)
+        if self._family(key).get((batch, 1)) is None:
+            self._pretend_cache(batch, length, padded)
+        self._single(key, (batch, 1), self.inner.release)
+
+    def save(self, folder: Path) -> None:
+        """Replay or record a checkpoint; nothing is written, as there are no values."""
+        self._single(("save", self._has_optimizer_state), (1, 1), lambda: self.inner.save(folder))
+
+    def restore(self, folder: Path) -> None:
+        """There is nothing to restore: no values were saved, and restoring goes through host memory."""
+
+    def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:
+        """Return what decides which operators run, apart from sizes: such shapes share their events."""
+        batch, length = shape
+        kernels = fused_kernels(self.device.card, self.inner.linear_shapes(), batch * length, self.inner.dtype)
+        return (batch == 1, padded, length % 8 == 0, kernels)
+
+    def _family(self, key: Hashable) -> TraceFamily:
+        return self._families.setdefault(key, TraceFamily())
+
+    def _single(self, key: Hashable, shape: Shape, run: Callable[[], Any]) -> Any:
+        self._begin(key, shape, ("only",))
+        return self._phase(run)
+
+    def _begin(self, key: Hashable, shape: Shape, phases: Sequence[str]) -> None:
+        family = self._family(key)
+        chain = family.get(shape)
+        self._chain = _RunningChain(family, shape, chain, len(phases))
+        self.memory.begin((key, shape), chain if chain is not None else [None] * len(phases))
+
+    def _phase(self, run: Callable[[], Any]) -> Any:
+        """Replay the chain's next phase, or run it on fake tensors and replay what that recorded."""
+        running = self._chain
+        assert running is not None, "no chain has begun"
+        if running.chain is not None:
+            self.memory.next_phase()
+            return None
+        result, events = self._record(run)
+        running.recorded.append(events)
+        if len(running.recorded) == running.num_phases:
+            running.family.add(running.shape, running.recorded)
+            self.num_traced += 1
+        self.memory.next_phase(events)
+        return result
+
+    def _record(self, run: Callable[[], Any]) -> tuple[Any, list[Event]]:
+        tracer, recorder = self.device.tracer, TraceRecorder()
+        tracer.sink = recorder
+        try:
+            result = run()
+            for name, tensor in self.inner.named_tensors():
+                key = tracer.key_of(tensor)
+                if isinstance(key, int):
+                    recorder.rename(key, name)
+                    tracer.rename(tensor, name)
+        finally:
+            tracer.sink = self._outside
+        return result, recorder.events
+
+    def _pretend(self, gradients: bool) -> None:
+        """Give the fake model the gradients that it would have here, had the phases before been run and not replayed."""
+        if self._chain is None or self._chain.chain is not None:
+            return
+        for name, parameter in self.inner.model.named_parameters():
+            if parameter.requires_grad and (parameter.grad is not None) != gradients:
+                parameter.grad = torch.empty_like(parameter) if gradients else None
+                if parameter.grad is not None:
+                    self.device.tracer.rename(parameter.grad, ("gradient", name))
+        if (self.inner.loss is not None) != gradients:
+            self.inner.loss = torch.empty(()) if gradients else None
+            if self.inner.loss is not None:
+                self.device.tracer.rename(self.inner.loss, ("loss", "step"))
+
+    def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
+        """Give the fake model a key/value cache of `length` tokens."""
+        self.inner.pretend_cache(batch, length, padded)
+        for name, tensor in self.inner.named_tensors():
+            if name[0] in ("kv_cache", "input"):
+                self.device.tracer.rename(tensor, name)
+
+
+class _RunningChain:
+    def __init__(self, family: TraceFamily, shape: Shape, chain: Chain | None, num_phases: int) -> None:
+        self.family = family
+        self.shape = shape
+        self.chain = chain
+        self.num_phases = num_phases
+        self.recorded: Chain = []

@@ -1,0 +1,218 @@
+"""Recorded allocations of one phase, and what they become at another batch size and length.
+
+The sequence of events of a phase does not depend on the length; each size does, in one of a few simple ways. So a phase is
+recorded at two shapes, the sizes are fitted, a third shape checks the fit, and any other shape follows without running
+the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from fractions import Fraction
+
+from harness.simulate.tracer import Site
+
+FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
+"""in place of a size: the storage ends; it gets a lasting name; it begins unless it exists; the cache is emptied"""
+
+Event = tuple[Hashable, int, object]
+"""(key, size in bytes, site) or (key, FREE, None) or (key, RENAME, name) or (key, ENSURE, (size, site))"""
+
+Shape = tuple[int, int]
+"""(batch size B, length L)"""
+
+
+class TraceRecorder:
+    """An event sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Record an allocation."""
+        self.events.append((key, num_bytes, site))
+
+    def free(self, key: Hashable) -> None:
+        """Record a free."""
+        self.events.append((key, FREE, None))
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Record a lasting workspace."""
+        self.events.append((key, ENSURE, (num_bytes, site)))
+
+    def empty_cache(self) -> None:
+        """Record that wholly free segments are returned."""
+        self.events.append((None, EMPTY_CACHE, None))
+
+    def rename(self, key: Hashable, name: Hashable) -> None:
+        """Record that the storage is known as `name` from now on."""
+        self.events.append((key, RENAME, name))
+
+
+class DiscardingSink:
+    """An event sink for what the simulation does behind the program's back; emptying the cache still means something."""
+
+    def __init__(self, empty_cache: Callable[[], None]) -> None:
+        self.empty_cache = empty_cache
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Ignore."""
+
+    def free(self, key: Hashable) -> None:
+        """Ignore."""
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Ignore."""
+
+
+Chain = list[list[Event]]
+"""events of phases that follow one another, with keys that are local to the chain or lasting names"""
+
+
+def canonical(chain: Chain) -> Chain:
+    """Return the chain with its local keys numbered from 0 in order of first use, so that two recordings can be compared.
+
+    Workspace events that repeat within the chain are left out.
+    """
+    numbers: dict[int, int] = {}
+    ensured: set[Hashable] = set()
+    return [[e for e in (_renumbered(event, numbers) for event in phase) if _is_first(e, ensured)] for phase in chain]
+
+
+def _renumbered(event: Event, numbers: dict[int, int]) -> Event:
+    key, size, extra = event
+    return (numbers.setdefault(key, len(numbers)) if isinstance(key, int) else key), size, extra
+
+
+def _is_first(event: Event, ensured: set[Hashable]) -> bool:
+    if event[1] != ENSURE:
+        return True
+    if event[0] in ensured:
+        return False
+    ensured.add(event[0])
+    return True
+
+
+class TraceFamily:
+    """Chains of the same code at different shapes. `get` answers a shape that was recorded, or one that the fit covers."""
+
+    NUM_SAMPLES = 3
+    """two to fit the sizes, one to check them"""
+
+    def __init__(self) -> None:
+        self.recorded: dict[Shape, Chain] = {}
+        self._sizes: list[SizeOf] | None = None
+        self._fit_failed = False
+        self._derived: dict[Shape, Chain] = {}
+
+    def add(self, shape: Shape, chain: Chain) -> None:
+        """Keep a recording; with enough of them, fit the sizes (or find that they cannot be fitted)."""
+        self.recorded[shape] = canonical(chain)
+        if len(self.recorded) == self.NUM_SAMPLES:
+            self._sizes = fit_sizes(self.recorded)
+            self._fit_failed = self._sizes is None
+
+    def get(self, shape: Shape) -> Chain | None:
+        """Return the chain at a shape, or None when it has to be recorded."""
+        if (chain := self.recorded.get(shape)) is not None:
+            return chain
+        if self._sizes is None:
+            return None
+        if shape not in self._derived:
+            self._derived[shape] = self._derive(shape)
+        return self._derived[shape]
+
+    def _derive(self, shape: Shape) -> Chain:
+        assert self._sizes is not None
+        sizes = iter(self._sizes)
+        template = next(iter(self.recorded.values()))
+        return [
+            [(key, next(sizes)(shape), extra) if size >= 0 else (key, size, extra) for key, size, extra in phase]
+            for phase in template
+        ]
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether other shapes follow from the recorded ones."""
+        return self._sizes is not None
+
+
+SizeOf = Callable[[Shape], int]
+
+
+def fit_sizes(recorded: dict[Shape, Chain]) -> list[SizeOf] | None:
+    """Return one function per allocation that gives its size at any shape, or None when the recordings do not agree.
+
+    They must have the same events; each size must follow one of `MONOMIALS`, or grow linearly with B·L, at all shapes.
+    """
+    flat = [[event for phase in chain for event in phase] for chain in recorded.values()]
+    if len({len(events) for events in flat}) != 1 or not _same_events(flat):
+        return None
+    shapes = list(recorded)
+    sizes: list[SizeOf] = []
+    for events in zip(*flat, strict=True):
+        if events[0][1] >= 0:
+            size_of = fit_size(shapes, [event[1] for event in events])
+            if size_of is None:
+                return None
+            sizes.append(size_of)
+    return sizes
+
+
+def _same_events(flat: Sequence[Sequence[Event]]) -> bool:
+    def outline(events: Iterable[Event]) -> list[tuple[Hashable, int]]:
+        return [(key, min(size, 0)) for key, size, _ in events]
+
+    first = outline(flat[0])
+    return all(outline(events) == first for events in flat[1:])
+
+
+def _up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple
+
+
+LENGTHS: tuple[Callable[[int], int], ...] = (
+    lambda length: 1,
+    lambda length: length,
+    lambda length: length * length,
+    lambda length: _up(length, 32),
+    lambda length: _up(length, 128),
+    lambda length: length * _up(length, 8),
+    lambda length: length * _up(length, 16),
+)
+"""how a size can depend on the length: not, per token, per pair of tokens, and with a kernel's rounding"""
+
+
+def _monomial(power: int, of_length: Callable[[int], int]) -> Callable[[Shape], int]:
+    return lambda shape: shape[0] ** power * of_length(shape[1])
+
+
+MONOMIALS = tuple(_monomial(power, of_length) for power in (1, 0) for of_length in LENGTHS)
+
+
+def fit_size(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
+    """Return the simplest rule that gives every size, or None."""
+    if len(set(sizes)) == 1:
+        constant = sizes[0]
+        return lambda shape: constant
+    for monomial in MONOMIALS:
+        factor = Fraction(sizes[0], monomial(shapes[0]))
+        if all(factor * monomial(shape) == size for shape, size in zip(shapes, sizes, strict=True)):
+            return _scaled(factor, monomial)
+    return _fit_affine(shapes, sizes)
+
+
+def _scaled(factor: Fraction, monomial: Callable[[Shape], int]) -> SizeOf:
+    return lambda shape: int(factor * monomial(shape))
+
+
+def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
+    tokens = [batch * length for batch, length in shapes]
+    if tokens[0] == tokens[1]:
+        return None
+    slope = Fraction(sizes[1] - sizes[0], tokens[1] - tokens[0])
+    offset = sizes[0] - slope * tokens[0]
+    if any(offset + slope * t != size for t, size in zip(tokens, sizes, strict=True)):
+        return None
+    return lambda shape: int(offset + slope * shape[0] * shape[1])
