@@ -1,0 +1,114 @@
+"""From a corpus to examples: the split, the counts, the prompts, and no torch on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.schema import RunConfig
+from harness.data import prepare, split_by_question
+from harness.data.corpus import Row
+from harness.data.synthetic import synthetic_table, write_csv
+from harness.errors import DataError
+
+TINY = RunConfig().with_fields(model="tiny-llama", max_length=256)
+
+
+@given(st.lists(st.integers(0, 12), max_size=60), st.floats(0.05, 0.95), st.integers(0, 3))
+def test_no_question_is_on_both_sides(questions: list[int], fraction: float, seed: int) -> None:
+    rows = [Row("", "", f"প্রশ্ন {q}", f"উত্তর {i}") for i, q in enumerate(questions)]
+    train, evaluation = split_by_question(rows, fraction, seed)
+    assert sorted([*train, *evaluation], key=rows.index) == rows
+    assert not {row.question for row in train} & {row.question for row in evaluation}
+    if len(set(questions)) > 1:
+        assert train and evaluation
+    assert (train, evaluation) == split_by_question(rows, fraction, seed)
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=8), st.floats(0.05, 0.95))
+def test_the_split_is_as_near_as_whole_questions_allow(sizes: list[int], fraction: float) -> None:
+    rows = [Row("", "", f"প্রশ্ন {q}", f"উত্তর {i}") for q, size in enumerate(sizes) for i in range(size)]
+    _, evaluation = split_by_question(rows, fraction, 0)
+    reachable = {0}
+    for size in sizes:
+        reachable |= {s + size for s in reachable}
+    nearest = min(abs(s - fraction * len(rows)) for s in reachable if 0 < s < len(rows))
+    assert abs(len(evaluation) - fraction * len(rows)) == pytest.approx(nearest)
+
+
+def test_the_split_is_drawn_by_the_seed_not_by_position() -> None:
+    rows = [Row("", "", f"প্রশ্ন {i}", "উত্তর") for i in range(200)]
+    positions = [sorted(rows.index(row) for row in split_by_question(rows, 0.2, seed)[1]) for seed in (0, 1)]
+    assert positions[0] != positions[1]
+    assert all(60 < sum(p) / len(p) < 140 for p in positions)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 24, 600])
+def test_synthetic_samples_are_exactly_those_asked_for(samples: int) -> None:
+    prepared = prepare(TINY.with_fields(samples=samples), 1024)
+    assert prepared.corpus_name == "synthetic"
+    assert prepared.counts["kept"] == len(prepared.train) + len(prepared.eval) == samples
+    assert abs(len(prepared.eval) - 0.2 * samples) < 1
+    assert prepared.counts["truncated"] <= samples
+
+
+def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
+    prepared = prepare(TINY.with_fields(samples=40, generate_prompts=3), 1024)
+    examples = prepared.train + prepared.eval
+    assert all(e.input_ids is not None and len(e.input_ids) == e.num_tokens <= 256 for e in examples)
+    assert all(max(e.input_ids or ()) < prepared.tokenizer.vocab_size <= 1024 for e in examples)
+    assert all(e.num_target_tokens > 0 for e in examples)
+    assert len({p.question for p in prepared.prompts}) == 3
+    assert all(p.references and p.num_tokens == len(p.input_ids or ()) for p in prepared.prompts)
+    text = "\n".join(prepared.lines())
+    assert "corpus: synthetic" in text and "tokenizer: characters" in text and "40 kept" in text
+    assert f"{len(prepared.train)} to train" in text
+    assert prepare(TINY.with_fields(samples=40, generate_prompts=3), 1024) == prepared
+
+
+def test_references_keep_what_their_authors_wrote() -> None:
+    prepared = prepare(TINY.with_fields(samples=300, generate_prompts=1000), 1024)
+    written = {row.answer for row in synthetic_table(300, TINY.data.seed).rows}
+    references = [r for p in prepared.prompts for r in p.references if "[" not in r]
+    assert references and set(references) <= written
+    assert prepared.num_prefixed > 0
+
+
+def test_a_file_is_read_taken_from_its_head_and_named(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    write_csv(synthetic_table(100, 3).rows, file)
+    prepared = prepare(TINY.with_fields(data=str(file), samples=50), 1024)
+    assert prepared.corpus_name == "some.csv"
+    assert prepared.counts["taken"] == 50
+    assert prepared.counts["usable"] == prepared.read_report.num_usable == 103  # three are for cleaning to find
+    with pytest.raises(DataError, match="--samples 104 is more than the 103 usable rows"):
+        prepare(TINY.with_fields(data=str(file), samples=104), 1024)
+
+
+def test_a_corpus_that_cleaning_empties_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "crisis.csv"
+    write_csv([Row("", "", "আমি মরতে চাই।", "উত্তর")], file)
+    with pytest.raises(DataError, match=r"nothing is left of crisis\.csv: .*1 set aside"):
+        prepare(TINY.with_fields(data=str(file)), 1024)
+
+
+def test_four_thousand_samples_take_seconds() -> None:
+    start = time.perf_counter()
+    prepared = prepare(RunConfig().with_fields(samples=4000, model="qwen2.5-7b"), 152_064)
+    assert (len(prepared.train), len(prepared.eval)) == (3200, 800)
+    assert time.perf_counter() - start < 10  # 0.8 s on two idle cores
+
+
+def test_torch_is_not_imported() -> None:
+    code = (
+        "import sys; from configs.schema import RunConfig; from harness.data import prepare;"
+        "prepare(RunConfig().with_fields(samples=8, model='tiny-llama'), 1024);"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,87 @@
+"""The synthetic corpus: as many usable rows as asked for, the lengths it promises, dirt where it says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.data.clean import clean, normalise, replace_personal_data
+from harness.data.corpus import DROPPED, MAX_FIELD_CHARS, read_corpus
+from harness.data.synthetic import (
+    ANSWER_LENGTHS,
+    LONG_SHARE,
+    NUM_ROWS,
+    QUESTION_LENGTHS,
+    synthetic_corpus,
+    synthetic_table,
+    write_csv,
+)
+from harness.data.tokenizer import estimate_tokens
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 2**32 - 1))
+def test_exactly_the_rows_asked_for_are_left_once_cleaned(num_usable: int, seed: int) -> None:
+    cleaned, _ = clean(synthetic_corpus(num_usable, seed))
+    assert len(cleaned.rows) == num_usable
+
+
+def test_the_same_seed_gives_the_same_corpus() -> None:
+    assert synthetic_table(200, 1) == synthetic_table(200, 1)
+    assert synthetic_table(200, 1) != synthetic_table(200, 2)
+
+
+def test_it_is_called_synthetic_and_survives_a_file(tmp_path: Path) -> None:
+    table, corpus = synthetic_table(300, 5), synthetic_corpus(300, 5)
+    assert corpus.name == "synthetic"
+    write_csv(table.rows, tmp_path / "corpus.csv")
+    read = read_corpus(tmp_path / "corpus.csv")
+    assert (read.rows, read.report) == (corpus.rows, corpus.report)
+
+
+def test_dirt_is_where_it_is_said_to_be() -> None:
+    table = synthetic_table(4000, 42)
+    corpus = synthetic_corpus(4000, 42)
+    _, report = clean(corpus)
+    counts = {kind: len(rows) for kind, rows in table.dirt.items()}
+    assert all(counts.values())
+    assert {kind: corpus.report.dropped[kind] for kind in DROPPED} == {kind: counts.get(kind, 0) for kind in DROPPED}
+    assert len(report.crisis) == counts["crisis"]
+    assert report.dropped["self_harm_method"] == counts["self_harm_method"]
+    assert report.dropped["medication_dosage"] == counts["medication_dosage"]
+    assert sum(report.placeholders.values()) == counts["personal"]
+
+    def at(kind: str) -> list[str]:
+        return [table.rows[i].question + table.rows[i].answer for i in table.dirt[kind]]
+
+    assert all("\ufffd" in text for text in at("undecodable"))
+    assert all(len(text) > MAX_FIELD_CHARS for text in at("oversized"))
+    assert all(replace_personal_data(text)[1].total() == 1 for text in at("personal"))
+    assert all(table.rows[i] in table.rows[:i] for i in table.dirt["duplicate"])
+
+
+def test_lengths_follow_the_mixture_long_rows_first() -> None:
+    rows = synthetic_corpus(NUM_ROWS, 0).rows
+    num_long = round(LONG_SHARE * NUM_ROWS)
+    for kind, part in (("long", rows[:num_long]), ("short", rows[num_long:])):
+        answers = [estimate_tokens(row.answer) for row in part]
+        questions = [estimate_tokens(q) for q in dict.fromkeys(row.question for row in part)]
+        for lengths, expected in ((answers, ANSWER_LENGTHS[kind]), (questions, QUESTION_LENGTHS[kind])):
+            one_sigma_up = sorted(lengths)[int(0.841 * len(lengths))]
+            assert median(lengths) == pytest.approx(expected.median, rel=0.06)
+            assert one_sigma_up == pytest.approx(expected.median * math.exp(expected.sigma), rel=0.1)
+            assert max(lengths) <= expected.longest + 35  # personal data comes on top
+
+
+def test_questions_repeat_with_other_answers_and_texts_are_normal_bengali() -> None:
+    rows = clean(synthetic_corpus(1000, 0))[0].rows
+    assert len({row.question for row in rows}) < len(rows) == len(set(rows))
+    assert len({row.topic for row in rows}) > 3
+    for row in rows[::50]:
+        assert row.question[-1] in "।?" and row.title
+        assert normalise(row.question) == row.question
