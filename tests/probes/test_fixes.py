@@ -1,0 +1,78 @@
+"""Fixes: what each changes, that it changes nothing else, and which are proposed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.schema import RunConfig
+from probes.detectors import detect
+from probes.findings import Finding
+from probes.fixes import FIXES, propose
+from tests.builders import AS_PUBLISHED, as_published_oom
+
+configs = st.builds(
+    lambda **fields: RunConfig().with_fields(**fields),
+    eval_batch_size=st.integers(1, 16),
+    train_batch_size=st.integers(1, 16),
+    kbit_upcast=st.booleans(),
+    batching=st.sampled_from(["padded", "dynamic", "bucketed"]),
+    max_batch_tokens=st.none() | st.integers(1, 65536),
+    max_length=st.integers(16, 4096),
+    loss=st.sampled_from(["full", "chunked"]),
+    expandable_segments=st.booleans(),
+    empty_cache_every=st.none() | st.integers(1, 100),
+)
+
+CHANGES = {
+    "eval-batch": {"eval_batch_size": 1},
+    "expandable-segments": {"expandable_segments": True},
+    "clear-cache": {"empty_cache_every": 10},
+    "no-upcast": {"kbit_upcast": False},
+    "chunked-loss": {"loss": "chunked"},
+    "bucketed-batches": {"batching": "bucketed", "max_batch_tokens": 2048},
+}
+
+
+def finding(cause):
+    return Finding(cause, "error", "", "")
+
+
+@pytest.mark.parametrize("name", FIXES)
+def test_a_fix_changes_its_fields_and_nothing_else(name):
+    assert FIXES[name].apply(AS_PUBLISHED) == AS_PUBLISHED.with_fields(**CHANGES[name])
+
+
+@pytest.mark.parametrize("name", FIXES)
+@given(config=configs)
+def test_a_fix_changes_something_or_declines_and_settles_at_once(name, config):
+    fixed = FIXES[name].apply(config)
+    if fixed is not None:
+        assert fixed != config
+        assert FIXES[name].apply(fixed) is None
+
+
+@given(config=configs)
+def test_bucketing_never_lets_a_batch_take_more_than_training_did(config):
+    fixed = FIXES["bucketed-batches"].apply(config) or config
+    assert fixed.data.max_batch_tokens <= config.train.train_batch_size * config.data.max_length
+
+
+def test_the_ladder_goes_from_exact_to_reordered():
+    steps = [fix.equivalence for fix in FIXES.values()]
+    assert steps == sorted(steps, key=["exact", "numerical", "reordered", "data"].index)
+
+
+def test_the_published_failure_gets_the_evaluation_batch_first():
+    proposed = propose(detect(as_published_oom()), AS_PUBLISHED)
+    assert proposed[0].name == "eval-batch"
+    assert "expandable-segments" not in [fix.name for fix in proposed]
+
+
+def test_fixes_in_force_are_not_proposed():
+    config = AS_PUBLISHED.with_fields(eval_batch_size=1)
+    assert [fix.name for fix in propose([finding("eval-batch-logits")], config)] == ["chunked-loss"]
+
+
+@pytest.mark.parametrize("findings", [[], [finding("unexplained-growth")]])
+def test_without_a_known_cause_nothing_is_proposed(findings):
+    assert propose(findings, AS_PUBLISHED) == []
