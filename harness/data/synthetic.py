@@ -56,6 +56,9 @@ DIRT_SHARE = 0.0005
 _SHORTEST_SENTENCE_BYTES = 40
 """From here on there is a sentence for nearly every length."""
 
+_SPLIT_SHARE = 0.85
+"""Share of the texts that one sentence could fill, but that get two: there are many more pairs, so fewer repeat."""
+
 
 @dataclass(frozen=True)
 class SyntheticTable:
@@ -135,7 +138,7 @@ class _Sentences:
         """Return whole sentences whose estimated length is as near to `num_tokens` as they allow, mostly within 1."""
         room = round(num_tokens / TOKENS_PER_BYTE)
         parts = []
-        while room > self.num_bytes[-1]:
+        while room > self.num_bytes[-1] or (room > 2 * _SHORTEST_SENTENCE_BYTES and rng.random() < _SPLIT_SHARE):
             longest = bisect_right(self.num_bytes, room - 1 - _SHORTEST_SENTENCE_BYTES)
             chosen = rng.randrange(longest)
             parts.append(self.sentences[chosen])

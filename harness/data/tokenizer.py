@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +84,7 @@ class LengthEstimate:
     pad_id: int
     stop_ids: tuple[int, ...]
     name: str = f"estimate ({TOKENS_PER_BYTE} tokens per UTF-8 byte; no tokenizer found)"
-    chat: ChatFormat = llama3_format()
+    chat: ChatFormat = field(default_factory=llama3_format)
 
     def count(self, text: str) -> int:
         """Return the estimated number of tokens."""
@@ -112,7 +112,7 @@ class CharacterTokenizer:
     vocab_size: int = len(_TINY_SPECIALS) + 256 + len(_BENGALI)
     pad_id: int = _TINY_SPECIALS.index("<|finetune_right_pad_id|>")
     stop_ids: tuple[int, ...] = (_TINY_SPECIALS.index("<|eot_id|>"),)
-    chat: ChatFormat = llama3_format()
+    chat: ChatFormat = field(default_factory=llama3_format)
 
     def count(self, text: str) -> int:
         """Return the number of tokens."""

@@ -132,7 +132,8 @@ def test_bucketed_steps_come_in_random_order_of_length() -> None:
     examples = make_examples(list(range(1, 513)), 2048)
     steps = train_steps(examples, RunConfig(), 0)
     longest = [max(b.shape.padded_length for b in step) for step in steps]
-    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.2
 
 
@@ -163,6 +164,7 @@ def test_estimated_lengths_get_seeded_random_ids_below_the_vocabulary() -> None:
     (batch,) = eval_batches([Example(50, 10), Example(40, 10)], RunConfig())
     ids = batch.arrays(pad_id=8, vocab_size=8, seed=3)["input_ids"]
     real = batch.arrays(pad_id=8, vocab_size=8, seed=3)["attention_mask"] == 1
-    assert (ids[real] < 8).all() and (ids[~real] == 8).all()
+    assert (ids[real] < 8).all()
+    assert (ids[~real] == 8).all()
     assert (ids == batch.arrays(pad_id=8, vocab_size=8, seed=3)["input_ids"]).all()
     assert (ids != batch.arrays(pad_id=8, vocab_size=8, seed=4)["input_ids"]).any()

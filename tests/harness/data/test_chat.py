@@ -34,7 +34,8 @@ def test_examples_fit_and_keep_prompt_start_header_and_targets(question: int, an
     full_prompt = CHARACTERS.encode(render("ক" * question, CHARACTERS.chat))
     full = [*full_prompt, *CHARACTERS.encode("খ" * answer), EOT]
     ids = example.input_ids
-    assert ids is not None and len(ids) == example.num_tokens == min(len(full), max_length)
+    assert ids is not None
+    assert len(ids) == example.num_tokens == min(len(full), max_length)
     assert truncated == (len(full) > max_length)
     prompt, reply = ids[: example.num_prompt_tokens], ids[example.num_prompt_tokens :]
     tail = CHARACTERS.encode(CHARACTERS.chat.tail)
@@ -57,7 +58,8 @@ def test_estimated_examples_obey_the_same_arithmetic(question: int, answer: int,
 
 def test_prompts_to_answer_end_with_the_assistants_header() -> None:
     num_tokens, ids = build_prompt(CHARACTERS, "ক" * 500, 200)
-    assert ids is not None and num_tokens == len(ids) == 200
+    assert ids is not None
+    assert num_tokens == len(ids) == 200
     assert list(ids[-3:]) == CHARACTERS.encode("<|end_header_id|>\n\n")
     assert build_prompt(ESTIMATE, "ক", 200) == (ESTIMATE.count(render("ক", ESTIMATE.chat)), None)
     assert SYSTEM_PROMPT in CHARACTERS.decode(ids)
@@ -66,4 +68,6 @@ def test_prompts_to_answer_end_with_the_assistants_header() -> None:
 @given(st.integers(8, 127))
 def test_even_lengths_below_the_template_give_a_target(max_length: int) -> None:
     example, truncated = build_example(CHARACTERS, "ক" * 100, "খ" * 100, max_length)
-    assert truncated and example.num_tokens == max_length and example.num_target_tokens > 0
+    assert truncated
+    assert example.num_tokens == max_length
+    assert example.num_target_tokens > 0

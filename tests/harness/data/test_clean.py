@@ -97,7 +97,8 @@ def test_normalisation_is_idempotent_and_in_nfc(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once
     assert unicodedata.is_normalized("NFC", once)
-    assert once.count(ZWJ) == text.count(ZWJ) and once.count(ZWNJ) == text.count(ZWNJ)
+    assert once.count(ZWJ) == text.count(ZWJ)
+    assert once.count(ZWNJ) == text.count(ZWNJ)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ personal = st.sampled_from(["০১৭১২৩৪৫৬৭৮", "x@example.com"
 def test_placeholders_leave_the_words_around_them_whole(before: str, data: str, after: str, gap: str) -> None:
     replaced, found = replace_personal_data(f"{before} {data}{gap}{after}")
     assert found.total() == 1
-    assert replaced.startswith(f"{before} [") and replaced.endswith(f"]{gap}{after}")
+    assert replaced.startswith(f"{before} [")
+    assert replaced.endswith(f"]{gap}{after}")
 
 
 texts = st.sampled_from(
@@ -171,5 +173,6 @@ def test_prefixes_are_seeded_fit_the_topic_and_skip_answers_that_reflect() -> No
 
 def test_an_empty_corpus_stays_empty() -> None:
     cleaned, report = clean(select_rows([], "rows"))
-    assert isinstance(cleaned, Corpus) and cleaned.rows == ()
+    assert isinstance(cleaned, Corpus)
+    assert cleaned.rows == ()
     assert report.line() == "0 rows cleaned: 0 kept"

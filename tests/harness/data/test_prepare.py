@@ -27,7 +27,8 @@ def test_no_question_is_on_both_sides(questions: list[int], fraction: float, see
     assert sorted([*train, *evaluation], key=rows.index) == rows
     assert not {row.question for row in train} & {row.question for row in evaluation}
     if len(set(questions)) > 1:
-        assert train and evaluation
+        assert train
+        assert evaluation
     assert (train, evaluation) == split_by_question(rows, fraction, seed)
 
 
@@ -67,7 +68,9 @@ def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
     assert len({p.question for p in prepared.prompts}) == 3
     assert all(p.references and p.num_tokens == len(p.input_ids or ()) for p in prepared.prompts)
     text = "\n".join(prepared.lines())
-    assert "corpus: synthetic" in text and "tokenizer: characters" in text and "40 kept" in text
+    assert "corpus: synthetic" in text
+    assert "tokenizer: characters" in text
+    assert "40 kept" in text
     assert f"{len(prepared.train)} to train" in text
     assert prepare(TINY.with_fields(samples=40, generate_prompts=3), 1024) == prepared
 
@@ -76,7 +79,8 @@ def test_references_keep_what_their_authors_wrote() -> None:
     prepared = prepare(TINY.with_fields(samples=300, generate_prompts=1000), 1024)
     written = {row.answer for row in synthetic_table(300, TINY.data.seed).rows}
     references = [r for p in prepared.prompts for r in p.references if "[" not in r]
-    assert references and set(references) <= written
+    assert references
+    assert set(references) <= written
     assert prepared.num_prefixed > 0
 
 

@@ -90,8 +90,10 @@ def test_a_folder_given_is_used_with_llamas_chat_format(tmp_path: Path) -> None:
     assert tokenizer.name == str(folder)
     assert (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.stop_ids) == (263, 262, (260, 261, 257))
     example, truncated = build_example(tokenizer, "কেমন আছ?", BENGALI, 2048)
-    assert not truncated and example.input_ids is not None
-    assert example.input_ids.count(256) == 1 and example.input_ids[0] == 256
+    assert not truncated
+    assert example.input_ids is not None
+    assert example.input_ids.count(256) == 1
+    assert example.input_ids[0] == 256
     assert example.input_ids[-1] == 257
     assert tokenizer.decode(example.input_ids[example.num_prompt_tokens :]) == BENGALI
 
@@ -117,7 +119,7 @@ def test_another_familys_own_chat_template_is_used(tmp_path: Path) -> None:
     assert render(BENGALI, tokenizer.chat).endswith(f"<s>user: {BENGALI}\nreply:")
     assert tokenizer.chat.end == "</s>"
     bare = write_tokenizer(tmp_path / "bare", ["<s>", "</s>"])
-    with pytest.raises(DataError, match="has no chat template.*--tokenizer"):
+    with pytest.raises(DataError, match=r"has no chat template.*--tokenizer"):
         load_tokenizer(RunConfig().with_fields(tokenizer=str(bare)), VOCAB_SIZE)
 
 
@@ -132,7 +134,8 @@ def test_a_bad_tokenizer_is_one_clear_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=reason) as caught:
             load_tokenizer(RunConfig().with_fields(tokenizer=str(folder)), vocab_size)
-        assert "--tokenizer" in str(caught.value) and "\n" not in str(caught.value)
+        assert "--tokenizer" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_the_hub_cache_is_searched(tmp_path: Path) -> None:
