@@ -48,16 +48,13 @@ ANSWER_LENGTHS = {"long": LengthDistribution(1000, 0.66, 6, 7000), "short": Leng
 """Fitted to the real corpus under Llama 3's tokenizer."""
 
 REPEATED_SHARE = {"long": 0.5, "short": 0.03}
-"""Share of rows that answer the previous row's question once more: most counselling questions have several answers."""
+"""Share of rows that answer the previous row's question once more; the shortest questions also repeat by chance."""
 
 DIRT_SHARE = 0.0005
 """Rows of each kind of dirt per usable row, at least one; the real corpus has about 0.0006 unusable rows in all."""
 
 _SHORTEST_SENTENCE_BYTES = 40
 """From here on there is a sentence for nearly every length."""
-
-_SPLIT_SHARE = 0.85
-"""Share of the texts that one sentence could fill, but that get two: there are many more pairs, so fewer repeat."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class _Sentences:
         """Return whole sentences whose estimated length is as near to `num_tokens` as they allow, mostly within 1."""
         room = round(num_tokens / TOKENS_PER_BYTE)
         parts = []
-        while room > self.num_bytes[-1] or (room > 2 * _SHORTEST_SENTENCE_BYTES and rng.random() < _SPLIT_SHARE):
+        while room > 2 * _SHORTEST_SENTENCE_BYTES:  # two sentences wherever they fit: of pairs, few repeat
             longest = bisect_right(self.num_bytes, room - 1 - _SHORTEST_SENTENCE_BYTES)
             chosen = rng.randrange(longest)
             parts.append(self.sentences[chosen])
