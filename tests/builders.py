@@ -1,4 +1,4 @@
-"""Logs as a run writes them, built from few parameters; the sizes follow the measured stock recipe (Llama-3.1-8B, NF4)."""
+"""Logs as a run writes them, built from few parameters; sizes follow the measured stock recipe (Llama-3.1-8B, NF4)."""
 
 from __future__ import annotations
 

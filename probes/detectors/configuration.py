@@ -27,7 +27,7 @@ def kbit_upcast(log: RunLog) -> list[Finding]:
             title=f"Embeddings in float32 take {format_bytes(extra)} more than in 16 bits",
             explanation=f"prepare_model_for_kbit_training casts {which} to float32: {tensors} × {model.vocab_size} × "
             f"{model.hidden_size} × 2 B more = {format_bytes(extra)}, {share:.0%} of the budget, from loading to the "
-            f"end. Under {config.model.dtype} autocast they are cast back for every product, which costs once more.",
+            f"end. Under {config.model.dtype} autocast the head is cast back for every product, which costs once more.",
             phase=Phase.LOAD,
             bytes=extra,
             evidence={

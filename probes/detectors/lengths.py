@@ -93,7 +93,7 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
         severity="error",
         title=f"The longest sample so far ({longest} tokens) does not fit",
         explanation=f"The batch at step {oom.step} has {batch.padded_tokens} padded tokens; the largest of "
-        f"{len(earlier)} before it had {largest}. Its longest sample, {longest} tokens, exceeds {percentile:.1f} % "
+        f"{len(earlier)} before it had {largest}. Its longest sample, {longest} tokens, exceeds {percentile:.1f}% "
         "of those seen. What stays between steps is flat, so nothing leaks: the run lasts until this sample is "
         f"drawn, which depends on the order. It asked for {format_bytes(oom.requested_bytes)} with "
         f"{format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)} taken.",

@@ -1,0 +1,89 @@
+"""The report for programs: a stable JSON object. Bytes are integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from configs.errors import ConfigError
+from harness.runlog import RunLog
+from probes.findings import Finding, FixResult
+from reports.summary import ProbeResult, phase_levels
+
+SCHEMA_VERSION = 1
+
+
+def to_json(result: ProbeResult) -> dict[str, Any]:
+    """Return the result as plain data."""
+    run = result.as_configured.run
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "source": run.source,
+        "verdict": result.verdict,
+        "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
+        "as_configured": _run(result.as_configured),
+        "with_fixes": None if result.with_fixes is None else _run(result.with_fixes),
+        "findings": [_finding(finding) for finding in result.findings],
+        "fixes": [_fix(fix) for fix in result.fixes],
+        "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
+    }
+
+
+def write_json(result: ProbeResult, path: Path) -> None:
+    """Write the result as a whole or not at all.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    text = json.dumps(to_json(result), ensure_ascii=False, indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ConfigError(
+            f"--json {path}: cannot be written ({error.strerror}); name a file in a folder of yours"
+        ) from None
+
+
+def _run(log: RunLog) -> dict[str, Any]:
+    oom = log.fatal_oom
+    return {
+        "outcome": str(log.outcome),
+        "oom": None
+        if oom is None
+        else {
+            "step": oom.step,
+            "total_steps": log.run.total_steps,
+            "phase": str(oom.phase),
+            "requested_bytes": oom.requested_bytes,
+        },
+        "phases": {
+            str(phase): {"peak_allocated_bytes": level.allocated_bytes, "peak_reserved_bytes": level.reserved_bytes}
+            for phase, level in phase_levels(log).items()
+        },
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    values = dataclasses.asdict(finding)
+    values["phase"] = None if finding.phase is None else str(finding.phase)
+    values["steps"] = None if finding.steps is None else list(finding.steps)
+    names = ("cause", "severity", "title", "phase", "steps", "bytes", "where", "evidence", "explanation")
+    return {name: values[name] for name in names}
+
+
+def _fix(fix: FixResult) -> dict[str, Any]:
+    return {
+        "name": fix.name,
+        "addresses": list(fix.addresses),
+        "verified": fix.verified,
+        "before_peak_bytes": fix.before_peak_bytes,
+        "after_peak_bytes": fix.after_peak_bytes,
+        "slowdown": fix.slowdown,
+    }

@@ -1,0 +1,171 @@
+"""What a probe found, in one record that the terminal, JSON and other reports show; and its verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from configs.units import format_bytes
+from harness.records import OomRecord, Outcome, Phase
+from harness.runlog import RunLog
+from probes.detectors import detect
+from probes.detectors.reading import config_of
+from probes.findings import Finding, FixResult
+from reports.text import Level, gib, of_budget, plural
+
+Verdict = Literal["pass", "pass_with_fixes", "fail"]
+
+EXIT_CODES: dict[Verdict, int] = {"pass": 0, "pass_with_fixes": 0, "fail": 1}
+
+
+class OtherCount(NamedTuple):
+    """How the same run ends with another number of samples."""
+
+    samples: int
+    step: int
+    total_steps: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Everything that a report shows."""
+
+    as_configured: RunLog
+    findings: list[Finding]
+    verdict: Verdict
+    with_fixes: RunLog | None = None
+    """the run with the applied fixes, where fixes were tried"""
+    fixes: list[FixResult] = field(default_factory=list)
+    other_counts: list[OtherCount] = field(default_factory=list)
+    next_command: str = ""
+    seconds: float = 0.0
+    """time the whole probe took"""
+
+
+def verdict_of(as_configured: RunLog, with_fixes: RunLog | None, fixes: Sequence[FixResult] = ()) -> Verdict:
+    """Return whether the run fits; fixes count only when each applied one was verified."""
+    if as_configured.outcome is Outcome.COMPLETED:
+        return "pass"
+    verified = all(fix.verified for fix in fixes if fix.applied)
+    if with_fixes is not None and with_fixes.outcome is Outcome.COMPLETED and verified:
+        return "pass_with_fixes"
+    return "fail"
+
+
+def exit_code(verdict: Verdict) -> int:
+    """Return the process's exit code: 0 where the run fits, with or without fixes, else 1."""
+    return EXIT_CODES[verdict]
+
+
+def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
+    """Return the result that a log alone supports: its findings and verdict, no fixes."""
+    return ProbeResult(log, detect(log), verdict_of(log, None), next_command=next_command)
+
+
+def phase_levels(log: RunLog) -> dict[Phase, Level]:
+    """Return per phase the peaks, in order of first occurrence; the phase that failed with what it asked for."""
+    levels = {
+        phase: Level(stats.peak_allocated_bytes, stats.peak_reserved_bytes) for phase, stats in log.peaks().items()
+    }
+    oom = log.fatal_oom
+    if oom is not None:
+        before = levels.get(oom.phase, Level())
+        allocated = max(before.allocated_bytes, oom.allocated_bytes)
+        reserved = max(before.reserved_bytes, oom.reserved_bytes)
+        levels[oom.phase] = Level(allocated, reserved, oom.requested_bytes)
+    return levels
+
+
+def verdict_sentence(result: ProbeResult) -> str:
+    """Return the verdict in one sentence that a newcomer understands."""
+    log, fixed = result.as_configured, result.with_fixes
+    applied = plural(sum(fix.applied for fix in result.fixes), "fix", "fixes")
+    if result.verdict == "pass":
+        return f"Fits as configured: {_peak(log)}."
+    if log.fatal_oom is None:
+        return _unfinished(log)
+    failure = f"Does not fit as configured: {_failure(log, log.fatal_oom)}"
+    if result.verdict == "pass_with_fixes" and fixed is not None:
+        return f"{failure}; with {applied} it fits ({_peak(fixed, 'peak')})."
+    if fixed is not None and fixed.fatal_oom is not None:
+        return f"{failure}; even with {applied}, {_failure(fixed, fixed.fatal_oom)}."
+    if result.fixes:
+        return f"{failure}; no fix that was tried makes it fit."
+    return f"{failure}, with {of_budget(log.fatal_oom.allocated_bytes, log.fatal_oom.budget_bytes)} taken."
+
+
+def _peak(log: RunLog, words: str = "the peak is") -> str:
+    return f"{words} {of_budget(log.peak_allocated_bytes, log.run.budget_bytes)}"
+
+
+def _failure(log: RunLog, oom: OomRecord) -> str:
+    return f"{phase_in_words(log, oom.phase, oom.step, oom.epoch)} asks for {format_bytes(oom.requested_bytes)} at once"
+
+
+def _unfinished(log: RunLog) -> str:
+    step = log.steps[-1].step if log.steps else 0
+    where = f"after step {step} of {log.run.total_steps}" + (f", in {log.last_phase}" if log.last_phase else "")
+    if log.outcome is Outcome.STOPPED:
+        return f"Not decided: the run was stopped {where}; until then {_peak(log)}."
+    reason = f": {log.end.message}" if log.end and log.end.message else " without saying why; memory had not run out"
+    return f"Not decided: the log ends {where}{reason}."
+
+
+def phase_in_words(log: RunLog, phase: Phase, step: int, epoch: int) -> str:
+    """Return `the evaluation at the end of epoch 1 of 2 (step 1600 of 3200)` and the like."""
+    of_total = f"{step} of {log.run.total_steps}"
+    at_end = bool(log.run.steps_per_epoch) and step == epoch * log.run.steps_per_epoch
+    boundary = f"at the end of epoch {epoch} of {config_of(log).train.epochs} (step {of_total})"
+    moment = boundary if at_end else f"after step {of_total}"
+    words = {
+        Phase.LOAD: "loading the model",
+        Phase.DATA: "preparing the data",
+        Phase.RESUME: "resuming from the checkpoint",
+        Phase.FORWARD: f"the forward pass of step {of_total}",
+        Phase.BACKWARD: f"the backward pass of step {of_total}",
+        Phase.OPTIMIZER: f"the optimizer in step {of_total}",
+        Phase.EVAL: f"the evaluation {moment}",
+        Phase.CHECKPOINT: f"the checkpoint {moment}",
+        Phase.GENERATE: f"generating replies after step {of_total}",
+    }
+    return words[phase]
+
+
+def timeline(log: RunLog, num_columns: int) -> list[Level]:
+    """Return the run cut into columns of equally many steps, each with its highest level; not reached is empty."""
+    total = max(log.run.total_steps, max((p.step for p in log.phases), default=0), 1)
+    num_columns = max(1, num_columns)
+    columns = [Level()] * num_columns
+    for record in log.phases:
+        if record.step > 0:
+            i = (record.step - 1) * num_columns // total
+            peaks = Level(record.after.peak_allocated_bytes, record.after.peak_reserved_bytes)
+            columns[i] = _higher(columns[i], peaks)
+    oom = log.fatal_oom
+    if oom is not None and oom.step > 0:
+        i = min(num_columns - 1, (oom.step - 1) * num_columns // total)
+        columns[i] = Level(oom.allocated_bytes, oom.reserved_bytes, oom.requested_bytes)
+    return columns
+
+
+def _higher(a: Level, b: Level) -> Level:
+    return Level(max(a.allocated_bytes, b.allocated_bytes), max(a.reserved_bytes, b.reserved_bytes))
+
+
+def scale_bytes(result: ProbeResult) -> int:
+    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
+    logs = [log for log in (result.as_configured, result.with_fixes) if log is not None]
+    levels = [level for log in logs for level in phase_levels(log).values()]
+    return max([log.run.budget_bytes for log in logs] + [level.top_bytes for level in levels])
+
+
+def source_in_words(log: RunLog) -> str:
+    """Return where the numbers come from: `simulated on: Tesla T4` or `measured on: ...`."""
+    return f"{'measured' if log.run.source == 'cuda' else 'simulated'} on: {log.run.gpu_name}"
+
+
+def budget_in_words(log: RunLog) -> str:
+    """Return what PyTorch may use of the card."""
+    return f"{log.run.gpu_name}, {gib(log.run.budget_bytes)} GiB for PyTorch"

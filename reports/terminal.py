@@ -1,0 +1,332 @@
+"""The report for people: readable at 80 columns, without colour, and when piped."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from configs.units import format_bytes
+from harness.records import Outcome, Phase
+from harness.runlog import RunLog
+from probes.findings import Equivalence, Finding, FixResult
+from reports.summary import (
+    ProbeResult,
+    budget_in_words,
+    phase_levels,
+    result_of_log,
+    scale_bytes,
+    source_in_words,
+    timeline,
+    verdict_sentence,
+)
+from reports.text import (
+    ALLOCATED_STYLE,
+    BUDGET_STYLE,
+    BUDGET_UP,
+    REQUESTED,
+    REQUESTED_STYLE,
+    RESERVED,
+    RESERVED_STYLE,
+    Level,
+    bar,
+    column_chart,
+    gib,
+    plural,
+    split_formula,
+    to_ascii,
+    wrap_command,
+)
+
+PIPED_WIDTH = 80
+MAX_WIDTH = 120
+"""Wider lines are hard to read, however wide the terminal."""
+
+ROWS_BELOW_BUDGET = 5
+AXIS_WIDTH = 7
+PHASE_WIDTH = 10
+
+VERDICT_STYLES = {"pass": "green", "pass_with_fixes": "green", "fail": "red"}
+
+EQUIVALENCE: dict[Equivalence, str] = {
+    "exact": "same results, bit for bit",
+    "numerical": "same results up to rounding",
+    "reordered": "same samples in another order",
+    "data": "changes what is learned",
+}
+
+WEIGHTS = {
+    "none": "none (fake tensors): nothing is computed, so there is no loss",
+    "random": "random, so the loss means nothing",
+    "checkpoint": "the checkpoint's",
+}
+
+
+def make_console(file: IO[str] | None = None) -> Console:
+    """Return a console for reports: as wide as the terminal, 80 columns where the output is piped."""
+    file = file or sys.stdout
+    piped = not file.isatty() and "COLUMNS" not in os.environ
+    return Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False)
+
+
+def print_report(result: ProbeResult, console: Console) -> None:
+    """Print the report; in ASCII where the console cannot show more, without trailing blanks where it is piped."""
+    report = render(result, min(console.width, MAX_WIDTH))
+    can_show_all = console.encoding.startswith("utf")
+    if can_show_all and console.is_terminal:
+        console.print(report)
+        return
+    with console.capture() as capture:
+        console.print(report)
+    text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    console.file.write(text if can_show_all else to_ascii(text))
+
+
+def print_log_report(log: RunLog, console: Console, next_command: str = "") -> None:
+    """Print what a log alone says: the same report, without fixes."""
+    print_report(result_of_log(log, next_command), console)
+
+
+def export_svg(result: ProbeResult, path: Path, width: int = 100) -> None:
+    """Write the report as an SVG picture of a terminal."""
+    console = Console(
+        record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
+    )
+    console.print(render(result, width))
+    path.write_text(console.export_svg(title="python run_probe.py", unique_id="report"), encoding="utf-8")
+
+
+def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
+    """Return the report for a console of `width` columns."""
+    sections = (
+        _verdict(result),
+        _why(result.findings),
+        _memory_by_phase(result, width - 2),
+        _over_the_run(result, width - 2),
+        _fixes(result.fixes),
+        _other_counts(result),
+        _also(result.findings),
+        _basis(result),
+        _next(result.next_command, width - 2),
+    )
+    return Padding(Group(*(part for section in sections for part in section)), (0, 1))
+
+
+def _heading(title: str, aside: str = "") -> Iterator[RenderableType]:
+    yield Text()
+    yield Text.assemble((title, "bold"), (f"  {aside}" if aside else "", "bright_black"))
+
+
+def _verdict(result: ProbeResult) -> Iterator[RenderableType]:
+    num_applied = sum(fix.applied for fix in result.fixes)
+    undecided = result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR)
+    title = {
+        "pass": "FITS",
+        "pass_with_fixes": f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}",
+        "fail": "NOT DECIDED" if undecided else "DOES NOT FIT",
+    }[result.verdict]
+    style = VERDICT_STYLES[result.verdict]
+    yield Panel(
+        Text(verdict_sentence(result)),
+        title=Text(title, f"bold {style}"),
+        title_align="left",
+        subtitle=Text(source_in_words(result.as_configured), "default"),
+        subtitle_align="right",
+        border_style=style,
+        padding=(0, 1),
+    )
+
+
+def _why(findings: Iterable[Finding]) -> Iterator[RenderableType]:
+    for finding in (f for f in findings if f.severity == "error"):
+        yield from _heading("Why", finding.cause)
+        yield Padding(Text(finding.title, "bold red"), (0, 0, 0, 2))
+        before, formula, legend, after = split_formula(finding.explanation)
+        yield Padding(Text(before), (0, 0, 0, 2))
+        if formula:
+            yield Padding(Text(formula, "bold"), (0, 0, 0, 6))
+            yield Padding(Text(legend, "bright_black"), (0, 0, 0, 6))
+            yield Padding(Text(after), (0, 0, 0, 2))
+        if finding.where:
+            yield Padding(Text.assemble(("at ", "bright_black"), finding.where), (0, 0, 0, 2))
+
+
+def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType]:
+    budget, scale = result.as_configured.run.budget_bytes, scale_bytes(result)
+    runs = [("as configured", phase_levels(result.as_configured))]
+    if result.with_fixes is not None:
+        runs.append(("with fixes", phase_levels(result.with_fixes)))
+    phases = [phase for phase in Phase if any(phase in levels for _, levels in runs)]
+    if not phases:
+        return
+    bar_width = (width - PHASE_WIDTH - 2) // len(runs) - 19
+    table = Table(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
+    table.add_column("", width=PHASE_WIDTH)
+    for name, _ in runs:
+        table.add_column("alloc", justify="right", width=6)
+        table.add_column("reserved", justify="right", width=9)
+        table.add_column(f"  {name}", width=bar_width + 4)
+    for phase in phases:
+        cells: list[Text] = []
+        for _, levels in runs:
+            cells.extend(_phase_cells(levels.get(phase), bar_width, scale, budget))
+        table.add_row(str(phase), *cells)
+    yield from _heading("Memory by phase", f"peaks in GiB; the budget is {gib(budget)}")
+    yield Padding(table, (0, 0, 0, 2))
+    failed = any(level.requested_bytes for _, levels in runs for level in levels.values())
+    yield Padding(_legend(failed=failed, budget_mark=BUDGET_UP), (0, 0, 0, 2))
+
+
+def _phase_cells(level: Level | None, width: int, scale: int, budget: int) -> list[Text]:
+    if level is None:
+        return [Text("–", "bright_black"), Text("–", "bright_black"), Text("  not reached", "bright_black")]
+    style = "bold red" if level.requested_bytes else ""
+    numbers = [Text(gib(level.allocated_bytes), style), Text(gib(level.reserved_bytes), style)]
+    return [*numbers, Text("  ").append_text(bar(level, width, scale, budget))]
+
+
+def _legend(*, failed: bool, budget_mark: str) -> Text:
+    legend = Text.assemble(("█", ALLOCATED_STYLE), " allocated  ", (RESERVED, RESERVED_STYLE), " reserved  ")
+    if failed:
+        legend.append_text(Text.assemble((REQUESTED, REQUESTED_STYLE), " the request that failed  "))
+    return legend.append_text(Text.assemble((budget_mark, BUDGET_STYLE), " budget"))
+
+
+def _over_the_run(result: ProbeResult, width: int) -> Iterator[RenderableType]:
+    runs = [("as configured", result.as_configured)]
+    if result.with_fixes is not None:
+        runs.append(("with fixes", result.with_fixes))
+    if not any(p.step for p in result.as_configured.phases):
+        return
+    for name, log in runs:
+        yield from _heading(f"Over the run, {name}", "peak of each step in GiB")
+        yield from _chart(log, width - AXIS_WIDTH - 2)
+
+
+def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:
+    budget = log.run.budget_bytes
+    columns = timeline(log, num_columns)
+    rows = column_chart(columns, budget, ROWS_BELOW_BUDGET)
+    failed = next((i for i, level in enumerate(columns) if level.requested_bytes), None)
+    for i, (row, is_budget) in enumerate(rows):
+        if i == 0 and failed is not None:
+            row = _with_sum(row, failed, columns[failed])
+        label = f"{gib(budget) if is_budget else '':>{AXIS_WIDTH}} "
+        yield Text.assemble((label, BUDGET_STYLE), ("┤" if is_budget else "│", "bright_black"), row)
+    yield Text(f"{'0':>{AXIS_WIDTH}} └{'─' * num_columns}", "bright_black")
+    yield Text(" " * (AXIS_WIDTH + 2)).append_text(_steps_axis(log, num_columns, failed))
+
+
+def _with_sum(row: Text, column: int, level: Level) -> Text:
+    """Write what was allocated and asked for beside the failing column, on whichever side has room."""
+    total = gib(level.allocated_bytes + level.requested_bytes)
+    words = f" {gib(level.allocated_bytes)} + {gib(level.requested_bytes)} = {total} GiB "
+    if column + 1 + len(words) <= len(row):
+        return row[: column + 1] + Text(words, REQUESTED_STYLE) + row[column + 1 + len(words) :]
+    start = max(0, column - len(words))
+    return row[:start] + Text(words[: column - start], REQUESTED_STYLE) + row[column:]
+
+
+def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:
+    """Name the first, the last and the failing step under their columns, as far as there is room."""
+    first, last, oom = "step 1", str(log.run.total_steps), log.fatal_oom
+    axis = Text()
+    if oom is not None and failed is not None:
+        mark = f"step {oom.step}, {oom.phase}"
+        right = failed + 2 + len(mark) <= num_columns
+        mark, start = (f"▲ {mark}", failed) if right else (f"{mark} ▲", failed - len(mark) - 1)
+        axis.append(f"{first if start > len(first) else '':<{max(0, start)}}", "bright_black").append(
+            mark, REQUESTED_STYLE
+        )
+    else:
+        axis.append(first, "bright_black")
+    room = num_columns - len(axis)
+    return axis.append(last.rjust(room), "bright_black") if room > len(last) else axis
+
+
+def _fixes(fixes: list[FixResult]) -> Iterator[RenderableType]:
+    if not fixes:
+        return
+    yield from _heading("Fixes", "each tried by running again")
+    for fix in fixes:
+        yield from _fix(fix)
+
+
+def _fix(fix: FixResult) -> Iterator[RenderableType]:
+    mark, style = ("✓", "green") if fix.applied and fix.verified else ("–", "yellow")
+    state = "verified" if fix.verified else "did not help"
+    if fix.verified and not fix.applied:
+        state = "helps, not needed"
+    yield Padding(Text.assemble((f"{mark} ", style), (fix.name, "bold"), f"  {fix.title}"), (0, 0, 0, 2))
+    slowdown = "" if fix.slowdown is None else f" · {fix.slowdown:.2f}× the time"
+    peaks = f"peak {format_bytes(fix.before_peak_bytes)} → {format_bytes(fix.after_peak_bytes)}"
+    details = f"{peaks} · {state} · {EQUIVALENCE[fix.equivalence]}{slowdown}"
+    yield Padding(Text(details), (0, 0, 0, 4))
+    if fix.note:
+        yield Padding(Text(fix.note, "bright_black"), (0, 0, 0, 4))
+
+
+def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
+    if not result.other_counts:
+        return
+    yield from _heading("The same run at other sample counts", "as configured")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
+    table.add_column("samples", justify="right")
+    table.add_column("ends at")
+    table.add_column("of the run", justify="right")
+    table.add_column("outcome")
+    for count in result.other_counts:
+        style = "red" if count.outcome is Outcome.OOM else ""
+        outcome = "out of memory" if count.outcome is Outcome.OOM else str(count.outcome)
+        share = f"{count.step / count.total_steps:.0%}" if count.total_steps else "–"
+        table.add_row(str(count.samples), f"step {count.step} of {count.total_steps}", share, Text(outcome, style))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:
+    others = [finding for finding in findings if finding.severity != "error"]
+    if not others:
+        return
+    yield from _heading("Also costs memory or time")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for finding in others:
+        table.add_row(Text(finding.cause, "yellow" if finding.severity == "warning" else ""), finding.title)
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _basis(result: ProbeResult) -> Iterator[RenderableType]:
+    log = result.as_configured
+    run = log.run
+    how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
+    rows = {
+        "memory": how,
+        "card": budget_in_words(log),
+        "model": run.model.name if run.model else "",
+        "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
+        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation",
+        "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
+        "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
+    }
+    yield from _heading("What this rests on")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        if value:
+            table.add_row(Text(name, "bright_black"), Text(value))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _next(command: str, width: int) -> Iterator[RenderableType]:
+    if not command:
+        return
+    yield from _heading("Next")
+    for line in wrap_command(command, width - 2):
+        yield Padding(Text(line, "bold cyan", no_wrap=True), (0, 0, 0, 2))
