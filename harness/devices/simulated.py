@@ -42,6 +42,7 @@ class SimulatedDevice:
         self.gpu_name = card.name
         self.budget_bytes = budget_bytes
         self.computes = computes
+        self.expandable_segments = expandable_segments
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
         self.tracer = Tracer(memory, operator_lowerings(card))

@@ -17,7 +17,7 @@ from harness.data.batching import Batch
 from harness.devices.simulated import SimulatedDevice
 from harness.records import ModelFacts
 from harness.simulate.lowering import fused_kernels
-from harness.simulate.memory import MemoizedMemory
+from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from harness.strategies.qlora import QLoraStrategy
 
@@ -33,13 +33,19 @@ class CompiledStrategy:
     def __init__(self, inner: QLoraStrategy, device: SimulatedDevice) -> None:
         self.inner = inner
         self.device = device
-        self.memory = MemoizedMemory(device.memory)  # type: ignore[arg-type]
-        device.memory = self.memory
-        self._outside = DiscardingSink(self.memory.empty_cache)
-        device.tracer.sink = self._outside
         self.num_traced = 0
         """chains that were run on fake tensors"""
         self._families: dict[Hashable, TraceFamily] = {}
+        self._facts: ModelFacts | None = None
+        self.restart(device.budget_bytes, device.expandable_segments)
+
+    def restart(self, budget_bytes: int, expandable_segments: bool) -> None:
+        """Start over on a card with empty memory; what has been recorded is kept."""
+        self.device.budget_bytes = budget_bytes
+        self.memory = MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments))
+        self.device.memory = self.memory
+        self._outside = DiscardingSink(self.memory.empty_cache)
+        self.device.tracer.sink = self._outside
         self._chain: _RunningChain | None = None
         self._micro_batches = 0
         self._has_optimizer_state = False
@@ -47,8 +53,10 @@ class CompiledStrategy:
         """batch size, tokens in the cache, whether prompts are padded"""
 
     def load(self) -> ModelFacts:
-        """Build the model on fake tensors."""
-        return self._single("load", (1, 1), self.inner.load)  # type: ignore[no-any-return]
+        """Build the model on fake tensors, the first time."""
+        self._facts = self._single("load", (1, 1), self.inner.load) or self._facts
+        assert self._facts is not None
+        return self._facts
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Begin a training or evaluation chain."""
@@ -128,7 +136,7 @@ class CompiledStrategy:
     def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
         batch, length = shape
-        kernels = fused_kernels(self.device.card, self.inner.linear_shapes(), batch * length, self.inner.dtype)
+        kernels = fused_kernels(self.device.card, self.inner.linear_shapes, batch * length, self.inner.dtype)
         return (batch == 1, padded, length % 8 == 0, kernels)
 
     def _family(self, key: Hashable) -> TraceFamily:

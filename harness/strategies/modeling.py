@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from configs.models import ModelShape
@@ -44,7 +51,9 @@ def transformers_config(shape: ModelShape) -> PreTrainedConfig:
     return config
 
 
-def quantised_model(config: PreTrainedConfig, device: Device, dtype: torch.dtype, quantise: bool, double_quant: bool) -> Any:
+def quantised_model(
+    config: PreTrainedConfig, device: Device, dtype: torch.dtype, quantise: bool, double_quant: bool
+) -> Any:
     """Return the model with random weights on the device, its linear layers (but the head) in NF4 when `quantise`."""
     with device.on_host():
         model = _on_meta(config, dtype, quantise, double_quant)
@@ -71,7 +80,7 @@ def _materialise(model: torch.nn.Module, device: Device, dtype: torch.dtype, dou
     import bitsandbytes
 
     made: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
+    for module in _in_load_order(model):
         is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
         for name, meta in list(module.named_parameters(recurse=False)):
             if id(meta) in made:  # tied weights are one parameter
@@ -83,6 +92,12 @@ def _materialise(model: torch.nn.Module, device: Device, dtype: torch.dtype, dou
             made[id(meta)] = parameter
             module._parameters[name] = parameter
     _materialise_rotary(model, device)
+
+
+def _in_load_order(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
+    inside = [module for layer in model.model.layers for module in layer.modules()]
+    return inside + [module for module in model.modules() if module not in set(inside)]
 
 
 def _random(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:

@@ -40,6 +40,8 @@ class QLoraStrategy:
         self._graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
+        self.linear_shapes: tuple[tuple[int, ...], ...] = ()
+        """the (out_features, in_features) that occur among the 4-bit layers"""
 
     def load(self) -> ModelFacts:
         """Build the quantised model with random weights, prepare it, add the adapter and make the optimizer."""
@@ -53,6 +55,8 @@ class QLoraStrategy:
         self._add_adapter()
         self._make_optimizer()
         parameters = list(self.model.parameters())
+        states = (getattr(p, "quant_state", None) for p in parameters)
+        self.linear_shapes = tuple(sorted({tuple(state.shape) for state in states if state is not None}))
         return ModelFacts(
             name=shape.name,
             vocab_size=shape.vocab_size,
@@ -202,11 +206,6 @@ class QLoraStrategy:
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         checkpoint.restore(folder, self.model, self.optimizer, self.scaler)
-
-    def linear_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Return the (out_features, in_features) that occur among the 4-bit layers."""
-        states = (getattr(p, "quant_state", None) for p in self.model.parameters())
-        return tuple(sorted({tuple(state.shape) for state in states if state is not None}))
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
