@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ def write_json(result: ProbeResult, path: Path) -> None:
         ConfigError: the file cannot be written.
     """
     text = json.dumps(to_json(result), ensure_ascii=False, indent=2) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise ConfigError(
             f"--json {path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         ) from None

@@ -80,13 +80,13 @@ def make_console(file: IO[str] | None = None) -> Console:
 
 def print_report(result: ProbeResult, console: Console) -> None:
     """Print the report; in ASCII where the console cannot show more, without trailing blanks where it is piped."""
-    report = render(result, min(console.width, MAX_WIDTH))
+    width = min(console.width, MAX_WIDTH)
     can_show_all = console.encoding.startswith("utf")
     if can_show_all and console.is_terminal:
-        console.print(report)
+        console.print(render(result, width), width=width)
         return
     with console.capture() as capture:
-        console.print(report)
+        console.print(render(result, width), width=width)
     text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
     console.file.write(text if can_show_all else to_ascii(text))
 
@@ -329,4 +329,4 @@ def _next(command: str, width: int) -> Iterator[RenderableType]:
         return
     yield from _heading("Next")
     for line in wrap_command(command, width - 2):
-        yield Padding(Text(line, "bold cyan", no_wrap=True), (0, 0, 0, 2))
+        yield Padding(Text(line, "bold cyan", overflow="fold"), (0, 0, 0, 2))

@@ -59,7 +59,7 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
 
 
 def bar(level: Level, width: int, scale_bytes: int, budget_bytes: int) -> Text:
-    """Return a bar of `width` cells that stand for `scale_bytes`: allocated, reserved, the failed request, the budget."""
+    """Return a bar of `width` cells that stand for `scale_bytes`: allocated, reserved, request and budget."""
     cell = max(1, scale_bytes) / width
     budget_cell = min(width - 1, int(budget_bytes / cell))
     text = Text()

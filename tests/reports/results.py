@@ -1,0 +1,41 @@
+"""Probe results that the report tests share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.records import Outcome
+from probes.detectors import detect
+from probes.findings import FixResult
+from reports.summary import OtherCount, ProbeResult
+from tests.builders import AS_PUBLISHED, as_published_oom, make_log
+
+FITS = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
+
+EVAL_BATCH_FIX = FixResult(
+    name="eval-batch",
+    title="evaluate as many sequences at once as training does",
+    addresses=("eval-batch-logits",),
+    equivalence="exact",
+    verified=True,
+    before_peak_bytes=21_637_000_000,
+    after_peak_bytes=FITS.peak_allocated_bytes,
+    applied=True,
+)
+
+COMMAND = "python run_probe.py --max-length 2048 --samples 4000 --eval-batch-size 1 --output runs/fixed --train"
+
+
+def fixed_result(samples: int = 40) -> ProbeResult:
+    """The published failure, cured by one fix."""
+    log = as_published_oom(samples)
+    fixed = make_log(AS_PUBLISHED.with_fields(samples=samples, eval_batch_size=1))
+    others = [OtherCount(n, n // 5 * 2, n // 5 * 4, Outcome.OOM) for n in (600, 2000, 4000)]
+    return ProbeResult(log, detect(log), "pass_with_fixes", fixed, [EVAL_BATCH_FIX], others, COMMAND, 41.2)
+
+
+def unfixed_result() -> ProbeResult:
+    """The published failure with one fix that did not help."""
+    log = as_published_oom()
+    tried = replace(EVAL_BATCH_FIX, verified=False, applied=False, note="the same request fails again")
+    return ProbeResult(log, detect(log), "fail", None, [tried])

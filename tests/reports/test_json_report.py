@@ -1,0 +1,112 @@
+"""The JSON report against its schema."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from configs.errors import ConfigError
+from reports.json_report import to_json, write_json
+from reports.summary import result_of_log
+from tests.builders import as_published_oom
+from tests.reports.results import FITS, fixed_result, unfixed_result
+
+PEAKS = {"peak_allocated_bytes": int, "peak_reserved_bytes": int}
+OOM = {"step": int, "total_steps": int, "phase": str, "requested_bytes": int}
+RUN = {"outcome": str, "oom": (OOM, None), "phases": "phases"}
+SCHEMA = {
+    "schema_version": int,
+    "source": str,
+    "verdict": str,
+    "gpu": {"name": str, "budget_bytes": int},
+    "as_configured": RUN,
+    "with_fixes": (RUN, None),
+    "findings": [
+        {
+            "cause": str,
+            "severity": str,
+            "title": str,
+            "phase": (str, None),
+            "steps": ([int], None),
+            "bytes": (int, None),
+            "where": (str, None),
+            "evidence": dict,
+            "explanation": str,
+        }
+    ],
+    "fixes": [
+        {
+            "name": str,
+            "addresses": [str],
+            "verified": bool,
+            "before_peak_bytes": int,
+            "after_peak_bytes": int,
+            "slowdown": (float, None),
+        }
+    ],
+    "other_counts": [{"samples": int, "step": int, "total_steps": int, "outcome": str}],
+}
+
+
+def conforms(value: Any, schema: Any) -> bool:
+    if schema == "phases":
+        return all(conforms(peaks, PEAKS) for peaks in value.values())
+    if isinstance(schema, tuple):
+        return value is None or conforms(value, schema[0])
+    if isinstance(schema, list):
+        return isinstance(value, list) and all(conforms(item, schema[0]) for item in value)
+    if isinstance(schema, dict):
+        return list(value) == list(schema) and all(conforms(value[name], schema[name]) for name in schema)
+    return type(value) is schema
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        fixed_result(),
+        unfixed_result(),
+        result_of_log(FITS),
+        result_of_log(as_published_oom()),
+        result_of_log(replace(FITS, begins=[], phases=[], steps=[], evals=[], end=None)),
+    ],
+    ids=["fixed", "unfixed", "fits", "replayed", "empty run"],
+)
+def test_the_report_conforms_and_survives_json(result):
+    report = to_json(result)
+    assert json.loads(json.dumps(report)) == report
+    assert conforms(json.loads(json.dumps(report)), SCHEMA)
+
+
+def test_the_published_failure():
+    report = to_json(fixed_result(samples=4000))
+    assert (report["source"], report["verdict"]) == ("simulated", "pass_with_fixes")
+    oom = {"step": 1600, "total_steps": 3200, "phase": "EVAL", "requested_bytes": 8405385216}
+    assert (report["as_configured"]["outcome"], report["as_configured"]["oom"]) == ("oom", oom)
+    assert (report["with_fixes"]["outcome"], report["with_fixes"]["oom"]) == ("completed", None)
+    finding = report["findings"][0]
+    assert (finding["cause"], finding["phase"], finding["steps"]) == ("eval-batch-logits", "EVAL", [1600, 1600])
+    assert finding["bytes"] == 8405385216
+    assert {count["outcome"] for count in report["other_counts"]} == {"oom"}
+
+
+def test_the_file_is_written_whole(tmp_path):
+    path = tmp_path / "deep" / "report.json"
+    write_json(fixed_result(), path)
+    write_json(unfixed_result(), path)
+    assert json.loads(path.read_text(encoding="utf-8")) == to_json(unfixed_result())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--json .*cannot be written") as caught:
+        write_json(fixed_result(), tmp_path / "file" / "report.json")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ConfigError):
+        write_json(fixed_result(), tmp_path / "taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,152 @@
+"""The terminal report: what it says, how wide it is, and what reaches a pipe."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from configs.units import GIB
+from harness.records import Outcome, Phase
+from reports.summary import result_of_log
+from reports.terminal import export_svg, make_console, print_log_report, print_report
+from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
+from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
+
+RESULTS = {
+    "fixed": fixed_result(samples=4000),
+    "unfixed": unfixed_result(),
+    "fits": result_of_log(FITS),
+    "replayed": result_of_log(as_published_oom()),
+    "cut off": result_of_log(replace(FITS, end=None, num_unreadable_lines=1)),
+    "dies while loading": result_of_log(make_log(failure=Failure(Phase.LOAD, 0, 9 * GIB))),
+    "dies at the last step": result_of_log(make_log(AS_PUBLISHED, failure=Failure(Phase.BACKWARD, 32, 3 * GIB))),
+    "dies at the first step": result_of_log(make_log(AS_PUBLISHED, failure=Failure(Phase.FORWARD, 1, 3 * GIB))),
+    "nothing but a run record": result_of_log(replace(FITS, begins=[], phases=[], steps=[], evals=[], end=None)),
+}
+
+
+def piped(result, encoding="utf-8", **kwargs):
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
+    print_report(result, make_console(file) if not kwargs else Console(file=file, highlight=False, **kwargs))
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_a_pipe_gets_80_columns_and_no_control_codes(name, encoding):
+    text = piped(RESULTS[name], encoding)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert "?" not in text or encoding == "utf-8"
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_no_line_is_wider_than_the_console(name, width):
+    text = piped(RESULTS[name], width=width)
+    assert max(len(line) for line in text.splitlines()) <= min(width, 120)
+
+
+def test_the_verdict_comes_first_and_the_arithmetic_is_spelled_out():
+    text = piped(RESULTS["fixed"])
+    assert text.index("FITS WITH 1 FIX") < text.index("Does not fit as configured") < text.index("Why")
+    for line in ("8 × 2048 × 128256 × 4 B = 7.83 GiB", "12.32 + 7.83 = 20.15 GiB", "▲ step 1600, EVAL"):
+        assert line in text
+    assert "simulated on: Tesla T4" in text
+    assert "at transformers/loss/loss_utils.py:54" in text
+
+
+def test_the_arithmetic_stays_readable_in_ascii():
+    assert "8 x 2048 x 128256 x 4 B = 7.83 GiB" in piped(RESULTS["fixed"], "ascii")
+
+
+def test_a_fix_shows_before_after_and_what_stays_equal():
+    text = piped(RESULTS["fixed"])
+    assert "✓ eval-batch" in text
+    assert "peak 20.15 GiB → 12.36 GiB · verified · same results, bit for bit" in text
+
+
+def test_a_fix_that_did_not_help_says_so():
+    text = piped(RESULTS["unfixed"])
+    assert "DOES NOT FIT" in text
+    assert "did not help" in text
+    assert "the same request fails again" in text
+
+
+def test_the_same_failure_at_other_sample_counts():
+    lines = [" ".join(line.split()) for line in piped(RESULTS["fixed"]).splitlines()]
+    for samples, step in ((600, 240), (2000, 800), (4000, 1600)):
+        assert f"{samples} step {step} of {2 * step} 50% out of memory" in lines
+
+
+def test_what_is_simulated_or_made_up_is_said():
+    text = piped(RESULTS["fixed"])
+    assert "no GPU used" in text
+    assert "synthetic: 3200 samples for training, 800 for evaluation" in text
+    assert "nothing is computed" in text
+
+
+def test_a_measured_run_says_measured():
+    log = replace(FITS, run=replace(FITS.run, source="cuda"))
+    text = piped(result_of_log(log))
+    assert "measured on: Tesla T4" in text
+    assert "simulated" not in text
+
+
+def test_the_next_command_can_be_pasted():
+    lines = piped(RESULTS["fixed"]).splitlines()
+    start = lines.index(" Next") + 1
+    pasted = " ".join(line.strip().removesuffix("\\").strip() for line in lines[start:])
+    assert pasted == COMMAND
+    assert all(line.endswith(" \\") for line in lines[start:-1])
+
+
+def test_a_phase_that_was_not_reached_is_marked():
+    (row,) = [line for line in piped(RESULTS["fixed"]).splitlines() if line.strip().startswith("CHECKPOINT")]
+    assert "not reached" in row
+
+
+def test_a_replayed_log_has_no_fixes():
+    file = io.StringIO()
+    print_log_report(as_published_oom(), make_console(file), "python run_probe.py")
+    assert "Fixes" not in file.getvalue()
+    assert "with 12.32 of 14.40 GiB taken" in " ".join(file.getvalue().replace("│", "").split())
+
+
+def test_unreadable_lines_are_counted():
+    assert "1 line could not be read" in piped(RESULTS["cut off"])
+    assert "NOT DECIDED" in piped(RESULTS["cut off"])
+
+
+def test_no_color_leaves_no_colour(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = io.StringIO()
+    print_report(RESULTS["fixed"], Console(file=file, force_terminal=True, color_system="truecolor", width=80))
+    assert "\x1b[3" not in file.getvalue().replace("\x1b[3m", "")
+
+
+def test_the_picture_holds_the_report(tmp_path):
+    path = tmp_path / "report.svg"
+    export_svg(RESULTS["fixed"], path)
+    picture = path.read_text(encoding="utf-8")
+    assert picture.startswith("<svg")
+    assert "7.83" in picture
+    export_svg(RESULTS["fixed"], tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text(encoding="utf-8") == picture
+
+
+def test_outcomes_of_other_counts_that_fit_are_named():
+    result = RESULTS["fixed"]
+    fits = result.other_counts[0]._replace(outcome=Outcome.COMPLETED, step=480)
+    lines = [" ".join(line.split()) for line in piped(replace(result, other_counts=[fits])).splitlines()]
+    assert "600 step 480 of 480 100% completed" in lines

@@ -1,0 +1,67 @@
+"""Bars, columns and words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.units import GIB
+from reports.text import (
+    EIGHTHS_ACROSS,
+    EIGHTHS_UP,
+    Level,
+    bar,
+    column_chart,
+    plural,
+    split_formula,
+    to_ascii,
+    wrap_command,
+)
+
+sizes = st.integers(0, 40 * GIB)
+levels = st.builds(Level, sizes, sizes, sizes)
+
+
+@given(level=levels, width=st.integers(1, 60), budget=st.integers(1, 40 * GIB))
+def test_a_bar_is_as_wide_as_asked_and_grows_with_allocated(level, width, budget):
+    drawn = bar(level, width, 40 * GIB, budget).plain
+    assert len(drawn) == width
+    full = drawn.count("█")
+    assert abs(full - level.allocated_bytes / (40 * GIB / width)) <= 1
+
+
+def test_a_bar_shows_allocated_reserved_request_and_budget():
+    assert bar(Level(4 * GIB, 6 * GIB), 10, 10 * GIB, 8 * GIB).plain == "████░░  │ "
+    assert bar(Level(4 * GIB, 6 * GIB, 5 * GIB), 10, 10 * GIB, 8 * GIB).plain == "████▒▒▒▒│ "
+
+
+@given(columns=st.lists(levels, max_size=30), budget=st.integers(GIB, 40 * GIB))
+def test_a_chart_has_one_budget_line_and_reaches_its_highest_column(columns, budget):
+    rows = column_chart(columns, budget, 5)
+    assert all(len(row) == len(columns) for row, _ in rows)
+    assert [is_budget for _, is_budget in reversed(rows)].index(True) == 5
+    assert sum(is_budget for _, is_budget in rows) == 1
+    assert len(rows) * budget / 5 >= max((level.top_bytes for level in columns), default=0) - 1
+
+
+@pytest.mark.parametrize("characters", [EIGHTHS_ACROSS, EIGHTHS_UP, "×→–—…·✓✗░▒╌│▲", "বাংলা"])
+def test_ascii_keeps_the_width(characters):
+    assert to_ascii(characters).isascii()
+    assert len(to_ascii(characters)) == len(characters)
+
+
+@given(st.lists(st.from_regex(r"--[a-z]{2,10} [a-z0-9]{1,12}", fullmatch=True), max_size=12), st.integers(40, 100))
+def test_a_wrapped_command_is_still_the_command(flags, width):
+    command = " ".join(["python run_probe.py", *flags])
+    lines = wrap_command(command, width)
+    assert all(len(line) <= width for line in lines)
+    assert " ".join(line.removesuffix("\\").strip() for line in lines) == command
+
+
+def test_a_formula_is_taken_out_of_an_explanation():
+    text = "The loss needs 8 × 2 × 4 B = 64 B (sequences × tokens × bytes). More."
+    assert split_formula(text) == ("The loss needs", "8 × 2 × 4 B = 64 B", "sequences × tokens × bytes", "More.")
+    assert split_formula("Nothing to compute.") == ("Nothing to compute.", "", "", "")
+
+
+def test_plurals():
+    assert [plural(1, "fix", "fixes"), plural(2, "fix", "fixes"), plural(0, "line")] == ["1 fix", "2 fixes", "0 lines"]
