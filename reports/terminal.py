@@ -168,7 +168,7 @@ def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType
     phases = [phase for phase in Phase if any(phase in levels for _, levels in runs)]
     if not phases:
         return
-    bar_width = (width - PHASE_WIDTH - 2) // len(runs) - 19
+    bar_width = max(4, (width - PHASE_WIDTH - 2) // len(runs) - 19)
     table = Table(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
     table.add_column("", width=PHASE_WIDTH)
     for name, _ in runs:

@@ -12,8 +12,8 @@ from probes.detectors.unexplained import unexplained_oom
 from probes.findings import Detector, Finding
 
 DETECTORS: dict[str, Detector] = {
-    "fragmentation": fragmentation,
     "eval-batch-logits": eval_batch_logits,
+    "fragmentation": fragmentation,
     "longest-sample": longest_sample,
     "logits-fp32-copies": logits_fp32_copies,
     "kbit-upcast": kbit_upcast,
@@ -27,8 +27,7 @@ _RANKS = {"error": 0, "warning": 1, "info": 2}
 def detect(log: RunLog) -> list[Finding]:
     """Return all findings, errors first; at most one error, `unexplained-growth` where the run died of nothing known.
 
-    Fragmentation goes first because the bytes at the failure prove it (the request would have fitted in one piece);
-    then causes that name what made the request unusual, before those that only name the tensor.
+    Causes whose arithmetic is exact go first, then what made the request unusual, last what the tensor was for.
     """
     findings = [finding for detector in DETECTORS.values() for finding in detector(log)]
     errors = [finding for finding in findings if finding.severity == "error"]

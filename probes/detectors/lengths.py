@@ -32,8 +32,8 @@ MIN_LENGTHS = 3
 """Distinct padded lengths before they can be said to vary; one odd last batch makes two."""
 
 CACHED_SHARE = 0.15
-"""Share of the budget that lies in the cache unused, at the peak of reserved, before it is worth a warning: at fixed
-lengths it stays below (1.5 of 14.5 GiB in the reference measurement)."""
+"""Share of the budget that lies in the cache unused before it counts as carved: at fixed lengths it stays below
+(1.5 of 14.5 GiB in the reference measurement)."""
 
 PAGE_BYTES = 2 * MIB
 """The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""
@@ -79,7 +79,7 @@ def longest_sample(log: RunLog) -> list[Finding]:
         earlier = earlier[:-1]
     largest = max((b.padded_tokens for b in earlier), default=0)
     unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest
-    if not unusual or _floor_rise(log.steps) > FLAT_FLOOR_BYTES or _is_carved(oom):
+    if not unusual or _floor_rise(log.steps) > FLAT_FLOOR_BYTES or _is_carved(log, oom):
         return []
     return [_longest_sample_finding(oom, oom.batch, earlier, largest)]
 
@@ -116,16 +116,26 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
 
 def fragmentation(log: RunLog) -> list[Finding]:
     """Find a request that fails although enough memory is free, only in pieces; or a cache on the way there."""
-    if log.fatal_oom is not None:
-        return [_carved_oom(log.fatal_oom)] if _is_carved(log.fatal_oom) else []
+    oom = log.fatal_oom
+    if oom is not None:
+        return [_carved_oom(oom)] if _is_carved(log, oom) else []
     return _carved_cache(log)
 
 
-def _is_carved(oom: OomRecord) -> bool:
-    """Whether the request would fit if all free memory were in one piece, and the budget itself is what stopped it."""
+def _is_carved(log: RunLog, oom: OomRecord) -> bool:
+    """Whether varying lengths left much memory free, enough for the request if it were in one piece.
+
+    A nearly full card fails on a small request too, with a little free memory in pieces: that is no fragmentation.
+    """
     needed = -(-oom.requested_bytes // PAGE_BYTES) * PAGE_BYTES
     fits_in_one_piece = oom.allocated_bytes + needed <= oom.budget_bytes
-    return fits_in_one_piece and oom.reserved_bytes + needed > oom.budget_bytes
+    budget_stopped_it = oom.reserved_bytes + needed > oom.budget_bytes
+    much_unused = oom.reserved_bytes - oom.allocated_bytes >= CACHED_SHARE * oom.budget_bytes
+    return fits_in_one_piece and budget_stopped_it and much_unused and _num_lengths(log) >= MIN_LENGTHS
+
+
+def _num_lengths(log: RunLog) -> int:
+    return len({b.padded_length for b in train_batches(log)})
 
 
 def _carved_oom(oom: OomRecord) -> Finding:
@@ -160,7 +170,7 @@ def _carved_cache(log: RunLog) -> list[Finding]:
     worst = max(log.phases, key=lambda p: p.after.peak_reserved_bytes)
     unused = worst.after.peak_reserved_bytes - worst.after.peak_allocated_bytes
     retries = max(p.after.num_alloc_retries for p in log.phases)
-    num_lengths = len({b.padded_length for b in train_batches(log)})
+    num_lengths = _num_lengths(log)
     if unused < CACHED_SHARE * log.run.budget_bytes or num_lengths < MIN_LENGTHS or retries == 0:
         return []
     return [

@@ -254,11 +254,24 @@ def test_a_request_that_would_fit_in_one_piece_is_fragmentation():
     assert finding.bytes == 14 * GIB - FLOOR - 2 * GIB
 
 
-def test_fragmentation_goes_before_what_the_request_was_for():
-    """Float32 logits of the evaluation that would have fitted: the pieces are to blame, the batch contributes."""
-    log = with_oom(as_published_oom(max_length=1024), allocated_bytes=9 * GIB, reserved_bytes=14 * GIB)
-    assert error_of(log).cause == "fragmentation"
-    assert "eval-batch-logits" in causes(log, "warning")
+def test_logits_of_an_evaluation_that_training_never_needed_go_before_fragmentation():
+    """They would have fitted in one piece, but the loss needs them twice, and a smaller batch costs nothing."""
+    config = AS_PUBLISHED.with_fields(batching="dynamic", max_length=1024)
+    log = make_log(config, lengths=SHORT, failure=Failure(Phase.EVAL, 16, None, 9 * GIB, 14 * GIB))
+    assert error_of(log).cause == "eval-batch-logits"
+    assert "fragmentation" in causes(log, "warning")
+
+
+def test_a_request_that_would_fit_in_one_piece_is_fragmentation_at_varying_lengths_only():
+    log = make_log(LEAN, lengths=[300], failure=Failure(Phase.FORWARD, 12, GIB, FLOOR + 2 * GIB, 14 * GIB))
+    assert causes(log, "error") == [UNEXPLAINED_GROWTH]
+
+
+def test_a_small_request_on_a_full_card_is_not_fragmentation():
+    log = with_oom(
+        fragmented_log(), requested_bytes=64 * MIB, allocated_bytes=int(13.6 * GIB), reserved_bytes=int(14.39 * GIB)
+    )
+    assert causes(log, "error") == [UNEXPLAINED_GROWTH]
 
 
 @pytest.mark.parametrize(

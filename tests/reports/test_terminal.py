@@ -51,7 +51,7 @@ def test_a_pipe_gets_80_columns_and_no_control_codes(name, encoding):
 
 
 @pytest.mark.parametrize("name", RESULTS)
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_console(name, width):
     text = piped(RESULTS[name], width=width)
     assert max(len(line) for line in text.splitlines()) <= min(width, 120)
