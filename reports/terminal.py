@@ -244,9 +244,8 @@ def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:
         mark = f"step {oom.step}, {oom.phase}"
         right = failed + 2 + len(mark) <= num_columns
         mark, start = (f"▲ {mark}", failed) if right else (f"{mark} ▲", failed - len(mark) - 1)
-        axis.append(f"{first if start > len(first) else '':<{max(0, start)}}", "bright_black").append(
-            mark, REQUESTED_STYLE
-        )
+        before = first if start > len(first) else ""
+        axis.append(before.ljust(max(0, start)), "bright_black").append(mark, REQUESTED_STYLE)
     else:
         axis.append(first, "bright_black")
     room = num_columns - len(axis)

@@ -90,6 +90,12 @@ def test_an_evaluation_no_larger_than_training_is_not_its_batch():
     assert "eval-batch-logits" not in causes(log)
 
 
+def test_a_longer_sample_in_an_evaluation_as_wide_as_training_is_not_its_batch():
+    config = LEAN.with_fields(loss="full")
+    log = make_log(config, lengths=SHORT, failure=Failure(Phase.EVAL, 16, allocated_bytes=14 * GIB))
+    assert "eval-batch-logits" not in causes(log)
+
+
 def test_a_wider_evaluation_of_fewer_tokens_is_not_its_batch():
     log = as_published_oom()
     short = replace(log.ooms[0].batch, padded_length=128)
@@ -116,6 +122,12 @@ def test_an_evaluation_that_nearly_fills_the_card_is_a_warning():
 
 def test_an_evaluation_with_room_to_spare_is_not_mentioned():
     log = make_log(AS_PUBLISHED.with_fields(max_length=512), budget_bytes=24 * GIB)
+    assert "eval-batch-logits" not in causes(log)
+
+
+def test_an_evaluation_that_fills_the_card_with_something_else_is_not_its_logits():
+    log = make_log(AS_PUBLISHED.with_fields(max_length=512), budget_bytes=14 * GIB)
+    log = replace(log, run=replace(log.run, model=replace(LLAMA_8B, vocab_size=4000)))
     assert "eval-batch-logits" not in causes(log)
 
 
