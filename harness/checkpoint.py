@@ -23,8 +23,10 @@ def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) 
     Raises:
         OSError: the folder cannot be written.
     """
+    # only the adapter's weights are asked for: a whole state_dict would unpack every 4-bit layer's constants
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     state = {
-        "adapter": peft.get_peft_model_state_dict(model),
+        "adapter": peft.get_peft_model_state_dict(model, state_dict=trainable),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict() if device.computes else {},
     }

@@ -127,7 +127,8 @@ class _Sentences:
     """Sentences on one topic by length, to build texts of a given length from."""
 
     def __init__(self, templates: Sequence[str], topic: str) -> None:
-        filled = sorted({s for template in templates for s in _fill(template, topic)}, key=_num_bytes)
+        # ties by text: a set has no order of its own
+        filled = sorted({s for t in templates for s in _fill(t, topic)}, key=lambda s: (_num_bytes(s), s))
         self.sentences = filled
         self.num_bytes = [_num_bytes(s) for s in filled]
 

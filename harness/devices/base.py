@@ -21,9 +21,9 @@ class Device(Protocol):
     gpu_name: str
     budget_bytes: int
     torch_device: torch.device
-    """where tensors are made; the simulation makes them on the CPU"""
+    """where tensors are made"""
     computes: bool
-    """whether tensors have values; False for fake tensors"""
+    """whether tensors have values; False on the meta device"""
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""
@@ -61,12 +61,8 @@ class Device(Protocol):
         """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
         ...
 
-    def quantised_parameter(self, packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
-        """Return a bitsandbytes 4-bit weight for `module`; `packed` is uint8 (n/2, 1)."""
-        ...
-
-    def assume_finite(self) -> AbstractContextManager[Any]:
-        """Within, host reads of overflow flags say finite where nothing is computed."""
+    def assuming(self, value: float) -> AbstractContextManager[Any]:
+        """Within, library code that reads a value from the device reads `value` where nothing is computed."""
         ...
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
@@ -79,3 +75,19 @@ class Device(Protocol):
         A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an activation.
         """
         ...
+
+
+def params4bit(packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
+    """Return bitsandbytes' 4-bit weight over packed values, as `module.to(device)` would have made it."""
+    from bitsandbytes.nn import Params4bit
+
+    return Params4bit(  # type: ignore[no-any-return]
+        packed,
+        requires_grad=False,
+        quant_state=quant_state,
+        blocksize=quant_state.blocksize,
+        compress_statistics=quant_state.nested,
+        quant_type=quant_state.quant_type,
+        bnb_quantized=True,
+        module=module,
+    )

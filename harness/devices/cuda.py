@@ -120,16 +120,8 @@ class CudaDevice:
         """Return the value; waits for the GPU."""
         return float(tensor.item())
 
-    def quantised_parameter(self, packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
-        """Return bitsandbytes' own 4-bit weight."""
-        from bitsandbytes.nn import Params4bit
-
-        return Params4bit(  # type: ignore[no-any-return]
-            packed, requires_grad=False, quant_state=quant_state, bnb_quantized=True, quant_type="nf4", module=module
-        )
-
-    def assume_finite(self) -> AbstractContextManager[Any]:
-        """Flags are read, not assumed."""
+    def assuming(self, value: float) -> AbstractContextManager[Any]:
+        """Values are read, not assumed."""
         return nullcontext()
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:

@@ -9,13 +9,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.utils.checkpoint import DefaultDeviceType
 
 from configs.cards import Card
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
-from harness.simulate.lowering import operator_lowerings, replaced_functions
+from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from harness.simulate.tracer import Tracer
 
@@ -28,12 +26,11 @@ class SimulatedDevice:
     Args:
         card: the card to simulate.
         budget_bytes: what its allocator may reserve.
-        computes: real CPU tensors (small models) when True, else fake tensors: any size, no values.
+        computes: real CPU tensors (small models) when True, else tensors on the meta device: any size, no values.
         attention: `auto`, or the attention backend to take.
     """
 
     source = "simulated"
-    torch_device = torch.device("cpu")
 
     def __init__(
         self, card: Card, budget_bytes: int, *, computes: bool, expandable_segments: bool = False, attention: str = "auto"
@@ -42,21 +39,22 @@ class SimulatedDevice:
         self.gpu_name = card.name
         self.budget_bytes = budget_bytes
         self.computes = computes
+        self.torch_device = torch.device("cpu" if computes else "meta")
         self.expandable_segments = expandable_segments
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
-        self.tracer = Tracer(memory, operator_lowerings(card))
+        self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device)
         self._attention = attention
-        self._fake_mode = None if computes else FakeTensorMode(allow_non_fake_inputs=True)
         self._dynamic_map: torch.Tensor | None = None
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within, PyTorch code on the CPU is taken for code on the card."""
+        """Within, PyTorch code on `torch_device` is taken for code on the card."""
         with ExitStack() as stack:
-            stack.enter_context(_cpu_stands_for_cuda())
-            if self._fake_mode is not None:
-                stack.enter_context(self._fake_mode)
+            stack.enter_context(_cuda_autocast_is_cpu_autocast())
+            if not self.computes:
+                stack.enter_context(meta_autocast())
+                stack.enter_context(_foreach_on_meta())
             stack.enter_context(self.tracer)
             stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
             stack.enter_context(self._bitsandbytes_tables())
@@ -64,7 +62,7 @@ class SimulatedDevice:
 
     @contextmanager
     def _bitsandbytes_tables(self) -> Iterator[None]:
-        """Give bitsandbytes its code table on this device; it would build one by value, which fake tensors lack."""
+        """Give bitsandbytes its code table on this device; it keeps one for all devices."""
         import bitsandbytes.functional as functional
 
         if self._dynamic_map is None:
@@ -91,38 +89,25 @@ class SimulatedDevice:
         return None
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
-        """Return the CPU's mixed precision, which casts the operators of this model as CUDA's does."""
+        """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""
         return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype=dtype)
 
-    @contextmanager
-    def on_host(self) -> Iterator[None]:
-        """Within, tensors are real (or meta) and count as host memory."""
-        with self.tracer.paused(), unset_fake_temporarily():
-            yield
+    def on_host(self) -> AbstractContextManager[Any]:
+        """Within, nothing counts as device memory."""
+        return self.tracer.paused()
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""
         host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-        if not self.computes:
-            return torch.empty(host.shape, dtype=host.dtype)
-        return host.clone()
+        return host.clone() if self.computes else torch.empty_like(host, device=self.torch_device)
 
     def read(self, tensor: torch.Tensor) -> float | None:
-        """Return the value, or None for fake tensors."""
+        """Return the value, or None where there is none."""
         return float(tensor.item()) if self.computes else None
 
-    def quantised_parameter(self, packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
-        """Return a 4-bit weight; fake tensors cannot be wrapped in `Params4bit`, so they carry its attributes."""
-        if self.computes:
-            return _params4bit(packed, quant_state, module)
-        parameter = torch.nn.Parameter(packed, requires_grad=False)
-        for name, value in _quantised_attributes(quant_state, module).items():
-            setattr(parameter, name, value)
-        return parameter
-
-    def assume_finite(self) -> AbstractContextManager[Any]:
-        """Within, overflow flags of fake tensors read 0."""
-        return nullcontext() if self.computes else self.tracer.assuming(0.0)
+    def assuming(self, value: float) -> AbstractContextManager[Any]:
+        """Within, `.item()` of a tensor without a value gives `value`."""
+        return nullcontext() if self.computes else self.tracer.assuming(value)
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """The simulation raises the harness's own error."""
@@ -133,35 +118,19 @@ class SimulatedDevice:
         return live_by_category(self.memory.live(), logits_sizes)
 
 
-def _quantised_attributes(quant_state: Any, module: torch.nn.Module) -> dict[str, Any]:
-    return {
-        "quant_state": quant_state,
-        "bnb_quantized": True,
-        "blocksize": quant_state.blocksize,
-        "compress_statistics": quant_state.nested,
-        "quant_type": quant_state.quant_type,
-        "quant_storage": torch.uint8,
-        "module": module,
-    }
-
-
-def _params4bit(packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:
-    from bitsandbytes.nn import Params4bit
-
-    return Params4bit(packed, requires_grad=False, **_quantised_attributes(quant_state, module))  # type: ignore[no-any-return]
-
-
 @contextmanager
-def _cpu_stands_for_cuda() -> Iterator[None]:
-    """Let code that asks about CUDA's mixed precision, as peft and checkpointing do, hear about the CPU's."""
+def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
+    """Let code that asks about CUDA's mixed precision, as peft does, hear about the CPU's, which stands for it here."""
 
     def is_autocast_enabled(device_type: str = "cpu") -> bool:
-        return _is_autocast_enabled("cpu" if device_type == "cuda" else device_type)
+        return _is_autocast_enabled("cpu" if device_type in ("cuda", "meta") else device_type)
 
-    before = DefaultDeviceType.get_device_type()
-    DefaultDeviceType.set_device_type("cpu")
-    try:
-        with patch.object(torch, "is_autocast_enabled", is_autocast_enabled):
-            yield
-    finally:
-        DefaultDeviceType.set_device_type(before)
+    with patch.object(torch, "is_autocast_enabled", is_autocast_enabled):
+        yield
+
+
+def _foreach_on_meta() -> AbstractContextManager[Any]:
+    """Let gradient clipping take the multi-tensor path on the meta device, as it does on CUDA."""
+    utils = torch.utils._foreach_utils
+    devices = [*utils._get_foreach_kernels_supported_devices(), "meta"]
+    return patch.object(utils, "_get_foreach_kernels_supported_devices", lambda: devices)

@@ -128,7 +128,7 @@ class _FusedAttention(torch.autograd.Function):
             rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
             lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
             random_state = ()
-        if not _is_fake(query):
+        if not query.is_meta:
             with tracer.paused():
                 out.copy_(_reference(query, key, value, bias, is_causal, scale, enable_gqa))
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
@@ -140,7 +140,7 @@ class _FusedAttention(torch.autograd.Function):
         query, key, value, out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
         grads = _flash_grads(tracer, query, key, value) if backend == "flash" else _efficient_grads(tracer, query, key, value)
-        if not _is_fake(query):
+        if not query.is_meta:
             with tracer.paused(), torch.enable_grad():
                 inputs = [t.detach().requires_grad_() for t in (query, key, value)]
                 result = _reference(*inputs, bias, is_causal, scale, enable_gqa)
@@ -195,7 +195,3 @@ def _reference(
     enable_gqa: bool,
 ) -> torch.Tensor:
     return _torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
-
-
-def _is_fake(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, torch._subclasses.FakeTensor)

@@ -20,6 +20,7 @@ from harness.simulate.lowering import fused_kernels
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from harness.strategies.qlora import QLoraStrategy
+from harness.techniques.chunked_loss import chunk_remainder
 
 DECODE_SAMPLES = (0, 40, 120)
 """lengths beyond the first at which decoding is recorded; multiples of 8, so that masks are aligned alike"""
@@ -64,10 +65,10 @@ class CompiledStrategy:
         if training:
             first = self._micro_batches == 0
             self._micro_batches += 1
-            self._begin(("train", first, *self._shape_class(shape, batch.has_padding)), shape, TRAINING)
+            self._begin(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
             self._pretend(gradients=not first)
         else:
-            self._begin(("eval", *self._shape_class(shape, batch.has_padding)), shape, EVALUATION)
+            self._begin(("eval", *self._batch_class(batch, training)), shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
 
     def forward(self, num_target_tokens: int) -> None:
@@ -132,6 +133,13 @@ class CompiledStrategy:
 
     def restore(self, folder: Path) -> None:
         """There is nothing to restore: no values were saved, and restoring goes through host memory."""
+
+    def _batch_class(self, batch: Batch, training: bool) -> tuple[Hashable, ...]:
+        """Return what decides which operators run on a batch, and how the loss is cut."""
+        config, shape = self.inner.config, batch.shape
+        full = config.train.train_batch_size if training else config.eval.eval_batch_size
+        remainder = chunk_remainder(config, full, shape.padded_tokens)
+        return (*self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding), remainder)
 
     def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""

@@ -38,6 +38,40 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
         yield
 
 
+@contextmanager
+def meta_autocast() -> Iterator[None]:
+    """Within, linear layers on the meta device obey mixed precision, for which PyTorch has no dispatch key there.
+
+    The CPU's switches carry the state: gradient checkpointing saves and restores them, as it does CUDA's.
+    Source: aten/src/ATen/autocast_mode.cpp, `cached_cast`.
+    """
+    functional, casts = torch.nn.functional, {}
+    original, clear = functional.linear, torch.clear_autocast_cache
+
+    def cast(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        dtype = torch.get_autocast_dtype("cpu")
+        if tensor is None or tensor.dtype == dtype or not tensor.is_floating_point():
+            return tensor
+        if not (tensor.requires_grad and tensor.is_leaf):
+            return tensor.to(dtype)
+        # trainable weights are cast once per autocast region
+        if tensor not in casts:
+            casts[tensor] = tensor.to(dtype)
+        return casts[tensor]
+
+    def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            return original(cast(input), cast(weight), cast(bias))
+        return original(input, weight, bias)
+
+    def clear_autocast_cache() -> None:
+        casts.clear()
+        clear()
+
+    with patch.object(functional, "linear", linear), patch.object(torch, "clear_autocast_cache", clear_autocast_cache):
+        yield
+
+
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """Dropout through CUDA's fused operator: a result and a boolean mask."""
     if not training or p == 0:
@@ -90,12 +124,11 @@ def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Answer `.item()` on fake tensors where the caller has said what the value is taken to be."""
+    """Answer `.item()` of a tensor without a value where the caller has said what it is taken to be."""
     (tensor,) = args
-    if not isinstance(tensor, torch._subclasses.FakeTensor) or tensor.constant is not None or tracer.assumed_value is None:
-        return func(*args, **kwargs)
-    # optimizers keep their step count on the host: 1 after the first step, and only ratios depend on it
-    return 1.0 if tracer.key_of(tensor) == HOST else tracer.assumed_value
+    if tensor.is_meta and tracer.assumed_value is not None:
+        return tracer.assumed_value
+    return func(*args, **kwargs)
 
 
 def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,8 +1,8 @@
 """Records every allocation that a piece of PyTorch code would make on a CUDA device, without one.
 
 A storage is an allocation: it begins when an operator returns a tensor on a storage not seen before, and ends when the
-storage dies (a weak reference tells). The tensors may be fake (nothing computed, any size) or real CPU tensors (small
-models, truly computed); the events are the same, because `lowering` replaces what the CPU does otherwise.
+storage dies (a weak reference tells). The tensors may be on the meta device (nothing computed, any size) or real CPU tensors
+(small models, truly computed); the events are the same, because `lowering` replaces what the CPU does otherwise.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ MAX_SITE_FRAMES = 8
 
 HOST = "host"
 """key of storages that are host memory and so never reported"""
-
-
-_DEVICE_OF = torch.ops.prim.device.default
 
 
 class EventSink(Protocol):
@@ -55,23 +52,23 @@ class Tracer(TorchDispatchMode):
     Args:
         sink: where events go; may be swapped between phases.
         lowerings: operator -> replacement that allocates what CUDA's kernel would.
+        device: whose tensors stand for the card's; others are host memory.
     """
 
-    def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering]) -> None:
+    def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering], device: torch.device) -> None:
         super().__init__()
         self.sink = sink
+        self._device_type = device.type
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._next_key = 0
         self._paused = 0
         self.assumed_value: float | None = None
-        """what `.item()` on a fake tensor is taken to be; None lets it raise, as nothing is computed"""
+        """what `.item()` on a meta tensor is taken to be; None lets it raise, as nothing is computed"""
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is _DEVICE_OF:  # half of all calls: reading a fake tensor's `.device` is an operator
-            return args[0].fake_device
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
@@ -83,7 +80,8 @@ class Tracer(TorchDispatchMode):
     def track(self, value: Any) -> None:
         """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples of them) not seen before."""
         if isinstance(value, torch.Tensor):
-            self._track_tensor(value)
+            if value.device.type == self._device_type:
+                self._track_tensor(value)
         elif isinstance(value, (list, tuple)):
             for item in value:
                 self.track(item)
@@ -142,7 +140,7 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def assuming(self, value: float) -> Iterator[None]:
-        """Within, `.item()` on a fake tensor returns `value` instead of raising."""
+        """Within, `.item()` on a meta tensor returns `value` instead of raising."""
         before, self.assumed_value = self.assumed_value, value
         try:
             yield

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from configs.models import ModelShape
-from harness.devices.base import Device
+from harness.devices.base import Device, params4bit
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""
@@ -118,7 +118,7 @@ def _quantised_weight(
         weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
     )
     module.quant_state = state
-    return device.quantised_parameter(packed, state, module)
+    return params4bit(packed, state, module)
 
 
 def _materialise_rotary(model: torch.nn.Module, device: Device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
 from harness.records import ModelFacts
 from harness.strategies.modeling import quantised_model, transformers_config
+from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
 
 CHECKPOINTING = {"use_reentrant": False}
 
@@ -126,13 +128,27 @@ class QLoraStrategy:
 
     def forward(self, num_target_tokens: int) -> None:
         """Compute the loss over the batch that was put."""
-        with self.device.autocast(self.dtype):
-            output = self.model(**self.inputs, num_items_in_batch=num_target_tokens)
-        self._graph = output.loss
+        with self._model_context():
+            self._graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
         # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
         self._held = output if self.config.train.hold_outputs else None
-        loss = output.loss.detach()
+        loss = self._graph.detach()
         self.loss = loss.clone() if self.loss is None else self.loss + loss
+
+    @contextmanager
+    def _model_context(self) -> Iterator[None]:
+        """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
+        all_real = 0.0 if "attention_mask" in self.inputs else 1.0
+        with self.device.autocast(self.dtype), self.device.assuming(all_real):
+            yield
+
+    def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
+        """Return the loss over the batch that was put, and the model's output; the chunked loss has none."""
+        if self.config.train.loss == "chunked":
+            model, chunks = self.model.get_base_model(), num_chunks(self.config, batch_size)
+            return chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype), None
+        output = self.model(**self.inputs, num_items_in_batch=num_items)
+        return output.loss, output
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
@@ -146,7 +162,7 @@ class QLoraStrategy:
             group["lr"] = learning_rate
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
-        with self.device.assume_finite():
+        with self.device.assuming(0.0):  # no overflow
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,8 +185,8 @@ class QLoraStrategy:
     def evaluate(self) -> float | None:
         """Return the batch's summed loss; the logits die before the next batch."""
         self.model.eval()
-        with torch.no_grad(), self.device.autocast(self.dtype):
-            loss = self.model(**self.inputs, num_items_in_batch=1).loss
+        with torch.no_grad(), self._model_context():
+            loss, _ = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
         self.model.train()
         self.inputs = {}
         return self.device.read(loss)
@@ -184,7 +200,7 @@ class QLoraStrategy:
 
     def decode(self) -> list[int]:
         """Run the last tokens through the model and put the next ones in their place."""
-        with torch.no_grad(), self.device.autocast(self.dtype):
+        with torch.no_grad(), self._model_context():
             output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
         self._cache_dtype = self.cache.layers[0].keys.dtype
         self.inputs["input_ids"] = output.logits[:, -1].argmax(dim=-1, keepdim=True)

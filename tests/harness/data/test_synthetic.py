@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -86,3 +89,17 @@ def test_questions_repeat_with_other_answers_and_texts_are_normal_bengali() -> N
         assert row.question[-1] in "।?"
         assert row.title
         assert normalise(row.question) == row.question
+
+
+def test_the_corpus_is_the_same_whatever_the_hash_seed() -> None:
+    script = "from harness.data.synthetic import synthetic_corpus; print(repr(synthetic_corpus(50, 42).rows))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
