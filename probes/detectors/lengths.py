@@ -32,8 +32,8 @@ MIN_LENGTHS = 3
 """Distinct padded lengths before they can be said to vary; one odd last batch makes two."""
 
 CACHED_SHARE = 0.15
-"""Share of the budget that lies in the cache unused before it counts as carved: at fixed lengths it stays below
-(1.5 of 14.5 GiB in the reference measurement)."""
+"""Share of the budget that lies in the cache unused before it counts as carved: in the measured stock recipe 1.49 of
+14.34 GiB reserved at 2048 tokens (10 %) and 2.91 of 20.21 at 4096 (14 %) lay unused without any carving."""
 
 PAGE_BYTES = 2 * MIB
 """The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""

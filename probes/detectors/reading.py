@@ -12,8 +12,8 @@ from harness.runlog import RunLog
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 
 TIGHT_SHARE = 0.85
-"""Share of the budget above which a peak is tight: reserved exceeds allocated by 7 to 17 % in the measured stock recipe
-(2048 and 4096 tokens), so that an allocated peak above 85 % can fill the card. Source: reference measurement, H200."""
+"""Share of the budget above which a peak is tight: reserved exceeded peak allocated by 7 to 17 % in the measured stock
+recipe (1024 to 4096 tokens, H200), so that an allocated peak above 85 % can fill the card."""
 
 
 @dataclass(frozen=True)
