@@ -94,7 +94,7 @@ class TrainConfig:
     loss: Literal["full", "chunked"] = "full"
     """full: transformers' own loss over float32 logits; chunked: logits of loss_chunk_tokens tokens at a time"""
     loss_chunk_tokens: int = 256
-    """tokens whose logits exist at once in the chunked loss"""
+    """most tokens whose logits exist at once in the chunked loss"""
     hold_outputs: bool = False
     """keep the model's output object (and so its logits) alive through backward, as a careless loop does"""
     empty_cache_every: int | None = None
