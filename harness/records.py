@@ -1,8 +1,8 @@
 """What a run writes: one frozen record per line of the log. Bytes are integers, seconds are floats.
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
-step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, and an `EndRecord` last. A log that lacks
-the last one was cut off.
+step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew, and an `EndRecord` last. A log that
+lacks the last one was cut off.
 """
 
 from __future__ import annotations
@@ -122,7 +122,10 @@ class PhaseBegin:
 
 @dataclass(frozen=True)
 class PhaseRecord:
-    """One phase that ended. Steps count from 1 and are optimizer steps; `index` counts eval batches or generate calls from 0."""
+    """One phase that ended.
+
+    Steps count from 1 and are optimizer steps; `index` counts eval batches or generate calls from 0.
+    """
 
     phase: Phase
     step: int
@@ -199,6 +202,29 @@ class OomRecord:
 
 
 @dataclass(frozen=True)
+class SurvivorRecord:
+    """Tensors that each watched step left behind, all made by the same line and kept by the same holder."""
+
+    step: int
+    """last optimizer step that was watched"""
+    phase: Phase
+    """where they were made"""
+    site: str
+    """`file:line function` that made them: the innermost frame that is no library's, else the innermost of all"""
+    holder: str
+    """what keeps them alive, from the outside in, with the `file:line` that can be told; empty where it is not known"""
+    bytes_per_step: int
+    num_tensors: int
+    """survivors over all watched steps"""
+    has_grad_fn: bool
+    """whether one of them carries a graph"""
+    shape: tuple[int, ...]
+    """of the largest; empty where it is not known"""
+    dtype: str
+    kind: str = "survivor"
+
+
+@dataclass(frozen=True)
 class EndRecord:
     """Last line of a log."""
 
@@ -209,10 +235,11 @@ class EndRecord:
     kind: str = "end"
 
 
-Record = RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | EndRecord
+Record = RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | SurvivorRecord | EndRecord
 
 RECORD_TYPES: dict[str, type] = {
-    cls.kind: cls for cls in (RunRecord, PhaseBegin, PhaseRecord, StepRecord, EvalRecord, OomRecord, EndRecord)
+    cls.kind: cls
+    for cls in (RunRecord, PhaseBegin, PhaseRecord, StepRecord, EvalRecord, OomRecord, SurvivorRecord, EndRecord)
 }
 
 
@@ -247,4 +274,5 @@ _CONVERTERS = {
     "model": lambda data: ModelFacts(**data) if isinstance(data, dict) else data,
     "lengths": tuple,
     "frames": tuple,
+    "shape": tuple,
 }

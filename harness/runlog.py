@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from harness.errors import LogError
 from harness.records import (
@@ -22,6 +23,7 @@ from harness.records import (
     Record,
     RunRecord,
     StepRecord,
+    SurvivorRecord,
     record_from_dict,
     record_to_dict,
 )
@@ -37,6 +39,7 @@ class RunLog:
     steps: list[StepRecord] = field(default_factory=list)
     evals: list[EvalRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
+    survivors: list[SurvivorRecord] = field(default_factory=list)
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -78,7 +81,7 @@ def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
 
 
 class LogWriter:
-    """Appends records to a file, one JSON object a line, each flushed so that a crash loses at most the line being written."""
+    """Appends records to a file, one JSON object a line, each flushed: a crash loses at most the line being written."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +99,9 @@ class LogWriter:
     def __enter__(self) -> LogWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -110,11 +115,16 @@ def collect(records: Iterable[Record]) -> RunLog:
     # written again once the model is loaded and its facts are known: the last one counts
     run = next((r for r in reversed(records) if isinstance(r, RunRecord)), None)
     if run is None:
-        raise LogError("the log has no run record, so it is not a log of this harness or was cut off before the run began")
+        raise LogError("the log has no run record: it is no log of this harness, or was cut off before the run began")
     log = RunLog(run)
-    by_type: dict[type, list[Record]] = {
-        PhaseBegin: log.begins, PhaseRecord: log.phases, StepRecord: log.steps, EvalRecord: log.evals, OomRecord: log.ooms,
-    }  # type: ignore[dict-item]  # fmt: skip
+    by_type: dict[type, list[Any]] = {
+        PhaseBegin: log.begins,
+        PhaseRecord: log.phases,
+        StepRecord: log.steps,
+        EvalRecord: log.evals,
+        OomRecord: log.ooms,
+        SurvivorRecord: log.survivors,
+    }
     for record in records:
         if isinstance(record, EndRecord):
             log.end = record
