@@ -1,13 +1,14 @@
 """What a run writes: one frozen record per line of the log. Bytes are integers, seconds are floats.
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
-step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew, and an `EndRecord` last. A log that
-lacks the last one was cut off.
+step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew, and
+an `EndRecord` last. A log that lacks the last one was cut off.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -266,7 +267,7 @@ def _batch_shape(data: dict[str, Any]) -> BatchShape:
     return BatchShape(**{**data, "lengths": tuple(data["lengths"])})
 
 
-_CONVERTERS = {
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "phase": Phase,
     "outcome": Outcome,
     "after": lambda data: MemoryStats(**data),
