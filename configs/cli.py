@@ -25,6 +25,10 @@ from configs.values import from_text, is_size, to_text, without_none
 _USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)"
 
 
+ALL_CAUSES = "all"
+"""What `--explain` without a value stands for."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What the command line asks for: a configuration, and options that are no part of it."""
@@ -36,6 +40,8 @@ class Command:
     """report on the log of an earlier run; runs nothing"""
     json: Path | None = None
     """write the report to this file as JSON"""
+    explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
+    """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
     no_fixes: bool = False
     """stop at the diagnosis: neither try nor apply fixes"""
 
@@ -102,7 +108,11 @@ def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint
     if hint is bool:
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        group.add_argument(flag, dest=name, type=_reader(hint, item), metavar=_metavar(hint, item), help=text)
+        # a flag that means something without a value too
+        optional: dict[str, Any] = {"nargs": "?", "const": item.metadata["bare"]} if "bare" in item.metadata else {}
+        group.add_argument(
+            flag, dest=name, type=_reader(hint, item), metavar=_metavar(hint, item), help=text, **optional
+        )
 
 
 def _reader(hint: Any, item: dataclasses.Field[Any]) -> Callable[[str], Any]:
@@ -127,6 +137,19 @@ def _metavar(hint: Any, item: dataclasses.Field[Any]) -> str:
 def flag_of(item: dataclasses.Field[Any]) -> str:
     """Return the flag of a field: `--max-length` of `max_length`, unless its metadata names another."""
     return item.metadata.get("flag") or "--" + item.name.replace("_", "-")
+
+
+def flags_between(before: RunConfig, after: RunConfig) -> list[str]:
+    """Return the flags that turn one configuration into the other."""
+    flags: list[str] = []
+    for section, cls in SECTIONS.items():
+        for item in dataclasses.fields(cls):
+            old, new = (getattr(getattr(config, section), item.name) for config in (before, after))
+            if old != new and isinstance(new, bool):
+                flags.append(flag_of(item) if new else flag_of(item).replace("--", "--no-", 1))
+            elif old != new:
+                flags += [flag_of(item), to_text(new, item)]
+    return flags
 
 
 def field_help(source: str) -> dict[tuple[str, str], str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from probes.findings import UNEXPLAINED_GROWTH
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -337,3 +339,13 @@ _CAUSES = (
 
 CAUSES: dict[str, Cause] = {cause.id: cause for cause in _CAUSES}
 """The cause table by id."""
+
+UNEXPLAINED = Cause(
+    id=UNEXPLAINED_GROWTH,
+    title="Memory grew or ran out, and no cause of the table fits",
+    looks_like="Any growth or failed request whose size, phase and course match none of the known causes.",
+    decisive_test="Read the failed size and the lines that made and hold the memory: the report names what it found.",
+    fix="Follow the named line; a wrong name would be worse than none.",
+    known_from=(),
+)
+"""What findings say where they know nothing better; no entry of the table."""

@@ -79,14 +79,19 @@ def make_console(file: IO[str] | None = None) -> Console:
 
 
 def print_report(result: ProbeResult, console: Console) -> None:
-    """Print the report; in ASCII where the console cannot show more, without trailing blanks where it is piped."""
+    """Print the report."""
+    show(render(result, min(console.width, MAX_WIDTH)), console)
+
+
+def show(content: RenderableType, console: Console) -> None:
+    """Print; in ASCII where the console cannot show more, without trailing blanks where it is piped."""
     width = min(console.width, MAX_WIDTH)
     can_show_all = console.encoding.startswith("utf")
     if can_show_all and console.is_terminal:
-        console.print(render(result, width), width=width)
+        console.print(content, width=width)
         return
     with console.capture() as capture:
-        console.print(render(result, width), width=width)
+        console.print(content, width=width)
     text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
     console.file.write(text if can_show_all else to_ascii(text))
 
