@@ -66,6 +66,12 @@ class RunLog:
         return peaks
 
     @property
+    def needed_bytes(self) -> int:
+        """What the run would have had to hold at once, as far as it got: its peak, or what failed on top of the rest."""
+        oom = self.fatal_oom
+        return max(self.peak_allocated_bytes, oom.allocated_bytes + oom.requested_bytes if oom else 0)
+
+    @property
     def peak_allocated_bytes(self) -> int:
         """Highest allocated bytes over the whole run."""
         return max((p.after.peak_allocated_bytes for p in self.phases), default=0)

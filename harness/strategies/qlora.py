@@ -20,6 +20,7 @@ from harness.devices.base import Device
 from harness.records import ModelFacts
 from harness.strategies.modeling import quantised_model, transformers_config
 from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
+from harness.techniques.expanded_heads import expand_heads
 
 CHECKPOINTING = {"use_reentrant": False}
 
@@ -52,6 +53,8 @@ class QLoraStrategy:
         config = transformers_config(shape)
         quantise = self.config.model.quantization == "nf4"
         self.model = quantised_model(config, self.device, self.dtype, quantise, self.config.model.double_quant)
+        if self.config.model.expand_kv:
+            expand_heads(self.model)
         self.device.empty_cache()
         self._prepare()
         self._add_adapter()
