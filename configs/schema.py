@@ -33,6 +33,8 @@ class ModelConfig:
     """recompute each layer's activations in the backward pass instead of keeping them"""
     attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
     """attention backend; auto takes the one that PyTorch would pick on the card"""
+    expand_kv: bool = False
+    """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
 
 
 @dataclass(frozen=True)

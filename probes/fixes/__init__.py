@@ -10,14 +10,28 @@ from probes.fixes.bucketed_batches import BUCKETED_BATCHES
 from probes.fixes.chunked_loss import CHUNKED_LOSS
 from probes.fixes.clear_cache import CLEAR_CACHE
 from probes.fixes.eval_batch import EVAL_BATCH
+from probes.fixes.expand_kv import EXPAND_KV
 from probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
 from probes.fixes.no_upcast import NO_UPCAST
+from probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
+from probes.fixes.truncation import TRUNCATION
 
 FIXES: dict[str, Fix] = {
-    fix.name: fix for fix in (EVAL_BATCH, EXPANDABLE_SEGMENTS, CLEAR_CACHE, NO_UPCAST, CHUNKED_LOSS, BUCKETED_BATCHES)
+    fix.name: fix
+    for fix in (
+        EVAL_BATCH,
+        EXPANDABLE_SEGMENTS,
+        CLEAR_CACHE,
+        NO_UPCAST,
+        EXPAND_KV,
+        CHUNKED_LOSS,
+        OPTIMIZER_8BIT,
+        BUCKETED_BATCHES,
+        TRUNCATION,
+    )
 }
 """The ladder: fixes that keep every bit first, then those that round differently, then those that change the order of
-the samples; within these, those that cost no time first."""
+the samples, then those that change the samples; within these, those that cost no time first."""
 
 
 def propose(findings: Iterable[Finding], config: RunConfig) -> list[Fix]:

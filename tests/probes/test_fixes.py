@@ -19,6 +19,8 @@ configs = st.builds(
     max_batch_tokens=st.none() | st.integers(1, 65536),
     max_length=st.integers(16, 4096),
     loss=st.sampled_from(["full", "chunked"]),
+    expand_kv=st.booleans(),
+    optimizer=st.sampled_from(["adamw", "adamw_8bit"]),
     expandable_segments=st.booleans(),
     empty_cache_every=st.none() | st.integers(1, 100),
 )
@@ -29,7 +31,10 @@ CHANGES = {
     "clear-cache": {"empty_cache_every": 10},
     "no-upcast": {"kbit_upcast": False},
     "chunked-loss": {"loss": "chunked"},
+    "expand-kv": {"expand_kv": True},
+    "optimizer-8bit": {"optimizer": "adamw_8bit"},
     "bucketed-batches": {"batching": "bucketed", "max_batch_tokens": 2048},
+    "truncation": {"max_length": 1024},
 }
 
 

@@ -1,0 +1,19 @@
+"""Repeat keys and values for every query head, so that attention takes a kernel without L x L scores."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    return None if config.model.expand_kv else config.with_fields(expand_kv=True)
+
+
+EXPAND_KV = Fix(
+    name="expand-kv",
+    title="repeat keys and values for every query head",
+    addresses=("attention-math-fallback",),
+    equivalence="numerical",
+    apply=_apply,
+)
