@@ -23,6 +23,7 @@ from configs.errors import HarnessError
 from configs.validation import check_output
 from harness.runlog import read_run_log
 from probes import session as probing
+from reports.explain import print_explanation
 from reports.json_report import write_json
 from reports.summary import OtherCount, ProbeResult, exit_code, result_of_log, verdict_of
 from reports.terminal import make_console, print_report
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command = parse_args(arguments)
+        if command.explain is not None:
+            print_explanation(command.explain, make_console())
+            return 0
         result = replay(command.replay) if command.replay else probe(command, arguments)
         print_report(result, make_console())
         if command.json is not None:

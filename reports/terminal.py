@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +15,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from configs.units import format_bytes
+from configs.units import GIB, format_bytes
 from harness.records import Outcome, Phase
 from harness.runlog import RunLog
+from probes.analysis import End, analyse_failure, recurrence_in_words
 from probes.findings import Equivalence, Finding, FixResult
 from reports.summary import (
     ProbeResult,
@@ -54,6 +55,10 @@ MAX_WIDTH = 120
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 PHASE_WIDTH = 10
+
+MAX_READINGS, MAX_FRAMES = 2, 3
+MIN_SHOWN_BYTES = GIB // 200
+"""What two decimals of a GiB can show."""
 
 VERDICT_STYLES = {"pass": "green", "pass_with_fixes": "green", "fail": "red"}
 
@@ -115,6 +120,7 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
     sections = (
         _verdict(result),
         _why(result.findings),
+        _asked_for(result),
         _memory_by_phase(result, width - 2),
         _over_the_run(result, width - 2),
         _fixes(result.fixes),
@@ -163,6 +169,35 @@ def _why(findings: Iterable[Finding]) -> Iterator[RenderableType]:
             yield Padding(Text(after), (0, 0, 0, 2))
         if finding.where:
             yield Padding(Text.assemble(("at ", "bright_black"), finding.where), (0, 0, 0, 2))
+
+
+def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
+    """What the failed request was for, who asked, and what took the memory then."""
+    failure = analyse_failure(result.as_configured)
+    if failure is None:
+        return
+    oom = failure.oom
+    rows = {
+        "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
+        "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
+        "live then": " · ".join(f"{category} {gib(num_bytes)}" for category, num_bytes in _largest(failure.live)),
+        "unused": f"{gib(failure.free_bytes)}, in pieces of at most {gib(oom.largest_free_block_bytes)}; "
+        f"the allocator retried {plural(oom.num_alloc_retries, 'time')}",
+    }
+    yield from _heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}; sizes in GiB")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    for name, value in rows.items():
+        if value:
+            table.add_row(Text(name, "bright_black"), Text(value, overflow="fold"))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the categories worth a number; the others together."""
+    shown = [(category.replace("_", " "), size) for category, size in live if size >= MIN_SHOWN_BYTES]
+    rest = sum(size for _, size in live) - sum(size for _, size in shown)
+    return [*shown, ("other", rest)] if rest >= MIN_SHOWN_BYTES else shown
 
 
 def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType]:
@@ -294,6 +329,9 @@ def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
         share = f"{count.step / count.total_steps:.0%}" if count.total_steps else "–"
         table.add_row(str(count.samples), f"step {count.step} of {count.total_steps}", share, Text(outcome, style))
     yield Padding(table, (0, 0, 0, 2))
+    ends = [End(count.step, count.total_steps) for count in result.other_counts if count.outcome is Outcome.OOM]
+    if sentence := recurrence_in_words(ends):
+        yield Padding(Text(sentence), (0, 0, 0, 2))
 
 
 def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:

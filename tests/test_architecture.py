@@ -16,7 +16,7 @@ LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
 """A part may import itself and the parts before it."""
 
 TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
-TORCH_FREE += ("probes.detectors", "probes.fixes", "reports")
+TORCH_FREE += ("probes.analysis", "probes.detectors", "probes.fixes", "reports")
 
 CUDA_MEMORY = {
     "caching_allocator_alloc",

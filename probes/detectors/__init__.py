@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from harness.runlog import RunLog
+from probes.analysis import analyse_failure
 from probes.detectors.configuration import kbit_upcast
 from probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from probes.detectors.logits import eval_batch_logits, logits_fp32_copies
@@ -31,7 +32,13 @@ def detect(log: RunLog) -> list[Finding]:
     """
     findings = [finding for detector in DETECTORS.values() for finding in detector(log)]
     errors = [finding for finding in findings if finding.severity == "error"]
-    fatal = errors[:1] or unexplained_oom(log)
+    fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]
     contributing = [dataclasses.replace(finding, severity="warning") for finding in errors[1:]]
     others = [finding for finding in findings if finding.severity != "error"]
     return [*fatal, *sorted(contributing + others, key=lambda finding: _RANKS[finding.severity])]
+
+
+def _with_failure(finding: Finding, log: RunLog) -> Finding:
+    """Add what the failed request was for and what lived then; the finding's own evidence goes first."""
+    failure = analyse_failure(log)
+    return finding if failure is None else dataclasses.replace(finding, evidence=failure.evidence | finding.evidence)

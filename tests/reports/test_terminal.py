@@ -10,7 +10,7 @@ from configs.units import GIB
 from harness.records import Outcome, Phase
 from reports.summary import result_of_log
 from reports.terminal import export_svg, make_console, print_log_report, print_report
-from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
+from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 
 RESULTS = {
@@ -150,3 +150,17 @@ def test_outcomes_of_other_counts_that_fit_are_named():
     fits = result.other_counts[0]._replace(outcome=Outcome.COMPLETED, step=480)
     lines = [" ".join(line.split()) for line in piped(replace(result, other_counts=[fits])).splitlines()]
     assert "600 step 480 of 480 100% completed" in lines
+
+
+def test_what_was_asked_for_is_taken_apart():
+    log = with_oom(as_published_oom(), live_bytes={"parameter": 7 * GIB, "logits": 4 * GIB, "scaler": 8})
+    text = piped(result_of_log(log))
+    section = text[text.index("What was asked for") : text.index("Memory by phase")]
+    assert "float32 logits: 8 × 2048 × 128256 × 4 B = 7.83 GiB" in section
+    assert "loss_utils.py:54 ForCausalLMLoss" in section
+    assert "parameter 7.00 · logits 4.00\n" in section
+    assert "What was asked for" not in piped(RESULTS["fits"])
+
+
+def test_other_sample_counts_are_summed_up():
+    assert "after 50% of the run whatever the number of samples" in " ".join(piped(RESULTS["fixed"]).split())

@@ -1,0 +1,213 @@
+"""What a failed allocation was for: its size as a product of the batch's and the model's sizes, and what lived then.
+
+Factoring says what a tensor of this size would be; detectors decide what caused the failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+from configs.units import format_bytes
+from harness.records import BatchShape, ModelFacts, OomRecord
+from harness.runlog import RunLog
+from harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
+
+DTYPES = {4: "float32", 2: "16-bit"}
+
+MIN_ODD_VOCABULARY = 64
+"""Odd part of the vocabulary from which divisibility by it says something: one size in 64 divides by chance."""
+
+MAX_TOKENS = 2**20
+"""Most tokens that one batch of logits is taken to have."""
+
+SAME_FRACTION = 0.01
+"""How far apart the ends of two runs may lie, as shares of the run, and count as the same place: an epoch's last,
+incomplete step moves it by less than one step in a hundred."""
+
+SAME_STEP = 2
+"""The same in steps: a failure inside a step and one right after it are recorded at neighbouring steps."""
+
+MIN_RATIO_OF_TOTALS = 1.5
+"""How much longer one run must be than another before `the same fraction` and `the same step` differ clearly."""
+
+
+class Factor(NamedTuple):
+    """One factor of a size."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """A size written as factors; the last is the bytes of an element."""
+
+    what: str
+    factors: tuple[Factor, ...]
+    bytes_per_element: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The product."""
+        return prod(factor.size for factor in self.factors) * self.bytes_per_element
+
+    @property
+    def legend(self) -> str:
+        """The factors' names, in order."""
+        return " × ".join([*(factor.name for factor in self.factors), "bytes"])
+
+    def __str__(self) -> str:
+        numbers = " × ".join(str(factor.size) for factor in self.factors)
+        return f"{numbers} × {self.bytes_per_element} B = {format_bytes(self.num_bytes)}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed allocation taken apart."""
+
+    oom: OomRecord
+    products: tuple[Product, ...]
+    """every reading of the size, the likeliest first; empty where no known size fits"""
+    live: tuple[tuple[str, int], ...]
+    """(category, live bytes), largest first"""
+    free_bytes: int
+    """reserved but not in use, in pieces of at most `oom.largest_free_block_bytes`"""
+
+    @property
+    def evidence(self) -> dict[str, int | float | str]:
+        """What findings carry of it."""
+        readings = {f"request_reading_{n}": f"{p.what}: {p} ({p.legend})" for n, p in enumerate(self.products, 1)}
+        return {
+            **readings,
+            "reserved_unused_bytes": self.free_bytes,
+            "largest_free_block_bytes": self.oom.largest_free_block_bytes,
+            "num_alloc_retries": self.oom.num_alloc_retries,
+            **{f"live_{category}_bytes": num_bytes for category, num_bytes in self.live},
+        }
+
+
+def analyse_failure(log: RunLog) -> Failure | None:
+    """Return the out-of-memory that ended the run, taken apart, or None where there was none."""
+    oom = log.fatal_oom
+    if oom is None:
+        return None
+    products = factor_request(oom.requested_bytes, oom.batch, log.run.model, rounded=log.run.source == "cuda")
+    live = tuple(sorted(oom.live_bytes.items(), key=lambda item: -item[1]))
+    return Failure(oom, tuple(products), live, max(0, oom.reserved_bytes - oom.allocated_bytes))
+
+
+def factor_request(
+    requested_bytes: int, batch: BatchShape | None, model: ModelFacts | None, *, rounded: bool = False
+) -> list[Product]:
+    """Return the tensors of the model that have this size, the likeliest first.
+
+    Args:
+        requested_bytes: what did not fit.
+        batch: of the failing phase.
+        model: None factors nothing.
+        rounded: the size comes from CUDA's message, which prints the segment's size with two decimals.
+    """
+    if model is None:
+        return []
+    known = [*_batch_products(batch, model), *_weights(model)]
+    found = [product for product in known if _is_size(product.num_bytes, requested_bytes, rounded=rounded)]
+    return found or ([] if rounded else list(_logits_of_some_tokens(requested_bytes, model)))
+
+
+def _is_size(num_bytes: int, requested_bytes: int, *, rounded: bool) -> bool:
+    """Compare with what was asked for: as it is, as the allocator's block, or as CUDA prints it."""
+    block = -(-num_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+    if requested_bytes in (num_bytes, block):
+        return True
+    # Source: OutOfMemoryError in CUDACachingAllocator.cpp prints format_size(alloc_size), the size of the new segment
+    return rounded and format_bytes(segment_size(block)) == format_bytes(requested_bytes)
+
+
+def _batch_products(batch: BatchShape | None, model: ModelFacts) -> Iterator[Product]:
+    """Yield the tensors whose size depends on the batch, the largest kinds first."""
+    if batch is None or not batch.padded_tokens:
+        return
+    sequences, tokens = Factor("sequences", batch.batch_size), Factor("tokens", batch.padded_length)
+    heads, kv_heads = Factor("heads", model.num_heads), Factor("key/value heads", model.num_kv_heads)
+    head_size = Factor("head size", model.head_dim)
+    per_token = {
+        "logits": (Factor("vocabulary", model.vocab_size),),
+        "hidden states": (Factor("hidden size", model.hidden_size),),
+        "MLP activations": (Factor("intermediate size", model.intermediate_size),),
+        "keys or values": (kv_heads, head_size),
+        "queries": (heads, head_size),
+    }
+    for what, rest in per_token.items():
+        if what == "queries" and model.num_heads * model.head_dim == model.hidden_size:
+            continue  # the size of hidden states
+        for size in DTYPES:
+            yield Product(f"{DTYPES[size]} {what}", (sequences, tokens, *rest), size)
+    for size in DTYPES:
+        yield Product(f"{DTYPES[size]} attention scores", (sequences, heads, tokens, tokens), size)
+        yield Product(f"{DTYPES[size]} attention mask", (sequences, tokens, tokens), size)
+
+
+def _weights(model: ModelFacts) -> Iterator[Product]:
+    """Yield the model's large matrices in the dtypes that casting or dequantising them gives."""
+    hidden = Factor("hidden size", model.hidden_size)
+    matrices = {
+        "embedding or output head": (Factor("vocabulary", model.vocab_size), hidden),
+        "MLP weight": (Factor("intermediate size", model.intermediate_size), hidden),
+        "query or output weight": (Factor("heads × head size", model.num_heads * model.head_dim), hidden),
+        "key or value weight": (Factor("key/value heads × head size", model.num_kv_heads * model.head_dim), hidden),
+    }
+    for what, factors in matrices.items():
+        for size in DTYPES:
+            yield Product(f"{DTYPES[size]} {what}", factors, size)
+
+
+def _logits_of_some_tokens(requested_bytes: int, model: ModelFacts) -> Iterator[Product]:
+    """Yield logits of another number of tokens than the batch has, where a vocabulary divides too rarely by chance."""
+    vocabulary = model.vocab_size
+    if vocabulary // (vocabulary & -vocabulary) < MIN_ODD_VOCABULARY:
+        return
+    for size in DTYPES:
+        tokens, rest = divmod(requested_bytes, vocabulary * size)
+        if rest == 0 and 0 < tokens <= MAX_TOKENS:
+            yield Product(f"{DTYPES[size]} logits", (Factor("tokens", tokens), Factor("vocabulary", vocabulary)), size)
+
+
+Recurrence = Literal["same fraction", "same step"]
+
+
+class End(NamedTuple):
+    """Where a run went out of memory."""
+
+    step: int
+    total_steps: int
+
+
+def recurrence(ends: Sequence[End]) -> Recurrence | None:
+    """Return whether runs of different lengths die at the same fraction of the run or at the same step, or None.
+
+    A constant leak per step dies at the same step; what happens once per epoch at the same fraction.
+    """
+    totals = [end.total_steps for end in ends]
+    if len(ends) < 2 or min(totals) < 1 or max(totals) < MIN_RATIO_OF_TOTALS * min(totals):
+        return None
+    steps = [end.step for end in ends]
+    fractions = [end.step / end.total_steps for end in ends]
+    same_step = max(steps) - min(steps) <= SAME_STEP
+    same_fraction = max(fractions) - min(fractions) <= SAME_FRACTION
+    if same_step == same_fraction:
+        return None
+    return "same step" if same_step else "same fraction"
+
+
+def recurrence_in_words(ends: Sequence[End]) -> str:
+    """Return one sentence on where runs of different lengths die, or nothing where they do not agree."""
+    kind = recurrence(ends)
+    if kind == "same fraction":
+        share = sum(end.step / end.total_steps for end in ends) / len(ends)
+        return f"It dies after {share:.0%} of the run whatever the number of samples: no leak per step does that."
+    if kind == "same step":
+        return f"It dies at step {ends[0].step} whatever the number of samples: something grows with every step."
+    return ""
