@@ -25,7 +25,7 @@ from harness.data.batching import Batch, eval_batches, train_steps
 from harness.devices.base import Device
 from harness.generate import generate
 from harness.recorder import Recorder
-from harness.records import EvalRecord, ModelFacts, Phase
+from harness.records import BatchShape, EvalRecord, ModelFacts, Phase
 from harness.strategies.base import Strategy
 
 
@@ -74,6 +74,7 @@ def train_step(
             strategy.put(batch, training=True)
         with recorder.phase(Phase.FORWARD, batch.shape):
             strategy.forward(target_tokens)
+            recorder.forward_facts = strategy.forward_facts
         with recorder.phase(Phase.BACKWARD, batch.shape):
             strategy.backward()
     with recorder.phase(Phase.OPTIMIZER):
@@ -90,6 +91,7 @@ def evaluate(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
         with recorder.phase(Phase.EVAL, batch.shape, index):
             strategy.put(batch, training=False)
             loss = strategy.evaluate()
+            recorder.forward_facts = strategy.forward_facts
         total = total + loss if loss is not None else float("nan")
         tokens += batch.shape.target_tokens
     mean = total / tokens if tokens and total == total else None
@@ -102,7 +104,8 @@ def answer_prompts(config: RunConfig, strategy: Strategy, recorder: Recorder, da
     replies: list[list[int]] = []
     for index, start in enumerate(range(0, len(prompts), config.eval.generate_batch_size)):
         group = prompts[start : start + config.eval.generate_batch_size]
-        with recorder.phase(Phase.GENERATE, index=index):
+        lengths = tuple(len(prompt) for prompt in group)
+        with recorder.phase(Phase.GENERATE, BatchShape(len(group), max(lengths), lengths, 0), index):
             replies += generate(strategy, group, config.eval.max_new_tokens, data.tokenizer.stop_ids)
     return replies
 

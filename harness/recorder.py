@@ -10,7 +10,17 @@ import psutil
 
 from harness.devices.base import Device
 from harness.errors import DeviceOutOfMemory
-from harness.records import BatchShape, OomRecord, Phase, PhaseBegin, PhaseRecord, Record, StepRecord
+from harness.records import (
+    BatchShape,
+    ForwardFacts,
+    OomRecord,
+    Phase,
+    PhaseBegin,
+    PhaseRecord,
+    ProbeRecord,
+    Record,
+    StepRecord,
+)
 
 
 
@@ -28,6 +38,8 @@ class Recorder:
         self.step = 0
         self.micro_step = 0
         self.epoch = 0
+        self.forward_facts: ForwardFacts | None = None
+        """how the forward pass of the running phase was made"""
         self._current: tuple[Phase, BatchShape | None, int] | None = None
         self._process = psutil.Process()
 
@@ -36,6 +48,7 @@ class Recorder:
         """Record a phase, also when it fails: the peak that it reached is what one wants to know then."""
         self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
         self._current = (phase, batch, index)
+        self.forward_facts = None
         before = self.device.stats()
         self.device.reset_peaks()
         begin = time.perf_counter()
@@ -55,7 +68,9 @@ class Recorder:
                     after=self.device.stats(),
                     index=index,
                     batch=batch,
+                    host_rss_bytes=self._process.memory_info().rss,
                     driver_used_bytes=self.device.driver_used_bytes(),
+                    forward=self.forward_facts,
                 )
             )
 
@@ -87,6 +102,22 @@ class Recorder:
                 num_alloc_retries=stats.num_alloc_retries,
                 host_rss_bytes=self._process.memory_info().rss,
                 grad_norm=grad_norm,
+            )
+        )
+
+    def probe(self, name: str, action: Callable[[], object]) -> None:
+        """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""
+        before = self.device.stats()
+        action()
+        after = self.device.stats()
+        self.write(
+            ProbeRecord(
+                name,
+                self.step,
+                before.allocated_bytes,
+                after.allocated_bytes,
+                before.reserved_bytes,
+                after.reserved_bytes,
             )
         )
 

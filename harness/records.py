@@ -2,12 +2,13 @@
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew,
-and an `EndRecord` last. A log that lacks the last one was cut off.
+`ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -122,6 +123,18 @@ class PhaseBegin:
 
 
 @dataclass(frozen=True)
+class ForwardFacts:
+    """How a forward pass was made: what a recipe sets up wrongly shows here before it shows in bytes."""
+
+    has_graph: bool
+    """the loss carries a grad_fn"""
+    cache_bytes: int
+    """key/value cache in the model's output"""
+    num_checkpointed_layers: int
+    """layers that recompute their activations in the backward pass"""
+
+
+@dataclass(frozen=True)
 class PhaseRecord:
     """One phase that ended.
 
@@ -140,6 +153,8 @@ class PhaseRecord:
     batch: BatchShape | None = None
     host_rss_bytes: int = 0
     driver_used_bytes: int | None = None
+    forward: ForwardFacts | None = None
+    """of FORWARD and EVAL"""
     kind: str = "phase"
 
 
@@ -226,6 +241,25 @@ class SurvivorRecord:
 
 
 @dataclass(frozen=True)
+class ProbeRecord:
+    """What one action freed at the end of a run."""
+
+    name: str
+    """`gc`: the garbage collector; `autocast_cache`: autocast's copies of weights; `cached_blocks`: the allocator's cache"""
+    step: int
+    allocated_before_bytes: int
+    allocated_after_bytes: int
+    reserved_before_bytes: int
+    reserved_after_bytes: int
+    kind: str = "probe"
+
+    @property
+    def freed_bytes(self) -> int:
+        """Allocated bytes that the action freed."""
+        return self.allocated_before_bytes - self.allocated_after_bytes
+
+
+@dataclass(frozen=True)
 class EndRecord:
     """Last line of a log."""
 
@@ -236,12 +270,11 @@ class EndRecord:
     kind: str = "end"
 
 
-Record = RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | SurvivorRecord | EndRecord
+Record = (
+    RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | SurvivorRecord | ProbeRecord | EndRecord
+)
 
-RECORD_TYPES: dict[str, type] = {
-    cls.kind: cls
-    for cls in (RunRecord, PhaseBegin, PhaseRecord, StepRecord, EvalRecord, OomRecord, SurvivorRecord, EndRecord)
-}
+RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
@@ -273,6 +306,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "outcome": Outcome,
     "after": lambda data: MemoryStats(**data),
     "batch": _batch_shape,
+    "forward": lambda data: ForwardFacts(**data),
     "model": lambda data: ModelFacts(**data) if isinstance(data, dict) else data,
     "lengths": tuple,
     "frames": tuple,

@@ -93,9 +93,12 @@ def execute(
             write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
             raise
     # outside the except block: the traceback, and with it every frame's tensors, is gone here
+    recorder.probe("gc", gc.collect)
+    recorder.probe("autocast_cache", torch.clear_autocast_cache)
     if failure is not None:
-        gc.collect()
         recorder.out_of_memory(failure, find_model(config.model.model).vocab_size)
+    else:
+        recorder.probe("cached_blocks", device.empty_cache)
     outcome = Outcome.COMPLETED if failure is None else Outcome.OOM
     write(EndRecord(outcome, recorder.step, time.perf_counter() - begin))
     return outcome

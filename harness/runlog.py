@@ -20,6 +20,7 @@ from harness.records import (
     Phase,
     PhaseBegin,
     PhaseRecord,
+    ProbeRecord,
     Record,
     RunRecord,
     StepRecord,
@@ -40,6 +41,7 @@ class RunLog:
     evals: list[EvalRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
+    probes: list[ProbeRecord] = field(default_factory=list)
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -130,6 +132,7 @@ def collect(records: Iterable[Record]) -> RunLog:
         EvalRecord: log.evals,
         OomRecord: log.ooms,
         SurvivorRecord: log.survivors,
+        ProbeRecord: log.probes,
     }
     for record in records:
         if isinstance(record, EndRecord):

@@ -15,7 +15,7 @@ import torch
 
 from harness.data.batching import Batch
 from harness.devices.simulated import SimulatedDevice
-from harness.records import ModelFacts
+from harness.records import ForwardFacts, ModelFacts
 from harness.simulate.lowering import fused_kernels
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
@@ -38,6 +38,8 @@ class CompiledStrategy:
         """chains that were run on fake tensors"""
         self._families: dict[Hashable, TraceFamily] = {}
         self._facts: ModelFacts | None = None
+        self.forward_facts: ForwardFacts | None = None
+        self._forward_facts: dict[TraceFamily, ForwardFacts | None] = {}
         self.restart(device.budget_bytes, device.expandable_segments)
 
     def restart(self, budget_bytes: int, expandable_segments: bool) -> None:
@@ -74,6 +76,7 @@ class CompiledStrategy:
     def forward(self, num_target_tokens: int) -> None:
         """Replay or record the forward pass."""
         self._phase(lambda: self.inner.forward(num_target_tokens))
+        self._recall_facts()
 
     def backward(self) -> None:
         """Replay or record the backward pass."""
@@ -91,7 +94,13 @@ class CompiledStrategy:
     def evaluate(self) -> float | None:
         """Replay or record an evaluation batch."""
         self._phase(self.inner.evaluate)
+        self._recall_facts()
         return None
+
+    def _recall_facts(self) -> None:
+        """A replayed pass was made as the recorded ones of its family."""
+        assert self._chain is not None
+        self.forward_facts = self._forward_facts.setdefault(self._chain.family, self.inner.forward_facts)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Replay or record the prompts' pass."""

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.data.batching import Batch
-from harness.records import ModelFacts
+from harness.records import ForwardFacts, ModelFacts
 
 
 class Strategy(Protocol):
     """Loads, trains, evaluates, generates and saves."""
+
+    forward_facts: ForwardFacts | None
+    """how the last `forward` or `evaluate` was made"""
 
     def load(self) -> ModelFacts:
         """Build or load the quantised model, add the adapter, make the optimizer."""

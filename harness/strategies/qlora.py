@@ -17,8 +17,9 @@ from configs.schema import RunConfig
 from harness import checkpoint
 from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
-from harness.records import ModelFacts
+from harness.records import ForwardFacts, ModelFacts
 from harness.strategies.modeling import quantised_model, transformers_config
+from harness.techniques.activation_offload import offload_activations
 from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
 from harness.techniques.expanded_heads import expand_heads
 
@@ -38,6 +39,7 @@ class QLoraStrategy:
         self.inputs: dict[str, torch.Tensor] = {}
         self.loss: torch.Tensor | None = None
         """sum of the step's micro-batches so far, without graph"""
+        self.forward_facts: ForwardFacts | None = None
         self.cache: Any = None
         self._cache_dtype = self.dtype
         self._graph: Any = None
@@ -57,6 +59,8 @@ class QLoraStrategy:
             expand_heads(self.model)
         self.device.empty_cache()
         self._prepare()
+        if self.config.model.offload_activations:
+            offload_activations(self.model, self.device)
         self._add_adapter()
         self._make_optimizer()
         parameters = list(self.model.parameters())
@@ -149,9 +153,12 @@ class QLoraStrategy:
         """Return the loss over the batch that was put, and the model's output; the chunked loss has none."""
         if self.config.train.loss == "chunked":
             model, chunks = self.model.get_base_model(), num_chunks(self.config, batch_size)
-            return chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype), None
-        output = self.model(**self.inputs, num_items_in_batch=num_items)
-        return output.loss, output
+            loss, output = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype), None
+        else:
+            output = self.model(**self.inputs, num_items_in_batch=num_items)
+            loss = output.loss
+        self.forward_facts = _forward_facts(self.model, loss, output)
+        return loss, output
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
@@ -264,6 +271,17 @@ class QLoraStrategy:
         for index, layer in enumerate(self.cache.layers if self.cache is not None else ()):
             yield ("kv_cache", str(index), "keys"), layer.keys
             yield ("kv_cache", str(index), "values"), layer.values
+
+
+def _forward_facts(model: Any, loss: torch.Tensor, output: Any) -> ForwardFacts:
+    cache = getattr(output, "past_key_values", None)
+    states = [t for layer in cache.layers for t in (layer.keys, layer.values)] if cache is not None else []
+    layers = model.get_base_model().model.layers
+    return ForwardFacts(
+        has_graph=loss.requires_grad,
+        cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
+        num_checkpointed_layers=sum(layer.gradient_checkpointing and layer.training for layer in layers),
+    )
 
 
 def _materialise_adapter(module: Any, device: Device) -> None:
