@@ -31,6 +31,8 @@ class ModelConfig:
     """cast embeddings, output head and norms to float32, as peft's prepare_model_for_kbit_training does"""
     gradient_checkpointing: bool = True
     """recompute each layer's activations in the backward pass instead of keeping them"""
+    offload_activations: bool = False
+    """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
     attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
     """attention backend; auto takes the one that PyTorch would pick on the card"""
     expand_kv: bool = False

@@ -112,6 +112,8 @@ def _batch_problems(config: RunConfig) -> list[str]:
 
 
 def _strategy_problems(config: RunConfig) -> list[str]:
+    if config.model.offload_activations and not config.model.gradient_checkpointing:
+        return ["--offload-activations: needs gradient checkpointing; leave out --no-gradient-checkpointing"]
     if config.model.strategy == "unsloth":
         return ["--strategy unsloth: not available in this release; use --strategy qlora"]
     return []

@@ -1,7 +1,7 @@
 """Keys and values repeated for every query head, so that cards without flash attention take a fused kernel.
 
-An unpadded batch has no mask; transformers then leaves grouped heads to PyTorch (`enable_gqa`). Only flash attention takes
-those, from compute capability 8.0 on; elsewhere the math kernel runs, whose scores grow with L².
+An unpadded batch has no mask; transformers then leaves grouped heads to PyTorch (`enable_gqa`). Only flash attention
+takes those, from compute capability 8.0 on; elsewhere the math kernel runs, whose scores grow with L².
 
 Shapes: B batch, H query heads, G key/value heads, L query length, S key length, D head dimension.
 """

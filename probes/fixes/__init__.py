@@ -13,6 +13,7 @@ from probes.fixes.eval_batch import EVAL_BATCH
 from probes.fixes.expand_kv import EXPAND_KV
 from probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
 from probes.fixes.no_upcast import NO_UPCAST
+from probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
 from probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
 from probes.fixes.truncation import TRUNCATION
 
@@ -22,6 +23,7 @@ FIXES: dict[str, Fix] = {
         EVAL_BATCH,
         EXPANDABLE_SEGMENTS,
         CLEAR_CACHE,
+        OFFLOAD_ACTIVATIONS,
         NO_UPCAST,
         EXPAND_KV,
         CHUNKED_LOSS,

@@ -6,8 +6,7 @@ from configs.schema import RunConfig
 from probes.findings import Fix
 
 TRUNCATED_LENGTH = 1024
-"""Long enough for nearly every short exchange (question and answer have medians of 90 and 62 tokens), half of what the
-long ones were cut to."""
+"""Of the synthetic corpus's samples 4 % are longer, and 1 % longer than 2048."""
 
 
 def _apply(config: RunConfig) -> RunConfig | None:

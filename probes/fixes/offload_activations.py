@@ -1,0 +1,21 @@
+"""Keep the activations that gradient checkpointing saves on the host."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    if config.model.offload_activations or not config.model.gradient_checkpointing:
+        return None
+    return config.with_fields(offload_activations=True)
+
+
+OFFLOAD_ACTIVATIONS = Fix(
+    name="offload-activations",
+    title="keep saved activations in host memory until the backward pass",
+    addresses=("longest-sample",),
+    equivalence="exact",
+    apply=_apply,
+)

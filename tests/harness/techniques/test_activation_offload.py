@@ -1,0 +1,89 @@
+"""Offloaded activations: the same bits, and device memory that no longer grows with the number of layers."""
+
+import pytest
+import torch
+
+from configs.errors import ConfigError
+from configs.validation import validate
+from harness.simulate.compiled import CompiledStrategy
+from harness.techniques import activation_offload
+from tests.harness.techniques.driving import LLAMA_8B, TINY, micro_batch, opened, simulated_peak, uniform_batch
+
+OFFLOADED = TINY.with_fields(offload_activations=True)
+
+
+@pytest.mark.parametrize(("batch_size", "length", "padding"), [(1, 64, 0), (2, 48, 5)])
+def test_loss_and_gradients_are_the_same_bits(batch_size, length, padding):
+    batch = uniform_batch(batch_size, length, padding=padding)
+    (loss, gradients), (expected_loss, expected) = micro_batch(OFFLOADED, batch), micro_batch(TINY, batch)
+    assert loss == expected_loss
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+def test_only_the_layers_inputs_leave(monkeypatch):
+    shapes = []
+    pack = activation_offload._Offload.pack
+    monkeypatch.setattr(
+        activation_offload._Offload,
+        "pack",
+        lambda self, tensor: (shapes.append(tuple(tensor.shape)), pack(self, tensor))[1],
+    )
+    micro_batch(OFFLOADED, uniform_batch(1, 32))
+    assert shapes == [(1, 32, 64)] * 2  # hidden size 64, two layers
+
+
+def test_the_8b_model_keeps_two_layers_inputs_and_not_32():
+    """The first is a leaf of the graph and stays; the last has only begun to leave when it is needed again."""
+    config = LLAMA_8B.with_fields(gpu="h100", loss="chunked")
+    batch = uniform_batch(1, 2048)
+    kept = after_forward(config, batch)
+    offloaded = after_forward(config.with_fields(offload_activations=True), batch)
+    assert kept - offloaded == 30 * 2048 * 4096 * 2
+
+
+def after_forward(config, batch):
+    strategy, device = opened(config)
+    with device.active():
+        strategy.load()
+        strategy.put(batch, training=True)
+        strategy.forward(batch.shape.target_tokens)
+        return device.stats().allocated_bytes
+
+
+def test_nothing_stays_after_the_backward_pass():
+    batch = uniform_batch(1, 64)
+    config = TINY.with_fields(tensors="fake", dtype="float16")
+    held = simulated_peak(config, batch), simulated_peak(config.with_fields(offload_activations=True), batch)
+    assert held[0].allocated_bytes == held[1].allocated_bytes
+
+
+def test_a_backward_pass_that_never_comes_leaves_nothing_behind():
+    batch = uniform_batch(1, 64)
+    strategy, device = opened(OFFLOADED)
+    held = []
+    with device.active():
+        strategy.load()
+        for _ in range(3):
+            strategy.put(batch, training=True)
+            strategy.forward(batch.shape.target_tokens)
+            strategy._graph = None
+            held.append(device.stats().allocated_bytes)
+    assert held[1] == held[2]
+
+
+def test_every_step_makes_the_same_allocations():
+    strategy, device = opened(OFFLOADED.with_fields(tensors="fake", dtype="float16"))
+    compiled = CompiledStrategy(strategy, device)
+    with device.active():
+        compiled.load()
+        for length in (64, 32, 48, 64, 56):
+            compiled.put(uniform_batch(1, length), training=True)
+            compiled.forward(length - 1)
+            compiled.backward()
+            compiled.optimizer_step(1e-4)
+    assert compiled.num_traced == 1 + 3 + 2
+
+
+def test_it_needs_gradient_checkpointing():
+    with pytest.raises(ConfigError, match="--offload-activations"):
+        validate(LLAMA_8B.with_fields(offload_activations=True, gradient_checkpointing=False))
