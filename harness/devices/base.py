@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,20 @@ import torch
 
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
+from harness.sources import SourceLine
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Memory that was allocated while the device was watched, and still is."""
+
+    handle: Hashable
+    """what `Device.handle_of` gives for tensors on it"""
+    num_bytes: int
+    made_at: float
+    """seconds since the epoch"""
+    frames: tuple[SourceLine, ...]
+    """innermost first, PyTorch's own left out"""
 
 
 class Device(Protocol):
@@ -74,6 +89,18 @@ class Device(Protocol):
 
         A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an activation.
         """
+        ...
+
+    def watch(self) -> None:
+        """Record from now on who allocates what; costs time and host memory until `unwatch`."""
+        ...
+
+    def unwatch(self) -> list[Allocation]:
+        """Stop recording; return what has been allocated since `watch` and still is, oldest first."""
+        ...
+
+    def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
+        """Return the handle of the allocation that holds the tensor's values, or None where it is not the device's."""
         ...
 
 

@@ -6,7 +6,7 @@ The only module that touches `torch.cuda`'s memory functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.cards import Card
 from configs.units import format_bytes, parse_bytes
+from harness.devices.base import Allocation
 from harness.errors import DeviceError, DeviceOutOfMemory
 from harness.records import MemoryStats
+from harness.sources import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""
@@ -143,6 +145,41 @@ class CudaDevice:
         """The allocator knows sizes, not what they are for."""
         return {}
 
+    def watch(self) -> None:
+        """Let PyTorch record Python's stack with each allocation."""
+        torch.cuda.memory._record_memory_history("all", context="alloc", stacks="python", clear_history=True)
+
+    def unwatch(self) -> list[Allocation]:
+        """Stop, and return the blocks in use that were allocated since."""
+        snapshot = torch.cuda.memory._snapshot()
+        torch.cuda.memory._record_memory_history(None)
+        return allocations_in(snapshot, torch.cuda.current_device())
+
+    def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
+        """Return the address of the tensor's storage, which is its block's."""
+        return tensor.untyped_storage().data_ptr() if tensor.is_cuda else None
+
+
+def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
+    """Return the blocks in use of a memory snapshot whose allocation its trace shows, oldest first."""
+    events = snapshot["device_traces"][device]
+    last_made = {event["addr"]: event for event in events if event["action"] == "alloc"}
+    blocks = [
+        block
+        for segment in snapshot["segments"]
+        if segment["device"] == device
+        for block in segment["blocks"]
+        if block["state"] == "active_allocated"
+    ]
+    found = [_allocation(block, last_made[block["address"]]) for block in blocks if block["address"] in last_made]
+    return sorted(found, key=lambda allocation: allocation.made_at)
+
+
+def _allocation(block: dict[str, Any], event: dict[str, Any]) -> Allocation:
+    lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in event["frames"])
+    users = tuple(line for line in lines if "/torch/" not in line.path.replace("\\", "/"))
+    return Allocation(block["address"], block["requested_size"], event["time_us"] / 1e6, users)
+
 
 def requested_bytes(message: str) -> int | None:
     """Return the size in `CUDA out of memory. Tried to allocate 7.83 GiB. ...`, to the printed digits; None without one.
@@ -158,10 +195,9 @@ def _frames(error: BaseException) -> tuple[str, ...]:
     found = []
     trace = error.__traceback__
     while trace is not None:
-        path = trace.tb_frame.f_code.co_filename.replace("\\", "/")
-        if "/torch/" not in path:
-            short = path.split("/site-packages/")[-1] if "/site-packages/" in path else "/".join(path.split("/")[-3:])
-            found.append(f"{short}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}")
+        code = trace.tb_frame.f_code
+        if "/torch/" not in code.co_filename.replace("\\", "/"):
+            found.append(str(SourceLine(code.co_filename, trace.tb_lineno, code.co_name)))
         trace = trace.tb_next
     return tuple(reversed(found))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from configs.cards import Card
+from harness.devices.base import Allocation
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
 from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
-from harness.simulate.tracer import Tracer
+from harness.simulate.tracer import MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
+from harness.sources import SourceLine
 
 _is_autocast_enabled = torch.is_autocast_enabled
 
@@ -36,7 +38,7 @@ class SimulatedDevice:
         self, card: Card, budget_bytes: int, *, computes: bool, expandable_segments: bool = False, attention: str = "auto"
     ) -> None:
         self.card = card
-        self.gpu_name = card.name
+        self.gpu_name = card.title
         self.budget_bytes = budget_bytes
         self.computes = computes
         self.torch_device = torch.device("cpu" if computes else "meta")
@@ -45,7 +47,8 @@ class SimulatedDevice:
         self.memory: SimulatedMemory | MemoizedMemory = memory
         self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device)
         self._attention = attention
-        self._dynamic_map: torch.Tensor | None = None
+        self._code_table: dict[str, torch.Tensor] = {}
+        """bitsandbytes' table, once it has been made on this device"""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -62,14 +65,20 @@ class SimulatedDevice:
 
     @contextmanager
     def _bitsandbytes_tables(self) -> Iterator[None]:
-        """Give bitsandbytes its code table on this device; it keeps one for all devices."""
+        """Let bitsandbytes make its code table anew: it computes it on the host and keeps one for all devices."""
         import bitsandbytes.functional as functional
 
-        if self._dynamic_map is None:
+        create = functional.create_dynamic_map
+
+        def create_on_device() -> torch.Tensor:
             with self.on_host():
-                table = functional.create_dynamic_map()
-            self._dynamic_map = self.put(table)
-        with patch.dict(functional.name2qmap, {"dynamic": self._dynamic_map}):
+                table = create()
+            self._code_table["dynamic"] = self.put(table)
+            return self._code_table["dynamic"]
+
+        with patch.dict(functional.name2qmap), patch.object(functional, "create_dynamic_map", create_on_device):
+            functional.name2qmap.pop("dynamic", None)
+            functional.name2qmap.update(self._code_table)
             yield
 
     def stats(self) -> MemoryStats:
@@ -98,7 +107,8 @@ class SimulatedDevice:
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""
-        host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+        with self.on_host():
+            host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
         return host.clone() if self.computes else torch.empty_like(host, device=self.torch_device)
 
     def read(self, tensor: torch.Tensor) -> float | None:
@@ -116,6 +126,28 @@ class SimulatedDevice:
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by what their names say; see `live_by_category`."""
         return live_by_category(self.memory.live(), logits_sizes)
+
+    def watch(self) -> None:
+        """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""
+        if isinstance(self.memory, SimulatedMemory):
+            self.memory.watched = {}
+            self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def unwatch(self) -> list[Allocation]:
+        """Stop, and return what still lives."""
+        self.tracer.site_frames = MAX_SITE_FRAMES
+        if not isinstance(self.memory, SimulatedMemory) or self.memory.watched is None:
+            return []
+        watched, self.memory.watched = self.memory.watched, None
+        return [Allocation(key, size, made_at, _source_lines(site)) for key, (size, made_at, site) in watched.items()]
+
+    def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
+        """Return the tracer's key of the tensor's storage."""
+        return self.tracer.key_of(tensor) if tensor.device.type == self.torch_device.type else None
+
+
+def _source_lines(site: Site) -> tuple[SourceLine, ...]:
+    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
 
 
 @contextmanager

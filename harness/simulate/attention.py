@@ -57,7 +57,25 @@ def scaled_dot_product_attention(
     """Same arguments and result as `torch.nn.functional.scaled_dot_product_attention`, with CUDA's allocations."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (t.to(dtype) if t.is_floating_point() else t for t in (query, key, value))
+        value, key, query = (t.to(dtype) for t in (value, key, query))  # last argument first, as PyTorch's casts
+        with torch.autocast("cpu", enabled=False):
+            return _attention(tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    return _attention(tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+def _attention(
+    tracer: Tracer,
+    card: Card,
+    forced: str,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
     backend = choose_backend(card, query, key, attn_mask, enable_gqa, forced)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _float_mask(attn_mask, query.dtype)

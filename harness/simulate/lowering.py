@@ -61,7 +61,8 @@ def meta_autocast() -> Iterator[None]:
 
     def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if torch.is_autocast_enabled("cpu"):
-            return original(cast(input), cast(weight), cast(bias))
+            # last argument first: the order in which PyTorch's compiled code evaluates the casts
+            bias, weight, input = cast(bias), cast(weight), cast(input)
         return original(input, weight, bias)
 
     def clear_autocast_cache() -> None:

@@ -7,6 +7,7 @@ remembered, because a training step that starts from the same state of the alloc
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ class SimulatedMemory:
     def __init__(self, budget_bytes: int | None, *, expandable_segments: bool = False) -> None:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.handles: dict[Hashable, int] = {}
+        self.watched: dict[Hashable, tuple[int, float, Site]] | None = None
+        """requested bytes, time and place of what was allocated while watched and still is; None while not watched
+
+        Replayed phases are left out: what they were recorded from is known, and nothing of theirs outlives them unnamed.
+        """
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate.
@@ -36,11 +42,7 @@ class SimulatedMemory:
         try:
             self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
-            frames = tuple(describe_frame(frame) for frame in site)
-            where = frames[0].split(" ")[0] if frames else None
-            raise DeviceOutOfMemory(
-                num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
-            ) from None
+            raise _out_of_memory(error, num_bytes, site) from None
 
     def free(self, key: Hashable) -> None:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
@@ -60,8 +62,8 @@ class SimulatedMemory:
             if size >= 0:
                 try:
                     handles[key] = malloc(size)
-                except AllocatorOutOfMemory:
-                    self.alloc(key, size, extra)  # type: ignore[arg-type]  # fails again, with the place in the code
+                except AllocatorOutOfMemory as error:
+                    raise _out_of_memory(error, size, extra) from None  # type: ignore[arg-type]
             elif size == FREE:
                 handle = handles.pop(key, None)
                 if handle is not None:
@@ -92,6 +94,14 @@ class SimulatedMemory:
             for block in segment.blocks:
                 if block.handle is not None:
                     yield keys.get(block.handle), block.requested_bytes
+
+
+def _out_of_memory(error: AllocatorOutOfMemory, num_bytes: int, site: Site) -> DeviceOutOfMemory:
+    frames = tuple(describe_frame(frame) for frame in site)
+    where = frames[0].split(" ")[0] if frames else None
+    return DeviceOutOfMemory(
+        num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
+    )
 
 
 @dataclass(frozen=True)

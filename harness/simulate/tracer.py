@@ -7,6 +7,8 @@ storage dies (a weak reference tells). The tensors may be on the meta device (no
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -17,11 +19,15 @@ from typing import Any, Protocol
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.sources import SourceLine
+
 Frame = tuple[CodeType, int]
 Site = tuple[Frame, ...]
 """the frames that asked for an allocation, innermost first, PyTorch's own and the tracer's left out"""
 
 MAX_SITE_FRAMES = 8
+WATCHED_SITE_FRAMES = 48
+"""Frames kept while the device is watched: between a user's line and a layer's operator lie some 20 of the libraries'."""
 
 HOST = "host"
 """key of storages that are host memory and so never reported"""
@@ -63,6 +69,7 @@ class Tracer(TorchDispatchMode):
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._next_key = 0
         self._paused = 0
+        self.site_frames = MAX_SITE_FRAMES
         self.assumed_value: float | None = None
         """what `.item()` on a meta tensor is taken to be; None lets it raise, as nothing is computed"""
 
@@ -89,7 +96,7 @@ class Tracer(TorchDispatchMode):
     def _track_tensor(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         cdata = storage._cdata
-        if cdata not in self._storages:
+        if cdata not in self._storages and storage.nbytes():  # nothing is allocated for an empty tensor
             key = self.new_key()
             self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
             self.sink.alloc(key, storage.nbytes(), self.site())
@@ -132,7 +139,7 @@ class Tracer(TorchDispatchMode):
         """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
         frames: list[Frame] = []
         frame = sys._getframe(1)
-        while frame is not None and len(frames) < MAX_SITE_FRAMES:
+        while frame is not None and len(frames) < self.site_frames:
             if not _is_plumbing(frame.f_code):
                 frames.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
@@ -158,20 +165,17 @@ class Tracer(TorchDispatchMode):
 
 
 _PLUMBING: dict[CodeType, bool] = {}
-_PLUMBING_PATHS = ("/torch/", "/harness/simulate/", "/contextlib.py", "<string>", "/bitsandbytes/_ops.py")
+_PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), contextlib.__file__, "<string>")
 
 
 def _is_plumbing(code: CodeType) -> bool:
     known = _PLUMBING.get(code)
     if known is None:
-        path = code.co_filename.replace("\\", "/")
-        known = _PLUMBING[code] = any(part in path for part in _PLUMBING_PATHS)
+        known = _PLUMBING[code] = code.co_filename.startswith(_PLUMBING_PATHS)
     return known
 
 
 def describe_frame(frame: Frame) -> str:
-    """Return `file:line function`, with the path shortened to what follows site-packages or the last three parts."""
+    """Return `file:line function`, with the path shortened to what follows site-packages or the project's folder."""
     code, line = frame
-    path = code.co_filename.replace("\\", "/")
-    short = path.split("/site-packages/")[-1] if "/site-packages/" in path else "/".join(path.split("/")[-3:])
-    return f"{short}:{line} {code.co_name}"
+    return str(SourceLine(code.co_filename, line, code.co_name))

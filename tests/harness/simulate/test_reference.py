@@ -1,4 +1,4 @@
-"""The simulated card against a GPU: Llama-3.1-8B, 4-bit, measured on an H200 (tests/bench/results/h200_seed_recipe.json)."""
+"""The simulation against a GPU: Llama-3.1-8B in 4 bit, measured on an H200 (bench/results/h200_seed_recipe.json)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""Compiled traces: sizes fitted at three shapes hold at any other; a replayed chain is what running it would be."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.cards import find_card
+from configs.schema import RunConfig
+from configs.units import MIB
+from harness.data.batching import Batch
+from harness.devices.simulated import SimulatedDevice
+from harness.errors import DeviceOutOfMemory
+from harness.simulate.compiled import CompiledStrategy
+from harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
+from harness.strategies.qlora import QLoraStrategy
+from tests.harness.simulate.test_tracing import TINY, batch
+
+SHAPES = [(1, 277), (2, 1003), (3, 640)]
+shapes = st.tuples(st.integers(1, 16), st.integers(1, 8192))
+
+
+@given(st.integers(1, 10**6), st.integers(0, 1), st.sampled_from(range(len(LENGTHS))), shapes)
+def test_a_size_of_a_known_form_is_recovered(factor: int, power: int, form: int, shape: tuple[int, int]) -> None:
+    def size_at(at: tuple[int, int]) -> int:
+        return factor * at[0] ** power * LENGTHS[form](at[1])
+
+    fitted = fit_size(SHAPES, [size_at(at) for at in SHAPES])
+    assert fitted is not None
+    assert fitted(shape) == size_at(shape)
+
+
+@given(st.integers(1, 4096), st.integers(0, 10**6), shapes)
+def test_a_size_that_grows_with_the_tokens_from_an_offset_is_recovered(
+    slope: int, offset: int, shape: tuple[int, int]
+) -> None:
+    fitted = fit_size(SHAPES, [offset + slope * b * n for b, n in SHAPES])
+    assert fitted is not None
+    assert fitted(shape) == offset + slope * shape[0] * shape[1]
+
+
+def test_a_size_that_follows_no_rule_is_not_fitted() -> None:
+    assert fit_size(SHAPES, [100, 200, 999]) is None
+
+
+def events_at(size: int, key: int = 7) -> list[list[Event]]:
+    return [[(key, size, ())], [(key, FREE, None)]]
+
+
+def test_a_family_answers_new_shapes_only_after_a_third_recording_has_confirmed_the_fit() -> None:
+    family = TraceFamily()
+    for count, (batch_size, length) in enumerate(SHAPES):
+        assert family.get((batch_size, length)) is None
+        family.add((batch_size, length), events_at(12 * batch_size * length, key=count))
+        assert family.is_fitted == (count == 2)
+    chain = family.get((4, 100))
+    assert chain is not None
+    assert chain[0][0][1] == 12 * 4 * 100
+
+
+def test_a_family_whose_events_differ_keeps_asking_for_recordings() -> None:
+    family = TraceFamily()
+    for batch_size, length in SHAPES:
+        extra: list[Event] = [(9, 5, ()), (9, FREE, None)] if length == 640 else []
+        family.add((batch_size, length), [events_at(4)[0] + extra, events_at(4)[1]])
+    assert not family.is_fitted
+    assert family.get((4, 100)) is None
+
+
+def test_canonical_keys_do_not_depend_on_what_was_traced_before() -> None:
+    assert canonical(events_at(5, key=7)) == canonical(events_at(5, key=1234))
+
+
+def compiled(budget_bytes: int, config: RunConfig = TINY) -> CompiledStrategy:
+    device = SimulatedDevice(find_card("t4"), budget_bytes, computes=False)
+    return CompiledStrategy(QLoraStrategy(config, device), device)
+
+
+def step(strategy: CompiledStrategy | QLoraStrategy, *batches: Batch) -> None:
+    for each in batches:
+        strategy.put(each, training=True)
+        strategy.forward(10)
+        strategy.backward()
+    strategy.optimizer_step(1e-4)
+
+
+def test_replaying_gives_what_running_gives_at_every_length() -> None:
+    """The same run three times: every phase run, phases recorded and replayed, and at lengths that were never run."""
+    batches = [batch((n - 1,), n) for n in (72, 128, 96, 160, 192, 72, 224, 128)]
+    live_device = SimulatedDevice(find_card("t4"), 2**34, computes=False)
+    live = QLoraStrategy(TINY, live_device)
+    replayed = compiled(2**34)
+    with live_device.active():
+        live.load()
+        expected = []
+        for each in batches:
+            live_device.reset_peaks()
+            step(live, each)
+            expected.append(live_device.stats())
+    with replayed.device.active():
+        replayed.load()
+        for each, stats in zip(batches, expected, strict=True):
+            replayed.device.reset_peaks()
+            step(replayed, each)
+            assert replayed.device.stats() == stats
+    # load, 3 lengths of the first micro-batch, the first and a later optimizer step
+    assert replayed.num_traced == 6
+
+
+def test_a_second_run_needs_no_recording_and_ends_the_same() -> None:
+    strategy = compiled(2**34)
+    with strategy.device.active():
+        results = []
+        for _ in range(2):
+            strategy.load()
+            step(strategy, batch((30,), 32), batch((20,), 32))
+            results.append((strategy.device.stats(), strategy.num_traced))
+            strategy.restart(2**34, expandable_segments=False)
+    assert results[0] == results[1]
+
+
+def test_an_allocation_beyond_the_budget_fails_where_it_was_asked_for() -> None:
+    strategy = compiled(48 * MIB)
+    with strategy.device.active():
+        strategy.load()
+        step(strategy, batch((30,), 32))
+        with pytest.raises(DeviceOutOfMemory) as failure:
+            step(strategy, batch((2000,), 2048))
+    assert failure.value.reserved_bytes <= 48 * MIB
+    assert failure.value.where is not None
+    assert strategy.device.stats().num_ooms == 1
+    assert sum(strategy.device.live_bytes({}).values()) > 0
+
+
+def test_generation_frees_its_cache_and_grows_with_the_tokens() -> None:
+    strategy = compiled(2**34)
+    with strategy.device.active():
+        strategy.load()
+        floor = strategy.device.stats().allocated_bytes
+        strategy.prefill([[1] * 40])
+        after_prompt = strategy.device.stats().allocated_bytes
+        for _ in range(30):
+            strategy.decode()
+        assert strategy.device.stats().allocated_bytes > after_prompt
+        strategy.release()
+        # one workspace stays
+        assert strategy.device.stats().allocated_bytes - floor == 8519680
+
+
+def test_memoised_chains_add_the_retries_of_their_own_start_only() -> None:
+    chain: list[list[Event]] = [[(0, 40 * MIB, ()), (0, FREE, None)], [(1, 44 * MIB, ()), (1, FREE, None)]]
+    memoised = MemoizedMemory(SimulatedMemory(64 * MIB))
+    retries = []
+    for _ in range(4):
+        memoised.begin("chain", chain)
+        memoised.next_phase()
+        memoised.next_phase()
+        retries.append(memoised.stats().num_alloc_retries)
+    # the first time, the 40 MiB segment has to go before one of 44 MiB fits; that one then serves both
+    assert retries == [1, 1, 1, 1]
+
+
+def test_memoised_peaks_cover_all_phases_since_the_last_reset() -> None:
+    memoised = MemoizedMemory(SimulatedMemory(None))
+    for _ in range(2):
+        memoised.reset_peaks()
+        memoised.begin("chain", [[(0, 30 * MIB, ()), (0, FREE, None)], [(1, 2 * MIB, ()), (1, FREE, None)]])
+        memoised.next_phase()
+        memoised.next_phase()
+        assert memoised.stats().peak_allocated_bytes == 30 * MIB
+        assert dataclasses.replace(memoised.stats()).allocated_bytes == 0
