@@ -42,7 +42,7 @@ class QLoraStrategy:
         self.forward_facts: ForwardFacts | None = None
         self.cache: Any = None
         self._cache_dtype = self.dtype
-        self._graph: Any = None
+        self.graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
         self.linear_shapes: tuple[tuple[int, ...], ...] = ()
@@ -62,7 +62,7 @@ class QLoraStrategy:
         if self.config.model.offload_activations:
             offload_activations(self.model, self.device)
         self._add_adapter()
-        self._make_optimizer()
+        self.make_optimizer()
         parameters = list(self.model.parameters())
         states = (getattr(p, "quant_state", None) for p in parameters)
         self.linear_shapes = tuple(sorted({tuple(state.shape) for state in states if state is not None}))
@@ -112,7 +112,7 @@ class QLoraStrategy:
                 _materialise_adapter(module, self.device)
         self.model.train()
 
-    def _make_optimizer(self) -> None:
+    def make_optimizer(self) -> None:
         trainable, learning_rate = self.trainable(), self.config.train.learning_rate
         if self.config.train.optimizer == "adamw_8bit":
             import bitsandbytes
@@ -135,15 +135,15 @@ class QLoraStrategy:
 
     def forward(self, num_target_tokens: int) -> None:
         """Compute the loss over the batch that was put."""
-        with self._model_context():
-            self._graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
+        with self.model_context():
+            self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
         # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
         self._held = output if self.config.train.hold_outputs else None
-        loss = self._graph.detach()
+        loss = self.graph.detach()
         self.loss = loss.clone() if self.loss is None else self.loss + loss
 
     @contextmanager
-    def _model_context(self) -> Iterator[None]:
+    def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         all_real = 0.0 if "attention_mask" in self.inputs else 1.0
         with self.device.autocast(self.dtype), self.device.assuming(all_real):
@@ -162,8 +162,8 @@ class QLoraStrategy:
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
-        self.scaler.scale(self._graph).backward()
-        self._graph = self._held = None
+        self.scaler.scale(self.graph).backward()
+        self.graph = self._held = None
         self.inputs = {}
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
@@ -195,7 +195,7 @@ class QLoraStrategy:
     def evaluate(self) -> float | None:
         """Return the batch's summed loss; the logits die before the next batch."""
         self.model.eval()
-        with torch.no_grad(), self._model_context():
+        with torch.no_grad(), self.model_context():
             loss, _ = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
         self.model.train()
         self.inputs = {}
@@ -210,7 +210,7 @@ class QLoraStrategy:
 
     def decode(self) -> list[int]:
         """Run the last tokens through the model and put the next ones in their place."""
-        with torch.no_grad(), self._model_context():
+        with torch.no_grad(), self.model_context():
             output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
         self._cache_dtype = self.cache.layers[0].keys.dtype
         self.inputs["input_ids"] = output.logits[:, -1].argmax(dim=-1, keepdim=True)

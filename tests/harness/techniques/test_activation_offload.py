@@ -66,7 +66,7 @@ def test_a_backward_pass_that_never_comes_leaves_nothing_behind():
         for _ in range(3):
             strategy.put(batch, training=True)
             strategy.forward(batch.shape.target_tokens)
-            strategy._graph = None
+            strategy.graph = None
             held.append(device.stats().allocated_bytes)
     assert held[1] == held[2]
 
