@@ -1,0 +1,239 @@
+"""Who keeps an object alive: the chain of referrers from a tensor to the name that a user gave to what holds it.
+
+Nothing here keeps a reference to what it looked at. Python's collector knows who refers to an object, except for the
+local variables of functions that are running; those are read from their frames.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.sources import is_library, short_path, storing_line
+
+MAX_DEPTH = 10
+"""Referrers from the tensor to the holder's name; a list in an attribute of an object in a list takes four."""
+
+MAX_LOOKUPS = 40
+"""Questions put to the collector about one tensor; each walks all objects, some 30 ms with the libraries loaded."""
+
+MAX_REFERRERS = 50
+"""Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
+
+_OWN_FILES = {__file__, __file__.replace("holders", "zoom")}
+"""Their local variables hold what they look at."""
+
+_IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
+_HOOK_DICTS = {
+    "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks", "_global_forward_hooks",
+    "_load_state_dict_post_hooks", "_state_dict_hooks",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The end of a chain: what holds the object, from the outside in."""
+
+    words: str
+    path: str = ""
+    line: int = 0
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the line is the user's own."""
+        return bool(self.path) and not is_library(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.words} ({short_path(self.path)}:{self.line})" if self.path else self.words
+
+
+def find_holder(target: object, ignored: Sequence[object] = ()) -> Holder | None:
+    """Return what holds the object: the user's own name for it, else the outermost that is known, else None.
+
+    Args:
+        target: usually a tensor.
+        ignored: containers of the caller's that refer to it too.
+    """
+    return _Search(ignored).holder_of(target, (), MAX_DEPTH)
+
+
+class _Search:
+    """Holds the walk's budget and what it has seen."""
+
+    def __init__(self, ignored: Sequence[object]) -> None:
+        self._seen = {id(item) for item in ignored} | {id(self), id(self.__dict__), id(ignored)}
+        self._lookups = MAX_LOOKUPS
+
+    def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:
+        """Return the first holder that is the user's along any chain, else the first of all; depth first."""
+        self._seen.add(id(target))
+        named = list(_running_locals(target, inner))
+        users = next((holder for holder in named if holder.is_users), None)
+        if users is not None or depth == 0 or self._lookups == 0:
+            return users or next(iter(named), None)
+        fallback = next(iter(named), None)
+        for referrer in self._referrers(target):
+            found = self._through(target, referrer, inner, depth)
+            if found is not None and found.is_users:
+                return found
+            fallback = fallback or found
+        return fallback
+
+    def _referrers(self, target: object) -> list[object]:
+        self._lookups -= 1
+        found = [r for r in gc.get_referrers(target) if id(r) not in self._seen and not isinstance(r, _IGNORED)]
+        self._seen.add(id(found))
+        own = [r for r in found if isinstance(r, types.FrameType) and r.f_code.co_filename in _OWN_FILES]
+        kept = [r for r in found if not any(r is frame for frame in own)]
+        self._seen.update((id(own), id(kept)))
+        return sorted(kept, key=_rank)[:MAX_REFERRERS]
+
+    def _through(self, target: object, referrer: object, inner: tuple[str, ...], depth: int) -> Holder | None:
+        """Return the holder behind one referrer: its own name where it has one, else what refers to it."""
+        if isinstance(referrer, types.FrameType):
+            return self._frame(target, referrer, inner, depth)
+        if isinstance(referrer, types.CellType):
+            return self._cell(referrer, inner)
+        if isinstance(referrer, types.FunctionType):
+            code = referrer.__code__
+            words = _words(f"default or attribute of {code.co_name}()", inner)
+            return Holder(words, code.co_filename, code.co_firstlineno)
+        if isinstance(referrer, dict):
+            return self._dict(target, referrer, inner, depth)
+        if isinstance(referrer, (list, tuple, set, frozenset)) or not hasattr(referrer, "__dict__"):
+            return self.holder_of(referrer, (_describe(referrer), *inner), depth - 1)
+        return self._attribute(target, referrer, inner, depth)
+
+    def _frame(self, target: object, frame: types.FrameType, inner: tuple[str, ...], depth: int) -> Holder:
+        """A frame that has ended, or is suspended: look for who keeps the traceback or the generator that keeps it."""
+        code = frame.f_code
+        words = f"local `{_local_name(frame, target) or '?'}` of {code.co_name}()"
+        keepers = [r for r in self._referrers(frame) if getattr(r, "tb_frame", getattr(r, "gi_frame", None)) is frame]
+        line = frame.f_lineno
+        for keeper in keepers:
+            kind = type(keeper).__name__
+            line = getattr(keeper, "tb_lineno", line)
+            outer = self.holder_of(keeper, (kind, words, *inner), depth - 1)
+            if outer is not None and outer.is_users:
+                return outer
+            words = f"{words}, kept by a {kind}"
+        return Holder(_words(words, inner), code.co_filename, line)
+
+    def _cell(self, cell: types.CellType, inner: tuple[str, ...]) -> Holder | None:
+        """A variable of a closure: named by the function that closes over it, which may be a hook."""
+        self._seen.add(id(cell))
+        for closure in self._referrers(cell):
+            if not isinstance(closure, tuple):
+                continue
+            for function in self._referrers(closure):
+                if isinstance(function, types.FunctionType) and function.__closure__ is closure:
+                    return self._closure(function, cell, inner)
+        return None
+
+    def _closure(self, function: types.FunctionType, cell: types.CellType, inner: tuple[str, ...]) -> Holder:
+        code = function.__code__
+        name = next(n for n, c in zip(code.co_freevars, function.__closure__ or (), strict=True) if c is cell)
+        kind = "hook" if self._is_hook(function) else "closure"
+        line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) or code.co_firstlineno
+        return Holder(_words(f"variable `{name}` of the {kind} {code.co_name}()", inner), code.co_filename, line)
+
+    def _is_hook(self, function: object) -> bool:
+        """Whether a module or a tensor calls the function as a hook."""
+        for container in self._referrers(function):
+            if isinstance(container, dict):
+                for owner in self._referrers(container):
+                    names = owner if isinstance(owner, dict) else getattr(owner, "__dict__", {})
+                    if any(names.get(name) is container for name in _HOOK_DICTS):
+                        return True
+        return False
+
+    def _dict(self, target: object, mapping: dict[Any, Any], inner: tuple[str, ...], depth: int) -> Holder | None:
+        """The variables of a module, the attributes of an object, or a dict like any other."""
+        key = next((key for key, value in list(mapping.items()) if value is target), None)
+        module = sys.modules.get(str(mapping.get("__name__"))) if "__name__" in mapping else None
+        if module is not None and vars(module) is mapping:
+            return _global(module, str(key), inner)
+        self._seen.add(id(mapping))
+        for owner in self._referrers(mapping):
+            if getattr(owner, "__dict__", None) is mapping:
+                return self._named_attribute(owner, str(key), inner, depth)
+        return self.holder_of(mapping, (f"dict with key {key!r}", *inner), depth - 1)
+
+    def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
+        name = next((name for name, value in vars(owner).items() if value is target), None)
+        if name is None:  # a deque, an OrderedDict or another container with attributes of its own
+            return self.holder_of(owner, (_describe(owner), *inner), depth - 1)
+        return self._named_attribute(owner, name, inner, depth)
+
+    def _named_attribute(self, owner: object, name: str, inner: tuple[str, ...], depth: int) -> Holder | None:
+        """End at an object of the user's; behind a library's, look for who holds that."""
+        path, first, last = _class_lines(type(owner))
+        words = _words(f"attribute `{name}` of {type(owner).__name__}", inner)
+        holder = Holder(words, path, storing_line(path, name, first, last) or first) if path else Holder(words)
+        if holder.is_users:
+            return holder
+        outer = self.holder_of(owner, (f"{type(owner).__name__}.{name}", *inner), depth - 1)
+        return outer if outer is not None and outer.is_users else holder
+
+
+def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
+    """Yield the local variables of running functions, in any thread, that are the object."""
+    for innermost in sys._current_frames().values():
+        frame: types.FrameType | None = innermost
+        while frame is not None:
+            code = frame.f_code
+            is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_filename not in _OWN_FILES
+            if is_function and (name := _local_name(frame, target)):
+                line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) or frame.f_lineno
+                yield Holder(_words(f"local `{name}` of {code.co_name}()", inner), code.co_filename, line)
+            frame = frame.f_back
+
+
+def _local_name(frame: types.FrameType, target: object) -> str | None:
+    names = frame.f_locals
+    found = next((name for name, value in names.items() if value is target), None)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_NEWLOCALS:
+        names.clear()  # a copy that the frame would keep, and with it tensors that the function has let go of
+    return found
+
+
+def _global(module: types.ModuleType, name: str, inner: tuple[str, ...]) -> Holder:
+    path = getattr(module, "__file__", None) or ""
+    line = storing_line(path, name, 1, sys.maxsize) if path else None
+    return Holder(_words(f"global `{name}` of {module.__name__}", inner), path, line or 1)
+
+
+def _rank(referrer: object) -> int:
+    """Order in which referrers are followed: what people name on purpose first."""
+    order = (types.CellType, types.FrameType, list, dict, set)
+    return next((n for n, kind in enumerate(order) if isinstance(referrer, kind)), len(order))
+
+
+def _words(name: str, inner: tuple[str, ...]) -> str:
+    """Return `local `losses` of train(): list of 12`."""
+    return ": ".join([name, ", ".join(inner)]) if inner else name
+
+
+def _describe(container: object) -> str:
+    kind = type(container).__name__
+    return f"{kind} of {len(container)}" if hasattr(type(container), "__len__") else kind  # type: ignore[arg-type]
+
+
+def _class_lines(cls: type) -> tuple[str, int, int]:
+    """Return the file, first and last line of a class, as far as they are known."""
+    try:
+        path = inspect.getsourcefile(cls)
+        lines, first = inspect.getsourcelines(cls)
+    except (OSError, TypeError):
+        return "", 0, 0
+    return path or "", first, first + len(lines) - 1
+
+
+def _last_line(code: types.CodeType) -> int:
+    nested = [_last_line(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return max([line for _, _, line in code.co_lines() if line is not None] + nested + [code.co_firstlineno])

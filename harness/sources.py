@@ -1,0 +1,111 @@
+"""Lines of source code: whose they are, how they are shown, and which one stores into a name."""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+_HARNESS = Path(__file__).resolve().parent.as_posix() + "/"
+_PROJECT = _HARNESS.removesuffix("harness/")
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
+
+_STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "setdefault", "update"}
+
+
+class SourceLine(NamedTuple):
+    """Where a frame was."""
+
+    path: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{short_path(self.path)}:{self.line} {self.function}"
+
+
+@lru_cache(maxsize=4096)
+def is_library(path: str) -> bool:
+    """Return whether a file belongs to an installed package, to Python or to the harness, and so not to its user."""
+    path = path.replace("\\", "/")
+    installed = "/site-packages/" in path or "/dist-packages/" in path or path.startswith(_STANDARD_LIBRARY)
+    return installed or path.startswith((_HARNESS, "<"))
+
+
+def short_path(path: str) -> str:
+    """Return what follows site-packages, the path within the project, or the last three parts."""
+    path = path.replace("\\", "/")
+    if "/site-packages/" in path:
+        return path.split("/site-packages/")[-1]
+    if path.startswith(_PROJECT):
+        return path.removeprefix(_PROJECT)
+    return "/".join(path.split("/")[-3:])
+
+
+def users_line(frames: Iterable[SourceLine]) -> SourceLine | None:
+    """Return the innermost frame that is the user's, else the innermost of all; the frames are innermost first.
+
+    What calls the harness's loop is not looked at: it asked for the whole run, not for this allocation.
+    """
+    first = None
+    for frame in frames:
+        first = first or frame
+        if frame.path.replace("\\", "/") == f"{_HARNESS}loop.py":
+            break
+        if not is_library(frame.path):
+            return frame
+    return first
+
+
+def storing_line(path: str, name: str, first: int, last: int) -> int | None:
+    """Return the line between `first` and `last` of a file that stores something into `name`, or None.
+
+    A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment.
+    """
+    added, assigned = [], []
+    for node in _nodes(path):
+        if first <= getattr(node, "lineno", 0) <= last:
+            if _adds_to(node, name):
+                added.append(node.lineno)  # type: ignore[attr-defined]
+            elif any(_is_named(target, name) for target in _targets(node)):
+                assigned.append(node.lineno)  # type: ignore[attr-defined]
+    return min(added, default=None) or min(assigned, default=None)
+
+
+@lru_cache(maxsize=64)
+def _nodes(path: str) -> tuple[ast.AST, ...]:
+    try:
+        return tuple(ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))))
+    except (OSError, SyntaxError, ValueError):
+        return ()
+
+
+def _adds_to(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in _STORING_METHODS and _is_named(_without_subscripts(node.func.value), name)
+    if isinstance(node, ast.AugAssign):
+        return _is_named(_without_subscripts(node.target), name)
+    if isinstance(node, ast.Assign):
+        into_item = any(isinstance(t, ast.Subscript) and _is_named(_without_subscripts(t), name) for t in node.targets)
+        assigned = any(_is_named(target, name) for target in node.targets)
+        return into_item or (assigned and any(_is_named(part, name) for part in ast.walk(node.value)))
+    return False
+
+
+def _targets(node: ast.AST) -> Iterator[ast.AST]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    for target in targets:
+        yield from (part for part in ast.walk(target) if isinstance(part, (ast.Name, ast.Attribute))) if target else ()
+
+
+def _without_subscripts(node: ast.AST) -> ast.AST:
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return node
+
+
+def _is_named(node: ast.AST, name: str) -> bool:
+    return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
