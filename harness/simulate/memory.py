@@ -43,9 +43,13 @@ class SimulatedMemory:
             self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             raise _out_of_memory(error, num_bytes, site) from None
+        if self.watched is not None:
+            self.watched[key] = (num_bytes, time.time(), site)
 
     def free(self, key: Hashable) -> None:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
+        if self.watched is not None:
+            self.watched.pop(key, None)
         handle = self.handles.pop(key, None)
         if handle is not None:
             self.allocator.free(handle)
