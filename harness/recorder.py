@@ -21,7 +21,7 @@ from harness.records import (
     Record,
     StepRecord,
 )
-
+from harness.zoom import Zoom
 
 
 class Recorder:
@@ -42,6 +42,7 @@ class Recorder:
         """how the forward pass of the running phase was made"""
         self._current: tuple[Phase, BatchShape | None, int] | None = None
         self._process = psutil.Process()
+        self._zoom = Zoom(device, write)
 
     @contextmanager
     def phase(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> Iterator[None]:
@@ -50,6 +51,7 @@ class Recorder:
         self._current = (phase, batch, index)
         self.forward_facts = None
         before = self.device.stats()
+        self._zoom.begin_phase(phase, self.step, index, before.allocated_bytes)
         self.device.reset_peaks()
         begin = time.perf_counter()
         try:
@@ -104,6 +106,7 @@ class Recorder:
                 grad_norm=grad_norm,
             )
         )
+        self._zoom.end_step(self.step, stats.allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
         """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""
@@ -123,6 +126,7 @@ class Recorder:
 
     def out_of_memory(self, error: DeviceOutOfMemory, vocab_size: int) -> None:
         """Record an allocation that failed in the phase that ran last; `vocab_size` tells logits from activations."""
+        self._zoom.stop()
         phase, batch, index = self._current or (Phase.LOAD, None, 0)
         tokens = batch.padded_tokens if batch else 0
         logits_sizes = {tokens * vocab_size * size: "logits" for size in (2, 4)}

@@ -5,6 +5,7 @@ The only module that touches `torch.cuda`'s memory functions.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,6 +24,8 @@ from harness.sources import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""
+
+_TORCH = os.path.dirname(torch.__file__)
 
 _COUNTERS = {
     "allocated_bytes": "allocated_bytes.all.current",
@@ -48,7 +51,9 @@ class CudaDevice:
 
     Args:
         card: what the GPU stands for; attention backends that the card lacks are switched off.
-        budget_bytes: what the allocator may reserve; None leaves the GPU's own limit.
+        budget_bytes: what the allocator may reserve.
+        attention: `auto`, or the attention backend to take where it can run.
+        share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -58,11 +63,11 @@ class CudaDevice:
     torch_device = torch.device("cuda")
     computes = True
 
-    def __init__(self, card: Card, budget_bytes: int, *, attention: str = "auto") -> None:
+    def __init__(self, card: Card, budget_bytes: int, *, attention: str = "auto", share_gpu: bool = False) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
         free, total = torch.cuda.mem_get_info()
-        if total - free > MAX_FOREIGN_BYTES:
+        if total - free > MAX_FOREIGN_BYTES and not share_gpu:
             raise DeviceError(
                 f"the GPU already holds {format_bytes(total - free)} (at most {format_bytes(MAX_FOREIGN_BYTES)} allowed): "
                 "stop the other process, restart the notebook's kernel, or use --device simulated"
@@ -75,7 +80,8 @@ class CudaDevice:
         torch.cuda.set_per_process_memory_fraction(budget_bytes / total)
         self.budget_bytes = budget_bytes
         self.gpu_name = f"{torch.cuda.get_device_name()} as {card.title}"
-        self._backends = [_BACKENDS[name] for name in card.sdpa_backends if attention in ("auto", name)]
+        names = card.sdpa_backends if attention == "auto" else (attention, "math")
+        self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
 
     @contextmanager
@@ -177,8 +183,8 @@ def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
 
 def _allocation(block: dict[str, Any], event: dict[str, Any]) -> Allocation:
     lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in event["frames"])
-    users = tuple(line for line in lines if "/torch/" not in line.path.replace("\\", "/"))
-    return Allocation(block["address"], block["requested_size"], event["time_us"] / 1e6, users)
+    outside = tuple(line for line in lines if not line.path.startswith(_TORCH))
+    return Allocation(block["address"], block["requested_size"], event["time_us"] / 1e6, outside)
 
 
 def requested_bytes(message: str) -> int | None:
@@ -196,7 +202,7 @@ def _frames(error: BaseException) -> tuple[str, ...]:
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if "/torch/" not in code.co_filename.replace("\\", "/"):
+        if not code.co_filename.startswith(_TORCH):
             found.append(str(SourceLine(code.co_filename, trace.tb_lineno, code.co_name)))
         trace = trace.tb_next
     return tuple(reversed(found))
