@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs import schema
+from configs.errors import ConfigError
 from configs.preset import DEFAULT_PRESET, load_preset
 from configs.schema import SECTIONS, RunConfig
 from configs.tables import did_you_mean
@@ -37,9 +38,11 @@ class Command:
     preset: str = field(default=DEFAULT_PRESET, metadata={"metavar": "NAME|FILE"})
     """name of a preset, or a TOML file with the same sections"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
-    """report on the log of an earlier run; runs nothing"""
+    """report on the log of an earlier run, or on the folder of an earlier probe; runs nothing"""
     json: Path | None = None
     """write the report to this file as JSON"""
+    svg: Path | None = None
+    """write the report to this file as a picture"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
     no_fixes: bool = False
@@ -50,13 +53,16 @@ def parse_args(argv: Sequence[str]) -> Command:
     """Return the command that the arguments (without the program's name) stand for.
 
     Raises:
-        ConfigError: a preset, a value or a combination of values is not usable; all problems at once.
-        SystemExit: --help was given (code 0), or argparse refused an argument (code 2, one line on stderr).
+        ConfigError: a flag, a preset, a value or a combination of values is not usable.
+        SystemExit: --help was given (code 0).
     """
     parser = build_parser()
-    namespace, extra = parser.parse_known_args(argv)
+    try:
+        namespace, extra = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error.argument_name}: {error.message}") from None
     if extra:
-        parser.error(_unknown_arguments(extra))
+        raise ConfigError(_unknown_arguments(extra))
     given = vars(namespace)
     options = {f.name: given.pop(f.name) for f in _option_fields() if f.name in given}
     config = load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given)
@@ -72,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"Defaults are those of the preset {DEFAULT_PRESET}. Exit codes: 0 the run fits, as configured or with"
         " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died.",
         allow_abbrev=False,
+        exit_on_error=False,
         argument_default=argparse.SUPPRESS,
     )
     defaults = load_preset(DEFAULT_PRESET)
@@ -164,10 +171,10 @@ def field_help(source: str) -> dict[tuple[str, str], str]:
     return lines
 
 
-def _unknown_arguments(extra: Sequence[str]) -> str:
+def _unknown_arguments(extra: Sequence[str]) -> list[str]:
     unknown = [argument.partition("=")[0] for argument in extra if argument.startswith("-")]
     if not unknown:
-        return f"unexpected argument {extra[0]!r}: every value follows a flag"
+        return [f"unexpected argument {extra[0]!r}: every value follows a flag"]
     items = [item for cls in SECTIONS.values() for item in dataclasses.fields(cls)] + _option_fields()
     known = [flag_of(item) for item in items]
-    return "; ".join(f"unknown flag {flag}{did_you_mean(flag, known)}" for flag in unknown)
+    return [f"unknown flag {flag}{did_you_mean(flag, known) or ' (--help lists every flag)'}" for flag in unknown]

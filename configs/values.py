@@ -61,7 +61,9 @@ def to_text(value: Any, field: Field[Any]) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ",".join(value)
-    return format_bytes(value) if is_size(field) else str(value)
+    if is_size(field) and parse_bytes(format_bytes(value)) == value:
+        return format_bytes(value)
+    return str(value)
 
 
 def is_size(field: Field[Any]) -> bool:

@@ -1,13 +1,13 @@
-"""What the probe says: findings (a cause with its evidence) and the results of fixes."""
+"""What the probe says: findings (a cause with its evidence), results of fixes, runs with other numbers of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from configs.schema import RunConfig
-from harness.records import Phase
+from harness.records import Outcome, Phase
 from harness.runlog import RunLog
 
 Severity = Literal["error", "warning", "info"]
@@ -74,3 +74,12 @@ class FixResult:
     """part of the passing set; False for one that was tried and not needed or did not help"""
     note: str = ""
     slowdown: float | None = None
+
+
+class OtherCount(NamedTuple):
+    """How the same run ends with another number of samples."""
+
+    samples: int
+    step: int
+    total_steps: int
+    outcome: Outcome

@@ -5,45 +5,58 @@ A fix counts as verified only when a re-run from nothing no longer shows the cau
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from configs.schema import RunConfig
 from harness.errors import HarnessError
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from probes.detectors import detect
-from probes.findings import Finding, Fix, FixResult
+from probes.detectors.reading import config_of
+from probes.findings import Finding, Fix, FixResult, OtherCount
 from probes.fixes import propose
 
 Progress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
+Run = Callable[[RunConfig, Path, str], RunLog | None]
+"""takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
+
 ROOT = Path(__file__).resolve().parent.parent
+
+FIRST_LOG = "as_configured.jsonl"
+
+LOSS_TOLERANCE = 0.01
+"""Relative difference up to which two mean losses agree: rounding moves a loss by less, another computation by more."""
 
 
 class RunDied(HarnessError):
-    """A run ended by an error that is not a lack of memory; its own message has the details."""
+    """A run ended by an error that is not a lack of memory.
+
+    Args:
+        message: one line.
+        details: what the run wrote to standard error, its traceback last.
+    """
+
+    def __init__(self, message: str, details: str) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class RunRefused(HarnessError):
     """A run could not start: something that the user gave has to change."""
-
-
-@dataclass(frozen=True)
-class Count:
-    """How the run ends with another number of samples."""
-
-    samples: int
-    step: int
-    total_steps: int
-    outcome: Outcome
 
 
 @dataclass
@@ -53,29 +66,63 @@ class Session:
     config: RunConfig
     as_configured: RunLog
     findings: list[Finding]
-    counts: list[Count]
     fixed_config: RunConfig
     with_fixes: RunLog | None = None
     fixes: list[FixResult] = field(default_factory=list)
+    counts: list[OtherCount] = field(default_factory=list)
+    """how the configured run, and those with other numbers of samples, ended"""
 
 
-def run_session(
-    config: RunConfig, folder: Path, *, try_fixes: bool, counts: list[int], progress: Progress
-) -> Session:
-    """Run the configuration and, where it runs out of memory, the fixes; logs go to `folder`.
+def run_session(config: RunConfig, folder: Path, *, try_fixes: bool, counts: list[int], progress: Progress) -> Session:
+    """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
+
+    Logs go to `folder`. The first process runs the other numbers while the fixes run in theirs.
 
     Raises:
         RunRefused: a value of the configuration or the corpus is not usable.
         RunDied: a run failed for another reason than memory.
     """
-    log, ended = run_in_fresh_process(config, folder / "as_configured.jsonl", counts, "as configured", progress)
-    session = Session(config, log, detect(log), ended, config)
-    if log.outcome is Outcome.OOM and try_fixes:
-        find_fixes(session, folder, progress)
+
+    def run(config: RunConfig, log: Path, title: str) -> RunLog:
+        with _worker(config, log, [], title, progress) as worker:
+            return worker.wait_for_log()
+
+    with _worker(config, folder / FIRST_LOG, counts, "as configured", progress) as first:
+        session = _begin(config, first.wait_for_log())
+        if try_fixes:
+            find_fixes(session, folder, run)
+        others = first.wait_for_counts()
+    session.counts = sorted([*others, _count_of(session.as_configured)]) if others else []
     return session
 
 
-def find_fixes(session: Session, folder: Path, progress: Progress) -> None:
+def session_of_folder(folder: Path) -> Session:
+    """Return what the probe that wrote its logs into `folder` found out; runs nothing.
+
+    Raises:
+        LogError: it holds no log of a configured run, or one of another release.
+    """
+
+    def run(config: RunConfig, log: Path, title: str) -> RunLog | None:
+        return read_run_log(log) if log.exists() else None
+
+    log = read_run_log(folder / FIRST_LOG)
+    session = _begin(config_of(log), log)
+    find_fixes(session, folder, run)
+    return session
+
+
+def _begin(config: RunConfig, log: RunLog) -> Session:
+    return Session(config, log, detect(log), config)
+
+
+def _count_of(log: RunLog) -> OtherCount:
+    run, step = log.run, log.end.step if log.end else 0
+    samples = config_of(log).data.samples or run.num_train_samples + run.num_eval_samples
+    return OtherCount(samples, step, run.total_steps, log.outcome)
+
+
+def find_fixes(session: Session, folder: Path, run: Run) -> None:
     """Apply the cheapest fix for what fails, re-run, and go on with what fails next, until the run passes.
 
     A fix that leaves its cause in place is taken back and reported as one that did not help.
@@ -89,12 +136,13 @@ def find_fixes(session: Session, folder: Path, progress: Progress) -> None:
         tried.add(fix.name)
         candidate = fix.apply(session.fixed_config)
         assert candidate is not None, "propose offers only fixes that change something"
-        number = len(tried)
-        rerun, _ = run_in_fresh_process(candidate, folder / f"{number}_{fix.name}.jsonl", [], fix.name, progress)
+        rerun = run(candidate, folder / f"{len(tried)}_{fix.name}.jsonl", fix.name)
+        if rerun is None:
+            return
         found = detect(rerun)
-        helped = _is_verified(fix, findings, found)
-        session.fixes.append(_result(fix, log, rerun, helped))
-        if helped:
+        problem = _why_not_verified(fix, findings, found, log, rerun)
+        session.fixes.append(_result(fix, log, rerun, problem))
+        if not problem:
             session.fixed_config, session.with_fixes = candidate, rerun
             log, findings = rerun, found
 
@@ -109,70 +157,107 @@ def _next_fix(findings: list[Finding], config: RunConfig, tried: set[str]) -> Fi
     return None
 
 
-def _is_verified(fix: Fix, before: list[Finding], after: list[Finding]) -> bool:
-    """Tell whether what the fix addresses was found before and no longer is."""
-    addressed = {f.cause for f in before if f.severity != "info"} & set(fix.addresses)
-    remaining = {f.cause for f in after if f.severity != "info"}
-    return bool(addressed) and not addressed & remaining
+def _why_not_verified(fix: Fix, before: list[Finding], after: list[Finding], log: RunLog, rerun: RunLog) -> str:
+    """Return why the re-run does not prove the fix; nothing where its cause is gone and the loss is what it was."""
+    addressed = {finding.cause for finding in before if finding.severity != "info"} & set(fix.addresses)
+    remaining = addressed & {finding.cause for finding in after if finding.severity != "info"}
+    if remaining:
+        return f"tried, and {', '.join(sorted(remaining))} is still there"
+    losses = _mean_losses(log, rerun)
+    if fix.equivalence in ("exact", "numerical") and losses and not math.isclose(*losses, rel_tol=LOSS_TOLERANCE):
+        return f"tried, and the loss changes: {losses[0]:.4f} before, {losses[1]:.4f} after, over the same steps"
+    return ""
 
 
-def _result(fix: Fix, before: RunLog, after: RunLog, helped: bool) -> FixResult:
+def _mean_losses(log: RunLog, rerun: RunLog) -> tuple[float, float] | None:
+    """Return both runs' mean loss over the steps that both have, or None where nothing was computed."""
+    before, after = ({step.step: step.loss for step in run.steps if step.loss is not None} for run in (log, rerun))
+    common = before.keys() & after.keys()
+    if not common:
+        return None
+    return sum(before[step] for step in common) / len(common), sum(after[step] for step in common) / len(common)
+
+
+def _result(fix: Fix, before: RunLog, after: RunLog, problem: str) -> FixResult:
     return FixResult(
         name=fix.name,
         title=fix.title,
         addresses=fix.addresses,
         equivalence=fix.equivalence,
-        verified=helped,
+        verified=not problem,
         before_peak_bytes=before.needed_bytes,
         after_peak_bytes=after.needed_bytes,
-        applied=helped,
-        note="" if helped else "tried, and the cause is still there",
+        applied=not problem,
+        note=problem,
     )
 
 
-def run_in_fresh_process(
-    config: RunConfig, log: Path, counts: list[int], title: str, progress: Progress
-) -> tuple[RunLog, list[Count]]:
-    """Run `probes.worker` on the configuration; return its log and how other numbers of samples end.
-
-    Raises:
-        RunRefused: the worker says what the user has to change.
-        RunDied: the worker failed; its traceback went to standard error.
-    """
-    request = json.dumps({"config": config.to_dict(), "log": str(log), "counts": counts})
+@contextmanager
+def _worker(config: RunConfig, log: Path, counts: list[int], title: str, progress: Progress) -> Iterator[_Worker]:
+    """Start `probes.worker` on a request in a process of its own; leaving by an error ends it."""
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
             [sys.executable, "-m", "probes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path},
-        )
-        last = _follow(process, request, title, progress)
-        if "error" in last:
-            raise RunRefused(str(last["error"]))
-        if process.returncode or "counts" not in last:
-            errors.seek(0)
-            sys.stderr.write(errors.read())
-            raise RunDied(f"the run '{title}' died with exit code {process.returncode}; its log is {log}")
-    ended = [Count(samples, step, total, Outcome(end)) for samples, step, total, end in last["counts"]]  # type: ignore[attr-defined]
-    return read_run_log(log), ended
+        ) as process,
+    ):
+        progress(title, 0, 0)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, which the first wait reports
+            request = {"config": config.to_dict(), "log": str(log), "counts": counts}
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.close()
+        try:
+            yield _Worker(process, errors, log, title, progress)
+        except BaseException:
+            process.kill()
+            raise
 
 
-def _follow(process: subprocess.Popen[str], request: str, title: str, progress: Progress) -> dict[str, object]:
-    """Send the request, report progress until the process ends, return its last message."""
-    assert process.stdin is not None and process.stdout is not None
-    progress(title, 0, 0)
-    last: dict[str, object] = {}
-    with process:
-        process.stdin.write(request + "\n")
-        process.stdin.close()
-        for line in process.stdout:
+@dataclass(frozen=True)
+class _Worker:
+    """A worker at work."""
+
+    process: subprocess.Popen[str]
+    errors: IO[str]
+    log: Path
+    title: str
+    progress: Progress
+
+    def wait_for_log(self) -> RunLog:
+        """Return the log once the run has ended; see `run_session` for what is raised."""
+        self._wait_for("logged")
+        return read_run_log(self.log)
+
+    def wait_for_counts(self) -> list[OtherCount]:
+        """Return how the run ended with other numbers of samples, once they have ended."""
+        ended = self._wait_for("counts")
+        return [OtherCount(samples, step, total, Outcome(outcome)) for samples, step, total, outcome in ended]
+
+    def _wait_for(self, key: str) -> Any:
+        """Return what the worker says under `key`; report progress until then."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
             if not line.startswith("{"):
                 continue  # a library's own output
-            last = json.loads(line)
-            if isinstance(steps := last.get("steps"), list):
-                progress(title, *steps)
-    return last
+            message = json.loads(line)
+            if "error" in message:
+                raise RunRefused(message["error"])
+            if "steps" in message:
+                self.progress(self.title, *message["steps"])
+            if key in message:
+                return message[key]
+        raise self._died()
+
+    def _died(self) -> RunDied:
+        code = self.process.wait()
+        self.errors.seek(0)
+        how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+        message = f"the run {self.title!r} died {how}; --replay {self.log} reports on what it wrote until then"
+        return RunDied(message, self.errors.read())

@@ -1,8 +1,9 @@
 """One run in a process of its own: `python -m probes.worker`, driven by `probes.session`.
 
-Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `counts` (further numbers of
-samples to run the same way, unrecorded). Writes lines of JSON on standard output: `{"steps": [done, total]}` while it works,
-and at the end `{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"error": "one line for the user"}`.
+Reads a request as one line of JSON on standard input: `config`, `log` (file to write) and `counts` (further numbers of
+samples to run the same way, unrecorded, where the run goes out of memory). Writes lines of JSON on standard output:
+`{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at the end
+`{"counts": [[samples, step, total_steps, outcome], ...]}`; or `{"error": "what the user has to change"}`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.models import find_model
 from configs.schema import RunConfig, config_from_dict
-from harness.data import prepare
-from harness.errors import HarnessError
-from harness.records import EndRecord, Record, RunRecord, StepRecord
+from harness.data import Prepared, prepare
+from harness.errors import DataError, HarnessError
+from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from harness.runlog import LogWriter
+
+if TYPE_CHECKING:
+    from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -28,41 +32,54 @@ SECONDS_BETWEEN_REPORTS = 0.2
 def main() -> int:
     """Run the request; return 0, or 2 where the user has to change something."""
     request = json.loads(sys.stdin.readline())
-    config = config_from_dict(request["config"])
     try:
-        counts = run_request(config, Path(request["log"]), request["counts"], _Reporter())
+        run_request(config_from_dict(request["config"]), Path(request["log"]), request["counts"])
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
-    _say({"counts": counts})
     return 0
 
 
-def run_request(
-    config: RunConfig, log: Path, counts: list[int], report: Callable[[Record], None]
-) -> list[tuple[int, int, int, str]]:
-    """Run the configuration into `log`, then with other numbers of samples; return how those ended."""
-    data = prepare(config, find_model(config.model.model).vocab_size)
+def run_request(config: RunConfig, log: Path, counts: list[int]) -> None:
+    """Run the configuration into `log`, then, where that goes out of memory, with other numbers of samples."""
+    data = _prepare(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     warnings.simplefilter("ignore", FutureWarning)
     from harness.run import execute, make_strategy, open_device
+    from harness.simulate.compiled import CompiledStrategy
 
     device = open_device(config)
     strategy = make_strategy(config, device)
     with LogWriter(log) as writer:
-        execute(config, device, strategy, data, _both(writer.write, report), log.parent)
-    return [_run_count(config.with_fields(samples=count), device, strategy, log.parent) for count in counts]
+        outcome = execute(config, device, strategy, data, _both(writer.write, _Reporter()), log.parent)
+    _say({"logged": True})
+    ends = []
+    # a run that computes would take its full time at each count
+    if outcome is Outcome.OOM and isinstance(strategy, CompiledStrategy):
+        ends = [_run_count(config, count, strategy, log.parent) for count in counts]
+    _say({"counts": [end for end in ends if end is not None]})
 
 
-def _run_count(config: RunConfig, device: Any, strategy: Any, output: Path) -> tuple[int, int, int, str]:
-    """Run once more with another number of samples; what was recorded of the model is used again."""
+def _prepare(config: RunConfig) -> Prepared:
+    return prepare(config, find_model(config.model.model).vocab_size)
+
+
+def _run_count(
+    config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
+) -> tuple[int, int, int, str] | None:
+    """Run with another number of samples on what was recorded of the model; None where the corpus has fewer."""
     from harness.run import execute
 
+    config = config.with_fields(samples=samples)
+    try:
+        data = _prepare(config)
+    except DataError:
+        return None
+    device = strategy.device
     strategy.restart(device.budget_bytes, config.device.expandable_segments)
     last: dict[type, Any] = {}
-    data = prepare(config, find_model(config.model.model).vocab_size)
     outcome = execute(config, device, strategy, data, lambda record: last.update({type(record): record}), output)
-    return config.data.samples or 0, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
+    return samples, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
 
 
 def _both(first: Callable[[Record], None], second: Callable[[Record], None]) -> Callable[[Record], None]:

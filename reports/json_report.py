@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError
 from harness.runlog import RunLog
 from probes.findings import Finding, FixResult
 from reports.summary import ProbeResult, phase_levels
 
 SCHEMA_VERSION = 1
+BEGINS = '{\n  "schema_version": '
+"""The file's first characters."""
 
 
 def to_json(result: ProbeResult) -> dict[str, Any]:
@@ -33,24 +31,9 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
     }
 
 
-def write_json(result: ProbeResult, path: Path) -> None:
-    """Write the result as a whole or not at all.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    text = json.dumps(to_json(result), ensure_ascii=False, indent=2) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise ConfigError(
-            f"--json {path}: cannot be written ({error.strerror}); name a file in a folder of yours"
-        ) from None
+def json_text(result: ProbeResult) -> str:
+    """Return the content of the file."""
+    return json.dumps(to_json(result), ensure_ascii=False, indent=2) + "\n"
 
 
 def _run(log: RunLog) -> dict[str, Any]:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from configs.units import format_bytes
 from harness.records import OomRecord, Outcome, Phase
 from harness.runlog import RunLog
 from probes.detectors import detect
 from probes.detectors.reading import config_of
-from probes.findings import Finding, FixResult
+from probes.findings import Finding, FixResult, OtherCount
 from reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "pass_with_fixes": 0, "fail": 1}
-
-
-class OtherCount(NamedTuple):
-    """How the same run ends with another number of samples."""
-
-    samples: int
-    step: int
-    total_steps: int
-    outcome: Outcome
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 from rich.console import Console, Group, RenderableType
@@ -69,6 +68,9 @@ EQUIVALENCE: dict[Equivalence, str] = {
     "data": "changes what is learned",
 }
 
+SVG_BEGINS = "<svg "
+"""First characters of a picture."""
+
 WEIGHTS = {
     "none": "none (fake tensors): nothing is computed, so there is no loss",
     "random": "random, so the loss means nothing",
@@ -106,13 +108,13 @@ def print_log_report(log: RunLog, console: Console, next_command: str = "") -> N
     print_report(result_of_log(log, next_command), console)
 
 
-def export_svg(result: ProbeResult, path: Path, width: int = 100) -> None:
-    """Write the report as an SVG picture of a terminal."""
+def svg_text(result: ProbeResult, width: int = 100) -> str:
+    """Return the report as an SVG picture of a terminal."""
     console = Console(
         record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
     )
     console.print(render(result, width))
-    path.write_text(console.export_svg(title="python run_probe.py", unique_id="report"), encoding="utf-8")
+    return console.export_svg(title="python run_probe.py", unique_id="report")
 
 
 def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:

@@ -29,15 +29,6 @@ def problems(*argv: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        parse_args(argv)
-    assert caught.value.code == 2
-    usage, message = capsys.readouterr().err.splitlines()
-    assert usage.startswith("usage: ")
-    return message
-
-
 # What is asked for.
 
 
@@ -190,17 +181,18 @@ def test_a_local_checkpoint_is_a_model(tmp_path):
         (["--max-lenght", "5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--max-lenght=5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--sampl", "5"], "unknown flag --sampl; did you mean --samples?"),
-        (["--train"], "unknown flag --train"),
+        (["--frob"], "unknown flag --frob (--help lists every flag)"),
         (["corpus.csv"], "unexpected argument 'corpus.csv': every value follows a flag"),
-        (["--samples", "many"], "argument --samples: 'many' is not a whole number or none"),
-        (["--samples"], "argument --samples: expected one argument"),
-        (["--lora-dropout", "x"], "argument --lora-dropout: 'x' is not a number"),
-        (["--batching", "packed"], "argument --batching: 'packed' is not one of padded, dynamic, bucketed"),
-        (["--budget", "14 gigs"], "argument --budget: not a size: '14 gigs'"),
+        (["--samples", "many"], "--samples: 'many' is not a whole number or none"),
+        (["--samples"], "--samples: expected one argument"),
+        (["--lora-dropout", "x"], "--lora-dropout: 'x' is not a number"),
+        (["--batching", "packed"], "--batching: 'packed' is not one of padded, dynamic, bucketed"),
+        (["--budget", "14 gigs"], "--budget: not a size: '14 gigs'"),
     ],
 )
-def test_what_argparse_refuses_is_one_line_and_exit_code_2(capsys, argv, message):
-    assert message in refusal(capsys, *argv)
+def test_what_argparse_refuses_is_one_line(argv, message):
+    (line,) = problems(*argv)
+    assert line.startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from harness.records import Outcome
 from probes.detectors import detect
-from probes.findings import FixResult
-from reports.summary import OtherCount, ProbeResult
+from probes.findings import FixResult, OtherCount
+from reports.summary import ProbeResult
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 FITS = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs.errors import ConfigError
-from reports.json_report import to_json, write_json
+from reports.json_report import BEGINS, json_text, to_json
 from reports.summary import result_of_log
 from tests.builders import as_published_oom
 from tests.reports.results import FITS, fixed_result, unfixed_result
@@ -90,23 +89,5 @@ def test_the_published_failure():
     assert {count["outcome"] for count in report["other_counts"]} == {"oom"}
 
 
-def test_the_file_is_written_whole(tmp_path):
-    path = tmp_path / "deep" / "report.json"
-    write_json(fixed_result(), path)
-    write_json(unfixed_result(), path)
-    assert json.loads(path.read_text(encoding="utf-8")) == to_json(unfixed_result())
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"--json .*cannot be written") as caught:
-        write_json(fixed_result(), tmp_path / "file" / "report.json")
-    assert len(caught.value.problems) == 1
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(ConfigError):
-        write_json(fixed_result(), tmp_path / "taken")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+def test_the_file_begins_as_it_is_recognised_by():
+    assert json_text(fixed_result()).startswith(BEGINS)

@@ -9,7 +9,7 @@ from rich.console import Console
 from configs.units import GIB
 from harness.records import Outcome, Phase
 from reports.summary import result_of_log
-from reports.terminal import export_svg, make_console, print_log_report, print_report
+from reports.terminal import SVG_BEGINS, make_console, print_log_report, print_report, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 
@@ -135,14 +135,11 @@ def test_no_color_leaves_no_colour(monkeypatch):
     assert "\x1b[3" not in file.getvalue().replace("\x1b[3m", "")
 
 
-def test_the_picture_holds_the_report(tmp_path):
-    path = tmp_path / "report.svg"
-    export_svg(RESULTS["fixed"], path)
-    picture = path.read_text(encoding="utf-8")
-    assert picture.startswith("<svg")
+def test_the_picture_holds_the_report():
+    picture = svg_text(RESULTS["fixed"])
+    assert picture.startswith(SVG_BEGINS)
     assert "7.83" in picture
-    export_svg(RESULTS["fixed"], tmp_path / "again.svg")
-    assert (tmp_path / "again.svg").read_text(encoding="utf-8") == picture
+    assert svg_text(RESULTS["fixed"]) == picture
 
 
 def test_outcomes_of_other_counts_that_fit_are_named():
