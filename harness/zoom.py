@@ -1,8 +1,8 @@
 """Looks closely at memory that grows: what made it, and who holds it.
 
-Growth is noticed at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate call)
-from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few of these
-units; what was made in one and outlives it in each of them is what grows.
+Growth is noticed at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate
+call) from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few of
+these units; what was made in one and outlives it, in more than one, is what grows.
 """
 
 from __future__ import annotations
@@ -230,8 +230,8 @@ def _record(
     # the oldest first: those of the last unit may be held by a variable that the next one overwrites
     held = [tensors[a.handle] for a in group.allocations if a.handle in tensors]
     holder = next((h for h in (_holder(items) for items in held[:MAX_TENSORS_ASKED]) if h is not None), None)
-    # what Python does not know of is saved by the graph of a tensor that it knows
-    in_graph = not held and graph is not None
+    # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
+    in_graph = holder is None and graph is not None
     largest = max((tensor for items in held for tensor in items), key=torch.Tensor.numel, default=None)
     return SurvivorRecord(
         step=step,

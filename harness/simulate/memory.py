@@ -17,7 +17,6 @@ from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, Cac
 from harness.simulate.trace import ENSURE, FREE, RENAME, Event
 from harness.simulate.tracer import Site, describe_frame
 
-
 _EMPTY_CACHE = "empty_cache"
 
 
@@ -30,7 +29,7 @@ class SimulatedMemory:
         self.watched: dict[Hashable, tuple[int, float, Site]] | None = None
         """requested bytes, time and place of what was allocated while watched and still is; None while not watched
 
-        Replayed phases are left out: what they were recorded from is known, and nothing of theirs outlives them unnamed.
+        Replayed phases are left out: nothing of theirs outlives them without a name.
         """
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
