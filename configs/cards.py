@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,22 @@ class Card:
     def budget_bytes(self) -> int:
         """What is left for the allocator."""
         return self.capacity_bytes - self.context_bytes
+
+
+def emulated(target: Card, host: Card) -> Card:
+    """Return the target card as a larger GPU can emulate it: its memory and attention backends on the host's hardware.
+
+    What the hardware decides stays the host's: cuBLAS' workspace and the kernels that libraries pick by capability.
+    """
+    backends = tuple(name for name in target.sdpa_backends if name in host.sdpa_backends)
+    return dataclasses.replace(
+        host,
+        name=target.name,
+        title=f"{target.title}, emulated on {host.title}",
+        capacity_bytes=target.capacity_bytes,
+        context_bytes=target.context_bytes,
+        sdpa_backends=backends,
+    )
 
 
 @functools.cache

@@ -47,8 +47,8 @@ class SimulatedDevice:
         self.memory: SimulatedMemory | MemoizedMemory = memory
         self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device)
         self._attention = attention
-        self._code_table: dict[str, torch.Tensor] = {}
-        """bitsandbytes' table, once it has been made on this device"""
+        self._code_tables: dict[str, torch.Tensor] = {}
+        """bitsandbytes' tables, once they have been made on this device"""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -70,16 +70,18 @@ class SimulatedDevice:
 
         create = functional.create_dynamic_map
 
-        def create_on_device() -> torch.Tensor:
+        def create_on_device(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> torch.Tensor:
             with self.on_host():
-                table = create()
-            self._code_table["dynamic"] = self.put(table)
-            return self._code_table["dynamic"]
+                table = create(signed, max_exponent_bits, total_bits)
+            return self.put(table)
 
         with patch.dict(functional.name2qmap), patch.object(functional, "create_dynamic_map", create_on_device):
-            functional.name2qmap.pop("dynamic", None)
-            functional.name2qmap.update(self._code_table)
-            yield
+            functional.name2qmap.clear()
+            functional.name2qmap.update(self._code_tables)
+            try:
+                yield
+            finally:
+                self._code_tables = dict(functional.name2qmap)
 
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""

@@ -28,15 +28,16 @@ def choose_backend(
 ) -> str:
     """Return the kernel that PyTorch's dispatcher takes on the card: `flash`, `memory_efficient` or `math`.
 
+    A forced backend is taken where it can run; math can always.
+
     Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority order and the `check_*` constraints).
     """
-    if forced != "auto":
-        return forced
+    backends = card.sdpa_backends if forced == "auto" else (forced,)
     half = query.dtype in (torch.float16, torch.bfloat16)
     grouped = enable_gqa and query.size(1) != key.size(1)
-    if "flash" in card.sdpa_backends and half and mask is None and query.size(-1) <= 256:
+    if "flash" in backends and half and mask is None and query.size(-1) <= 256:
         return "flash"
-    if "memory_efficient" in card.sdpa_backends and not grouped:
+    if "memory_efficient" in backends and not grouped:
         return "memory_efficient"
     return "math"
 
