@@ -132,6 +132,7 @@ class ForwardFacts:
     """key/value cache in the model's output"""
     num_checkpointed_layers: int
     """layers that recompute their activations in the backward pass"""
+    num_adapters: int = 1
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,8 @@ class SurvivorRecord:
     shape: tuple[int, ...]
     """of the largest; empty where it is not known"""
     dtype: str
+    unit: str = "step"
+    """what was watched: `step`, or the phase (EVAL, GENERATE) whose batches or calls take the step's place"""
     kind: str = "survivor"
 
 

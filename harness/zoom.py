@@ -1,8 +1,8 @@
 """Looks closely at memory that grows: what made it, and who holds it.
 
 Growth is noticed at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate
-call) from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few of
-these units; what was made in one and outlives it, in more than one, is what grows.
+call) from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few
+of these units; what was made in one and outlives it, in more than one, is what grows.
 """
 
 from __future__ import annotations
