@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any, Literal
 
 from configs.errors import ConfigError
 from configs.tables import read_toml, unknown_name
+
+Architecture = Literal["llama", "qwen2", "mistral"]
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers inside each block; the same in all architectures of models.toml."""
@@ -23,7 +27,7 @@ class ModelShape:
     """its name in models.toml and for --model"""
     source: str
     """the checkpoint whose config.json it repeats"""
-    architecture: Literal["llama", "qwen2", "mistral"]
+    architecture: Architecture
     """transformers' model type"""
     vocab_size: int
     hidden_size: int
@@ -59,11 +63,13 @@ def load_models() -> dict[str, ModelShape]:
 
 
 def find_model(name: str) -> ModelShape:
-    """Return the shape of that name.
+    """Return the shape of that name, or of the checkpoint in that folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or the checkpoint is of an architecture that is not supported.
     """
+    if is_local_checkpoint(name):
+        return _checkpoint_shape(name)
     models = load_models()
     if name not in models:
         hint = ", or a local directory that holds a checkpoint with its config.json"
@@ -74,3 +80,45 @@ def find_model(name: str) -> ModelShape:
 def is_local_checkpoint(name: str) -> bool:
     """Return whether the name is a directory that holds a model's config.json."""
     return Path(name, "config.json").is_file()
+
+
+def _checkpoint_shape(folder: str) -> ModelShape:
+    try:
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        if config["model_type"] not in typing.get_args(Architecture):
+            allowed = ", ".join(typing.get_args(Architecture))
+            raise ConfigError(f"--model {folder}: model_type {config['model_type']!r} (allowed: {allowed})")
+        return _shape_of_config(folder, config)
+    except KeyError as error:
+        raise ConfigError(f"--model {folder}: its config.json lacks {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"--model {folder}: cannot read its config.json ({error})") from None
+
+
+def _shape_of_config(folder: str, config: dict[str, Any]) -> ModelShape:
+    """Return the shape that a config.json describes; transformers 5 keeps rotary settings together, 4 did not."""
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    heads, stops = config["num_attention_heads"], config.get("eos_token_id")
+    eos = tuple(stops) if isinstance(stops, list) else (() if stops is None else (stops,))
+    return ModelShape(
+        name=folder,
+        source=folder,
+        architecture=config["model_type"],
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        tie_word_embeddings=config.get("tie_word_embeddings", False),
+        attention_bias=config.get("attention_bias", config["model_type"] == "qwen2"),
+        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        max_position_embeddings=config["max_position_embeddings"],
+        rope_theta=rope.pop("rope_theta", config.get("rope_theta", 10000.0)),
+        bos_token_id=config.get("bos_token_id") or 0,
+        eos_token_ids=eos,
+        # padding is masked everywhere, so that any id does that ends no reply
+        pad_token_id=next(i for i in (config.get("pad_token_id"), *range(len(eos) + 1)) if i not in (None, *eos)),
+        rope_scaling=rope or None,
+    )

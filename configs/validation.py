@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.cards import find_card
 from configs.errors import ConfigError
-from configs.models import LINEAR_LAYERS, find_model, is_local_checkpoint
+from configs.models import LINEAR_LAYERS, find_model
 from configs.schema import RunConfig, section_of
 
 Range = tuple[str, Callable[[Any], bool]]
@@ -133,8 +133,6 @@ def _card_problems(config: RunConfig) -> list[str]:
 
 
 def _model_problems(config: RunConfig) -> list[str]:
-    if is_local_checkpoint(config.model.model):
-        return []  # its config.json, read when it is loaded, says what it takes
     model, length, modules = find_model(config.model.model), config.data.max_length, config.lora.target_modules
     problems = []
     if length > model.max_position_embeddings:

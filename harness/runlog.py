@@ -47,8 +47,18 @@ class RunLog:
 
     @property
     def outcome(self) -> Outcome:
-        """How the run ended; a log without an end record was cut off, which counts as an error."""
-        return self.end.outcome if self.end else Outcome.ERROR
+        """How the run ended; a log that was cut off counts as an error, unless memory had run out by then."""
+        if self.end:
+            return self.end.outcome
+        return Outcome.OOM if self._ends_out_of_memory else Outcome.ERROR
+
+    @property
+    def _ends_out_of_memory(self) -> bool:
+        """Tell whether the phase that began last went out of memory."""
+        if not self.ooms or not self.begins:
+            return False
+        oom, begin = self.ooms[-1], self.begins[-1]
+        return (oom.phase, oom.step, oom.micro_step) == (begin.phase, begin.step, begin.micro_step)
 
     @property
     def fatal_oom(self) -> OomRecord | None:
@@ -123,7 +133,7 @@ def collect(records: Iterable[Record]) -> RunLog:
     # written again once the model is loaded and its facts are known: the last one counts
     run = next((r for r in reversed(records) if isinstance(r, RunRecord)), None)
     if run is None:
-        raise LogError("the log has no run record: it is no log of this harness, or was cut off before the run began")
+        raise LogError("no run record: it is no log of this harness, or was cut off before the run began")
     log = RunLog(run)
     by_type: dict[type, list[Any]] = {
         PhaseBegin: log.begins,
@@ -151,12 +161,17 @@ def read_run_log(path: Path) -> RunLog:
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
-        raise LogError(f"cannot read the log {path}: {error.strerror}") from None
+        raise LogError(f"--replay {path}: cannot read the log ({error.strerror})") from None
     parsed = list(_parse_lines(text))
-    log = collect(record for record in parsed if record is not None)
+    try:
+        log = collect(record for record in parsed if record is not None)
+    except LogError as error:
+        raise LogError(f"--replay {path}: {error}") from None
     log.num_unreadable_lines = parsed.count(None)
     if log.run.schema_version > SCHEMA_VERSION:
-        raise LogError(f"{path} has schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}")
+        raise LogError(
+            f"--replay {path}: schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}"
+        )
     return log
 
 

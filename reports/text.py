@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from configs.units import GIB
+from configs.units import GIB, format_bytes
 
 EIGHTHS_ACROSS = " ▏▎▍▌▋▊▉█"
 EIGHTHS_UP = " ▁▂▃▄▅▆▇█"
@@ -49,7 +49,9 @@ def gib(num_bytes: int) -> str:
 
 
 def of_budget(num_bytes: int, budget_bytes: int) -> str:
-    """Return `12.36 of 14.40 GiB`."""
+    """Return `12.36 of 14.40 GiB`; budgets below one GiB in their own unit."""
+    if budget_bytes < GIB:
+        return f"{format_bytes(num_bytes)} of {format_bytes(budget_bytes)}"
     return f"{gib(num_bytes)} of {gib(budget_bytes)} GiB"
 
 

@@ -90,6 +90,9 @@ def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
     train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
+    if not eval_rows:
+        taken = "" if data.samples is None else f" at --samples {data.samples}"
+        raise DataError(f"nothing to evaluate on: {corpus.name} has one question{taken}; give two or more")
     prefixed, num_prefixed = add_reflective_prefixes(train_rows, data.seed)
     train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from configs.schema import RunConfig, config_from_dict
 from configs.units import format_bytes
+from harness.errors import LogError
 from harness.records import BatchShape, ModelFacts, OomRecord, Phase
 from harness.runlog import RunLog
 
@@ -41,8 +42,15 @@ class LogitsSize:
 
 
 def config_of(log: RunLog) -> RunConfig:
-    """Return the configuration that the log was made with."""
-    return config_from_dict(log.run.config)
+    """Return the configuration that the log was made with.
+
+    Raises:
+        LogError: it has fields that this release does not know.
+    """
+    try:
+        return config_from_dict(log.run.config)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise LogError(f"the log was written by another release: {error}") from None
 
 
 def train_batches(log: RunLog) -> list[BatchShape]:

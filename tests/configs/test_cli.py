@@ -1,6 +1,7 @@
 """Flags and presets into a configuration: precedence, and one clear line for everything that is wrong."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import typing
@@ -171,8 +172,27 @@ def test_all_problems_are_reported_at_once():
 
 
 def test_a_local_checkpoint_is_a_model(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = {"model_type": "llama", "max_position_embeddings": 4096, **dict.fromkeys(sizes, 64)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     assert parse_args(["--model", str(tmp_path)]).config.model.model == str(tmp_path)
+    assert "takes at most 4096 tokens" in problems("--model", str(tmp_path), "--max-length", "8192")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("{}", "its config.json lacks 'model_type'"),
+        ('{"model_type": "llama"}', "its config.json lacks 'num_attention_heads'"),
+        ('{"model_type": "gpt2"}', "model_type 'gpt2' (allowed: llama, qwen2, mistral)"),
+        ("[1]", "cannot read its config.json (list indices"),
+        ("{", "cannot read its config.json (Expecting property name"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content, line):
+    (tmp_path / "config.json").write_text(content)
+    (problem,) = problems("--model", str(tmp_path))
+    assert problem.startswith(f"--model {tmp_path}: {line}")
 
 
 @pytest.mark.parametrize(

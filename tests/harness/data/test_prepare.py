@@ -50,7 +50,7 @@ def test_the_split_is_drawn_by_the_seed_not_by_position() -> None:
     assert all(60 < sum(p) / len(p) < 140 for p in positions)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 5, 24, 600])
+@pytest.mark.parametrize("samples", [2, 5, 24, 600])
 def test_synthetic_samples_are_exactly_those_asked_for(samples: int) -> None:
     prepared = prepare(TINY.with_fields(samples=samples), 1024)
     assert prepared.corpus_name == "synthetic"
@@ -100,6 +100,11 @@ def test_a_corpus_that_cleaning_empties_is_an_error(tmp_path: Path) -> None:
     write_csv([Row("", "", "আমি মরতে চাই।", "উত্তর")], file)
     with pytest.raises(DataError, match=r"nothing is left of crisis\.csv: .*1 set aside"):
         prepare(TINY.with_fields(data=str(file)), 1024)
+
+
+def test_one_question_cannot_be_split() -> None:
+    with pytest.raises(DataError, match=r"nothing to evaluate on: synthetic has one question at --samples 1;"):
+        prepare(TINY.with_fields(samples=1), 1024)
 
 
 def test_four_thousand_samples_take_seconds() -> None:

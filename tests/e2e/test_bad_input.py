@@ -1,0 +1,98 @@
+"""Whatever the user gets wrong is one clear line and exit code 2, before the run and before PyTorch is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import run_probe
+
+HEADER = "Topics,Question-Title,Questions,Answers\n"
+CORPUS = HEADER + "".join(f"দুঃখ,শিরোনাম,প্রশ্ন {i} কী?,উত্তর {i}।\n" for i in range(3))
+FILES = {
+    "corpus.csv": CORPUS.encode(),
+    "empty.csv": b"",
+    "columns.csv": b"question,answer\na,b\n",
+    "undecodable.csv": HEADER.encode() + b"a,b,\xff\xfe,d\n",
+    "rows.csv": HEADER.encode() + b"a,b,,\n",
+    "key.toml": b"[train]\nepoch = 3\n",
+    "file": b"",
+    "log.jsonl": b'{"kind": "step"}\n',
+}
+
+CASES = {
+    "a missing corpus": (["--data", "nowhere.csv"], ["--data nowhere.csv", "no corpus"]),
+    "an empty corpus": (["--data", "empty.csv"], ["empty.csv is empty", "Topics, Question-Title, Questions, Answers"]),
+    "other columns": (
+        ["--data", "columns.csv"],
+        ["columns.csv", "found 'question', 'answer'", "'Questions'", "--data"],
+    ),
+    "an undecodable corpus": (["--data", "undecodable.csv"], ["undecodable.csv is not UTF-8", "0xff", "--data"]),
+    "no usable row": (["--data", "rows.csv"], ["rows.csv has no usable row", "1 blank", "--data"]),
+    "samples 0": (["--samples", "0"], ["--samples 0", "allowed: 1 or more"]),
+    "negative samples": (["--samples", "-4000"], ["--samples -4000", "allowed: 1 or more"]),
+    "samples that are no number": (["--samples", "all"], ["--samples", "'all'", "whole number or none"]),
+    "more samples than rows": (["--data", "corpus.csv", "--samples", "4"], ["--samples 4", "3 usable rows", "at most"]),
+    "one question": (["--data", "corpus.csv", "--samples", "1"], ["--samples 1", "nothing to evaluate"]),
+    "an unknown model": (["--model", "llama-4"], ["--model llama-4", "llama-3.1-8b", "mistral-7b"]),
+    "an unknown card": (["--gpu", "t40"], ["--gpu t40", "did you mean t4", "h200"]),
+    "an unknown preset": (["--preset", "published"], ["--preset published", "as_published", "smoke_cpu"]),
+    "an unknown flag": (["--max-lenght", "2048"], ["--max-lenght", "did you mean --max-length?"]),
+    "an unknown key": (["--preset", "key.toml"], ["key.toml", "[train] epoch", "did you mean epochs?"]),
+    "an unknown cause": (["--explain", "gremlins"], ["--explain gremlins"]),
+    "no size": (["--budget", "14 gigs"], ["--budget", "'14 gigs'", "GiB"]),
+    "no tokenizer": (["--tokenizer", "file"], ["--tokenizer file", "tokenizer.json"]),
+    "an output folder that is a file": (["--output", "file"], ["--output file", "give another folder"]),
+    "an output folder below a file": (["--output", "file/runs"], ["--output file/runs", "give another folder"]),
+    "an output folder where nobody may write": (
+        ["--output", "/proc/runs"],
+        ["--output /proc/runs", "give another folder"],
+    ),
+    "JSON below a file": (["--json", "file/report.json"], ["--json file/report.json", "cannot be written"]),
+    "JSON over the corpus": (["--data", "corpus.csv", "--json", "corpus.csv"], ["--json corpus.csv", "no report"]),
+    "a picture over a folder": (["--svg", "."], ["--svg .", "no report"]),
+    "no log": (["--replay", "nowhere.jsonl"], ["--replay", "nowhere.jsonl", "No such file"]),
+    "a log without a run": (["--replay", "log.jsonl"], ["--replay", "log.jsonl", "no run record"]),
+    "no folder of a probe": (["--replay", "."], ["--replay", "as_configured.jsonl", "No such file"]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the cases name."""
+    folder = tmp_path_factory.mktemp("bad")
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    # a torch that cannot be imported: a case that needed it would die with exit code 3
+    (folder / "without_torch").mkdir()
+    (folder / "without_torch" / "torch.py").write_text("raise ImportError('torch is not needed to refuse this')\n")
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "parts"), CASES.values(), ids=CASES.keys())
+def test_it_is_one_clear_line(folder, arguments, parts):
+    ended = run_probe(*arguments, folder=folder, environment={"PYTHONPATH": str(folder / "without_torch")})
+    assert (ended.code, ended.stdout) == (2, ""), ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("run_probe.py: ")
+    assert all(part in line for part in parts), line
+    assert not list(folder.glob("runs/*")), "a refused run leaves no log behind"
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+
+
+def test_all_problems_are_told_at_once(folder):
+    ended = run_probe("--samples", "0", "--gpu", "t40", folder=folder)
+    assert ended.code == 2
+    assert [line.split(":")[1] for line in ended.stderr.splitlines()] == [" --samples 0", " --gpu t40"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unwritable for root")
+@pytest.mark.parametrize("arguments", [["--output", "locked"], ["--json", "locked/report.json"]])
+def test_a_folder_without_permission_is_one_clear_line(tmp_path, arguments):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    ended = run_probe(*arguments, folder=tmp_path)
+    assert ended.code == 2
+    (line,) = ended.stderr.splitlines()
+    assert "Permission denied" in line
