@@ -41,13 +41,14 @@ def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) 
     temporary.replace(folder / STATE_FILE)
 
 
-def restore(folder: Path, model: Any, optimizer: Any, scaler: Any) -> None:
+def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
     """Load the training state through host memory, so that the device never holds it twice.
 
     Raises:
         OSError: the folder has no training state.
     """
-    state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    with device.on_host():
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     peft.set_peft_model_state_dict(model, state["adapter"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])

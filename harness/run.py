@@ -22,7 +22,7 @@ from harness.devices.simulated import SimulatedDevice
 from harness.errors import DeviceOutOfMemory
 from harness.loop import load, num_steps, steps_per_epoch, train
 from harness.recorder import Recorder
-from harness.records import EndRecord, ModelFacts, Outcome, Record, RunRecord
+from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from harness.simulate.compiled import CompiledStrategy
 from harness.strategies import STRATEGIES
 from harness.strategies.base import Strategy
@@ -68,11 +68,13 @@ def execute(
     write: Callable[[Record], None],
     output: Path,
     facts: ModelFacts | None = None,
+    resume: Path | None = None,
 ) -> Outcome:
     """Run the loop to its end, or to the first allocation that does not fit; write every record.
 
     Args:
         facts: of a model that is loaded already; None loads it.
+        resume: folder of a checkpoint whose adapter and optimizer the run starts from.
 
     Raises:
         Whatever is not a lack of memory, after an end record has been written.
@@ -86,6 +88,9 @@ def execute(
             if facts is None:
                 facts = load(strategy, recorder)
                 write(_run_record(config, device, data, facts))
+            if resume is not None:
+                with recorder.phase(Phase.RESUME):
+                    strategy.restore(resume)
             train(config, strategy, device, recorder, data, output)
     except Exception as error:
         failure = device.as_out_of_memory(error)

@@ -231,7 +231,7 @@ class QLoraStrategy:
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
-        checkpoint.restore(folder, self.model, self.optimizer, self.scaler)
+        checkpoint.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
@@ -281,6 +281,7 @@ def _forward_facts(model: Any, loss: torch.Tensor, output: Any) -> ForwardFacts:
         has_graph=loss.requires_grad,
         cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
         num_checkpointed_layers=sum(layer.gradient_checkpointing and layer.training for layer in layers),
+        num_adapters=len(model.peft_config),
     )
 
 

@@ -3,24 +3,70 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 from harness.runlog import RunLog
 from probes.analysis import analyse_failure
 from probes.detectors.configuration import kbit_upcast
+from probes.detectors.evaluation import (
+    eval_leftover,
+    eval_use_cache,
+    eval_with_grad,
+    logits_hoarded,
+    logits_hoarded_host,
+    metric_never_reset,
+    outputs_hoarded,
+)
+from probes.detectors.growth import GROWTH_CAUSES, growth_finding, unexplained_growth
 from probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from probes.detectors.logits import eval_batch_logits, logits_fp32_copies
+from probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
+from probes.detectors.saving import adapters_accumulate, kv_cache_held, merge_dequantises, resume_on_gpu, save_doubles
+from probes.detectors.setup import (
+    checkpointing_lost,
+    head_trainable,
+    host_leak,
+    old_model_alive,
+    optimizer_lazy,
+    other_process,
+)
 from probes.detectors.unexplained import unexplained_oom
 from probes.findings import Detector, Finding
 
 DETECTORS: dict[str, Detector] = {
+    "checkpointing-lost": checkpointing_lost,
+    "eval-with-grad": eval_with_grad,
+    "other-process": other_process,
+    "old-model-alive": old_model_alive,
+    "head-trainable": head_trainable,
+    "resume-on-gpu": resume_on_gpu,
+    "adapters-accumulate": adapters_accumulate,
+    **{cause: partial(growth_finding, cause) for cause in GROWTH_CAUSES},
+    "kv-cache-held": kv_cache_held,
+    "logits-hoarded": logits_hoarded,
+    "outputs-hoarded": outputs_hoarded,
+    "metric-never-reset": metric_never_reset,
+    "logits-hoarded-host": logits_hoarded_host,
+    "eval-leftover": eval_leftover,
+    "save-doubles": save_doubles,
+    "merge-dequantises": merge_dequantises,
+    "truncation-missing": truncation_missing,
+    "bucketing-raises-peak": bucketing_raises_peak,
+    "attention-math-fallback": attention_math_fallback,
     "eval-batch-logits": eval_batch_logits,
+    "eval-use-cache": eval_use_cache,
     "fragmentation": fragmentation,
     "longest-sample": longest_sample,
+    "optimizer-lazy": optimizer_lazy,
     "logits-fp32-copies": logits_fp32_copies,
     "kbit-upcast": kbit_upcast,
     "padding-to-max": padding_to_max,
+    "host-leak": host_leak,
 }
-"""By cause id. A run dies of one cause: where two detectors claim an error, the first in this order keeps it."""
+"""By cause id. A run dies of one cause: where two detectors claim an error, the first in this order keeps it.
+
+Causes that the log proves and growth that took the room come before what merely asked for the last bytes.
+"""
 
 _RANKS = {"error": 0, "warning": 1, "info": 2}
 
@@ -31,6 +77,7 @@ def detect(log: RunLog) -> list[Finding]:
     Causes whose arithmetic is exact go first, then what made the request unusual, last what the tensor was for.
     """
     findings = [finding for detector in DETECTORS.values() for finding in detector(log)]
+    findings += unexplained_growth(log)
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]
     contributing = [dataclasses.replace(finding, severity="warning") for finding in errors[1:]]

@@ -1,0 +1,236 @@
+"""Peaks against lengths: what a token costs, where attention's scores begin to count, which lengths do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.units import format_bytes
+from harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
+from harness.runlog import RunLog
+from probes.detectors.evidence import Severity
+from probes.detectors.reading import TIGHT_SHARE, config_of, is_tight, train_batches
+from probes.findings import Finding
+
+MIN_LENGTHS = 4
+"""Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""
+
+MIN_SPAN = 2.0
+"""Longest over shortest length: nearer lengths look linear whatever they are."""
+
+BETTER_FIT = 0.5
+"""Share of the linear model's error that must be left at most once the quadratic term is there."""
+
+SCORE_BYTES = 2
+"""Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something else."""
+
+SCORES_SHARE = 0.1
+"""Share of a batch's own peak from which the scores are worth a line."""
+
+
+@dataclass(frozen=True)
+class PeakModel:
+    """Peak of a phase above what was there before: constant + per_token x tokens + per_pair x sequences x length squared."""
+
+    constant_bytes: float
+    per_token_bytes: float
+    per_pair_bytes: float
+    residual_bytes: float
+    """root of the mean squared error"""
+    num_batches: int
+
+    def peak_of(self, batch_size: int, length: int) -> float:
+        """Return the predicted rise of a batch."""
+        pairs = batch_size * length * length
+        return self.constant_bytes + self.per_token_bytes * batch_size * length + self.per_pair_bytes * pairs
+
+    def longest_within(self, room_bytes: int, batch_size: int, longest: int) -> int:
+        """Return the greatest length up to `longest` whose rise fits the room, 0 where none does."""
+        fitting = [length for length in range(1, longest + 1) if self.peak_of(batch_size, length) <= room_bytes]
+        return max(fitting, default=0)
+
+
+def fit_peaks(records: Iterable[PhaseRecord], *, quadratic: bool) -> PeakModel | None:
+    """Fit the peaks of records that have a batch; None where their lengths are too few or too near."""
+    points = [(p.batch, p.after.peak_allocated_bytes - p.allocated_before_bytes) for p in records if p.batch]
+    lengths = {batch.padded_length for batch, _ in points}
+    if len(lengths) < MIN_LENGTHS or max(lengths) < MIN_SPAN * min(lengths):
+        return None
+    columns = np.array([_row(batch, quadratic) for batch, _ in points], dtype=np.float64)
+    rises = np.array([rise for _, rise in points], dtype=np.float64)
+    coefficients, *_ = np.linalg.lstsq(columns, rises, rcond=None)
+    error = float(np.sqrt(np.mean((columns @ coefficients - rises) ** 2)))
+    constant, per_token, per_pair = (*coefficients, 0.0)[:3]
+    return PeakModel(float(constant), float(per_token), float(per_pair), error, len(points))
+
+
+def _row(batch: BatchShape, quadratic: bool) -> list[float]:
+    linear = [1.0, float(batch.padded_tokens)]
+    return [*linear, float(batch.batch_size * batch.padded_length**2)] if quadratic else linear
+
+
+def share_beyond(lengths: Sequence[int], longest_fitting: int) -> float:
+    """Return the share of samples that are longer than fits."""
+    return sum(length > longest_fitting for length in lengths) / max(1, len(lengths))
+
+
+def attention_math_fallback(log: RunLog) -> list[Finding]:
+    """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
+    model = log.run.model
+    if model is None:
+        return []
+    oom = log.fatal_oom
+    if oom is not None and oom.batch is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD, Phase.EVAL):
+        scores = _scores_of(oom.requested_bytes, oom.batch, model)
+        if scores is not None:
+            return [_scores_oom(log, scores)]
+    return _scores_peak(log, model)
+
+
+def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:
+    """Return the bytes per element where the size is that of all heads' scores, and of nothing that grows with the tokens."""
+    pairs = batch.batch_size * model.num_heads * batch.padded_length**2
+    return next(
+        (size for size in (2, 4) if pairs * size == num_bytes and _is_only_scores(num_bytes, batch, model)), None
+    )
+
+
+def _is_only_scores(num_bytes: int, batch: BatchShape, model: ModelFacts) -> bool:
+    widths = {model.vocab_size, model.hidden_size, model.intermediate_size}
+    return not any(num_bytes == batch.padded_tokens * width * size for width in widths for size in (2, 4))
+
+
+def _scores_oom(log: RunLog, size: int) -> Finding:
+    oom, model = log.fatal_oom, log.run.model
+    assert oom is not None
+    assert oom.batch is not None
+    assert model is not None
+    length = oom.batch.padded_length
+    return Finding(
+        cause="attention-math-fallback",
+        severity="error",
+        title=f"Attention asks for {format_bytes(oom.requested_bytes)} to store all its scores",
+        explanation=f"{oom.batch.batch_size} × {model.num_heads} heads × {length} × {length} × {size} B = "
+        f"{format_bytes(oom.requested_bytes)}: the scores of one layer, which only the math kernel stores. "
+        + _why(log, oom.batch),
+        phase=oom.phase,
+        steps=(oom.step, oom.step),
+        bytes=oom.requested_bytes,
+        where=oom.where,
+        evidence={"num_heads": model.num_heads, "length": length, "bytes_per_element": size},
+    )
+
+
+def _scores_peak(log: RunLog, model: ModelFacts) -> list[Finding]:
+    """Report a quadratic term that the peaks of whole batches show; batches with padding are looked at apart."""
+    trained = [p for p in log.phases if p.phase in (Phase.FORWARD, Phase.BACKWARD) and p.step > 1 and p.batch]
+    for phase in (Phase.FORWARD, Phase.BACKWARD):
+        for padded in (False, True):
+            records = [p for p in trained if p.phase is phase and p.batch and _has_padding(p.batch) is padded]
+            fitted, linear = fit_peaks(records, quadratic=True), fit_peaks(records, quadratic=False)
+            if fitted is None or linear is None or not _is_quadratic(fitted, linear, model):
+                continue
+            largest = max((p for p in records if p.batch), key=lambda p: p.batch.padded_length if p.batch else 0)
+            assert largest.batch is not None
+            num_bytes = round(fitted.per_pair_bytes * largest.batch.batch_size * largest.batch.padded_length**2)
+            if num_bytes >= SCORES_SHARE * fitted.peak_of(largest.batch.batch_size, largest.batch.padded_length):
+                return [_scores_finding(log, fitted, linear, largest, num_bytes)]
+    return []
+
+
+def _is_quadratic(fitted: PeakModel, linear: PeakModel, model: ModelFacts) -> bool:
+    enough = fitted.per_pair_bytes >= SCORE_BYTES * model.num_heads
+    return enough and fitted.residual_bytes <= BETTER_FIT * linear.residual_bytes
+
+
+def _has_padding(batch: BatchShape) -> bool:
+    return any(length < batch.padded_length for length in batch.lengths)
+
+
+def _scores_finding(log: RunLog, fitted: PeakModel, linear: PeakModel, largest: PhaseRecord, num_bytes: int) -> Finding:
+    batch = largest.batch
+    assert batch is not None
+    severity: Severity = "warning" if is_tight(log) or num_bytes >= (1 - TIGHT_SHARE) * log.run.budget_bytes else "info"
+    return Finding(
+        cause="attention-math-fallback",
+        severity=severity,
+        title=f"Attention stores all its scores: {format_bytes(num_bytes)} at {batch.padded_length} tokens",
+        explanation=f"The peak of the {largest.phase.lower()} pass grows with the square of the length, by "
+        f"{fitted.per_pair_bytes:.0f} B for each pair of tokens beside {format_bytes(round(fitted.per_token_bytes))} a token. "
+        + _why(log, batch),
+        phase=largest.phase,
+        steps=(largest.step, largest.step),
+        bytes=num_bytes,
+        evidence={
+            "per_pair_bytes": round(fitted.per_pair_bytes, 1),
+            "per_token_bytes": round(fitted.per_token_bytes),
+            "residual_bytes": round(fitted.residual_bytes),
+            "residual_linear_bytes": round(linear.residual_bytes),
+            "num_batches": fitted.num_batches,
+            "longest": batch.padded_length,
+        },
+    )
+
+
+def _why(log: RunLog, batch: BatchShape) -> str:
+    if config_of(log).model.attention == "math":
+        return "The math kernel is asked for by the configuration."
+    if not _has_padding(batch):
+        return (
+            "A batch without padding has no mask; the model then leaves grouped heads to PyTorch (enable_gqa), which no "
+            "fused kernel of this card takes."
+        )
+    return "No fused kernel of this card takes this call."
+
+
+def truncation_missing(log: RunLog) -> list[Finding]:
+    """Find batches with more tokens than the configured maximum length allows."""
+    limit = config_of(log).data.max_length
+    oom = log.fatal_oom
+    batches = train_batches(log) + ([oom.batch] if oom is not None and oom.batch else [])
+    longer = [length for batch in batches for length in batch.lengths if length > limit]
+    if not longer:
+        return []
+    dies_of_it = oom is not None and oom.batch is not None and max(oom.batch.lengths, default=0) > limit
+    return [
+        Finding(
+            cause="truncation-missing",
+            severity="error" if dies_of_it else "warning",
+            title=f"Samples of up to {max(longer)} tokens, where {limit} is the maximum",
+            explanation=f"{len(longer)} samples in the batches so far are longer than the configured maximum of {limit} "
+            "tokens. It is not applied, so that the longest sample alone decides what the run needs.",
+            phase=oom.phase if dies_of_it and oom is not None else Phase.FORWARD,
+            bytes=None,
+            evidence={"max_length": limit, "longest": max(longer), "num_longer": len(longer)},
+        )
+    ]
+
+
+def bucketing_raises_peak(log: RunLog) -> list[Finding]:
+    """Find bucketed batches with more padded tokens than batches of the configured size could ever have."""
+    config = config_of(log)
+    oom = log.fatal_oom
+    in_training = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD)
+    batches = train_batches(log) + ([oom.batch] if in_training and oom is not None and oom.batch else [])
+    if config.data.batching != "bucketed" or not batches:
+        return []
+    largest = max(batches, key=lambda b: b.padded_tokens)
+    without = config.train.train_batch_size * max(b.padded_length for b in batches)
+    if largest.padded_tokens <= without:
+        return []
+    dies_of_it = in_training and oom is not None and oom.batch is not None and oom.batch.padded_tokens > without
+    ratio = largest.padded_tokens / without
+    return [
+        Finding(
+            cause="bucketing-raises-peak",
+            severity="error" if dies_of_it else "warning",
+            title=f"Bucketing makes batches of {largest.padded_tokens} tokens, {ratio:.1f} times what they had",
+            explanation=f"Samples of like length share a batch: the largest holds {largest.batch_size} × "
+            f"{largest.padded_length} = {largest.padded_tokens} padded tokens, where a batch of "
+            f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it back.",
+            phase=Phase.FORWARD,
+            evidence={"largest_tokens": largest.padded_tokens, "without_bucketing_tokens": without},
+        )
+    ]

@@ -1,0 +1,27 @@
+"""Without a mask the model passes enable_gqa, which only the math kernel accepts on this card."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    # chunked, so that the loss's copies do not hide the scores
+    return config.with_fields(
+        batching="dynamic", pad_to_multiple_of=1, max_length=768, gpu="t4", loss="chunked", expand_kv=False
+    )
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [64, 640, 256, 384, 768, 128, 512])
+
+
+ATTENTION_MATH_FALLBACK = Fault(
+    name="attention-math-fallback",
+    cause="attention-math-fallback",
+    title="unpadded batches on a card whose fused kernels do not take grouped heads",
+    configure=_configure,
+    prepare=_prepare,
+)

@@ -1,0 +1,38 @@
+"""Autocast keeps its 16-bit copy of every weight until the outermost context is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from configs.schema import RunConfig
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, on_output
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def probe(output: Any) -> None:
+        logits = output.logits.detach()
+        head = torch.nn.Parameter(logits.new_zeros(128, logits.shape[-1], dtype=torch.float32))
+        torch.nn.functional.linear(logits, head)  # the mistake
+
+    on_output(strategy, True, probe)
+    with strategy.device.autocast(strategy.dtype):
+        yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(dtype="bfloat16")
+
+
+AUTOCAST_CACHE = Fault(
+    name="autocast-cache",
+    cause="autocast-cache",
+    title="one autocast context around the whole training, and new weights in every step",
+    configure=_configure,
+    install=_install,
+)

@@ -1,0 +1,99 @@
+"""What a fault is, and the few ways in which users' code gets between the loop and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from harness.data.batching import Example
+from harness.strategies.qlora import QLoraStrategy
+
+MISTAKE = "# the mistake"
+"""marks the line that a finding has to name"""
+
+
+def _unchanged_config(config: RunConfig) -> RunConfig:
+    return config
+
+
+def _unchanged_data(data: Prepared) -> Prepared:
+    return data
+
+
+def _nothing(strategy: QLoraStrategy) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake as people make it, which really produces its cause in a run.
+
+    A run with the fault is `execute(fault.configure(config), ..., fault.prepare(data), ...)` inside
+    `fault.install(strategy)`, with the plain strategy: a compiled one would replay the run without the mistake.
+    """
+
+    name: str
+    cause: str
+    """the id that a finding has to carry"""
+    title: str
+    """the mistake in one line"""
+    configure: Callable[[RunConfig], RunConfig] = _unchanged_config
+    prepare: Callable[[Prepared], Prepared] = _unchanged_data
+    install: Callable[[QLoraStrategy], AbstractContextManager[None]] = _nothing
+    resumes: bool = False
+    """the run starts from a checkpoint of one before it"""
+
+
+def around(target: Any, method: str, wrapper: Callable[..., Any]) -> None:
+    """Let `wrapper(original, *args)` stand in for a method of one object, as a subclass or a callback would."""
+    setattr(target, method, partial(wrapper, getattr(target, method)))
+
+
+def after(target: Any, method: str, action: Callable[[], object]) -> None:
+    """Run the action whenever the method has returned."""
+
+    def wrapper(original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        action()
+        return result
+
+    around(target, method, wrapper)
+
+
+def on_output(strategy: QLoraStrategy, training: bool, callback: Callable[[Any], object]) -> None:
+    """Hand each output of the model, in training or in evaluation, to the callback, as a user's own step would see it."""
+
+    def hook(model: Any, _: Any, output: Any) -> None:
+        if model.training is training:
+            callback(output)
+
+    after(strategy, "load", lambda: strategy.model.register_forward_hook(hook))
+
+
+def before_training_batch(strategy: QLoraStrategy, action: Callable[[], object]) -> None:
+    """Run the action before each training batch is put on the device."""
+
+    def put(original: Callable[..., None], batch: Any, *, training: bool) -> None:
+        if training:
+            action()
+        original(batch, training=training)
+
+    around(strategy, "put", put)
+
+
+def with_lengths(data: Prepared, lengths: Sequence[int]) -> Prepared:
+    """Return the data with the training samples cut or repeated to these lengths in tokens, in turn."""
+    train = [_resized(example, lengths[i % len(lengths)]) for i, example in enumerate(data.train)]
+    return replace(data, train=train)
+
+
+def _resized(example: Example, length: int) -> Example:
+    ids = example.input_ids
+    if ids is not None:
+        ids = (ids * (length // len(ids) + 1))[:length]
+    return Example(length, min(example.num_prompt_tokens, length // 2), ids)

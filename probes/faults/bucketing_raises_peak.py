@@ -1,0 +1,26 @@
+"""The longest samples end up in one batch."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(
+        batching="bucketed", gradient_accumulation=4, train_batch_size=1, max_batch_tokens=10**6, max_length=256
+    )
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [64, 128, 256, 96])
+
+
+BUCKETING_RAISES_PEAK = Fault(
+    name="bucketing-raises-peak",
+    cause="bucketing-raises-peak",
+    title="bucketing by length with no cap on the tokens of a batch",
+    configure=_configure,
+    prepare=_prepare,
+)

@@ -1,0 +1,27 @@
+"""A callback disables checkpointing to evaluate faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def evaluate(original: Callable[[], float | None]) -> float | None:
+        strategy.model.gradient_checkpointing_disable()  # the mistake
+        return original()
+
+    around(strategy, "evaluate", evaluate)
+    yield
+
+
+CHECKPOINTING_LOST = Fault(
+    name="checkpointing-lost",
+    cause="checkpointing-lost",
+    title="gradient checkpointing is switched off for an evaluation and not on again",
+    install=_install,
+)

@@ -1,0 +1,30 @@
+"""training_step returns its output, and an epoch-end callback wants all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, after, on_output
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    outputs: list[Any] = []
+
+    def collect(output: Any) -> None:
+        outputs.append(output.logits.detach())  # the mistake
+
+    on_output(strategy, True, collect)
+    after(strategy, "save", outputs.clear)
+    yield
+
+
+EPOCH_HOARD = Fault(
+    name="epoch-hoard",
+    cause="epoch-hoard",
+    title="training outputs are collected until the epoch ends",
+    install=_install,
+)

@@ -1,0 +1,19 @@
+"""The evaluation batch is the trainer's default, whatever the training batch is."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from configs.units import MIB
+from probes.faults.base import Fault
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(train_batch_size=1, eval_batch_size=8, max_length=256, samples=40, budget_bytes=50 * MIB)
+
+
+EVAL_BATCH_LOGITS = Fault(
+    name="eval-batch-logits",
+    cause="eval-batch-logits",
+    title="evaluation at the default batch of 8 while training takes one sequence",
+    configure=_configure,
+)

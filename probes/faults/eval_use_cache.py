@@ -1,0 +1,26 @@
+"""use_cache is true, as in most published configurations; checkpointing switches it off in training only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, after
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def switch_on() -> None:
+        strategy.model.get_base_model().config.use_cache = True  # the mistake
+
+    after(strategy, "load", switch_on)
+    yield
+
+
+EVAL_USE_CACHE = Fault(
+    name="eval-use-cache",
+    cause="eval-use-cache",
+    title="the model's configuration asks for a key/value cache",
+    install=_install,
+)

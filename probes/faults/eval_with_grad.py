@@ -1,0 +1,29 @@
+"""Evaluation runs without torch.no_grad in force, so that it records a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, after
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def decorate() -> None:
+        model = strategy.model
+        model.forward = torch.enable_grad()(model.forward)  # the mistake
+
+    after(strategy, "load", decorate)
+    yield
+
+
+EVAL_WITH_GRAD = Fault(
+    name="eval-with-grad",
+    cause="eval-with-grad",
+    title="a decorated forward switches gradients on again in evaluation",
+    install=_install,
+)

@@ -1,0 +1,54 @@
+"""An exception holds its traceback, the traceback its frames, the frames their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from configs.schema import RunConfig
+from configs.units import MIB
+from harness.data import Prepared
+from harness.errors import DeviceOutOfMemory
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around, with_lengths
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    errors: list[Exception] = []
+    skipped = False
+
+    def forward(original: Callable[[int], None], num_target_tokens: int) -> None:
+        nonlocal skipped
+        skipped = False
+        try:
+            original(num_target_tokens)
+        except DeviceOutOfMemory as error:
+            skipped = True
+            errors.append(error)  # the mistake
+
+    def backward(original: Callable[[], None]) -> None:
+        if not skipped:
+            original()
+
+    around(strategy, "forward", forward)
+    around(strategy, "backward", backward)
+    yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(batching="dynamic", max_length=1024, budget_bytes=40 * MIB)
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [64, 64, 64, 64, 64, 1024])
+
+
+EXCEPTION_HOLDS_FRAMES = Fault(
+    name="exception-holds-frames",
+    cause="exception-holds-frames",
+    title="batches that go out of memory are skipped, their exceptions kept",
+    configure=_configure,
+    prepare=_prepare,
+    install=_install,
+)

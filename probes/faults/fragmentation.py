@@ -1,0 +1,29 @@
+"""Lengths that never repeat cut the allocator's cache into pieces that fit nothing."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from configs.units import MIB
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+LENGTHS = (1500, 200, 1900, 700, 1100, 1300, 300, 1700, 500, 900, 2000, 1600)
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(
+        batching="dynamic", max_length=2048, pad_to_multiple_of=1, expand_kv=True, budget_bytes=90 * MIB
+    )
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, LENGTHS)
+
+
+FRAGMENTATION = Fault(
+    name="fragmentation",
+    cause="fragmentation",
+    title="batches of ever new lengths on a card without expandable segments",
+    configure=_configure,
+    prepare=_prepare,
+)

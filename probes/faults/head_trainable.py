@@ -1,0 +1,29 @@
+"""New tokens were added, so all rows of both matrices get gradients and Adam's states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def make_optimizer(original: Callable[[], None]) -> None:
+        base = strategy.model.get_base_model()
+        for module in (base.get_input_embeddings(), base.get_output_embeddings()):
+            module.weight.requires_grad_(True)  # the mistake
+        original()
+
+    around(strategy, "make_optimizer", make_optimizer)
+    yield
+
+
+HEAD_TRAINABLE = Fault(
+    name="head-trainable",
+    cause="head-trainable",
+    title="embeddings and output head are trained along with the adapter",
+    install=_install,
+)

@@ -1,0 +1,33 @@
+"""Hooks that were put in to look at activations once, and stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, after
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    activations: list[Any] = []
+
+    def keep(module: Any, args: Any, output: Any) -> None:
+        activations.append(output)  # the mistake
+
+    def register() -> None:
+        for layer in strategy.model.get_base_model().model.layers:
+            layer.register_forward_hook(keep)
+
+    after(strategy, "load", register)
+    yield
+
+
+HOOK_HOLDS_ACTIVATIONS = Fault(
+    name="hook-holds-activations",
+    cause="hook-holds-activations",
+    title="forward hooks append each layer's output to a list",
+    install=_install,
+)

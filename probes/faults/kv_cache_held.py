@@ -1,0 +1,36 @@
+"""A list of generation outputs holds past_key_values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from configs.schema import RunConfig
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    results: list[Any] = []
+
+    def release(original: Callable[[], None]) -> None:
+        results.append(strategy.cache)  # the mistake
+        original()
+
+    around(strategy, "release", release)
+    yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(generate_prompts=4, max_new_tokens=4)
+
+
+KV_CACHE_HELD = Fault(
+    name="kv-cache-held",
+    cause="kv-cache-held",
+    title="each generation's key/value cache is kept beside its text",
+    configure=_configure,
+    install=_install,
+)

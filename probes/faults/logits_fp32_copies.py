@@ -1,0 +1,19 @@
+"""The loss upcasts the logits and keeps their log-softmax."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from configs.units import MIB
+from probes.faults.base import Fault
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(loss="full", dtype="bfloat16", max_length=1024, budget_bytes=40 * MIB)
+
+
+LOGITS_FP32_COPIES = Fault(
+    name="logits-fp32-copies",
+    cause="logits-fp32-copies",
+    title="the full loss with its float32 copies on a card that is just too small",
+    configure=_configure,
+)

@@ -1,0 +1,36 @@
+"""compute_metrics wants all predictions at once, so every batch's logits stay on the device until then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from configs.schema import RunConfig
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, before_training_batch, on_output
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    all_logits: list[Any] = []
+
+    def gather(output: Any) -> None:
+        all_logits.append(output.logits)  # the mistake
+
+    on_output(strategy, False, gather)
+    before_training_batch(strategy, all_logits.clear)
+    yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(eval_batch_size=1)
+
+
+LOGITS_HOARDED = Fault(
+    name="logits-hoarded",
+    cause="logits-hoarded",
+    title="evaluation gathers the logits of all batches for its metrics",
+    configure=_configure,
+    install=_install,
+)

@@ -1,0 +1,27 @@
+"""Nothing leaks: the run lasts until its longest sample is drawn."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from configs.units import MIB
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(batching="dynamic", max_length=1024, budget_bytes=40 * MIB)
+
+
+def _prepare(data: Prepared) -> Prepared:
+    # in the middle of the data, which the seeded shuffle draws tenth of twelve
+    middle = len(data.train) // 2
+    return with_lengths(data, [64] * middle + [1024] + [64] * middle)
+
+
+LONGEST_SAMPLE = Fault(
+    name="longest-sample",
+    cause="longest-sample",
+    title="one sample is far longer than all others and comes late",
+    configure=_configure,
+    prepare=_prepare,
+)

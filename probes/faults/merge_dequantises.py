@@ -1,0 +1,33 @@
+"""A merged 16-bit checkpoint needs the whole base in 16 bits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bitsandbytes
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def save(original: Callable[[Path], None], folder: Path) -> None:
+        original(folder)
+        dequantize = bitsandbytes.functional.dequantize_4bit
+        quantised = [p for p in strategy.model.parameters() if hasattr(p, "quant_state")]
+        merged = [dequantize(p.data, p.quant_state) for p in quantised]  # the mistake
+        del merged
+
+    around(strategy, "save", save)
+    yield
+
+
+MERGE_DEQUANTISES = Fault(
+    name="merge-dequantises",
+    cause="merge-dequantises",
+    title="saving merges the adapter into a base dequantised as a whole",
+    install=_install,
+)

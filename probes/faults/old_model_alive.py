@@ -1,0 +1,26 @@
+"""A notebook cell was run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    earlier = QLoraStrategy(strategy.config, strategy.device)
+    with strategy.device.active():
+        earlier.load()  # the mistake
+    yield
+    del earlier
+
+
+OLD_MODEL_ALIVE = Fault(
+    name="old-model-alive",
+    cause="old-model-alive",
+    title="an earlier model is still referenced when the run begins",
+    install=_install,
+)

@@ -1,0 +1,20 @@
+"""Adam's states are allocated when they are first needed."""
+
+from __future__ import annotations
+
+from configs.models import LINEAR_LAYERS
+from configs.schema import RunConfig
+from configs.units import MIB
+from probes.faults.base import Fault
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(lora_rank=64, target_modules=LINEAR_LAYERS, budget_bytes=48 * MIB)
+
+
+OPTIMIZER_LAZY = Fault(
+    name="optimizer-lazy",
+    cause="optimizer-lazy",
+    title="a large adapter's optimizer states appear at the first step",
+    configure=_configure,
+)

@@ -1,0 +1,35 @@
+"""A second notebook starts a job on the same GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from configs.schema import RunConfig
+from configs.units import GIB, MIB
+from harness.devices.simulated import SimulatedDevice
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, before_training_batch
+
+TAKEN_PER_STEP_BYTES = 96 * MIB
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    device = strategy.device
+    assert isinstance(device, SimulatedDevice), "on a real GPU, start the other process"
+    before_training_batch(strategy, lambda: device.take_elsewhere(TAKEN_PER_STEP_BYTES))
+    yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(budget_bytes=GIB, empty_cache_every=1)
+
+
+OTHER_PROCESS = Fault(
+    name="other-process",
+    cause="other-process",
+    title="another process takes more and more of the GPU",
+    configure=_configure,
+    install=_install,
+)

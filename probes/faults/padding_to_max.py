@@ -1,0 +1,24 @@
+"""padding='max_length' although most samples are short."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(batching="padded", max_length=128)
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [24, 40, 32, 56])
+
+
+PADDING_TO_MAX = Fault(
+    name="padding-to-max",
+    cause="padding-to-max",
+    title="every sample is padded to the maximum length",
+    configure=_configure,
+    prepare=_prepare,
+)

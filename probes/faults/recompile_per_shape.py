@@ -1,0 +1,45 @@
+"""What compilation keeps for one shape is kept for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, on_output, with_lengths
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    graphs: dict[tuple[int, ...], Any] = {}
+
+    def capture(output: Any) -> None:
+        shape = tuple(output.logits.shape)
+        if shape not in graphs:
+            graphs[shape] = torch.empty_like(output.logits)  # the mistake
+
+    on_output(strategy, True, capture)
+    yield
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(batching="dynamic", max_length=256)
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [64, 120, 96, 160, 80, 144, 112, 128])
+
+
+RECOMPILE_PER_SHAPE = Fault(
+    name="recompile-per-shape",
+    cause="recompile-per-shape",
+    title="static buffers, as of a CUDA graph, are kept for every new batch shape",
+    configure=_configure,
+    prepare=_prepare,
+    install=_install,
+)

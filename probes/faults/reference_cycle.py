@@ -1,0 +1,38 @@
+"""A bound method in the object's own list makes a cycle; the collector is off, as trainers do for speed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, on_output
+
+
+class _StepResult:
+    def __init__(self, logits: Any) -> None:
+        self.logits = logits
+        self.callbacks = [self.describe]  # the mistake
+
+    def describe(self) -> str:
+        return str(self.logits.shape)
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    on_output(strategy, True, lambda output: _StepResult(output.logits.detach()))
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+REFERENCE_CYCLE = Fault(
+    name="reference-cycle",
+    cause="reference-cycle",
+    title="each step's result refers to itself and waits for the collector",
+    install=_install,
+)

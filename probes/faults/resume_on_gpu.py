@@ -1,0 +1,43 @@
+"""A checkpoint is loaded to the GPU and stays referenced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+MODEL_FILE = "model.pt"
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    checkpoint: dict[str, torch.Tensor] = {}
+
+    def save(original: Callable[[Path], None], folder: Path) -> None:
+        original(folder)
+        torch.save(strategy.model.state_dict(), folder / MODEL_FILE)
+
+    def restore(original: Callable[[Path], None], folder: Path) -> None:
+        with strategy.device.on_host():
+            loaded = torch.load(folder / MODEL_FILE, weights_only=True)
+        for name, value in loaded.items():
+            checkpoint[name] = strategy.device.put(value)  # the mistake
+        original(folder)
+
+    around(strategy, "save", save)
+    around(strategy, "restore", restore)
+    yield
+
+
+RESUME_ON_GPU = Fault(
+    name="resume-on-gpu",
+    cause="resume-on-gpu",
+    title="the checkpoint's weights are loaded to the GPU and the dictionary is kept",
+    install=_install,
+    resumes=True,
+)

@@ -1,0 +1,34 @@
+"""The loop keeps each loss for an average, and calls backward with retain_graph, so that nothing is freed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    losses: list[torch.Tensor] = []
+
+    def backward(original: Callable[[], None]) -> None:
+        loss = strategy.graph
+        assert loss is not None
+        strategy.scaler.scale(loss).backward(retain_graph=True)
+        losses.append(loss)  # the mistake
+        strategy.graph, strategy.inputs = None, {}
+
+    around(strategy, "backward", backward)
+    yield
+
+
+RETAINED_GRAPH = Fault(
+    name="retained-graph",
+    cause="retained-graph",
+    title="a loss kept with its graph, which retain_graph leaves whole",
+    install=_install,
+)

@@ -1,0 +1,29 @@
+"""Saving copies every weight on the device although only the adapter has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def save(original: Callable[[Path], None], folder: Path) -> None:
+        state = {name: value.clone() for name, value in strategy.model.state_dict().items()}  # the mistake
+        original(folder)
+        del state
+
+    around(strategy, "save", save)
+    yield
+
+
+SAVE_DOUBLES = Fault(
+    name="save-doubles",
+    cause="save-doubles",
+    title="the whole state_dict is cloned before a checkpoint is written",
+    install=_install,
+)

@@ -1,0 +1,35 @@
+"""A logger keeps what it is given; here it is given tensors of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, on_output
+
+LOG_EVERY = 4
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    history: list[dict[str, Any]] = []
+    step = 0
+
+    def log(output: Any) -> None:
+        nonlocal step
+        step += 1
+        if step % LOG_EVERY == 0:
+            history.append({"step": step, "logits": output.logits.detach()})  # the mistake
+
+    on_output(strategy, True, log)
+    yield
+
+
+TENSORS_LOGGED = Fault(
+    name="tensors-logged",
+    cause="tensors-logged",
+    title="every fourth step's predictions are logged as device tensors",
+    install=_install,
+)

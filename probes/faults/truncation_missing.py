@@ -1,0 +1,24 @@
+"""max_length is configured and never applied."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from probes.faults.base import Fault, with_lengths
+
+
+def _configure(config: RunConfig) -> RunConfig:
+    return config.with_fields(batching="dynamic", max_length=64)
+
+
+def _prepare(data: Prepared) -> Prepared:
+    return with_lengths(data, [48, 64, 160])
+
+
+TRUNCATION_MISSING = Fault(
+    name="truncation-missing",
+    cause="truncation-missing",
+    title="samples are longer than the configured maximum",
+    configure=_configure,
+    prepare=_prepare,
+)

@@ -1,0 +1,31 @@
+"""A consistency loss from a second pass is added to a running total with its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, after
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    total: list[Any] = [0.0]
+
+    def consistency() -> None:
+        with strategy.model_context():
+            second = strategy.model(**strategy.inputs).loss
+        total[0] = total[0] + second  # the mistake
+
+    after(strategy, "forward", consistency)
+    yield
+
+
+UNBACKWARDED_LOSS = Fault(
+    name="unbackwarded-loss",
+    cause="retained-graph",
+    title="a second loss is summed up for a log and never backwarded",
+    install=_install,
+)
