@@ -27,7 +27,7 @@ CASES = {
     "an empty corpus": (["--data", "empty.csv"], ["empty.csv is empty", "Topics, Question-Title, Questions, Answers"]),
     "other columns": (
         ["--data", "columns.csv"],
-        ["columns.csv", "found 'question', 'answer'", "'Questions'", "--data"],
+        ["columns.csv", "found 'question'", "'Questions'", "--data"],
     ),
     "an undecodable corpus": (["--data", "undecodable.csv"], ["undecodable.csv is not UTF-8", "0xff", "--data"]),
     "no usable row": (["--data", "rows.csv"], ["rows.csv has no usable row", "1 blank", "--data"]),
@@ -46,10 +46,7 @@ CASES = {
     "no tokenizer": (["--tokenizer", "file"], ["--tokenizer file", "tokenizer.json"]),
     "an output folder that is a file": (["--output", "file"], ["--output file", "give another folder"]),
     "an output folder below a file": (["--output", "file/runs"], ["--output file/runs", "give another folder"]),
-    "an output folder where nobody may write": (
-        ["--output", "/proc/runs"],
-        ["--output /proc/runs", "give another folder"],
-    ),
+    "an output folder that nobody can make": (["--output", "/proc/x"], ["--output /proc/x", "give another folder"]),
     "JSON below a file": (["--json", "file/report.json"], ["--json file/report.json", "cannot be written"]),
     "JSON over the corpus": (["--data", "corpus.csv", "--json", "corpus.csv"], ["--json corpus.csv", "no report"]),
     "a picture over a folder": (["--svg", "."], ["--svg .", "no report"]),
