@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats
+from harness.records import MemoryStats, RunRecord
 from harness.sources import SourceLine
 
 
@@ -97,6 +98,14 @@ class Device(Protocol):
 
     def unwatch(self) -> list[Allocation]:
         """Stop recording; return what has been allocated since `watch` and still is, oldest first."""
+        ...
+
+    def record_history(self) -> None:
+        """Keep the last allocations and frees from now on, for `write_history`."""
+        ...
+
+    def write_history(self, path: Path, run: RunRecord) -> None:
+        """Write a memory snapshot that PyTorch's viewer opens."""
         ...
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,14 @@ from configs.cards import Card
 from configs.units import format_bytes, parse_bytes
 from harness.devices.base import Allocation
 from harness.errors import DeviceError, DeviceOutOfMemory
-from harness.records import MemoryStats
+from harness.records import MemoryStats, RunRecord
 from harness.sources import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""
+
+HISTORY_ENTRIES = 100_000
+"""Allocations and frees kept for a snapshot: some nine steps of an 8B model, with their stacks."""
 
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -83,6 +88,8 @@ class CudaDevice:
         names = card.sdpa_backends if attention == "auto" else (attention, "math")
         self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
+        self._keeps_history = False
+        self._watched_since = 0.0
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -153,13 +160,26 @@ class CudaDevice:
 
     def watch(self) -> None:
         """Let PyTorch record Python's stack with each allocation."""
-        torch.cuda.memory._record_memory_history("all", context="alloc", stacks="python", clear_history=True)
+        if not self._keeps_history:
+            torch.cuda.memory._record_memory_history("all", context="alloc", stacks="python", clear_history=True)
+        self._watched_since = time.time()
 
     def unwatch(self) -> list[Allocation]:
         """Stop, and return the blocks in use that were allocated since."""
         snapshot = torch.cuda.memory._snapshot()
-        torch.cuda.memory._record_memory_history(None)
-        return allocations_in(snapshot, torch.cuda.current_device())
+        if not self._keeps_history:
+            torch.cuda.memory._record_memory_history(None)
+        found = allocations_in(snapshot, torch.cuda.current_device())
+        return [allocation for allocation in found if allocation.made_at >= self._watched_since]
+
+    def record_history(self) -> None:
+        """Let PyTorch record the last allocations and frees, each with Python's stack."""
+        self._keeps_history = True
+        torch.cuda.memory._record_memory_history(stacks="python", max_entries=HISTORY_ENTRIES)
+
+    def write_history(self, path: Path, run: RunRecord) -> None:
+        """Write PyTorch's own snapshot; it does not name the run."""
+        torch.cuda.memory._dump_snapshot(str(path))
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the address of the tensor's storage, which is its block's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -13,10 +14,12 @@ import torch
 from configs.cards import Card
 from harness.devices.base import Allocation
 from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats
+from harness.records import MemoryStats, Phase, RunRecord, record_to_dict
+from harness.simulate.history import MemoryHistory, history_of
 from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from harness.simulate.tracer import MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
+from harness.snapshot import write_snapshot
 from harness.sources import SourceLine
 
 _is_autocast_enabled = torch.is_autocast_enabled
@@ -46,7 +49,9 @@ class SimulatedDevice:
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
         self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device)
+        self._elsewhere_bytes = 0
         self._attention = attention
+        self._history: MemoryHistory | None = None
         self._code_tables: dict[str, torch.Tensor] = {}
         """bitsandbytes' tables, once they have been made on this device"""
 
@@ -96,8 +101,16 @@ class SimulatedDevice:
         self.tracer.sink.empty_cache()
 
     def driver_used_bytes(self) -> int | None:
-        """There is no driver."""
-        return None
+        """Return what a driver would count; None while the card is this process's alone, as there is none to ask."""
+        if not self._elsewhere_bytes:
+            return None
+        return self.stats().reserved_bytes + self.card.context_bytes + self._elsewhere_bytes
+
+    def take_elsewhere(self, num_bytes: int) -> None:
+        """Let another process take memory of the card: the driver counts it, and the allocator may reserve that much less."""
+        assert isinstance(self.memory, SimulatedMemory), "a replayed run has the card to itself"
+        self._elsewhere_bytes += num_bytes
+        self.memory.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""
@@ -137,15 +150,48 @@ class SimulatedDevice:
 
     def unwatch(self) -> list[Allocation]:
         """Stop, and return what still lives."""
-        self.tracer.site_frames = MAX_SITE_FRAMES
+        self.tracer.site_frames = MAX_SITE_FRAMES if self._history is None else WATCHED_SITE_FRAMES
         if not isinstance(self.memory, SimulatedMemory) or self.memory.watched is None:
             return []
         watched, self.memory.watched = self.memory.watched, None
         return [Allocation(key, size, made_at, _source_lines(site)) for key, (size, made_at, site) in watched.items()]
 
+    def record_history(self) -> None:
+        """Keep what the tracer reports; a memory that replays phases remembers the last ones anyway."""
+        if isinstance(self.memory, SimulatedMemory):
+            self._history = self.tracer.sink = MemoryHistory(self.memory)
+            self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def write_history(self, path: Path, run: RunRecord) -> None:
+        """Write the memory and its last events as PyTorch writes those of a GPU."""
+        history = history_of(self.memory, phase_of_chain) if isinstance(self.memory, MemoizedMemory) else self._history
+        assert history is not None, "record_history comes first"
+        write_snapshot(history.snapshot(record_to_dict(run)), path)
+
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""
         return self.tracer.key_of(tensor) if tensor.device.type == self.torch_device.type else None
+
+
+_PHASES_OF_CHAIN = {
+    "load": (Phase.LOAD,),
+    "train": (Phase.DATA, Phase.FORWARD, Phase.BACKWARD),
+    "optimizer": (Phase.OPTIMIZER,),
+    "eval": (Phase.EVAL, Phase.EVAL),
+    "prefill": (Phase.GENERATE,),
+    "decode": (Phase.GENERATE,),
+    "release": (Phase.GENERATE,),
+    "save": (Phase.CHECKPOINT,),
+}
+"""by the first word of a compiled chain's key"""
+
+
+def phase_of_chain(key: Hashable, position: int) -> str:
+    """Return the phase of the run that a compiled chain's phase belongs to, or nothing."""
+    while isinstance(key, tuple):
+        key = key[0]
+    phases = _PHASES_OF_CHAIN.get(str(key), ())
+    return str(phases[position]) if position < len(phases) else ""
 
 
 def _source_lines(site: Site) -> tuple[SourceLine, ...]:

@@ -219,6 +219,17 @@ class CachingAllocator:
         """Return the size of the largest cached block in any pool, 0 without one. Source: cacheInfo."""
         return max((pool.blocks[-1].size for pool in self._pools() if pool.blocks), default=0)
 
+    def block_of(self, handle: int) -> tuple[int, int]:
+        """Return the address and the requested bytes of a live handle; 0 and 0 of handle 0.
+
+        Raises:
+            KeyError: not a live handle.
+        """
+        if handle == 0:
+            return 0, 0
+        block = self._live[handle]
+        return block.address, block.requested
+
     def segments(self) -> list[Segment]:
         """Return all reserved memory in order of address. Source: snapshot."""
         runs = [run for pool in self._pools() for head in pool.heads for run in _mapped_runs(head)]

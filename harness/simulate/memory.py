@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
 from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
-from harness.simulate.trace import ENSURE, FREE, RENAME, Event
+from harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
 from harness.simulate.tracer import Site, describe_frame
 
 _EMPTY_CACHE = "empty_cache"
+
+NUM_RECENT = 64
+"""Chains that are remembered: some twenty optimizer steps."""
 
 
 class SimulatedMemory:
@@ -132,6 +136,8 @@ class MemoizedMemory:
         self._stats = memory.stats()
         self._peaks = (0, 0)
         self._chain: _Chain | None = None
+        self.recent: deque[tuple[int, Hashable, list[Sequence[Event]]]] = deque(maxlen=NUM_RECENT)
+        """the last chains: the state before, for `memory_at`, the key, and the phases that have begun since"""
 
     def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None]) -> None:
         """Start a chain; a phase that is None has to be passed to `next_phase`."""
@@ -139,16 +145,18 @@ class MemoizedMemory:
         if known is None and self._loaded != self._state:
             self._load(self._state)
         self._chain = _Chain(key, list(phases), known)
+        self.recent.append((self._state, key, []))
 
     def next_phase(self, events: Sequence[Event] | None = None) -> None:
         """Run the chain's next phase. Raises `DeviceOutOfMemory` where it does not fit."""
         chain = self._chain
         assert chain is not None, "no chain has begun"
+        phase = events if events is not None else chain.phases[chain.position]
+        assert phase is not None, "a phase that is not known yet has to be passed"
+        self.recent[-1][2].append(phase)
         if chain.known is not None:
             self._advance(self._absolute(chain.known.phase_stats[chain.position]))
         else:
-            phase = events if events is not None else chain.phases[chain.position]
-            assert phase is not None, "a phase that is not known yet has to be passed"
             chain.stats.append(self._replay(phase))
         chain.position += 1
         if chain.position == len(chain.phases):
@@ -191,6 +199,7 @@ class MemoizedMemory:
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
+        self.recent.append((self._state, _EMPTY_CACHE, [[(None, EMPTY_CACHE, None)]]))
         known = self._transitions.get((self._state, _EMPTY_CACHE))
         if known is None:
             if self._loaded != self._state:
@@ -205,6 +214,15 @@ class MemoizedMemory:
         if self._loaded != self._state and self._loaded is not None:
             self._load(self._state)
         return self.memory.live()
+
+    def memory_at(self, state: int) -> SimulatedMemory:
+        """Return a memory of its own in a state that `recent` names."""
+        own = self.memory.allocator
+        memory = SimulatedMemory(own.budget_bytes, expandable_segments=own.expandable_segments)
+        allocator_state, handles = self._states[state]
+        memory.allocator.load(allocator_state)
+        memory.handles.update(handles)
+        return memory
 
     def _save(self) -> int:
         by_age = tuple(sorted(self.memory.handles, key=self.memory.handles.__getitem__))

@@ -1,0 +1,336 @@
+"""Memory snapshots as `torch.cuda.memory._dump_snapshot` writes them: read without running anything, told as a run log.
+
+A snapshot knows addresses, sizes, stacks and the order of events, but no steps, batches or model; the log has none either.
+Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.11.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs.schema import RunConfig
+from harness.errors import LogError
+from harness.records import (
+    EndRecord,
+    MemoryStats,
+    OomRecord,
+    Outcome,
+    Phase,
+    PhaseBegin,
+    PhaseRecord,
+    RunRecord,
+    record_from_dict,
+)
+from harness.runlog import RunLog
+from harness.simulate.blocks import MIN_BLOCK_BYTES
+from harness.sources import SourceLine, users_line
+
+PICKLE_PROTOCOL = 4
+"""The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
+
+MAX_LIVE_LINES = 6
+"""Lines of code whose live memory is listed; the others are summed up."""
+
+_FUNCTIONS = {
+    Phase.EVAL: {
+        "evaluate", "evaluation_loop", "evaluation_step", "eval_step", "prediction_loop", "prediction_step", "validate",
+        "validation_step",
+    },
+    Phase.GENERATE: {"generate", "prefill", "decode"},
+    Phase.CHECKPOINT: {"_save_checkpoint", "save_checkpoint", "save_model", "save_pretrained"},
+    Phase.RESUME: {"_load_from_checkpoint", "_load_optimizer_and_scheduler", "load_checkpoint"},
+    Phase.LOAD: {"from_pretrained", "get_peft_model", "load_model", "prepare_model_for_kbit_training"},
+    Phase.BACKWARD: {"backward", "recompute_fn", "unpack_hook"},
+    Phase.OPTIMIZER: {"clip_grad_norm_", "optimizer_step", "unscale_", "zero_grad"},
+    Phase.FORWARD: {"compute_loss", "forward"},
+}  # fmt: skip
+"""Names that PyTorch, transformers, lightning and this harness give to what belongs to a phase."""
+
+_PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
+
+
+def is_snapshot(path: Path) -> bool:
+    """Return whether a file begins as a pickle does; a run log begins with a brace."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == pickle.PROTO
+    except OSError:
+        return False
+
+
+def read_snapshot(path: Path) -> RunLog:
+    """Return what a memory snapshot tells, as the log of a run.
+
+    Raises:
+        LogError: the file cannot be read, holds more than plain data, or is no memory snapshot.
+    """
+    snapshot = load_snapshot(path)
+    try:
+        return log_of_snapshot(snapshot, path.name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise _no_snapshot(path, f"{type(error).__name__} {error}") from None
+
+
+def load_snapshot(path: Path) -> dict[str, Any]:
+    """Return the snapshot's plain data; nothing that the file names is imported or called.
+
+    Raises:
+        LogError: see `read_snapshot`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = _PlainUnpickler(file).load()
+    except OSError as error:
+        raise LogError(f"--replay {path}: cannot be read ({error.strerror})") from None
+    except _NotPlain as error:
+        raise LogError(
+            f"--replay {path}: the pickle asks for {error}, which a memory snapshot never does; it was not opened"
+        ) from None
+    except Exception as error:  # whatever a damaged pickle makes the unpickler stumble over
+        raise LogError(f"--replay {path}: a damaged or cut pickle ({type(error).__name__})") from None
+    if isinstance(data, list):  # torch.cuda.memory_snapshot(): segments only
+        data = {"segments": data, "device_traces": []}
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("segments", "device_traces")):
+        raise _no_snapshot(path, "segments and device_traces expected")
+    return data
+
+
+def write_snapshot(snapshot: dict[str, Any], path: Path) -> None:
+    """Write a snapshot as a whole or not at all. Raises OSError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _NotPlain(Exception):
+    """A pickle asks for an object that is no plain data."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, tuples, strings and numbers; refuses everything else before it is imported."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise _NotPlain(f"{module}.{name}")
+
+    def persistent_load(self, identifier: object) -> NoReturn:
+        raise _NotPlain("a persistent object")
+
+
+def _no_snapshot(path: Path, reason: str) -> LogError:
+    return LogError(f"--replay {path}: a pickle, but no memory snapshot of PyTorch ({reason})")
+
+
+@dataclass
+class _Levels:
+    """What is allocated and reserved while events are read; offsets are found at the end, where both are known."""
+
+    allocated_bytes: int = 0
+    reserved_bytes: int = 0
+
+    def apply(self, event: dict[str, Any]) -> None:
+        """Take an event. A block is counted rounded up, as the allocator counts it."""
+        size = event["size"]
+        block = -(-size // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+        match event["action"]:
+            case "alloc":
+                self.allocated_bytes += block
+            case "free_completed":
+                self.allocated_bytes -= block
+            case "segment_alloc" | "segment_map":
+                self.reserved_bytes += size
+            case "segment_free" | "segment_unmap":
+                self.reserved_bytes -= size
+
+
+def log_of_snapshot(snapshot: dict[str, Any], name: str) -> RunLog:
+    """Return the log: a phase record per stretch of events of one phase, and the last failed allocation.
+
+    Phases are told by the functions on the stacks; what was allocated before the recording began has none.
+    """
+    device = _busiest_device(snapshot)
+    events: list[dict[str, Any]] = snapshot["device_traces"][device] if snapshot["device_traces"] else []
+    segments = [segment for segment in snapshot["segments"] if segment.get("device", 0) == device]
+    first = _levels_before(events, segments)
+    phases, failed = _walk(events, first)
+    oom = None if failed is None else _oom_record(*failed, segments)
+    peak = max([p.after.peak_reserved_bytes for p in phases], default=0)
+    budget = oom.budget_bytes if oom else max(peak, sum(segment["total_size"] for segment in segments))
+    log = RunLog(_run_record(snapshot, device, name, budget))
+    log.begins = [PhaseBegin(p.phase, 0, 0, 0) for p in phases[-1:]]
+    log.phases = phases
+    log.ooms = [oom] if oom else []
+    log.end = EndRecord(Outcome.OOM if oom else Outcome.STOPPED, 0, 0.0, "" if oom else "the snapshot ends here")
+    return log
+
+
+def _busiest_device(snapshot: dict[str, Any]) -> int:
+    """Return the device on which an allocation failed, else the one with the most events, else with the most memory."""
+
+    def weight(device: int) -> tuple[bool, int, int]:
+        events = snapshot["device_traces"][device] if device < len(snapshot["device_traces"]) else []
+        held = sum(s["total_size"] for s in snapshot["segments"] if s.get("device", 0) == device)
+        return any(event["action"] == "oom" for event in events), len(events), held
+
+    devices = {segment.get("device", 0) for segment in snapshot["segments"]} | set(range(len(snapshot["device_traces"])))
+    return max(sorted(devices), key=weight, default=0)
+
+
+def _levels_before(events: list[dict[str, Any]], segments: list[dict[str, Any]]) -> _Levels:
+    """Return what was there before the first event: the present less what the events changed."""
+    change = _Levels()
+    for event in events:
+        change.apply(event)
+    allocated = sum(segment["allocated_size"] for segment in segments)
+    reserved = sum(segment["total_size"] for segment in segments)
+    return _Levels(allocated - change.allocated_bytes, reserved - change.reserved_bytes)
+
+
+def _walk(
+    events: list[dict[str, Any]], levels: _Levels
+) -> tuple[list[PhaseRecord], tuple[dict[str, Any], Phase, _Levels] | None]:
+    """Return a record per stretch of one phase, and the last failed allocation with its phase and what was there."""
+    phases: list[PhaseRecord] = []
+    stretch, phase = _Stretch.at(levels), Phase.FORWARD
+    failed = None
+    for event in events:
+        now = phase_of(event) or phase
+        if now is not phase:
+            phases += stretch.records(phase)
+            stretch, phase = _Stretch.at(levels), now
+        levels.apply(event)
+        stretch.note(levels)
+        if event["action"] == "oom":
+            failed = (event, phase, replace(levels))
+    return [*phases, *stretch.records(phase)], failed
+
+
+@dataclass
+class _Stretch:
+    """Consecutive events of one phase."""
+
+    before: _Levels
+    after: _Levels
+    peak: _Levels
+    num_events: int = 0
+
+    @classmethod
+    def at(cls, levels: _Levels) -> _Stretch:
+        """Return a stretch that begins now."""
+        return cls(replace(levels), replace(levels), replace(levels))
+
+    def note(self, levels: _Levels) -> None:
+        """Take an event's levels."""
+        self.num_events += 1
+        self.after = replace(levels)
+        self.peak.allocated_bytes = max(self.peak.allocated_bytes, levels.allocated_bytes)
+        self.peak.reserved_bytes = max(self.peak.reserved_bytes, levels.reserved_bytes)
+
+    def records(self, phase: Phase) -> Iterator[PhaseRecord]:
+        """Yield the stretch's record, if anything happened."""
+        if self.num_events:
+            stats = MemoryStats(
+                allocated_bytes=self.after.allocated_bytes,
+                reserved_bytes=self.after.reserved_bytes,
+                active_bytes=self.after.allocated_bytes,
+                peak_allocated_bytes=self.peak.allocated_bytes,
+                peak_reserved_bytes=self.peak.reserved_bytes,
+            )
+            yield PhaseRecord(phase, 0, 0, 0, 0.0, self.before.allocated_bytes, self.before.reserved_bytes, stats)
+
+
+def phase_of(event: dict[str, Any]) -> Phase | None:
+    """Return the phase that an event belongs to, by its label or the outermost telling function on its stack."""
+    label = event.get("user_metadata")
+    if isinstance(label, str) and label in Phase.__members__:
+        return Phase[label]
+    for frame in reversed(event.get("frames", ())):
+        phase = _PHASE_OF_FUNCTION.get(frame["name"])
+        if phase is not None:
+            return phase
+        if "autograd::Engine" in frame["name"]:
+            return Phase.BACKWARD
+        if frame["name"] == "step" and "optim" in frame["filename"]:
+            return Phase.OPTIMIZER
+    return None
+
+
+def _oom_record(event: dict[str, Any], phase: Phase, levels: _Levels, segments: list[dict[str, Any]]) -> OomRecord:
+    lines = _source_lines(event.get("frames", ()))
+    place = users_line(lines)
+    free = [block["size"] for segment in segments for block in segment["blocks"] if block["state"] == "inactive"]
+    return OomRecord(
+        phase=phase,
+        step=0,
+        micro_step=0,
+        epoch=0,
+        requested_bytes=event["size"],
+        allocated_bytes=levels.allocated_bytes,
+        reserved_bytes=levels.reserved_bytes,
+        budget_bytes=levels.reserved_bytes + event.get("device_free", 0),
+        largest_free_block_bytes=max(free, default=0),
+        num_alloc_retries=0,
+        where=str(place).rpartition(" ")[0] if place else None,
+        frames=tuple(map(str, lines)),
+        live_bytes=_live_by_line(segments),
+    )
+
+
+def _live_by_line(segments: list[dict[str, Any]]) -> dict[str, int]:
+    """Return live bytes by the user's line that made them, or by the kind of tensor where a simulated run names it."""
+    totals: dict[str, int] = defaultdict(int)
+    for segment in segments:
+        for block in segment["blocks"]:
+            if block["state"] != "inactive":
+                totals[_maker(block.get("frames", ()))] += block["size"]
+    largest = sorted(totals.items(), key=lambda item: -item[1])
+    shown, rest = dict(largest[:MAX_LIVE_LINES]), sum(size for _, size in largest[MAX_LIVE_LINES:])
+    return shown | ({"other": rest} if rest else {})
+
+
+def _maker(frames: Sequence[dict[str, Any]]) -> str:
+    if frames and frames[0]["line"] == 0 and frames[0]["filename"].isidentifier():
+        return str(frames[0]["filename"])
+    place = users_line(_source_lines(frames))
+    return str(place) if place else "made before the recording began"
+
+
+def _source_lines(frames: Sequence[dict[str, Any]]) -> list[SourceLine]:
+    """Return the Python frames outside PyTorch, innermost first."""
+    lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in frames)
+    return [line for line in lines if line.path.endswith(".py") and "/site-packages/torch/" not in line.path]
+
+
+def _run_record(snapshot: dict[str, Any], device: int, name: str, budget_bytes: int) -> RunRecord:
+    """Return the record of the run that a simulated snapshot carries, else one that says what is not known."""
+    carried = snapshot.get("harness", {}).get("run")
+    if carried:
+        run = record_from_dict(carried)
+        if not isinstance(run, RunRecord):
+            raise ValueError("the run that it carries is none")
+        return replace(run, total_steps=0, steps_per_epoch=0)
+    config = RunConfig()
+    return RunRecord(
+        source="cuda",
+        config=config.to_dict(),
+        fingerprint="",
+        gpu_name=f"GPU {device} of {name}",
+        budget_bytes=budget_bytes,
+        total_steps=0,
+        steps_per_epoch=0,
+        num_train_samples=0,
+        num_eval_samples=0,
+        corpus="unknown",
+        environment={},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
