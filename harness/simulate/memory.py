@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.errors import DeviceOutOfMemory
@@ -30,6 +31,8 @@ class SimulatedMemory:
     def __init__(self, budget_bytes: int | None, *, expandable_segments: bool = False) -> None:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.handles: dict[Hashable, int] = {}
+        self._is_busy = False
+        self._freed_meanwhile: list[Hashable] = []
         self.watched: dict[Hashable, tuple[int, float, Site]] | None = None
         """requested bytes, time and place of what was allocated while watched and still is; None while not watched
 
@@ -43,7 +46,8 @@ class SimulatedMemory:
             DeviceOutOfMemory: no room, after the allocator's own retries; nothing has been allocated then.
         """
         try:
-            self.handles[key] = self.allocator.malloc(num_bytes)
+            with self._undisturbed():
+                self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             raise _out_of_memory(error, num_bytes, site) from None
         if self.watched is not None:
@@ -53,9 +57,24 @@ class SimulatedMemory:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
         if self.watched is not None:
             self.watched.pop(key, None)
+        if self._is_busy:
+            self._freed_meanwhile.append(key)
+            return
         handle = self.handles.pop(key, None)
         if handle is not None:
-            self.allocator.free(handle)
+            with self._undisturbed():
+                self.allocator.free(handle)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Within, frees wait: Python's garbage collector may run in the midst of the allocator and end storages there."""
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+        while self._freed_meanwhile:
+            self.free(self._freed_meanwhile.pop())
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate unless `key` exists."""
@@ -92,7 +111,8 @@ class SimulatedMemory:
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
-        self.allocator.empty_cache()
+        with self._undisturbed():
+            self.allocator.empty_cache()
 
     def live(self) -> Iterator[tuple[Hashable, int]]:
         """Yield (key, requested bytes) of everything allocated."""
