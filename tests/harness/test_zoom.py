@@ -4,45 +4,16 @@ import gc
 import inspect
 import itertools
 from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
 
-from configs.cards import find_card
-from harness.devices.simulated import SimulatedDevice
-from harness.recorder import Recorder
-from harness.records import BatchShape, Phase, SurvivorRecord
+from harness.records import Phase, SurvivorRecord
 from harness.zoom import MAX_ZOOMS, REST_STEPS, Levels
+from tests.harness.loops import Loop
 
 KIB = 1024
-NUM_STEPS = 20
-BATCH = BatchShape(1, 4, (4,), 4)
-
-
-class Loop:
-    """A training loop of nothing but a linear layer, recorded as a real one is; `after` is the user's callback."""
-
-    def __init__(self, computes=True):
-        self.device = SimulatedDevice(find_card("t4"), 2**30, computes=computes)
-        self.records = []
-        self.recorder = Recorder(self.device, self.records.append)
-        self.model = torch.nn.Linear(256, 256, device=self.device.torch_device)
-
-    def batch(self):
-        return torch.ones(256, 256, device=self.device.torch_device)
-
-    def run(self, step, num_steps=NUM_STEPS):
-        with self.device.active():
-            for _ in range(num_steps):
-                self.recorder.step += 1
-                with self.recorder.phase(Phase.FORWARD):
-                    loss = self.model(self.batch()).square().sum()
-                step(self, loss)
-                with self.recorder.phase(Phase.OPTIMIZER):
-                    self.model.zero_grad()
-                loss = None
-                self.recorder.end_step([BATCH], None, None, 1e-3, 0.0)
-        return [record for record in self.records if isinstance(record, SurvivorRecord)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +32,8 @@ def backward(loop, loss):
 def here(function, text):
     """Return `file:line` of the line of a function that contains a text."""
     lines, first = inspect.getsourcelines(function)
-    return next(f"tests/harness/test_zoom.py:{first + n}" for n, line in enumerate(lines) if text in line)
+    path = inspect.getsourcefile(function)
+    return next(f"tests/harness/{Path(path).name}:{first + n}" for n, line in enumerate(lines) if text in line)
 
 
 def the_one(records):
