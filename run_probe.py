@@ -24,7 +24,8 @@ from configs.errors import HarnessError
 from configs.validation import check_output
 from harness.records import Outcome
 from harness.runlog import read_run_log
-from probes import session as probing
+from probes.process import OnProgress, RunDied, RunRefused
+from probes.session import Session, run_session, session_of_folder
 from reports.explain import print_explanation
 from reports.files import check_file, write_file
 from reports.json_report import BEGINS, json_text
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run(parse_args(arguments), arguments)
-    except probing.RunDied as error:
+    except RunDied as error:
         print(f"{error.details}run_probe.py: {error}", file=sys.stderr)
         return 3
     except HarnessError as error:
@@ -74,7 +75,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 def replay(path: Path) -> ProbeResult:
     """Report on the log of an earlier run, or on all logs of an earlier probe."""
     if path.is_dir():
-        return _result(probing.session_of_folder(path))
+        return _result(session_of_folder(path))
     return result_of_log(read_run_log(path))
 
 
@@ -86,14 +87,14 @@ def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
     counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
     try:
         with _progress() as show:
-            session = probing.run_session(config, folder, try_fixes=not command.no_fixes, counts=counts, progress=show)
-    except probing.RunRefused:
+            session = run_session(config, folder, try_fixes=not command.no_fixes, counts=counts, progress=show)
+    except RunRefused:
         folder.rmdir()  # nothing has run
         raise
     return _result(session, _next_command(session, arguments), time.monotonic() - begin)
 
 
-def _result(session: probing.Session, next_command: str = "", seconds: float = 0.0) -> ProbeResult:
+def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> ProbeResult:
     return ProbeResult(
         as_configured=session.as_configured,
         findings=session.findings,
@@ -119,14 +120,14 @@ def _new_folder(parent: Path, name: str) -> Path:
             return folder
 
 
-def _next_command(session: probing.Session, arguments: Sequence[str]) -> str:
+def _next_command(session: Session, arguments: Sequence[str]) -> str:
     """Return the command that runs what passed."""
     flags = flags_between(session.config, session.fixed_config)
     return shlex.join(["python", "run_probe.py", *arguments, *flags]) if flags else ""
 
 
 @contextmanager
-def _progress() -> Iterator[probing.Progress]:
+def _progress() -> Iterator[OnProgress]:
     """Show what runs and how far it is, on standard error, where that is a terminal."""
     columns = (
         TextColumn("{task.description}"),

@@ -5,58 +5,28 @@ A fix counts as verified only when a re-run from nothing no longer shows the cau
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 from configs.schema import RunConfig
-from harness.errors import HarnessError
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from probes.detectors import detect
 from probes.detectors.reading import config_of
 from probes.findings import Finding, Fix, FixResult, OtherCount
 from probes.fixes import propose
-
-Progress = Callable[[str, int, int], None]
-"""takes what runs, steps done, steps in all"""
+from probes.process import OnProgress, start_worker
 
 Run = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
-
-ROOT = Path(__file__).resolve().parent.parent
 
 FIRST_LOG = "as_configured.jsonl"
 
 LOSS_TOLERANCE = 0.01
 """Relative difference up to which two mean losses agree: rounding moves a loss by less, another computation by more."""
-
-
-class RunDied(HarnessError):
-    """A run ended by an error that is not a lack of memory.
-
-    Args:
-        message: one line.
-        details: what the run wrote to standard error, its traceback last.
-    """
-
-    def __init__(self, message: str, details: str) -> None:
-        super().__init__(message)
-        self.details = details
-
-
-class RunRefused(HarnessError):
-    """A run could not start: something that the user gave has to change."""
 
 
 @dataclass
@@ -73,25 +43,32 @@ class Session:
     """how the configured run, and those with other numbers of samples, ended"""
 
 
-def run_session(config: RunConfig, folder: Path, *, try_fixes: bool, counts: list[int], progress: Progress) -> Session:
+def run_session(
+    config: RunConfig, folder: Path, *, try_fixes: bool, counts: list[int], progress: OnProgress
+) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`. The first process runs the other numbers while the fixes run in theirs.
+    Logs go to `folder`. The first process runs the other numbers while the fixes run in theirs; the one for the first
+    fix gets ready during the first run.
 
     Raises:
         RunRefused: a value of the configuration or the corpus is not usable.
         RunDied: a run failed for another reason than memory.
     """
+    with ExitStack() as workers:
+        first = workers.enter_context(start_worker())
+        spares = [workers.enter_context(start_worker())] if try_fixes else []
 
-    def run(config: RunConfig, log: Path, title: str) -> RunLog:
-        with _worker(config, log, [], title, progress) as worker:
-            return worker.wait_for_log()
+        def run(config: RunConfig, log: Path, title: str) -> RunLog:
+            worker = spares.pop() if spares else workers.enter_context(start_worker())
+            return worker.run(config, log, title, progress)
 
-    with _worker(config, folder / FIRST_LOG, counts, "as configured", progress) as first:
-        session = _begin(config, first.wait_for_log())
+        for spare in spares:
+            spare.warm_up()
+        session = _begin(config, first.run(config, folder / FIRST_LOG, "as configured", progress, counts))
         if try_fixes:
             find_fixes(session, folder, run)
-        others = first.wait_for_counts()
+        others = first.other_counts()
     session.counts = sorted([*others, _count_of(session.as_configured)]) if others else []
     return session
 
@@ -190,74 +167,3 @@ def _result(fix: Fix, before: RunLog, after: RunLog, problem: str) -> FixResult:
         applied=not problem,
         note=problem,
     )
-
-
-@contextmanager
-def _worker(config: RunConfig, log: Path, counts: list[int], title: str, progress: Progress) -> Iterator[_Worker]:
-    """Start `probes.worker` on a request in a process of its own; leaving by an error ends it."""
-    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "probes.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
-        ) as process,
-    ):
-        progress(title, 0, 0)
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died, which the first wait reports
-            request = {"config": config.to_dict(), "log": str(log), "counts": counts}
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.close()
-        try:
-            yield _Worker(process, errors, log, title, progress)
-        except BaseException:
-            process.kill()
-            raise
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """A worker at work."""
-
-    process: subprocess.Popen[str]
-    errors: IO[str]
-    log: Path
-    title: str
-    progress: Progress
-
-    def wait_for_log(self) -> RunLog:
-        """Return the log once the run has ended; see `run_session` for what is raised."""
-        self._wait_for("logged")
-        return read_run_log(self.log)
-
-    def wait_for_counts(self) -> list[OtherCount]:
-        """Return how the run ended with other numbers of samples, once they have ended."""
-        ended = self._wait_for("counts")
-        return [OtherCount(samples, step, total, Outcome(outcome)) for samples, step, total, outcome in ended]
-
-    def _wait_for(self, key: str) -> Any:
-        """Return what the worker says under `key`; report progress until then."""
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if not line.startswith("{"):
-                continue  # a library's own output
-            message = json.loads(line)
-            if "error" in message:
-                raise RunRefused(message["error"])
-            if "steps" in message:
-                self.progress(self.title, *message["steps"])
-            if key in message:
-                return message[key]
-        raise self._died()
-
-    def _died(self) -> RunDied:
-        code = self.process.wait()
-        self.errors.seek(0)
-        how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        message = f"the run {self.title!r} died {how}; --replay {self.log} reports on what it wrote until then"
-        return RunDied(message, self.errors.read())

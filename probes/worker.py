@@ -1,13 +1,15 @@
-"""One run in a process of its own: `python -m probes.worker`, driven by `probes.session`.
+"""One run in a process of its own: `python -m probes.worker`, driven by `probes.process`.
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write) and `counts` (further numbers of
-samples to run the same way, unrecorded, where the run goes out of memory). Writes lines of JSON on standard output:
+samples to run the same way, unrecorded, where the run goes out of memory); `{}` before it asks to import PyTorch ahead
+of the request. Writes lines of JSON on standard output:
 `{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at the end
 `{"counts": [[samples, step, total_steps, outcome], ...]}`; or `{"error": "what the user has to change"}`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -31,13 +33,24 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def main() -> int:
     """Run the request; return 0, or 2 where the user has to change something."""
-    request = json.loads(sys.stdin.readline())
+    request = _read_request()
+    if request is None:
+        return 0
     try:
         run_request(config_from_dict(request["config"]), Path(request["log"]), request["counts"])
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
     return 0
+
+
+def _read_request() -> dict[str, Any] | None:
+    """Return the request, or None where none comes."""
+    for line in sys.stdin:
+        if request := json.loads(line):
+            return dict(request)
+        importlib.import_module("harness.run")
+    return None
 
 
 def run_request(config: RunConfig, log: Path, counts: list[int]) -> None:

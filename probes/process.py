@@ -1,0 +1,129 @@
+"""`probes.worker` in a process of its own, seen from the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from configs.schema import RunConfig
+from harness.errors import HarnessError
+from harness.records import Outcome
+from harness.runlog import RunLog, read_run_log
+from probes.findings import OtherCount
+
+OnProgress = Callable[[str, int, int], None]
+"""takes what runs, steps done, steps in all"""
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class RunDied(HarnessError):
+    """A run ended by an error that is not a lack of memory.
+
+    Args:
+        message: one line.
+        details: what the run wrote to standard error, its traceback last.
+    """
+
+    def __init__(self, message: str, details: str) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class RunRefused(HarnessError):
+    """A run could not start: something that the user gave has to change."""
+
+
+@contextmanager
+def start_worker() -> Iterator[Worker]:
+    """Start a worker that waits for a request; leaving early ends it."""
+    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "probes.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path},
+        ) as process,
+    ):
+        worker = Worker(process, errors)
+        try:
+            yield worker
+        finally:
+            if not worker.is_done:
+                process.kill()
+
+
+@dataclass
+class Worker:
+    """A process that waits for a request, or works on it."""
+
+    process: subprocess.Popen[str]
+    errors: IO[str]
+    is_done: bool = False
+
+    def warm_up(self) -> None:
+        """Let it import PyTorch, which takes seconds, before there is a request."""
+        self._send({})
+
+    def run(
+        self, config: RunConfig, log: Path, title: str, progress: OnProgress, counts: list[int] | None = None
+    ) -> RunLog:
+        """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
+
+        Raises:
+            RunRefused: the worker says what the user has to change.
+            RunDied: it died; what it wrote to standard error is in the details.
+        """
+        progress(title, 0, 0)
+        self._send({"config": config.to_dict(), "log": str(log), "counts": counts or []})
+        for message in self._messages():
+            if "steps" in message:
+                progress(title, *message["steps"])
+            if "logged" in message:
+                return read_run_log(log)
+        raise self._died(f"the run {title!r}", f"; --replay {log} reports on what it wrote until then")
+
+    def other_counts(self) -> list[OtherCount]:
+        """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
+        for message in self._messages():
+            if "counts" in message:
+                self.is_done = True
+                return [
+                    OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in message["counts"]
+                ]
+        raise self._died("the run with other numbers of samples")
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, which is found out by listening to it
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line.startswith("{"):  # else a library's own output
+                message = json.loads(line)
+                if "error" in message:
+                    raise RunRefused(message["error"])
+                yield message
+
+    def _died(self, what: str, hint: str = "") -> RunDied:
+        code = self.process.wait()
+        self.errors.seek(0)
+        how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+        return RunDied(f"{what} died {how}{hint}", self.errors.read())
