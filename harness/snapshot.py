@@ -29,7 +29,7 @@ from harness.records import (
     record_from_dict,
 )
 from harness.runlog import RunLog
-from harness.simulate.blocks import MIN_BLOCK_BYTES
+from harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
 from harness.sources import SourceLine, users_line
 
 PICKLE_PROTOCOL = 4
@@ -277,13 +277,20 @@ def _oom_record(event: dict[str, Any], phase: Phase, levels: _Levels, segments: 
         requested_bytes=event["size"],
         allocated_bytes=levels.allocated_bytes,
         reserved_bytes=levels.reserved_bytes,
-        budget_bytes=levels.reserved_bytes + event.get("device_free", 0),
+        budget_bytes=_budget(event, levels),
         largest_free_block_bytes=max(free, default=0),
         num_alloc_retries=0,
         where=str(place).rpartition(" ")[0] if place else None,
         frames=tuple(map(str, lines)),
         live_bytes=_live_by_line(segments),
     )
+
+
+def _budget(event: dict[str, Any], levels: _Levels) -> int:
+    """Return what the process could have reserved in all when the allocation failed."""
+    free = int(event.get("device_free", 0))
+    # where the card had room, a limit on the process is what stopped it: set_per_process_memory_fraction
+    return levels.reserved_bytes + (free if free < segment_size(event["size"]) else 0)
 
 
 def _live_by_line(segments: list[dict[str, Any]]) -> dict[str, int]:

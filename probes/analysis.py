@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
 
+from configs.models import load_models
 from configs.units import format_bytes
 from harness.records import BatchShape, ModelFacts, OomRecord
 from harness.runlog import RunLog
@@ -85,7 +86,7 @@ class Failure:
             "reserved_unused_bytes": self.free_bytes,
             "largest_free_block_bytes": self.oom.largest_free_block_bytes,
             "num_alloc_retries": self.oom.num_alloc_retries,
-            **{f"live_{category}_bytes": num_bytes for category, num_bytes in self.live},
+            **{f"live_{c}_bytes" if c.isidentifier() else f"live: {c}": num_bytes for c, num_bytes in self.live},
         }
 
 
@@ -107,14 +108,15 @@ def factor_request(
     Args:
         requested_bytes: what did not fit.
         batch: of the failing phase.
-        model: None factors nothing.
+        model: where it is not known, the vocabularies of the known models are tried.
         rounded: the size comes from CUDA's message, which prints the segment's size with two decimals.
     """
-    if model is None:
-        return []
-    known = [*_batch_products(batch, model), *_weights(model)]
+    known = [] if model is None else [*_batch_products(batch, model), *_weights(model)]
     found = [product for product in known if _is_size(product.num_bytes, requested_bytes, rounded=rounded)]
-    return found or ([] if rounded else list(_logits_of_some_tokens(requested_bytes, model)))
+    if found or rounded:
+        return found
+    vocabularies = [model.vocab_size] if model else sorted({shape.vocab_size for shape in load_models().values()})
+    return [product for size in vocabularies for product in _logits_of_some_tokens(requested_bytes, size)]
 
 
 def _is_size(num_bytes: int, requested_bytes: int, *, rounded: bool) -> bool:
@@ -164,9 +166,8 @@ def _weights(model: ModelFacts) -> Iterator[Product]:
             yield Product(f"{DTYPES[size]} {what}", factors, size)
 
 
-def _logits_of_some_tokens(requested_bytes: int, model: ModelFacts) -> Iterator[Product]:
+def _logits_of_some_tokens(requested_bytes: int, vocabulary: int) -> Iterator[Product]:
     """Yield logits of another number of tokens than the batch has, where a vocabulary divides too rarely by chance."""
-    vocabulary = model.vocab_size
     if vocabulary // (vocabulary & -vocabulary) < MIN_ODD_VOCABULARY:
         return
     for size in DTYPES:

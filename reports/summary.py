@@ -16,6 +16,19 @@ from reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
 
+WITHOUT_STEPS = {
+    Phase.LOAD: "loading the model",
+    Phase.DATA: "preparing the data",
+    Phase.RESUME: "resuming from the checkpoint",
+    Phase.FORWARD: "the forward pass",
+    Phase.BACKWARD: "the backward pass",
+    Phase.OPTIMIZER: "the optimizer",
+    Phase.EVAL: "the evaluation",
+    Phase.CHECKPOINT: "the checkpoint",
+    Phase.GENERATE: "generating replies",
+}
+"""Each phase where nothing says at which step it was."""
+
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "pass_with_fixes": 0, "fail": 1}
 
 
@@ -97,23 +110,27 @@ def _failure(log: RunLog, oom: OomRecord) -> str:
 
 def _unfinished(log: RunLog) -> str:
     step = log.steps[-1].step if log.steps else 0
-    where = f"after step {step} of {log.run.total_steps}" + (f", in {log.last_phase}" if log.last_phase else "")
+    at_step = f"after step {step} of {log.run.total_steps}" if log.run.total_steps else ""
+    where = ", ".join(filter(None, [at_step, f"in {log.last_phase}" if log.last_phase else ""]))
     if log.outcome is Outcome.STOPPED:
-        return f"Not decided: the run was stopped {where}; until then {_peak(log)}."
+        return f"Not decided: {_stop(log)} {where}; until then {_peak(log)}."
     reason = f": {log.end.message}" if log.end and log.end.message else " without saying why; memory had not run out"
     return f"Not decided: the log ends {where}{reason}."
 
 
+def _stop(log: RunLog) -> str:
+    return log.end.message if log.end and log.end.message else "the run was stopped"
+
+
 def phase_in_words(log: RunLog, phase: Phase, step: int, epoch: int) -> str:
     """Return `the evaluation at the end of epoch 1 of 2 (step 1600 of 3200)` and the like."""
+    if not log.run.total_steps:  # a memory snapshot counts no steps
+        return WITHOUT_STEPS[phase]
     of_total = f"{step} of {log.run.total_steps}"
     at_end = bool(log.run.steps_per_epoch) and step == epoch * log.run.steps_per_epoch
     boundary = f"at the end of epoch {epoch} of {config_of(log).train.epochs} (step {of_total})"
     moment = boundary if at_end else f"after step {of_total}"
-    words = {
-        Phase.LOAD: "loading the model",
-        Phase.DATA: "preparing the data",
-        Phase.RESUME: "resuming from the checkpoint",
+    words = WITHOUT_STEPS | {
         Phase.FORWARD: f"the forward pass of step {of_total}",
         Phase.BACKWARD: f"the backward pass of step {of_total}",
         Phase.OPTIMIZER: f"the optimizer in step {of_total}",

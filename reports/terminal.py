@@ -179,12 +179,12 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
     if failure is None:
         return
     oom = failure.oom
+    retries = f"; the allocator retried {plural(oom.num_alloc_retries, 'time')}" if oom.num_alloc_retries else ""
     rows = {
         "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
         "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
         "live then": " · ".join(f"{category} {gib(num_bytes)}" for category, num_bytes in _largest(failure.live)),
-        "unused": f"{gib(failure.free_bytes)}, in pieces of at most {gib(oom.largest_free_block_bytes)}; "
-        f"the allocator retried {plural(oom.num_alloc_retries, 'time')}",
+        "unused": f"{gib(failure.free_bytes)}, in pieces of at most {gib(oom.largest_free_block_bytes)}{retries}",
     }
     yield from _heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}; sizes in GiB")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -197,7 +197,8 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
 
 def _largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """Return the categories worth a number; the others together."""
-    shown = [(category.replace("_", " "), size) for category, size in live if size >= MIN_SHOWN_BYTES]
+    # a snapshot lists lines of code in place of categories
+    shown = [(c if ":" in c else c.replace("_", " "), size) for c, size in live if size >= MIN_SHOWN_BYTES]
     rest = sum(size for _, size in live) - sum(size for _, size in shown)
     return [*shown, ("other", rest)] if rest >= MIN_SHOWN_BYTES else shown
 
@@ -356,7 +357,9 @@ def _basis(result: ProbeResult) -> Iterator[RenderableType]:
         "card": budget_in_words(log),
         "model": run.model.name if run.model else "",
         "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
-        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation",
+        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
+        if run.num_train_samples
+        else "",
         "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
         "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from configs.units import format_bytes
 from harness.runlog import RunLog
+from probes.analysis import analyse_failure
 from probes.findings import UNEXPLAINED_GROWTH, Finding
 
 
@@ -18,8 +19,7 @@ def unexplained_oom(log: RunLog) -> list[Finding]:
             severity="error",
             title=f"{format_bytes(oom.requested_bytes)} more does not fit, and no known cause explains it",
             explanation=f"Live tensors take {format_bytes(oom.allocated_bytes)}, the allocator holds "
-            f"{format_bytes(oom.reserved_bytes)} of {format_bytes(oom.budget_bytes)}. Neither the size of the "
-            "request nor the course of the run matches a cause that this harness can prove.",
+            f"{format_bytes(oom.reserved_bytes)} of {format_bytes(oom.budget_bytes)}. {_what_is_known(log)}",
             phase=oom.phase,
             steps=(oom.step, oom.step),
             bytes=oom.requested_bytes,
@@ -34,3 +34,17 @@ def unexplained_oom(log: RunLog) -> list[Finding]:
             },
         )
     ]
+
+
+def _what_is_known(log: RunLog) -> str:
+    """Say what the request may be for: its size alone does not tell why it no longer fits."""
+    failure = analyse_failure(log)
+    if failure is None or not failure.products:
+        return (
+            "Neither the size of the request nor the course of the run matches a cause that this harness can prove."
+        )
+    product = failure.products[0]
+    return (
+        f"The request is as large as {product.what}: {product} ({product.legend}). Why they do not fit, the course of "
+        "the run does not prove."
+    )

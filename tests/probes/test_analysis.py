@@ -67,9 +67,14 @@ def test_a_vocabulary_that_divides_anything_tells_nothing():
     assert factor_request(1000 * 4096, None, replace(LLAMA_8B, vocab_size=1024, hidden_size=64)) == []
 
 
-def test_an_unknown_size_or_model_is_left_open():
+def test_an_unknown_size_is_left_open():
     assert readings(12_345_678, batch(1, 2048)) == []
-    assert factor_request(8 * 2048 * V * 4, batch(8, 2048), None) == []
+    assert factor_request(12_345_678, batch(8, 2048), None) == []
+
+
+def test_without_a_model_the_known_vocabularies_are_tried():
+    (product, _) = factor_request(16384 * V * 4, None, None)
+    assert str(product) == f"16384 × {V} × 4 B = 7.83 GiB"
 
 
 @given(st.integers(1, 16), st.integers(64, 4096), st.sampled_from([2, 4]))
