@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
+from torch.utils._pytree import tree_map
 
 from harness.devices.base import Device
 
@@ -23,15 +23,10 @@ def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) 
     Raises:
         OSError: the folder cannot be written.
     """
-    # only the adapter's weights are asked for: a whole state_dict would unpack every 4-bit layer's constants
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    state = {
-        "adapter": peft.get_peft_model_state_dict(model, state_dict=trainable),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if device.computes else {},
-    }
+    state = _training_state(model, optimizer)
     if not device.computes:
         return
+    state["scaler"] = scaler.state_dict()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (STATE_FILE + ".tmp")
     with temporary.open("wb") as file:
@@ -41,6 +36,15 @@ def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) 
     temporary.replace(folder / STATE_FILE)
 
 
+def _training_state(model: Any, optimizer: Any) -> dict[str, Any]:
+    # not the model's state_dict, nor peft's: both read every 4-bit layer's constants back from the device
+    return {
+        "adapter": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
+        "optimizer": optimizer.state_dict(),
+        "scaler": {},
+    }
+
+
 def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
     """Load the training state through host memory, so that the device never holds it twice.
 
@@ -48,7 +52,18 @@ def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Devic
         OSError: the folder has no training state.
     """
     with device.on_host():
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    peft.set_peft_model_state_dict(model, state["adapter"])
+        if device.computes:
+            state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        else:  # the same tensors on the host, without values
+            state = tree_map(_blank_on_host, _training_state(model, optimizer))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in state["adapter"]:
+                parameter.copy_(state["adapter"][name])
     optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+
+
+def _blank_on_host(value: Any) -> Any:
+    return torch.zeros_like(value, device="cpu") if isinstance(value, torch.Tensor) else value

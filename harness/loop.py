@@ -54,7 +54,7 @@ def train(
                 device.empty_cache()
             is_last = position == len(steps)
             if _due(config.eval.eval_every, recorder.step, is_last):
-                evaluate(config, strategy, recorder, data)
+                evaluate(strategy, recorder, eval_batches(data.eval, config))
             if _due(config.eval.save_every, recorder.step, is_last):
                 with recorder.phase(Phase.CHECKPOINT):
                     strategy.save(output / f"checkpoint-{recorder.step}")
@@ -83,10 +83,9 @@ def train_step(
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
 
-def evaluate(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared) -> None:
+def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch]) -> None:
     """Compute the held-out loss per target token; each batch is a phase, so that one that fails is named."""
     total, tokens = 0.0, 0
-    batches = eval_batches(data.eval, config)
     for index, batch in enumerate(batches):
         with recorder.phase(Phase.EVAL, batch.shape, index):
             strategy.put(batch, training=False)

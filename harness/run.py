@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from configs.cards import find_card
+from configs.cards import Card, find_card
 from configs.models import find_model
 from configs.schema import RunConfig
 from harness.data import Prepared
@@ -22,6 +22,7 @@ from harness.devices.simulated import SimulatedDevice
 from harness.errors import DeviceOutOfMemory
 from harness.loop import load, num_steps, steps_per_epoch, train
 from harness.recorder import Recorder
+from harness.rehearsal import rehearse
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from harness.simulate.compiled import CompiledStrategy
 from harness.strategies import STRATEGIES
@@ -38,13 +39,19 @@ def open_device(config: RunConfig) -> Device:
         DeviceError: it is not to be had.
     """
     card = find_card(config.device.gpu)
-    budget = config.device.budget_bytes or card.budget_bytes
     wanted = config.device.device
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
-        return CudaDevice(card, budget, attention=config.model.attention)
+        return CudaDevice(
+            card, config.device.budget_bytes or card.budget_bytes, attention=config.model.attention
+        )
+    return simulate_card(config, card)
+
+
+def simulate_card(config: RunConfig, card: Card) -> SimulatedDevice:
+    """Return a simulation of the card, with the configuration's settings."""
     return SimulatedDevice(
         card,
-        budget,
+        config.device.budget_bytes or card.budget_bytes,
         computes=config.device.tensors == "real",
         expandable_segments=config.device.expandable_segments,
         attention=config.model.attention,
@@ -69,12 +76,14 @@ def execute(
     output: Path,
     facts: ModelFacts | None = None,
     resume: Path | None = None,
+    rehearsal: bool = False,
 ) -> Outcome:
     """Run the loop to its end, or to the first allocation that does not fit; write every record.
 
     Args:
         facts: of a model that is loaded already; None loads it.
         resume: folder of a checkpoint whose adapter and optimizer the run starts from.
+        rehearsal: run the short version instead, see `harness.rehearsal`.
 
     Raises:
         Whatever is not a lack of memory, after an end record has been written.
@@ -91,7 +100,10 @@ def execute(
             if resume is not None:
                 with recorder.phase(Phase.RESUME):
                     strategy.restore(resume)
-            train(config, strategy, device, recorder, data, output)
+            if rehearsal:
+                rehearse(config, strategy, recorder, data, output)
+            else:
+                train(config, strategy, device, recorder, data, output)
     except Exception as error:
         failure = device.as_out_of_memory(error)
         if failure is None:

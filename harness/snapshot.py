@@ -1,6 +1,6 @@
 """Memory snapshots as `torch.cuda.memory._dump_snapshot` writes them: read without running anything, told as a run log.
 
-A snapshot knows addresses, sizes, stacks and the order of events, but no steps, batches or model; the log has none either.
+A snapshot knows addresses, sizes, stacks and the order of events, but no steps, batches or model; nor does the log.
 Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.11.
 """
 
@@ -182,8 +182,8 @@ def _busiest_device(snapshot: dict[str, Any]) -> int:
         held = sum(s["total_size"] for s in snapshot["segments"] if s.get("device", 0) == device)
         return any(event["action"] == "oom" for event in events), len(events), held
 
-    devices = {segment.get("device", 0) for segment in snapshot["segments"]} | set(range(len(snapshot["device_traces"])))
-    return max(sorted(devices), key=weight, default=0)
+    devices = {segment.get("device", 0) for segment in snapshot["segments"]}
+    return max(sorted(devices.union(range(len(snapshot["device_traces"])))), key=weight, default=0)
 
 
 def _levels_before(events: list[dict[str, Any]], segments: list[dict[str, Any]]) -> _Levels:

@@ -6,6 +6,7 @@ The only module that touches `torch.cuda`'s memory functions.
 from __future__ import annotations
 
 import os
+import dataclasses
 import re
 import time
 from collections.abc import Hashable, Iterator, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from configs.cards import Card
+from configs.cards import Card, emulated, load_cards
 from configs.units import format_bytes, parse_bytes
 from harness.devices.base import Allocation
 from harness.errors import DeviceError, DeviceOutOfMemory
@@ -33,15 +34,16 @@ HISTORY_ENTRIES = 100_000
 _TORCH = os.path.dirname(torch.__file__)
 
 _COUNTERS = {
-    "allocated_bytes": "allocated_bytes.all.current",
-    "reserved_bytes": "reserved_bytes.all.current",
-    "active_bytes": "active_bytes.all.current",
-    "inactive_split_bytes": "inactive_split_bytes.all.current",
-    "peak_allocated_bytes": "allocated_bytes.all.peak",
-    "peak_reserved_bytes": "reserved_bytes.all.peak",
-    "num_alloc_retries": "num_alloc_retries",
-    "num_ooms": "num_ooms",
+    "allocated_bytes": ("allocated_bytes", "all", "current"),
+    "reserved_bytes": ("reserved_bytes", "all", "current"),
+    "active_bytes": ("active_bytes", "all", "current"),
+    "inactive_split_bytes": ("inactive_split_bytes", "all", "current"),
+    "peak_allocated_bytes": ("allocated_bytes", "all", "peak"),
+    "peak_reserved_bytes": ("reserved_bytes", "all", "peak"),
+    "num_alloc_retries": ("num_alloc_retries",),
+    "num_ooms": ("num_ooms",),
 }
+"""our counter -> where `torch.cuda.memory_stats_as_nested_dict` has it"""
 
 _BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -99,8 +101,9 @@ class CudaDevice:
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; reading them does not wait for the GPU."""
-        counters = torch.cuda.memory_stats()
-        return MemoryStats(**{name: counters.get(key, 0) for name, key in _COUNTERS.items()})
+        # the nested form: flattening it, as torch.cuda.memory_stats does, takes most of the time of a reading
+        counters = torch.cuda.memory_stats_as_nested_dict()
+        return MemoryStats(**{name: _at(counters, path) for name, path in _COUNTERS.items()})
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
@@ -205,6 +208,27 @@ def _allocation(block: dict[str, Any], event: dict[str, Any]) -> Allocation:
     lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in event["frames"])
     outside = tuple(line for line in lines if not line.path.startswith(_TORCH))
     return Allocation(block["address"], block["requested_size"], event["time_us"] / 1e6, outside)
+
+
+def host_card(target: Card) -> Card:
+    """Return the target card as this GPU emulates it: the target's memory and attention, this GPU's kernels.
+
+    Source: cuBLAS' workspace by capability, see gpus.toml.
+    """
+    properties = torch.cuda.get_device_properties()
+    capability = (properties.major, properties.minor)
+    like = next((c for c in load_cards().values() if c.capability == capability), target)
+    host = dataclasses.replace(
+        like, title=properties.name, num_sms=properties.multi_processor_count, capability=capability
+    )
+    return emulated(target, host)
+
+
+def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:
+    value: Any = counters
+    for name in path:
+        value = value.get(name, {}) if isinstance(value, dict) else {}
+    return value if isinstance(value, int) else 0  # nothing has been allocated yet
 
 
 def requested_bytes(message: str) -> int | None:

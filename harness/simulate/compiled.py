@@ -141,7 +141,8 @@ class CompiledStrategy:
         self._single(("save", self._has_optimizer_state), (1, 1), lambda: self.inner.save(folder))
 
     def restore(self, folder: Path) -> None:
-        """There is nothing to restore: no values were saved, and restoring goes through host memory."""
+        """Replay or record a resume; no values were saved, but their places on the device are made anew."""
+        self._single(("restore", self._has_optimizer_state), (1, 1), lambda: self.inner.restore(folder))
 
     def _batch_class(self, batch: Batch, training: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run on a batch, and how the loss is cut."""

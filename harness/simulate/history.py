@@ -88,7 +88,7 @@ class MemoryHistory:
             elif size == FREE:
                 self.free(key)
             elif size == RENAME:
-                self.rename(key, extra)  # type: ignore[arg-type]
+                self.rename(key, extra)
             elif size == ENSURE:
                 self.ensure(key, *extra)  # type: ignore[misc]
             elif size == EMPTY_CACHE:

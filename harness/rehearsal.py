@@ -1,0 +1,64 @@
+"""A short version of a run for a GPU: what can fail comes first, in the order in which the run would meet it.
+
+    first two steps                  (the optimizer's state appears in the first)
+    the step with the longest batch
+    end of the first epoch           EVAL on its largest batch, CHECKPOINT, RESUME from it
+    the step after it
+    a soak of steps over the real mix of lengths
+    end of the run                   EVAL, GENERATE
+
+Records carry the steps at which the whole run would get there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from configs.schema import RunConfig
+from harness.data import Prepared
+from harness.data.batching import Batch, eval_batches, train_steps
+from harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
+from harness.recorder import Recorder
+from harness.records import Phase
+from harness.strategies.base import Strategy
+
+SOAK_STEPS = 20
+"""enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""
+
+
+def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, output: Path) -> None:
+    """Run the rehearsal of a loaded strategy.
+
+    Raises:
+        Whatever the device raises when memory runs out.
+    """
+    total, per_epoch = num_steps(config, data), steps_per_epoch(config, data)
+    steps = train_steps(data.train, config, 1)
+    largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
+
+    def step_at(step: int, micro_batches: Sequence[Batch]) -> None:
+        recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
+        train_step(config, strategy, recorder, micro_batches, learning_rate(config, step, total))
+
+    def evaluate_at(step: int) -> None:
+        recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
+        evaluate(strategy, recorder, [largest])
+
+    step_at(1, steps[0])
+    step_at(min(2, total), steps[min(1, len(steps) - 1)])
+    longest = max(range(len(steps)), key=lambda i: max(batch.shape.padded_tokens for batch in steps[i]))
+    step_at(min(longest + 1, total), steps[longest])
+    boundary = min(per_epoch, total)
+    evaluate_at(boundary)
+    folder = output / f"checkpoint-{boundary}"
+    with recorder.phase(Phase.CHECKPOINT):
+        strategy.save(folder)
+    with recorder.phase(Phase.RESUME):
+        strategy.restore(folder)
+    for number, i in enumerate(np.linspace(0, len(steps) - 1, SOAK_STEPS).astype(int)):
+        step_at(min(boundary + 1 + number, total), steps[i])
+    evaluate_at(total)
+    answer_prompts(config, strategy, recorder, data)
