@@ -126,7 +126,8 @@ def test_what_is_written_is_read_as_the_run_that_it_was(history, tmp_path):
     assert oom.where == "home/user/evaluate.py:1"
     assert sum(oom.live_bytes.values()) == allocator.allocated_bytes
     assert log.peak_reserved_bytes <= BUDGET
-    assert abs(log.peak_allocated_bytes - allocator.peak_allocated_bytes) <= 0.02 * BUDGET  # unsplit tails
+    if len(history.entries) < history.entries.maxlen:  # all that happened is there, but for unsplit tails
+        assert log.peak_allocated_bytes == pytest.approx(allocator.peak_allocated_bytes, abs=0.02 * BUDGET)
 
 
 def test_a_memory_that_replays_tells_its_last_phases():
