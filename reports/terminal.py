@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
@@ -114,7 +115,9 @@ def svg_text(result: ProbeResult, width: int = 100) -> str:
         record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
     )
     console.print(render(result, width))
-    return console.export_svg(title="python run_probe.py", unique_id="report")
+    picture = console.export_svg(title="python run_probe.py", unique_id="report")
+    # rich's template loads its font from the web, which a picture in a page may not; any monospaced font does
+    return re.sub(r"\s*@font-face {.*?}", "", picture, flags=re.DOTALL)
 
 
 def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:

@@ -1,6 +1,7 @@
 """The terminal report: what it says, how wide it is, and what reaches a pipe."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -139,6 +140,7 @@ def test_the_picture_holds_the_report():
     picture = svg_text(RESULTS["fixed"])
     assert picture.startswith(SVG_BEGINS)
     assert "7.83" in picture
+    assert set(re.findall(r"https?://[^\s\"']+", picture)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
     assert svg_text(RESULTS["fixed"]) == picture
 
 
