@@ -24,6 +24,7 @@ from configs.errors import HarnessError
 from configs.validation import check_output
 from harness.records import Outcome
 from harness.runlog import read_run_log
+from harness.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
 from probes.process import OnProgress, RunDied, RunRefused
 from probes.session import Session, run_session, session_of_folder
 from reports.explain import print_explanation
@@ -63,6 +64,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         check_file("--json", command.json, BEGINS)
     if command.svg is not None:
         check_file("--svg", command.svg, SVG_BEGINS)
+    if command.snapshot is not None:
+        check_file("--snapshot", command.snapshot, SNAPSHOT_BEGINS)
     result = replay(command.replay) if command.replay else probe(command, arguments)
     print_report(result, make_console())
     if command.json is not None:
@@ -73,10 +76,10 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 
 
 def replay(path: Path) -> ProbeResult:
-    """Report on the log of an earlier run, or on all logs of an earlier probe."""
+    """Report on the log of an earlier run, on all logs of an earlier probe, or on a memory snapshot of PyTorch's."""
     if path.is_dir():
         return _result(session_of_folder(path))
-    return result_of_log(read_run_log(path))
+    return result_of_log(read_snapshot(path) if is_snapshot(path) else read_run_log(path))
 
 
 def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
@@ -87,7 +90,14 @@ def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
     counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
     try:
         with _progress() as show:
-            session = run_session(config, folder, try_fixes=not command.no_fixes, counts=counts, progress=show)
+            session = run_session(
+                config,
+                folder,
+                try_fixes=not command.no_fixes,
+                counts=counts,
+                progress=show,
+                snapshot=command.snapshot,
+            )
     except RunRefused:
         folder.rmdir()  # nothing has run
         raise
@@ -102,6 +112,8 @@ def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> P
         with_fixes=session.with_fixes,
         fixes=session.fixes,
         other_counts=session.counts,
+        predicted=session.predicted,
+        whole_run=session.whole_run,
         next_command=next_command,
         seconds=seconds,
     )

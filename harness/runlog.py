@@ -123,6 +123,16 @@ class LogWriter:
         self.close()
 
 
+def predicted_log(measured: Path) -> Path:
+    """Return where the log of a measured run's simulation lies."""
+    return measured.with_suffix(".predicted.jsonl")
+
+
+def whole_run_log(measured: Path) -> Path:
+    """Return where the log of the simulated whole run lies, of which a part was measured."""
+    return measured.with_suffix(".whole_run.jsonl")
+
+
 def collect(records: Iterable[Record]) -> RunLog:
     """Return the records as a `RunLog`.
 

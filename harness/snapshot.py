@@ -35,6 +35,9 @@ from harness.sources import SourceLine, users_line
 PICKLE_PROTOCOL = 4
 """The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
 
+SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"
+"""How a pickle of that protocol begins, read as text."""
+
 MAX_LIVE_LINES = 6
 """Lines of code whose live memory is listed; the others are summed up."""
 

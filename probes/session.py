@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs.schema import RunConfig
 from harness.records import Outcome
-from harness.runlog import RunLog, read_run_log
+from harness.runlog import RunLog, predicted_log, read_run_log, whole_run_log
 from probes.detectors import detect
 from probes.detectors.reading import config_of
 from probes.findings import Finding, Fix, FixResult, OtherCount
@@ -41,14 +41,24 @@ class Session:
     fixes: list[FixResult] = field(default_factory=list)
     counts: list[OtherCount] = field(default_factory=list)
     """how the configured run, and those with other numbers of samples, ended"""
+    predicted: RunLog | None = None
+    """where the run was measured: the simulation of what was measured last"""
+    whole_run: RunLog | None = None
+    """where the run was measured: the simulation of all of its steps"""
 
 
 def run_session(
-    config: RunConfig, folder: Path, *, try_fixes: bool, counts: list[int], progress: OnProgress
+    config: RunConfig,
+    folder: Path,
+    *,
+    try_fixes: bool,
+    counts: list[int],
+    progress: OnProgress,
+    snapshot: Path | None = None,
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`. The first process runs the other numbers while the fixes run in theirs; the one for the first
+    Logs go to `folder`, the memory of the configured run to `snapshot`. The first process runs the other numbers while the fixes run in theirs; the one for the first
     fix gets ready during the first run.
 
     Raises:
@@ -65,10 +75,12 @@ def run_session(
 
         for spare in spares:
             spare.warm_up()
-        session = _begin(config, first.run(config, folder / FIRST_LOG, "as configured", progress, counts))
+        log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot)
+        session = _begin(config, log)
         if try_fixes:
             find_fixes(session, folder, run)
         others = first.other_counts()
+    _read_predictions(session, folder)
     session.counts = sorted([*others, _count_of(session.as_configured)]) if others else []
     return session
 
@@ -86,7 +98,19 @@ def session_of_folder(folder: Path) -> Session:
     log = read_run_log(folder / FIRST_LOG)
     session = _begin(config_of(log), log)
     find_fixes(session, folder, run)
+    _read_predictions(session, folder)
     return session
+
+
+def _read_predictions(session: Session, folder: Path) -> None:
+    applied = [number for number, fix in enumerate(session.fixes, 1) if fix.applied]
+    last = folder / (_fix_log(applied[-1], session.fixes[applied[-1] - 1].name) if applied else FIRST_LOG)
+    if predicted_log(last).exists() and whole_run_log(last).exists():
+        session.predicted, session.whole_run = read_run_log(predicted_log(last)), read_run_log(whole_run_log(last))
+
+
+def _fix_log(number: int, name: str) -> str:
+    return f"{number}_{name}.jsonl"
 
 
 def _begin(config: RunConfig, log: RunLog) -> Session:
@@ -113,7 +137,7 @@ def find_fixes(session: Session, folder: Path, run: Run) -> None:
         tried.add(fix.name)
         candidate = fix.apply(session.fixed_config)
         assert candidate is not None, "propose offers only fixes that change something"
-        rerun = run(candidate, folder / f"{len(tried)}_{fix.name}.jsonl", fix.name)
+        rerun = run(candidate, folder / _fix_log(len(tried), fix.name), fix.name)
         if rerun is None:
             return
         found = detect(rerun)

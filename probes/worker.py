@@ -1,7 +1,8 @@
 """One run in a process of its own: `python -m probes.worker`, driven by `probes.process`.
 
-Reads a request as one line of JSON on standard input: `config`, `log` (file to write) and `counts` (further numbers of
-samples to run the same way, unrecorded, where the run goes out of memory); `{}` before it asks to import PyTorch ahead
+Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
+at the end of the run, or null) and `counts` (further numbers of samples to run the same way, unrecorded, where the run
+goes out of memory); `{}` before it asks to import PyTorch ahead
 of the request. Writes lines of JSON on standard output:
 `{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at the end
 `{"counts": [[samples, step, total_steps, outcome], ...]}`; or `{"error": "what the user has to change"}`.
@@ -9,8 +10,10 @@ of the request. Writes lines of JSON on standard output:
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
+import os
 import sys
 import time
 import warnings
@@ -18,17 +21,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.cards import find_card
 from configs.models import find_model
 from configs.schema import RunConfig, config_from_dict
 from harness.data import Prepared, prepare
 from harness.errors import DataError, HarnessError
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
-from harness.runlog import LogWriter
+from harness.runlog import LogWriter, read_run_log, predicted_log, whole_run_log
 
 if TYPE_CHECKING:
     from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
+
 
 
 def main() -> int:
@@ -37,7 +42,8 @@ def main() -> int:
     if request is None:
         return 0
     try:
-        run_request(config_from_dict(request["config"]), Path(request["log"]), request["counts"])
+        snapshot = Path(request["snapshot"]) if request["snapshot"] else None
+        run_request(config_from_dict(request["config"]), Path(request["log"]), request["counts"], snapshot)
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
@@ -53,7 +59,7 @@ def _read_request() -> dict[str, Any] | None:
     return None
 
 
-def run_request(config: RunConfig, log: Path, counts: list[int]) -> None:
+def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path | None = None) -> None:
     """Run the configuration into `log`, then, where that goes out of memory, with other numbers of samples."""
     data = _prepare(config)
     # importing PyTorch takes seconds: only after the data has proved usable
@@ -61,16 +67,44 @@ def run_request(config: RunConfig, log: Path, counts: list[int]) -> None:
     from harness.run import execute, make_strategy, open_device
     from harness.simulate.compiled import CompiledStrategy
 
+    if config.device.expandable_segments:
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
     device = open_device(config)
     strategy = make_strategy(config, device)
+    measured = device.source == "cuda"
+    if snapshot is not None:
+        device.record_history()
     with LogWriter(log) as writer:
-        outcome = execute(config, device, strategy, data, _both(writer.write, _Reporter()), log.parent)
+        write = _both(writer.write, _Reporter())
+        outcome = execute(config, device, strategy, data, write, log.parent, rehearsal=measured)
+    if snapshot is not None:
+        device.write_history(snapshot, read_run_log(log).run)
+    if measured:
+        del strategy
+        gc.collect()
+        device.empty_cache()  # the next process measures on an empty GPU
+        _predict(config, data, log)
     _say({"logged": True})
     ends = []
     # a run that computes would take its full time at each count
-    if outcome is Outcome.OOM and isinstance(strategy, CompiledStrategy):
+    if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
         ends = [_run_count(config, count, strategy, log.parent) for count in counts]
     _say({"counts": [end for end in ends if end is not None]})
+
+
+def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
+    """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
+    from harness.devices.cuda import host_card
+    from harness.run import execute, make_strategy, simulate_card
+    from harness.simulate.compiled import CompiledStrategy
+
+    device = simulate_card(config, host_card(find_card(config.device.gpu)))
+    strategy = make_strategy(config, device)
+    assert isinstance(strategy, CompiledStrategy)
+    for beside, rehearsal in ((predicted_log, True), (whole_run_log, False)):
+        with LogWriter(beside(log)) as writer:
+            execute(config, device, strategy, data, writer.write, log.parent, rehearsal=rehearsal)
+        strategy.restart(device.budget_bytes, config.device.expandable_segments)
 
 
 def _prepare(config: RunConfig) -> Prepared:

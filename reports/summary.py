@@ -43,6 +43,10 @@ class ProbeResult:
     """the run with the applied fixes, where fixes were tried"""
     fixes: list[FixResult] = field(default_factory=list)
     other_counts: list[OtherCount] = field(default_factory=list)
+    predicted: RunLog | None = None
+    """the simulation of the run that was measured last, where one was"""
+    whole_run: RunLog | None = None
+    """the simulation of all of its steps, of which only a rehearsal was measured"""
     next_command: str = ""
     seconds: float = 0.0
     """time the whole probe took"""

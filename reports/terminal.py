@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.units import GIB, format_bytes
-from harness.records import Outcome, Phase
+from harness.records import MemoryStats, Outcome, Phase
 from harness.runlog import RunLog
 from probes.analysis import End, analyse_failure, recurrence_in_words
 from probes.findings import Equivalence, Finding, FixResult
@@ -32,17 +32,18 @@ from reports.summary import (
 )
 from reports.text import (
     ALLOCATED_STYLE,
+    bar,
     BUDGET_STYLE,
     BUDGET_UP,
+    column_chart,
+    gib,
+    Level,
+    of_budget,
+    plural,
     REQUESTED,
     REQUESTED_STYLE,
     RESERVED,
     RESERVED_STYLE,
-    Level,
-    bar,
-    column_chart,
-    gib,
-    plural,
     split_formula,
     to_ascii,
     wrap_command,
@@ -130,6 +131,7 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
         _over_the_run(result, width - 2),
         _fixes(result.fixes),
         _other_counts(result),
+        _prediction(result),
         _also(result.findings),
         _basis(result),
         _next(result.next_command, width - 2),
@@ -338,6 +340,32 @@ def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
     ends = [End(count.step, count.total_steps) for count in result.other_counts if count.outcome is Outcome.OOM]
     if sentence := recurrence_in_words(ends):
         yield Padding(Text(sentence), (0, 0, 0, 2))
+
+
+def _prediction(result: ProbeResult) -> Iterator[RenderableType]:
+    if result.predicted is None or result.whole_run is None:
+        return
+    yield from _heading("Measured against simulated", "peaks in bytes")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
+    table.add_column("")
+    for title in ("allocated", "difference", "reserved", "difference"):
+        table.add_column(title, justify="right")
+    predicted = result.predicted.peaks()
+    for phase, measured in (result.with_fixes or result.as_configured).peaks().items():
+        simulated = predicted.get(phase, MemoryStats())
+        allocated = _difference(measured.peak_allocated_bytes, simulated.peak_allocated_bytes)
+        reserved = _difference(measured.peak_reserved_bytes, simulated.peak_reserved_bytes)
+        table.add_row(str(phase), *allocated, *reserved)
+    yield Padding(table, (0, 0, 0, 2))
+    whole = result.whole_run
+    end = "passes" if whole.outcome is Outcome.COMPLETED else "runs out of memory"
+    peak = of_budget(whole.peak_allocated_bytes, whole.run.budget_bytes)
+    sentence = f"All {whole.run.total_steps} steps, simulated: the run {end}, with a peak of {peak}."
+    yield Padding(Text(sentence), (0, 0, 0, 2))
+
+
+def _difference(measured: int, simulated: int) -> tuple[str, str]:
+    return str(measured), f"{simulated - measured:+d}" if simulated != measured else "0"
 
 
 def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:

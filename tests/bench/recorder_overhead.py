@@ -1,0 +1,94 @@
+"""What recording costs on a GPU: the same training steps with the recorder on and off, alternating in one process.
+
+    python -m tests.bench.recorder_overhead OUT.json        on a CUDA GPU
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
+
+LENGTH, PAIRS, WARM_UP = 1024, 40, 4
+CONFIGURATION = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped")
+
+
+class NoRecorder:
+    """Takes the recorder's place and does nothing."""
+
+    step = micro_step = epoch = 0
+    forward_facts = None
+
+    @contextmanager
+    def phase(self, *_: Any) -> Iterator[None]:
+        """Run the phase."""
+        yield
+
+    def end_step(self, *_: Any) -> None:
+        """Ignore the step."""
+
+
+def main(output: Path) -> None:
+    """Measure and write the ratio of the times, with and without, of each pair."""
+    import torch
+
+    from harness.devices.cuda import CudaDevice
+    from harness.loop import train_step
+    from harness.recorder import Recorder
+    from harness.run import environment
+    from harness.runlog import LogWriter
+    from harness.strategies.qlora import QLoraStrategy
+
+    config = CONFIGURATION.config
+    device = CudaDevice(card_of(CONFIGURATION), CONFIGURATION.budget_bytes)
+    strategy = QLoraStrategy(config, device)
+    batch = batch_of(train(LENGTH))
+    with tempfile.TemporaryDirectory() as folder, LogWriter(Path(folder) / "log.jsonl") as writer, device.active():
+        strategy.load()
+        recorder, nothing = Recorder(device, writer.write), NoRecorder()
+
+        def seconds(record: Any) -> float:
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            record.step += 1
+            train_step(config, strategy, record, [batch], 1e-4)
+            torch.cuda.synchronize()
+            return time.perf_counter() - begin
+
+        for _ in range(WARM_UP):
+            seconds(recorder), seconds(nothing)
+        pairs = [_pair(seconds, recorder, nothing, swap=bool(i % 2)) for i in range(PAIRS)]
+    ratios = sorted(on / off for on, off in pairs)
+    result = {
+        "what": f"one QLoRA step of Llama-3.1-8B at {LENGTH} tokens, recorder on / off, {PAIRS} alternating pairs",
+        "gpu": device.gpu_name,
+        "environment": environment(),
+        "median_seconds_on": statistics.median(on for on, _ in pairs),
+        "median_seconds_off": statistics.median(off for _, off in pairs),
+        "ratio_of_medians": statistics.median(on for on, _ in pairs) / statistics.median(off for _, off in pairs),
+        "median_ratio": statistics.median(ratios),
+        "ratio_quartiles": statistics.quantiles(ratios, n=4),
+    }
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def _pair(seconds: Callable[[Any], float], on: Any, off: Any, *, swap: bool) -> tuple[float, float]:
+    """Time both, each first every other time."""
+    if swap:
+        without = seconds(off)
+        return seconds(on), without
+    with_it = seconds(on)
+    return with_it, seconds(off)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
