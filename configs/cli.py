@@ -38,11 +38,13 @@ class Command:
     preset: str = field(default=DEFAULT_PRESET, metadata={"metavar": "NAME|FILE"})
     """name of a preset, or a TOML file with the same sections"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
-    """report on the log of an earlier run, or on the folder of an earlier probe; runs nothing"""
+    """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
     json: Path | None = None
     """write the report to this file as JSON"""
     svg: Path | None = None
     """write the report to this file as a picture"""
+    snapshot: Path | None = None
+    """write the memory at the end of the run as configured to this file, for PyTorch's memory viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
     no_fixes: bool = False

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from configs.schema import RunConfig
 from harness.errors import LogError
 from harness.records import (
+    BatchShape,
     EndRecord,
     MemoryStats,
     OomRecord,
@@ -55,6 +57,9 @@ _FUNCTIONS = {
     Phase.FORWARD: {"compute_loss", "forward"},
 }  # fmt: skip
 """Names that PyTorch, transformers, lightning and this harness give to what belongs to a phase."""
+
+_LABEL = re.compile(r"(?P<phase>[A-Z]+)(?: (?P<batch_size>\d+)x(?P<length>\d+))?")
+"""What simulated runs write into `user_metadata`, such as `EVAL 8x2048`."""
 
 _PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
 
@@ -201,26 +206,33 @@ def _levels_before(events: list[dict[str, Any]], segments: list[dict[str, Any]])
 
 def _walk(
     events: list[dict[str, Any]], levels: _Levels
-) -> tuple[list[PhaseRecord], tuple[dict[str, Any], Phase, _Levels] | None]:
-    """Return a record per stretch of one phase, and the last failed allocation with its phase and what was there."""
+) -> tuple[list[PhaseRecord], tuple[dict[str, Any], _Part, _Levels] | None]:
+    """Return a record per stretch of one part, and the last failed allocation with its part and what was there."""
     phases: list[PhaseRecord] = []
-    stretch, phase = _Stretch.at(levels), Phase.FORWARD
+    stretch, part = _Stretch.at(levels), _Part(Phase.FORWARD)
     failed = None
     for event in events:
-        now = phase_of(event) or phase
-        if now is not phase:
-            phases += stretch.records(phase)
-            stretch, phase = _Stretch.at(levels), now
+        now = part_of(event) or part
+        if now != part:
+            phases += stretch.records(part)
+            stretch, part = _Stretch.at(levels), now
         levels.apply(event)
         stretch.note(levels)
         if event["action"] == "oom":
-            failed = (event, phase, replace(levels))
-    return [*phases, *stretch.records(phase)], failed
+            failed = (event, part, replace(levels))
+    return [*phases, *stretch.records(part)], failed
+
+
+class _Part(NamedTuple):
+    """A part of the run; the batch is known only where the run was simulated."""
+
+    phase: Phase
+    batch: BatchShape | None = None
 
 
 @dataclass
 class _Stretch:
-    """Consecutive events of one phase."""
+    """Consecutive events of one part."""
 
     before: _Levels
     after: _Levels
@@ -239,7 +251,7 @@ class _Stretch:
         self.peak.allocated_bytes = max(self.peak.allocated_bytes, levels.allocated_bytes)
         self.peak.reserved_bytes = max(self.peak.reserved_bytes, levels.reserved_bytes)
 
-    def records(self, phase: Phase) -> Iterator[PhaseRecord]:
+    def records(self, part: _Part) -> Iterator[PhaseRecord]:
         """Yield the stretch's record, if anything happened."""
         if self.num_events:
             stats = MemoryStats(
@@ -249,31 +261,35 @@ class _Stretch:
                 peak_allocated_bytes=self.peak.allocated_bytes,
                 peak_reserved_bytes=self.peak.reserved_bytes,
             )
-            yield PhaseRecord(phase, 0, 0, 0, 0.0, self.before.allocated_bytes, self.before.reserved_bytes, stats)
+            before = self.before
+            yield PhaseRecord(
+                part.phase, 0, 0, 0, 0.0, before.allocated_bytes, before.reserved_bytes, stats, batch=part.batch
+            )
 
 
-def phase_of(event: dict[str, Any]) -> Phase | None:
-    """Return the phase that an event belongs to, by its label or the outermost telling function on its stack."""
-    label = event.get("user_metadata")
-    if isinstance(label, str) and label in Phase.__members__:
-        return Phase[label]
+def part_of(event: dict[str, Any]) -> _Part | None:
+    """Return the part that an event belongs to, by its label or the outermost telling function on its stack."""
+    label = _LABEL.fullmatch(str(event.get("user_metadata", "")))
+    if label is not None and label["phase"] in Phase.__members__:
+        batch = BatchShape(int(label["batch_size"]), int(label["length"]), (), 0) if label["length"] else None
+        return _Part(Phase[label["phase"]], batch)
     for frame in reversed(event.get("frames", ())):
         phase = _PHASE_OF_FUNCTION.get(frame["name"])
         if phase is not None:
-            return phase
+            return _Part(phase)
         if "autograd::Engine" in frame["name"]:
-            return Phase.BACKWARD
+            return _Part(Phase.BACKWARD)
         if frame["name"] == "step" and "optim" in frame["filename"]:
-            return Phase.OPTIMIZER
+            return _Part(Phase.OPTIMIZER)
     return None
 
 
-def _oom_record(event: dict[str, Any], phase: Phase, levels: _Levels, segments: list[dict[str, Any]]) -> OomRecord:
+def _oom_record(event: dict[str, Any], part: _Part, levels: _Levels, segments: list[dict[str, Any]]) -> OomRecord:
     lines = _source_lines(event.get("frames", ()))
     place = users_line(lines)
     free = [block["size"] for segment in segments for block in segment["blocks"] if block["state"] == "inactive"]
     return OomRecord(
-        phase=phase,
+        phase=part.phase,
         step=0,
         micro_step=0,
         epoch=0,
@@ -283,6 +299,7 @@ def _oom_record(event: dict[str, Any], phase: Phase, levels: _Levels, segments: 
         budget_bytes=_budget(event, levels),
         largest_free_block_bytes=max(free, default=0),
         num_alloc_retries=0,
+        batch=part.batch,
         where=str(place).rpartition(" ")[0] if place else None,
         frames=tuple(map(str, lines)),
         live_bytes=_live_by_line(segments),

@@ -80,7 +80,13 @@ class Worker:
         self._send({})
 
     def run(
-        self, config: RunConfig, log: Path, title: str, progress: OnProgress, counts: list[int] | None = None
+        self,
+        config: RunConfig,
+        log: Path,
+        title: str,
+        progress: OnProgress,
+        counts: list[int] | None = None,
+        snapshot: Path | None = None,
     ) -> RunLog:
         """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
 
@@ -89,7 +95,8 @@ class Worker:
             RunDied: it died; what it wrote to standard error is in the details.
         """
         progress(title, 0, 0)
-        self._send({"config": config.to_dict(), "log": str(log), "counts": counts or []})
+        memory = None if snapshot is None else str(snapshot)
+        self._send({"config": config.to_dict(), "log": str(log), "counts": counts or [], "snapshot": memory})
         for message in self._messages():
             if "steps" in message:
                 progress(title, *message["steps"])

@@ -38,7 +38,13 @@ class SimulatedDevice:
     source = "simulated"
 
     def __init__(
-        self, card: Card, budget_bytes: int, *, computes: bool, expandable_segments: bool = False, attention: str = "auto"
+        self,
+        card: Card,
+        budget_bytes: int,
+        *,
+        computes: bool,
+        expandable_segments: bool = False,
+        attention: str = "auto",
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -107,7 +113,7 @@ class SimulatedDevice:
         return self.stats().reserved_bytes + self.card.context_bytes + self._elsewhere_bytes
 
     def take_elsewhere(self, num_bytes: int) -> None:
-        """Let another process take memory of the card: the driver counts it, and the allocator may reserve that much less."""
+        """Let another process take memory of the card: the driver counts it, and the allocator may reserve less by that."""
         assert isinstance(self.memory, SimulatedMemory), "a replayed run has the card to itself"
         self._elsewhere_bytes += num_bytes
         self.memory.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
@@ -187,11 +193,17 @@ _PHASES_OF_CHAIN = {
 
 
 def phase_of_chain(key: Hashable, position: int) -> str:
-    """Return the phase of the run that a compiled chain's phase belongs to, or nothing."""
-    while isinstance(key, tuple):
-        key = key[0]
-    phases = _PHASES_OF_CHAIN.get(str(key), ())
-    return str(phases[position]) if position < len(phases) else ""
+    """Return what a compiled chain's phase is in the run, such as `EVAL 8x2048`, or nothing.
+
+    A key is a chain's name or a tuple that begins with it, together with the shape; see `CompiledStrategy`.
+    """
+    if not isinstance(key, tuple):
+        return ""
+    chain, (batch_size, length) = key
+    name = chain[0] if isinstance(chain, tuple) else chain
+    phases = _PHASES_OF_CHAIN.get(str(name), ())
+    shape = f" {batch_size}x{length}" if name in ("train", "eval") else ""
+    return f"{phases[position]}{shape}" if position < len(phases) else ""
 
 
 def _source_lines(site: Site) -> tuple[SourceLine, ...]:

@@ -76,7 +76,7 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
                     *([_training_fits(train_peak, oom, _train_batch_size(log))] if train_peak else []),
                     _when_it_dies(oom, config, run.total_steps, run.steps_per_epoch),
                 ]
-            ),
+            ).rstrip(),
             phase=Phase.EVAL,
             steps=(oom.step, oom.step),
             bytes=size.num_bytes,
@@ -109,6 +109,8 @@ def _training_fits(train_peak: int, oom: OomRecord, train_batch_size: int) -> st
 
 def _when_it_dies(oom: OomRecord, config: RunConfig, total_steps: int, steps_per_epoch: int) -> str:
     """Say when evaluation comes; the claim about every sample count only where the step counts bear it out."""
+    if not total_steps:  # a memory snapshot counts no steps
+        return ""
     epochs, every = config.train.epochs, config.eval.eval_every
     if every is not None:
         return f"Evaluation runs every {every} steps, so the run dies at step {oom.step}."
