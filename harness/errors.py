@@ -16,6 +16,7 @@ from configs.errors import ConfigError, HarnessError
 
 __all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "HarnessError", "LogError"]
 
+
 class DataError(HarnessError):
     """The corpus cannot be read or has nothing to train on."""
 
@@ -55,4 +56,6 @@ class DeviceOutOfMemory(HarnessError):
         self.largest_free_block_bytes = largest_free_block_bytes
         self.where = where
         self.frames = tuple(frames)
-        super().__init__(f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved")
+        super().__init__(
+            f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
+        )

@@ -1,16 +1,16 @@
 """The training loop: the same code on a GPU, on fake tensors and in replay.
 
-    LOAD        build the quantised model, add the adapter, make the optimizer
-    for each epoch
-        for each optimizer step
-            for each micro-batch
-                DATA        copy it to the device
-                FORWARD     loss over its target tokens, divided by those of the whole step
-                BACKWARD    add to the gradients; the graph dies here
-            OPTIMIZER       unscale, clip, update, clear the gradients
-            [release cached blocks, if asked for]
-            when due: EVAL, then CHECKPOINT    (also at the end of each epoch, in this order)
-    GENERATE    answer held-out prompts
+LOAD        build the quantised model, add the adapter, make the optimizer
+for each epoch
+    for each optimizer step
+        for each micro-batch
+            DATA        copy it to the device
+            FORWARD     loss over its target tokens, divided by those of the whole step
+            BACKWARD    add to the gradients; the graph dies here
+        OPTIMIZER       unscale, clip, update, clear the gradients
+        [release cached blocks, if asked for]
+        when due: EVAL, then CHECKPOINT    (also at the end of each epoch, in this order)
+GENERATE    answer held-out prompts
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class ProbeRecord:
     """What one action freed at the end of a run."""
 
     name: str
-    """`gc`: the garbage collector; `autocast_cache`: autocast's copies of weights; `cached_blocks`: the allocator's cache"""
+    """`gc`: the garbage collector; `autocast_cache`: autocast's copies of weights; `cached_blocks`: the allocator's"""
     step: int
     allocated_before_bytes: int
     allocated_after_bytes: int
@@ -274,7 +274,15 @@ class EndRecord:
 
 
 Record = (
-    RunRecord | PhaseBegin | PhaseRecord | StepRecord | EvalRecord | OomRecord | SurvivorRecord | ProbeRecord | EndRecord
+    RunRecord
+    | PhaseBegin
+    | PhaseRecord
+    | StepRecord
+    | EvalRecord
+    | OomRecord
+    | SurvivorRecord
+    | ProbeRecord
+    | EndRecord
 )
 
 RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}

@@ -22,8 +22,8 @@ from harness.devices.simulated import SimulatedDevice
 from harness.errors import DeviceOutOfMemory
 from harness.loop import load, num_steps, steps_per_epoch, train
 from harness.recorder import Recorder
-from harness.rehearsal import rehearse
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
+from harness.rehearsal import rehearse
 from harness.simulate.compiled import CompiledStrategy
 from harness.strategies import STRATEGIES
 from harness.strategies.base import Strategy
@@ -41,9 +41,7 @@ def open_device(config: RunConfig) -> Device:
     card = find_card(config.device.gpu)
     wanted = config.device.device
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
-        return CudaDevice(
-            card, config.device.budget_bytes or card.budget_bytes, attention=config.model.attention
-        )
+        return CudaDevice(card, config.device.budget_bytes or card.budget_bytes, attention=config.model.attention)
     return simulate_card(config, card)
 
 

@@ -79,7 +79,7 @@ class RunLog:
 
     @property
     def needed_bytes(self) -> int:
-        """What the run would have had to hold at once, as far as it got: its peak, or what failed on top of the rest."""
+        """What the run would have had to hold at once, as far as it got: its peak, or what failed and the rest."""
         oom = self.fatal_oom
         return max(self.peak_allocated_bytes, oom.allocated_bytes + oom.requested_bytes if oom else 0)
 

@@ -88,7 +88,8 @@ class Device(Protocol):
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by category; empty where the device does not know them.
 
-        A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an activation.
+        A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an
+        activation.
         """
         ...
 
@@ -117,7 +118,7 @@ def params4bit(packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) 
     """Return bitsandbytes' 4-bit weight over packed values, as `module.to(device)` would have made it."""
     from bitsandbytes.nn import Params4bit
 
-    return Params4bit(  # type: ignore[no-any-return]
+    return Params4bit(
         packed,
         requires_grad=False,
         quant_state=quant_state,

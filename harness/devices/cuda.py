@@ -5,8 +5,8 @@ The only module that touches `torch.cuda`'s memory functions.
 
 from __future__ import annotations
 
-import os
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Hashable, Iterator, Mapping
@@ -76,12 +76,14 @@ class CudaDevice:
         free, total = torch.cuda.mem_get_info()
         if total - free > MAX_FOREIGN_BYTES and not share_gpu:
             raise DeviceError(
-                f"the GPU already holds {format_bytes(total - free)} (at most {format_bytes(MAX_FOREIGN_BYTES)} allowed): "
-                "stop the other process, restart the notebook's kernel, or use --device simulated"
+                f"the GPU already holds {format_bytes(total - free)} "
+                f"(at most {format_bytes(MAX_FOREIGN_BYTES)} allowed): stop the other process, "
+                "restart the notebook's kernel, or use --device simulated"
             )
         if budget_bytes > total:
             raise DeviceError(
-                f"--budget {format_bytes(budget_bytes)}: the GPU has {format_bytes(total)}; lower --budget or pick another --gpu"
+                f"--budget {format_bytes(budget_bytes)}: the GPU has {format_bytes(total)}; "
+                "lower --budget or pick another --gpu"
             )
         # the limit is on reserved segments only, which is what the budget counts
         torch.cuda.set_per_process_memory_fraction(budget_bytes / total)
@@ -90,8 +92,14 @@ class CudaDevice:
         names = card.sdpa_backends if attention == "auto" else (attention, "math")
         self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
+        self._failed_segment_bytes = 0
+        torch._C._cuda_attach_out_of_memory_observer(self._note_failure)
         self._keeps_history = False
         self._watched_since = 0.0
+
+    def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
+        """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
+        self._failed_segment_bytes = segment_bytes
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -149,7 +157,7 @@ class CudaDevice:
         frames = _frames(error)
         stats = self.stats()
         return DeviceOutOfMemory(
-            requested_bytes(str(error)) or 0,
+            self._failed_segment_bytes or requested_bytes(str(error)) or 0,
             stats.allocated_bytes,
             stats.reserved_bytes,
             _largest_free_block(torch.cuda.memory_snapshot()),
@@ -232,7 +240,7 @@ def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:
 
 
 def requested_bytes(message: str) -> int | None:
-    """Return the size in `CUDA out of memory. Tried to allocate 7.83 GiB. ...`, to the printed digits; None without one.
+    """Return the size in `CUDA out of memory. Tried to allocate 7.83 GiB. ...` to its printed digits, None without one.
 
     What is printed is the size of the segment: the request rounded up to 2 MiB.
     """

@@ -113,7 +113,7 @@ class SimulatedDevice:
         return self.stats().reserved_bytes + self.card.context_bytes + self._elsewhere_bytes
 
     def take_elsewhere(self, num_bytes: int) -> None:
-        """Let another process take memory of the card: the driver counts it, and the allocator may reserve less by that."""
+        """Let another process take memory of the card: the driver counts it, the allocator may reserve less by that."""
         assert isinstance(self.memory, SimulatedMemory), "a replayed run has the card to itself"
         self._elsewhere_bytes += num_bytes
         self.memory.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)

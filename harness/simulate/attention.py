@@ -60,7 +60,9 @@ def scaled_dot_product_attention(
         dtype = torch.get_autocast_dtype("cpu")
         value, key, query = (t.to(dtype) for t in (value, key, query))  # last argument first, as PyTorch's casts
         with torch.autocast("cpu", enabled=False):
-            return _attention(tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+            return _attention(
+                tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+            )
     return _attention(tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
 
 
@@ -117,7 +119,7 @@ def _math_attention(
     out, _ = torch.ops.aten._scaled_dot_product_attention_math(
         query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
     )
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -142,7 +144,10 @@ class _FusedAttention(torch.autograd.Function):
         out = query.new_empty(batch, length, heads, value.size(-1)).transpose(1, 2)
         if backend == "flash":
             lse = query.new_empty(batch, heads, length, dtype=torch.float32)
-            random_state = (query.new_empty(2, dtype=torch.int64), query.new_empty((), dtype=torch.int64))
+            random_state: tuple[torch.Tensor, ...] = (
+                query.new_empty(2, dtype=torch.int64),
+                query.new_empty((), dtype=torch.int64),
+            )
         else:
             rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
             lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
@@ -156,19 +161,25 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, out, _lse, bias, *_random_state = ctx.saved_tensors
+        query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
-        grads = _flash_grads(tracer, query, key, value) if backend == "flash" else _efficient_grads(tracer, query, key, value)
+        grads = (
+            _flash_grads(tracer, query, key, value)
+            if backend == "flash"
+            else _efficient_grads(tracer, query, key, value)
+        )
         if not query.is_meta:
             with tracer.paused(), torch.enable_grad():
-                inputs = [t.detach().requires_grad_() for t in (query, key, value)]
-                result = _reference(*inputs, bias, is_causal, scale, enable_gqa)
+                inputs = tuple(t.detach().requires_grad_() for t in (query, key, value))
+                result = _reference(inputs[0], inputs[1], inputs[2], bias, is_causal, scale, enable_gqa)
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None, None, None, None)
 
 
-def _flash_grads(tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _flash_grads(
+    tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
     """Allocate as flash attention's backward does; grouped heads get expanded key and value gradients that are summed.
 
     Source: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd.

@@ -1,8 +1,8 @@
 """Which of bitsandbytes' kernels a CUDA card would run: asked of the installed library's own source.
 
-bitsandbytes decides per shape and card between a fused 4-bit kernel (no extra memory) and dequantise-then-multiply (a full
-copy of the weight for a moment). Its CUDA module cannot be imported without CUDA, so only the deciding function is compiled
-from it; a copy of the rule here would go stale with the next release.
+bitsandbytes decides per shape and card between a fused 4-bit kernel (no extra memory) and dequantise-then-multiply (a
+full copy of the weight for a moment). Its CUDA module cannot be imported without CUDA, so only the deciding function is
+compiled from it; a copy of the rule here would go stale with the next release.
 """
 
 from __future__ import annotations
@@ -49,17 +49,19 @@ def _compiled_rule() -> tuple[Any, dict[str, int]]:
     if spec is None or spec.origin is None:
         raise DeviceError(f"{_MODULE} is missing: install bitsandbytes 0.50 or newer")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == _RULE]
+    functions: list[ast.stmt] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == _RULE]
     constants = {name: value for name in _CONSTANTS for value in _first_constant(tree, name)}
     if not functions or len(constants) != len(_CONSTANTS):
-        raise DeviceError(f"the installed bitsandbytes has no {_RULE}: versions 0.50 and newer within 0.x are supported")
+        raise DeviceError(
+            f"the installed bitsandbytes has no {_RULE}: versions 0.50 and newer within 0.x are supported"
+        )
     return compile(ast.Module(functions, []), spec.origin, "exec"), constants
 
 
 def _first_constant(tree: ast.Module, name: str) -> list[int]:
     """Return the first integer assigned to `name`, in CUDA's branch (which the module tests first)."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            if any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
-                return [int(node.value.value)]  # type: ignore[arg-type]
+        match node:
+            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=int(value))) if target == name:
+                return [value]
     return []

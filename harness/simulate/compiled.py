@@ -1,8 +1,8 @@
 """A strategy that runs each phase once on fake tensors and from then on replays what it allocated.
 
 The loop cannot tell it from the real one. Each call of the loop belongs to a chain: a micro-batch (put, forward,
-backward), an evaluation batch (put, evaluate), an optimizer step, a decoding step. A chain is recorded when its shape is
-new, derived from three recordings of other shapes where that is possible, and replayed through the allocator model.
+backward), an evaluation batch (put, evaluate), an optimizer step, a decoding step. A chain is recorded when its shape
+is new, derived from three recordings of other shapes where that is possible, and replayed through the allocator model.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class CompiledStrategy:
         lengths = {len(prompt) for prompt in prompts}
         shape = (len(prompts), max(lengths))
         self._decoding = (*shape, len(lengths) > 1)
-        self._single(("prefill", *self._shape_class(shape, len(lengths) > 1)), shape, lambda: self.inner.prefill(prompts))
+        self._single(
+            ("prefill", *self._shape_class(shape, len(lengths) > 1)), shape, lambda: self.inner.prefill(prompts)
+        )
         return [0] * len(prompts)
 
     def decode(self) -> list[int]:
@@ -200,7 +202,7 @@ class CompiledStrategy:
         return result, recorder.events
 
     def _pretend(self, gradients: bool) -> None:
-        """Give the fake model the gradients that it would have here, had the phases before been run and not replayed."""
+        """Give the fake model the gradients that it would have here, had the phases before not been replayed."""
         if self._chain is None or self._chain.chain is not None:
             return
         for name, parameter in self.inner.model.named_parameters():

@@ -48,7 +48,7 @@ def meta_autocast() -> Iterator[None]:
     functional, casts = torch.nn.functional, {}
     original, clear = functional.linear, torch.clear_autocast_cache
 
-    def cast(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    def cast(tensor: Any) -> Any:
         dtype = torch.get_autocast_dtype("cpu")
         if tensor is None or tensor.dtype == dtype or not tensor.is_floating_point():
             return tensor
@@ -131,7 +131,7 @@ _POINTWISE = (
 
 
 def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Answer the most frequent operators on the meta device directly: PyTorch's own way there is Python, ten times slower.
+    """Answer the most frequent operators on the meta device directly: PyTorch's own way there is ten times slower.
 
     Only where the result plainly has the first operand's shape, layout and type.
     """
@@ -198,7 +198,7 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
 
 
 def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtype: torch.dtype) -> tuple[bool, ...]:
-    """Return, for each (out_features, in_features), whether its product with `rows` rows needs no dequantised weight."""
+    """Return, for each (out_features, in_features), whether its product with `rows` rows dequantises no weight."""
     rule = fused_gemm_rule(card.num_sms, card.capability)
     return tuple(rule(dtype, rows, out_features, in_features) for out_features, in_features in shapes)
 

@@ -67,7 +67,7 @@ class SimulatedMemory:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Within, frees wait: Python's garbage collector may run in the midst of the allocator and end storages there."""
+        """Within, frees wait: Python's garbage collector may run amid the allocator and end storages there."""
         self._is_busy = True
         try:
             yield
@@ -226,7 +226,9 @@ class MemoizedMemory:
                 self._load(self._state)
             self.memory.empty_cache()
             start, self._state = self._state, self._save()
-            known = self._transitions[start, _EMPTY_CACHE] = _Transition((_relative(self.memory.stats(), self._stats),), self._state)
+            known = self._transitions[start, _EMPTY_CACHE] = _Transition(
+                (_relative(self.memory.stats(), self._stats),), self._state
+            )
         self._stats, self._state = self._absolute(known.phase_stats[0]), known.end
 
     def live(self) -> Iterator[tuple[Hashable, int]]:
@@ -290,7 +292,7 @@ def _relative(after: MemoryStats, before: MemoryStats) -> MemoryStats:
 
 
 def live_by_category(live: Iterator[tuple[Hashable, int]], logits_sizes: Mapping[int, str]) -> dict[str, int]:
-    """Sum live bytes by what their names say; unnamed storages of a logits tensor's size are logits, others activations."""
+    """Sum live bytes by what their names say; unnamed storages of the size of logits are logits, others activations."""
     totals: dict[str, int] = {}
     for key, num_bytes in live:
         category = key[0] if isinstance(key, tuple) else logits_sizes.get(num_bytes, "activation")

@@ -1,8 +1,8 @@
 """Recorded allocations of one phase, and what they become at another batch size and length.
 
-The sequence of events of a phase does not depend on the length; each size does, in one of a few simple ways. So a phase is
-recorded at two shapes, the sizes are fitted, a third shape checks the fit, and any other shape follows without running
-the model.
+The sequence of events of a phase does not depend on the length; each size does, in one of a few simple ways. So a phase
+is recorded at two shapes, the sizes are fitted, a third shape checks the fit, and any other shape follows without
+running the model.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TraceRecorder:
 
 
 class DiscardingSink:
-    """An event sink for what the simulation does behind the program's back; emptying the cache still means something."""
+    """An event sink for what the simulation does behind the program's back; emptying the cache still counts."""
 
     def __init__(self, empty_cache: Callable[[], None]) -> None:
         self.empty_cache = empty_cache
@@ -71,7 +71,7 @@ Chain = list[list[Event]]
 
 
 def canonical(chain: Chain) -> Chain:
-    """Return the chain with its local keys numbered from 0 in order of first use, so that two recordings can be compared.
+    """Return the chain with its local keys numbered from 0 in order of first use, to compare two recordings.
 
     Workspace events that repeat within the chain are left out.
     """
@@ -95,7 +95,7 @@ def _is_first(event: Event, ensured: set[Hashable]) -> bool:
 
 
 class TraceFamily:
-    """Chains of the same code at different shapes. `get` answers a shape that was recorded, or one that the fit covers."""
+    """Chains of the same code at different shapes. `get` answers a recorded shape, or one that the fit covers."""
 
     NUM_SAMPLES = 3
     """two to fit the sizes, one to check them"""

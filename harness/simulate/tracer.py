@@ -1,8 +1,9 @@
 """Records every allocation that a piece of PyTorch code would make on a CUDA device, without one.
 
 A storage is an allocation: it begins when an operator returns a tensor on a storage not seen before, and ends when the
-storage dies (a weak reference tells). The tensors may be on the meta device (nothing computed, any size) or real CPU tensors
-(small models, truly computed); the events are the same, because `lowering` replaces what the CPU does otherwise.
+storage dies (a weak reference tells). The tensors may be on the meta device (nothing computed, any size) or real CPU
+tensors (small models, truly computed); the events are the same, because `lowering` replaces what the CPU does
+otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Site = tuple[Frame, ...]
 
 MAX_SITE_FRAMES = 8
 WATCHED_SITE_FRAMES = 48
-"""Frames kept while the device is watched: between a user's line and a layer's operator lie some 20 of the libraries'."""
+"""Frames kept while watched: between a user's line and a layer's operator lie some 20 of the libraries'."""
 
 HOST = "host"
 """key of storages that are host memory and so never reported"""
@@ -85,7 +86,7 @@ class Tracer(TorchDispatchMode):
         return out
 
     def track(self, value: Any) -> None:
-        """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples of them) not seen before."""
+        """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples) not seen before."""
         if isinstance(value, torch.Tensor):
             if value.device.type == self._device_type:
                 self._track_tensor(value)

@@ -1,6 +1,7 @@
 """What the loop asks of a training strategy; each call is one phase of the run, or a part of one.
 
-A strategy owns everything that lives on the device between calls, so that the loop cannot keep memory alive by accident.
+A strategy owns everything that lives on the device between calls, so that the loop cannot keep memory alive by
+accident.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Building a quantised causal language model of any size without ever holding it whole in 16 bit.
 
-The model is laid out on the meta device and then made real layer by layer, so that at most one unquantised layer exists.
+The model is laid out on the meta device and then made real layer by layer, so that at most one unquantised layer
+exists.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _materialise(model: torch.nn.Module, device: Device, dtype: torch.dtype, dou
     _materialise_rotary(model, device)
 
 
-def _in_load_order(model: torch.nn.Module) -> list[torch.nn.Module]:
+def _in_load_order(model: Any) -> list[torch.nn.Module]:
     """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
     inside = [module for layer in model.model.layers for module in layer.modules()]
     return inside + [module for module in model.modules() if module not in set(inside)]

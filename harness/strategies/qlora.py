@@ -1,4 +1,4 @@
-"""QLoRA: a 4-bit base, adapters in float32, mixed precision, gradient checkpointing, PyTorch's or bitsandbytes' AdamW."""
+"""QLoRA: a 4-bit base, float32 adapters, mixed precision, gradient checkpointing, PyTorch's or bitsandbytes' AdamW."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class QLoraStrategy:
         self.graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
-        self.linear_shapes: tuple[tuple[int, ...], ...] = ()
+        self.linear_shapes: tuple[tuple[int, int], ...] = ()
         """the (out_features, in_features) that occur among the 4-bit layers"""
 
     def load(self) -> ModelFacts:
@@ -65,7 +65,7 @@ class QLoraStrategy:
         self.make_optimizer()
         parameters = list(self.model.parameters())
         states = (getattr(p, "quant_state", None) for p in parameters)
-        self.linear_shapes = tuple(sorted({tuple(state.shape) for state in states if state is not None}))
+        self.linear_shapes = tuple(sorted({(s.shape[0], s.shape[1]) for s in states if s is not None}))
         return ModelFacts(
             name=shape.name,
             vocab_size=shape.vocab_size,
@@ -87,7 +87,10 @@ class QLoraStrategy:
             # the device empties its own cache below, so that a simulated run does it too
             options = {"auto_clear_cache": False} if _peft_clears_cache() else {}
             peft.prepare_model_for_kbit_training(
-                self.model, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs=CHECKPOINTING, **options
+                self.model,
+                use_gradient_checkpointing=checkpointing,
+                gradient_checkpointing_kwargs=CHECKPOINTING,
+                **options,
             )
             self.device.empty_cache()
             return
@@ -113,6 +116,7 @@ class QLoraStrategy:
         self.model.train()
 
     def make_optimizer(self) -> None:
+        """Make the optimizer, and the loss scaler where the dtype needs one."""
         trainable, learning_rate = self.trainable(), self.config.train.learning_rate
         if self.config.train.optimizer == "adamw_8bit":
             import bitsandbytes

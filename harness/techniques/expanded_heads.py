@@ -38,7 +38,7 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """Return the attention's output (B, L, H, D); a single query, whose scores are linear in S, goes the usual way."""
     if query_BHLD.size(2) == 1:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module, query_BHLD, key_BGSD, value_BGSD, attention_mask, dropout, scaling, **others
         )
     groups = query_BHLD.size(1) // key_BGSD.size(1)
