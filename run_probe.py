@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -99,7 +99,8 @@ def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
                 snapshot=command.snapshot,
             )
     except RunRefused:
-        folder.rmdir()  # nothing has run
+        with suppress(OSError):  # kept where something has run
+            folder.rmdir()
         raise
     return _result(session, _next_command(session, arguments), time.monotonic() - begin)
 
@@ -133,8 +134,9 @@ def _new_folder(parent: Path, name: str) -> Path:
 
 
 def _next_command(session: Session, arguments: Sequence[str]) -> str:
-    """Return the command that runs what passed."""
-    flags = flags_between(session.config, session.fixed_config)
+    """Return the command that runs what passed; nothing where that is the command given, or nothing passed."""
+    passed = session.with_fixes is not None and session.with_fixes.outcome is Outcome.COMPLETED
+    flags = flags_between(session.config, session.fixed_config) if passed else []
     return shlex.join(["python", "run_probe.py", *arguments, *flags]) if flags else ""
 
 

@@ -20,7 +20,8 @@ UNEXPLAINED_GROWTH = "unexplained-growth"
 class Finding:
     """One cause that the evidence supports.
 
-    `error`: it ended the run or will end it. `warning`: it costs memory that matters here. `info`: it explains a number.
+    `error`: it ended the run or will end it. `warning`: it costs memory that matters here. `info`: it explains a
+    number.
     """
 
     cause: str
@@ -55,7 +56,7 @@ class Fix:
     addresses: tuple[str, ...]
     """cause ids"""
     equivalence: Equivalence
-    """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` same samples in another order, `data` nothing"""
+    """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` the samples, `data` nothing"""
     apply: Callable[[RunConfig], RunConfig | None]
 
 

@@ -58,8 +58,8 @@ def run_session(
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`, the memory of the configured run to `snapshot`. The first process runs the other numbers while the fixes run in theirs; the one for the first
-    fix gets ready during the first run.
+    Logs go to `folder`, the memory of the configured run to `snapshot`. The first process runs the other numbers while
+    the fixes run in theirs; the one for the first fix gets ready during the first run.
 
     Raises:
         RunRefused: a value of the configuration or the corpus is not usable.

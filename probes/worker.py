@@ -27,13 +27,12 @@ from configs.schema import RunConfig, config_from_dict
 from harness.data import Prepared, prepare
 from harness.errors import DataError, HarnessError
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
-from harness.runlog import LogWriter, read_run_log, predicted_log, whole_run_log
+from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 
 if TYPE_CHECKING:
     from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
-
 
 
 def main() -> int:
