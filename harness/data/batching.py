@@ -75,13 +75,28 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     """
     size = config.train.train_batch_size
     step_size = size * config.train.gradient_accumulation
-    rng = np.random.default_rng((config.data.seed, epoch))
+    rng = _shuffler(config, epoch)
     shuffled = [examples[i] for i in rng.permutation(len(examples))]
     if config.data.batching == "bucketed":
         cap = config.data.max_batch_tokens or size * config.data.max_length
         steps = _steps_of_like_length(shuffled, step_size, rng)
         return [tuple(_split_under_cap(step, config, cap, max_size=step_size)) for step in steps]
     return [tuple(_batch(micro, config) for micro in _chunks(step, size)) for step in _chunks(shuffled, step_size)]
+
+
+def unshuffled(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[Example]:
+    """Return the examples arranged so that the epoch's `train_steps` takes them in the order given here.
+
+    Only where batches are not bucketed.
+    """
+    arranged = list(examples)
+    for example, i in zip(examples, _shuffler(config, epoch).permutation(len(examples)), strict=True):
+        arranged[i] = example
+    return arranged
+
+
+def _shuffler(config: RunConfig, epoch: int) -> np.random.Generator:
+    return np.random.default_rng((config.data.seed, epoch))
 
 
 def eval_batches(examples: Sequence[Example], config: RunConfig) -> list[Batch]:

@@ -9,6 +9,7 @@ from configs.units import format_bytes
 from harness.errors import LogError
 from harness.records import BatchShape, ModelFacts, OomRecord, Phase
 from harness.runlog import RunLog
+from harness.simulate.blocks import segment_size
 
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 
@@ -79,6 +80,7 @@ def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool)
     for bytes_per_element in (4, 2):
         size = LogitsSize(oom.batch.batch_size, oom.batch.padded_length, model.vocab_size, bytes_per_element)
         is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
-        if size.num_bytes == oom.requested_bytes and not is_head_copy:
+        # CUDA reports the segment that it could not get: the tensor rounded up
+        if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
             return size
     return None

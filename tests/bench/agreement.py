@@ -1,6 +1,6 @@
 """The configurations on which simulation and GPU are compared, and what is compared: one plan, run on either.
 
-    python -m tests.bench.agreement OUT.json        on a CUDA GPU: run every configuration in a process of its own
+python -m tests.bench.agreement OUT.json        on a CUDA GPU: run every configuration in a process of its own
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ CONFIGURATIONS = (
     ),
     Configuration("retries", {}, tuple(train(n, times=1) for n in VARIABLE_LENGTHS), budget="13.2 GiB"),
     Configuration("clearing", {}, (train(2048), Op("empty_cache"), train(512), Op("empty_cache"), train(1024))),
-    Configuration("published-failure", {}, (train(2048, padded=True), evaluate(2048, 8, padded=True)), "t4", "14.40 GiB"),
+    Configuration(
+        "published-failure", {}, (train(2048, padded=True), evaluate(2048, 8, padded=True)), "t4", "14.40 GiB"
+    ),
     Configuration("training-fails", {}, (train(1024), train(4096)), budget="14.5 GiB"),
 )
 
@@ -136,7 +138,9 @@ def run_plan(configuration: Configuration, strategy: Any, device: Any) -> list[d
         failure = device.as_out_of_memory(error)
         if failure is None:
             raise
-        rows.append({"op": "oom", "requested_bytes": failure.requested_bytes, "allocated_bytes": failure.allocated_bytes})
+        rows.append(
+            {"op": "oom", "requested_bytes": failure.requested_bytes, "allocated_bytes": failure.allocated_bytes}
+        )
     return rows
 
 

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import collections
-import difflib
 import gzip
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +94,53 @@ def _rounded(num_bytes: int) -> int:
 
 
 def compare(path: Path) -> dict[str, Any]:
-    """Align the two sequences by kind and size; return the matched share and what is left on each side."""
-    measured = [tuple(line) for line in json.loads(gzip.decompress(path.read_bytes()))["events"]]
-    simulated = simulated_step()
-    matcher = difflib.SequenceMatcher(
-        None, [line[:2] for line in measured], [line[:2] for line in simulated], autojunk=False
-    )
-    matched = sum(block.size for block in matcher.get_matching_blocks())
-    left: dict[str, collections.Counter[str]] = {"measured": collections.Counter(), "simulated": collections.Counter()}
-    for tag, a0, a1, b0, b1 in matcher.get_opcodes():
-        if tag != "equal":
-            left["measured"].update(f"{kind} {size} {where}" for kind, size, where in measured[a0:a1])
-            left["simulated"].update(f"{kind} {size} {where}" for kind, size, where in simulated[b0:b1])
+    """Align the allocations of both sides by size; return the matched share, and what is left on each side.
+
+    Frees are left out: those that follow one another come in another order, which leaves no trace in memory.
+    """
+    events = json.loads(gzip.decompress(path.read_bytes()))["events"]
+    measured = [(size, where) for kind, size, where in events if kind == "alloc"]
+    simulated = [(size, where) for kind, size, where in simulated_step() if kind == "alloc"]
+    pairs = align([_rounded(size) for size, _ in measured], [_rounded(size) for size, _ in simulated])
+    only_measured = set(range(len(measured))) - {i for i, _ in pairs}
+    only_simulated = set(range(len(simulated))) - {j for _, j in pairs}
     return {
         "num_measured": len(measured),
         "num_simulated": len(simulated),
-        "matched_share": 2 * matched / (len(measured) + len(simulated)),
-        "unmatched": {side: dict(counter.most_common()) for side, counter in left.items()},
+        "num_matched": len(pairs),
+        "matched_share": 2 * len(pairs) / (len(measured) + len(simulated)),
+        "only_measured": _groups(measured[i] for i in sorted(only_measured)),
+        "only_simulated": _groups(simulated[j] for j in sorted(only_simulated)),
     }
+
+
+def _groups(lines: Iterable[tuple[int, str]]) -> dict[str, int]:
+    return dict(collections.Counter(f"{size} B at {where}" for size, where in lines).most_common())
+
+
+def align(left: Sequence[int], right: Sequence[int], window: int = 48, agreement: int = 6) -> list[tuple[int, int]]:
+    """Return index pairs of equal elements in order: after a difference, go on where the next few agree again.
+
+    Linear in the length, unlike an exact longest common subsequence.
+    """
+    pairs: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+            continue
+        i, j = _resume(left, right, i, j, window, agreement)
+    return pairs
+
+
+def _resume(left: Sequence[int], right: Sequence[int], i: int, j: int, window: int, agreement: int) -> tuple[int, int]:
+    for distance in range(1, 2 * window):
+        for ahead in range(max(0, distance - window), min(distance, window) + 1):
+            a, b = i + ahead, j + distance - ahead
+            if left[a : a + agreement] == right[b : b + agreement]:
+                return a, b
+    return i + 1, j + 1
 
 
 def main(arguments: Sequence[str]) -> None:

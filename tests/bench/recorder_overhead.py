@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.records import Phase
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
-LENGTH, PAIRS, WARM_UP = 1024, 40, 4
+LENGTH, PAIRS, WARM_UP, EMPTY_PHASES = 1024, 60, 6, 500
+PHASES_PER_STEP = 4
+"""DATA, FORWARD, BACKWARD, OPTIMIZER"""
 CONFIGURATION = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped")
 
 
@@ -66,6 +69,7 @@ def main(output: Path) -> None:
         for _ in range(WARM_UP):
             seconds(recorder), seconds(nothing)
         pairs = [_pair(seconds, recorder, nothing, swap=bool(i % 2)) for i in range(PAIRS)]
+        seconds_per_phase = _seconds_per_empty_phase(recorder)
     ratios = sorted(on / off for on, off in pairs)
     result = {
         "what": f"one QLoRA step of Llama-3.1-8B at {LENGTH} tokens, recorder on / off, {PAIRS} alternating pairs",
@@ -76,9 +80,20 @@ def main(output: Path) -> None:
         "ratio_of_medians": statistics.median(on for on, _ in pairs) / statistics.median(off for _, off in pairs),
         "median_ratio": statistics.median(ratios),
         "ratio_quartiles": statistics.quantiles(ratios, n=4),
+        "seconds_per_empty_phase": seconds_per_phase,
+        "share_of_step": PHASES_PER_STEP * seconds_per_phase / statistics.median(off for _, off in pairs),
     }
     output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def _seconds_per_empty_phase(recorder: Any) -> float:
+    """Time phases in which nothing happens: steps vary by several per cent, far more than recording takes."""
+    begin = time.perf_counter()
+    for _ in range(EMPTY_PHASES):
+        with recorder.phase(Phase.FORWARD):
+            pass
+    return (time.perf_counter() - begin) / EMPTY_PHASES
 
 
 def _pair(seconds: Callable[[Any], float], on: Any, off: Any, *, swap: bool) -> tuple[float, float]:
