@@ -104,7 +104,7 @@ class CudaDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, attention takes only the backends that the card has."""
-        with sdpa_kernel(self._backends, set_priority=True):
+        with sdpa_kernel(self._backends):
             yield
 
     def stats(self) -> MemoryStats:

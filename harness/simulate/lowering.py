@@ -89,6 +89,7 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     pointwise: dict[Any, Lowering] = dict.fromkeys(_POINTWISE, _pointwise)
     matmul = partial(_with_workspace, card.cublas_workspace_bytes)
     return pointwise | {
+        aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
         aten.mm.default: matmul,
         aten.addmm.default: matmul,
@@ -118,8 +119,25 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
     return out
 
 
+def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An addition; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
+
+    It does not while a dispatch mode, such as the tracer, is active.
+    Source: torch/csrc/autograd/input_buffer.cpp, `accumulate` and `can_accumulate_inplace`.
+    """
+    if in_backward() and _is_gradient_buffer(args[0]):
+        return args[0].add_(args[1])
+    return _pointwise(tracer, func, args, kwargs)
+
+
+def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
+    """Tell whether only autograd's buffer and this very call refer to the tensor and to its memory."""
+    # a call from Python has one reference to the tensor less
+    uses, storage_uses = tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    return bool(uses == 4 and storage_uses == 2)
+
+
 _POINTWISE = (
-    aten.add.Tensor,
     aten.mul.Tensor,
     aten.mul.Scalar,
     aten.div.Scalar,
@@ -149,11 +167,14 @@ def _alike(first: torch.Tensor, other: Any) -> bool:
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout's result and mask, as `_pointwise`."""
+    """Dropout's result and mask; CUDA's kernel allocates the mask first."""
     first = args[0]
     if first.is_meta and first.is_contiguous():
-        return torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
-    return func(*args, **kwargs)
+        result, mask = torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
+    else:
+        result, mask = func(*args, **kwargs)
+    tracer.track(mask)
+    return result, mask
 
 
 def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
