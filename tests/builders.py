@@ -141,7 +141,8 @@ def _records(
         stats = MemoryStats(floor, reserved, floor, 0, peak, max(reserved, peak), retries if step > 2 else 0, 0)
         epoch = max(0, step - 1) // run.steps_per_epoch + 1
         yield PhaseBegin(phase, step, index, epoch)
-        yield PhaseRecord(phase, step, index, epoch, 0.4, floor, reserved, stats, index, batch)
+        before = 0 if phase is Phase.LOAD else floor
+        yield PhaseRecord(phase, step, index, epoch, 0.4, before, reserved, stats, index, batch)
 
     yield from phase(Phase.LOAD, 0, AFTER_LORA)
     yield from phase(Phase.DATA, 0, AFTER_LORA)

@@ -26,6 +26,9 @@ NOISE_BYTES = 4 * KIB
 """What a step or a batch may leave without being said to grow: eight kept scalars of one 512-byte block each. The
 allocator's counters are exact, so that nothing else moves the floor of a run that keeps nothing."""
 
+KEPT_SCALARS_BYTES = 2 * 512
+"""The same for each micro-step: a kept loss, and one more number, in a block each."""
+
 MIN_GROWTH_BYTES = 64 * KIB
 """Least growth that is reported: what some hundred kept scalars take."""
 
@@ -55,6 +58,7 @@ class StepGrowth:
     """allocated when the step was over"""
     left_bytes: int
     """of it, what the step itself added"""
+    micro_steps: int
     tokens: int
     """padded tokens of its micro-batches"""
     forward_bytes: int
@@ -65,6 +69,11 @@ class StepGrowth:
     """one of them exceeds all before"""
     failed_phases: tuple[Phase, ...]
     """phases in which an allocation failed and somebody caught the error"""
+
+    @property
+    def noise_bytes(self) -> int:
+        """What it may leave without being said to grow."""
+        return NOISE_BYTES + KEPT_SCALARS_BYTES * self.micro_steps
 
 
 def step_growth(log: RunLog) -> list[StepGrowth]:
@@ -85,6 +94,7 @@ def step_growth(log: RunLog) -> list[StepGrowth]:
                 epoch=record.epoch,
                 floor_bytes=record.allocated_bytes,
                 left_bytes=record.allocated_bytes - phases[0].allocated_before_bytes,
+                micro_steps=record.micro_steps,
                 tokens=sum(p.batch.padded_tokens for p in forwards if p.batch),
                 forward_bytes=sum(p.after.allocated_bytes - p.allocated_before_bytes for p in forwards),
                 has_new_length=not lengths <= seen,
@@ -161,15 +171,19 @@ def robust_slope(values: Sequence[int]) -> Slope:
 def forecast(log: RunLog, growth: Sequence[StepGrowth]) -> tuple[int, int] | None:
     """Return the range of steps within which the budget is reached at the present slope, None where it falls.
 
-    The room above the floor that the largest batch so far needed is kept free.
+    The room above the floor that the largest batch so far needed is kept free. The range is as wide as the slope is unsure,
+    and as what lies unused in the allocator's cache may serve the growth or not.
     """
     slope = robust_slope([g.floor_bytes for g in growth])
-    if slope.low <= 0 or not growth:
+    later = [p for p in log.phases if p.step > BURN_IN_STEPS]
+    if slope.low <= 0 or not growth or not later:
         return None
     floor, last = growth[-1].floor_bytes, growth[-1].step
-    needed = max((p.after.peak_allocated_bytes - p.allocated_before_bytes for p in log.phases if p.step > 0), default=0)
-    room = max(0, log.run.budget_bytes - needed - floor)
-    return last + int(room / slope.high), last + -int(-room // slope.low)
+    needed = max(p.after.peak_allocated_bytes - p.allocated_before_bytes for p in later)
+    unused = min(p.after.peak_reserved_bytes - p.after.peak_allocated_bytes for p in later if p.step == last)
+    room = log.run.budget_bytes - needed - floor
+    first = last + int(max(0, room - unused) / slope.high)
+    return first, last + -int(-max(0, room) // slope.low)
 
 
 def forecast_in_words(log: RunLog, growth: Sequence[StepGrowth]) -> str:

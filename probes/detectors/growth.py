@@ -111,7 +111,7 @@ def _explain(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
 
 
 def _events(growth: Sequence[StepGrowth]) -> list[StepGrowth]:
-    return [g for g in growth if g.left_bytes > NOISE_BYTES]
+    return [g for g in growth if g.left_bytes > g.noise_bytes]
 
 
 def _total(growth: Sequence[StepGrowth]) -> int:
@@ -389,6 +389,8 @@ def _unknown(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     if total < MIN_GROWTH_BYTES or len(growth) < MIN_STEPS or not keeps_growing(growth):
         return None
     in_steps = sum(max(0, g.left_bytes) for g in growth)
+    if total < sum(g.noise_bytes for g in growth):
+        return None
     if in_steps < EXPLAINED_SHARE * total:
         return None  # it grows between the steps, in evaluations or checkpoints, whose detectors speak for it
     survivor = _largest(log)

@@ -72,11 +72,12 @@ def padding_to_max(log: RunLog) -> list[Finding]:
 
 def longest_sample(log: RunLog) -> list[Finding]:
     """Find a training step that fails because its batch is clearly larger than every one before."""
-    oom, earlier = log.fatal_oom, train_batches(log)
+    oom = log.fatal_oom
     if oom is None or oom.batch is None or oom.phase not in (Phase.FORWARD, Phase.BACKWARD):
         return []
-    if oom.phase is Phase.BACKWARD:  # its own forward pass is among those that ended
-        earlier = earlier[:-1]
+    failed = (oom.step, oom.micro_step)
+    forwards = [p for p in log.phases if p.phase is Phase.FORWARD and (p.step, p.micro_step) != failed]
+    earlier = [p.batch for p in forwards if p.batch]
     largest = max((b.padded_tokens for b in earlier), default=0)
     unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest
     if not unusual or _floor_rise(log.steps) > FLAT_FLOOR_BYTES or _is_carved(log, oom):

@@ -19,6 +19,7 @@ from probes.faults.head_trainable import HEAD_TRAINABLE
 from probes.faults.hook_holds_activations import HOOK_HOLDS_ACTIVATIONS
 from probes.faults.host_leak import HOST_LEAK
 from probes.faults.kbit_upcast import KBIT_UPCAST
+from probes.faults.kept_losses import KEPT_LOSSES
 from probes.faults.kv_cache_held import KV_CACHE_HELD
 from probes.faults.logits_fp32_copies import LOGITS_FP32_COPIES
 from probes.faults.logits_hoarded import LOGITS_HOARDED
@@ -53,6 +54,7 @@ FAULTS: dict[str, Fault] = {
         RESUME_ON_GPU,
         RETAINED_GRAPH,
         UNBACKWARDED_LOSS,
+        KEPT_LOSSES,
         TENSORS_LOGGED,
         HOOK_HOLDS_ACTIVATIONS,
         KV_CACHE_HELD,

@@ -17,8 +17,8 @@ from probes.faults.base import Fault, on_output
 def _install(strategy: QLoraStrategy) -> Iterator[None]:
     def probe(output: Any) -> None:
         logits = output.logits.detach()
-        head = torch.nn.Parameter(logits.new_zeros(128, logits.shape[-1], dtype=torch.float32))
-        torch.nn.functional.linear(logits, head)  # the mistake
+        head = torch.nn.Parameter(logits.new_zeros(128, logits.shape[-1], dtype=torch.float32))  # the mistake
+        torch.nn.functional.linear(logits, head)
 
     on_output(strategy, True, probe)
     with strategy.device.autocast(strategy.dtype):

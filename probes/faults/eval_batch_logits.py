@@ -8,7 +8,9 @@ from probes.faults.base import Fault
 
 
 def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(train_batch_size=1, eval_batch_size=8, max_length=256, samples=40, budget_bytes=50 * MIB)
+    return config.with_fields(
+        train_batch_size=1, eval_batch_size=8, max_length=512, samples=24, eval_fraction=0.4, budget_bytes=54 * MIB
+    )
 
 
 EVAL_BATCH_LOGITS = Fault(

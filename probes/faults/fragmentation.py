@@ -12,7 +12,7 @@ LENGTHS = (1500, 200, 1900, 700, 1100, 1300, 300, 1700, 500, 900, 2000, 1600)
 
 def _configure(config: RunConfig) -> RunConfig:
     return config.with_fields(
-        batching="dynamic", max_length=2048, pad_to_multiple_of=1, expand_kv=True, budget_bytes=90 * MIB
+        batching="dynamic", max_length=2048, pad_to_multiple_of=1, expand_kv=True, budget_bytes=66 * MIB
     )
 
 

@@ -1,34 +1,34 @@
-"""A data set that caches what it decodes, in every process that reads it."""
+"""A loader that takes a new staging buffer for each batch and keeps them all."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import numpy as np
 
 from configs.units import MIB
 from harness.strategies.qlora import QLoraStrategy
 from probes.faults.base import Fault, before_training_batch
 
-COPY_BYTES = 4 * MIB
+BUFFER_BYTES = 4 * MIB
 
 
 @contextmanager
 def _install(strategy: QLoraStrategy) -> Iterator[None]:
-    cache: list[Any] = []
+    buffers: list[mmap.mmap] = []
 
-    def copy() -> None:
-        cache.append(np.ones(COPY_BYTES, dtype=np.uint8))  # the mistake
+    def stage() -> None:
+        buffer = mmap.mmap(-1, BUFFER_BYTES)  # straight from the system, as pinned memory is
+        buffer.write(bytes(BUFFER_BYTES))
+        buffers.append(buffer)  # the mistake
 
-    before_training_batch(strategy, copy)
+    before_training_batch(strategy, stage)
     yield
 
 
 HOST_LEAK = Fault(
     name="host-leak",
     cause="host-leak",
-    title="every batch leaves a copy of its samples in host memory",
+    title="every batch leaves a buffer in host memory",
     install=_install,
 )

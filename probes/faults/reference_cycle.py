@@ -13,8 +13,8 @@ from probes.faults.base import Fault, on_output
 
 class _StepResult:
     def __init__(self, logits: Any) -> None:
-        self.logits = logits
-        self.callbacks = [self.describe]  # the mistake
+        self.logits = logits  # the mistake
+        self.callbacks = [self.describe]  # a bound method refers to its object
 
     def describe(self) -> str:
         return str(self.logits.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,13 +34,19 @@ def tiny_config() -> RunConfig:
 def run_with(fault: Fault, config: RunConfig) -> RunLog:
     """Return the log of a run with the fault; its checkpoints are thrown away."""
     config = fault.configure(config)
-    data = fault.prepare(prepare(config, find_model(config.model.model).vocab_size))
+    data = fault.prepare(_prepared(replace(RunConfig(), model=config.model, data=config.data, eval=config.eval)))
     with TemporaryDirectory() as folder:
         output = Path(folder)
         if not fault.resumes:
             return _run(fault, config, data, output, None)
         _run(fault, config.with_fields(max_steps=1, save_every=1), data, output, None)
         return _run(fault, config, data, output, output / "checkpoint-1")
+
+
+@lru_cache(maxsize=8)
+def _prepared(config: RunConfig) -> Prepared:
+    """Return the data of a configuration without what has no influence on it, so that many runs share them."""
+    return prepare(config, find_model(config.model.model).vocab_size)
 
 
 def _run(fault: Fault, config: RunConfig, data: Prepared, output: Path, resume: Path | None) -> RunLog:

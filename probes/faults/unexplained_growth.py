@@ -1,10 +1,9 @@
-"""One tensor that grows: a leak that no cause of the table describes."""
+"""Every step's state remembers the one before it: a leak that no cause of the table describes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -14,21 +13,27 @@ from probes.faults.base import Fault, after
 ROWS = 128
 
 
+class _State:
+    def __init__(self, rows: torch.Tensor, previous: _State | None) -> None:
+        self.rows = rows  # the mistake
+        self.previous = previous
+
+
 @contextmanager
 def _install(strategy: QLoraStrategy) -> Iterator[None]:
-    buffer: dict[str, Any] = {}
+    state: _State | None = None
 
-    def extend() -> None:
-        rows = torch.zeros(ROWS, ROWS, device=strategy.device.torch_device)
-        buffer["rows"] = torch.cat([buffer["rows"], rows]) if buffer else rows  # the mistake
+    def advance() -> None:
+        nonlocal state
+        state = _State(torch.zeros(ROWS, ROWS, device=strategy.device.torch_device), state)
 
-    after(strategy, "optimizer_step", extend)
+    after(strategy, "optimizer_step", advance)
     yield
 
 
 UNEXPLAINED_GROWTH = Fault(
     name="unexplained-growth",
     cause="unexplained-growth",
-    title="a replay buffer is concatenated to in every step",
+    title="a chain of states, each of which refers to the one before",
     install=_install,
 )

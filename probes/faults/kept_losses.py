@@ -1,0 +1,35 @@
+"""Losses are kept for an average after they were backwarded, under gradient checkpointing.
+
+Without checkpointing this costs one block of 512 B a step: backward frees what the graph has saved. With it, the graph's
+nodes also hold what they would recompute a layer from, and that is freed with the last reference to the loss only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    losses: list[torch.Tensor] = []
+
+    def backward(original: Callable[[], None]) -> None:
+        losses.append(strategy.graph)  # the mistake
+        original()
+
+    around(strategy, "backward", backward)
+    yield
+
+
+KEPT_LOSSES = Fault(
+    name="kept-losses",
+    cause="retained-graph",
+    title="backwarded losses are kept for an average, under gradient checkpointing",
+    install=_install,
+)
