@@ -3,6 +3,9 @@
 Growth is noticed at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate
 call) from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few
 of these units; what was made in one and outlives it, in more than one, is what grows.
+
+Cost, on the tiny model and one core of a simulated card (python -m tests.bench.zoom_cost): a watched step takes 0.21 s
+against 0.20 s, the report 0.6 to 0.7 s, once per look.
 """
 
 from __future__ import annotations

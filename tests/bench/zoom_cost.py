@@ -1,0 +1,74 @@
+"""What a closer look costs: steps of the tiny model that are watched against those that are not, and the report.
+
+    python -m tests.bench.zoom_cost
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.cli import parse_args
+from configs.models import find_model
+from harness import zoom
+from harness.data import prepare
+from harness.records import SurvivorRecord
+from harness.run import execute, make_strategy, open_device
+from harness.runlog import collect
+
+FLAGS = ["--preset", "smoke_cpu", "--epochs", "6", "--eval-every", "1000", "--save-every", "1000"]
+FLAGS += ["--generate-prompts", "0"]
+
+
+class KeepsTensors:
+    """A strategy with a leak: a tensor of 1 MiB kept per step."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.kept: list[torch.Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def optimizer_step(self, learning_rate: float) -> Any:
+        """Do as it should, and keep something."""
+        self.kept.append(torch.empty(512, 512))
+        return self._inner.optimizer_step(learning_rate)
+
+
+def main() -> None:
+    """Print the seconds."""
+    torch.set_num_threads(1)
+    config = parse_args(FLAGS).config
+    data = prepare(config, find_model(config.model.model).vocab_size)
+    device = open_device(config)
+    records: list[Any] = []
+    report_seconds: list[float] = []
+    make_records = zoom.survivor_records
+
+    def timed(*args: Any) -> list[SurvivorRecord]:
+        begin = time.perf_counter()
+        found = make_records(*args)
+        report_seconds.append(time.perf_counter() - begin)
+        return found
+
+    zoom.survivor_records = timed
+    with tempfile.TemporaryDirectory() as folder:
+        execute(config, device, KeepsTensors(make_strategy(config, device)), data, records.append, Path(folder))
+    log = collect(records)
+    last = log.survivors[0].step
+    watched = [s.seconds for s in log.steps if last - 3 < s.step <= last]
+    others = [s.seconds for s in log.steps if s.step > last]
+    print(log.survivors[0])
+    print(f"a watched step  {statistics.mean(watched):.3f} s (mean of {len(watched)})")
+    print(f"another step    {statistics.mean(others):.3f} s (mean of {len(others)})")
+    print(f"the report      {sum(report_seconds):.3f} s, once")
+
+
+if __name__ == "__main__":
+    main()
