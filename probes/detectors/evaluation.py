@@ -131,8 +131,8 @@ def _hoarded_finding(
         cause=cause,
         severity=_severity(log, largest.grown_bytes),
         title=f"Each evaluation batch leaves {format_bytes(round(slope.middle))} on the GPU, {until}",
-        explanation=f"Allocated climbs with every batch of the evaluation after step {largest.step}: {len(largest.batches)} "
-        f"batches left {format_bytes(largest.grown_bytes)}. By its size this is {contents}.",
+        explanation=f"Allocated climbs with every batch of the evaluation after step {largest.step}: "
+        f"{len(largest.batches)} batches left {format_bytes(largest.grown_bytes)}. By its size this is {contents}.",
         phase=Phase.EVAL,
         steps=(hoarding[0].step, hoarding[-1].step),
         bytes=largest.grown_bytes,
@@ -148,7 +148,7 @@ def _hoarded_finding(
 
 
 def _severity(log: RunLog, num_bytes: int, *phases: Phase) -> Severity:
-    """Return `error` where the run died in one of the phases (evaluation when none is given) and only for these bytes."""
+    """Return `error` where the run died in one of the phases (EVAL by default), and only for these bytes."""
     oom = log.fatal_oom
     if oom is not None and oom.phase in (phases or (Phase.EVAL,)) and fits_without(log, num_bytes):
         return "error"
@@ -166,7 +166,7 @@ def logits_hoarded_host(log: RunLog) -> list[Finding]:
     batches = evaluation.batches[MIN_BATCHES - 1 :]
     tokens = np.array([p.batch.padded_tokens if p.batch else 0 for p in batches])
     slope = robust_slope([p.host_rss_bytes for p in batches])
-    expected = [float(np.median(tokens)) * model.vocab_size * size for size in (2, 4)]
+    expected = [int(np.median(tokens)) * model.vocab_size * size for size in (2, 4)]
     if slope.low <= HOST_NOISE_BYTES or not any(0.7 * e <= slope.middle <= 1.5 * e for e in expected):
         return []
     grown = batches[-1].host_rss_bytes - batches[0].host_rss_bytes
@@ -176,15 +176,15 @@ def logits_hoarded_host(log: RunLog) -> list[Finding]:
             severity="warning",
             title=f"Each evaluation batch adds {format_bytes(round(slope.middle))} to host memory",
             explanation=f"Resident memory rises with every batch of the evaluation after step {evaluation.step}, by "
-            f"{format_bytes(grown)} over {len(batches)} batches, about the size of the batch's logits, while allocated on "
-            "the GPU is flat. The host runs out instead of the GPU.",
+            f"{format_bytes(grown)} over {len(batches)} batches, about the size of the batch's logits, while "
+            "allocated on the GPU is flat. The host runs out instead of the GPU.",
             phase=Phase.EVAL,
             steps=(evaluation.step, evaluation.step),
             bytes=grown,
             evidence={
                 "host_bytes_per_batch": round(slope.middle),
                 "num_batches": len(batches),
-                "logits_bytes": round(min(expected, key=lambda e: abs(e - slope.middle))),
+                "logits_bytes": min(expected, key=lambda size: abs(size - slope.middle)),
             },
         )
     ]
@@ -201,8 +201,8 @@ def eval_with_grad(log: RunLog) -> list[Finding]:
             cause="eval-with-grad",
             severity=_severity(log, extra),
             title="Evaluation records a computation graph that nothing uses",
-            explanation=f"The loss of {len(batches)} evaluation batches has a grad_fn: without torch.no_grad every layer "
-            f"keeps what a backward pass would need. The largest batch added {format_bytes(extra)} at its peak.",
+            explanation=f"The loss of {len(batches)} evaluation batches has a grad_fn: without torch.no_grad every "
+            f"layer keeps what a backward pass would need. The largest batch added {format_bytes(extra)} at its peak.",
             phase=Phase.EVAL,
             steps=(batches[0].step, batches[-1].step),
             bytes=extra,
@@ -264,9 +264,9 @@ def eval_leftover(log: RunLog) -> list[Finding]:
             cause="eval-leftover",
             severity=_severity(log, num_bytes, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
             title=f"Evaluation leaves {format_bytes(num_bytes)} behind for the training that follows",
-            explanation=f"After the evaluation at step {found[0].step} {format_bytes(num_bytes)} more is allocated than "
-            "before it, and stays: its first batch added them and the later ones only took their place. The last output "
-            "is still referenced, so the next training step has that much less.",
+            explanation=f"After the evaluation at step {found[0].step} {format_bytes(num_bytes)} more is allocated "
+            "than before it, and stays: its first batch added them and the later ones only took their place. The last "
+            "output is still referenced, so the next training step has that much less.",
             phase=Phase.EVAL,
             steps=(found[0].step, found[0].step + 1),
             bytes=num_bytes,

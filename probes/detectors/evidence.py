@@ -1,7 +1,7 @@
-"""What a log says about growth, before any cause is named: the floor, what each part of the loop left, slopes, forecasts.
+"""What a log says about growth, before any cause is named: the floor, what parts of the loop left, slopes, forecasts.
 
-The floor is what stays allocated between two steps. It tells a leak from a long sample: the peak follows the length of the
-batch, the floor does not.
+The floor is what stays allocated between two steps. It tells a leak from a long sample: the peak follows the length of
+the batch, the floor does not.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def robust_slope(values: Sequence[int]) -> Slope:
 def forecast(log: RunLog, growth: Sequence[StepGrowth]) -> tuple[int, int] | None:
     """Return the range of steps within which the budget is reached at the present slope, None where it falls.
 
-    The room above the floor that the largest batch so far needed is kept free. The range is as wide as the slope is unsure,
-    and as what lies unused in the allocator's cache may serve the growth or not.
+    The room above the floor that the largest batch so far needed is kept free. The range is as wide as the slope is
+    unsure, and as what lies unused in the allocator's cache may serve the growth or not.
     """
     slope = robust_slope([g.floor_bytes for g in growth])
     later = [p for p in log.phases if p.step > BURN_IN_STEPS]

@@ -1,7 +1,8 @@
 """Memory that grows between equal points of the loop: what explains the growth names the cause.
 
-The order of the questions matters. What an experiment decides goes first (a collector that frees it, a cache that held it),
-then what the growth coincides with (caught failures, new lengths, ends of epochs, an interval), then what it is made of.
+The order of the questions matters. What an experiment decides goes first (a collector that frees it, a cache that held
+it), then what the growth coincides with (caught failures, new lengths, ends of epochs, an interval), then what it is
+made of.
 """
 
 from __future__ import annotations
@@ -40,17 +41,19 @@ EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""
 
 FREED_SHARE = 0.5
-"""Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own before."""
+"""Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
+before."""
 
 GRAPH_SHARE = (0.9, 1.2)
-"""What a step leaves over what its forward passes add, where a whole graph is kept and nothing else tells: all of it, and
-what the backward pass adds to it. Other shares could as well be some tensor of that size."""
+"""What a step leaves over what its forward passes add, where a whole graph is kept and nothing else tells: all of it,
+and what the backward pass adds to it. Other shares could as well be some tensor of that size."""
 
 MIN_EVENTS = 3
 """Steps that grew before they make a pattern."""
 
 NEVER_LONGEST = 2
-"""Of the new lengths with growth, so many must be shorter than one before: a buffer that grows with the longest is none."""
+"""Of the new lengths with growth, so many must be shorter than one before: a buffer that grows with the longest is
+none."""
 
 CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
@@ -135,12 +138,12 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
     return Explanation(
         cause="oom-in-backward" if in_backward else "exception-holds-frames",
         title=f"Each out-of-memory that was caught in {where} leaves {format_bytes(total // len(failed))} behind",
-        reason=f"At {len(failed)} steps an allocation failed in {where} and the run went on; after each of them the floor "
-        f"was higher, by {format_bytes(total)} in all, and at no other step did it rise so. "
+        reason=f"At {len(failed)} steps an allocation failed in {where} and the run went on; after each of them the "
+        f"floor was higher, by {format_bytes(total)} in all, and at no other step did it rise so. "
         + (
             "What the interrupted backward pass had computed is still referenced, with its graph."
             if in_backward
-            else "An exception that is kept, or handled inside its except block, keeps its traceback, and the traceback "
+            else "An exception that is kept, or handled inside its except block, keeps its traceback, and that "
             "every frame with its tensors."
         ),
         grown_bytes=total,
@@ -168,8 +171,8 @@ def _in_cycles(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     return Explanation(
         cause="reference-cycle",
         title=f"{format_bytes(freed)} waited for Python's garbage collector",
-        reason=f"One gc.collect() after the run lowered allocated by {format_bytes(freed)}: objects that refer to each other "
-        "in a circle keep their tensors until the collector comes by, which counts objects, not bytes.",
+        reason=f"One gc.collect() after the run lowered allocated by {format_bytes(freed)}: objects that refer to "
+        "each other in a circle keep their tensors until the collector comes by, which counts objects, not bytes.",
         grown_bytes=freed,
         steps=(growth[0].step, growth[-1].step),
         survivor=_largest(log),
@@ -185,8 +188,8 @@ def _in_autocast(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     return Explanation(
         cause="autocast-cache",
         title=f"Autocast's cache held {format_bytes(freed)} of cast weights",
-        reason=f"Clearing autocast's weight cache after the run lowered allocated by {format_bytes(freed)}. The cache is "
-        "emptied when the outermost autocast context is left; one that stays open for the whole run never is.",
+        reason=f"Clearing autocast's weight cache after the run lowered allocated by {format_bytes(freed)}. The cache "
+        "is emptied when the outermost autocast context is left; one that stays open for the whole run never is.",
         grown_bytes=freed,
         steps=(growth[0].step, growth[-1].step),
         survivor=_largest(log),
@@ -208,9 +211,9 @@ def _at_new_lengths(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
     return Explanation(
         cause="recompile-per-shape",
         title=f"Each new length leaves {format_bytes(total // len(fresh))} behind for good",
-        reason=f"The floor rose at {len(fresh)} steps that brought a padded length not seen before, by {format_bytes(total)} "
-        f"in all, and at none of {len(repeats)} steps whose lengths were known: something is compiled, captured or cached "
-        "for each shape.",
+        reason=f"The floor rose at {len(fresh)} steps that brought a padded length not seen before, by "
+        f"{format_bytes(total)} in all, and at none of {len(repeats)} steps whose lengths were known: something is "
+        "compiled, captured or cached for each shape.",
         grown_bytes=total,
         steps=(fresh[0].step, fresh[-1].step),
         survivor=_largest(log),
@@ -243,9 +246,9 @@ def _until_epoch_ends(log: RunLog, growth: list[StepGrowth]) -> Explanation | No
     return Explanation(
         cause="epoch-hoard",
         title=f"Each step leaves {format_bytes(per_step)} until its epoch ends",
-        reason=f"The floor climbs by {format_bytes(max(rises))} within an epoch and falls back at its end: outputs are kept "
-        "for an end-of-epoch summary. The peak is at the end of each epoch, so the run dies at the same fraction of an "
-        "epoch only where the epochs are long enough.",
+        reason=f"The floor climbs by {format_bytes(max(rises))} within an epoch and falls back at its end: outputs "
+        "are kept for an end-of-epoch summary. The peak is at the end of each epoch, so the run dies at the same "
+        "fraction of an epoch only where the epochs are long enough.",
         grown_bytes=max(_total(steps) for steps in by_epoch.values()),
         steps=(growth[0].step, growth[-1].step),
         survivor=_largest(log),
@@ -264,8 +267,8 @@ def _at_interval(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     return Explanation(
         cause="tensors-logged",
         title=f"Every {interval} steps {format_bytes(total // len(events))} of tensors is kept",
-        reason=f"The floor rises every {interval} steps and at no other: {len(events)} times, {format_bytes(total)} in all. "
-        "That is the beat of a logger, which keeps tensors of the device where it should keep numbers.",
+        reason=f"The floor rises every {interval} steps and at no other: {len(events)} times, {format_bytes(total)} "
+        "in all. That is the beat of a logger, which keeps tensors of the device where it should keep numbers.",
         grown_bytes=total,
         steps=(events[0].step, events[-1].step),
         survivor=_largest(log),
@@ -334,8 +337,8 @@ def _of_graphs(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) 
     return Explanation(
         cause="retained-graph",
         title=f"Each step leaves {format_bytes(per_step)} of its computation graph behind",
-        reason=f"{len(events)} of {len(growth)} steps left memory behind, {share:.0%} of what their forward passes had added "
-        "for the backward pass"
+        reason=f"{len(events)} of {len(growth)} steps left memory behind, {share:.0%} of what their forward passes "
+        "had added for the backward pass"
         + (", and the tensors that survive carry a grad_fn" if by_survivors else "")
         + ": something refers to a loss, or to another result with a graph, after its step.",
         grown_bytes=_total(events),
@@ -370,8 +373,8 @@ def _of_tensors(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth])
     return Explanation(
         cause="tensors-logged",
         title=f"Every step keeps {format_bytes(per_step)} of tensors",
-        reason=f"{len(events)} of {len(growth)} steps left tensors without a graph, {format_bytes(_total(events))} in all, "
-        "which a list or a logger keeps on the device.",
+        reason=f"{len(events)} of {len(growth)} steps left tensors without a graph, {format_bytes(_total(events))} in "
+        "all, which a list or a logger keeps on the device.",
         grown_bytes=_total(events),
         steps=(events[0].step, events[-1].step),
         survivor=largest,

@@ -24,7 +24,8 @@ BETTER_FIT = 0.5
 """Share of the linear model's error that must be left at most once the quadratic term is there."""
 
 SCORE_BYTES = 2
-"""Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something else."""
+"""Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something
+else."""
 
 SCORES_SHARE = 0.1
 """Share of a batch's own peak from which the scores are worth a line."""
@@ -32,7 +33,7 @@ SCORES_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PeakModel:
-    """Peak of a phase above what was there before: constant + per_token x tokens + per_pair x sequences x length squared."""
+    """Peak of a phase above what was there before: constant + linear in its tokens + quadratic in its length."""
 
     constant_bytes: float
     per_token_bytes: float
@@ -90,7 +91,7 @@ def attention_math_fallback(log: RunLog) -> list[Finding]:
 
 
 def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:
-    """Return the bytes per element where the size is that of all heads' scores, and of nothing that grows with the tokens."""
+    """Return the bytes per element where the size is that of all heads' scores and of nothing else, or None."""
     pairs = batch.batch_size * model.num_heads * batch.padded_length**2
     return next(
         (size for size in (2, 4) if pairs * size == num_bytes and _is_only_scores(num_bytes, batch, model)), None
@@ -158,8 +159,8 @@ def _scores_finding(log: RunLog, fitted: PeakModel, linear: PeakModel, largest: 
         severity=severity,
         title=f"Attention stores all its scores: {format_bytes(num_bytes)} at {batch.padded_length} tokens",
         explanation=f"The peak of the {largest.phase.lower()} pass grows with the square of the length, by "
-        f"{fitted.per_pair_bytes:.0f} B for each pair of tokens beside {format_bytes(round(fitted.per_token_bytes))} a token. "
-        + _why(log, batch),
+        f"{fitted.per_pair_bytes:.0f} B for each pair of tokens beside {format_bytes(round(fitted.per_token_bytes))} "
+        "a token. " + _why(log, batch),
         phase=largest.phase,
         steps=(largest.step, largest.step),
         bytes=num_bytes,
@@ -179,8 +180,8 @@ def _why(log: RunLog, batch: BatchShape) -> str:
         return "The math kernel is asked for by the configuration."
     if not _has_padding(batch):
         return (
-            "A batch without padding has no mask; the model then leaves grouped heads to PyTorch (enable_gqa), which no "
-            "fused kernel of this card takes."
+            "A batch without padding has no mask; the model then leaves grouped heads to PyTorch (enable_gqa), which "
+            "no fused kernel of this card takes."
         )
     return "No fused kernel of this card takes this call."
 
@@ -199,8 +200,8 @@ def truncation_missing(log: RunLog) -> list[Finding]:
             cause="truncation-missing",
             severity="error" if dies_of_it else "warning",
             title=f"Samples of up to {max(longer)} tokens, where {limit} is the maximum",
-            explanation=f"{len(longer)} samples in the batches so far are longer than the configured maximum of {limit} "
-            "tokens. It is not applied, so that the longest sample alone decides what the run needs.",
+            explanation=f"{len(longer)} samples in the batches so far are longer than the configured maximum of "
+            f"{limit} tokens. It is not applied, so that the longest sample alone decides what the run needs.",
             phase=oom.phase if dies_of_it and oom is not None else Phase.FORWARD,
             bytes=None,
             evidence={"max_length": limit, "longest": max(longer), "num_longer": len(longer)},
@@ -229,7 +230,8 @@ def bucketing_raises_peak(log: RunLog) -> list[Finding]:
             title=f"Bucketing makes batches of {largest.padded_tokens} tokens, {ratio:.1f} times what they had",
             explanation=f"Samples of like length share a batch: the largest holds {largest.batch_size} × "
             f"{largest.padded_length} = {largest.padded_tokens} padded tokens, where a batch of "
-            f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it back.",
+            f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it "
+            "back.",
             phase=Phase.FORWARD,
             evidence={"largest_tokens": largest.padded_tokens, "without_bucketing_tokens": without},
         )

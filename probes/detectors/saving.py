@@ -18,14 +18,16 @@ from probes.detectors.reading import config_of
 from probes.findings import Finding
 
 COPY_SHARE = 0.25
-"""Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter and
-its optimizer states, which a checkpoint is about, are below 2 % of an 8B model in 4 bits."""
+"""Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter
+and its optimizer states, which a checkpoint is about, are below 2 % of an 8B model in 4 bits."""
 
 MERGED_RANGE = (0.9, 1.3)
-"""Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being converted."""
+"""Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
+converted."""
 
 RESUME_SLACK = 1.5
-"""What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and scalars."""
+"""What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
+scalars."""
 
 
 def save_doubles(log: RunLog) -> list[Finding]:
@@ -42,8 +44,8 @@ def save_doubles(log: RunLog) -> list[Finding]:
             severity=_phase_severity(log, rise, Phase.CHECKPOINT),
             title=f"Writing a checkpoint takes {format_bytes(rise)} more for its time",
             explanation=f"Saving after step {worst.step} adds {format_bytes(rise)} at its peak to the "
-            f"{format_bytes(worst.allocated_before_bytes)} that are there; the model has {format_bytes(model_bytes)}. The "
-            "whole state is copied on the GPU, where only the adapter has changed.",
+            f"{format_bytes(worst.allocated_before_bytes)} that are there; the model has {format_bytes(model_bytes)}. "
+            "The whole state is copied on the GPU, where only the adapter has changed.",
             phase=Phase.CHECKPOINT,
             steps=(worst.step, worst.step),
             bytes=rise,
@@ -66,8 +68,8 @@ def merge_dequantises(log: RunLog) -> list[Finding]:
             severity=_phase_severity(log, _rise(record), record.phase),
             title=f"The whole base model is dequantised: {format_bytes(_rise(record))}",
             explanation=f"At step {record.step} {format_bytes(_rise(record))} is added at the peak, which is what the "
-            f"quantised layers' {_quantised_weights(log)} weights take in {bits} bits. Merging the adapter makes all of "
-            "them at once.",
+            f"quantised layers' {_quantised_weights(log)} weights take in {bits} bits. Merging the adapter makes all "
+            "of them at once.",
             phase=record.phase,
             steps=(record.step, record.step),
             bytes=_rise(record),
@@ -144,8 +146,8 @@ def resume_on_gpu(log: RunLog) -> list[Finding]:
             severity=_phase_severity(log, left - states, Phase.RESUME, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
             title=f"Resuming leaves {format_bytes(left - states)} on the GPU that a fresh run does not have",
             explanation=f"Restoring the checkpoint added {format_bytes(left)} for good. AdamW's two states of "
-            f"{model.num_trainable_parameters} trainable parameters take {format_bytes(states)}; the rest is the checkpoint "
-            "itself, loaded to the GPU and still referenced.",
+            f"{model.num_trainable_parameters} trainable parameters take {format_bytes(states)}; the rest is the "
+            "checkpoint itself, loaded to the GPU and still referenced.",
             phase=Phase.RESUME,
             steps=(resume.step, resume.step),
             bytes=left - states,
@@ -193,9 +195,10 @@ def kv_cache_held(log: RunLog) -> list[Finding]:
             cause="kv-cache-held",
             severity=_phase_severity(log, left, Phase.GENERATE),
             title=f"{len(kept)} generate calls left their key/value caches behind: {format_bytes(left)}",
-            explanation=f"Each of them ended with more allocated than it began with, and the difference is what the keys "
-            f"and values of {model.num_layers} layers take for its prompts and replies: 2 × {model.num_layers} × batch × "
-            f"{model.num_kv_heads} heads × tokens × {model.head_dim}. Something still refers to the cache object.",
+            explanation="Each of them ended with more allocated than it began with, and the difference is what the "
+            f"keys and values of {model.num_layers} layers take for its prompts and replies: 2 × {model.num_layers} × "
+            f"batch × {model.num_kv_heads} heads × tokens × {model.head_dim}. Something still refers to the cache "
+            "object.",
             phase=Phase.GENERATE,
             steps=(kept[0].step, kept[-1].step),
             bytes=left,

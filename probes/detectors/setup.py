@@ -1,4 +1,4 @@
-"""Offsets that are there from the start or appear at one event: checkpointing lost, weights that train, memory of others."""
+"""Offsets from the start or from one event on: checkpointing lost, weights that train, memory of others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 
 HOST_NOISE_BYTES = MIB
-"""Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a little."""
+"""Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
+little."""
 
 HOST_BURN_IN = 0.25
 """Share of the steps whose resident memory is left out: libraries load lazily, caches fill."""
@@ -63,8 +64,8 @@ def checkpointing_lost(log: RunLog) -> list[Finding]:
             cause="checkpointing-lost",
             severity="error" if dies_of_it and fits_without(log, extra) else "warning",
             title=f"From step {first.step} on no layer is checkpointed",
-            explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward passes no "
-            f"layer used it, the first{since}. Every layer keeps its activations then"
+            explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
+            f"passes no layer used it, the first{since}. Every layer keeps its activations then"
             + (f": {format_bytes(extra)} more than a pass with checkpointing kept." if extra > 0 else "."),
             phase=Phase.FORWARD,
             steps=(first.step, without[-1].step),
@@ -75,7 +76,7 @@ def checkpointing_lost(log: RunLog) -> list[Finding]:
 
 
 def _graph_growth(log: RunLog, first_step: int) -> int:
-    """Return how much more a forward pass keeps from a step on, per token and then for the largest batch; 0 if unknown."""
+    """Return how much more a forward pass keeps from a step on, for the largest batch; 0 if unknown."""
     kept = [
         (p.step >= first_step, (p.after.allocated_bytes - p.allocated_before_bytes) / p.batch.padded_tokens)
         for p in log.phases
@@ -109,8 +110,9 @@ def head_trainable(log: RunLog) -> list[Finding]:
             cause="head-trainable",
             severity=severity,
             title=f"{extra} parameters outside the adapter are trained",
-            explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} parameters of the "
-            f"adapter. Gradients and optimizer states of float32 weights take {format_bytes(num_bytes)} more.",
+            explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} "
+            "parameters of the adapter. Gradients and optimizer states of float32 weights take "
+            f"{format_bytes(num_bytes)} more.",
             phase=Phase.OPTIMIZER,
             bytes=num_bytes,
             evidence={"adapter_parameters": adapter, "extra_parameters": extra, "num_matrices": num},
@@ -136,8 +138,8 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
             cause="optimizer-lazy",
             severity="error" if died else "info",
             title=f"The optimizer's states take {format_bytes(states)} from the first step on",
-            explanation=f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, and makes "
-            f"them at its first step: {format_bytes(states)} that are not there before it. It happens once.",
+            explanation=f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, "
+            f"and makes them at its first step: {format_bytes(states)} that are not there before it. It happens once.",
             phase=Phase.OPTIMIZER,
             steps=(1, 1),
             bytes=states,
@@ -189,8 +191,8 @@ def other_process(log: RunLog) -> list[Finding]:
             cause="other-process",
             severity="error" if crowded_out else "warning",
             title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
-            explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than at step "
-            f"{later[0][0]}: another process works on the same GPU.",
+            explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
+            f"at step {later[0][0]}: another process works on the same GPU.",
             steps=(since, later[-1][0]),
             bytes=rise,
             evidence={"foreign_before_bytes": later[0][1], "foreign_rise_bytes": rise},

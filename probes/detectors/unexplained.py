@@ -40,9 +40,7 @@ def _what_is_known(log: RunLog) -> str:
     """Say what the request may be for: its size alone does not tell why it no longer fits."""
     failure = analyse_failure(log)
     if failure is None or not failure.products:
-        return (
-            "Neither the size of the request nor the course of the run matches a cause that this harness can prove."
-        )
+        return "Neither the size of the request nor the course of the run matches a cause that this harness can prove."
     product = failure.products[0]
     return (
         f"The request is as large as {product.what}: {product} ({product.legend}). Why they do not fit, the course of "

@@ -1,6 +1,7 @@
 """Print which detector answers to which fault: `python -m probes.faults [NAME ...]`.
 
-Exit code 0 where every fault's cause is found and no other cause is called an error, 1 otherwise, 2 for an unknown name.
+Exit code 0 where every fault's cause is found and no other cause is called an error, 1 otherwise, 2 for an unknown
+name.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def matrix(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> Table:
     num_causes = len({fault.cause for fault, _ in results} - {UNEXPLAINED_GROWTH})
     left_out = ", ".join(f"{cause} ({reason})" for cause, reason in NOT_SHOWN.items())
     table = Table(
-        title=f"{len(results)} faults, {num_causes} of {len(CAUSES)} causes; not shown: {left_out}", title_justify="left"
+        title=f"{len(results)} faults, {num_causes} of {len(CAUSES)} causes; not shown: {left_out}",
+        title_justify="left",
     )
     for column in ("fault", "its cause is found as", "at", "also found"):
         table.add_column(column, overflow="fold")

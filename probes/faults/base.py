@@ -66,7 +66,7 @@ def after(target: Any, method: str, action: Callable[[], object]) -> None:
 
 
 def on_output(strategy: QLoraStrategy, training: bool, callback: Callable[[Any], object]) -> None:
-    """Hand each output of the model, in training or in evaluation, to the callback, as a user's own step would see it."""
+    """Hand each output of the model, in training or in evaluation, to the callback."""
 
     def hook(model: Any, _: Any, output: Any) -> None:
         if model.training is training:

@@ -1,7 +1,8 @@
 """Losses are kept for an average after they were backwarded, under gradient checkpointing.
 
-Without checkpointing this costs one block of 512 B a step: backward frees what the graph has saved. With it, the graph's
-nodes also hold what they would recompute a layer from, and that is freed with the last reference to the loss only.
+Without checkpointing this costs one block of 512 B a step: backward frees what the graph has saved. With it, the
+graph's nodes also hold what they would recompute a layer from, and that is freed with the last reference to the loss
+only.
 """
 
 from __future__ import annotations
