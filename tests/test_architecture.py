@@ -16,9 +16,12 @@ LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
 """A part may import itself and the parts before it."""
 
 TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
-TORCH_FREE += ("probes.analysis", "probes.detectors", "probes.fixes", "reports")
+TORCH_FREE += ("harness.snapshot", "harness.sources", "probes.analysis", "probes.detectors", "probes.fixes", "reports")
 
 CUDA_MEMORY = {
+    "_dump_snapshot",
+    "_record_memory_history",
+    "_snapshot",
     "caching_allocator_alloc",
     "caching_allocator_delete",
     "empty_cache",

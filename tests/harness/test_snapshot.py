@@ -10,13 +10,14 @@ import sys
 import pytest
 from torch.cuda import _memory_viz
 
-from configs.units import MIB
+from configs.units import GIB, MIB
 from harness.errors import DeviceOutOfMemory, LogError
 from harness.records import Outcome, Phase, record_to_dict
 from harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
 from harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import FREE
 from harness.snapshot import is_snapshot, load_snapshot, log_of_snapshot, read_snapshot, write_snapshot
+from probes.detectors import detect
 from reports.summary import result_of_log, verdict_sentence
 from tests.builders import as_published_oom
 
@@ -162,6 +163,20 @@ def test_a_snapshot_carries_its_run_and_says_that_it_is_simulated(tmp_path):
     read = read_snapshot(path).run
     assert (read.source, read.model, read.gpu_name) == ("simulated", run.model, run.gpu_name)
     assert read.total_steps == 0, "a snapshot counts no steps"
+
+
+def test_a_simulated_run_is_diagnosed_from_its_snapshot_alone():
+    """The labels carry the batches, the run its model: enough for the finding that the log itself gives."""
+    run = as_published_oom().run
+    history = MemoryHistory(SimulatedMemory(run.budget_bytes))
+    history.label = "FORWARD 1x2048"
+    history.alloc("weights", 11 * GIB, made_in("load"))
+    history.label = "EVAL 8x2048"
+    with pytest.raises(DeviceOutOfMemory):
+        history.alloc("logits", 8 * 2048 * 128256 * 4, made_in("evaluate"))
+    finding = detect(log_of_snapshot(history.snapshot(record_to_dict(run)), "x"))[0]
+    assert (finding.cause, finding.bytes, finding.phase) == ("eval-batch-logits", 8405385216, Phase.EVAL)
+    assert "step 0" not in finding.explanation
 
 
 def cuda_snapshot(*events, segments=()):
