@@ -8,6 +8,7 @@ Exit codes: 0 it fits, as configured or with verified fixes; 1 it does not; 2 so
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -137,7 +138,14 @@ def _next_command(session: Session, arguments: Sequence[str]) -> str:
     """Return the command that runs what passed; nothing where that is the command given, or nothing passed."""
     passed = session.with_fixes is not None and session.with_fixes.outcome is Outcome.COMPLETED
     flags = flags_between(session.config, session.fixed_config) if passed else []
-    return shlex.join(["python", "run_probe.py", *arguments, *flags]) if flags else ""
+    return shlex.join([_python(), "run_probe.py", *arguments, *flags]) if flags else ""
+
+
+def _python() -> str:
+    """Return what to type for this interpreter: its path where it is in a `.venv` here that is not activated."""
+    python = Path(sys.executable)
+    inside = python.is_relative_to(Path.cwd()) and "VIRTUAL_ENV" not in os.environ
+    return str(python.relative_to(Path.cwd())) if inside else "python"
 
 
 @contextmanager

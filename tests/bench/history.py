@@ -1,7 +1,7 @@
 """One training step as PyTorch's allocator recorded it on a GPU, event by event, against the simulated trace.
 
-    python -m tests.bench.history record OUT.json.gz     on a CUDA GPU
-    python -m tests.bench.history compare IN.json.gz     anywhere: simulate the same step and align the two
+python -m tests.bench.history record OUT.json.gz     on a CUDA GPU
+python -m tests.bench.history compare IN.json.gz     anywhere: simulate the same step and align the two
 """
 
 from __future__ import annotations

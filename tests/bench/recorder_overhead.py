@@ -1,6 +1,6 @@
 """What recording costs on a GPU: the same training steps with the recorder on and off, alternating in one process.
 
-    python -m tests.bench.recorder_overhead OUT.json        on a CUDA GPU
+python -m tests.bench.recorder_overhead OUT.json        on a CUDA GPU
 """
 
 from __future__ import annotations

@@ -140,7 +140,10 @@ def test_the_picture_holds_the_report():
     picture = svg_text(RESULTS["fixed"])
     assert picture.startswith(SVG_BEGINS)
     assert "7.83" in picture
-    assert set(re.findall(r"https?://[^\s\"']+", picture)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+    assert set(re.findall(r"https?://[^\s\"']+", picture)) <= {
+        "http://www.w3.org/2000/svg",
+        "https://www.textualize.io",
+    }
     assert svg_text(RESULTS["fixed"]) == picture
 
 
