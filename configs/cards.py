@@ -13,7 +13,7 @@ from configs.errors import ConfigError
 from configs.tables import read_toml, unknown_name
 from configs.units import parse_bytes
 
-SdpaBackend = Literal["cudnn", "flash", "memory_efficient", "math"]
+SdpaBackend = Literal["flash", "memory_efficient", "math"]
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _card_problems(config: RunConfig) -> list[str]:
     if dtype == "bfloat16" and not card.has_bfloat16:
         problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
     if attention != "auto" and attention not in card.sdpa_backends:
-        allowed = ", ".join(name for name in ("auto", *card.sdpa_backends) if name != "cudnn")
+        allowed = ", ".join(("auto", *card.sdpa_backends))
         problems.append(f"--attention {attention}: the {card.title} has no such kernel (allowed on it: {allowed})")
     if attention == "flash" and dtype == "float32":
         problems.append("--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype")

@@ -46,7 +46,6 @@ _COUNTERS = {
 """our counter -> where `torch.cuda.memory_stats_as_nested_dict` has it"""
 
 _BACKENDS = {
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
@@ -93,7 +92,7 @@ class CudaDevice:
         self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
         self._failed_segment_bytes = 0
-        torch._C._cuda_attach_out_of_memory_observer(self._note_failure)
+        torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
         self._watched_since = 0.0
 

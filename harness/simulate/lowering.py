@@ -133,7 +133,8 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
     """Tell whether only autograd's buffer and this very call refer to the tensor and to its memory."""
     # a call from Python has one reference to the tensor less
-    uses, storage_uses = tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    uses = tensor._use_count()  # type: ignore[attr-defined]
+    storage_uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return bool(uses == 4 and storage_uses == 2)
 
 

@@ -3,8 +3,8 @@
     python -m tests.bench.leak_latency [--json FILE]
 
 One run of the recipe with lengths that vary from batch to batch is simulated for a T4. To its log a leak is added: so
-many bytes more allocated after each step (or micro-step, or logging interval) than after the one before. The log is then
-cut after each step, as if the run had just got there, until the detectors name growth.
+many bytes more allocated after each step (or micro-step, or logging interval) than after the one before. The log is
+then cut after each step, as if the run had just got there, until the detectors name growth.
 """
 
 from __future__ import annotations

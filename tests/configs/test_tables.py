@@ -49,7 +49,6 @@ def test_a_card_follows_from_its_capability(card):
     major = card.capability[0]
     assert card.has_bfloat16 == (major >= 8)
     assert ("flash" in card.sdpa_backends) == (major >= 8)
-    assert (card.sdpa_backends[0] == "cudnn") == (major == 9)
     assert card.sdpa_backends[-2:] == ("memory_efficient", "math")
     assert card.cublas_workspace_bytes == (32 * 2**20 if major == 9 else 4096 * 1024 * 2 + 16 * 1024 * 8)
 

@@ -31,11 +31,20 @@ def fixed_result(samples: int = 40) -> ProbeResult:
     log = as_published_oom(samples)
     fixed = make_log(AS_PUBLISHED.with_fields(samples=samples, eval_batch_size=1))
     others = [OtherCount(n, n // 5 * 2, n // 5 * 4, Outcome.OOM) for n in (600, 2000, 4000)]
-    return ProbeResult(log, detect(log), "pass_with_fixes", fixed, [EVAL_BATCH_FIX], others, COMMAND, 41.2)
+    return ProbeResult(
+        log,
+        detect(log),
+        "pass_with_fixes",
+        with_fixes=fixed,
+        fixes=[EVAL_BATCH_FIX],
+        other_counts=others,
+        next_command=COMMAND,
+        seconds=41.2,
+    )
 
 
 def unfixed_result() -> ProbeResult:
     """The published failure with one fix that did not help."""
     log = as_published_oom()
     tried = replace(EVAL_BATCH_FIX, verified=False, applied=False, note="the same request fails again")
-    return ProbeResult(log, detect(log), "fail", None, [tried])
+    return ProbeResult(log, detect(log), "fail", fixes=[tried])
