@@ -205,6 +205,7 @@ class CompiledStrategy:
         """Give the fake model the gradients that it would have here, had the phases before not been replayed."""
         if self._chain is None or self._chain.chain is not None:
             return
+        self.inner.model.train()  # a replayed generation has not put it back
         for name, parameter in self.inner.model.named_parameters():
             if parameter.requires_grad and (parameter.grad is not None) != gradients:
                 parameter.grad = torch.empty_like(parameter) if gradients else None

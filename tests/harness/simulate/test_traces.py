@@ -151,6 +151,24 @@ def test_generation_frees_its_cache_and_grows_with_the_tokens() -> None:
         assert strategy.device.stats().allocated_bytes - floor == 8519680
 
 
+def test_training_recorded_after_a_replayed_generation_still_recomputes_its_activations() -> None:
+    peaks = []
+    for generates in (False, True):
+        strategy = compiled(2**34)
+        with strategy.device.active():
+            strategy.load()
+            for _ in range(2 if generates else 0):
+                strategy.prefill([[1] * 40])
+                strategy.decode()
+                strategy.release()
+            strategy.device.empty_cache()
+            strategy.device.reset_peaks()
+            step(strategy, batch((500,), 512))
+            peaks.append(strategy.device.stats().peak_allocated_bytes)
+    # the cuBLAS workspace is the same one
+    assert peaks[0] == peaks[1]
+
+
 def test_memoised_chains_add_the_retries_of_their_own_start_only() -> None:
     chain: list[list[Event]] = [[(0, 40 * MIB, ()), (0, FREE, None)], [(1, 44 * MIB, ()), (1, FREE, None)]]
     memoised = MemoizedMemory(SimulatedMemory(64 * MIB))
