@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from configs.units import GIB, format_bytes
+from configs.units import format_bytes
 from harness.records import MemoryStats, Outcome, Phase
 from harness.runlog import RunLog
 from probes.analysis import End, analyse_failure, recurrence_in_words
@@ -58,8 +58,8 @@ AXIS_WIDTH = 7
 PHASE_WIDTH = 10
 
 MAX_READINGS, MAX_FRAMES = 2, 3
-MIN_SHOWN_BYTES = GIB // 200
-"""What two decimals of a GiB can show."""
+MIN_SHOWN_SHARE = 0.001
+"""Least share of the live bytes that is worth a number."""
 
 VERDICT_STYLES = {"pass": "green", "pass_with_fixes": "green", "fail": "red"}
 
@@ -188,10 +188,11 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
     rows = {
         "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
         "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
-        "live then": " · ".join(f"{category} {gib(num_bytes)}" for category, num_bytes in _largest(failure.live)),
-        "unused": f"{gib(failure.free_bytes)}, in pieces of at most {gib(oom.largest_free_block_bytes)}{retries}",
+        "live then": " · ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in _largest(failure.live)),
+        "unused": f"{format_bytes(failure.free_bytes)}, in pieces of at most "
+        f"{format_bytes(oom.largest_free_block_bytes)}{retries}",
     }
-    yield from _heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}; sizes in GiB")
+    yield from _heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}")
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     for name, value in rows.items():
@@ -202,10 +203,11 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
 
 def _largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """Return the categories worth a number; the others together."""
+    least = MIN_SHOWN_SHARE * sum(size for _, size in live)
     # a snapshot lists lines of code in place of categories
-    shown = [(c if ":" in c else c.replace("_", " "), size) for c, size in live if size >= MIN_SHOWN_BYTES]
+    shown = [(name if ":" in name else name.replace("_", " "), size) for name, size in live if size >= least]
     rest = sum(size for _, size in live) - sum(size for _, size in shown)
-    return [*shown, ("other", rest)] if rest >= MIN_SHOWN_BYTES else shown
+    return [*shown, ("other", rest)] if rest >= least > 0 else shown
 
 
 def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType]:
@@ -343,7 +345,7 @@ def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
 
 
 def _prediction(result: ProbeResult) -> Iterator[RenderableType]:
-    if result.predicted is None or result.whole_run is None:
+    if result.predicted is None:
         return
     yield from _heading("Measured against simulated", "peaks in bytes")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
@@ -357,7 +359,8 @@ def _prediction(result: ProbeResult) -> Iterator[RenderableType]:
         reserved = _difference(measured.peak_reserved_bytes, simulated.peak_reserved_bytes)
         table.add_row(str(phase), *allocated, *reserved)
     yield Padding(table, (0, 0, 0, 2))
-    whole = result.whole_run
+    if (whole := result.whole_run) is None:
+        return
     end = "passes" if whole.outcome is Outcome.COMPLETED else "runs out of memory"
     peak = of_budget(whole.peak_allocated_bytes, whole.run.budget_bytes)
     sentence = f"All {whole.run.total_steps} steps, simulated: the run {end}, with a peak of {peak}."

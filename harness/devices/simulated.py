@@ -145,8 +145,13 @@ class SimulatedDevice:
         return error if isinstance(error, DeviceOutOfMemory) else None
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
-        """Return live bytes by what their names say; see `live_by_category`."""
-        return live_by_category(self.memory.live(), logits_sizes)
+        """Return live bytes by what their names say; see `live_by_category`.
+
+        Live tensors have no names, and fewer of them live once a failed allocation has unwound the frames.
+        """
+        if isinstance(self.memory, MemoizedMemory):
+            return live_by_category(self.memory.live(), logits_sizes)
+        return live_by_category(self.memory.live_at_failure or self.memory.live(), logits_sizes, unnamed="unknown")
 
     def watch(self) -> None:
         """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""

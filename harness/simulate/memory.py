@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,9 @@ class SimulatedMemory:
         Replayed phases are left out: nothing of theirs outlives them without a name.
         """
 
+        self.live_at_failure: tuple[tuple[Hashable, int], ...] = ()
+        """what `live` gave when an allocation failed last: the failure unwinds frames, and with them tensors"""
+
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate.
 
@@ -49,6 +52,7 @@ class SimulatedMemory:
             with self._undisturbed():
                 self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
+            self.live_at_failure = tuple(self.live())
             raise _out_of_memory(error, num_bytes, site) from None
         if self.watched is not None:
             self.watched[key] = (num_bytes, time.time(), site)
@@ -291,10 +295,12 @@ def _relative(after: MemoryStats, before: MemoryStats) -> MemoryStats:
     )
 
 
-def live_by_category(live: Iterator[tuple[Hashable, int]], logits_sizes: Mapping[int, str]) -> dict[str, int]:
-    """Sum live bytes by what their names say; unnamed storages of the size of logits are logits, others activations."""
+def live_by_category(
+    live: Iterable[tuple[Hashable, int]], logits_sizes: Mapping[int, str], unnamed: str = "activation"
+) -> dict[str, int]:
+    """Sum live bytes by what their names say; unnamed storages of the size of logits are logits, others `unnamed`."""
     totals: dict[str, int] = {}
     for key, num_bytes in live:
-        category = key[0] if isinstance(key, tuple) else logits_sizes.get(num_bytes, "activation")
+        category = key[0] if isinstance(key, tuple) else logits_sizes.get(num_bytes, unnamed)
         totals[category] = totals.get(category, 0) + num_bytes
     return totals

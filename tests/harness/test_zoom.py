@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.errors import DeviceOutOfMemory
 from harness.records import Phase, SurvivorRecord
 from harness.zoom import MAX_ZOOMS, REST_STEPS, Levels
 from tests.harness.loops import Loop
@@ -260,3 +261,15 @@ def test_only_lasting_rises_count(values, rises):
     for value in values:
         levels.add(value * 8 * KIB)
     assert levels.num_rises == rises
+
+
+def test_what_lived_when_memory_ran_out_outlives_the_frames():
+    def fill():
+        return [torch.empty(40 * KIB * KIB, dtype=torch.uint8) for _ in range(100)]
+
+    loop = Loop()
+    floor = loop.device.stats().allocated_bytes
+    with loop.device.active(), pytest.raises(DeviceOutOfMemory):
+        fill()
+    assert loop.device.stats().allocated_bytes < floor + 40 * KIB * KIB
+    assert loop.device.live_bytes({})["unknown"] > 900 * KIB * KIB

@@ -160,7 +160,7 @@ def test_what_was_asked_for_is_taken_apart():
     section = text[text.index("What was asked for") : text.index("Memory by phase")]
     assert "float32 logits: 8 × 2048 × 128256 × 4 B = 7.83 GiB" in section
     assert "loss_utils.py:54 ForCausalLMLoss" in section
-    assert "parameter 7.00 · logits 4.00\n" in section
+    assert "parameter 7.00 GiB · logits 4.00 GiB\n" in section
     assert "What was asked for" not in piped(RESULTS["fits"])
 
 
