@@ -1,7 +1,7 @@
 """A short version of a run for a GPU: what can fail comes first, in the order in which the run would meet it.
 
     first two steps                  (the optimizer's state appears in the first)
-    the step with the longest batch
+    the steps with the longest batch, one with padding and one without: attention may take another kernel
     end of the first epoch           EVAL on its largest batch, CHECKPOINT, RESUME from it
     the step after it
     a soak of steps over the real mix of lengths
@@ -49,8 +49,8 @@ def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
 
     step_at(1, steps[0])
     step_at(min(2, total), steps[min(1, len(steps) - 1)])
-    longest = max(range(len(steps)), key=lambda i: max(batch.shape.padded_tokens for batch in steps[i]))
-    step_at(min(longest + 1, total), steps[longest])
+    for i in sorted(_longest_steps(steps)):
+        step_at(min(i + 1, total), steps[i])
     boundary = min(per_epoch, total)
     evaluate_at(boundary)
     folder = output / f"checkpoint-{boundary}"
@@ -62,3 +62,17 @@ def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
         step_at(min(boundary + 1 + number, total), steps[i])
     evaluate_at(total)
     answer_prompts(config, strategy, recorder, data)
+
+
+def _longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:
+    """Return the positions of the steps with the most padded tokens in one batch, with padding and without."""
+    longest = set()
+    for has_padding in (True, False):
+        sizes = {
+            i: max((b.shape.padded_tokens for b in batches if b.has_padding == has_padding), default=0)
+            for i, batches in enumerate(steps)
+        }
+        position = max(sizes, key=sizes.__getitem__)
+        if sizes[position]:
+            longest.add(position)
+    return longest

@@ -105,8 +105,10 @@ def session_of_folder(folder: Path) -> Session:
 def _read_predictions(session: Session, folder: Path) -> None:
     applied = [number for number, fix in enumerate(session.fixes, 1) if fix.applied]
     last = folder / (_fix_log(applied[-1], session.fixes[applied[-1] - 1].name) if applied else FIRST_LOG)
-    if predicted_log(last).exists() and whole_run_log(last).exists():
-        session.predicted, session.whole_run = read_run_log(predicted_log(last)), read_run_log(whole_run_log(last))
+    if predicted_log(last).exists():
+        session.predicted = read_run_log(predicted_log(last))
+    if whole_run_log(last).exists():
+        session.whole_run = read_run_log(whole_run_log(last))
 
 
 def _fix_log(number: int, name: str) -> str:
