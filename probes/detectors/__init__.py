@@ -76,8 +76,8 @@ def detect(log: RunLog) -> list[Finding]:
 
     Causes whose arithmetic is exact go first, then what made the request unusual, last what the tensor was for.
     """
-    findings = [finding for detector in DETECTORS.values() for finding in detector(log)]
-    findings += unexplained_growth(log)
+    # growth that took the room goes before what merely asked for the last bytes, even where its cause is not known
+    findings = [*unexplained_growth(log), *(finding for detector in DETECTORS.values() for finding in detector(log))]
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]
     contributing = [dataclasses.replace(finding, severity="warning") for finding in errors[1:]]

@@ -44,9 +44,17 @@ FREED_SHARE = 0.5
 """Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
 before."""
 
-GRAPH_SHARE = (0.9, 1.2)
-"""What a step leaves over what its forward passes add, where a whole graph is kept and nothing else tells: all of it,
-and what the backward pass adds to it. Other shares could as well be some tensor of that size."""
+GRAPH_SHARE = 0.9
+"""Least that a step leaves, over what its forward passes add, where a whole graph is kept and nothing else tells."""
+
+GRAPH_HIDDEN_BYTES, GRAPH_WIDE_BYTES = 40, 12
+"""Most that a layer keeps for each token, per hidden and per intermediate unit, when all its activations are kept: 34
+bytes in 16 bits without the attention scores, more for a gated MLP's intermediate units, and some to spare.
+Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, equation 1."""
+
+SAME_PER_TOKEN = 0.5
+"""Relative spread of what steps of different lengths leave per token, where that follows their tokens: with and without
+padding other attention kernels run, which keep a third more or less (1B model, 256 tokens, T4)."""
 
 MIN_EVENTS = 3
 """Steps that grew before they make a pattern."""
@@ -328,9 +336,8 @@ def _of_graphs(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) 
     seen = sum(s.bytes_per_step for s in survivors)
     forward = sum(g.forward_bytes for g in events)
     share = _total(events) / forward if forward > 0 else 0.0
-    is_logits = _is_logits(log, events)
     by_survivors = seen > 0 and with_graph >= FREED_SHARE * seen
-    by_size = not survivors and GRAPH_SHARE[0] <= share <= GRAPH_SHARE[1] and not is_logits
+    by_size = not survivors and share >= GRAPH_SHARE and _is_graph_sized(log, events)
     if not by_survivors and not by_size:
         return None
     per_step = _total(events) // len(events)
@@ -351,6 +358,17 @@ def _of_graphs(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) 
             "grown_bytes": _total(events),
         },
     )
+
+
+def _is_graph_sized(log: RunLog, events: list[StepGrowth]) -> bool:
+    """Whether what the steps leave follows their tokens, and is no more than all activations and no logits alone."""
+    model = log.run.model
+    if model is None or _is_logits(log, events):
+        return False
+    per_layer = GRAPH_HIDDEN_BYTES * model.hidden_size + GRAPH_WIDE_BYTES * model.intermediate_size
+    most = model.num_layers * per_layer + 3 * 4 * model.vocab_size
+    per_token = np.array([g.left_bytes / max(1, g.tokens) for g in events])
+    return bool(np.ptp(per_token) <= SAME_PER_TOKEN * np.median(per_token) and per_token.max() <= most)
 
 
 def _is_logits(log: RunLog, events: list[StepGrowth]) -> bool:

@@ -112,3 +112,22 @@ def first_steps(log: RunLog, num_steps: int) -> RunLog:
         steps=log.steps[:num_steps],
         survivors=[s for s in log.survivors if s.step <= num_steps],
     )
+
+
+LARGE = tiny_config().with_fields(
+    dtype="float16", tensors="fake", samples=14, max_length=256, batching="padded", epochs=1, eval_batch_size=1
+)
+"""models of any size, as their tensors hold nothing; run as they are, not compiled, so that each step has the mistake"""
+
+
+def test_the_cache_that_an_8b_evaluation_builds_is_128_kib_a_token():
+    log = run_with(FAULTS["eval-use-cache"], LARGE.with_fields(model="llama-3.1-8b", max_steps=1, eval_every=1))
+    (finding,) = [f for f in detect(log) if f.cause == "eval-use-cache"]
+    assert finding.evidence["cache_bytes"] == 256 * 128 * 1024
+
+
+def test_a_graph_kept_by_a_large_model_ends_the_run():
+    log = run_with(FAULTS["retained-graph"], LARGE.with_fields(model="llama-3.2-1b", budget_bytes=5 * 2**30))
+    assert log.fatal_oom is not None
+    (error,) = [finding for finding in detect(log) if finding.severity == "error"]
+    assert error.cause == "retained-graph"

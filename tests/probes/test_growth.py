@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.units import KIB, MIB
@@ -20,12 +20,14 @@ def steps(floors):
     return [StepGrowth(i, 1, floor, 0, 1, 64, 0, False, False, ()) for i, floor in enumerate(floors, 1)]
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**6), 10**6), st.integers(0, 10**9), st.integers(4, 60))
 def test_the_slope_of_a_line_is_its_slope(slope, start, num):
     found = robust_slope([start + slope * i for i in range(num)])
     assert found.low == found.middle == found.high == slope
 
 
+@settings(deadline=None)
 @given(st.integers(0, 29))
 def test_one_outlier_does_not_move_the_slope(where):
     values = [MIB * i for i in range(30)]
@@ -118,6 +120,7 @@ def peak(length, rise):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**7), st.integers(10**3, 10**6), st.integers(0, 200))
 def test_the_peak_model_finds_what_a_token_and_a_pair_of_tokens_cost(constant, per_token, per_pair):
     lengths = (128, 300, 512, 777, 1024)
