@@ -6,6 +6,7 @@ The base model is frozen and never saved: its copy would double the memory of th
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) 
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / STATE_FILE)
+
+
+def keep_newest(folder: Path, number: int) -> None:
+    """Remove all checkpoints in `folder` but the newest."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    for outdated in checkpoints[:-number]:
+        shutil.rmtree(outdated)
 
 
 def _training_state(model: Any, optimizer: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import RunConfig
+from harness.checkpoint import keep_newest
 from harness.data import Prepared
 from harness.data.batching import Batch, eval_batches, train_steps
 from harness.devices.base import Device
@@ -58,6 +59,7 @@ def train(
             if _due(config.eval.save_every, recorder.step, is_last):
                 with recorder.phase(Phase.CHECKPOINT):
                     strategy.save(output / f"checkpoint-{recorder.step}")
+                keep_newest(output, config.eval.keep_checkpoints)
             if recorder.step == total_steps:
                 break
     answer_prompts(config, strategy, recorder, data)

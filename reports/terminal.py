@@ -24,7 +24,6 @@ from reports.summary import (
     ProbeResult,
     budget_in_words,
     phase_levels,
-    result_of_log,
     scale_bytes,
     source_in_words,
     timeline,
@@ -103,11 +102,6 @@ def show(content: RenderableType, console: Console) -> None:
         console.print(content, width=width)
     text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
     console.file.write(text if can_show_all else to_ascii(text))
-
-
-def print_log_report(log: RunLog, console: Console, next_command: str = "") -> None:
-    """Print what a log alone says: the same report, without fixes."""
-    print_report(result_of_log(log, next_command), console)
 
 
 def svg_text(result: ProbeResult, width: int = 100) -> str:

@@ -103,7 +103,6 @@ class TraceFamily:
     def __init__(self) -> None:
         self.recorded: dict[Shape, Chain] = {}
         self._sizes: list[SizeOf] | None = None
-        self._fit_failed = False
         self._derived: dict[Shape, Chain] = {}
 
     def add(self, shape: Shape, chain: Chain) -> None:
@@ -111,7 +110,6 @@ class TraceFamily:
         self.recorded[shape] = canonical(chain)
         if len(self.recorded) == self.NUM_SAMPLES:
             self._sizes = fit_sizes(self.recorded)
-            self._fit_failed = self._sizes is None
 
     def get(self, shape: Shape) -> Chain | None:
         """Return the chain at a shape, or None when it has to be recorded."""

@@ -14,7 +14,7 @@ from harness.errors import LogError
 from harness.records import Outcome
 from harness.runlog import read_run_log
 from reports.summary import result_of_log, verdict_sentence
-from reports.terminal import make_console, print_log_report
+from reports.terminal import make_console, print_report
 from tests.e2e.commands import ROOT
 
 FLAGS = ["--preset", "smoke_cpu", "--generate-prompts", "0"]
@@ -78,5 +78,5 @@ def test_a_log_cut_at_any_byte_names_its_last_phase(killed, tmp_path, capsys):
         if begun:
             assert f"in {begun[-1]}" in verdict_sentence(result_of_log(log))
         if cut % 20 == 0:
-            print_log_report(log, make_console())
+            print_report(result_of_log(log), make_console())
             assert "NOT DECIDED" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from harness.records import Outcome, Phase, record_from_dict, record_to_dict
 from harness.runlog import LogWriter, collect, read_run_log
 from reports.json_report import to_json
 from reports.summary import result_of_log
-from reports.terminal import make_console, print_log_report
+from reports.terminal import make_console, print_report
 from tests.builders import AS_PUBLISHED, FLOOR, as_published_oom, make_log
 
 SHORT = AS_PUBLISHED.with_fields(samples=10)
@@ -70,7 +70,7 @@ def test_a_log_cut_at_any_byte_is_read_and_shown(written, tmp_path_factory, data
     assert log.num_unreadable_lines <= 1
     assert log.outcome in (Outcome.OOM, Outcome.ERROR)
     file = io.StringIO()
-    print_log_report(log, make_console(file))
+    print_report(result_of_log(log), make_console(file))
     assert file.getvalue()
     assert to_json(result_of_log(log))["as_configured"]["outcome"] == str(log.outcome)
 

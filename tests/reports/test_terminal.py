@@ -10,7 +10,7 @@ from rich.console import Console
 from configs.units import GIB
 from harness.records import Outcome, Phase
 from reports.summary import result_of_log
-from reports.terminal import SVG_BEGINS, make_console, print_log_report, print_report, svg_text
+from reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 
@@ -119,7 +119,7 @@ def test_a_phase_that_was_not_reached_is_marked():
 
 def test_a_replayed_log_has_no_fixes():
     file = io.StringIO()
-    print_log_report(as_published_oom(), make_console(file), "python run_probe.py")
+    print_report(result_of_log(as_published_oom(), "python run_probe.py"), make_console(file))
     assert "Fixes" not in file.getvalue()
     assert "with 12.32 of 14.40 GiB taken" in " ".join(file.getvalue().replace("│", "").split())
 
