@@ -117,7 +117,7 @@ def first_steps(log: RunLog, num_steps: int) -> RunLog:
 LARGE = tiny_config().with_fields(
     dtype="float16", tensors="fake", samples=14, max_length=256, batching="padded", epochs=1, eval_batch_size=1
 )
-"""models of any size, as their tensors hold nothing; run as they are, not compiled, so that each step has the mistake"""
+"""models of any size, as their tensors hold nothing; not compiled, so that each step has the mistake in it"""
 
 
 def test_the_cache_that_an_8b_evaluation_builds_is_128_kib_a_token():
