@@ -46,6 +46,8 @@ def train(
     """
     total_steps = num_steps(config, data)
     for epoch in range(1, config.train.epochs + 1):
+        if recorder.step == total_steps:  # fewer than an epoch's were asked for
+            break
         recorder.epoch = epoch
         steps = train_steps(data.train, config, epoch)
         for position, micro_batches in enumerate(steps, 1):
