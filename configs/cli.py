@@ -47,8 +47,6 @@ class Command:
     """write the memory at the end of the run as configured to this file, for PyTorch's memory viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
-    fault: str | None = field(default=None, metadata={"metavar": "NAME"})
-    """run with a mistake put in on purpose, to see how it is found; python -m probes.faults tries all of them"""
     no_fixes: bool = False
     """stop at the diagnosis: neither try nor apply fixes"""
 
