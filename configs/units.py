@@ -16,7 +16,7 @@ def format_bytes(num_bytes: int) -> str:
     if num_bytes < 0:
         return "-" + format_bytes(-num_bytes)
     for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if num_bytes >= factor:
+        if round(num_bytes * 1024 / factor, 2) >= 1024:  # the next smaller unit would be printed as 1024.00
             return f"{num_bytes / factor:.2f} {unit}"
     return f"{num_bytes} B"
 
