@@ -109,7 +109,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation, checkpoints and generation."""
+    """Evaluation, checkpoints, and how much is generated."""
 
     eval_every: int | None = None
     """evaluate every so many optimizer steps; at the end of each epoch when none"""
@@ -120,11 +120,33 @@ class EvalConfig:
     keep_checkpoints: int = 2
     """newest checkpoints kept in the output folder"""
     generate_prompts: int = 4
-    """held-out prompts answered after training; 0 generates nothing"""
+    """held-out prompts answered after training; 0 answers none of them"""
     generate_batch_size: int = 1
     """prompts answered at once"""
     max_new_tokens: int = 128
     """longest reply in tokens"""
+    compare_base: bool = True
+    """after training, evaluate and generate with the adapter switched off too"""
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How replies are drawn, and to what."""
+
+    prompts: str | None = field(default=None, metadata={"metavar": "CSV"})
+    """CSV with a column question, all of which are answered; held-out questions when not set"""
+    replies_per_prompt: int = 1
+    """replies to each prompt"""
+    temperature: float = 0.0
+    """0 takes the likeliest token; above it tokens are drawn, the higher the more freely"""
+    top_p: float = 1.0
+    """draw from the likeliest tokens whose shares add up to this"""
+    repetition_penalty: float = 1.0
+    """divide the score of a token that has occurred by this; 1 does nothing"""
+    generate_seed: int | None = None
+    """seed of the drawing; that of the corpus when not set"""
+    crisis: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """TOML with the vetted reply to questions of self-harm; configs/crisis.toml when not set"""
 
 
 @dataclass(frozen=True)
@@ -149,6 +171,8 @@ class OutputConfig:
 
     output: str = field(default="runs", metadata={"metavar": "DIR"})
     """folder for logs, checkpoints and generated replies; created when missing"""
+    push_to_hub: str | None = field(default=None, metadata={"metavar": "USER/NAME"})
+    """repository on the Hugging Face Hub that gets the adapter; made private when missing; needs a token"""
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,7 @@ class RunConfig:
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    generation: GenerationConfig = GenerationConfig()
     device: DeviceConfig = DeviceConfig()
     output: OutputConfig = OutputConfig()
 
@@ -191,6 +216,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
+    "generation": GenerationConfig,
     "device": DeviceConfig,
     "output": OutputConfig,
 }

@@ -51,6 +51,11 @@ RANGES: dict[str, Range] = {
     "generate_prompts": _at_least(0),
     "generate_batch_size": _at_least(1),
     "max_new_tokens": _at_least(1),
+    "replies_per_prompt": _at_least(1),
+    "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
+    "top_p": ("more than 0, at most 1", lambda value: 0 < value <= 1),
+    "repetition_penalty": _POSITIVE,
+    "generate_seed": ("0 to 4294967295", lambda value: 0 <= value < 2**32),
     "budget_bytes": _at_least(1),
 }
 
@@ -62,7 +67,7 @@ def validate(config: RunConfig) -> None:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
     problems = [line for name in RANGES if (line := _out_of_range(config, name))]
-    problems += _batch_problems(config) + _strategy_problems(config)
+    problems += _batch_problems(config) + _strategy_problems(config) + _generation_problems(config)
     for check in (_card_problems, _model_problems):
         try:
             problems += check(config)
@@ -117,6 +122,18 @@ def _strategy_problems(config: RunConfig) -> list[str]:
     if config.model.strategy == "unsloth":
         return ["--strategy unsloth: not available in this release; use --strategy qlora"]
     return []
+
+
+def _generation_problems(config: RunConfig) -> list[str]:
+    drawing = config.generation
+    if drawing.temperature > 0:
+        return []
+    problems = []
+    if (number := drawing.replies_per_prompt) > 1:
+        problems.append(f"--replies-per-prompt {number}: all are the same at --temperature 0; give a higher one")
+    if drawing.top_p < 1:
+        problems.append(f"--top-p {drawing.top_p}: nothing is drawn at --temperature 0; give a higher one")
+    return problems
 
 
 def _card_problems(config: RunConfig) -> list[str]:

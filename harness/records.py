@@ -2,7 +2,8 @@
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew,
-`ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off.
+`MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was
+cut off.
 """
 
 from __future__ import annotations
@@ -190,7 +191,36 @@ class EvalRecord:
     num_batches: int
     target_tokens: int
     loss: float | None
+    """per target token"""
+    model: str = "tuned"
+    """`tuned`, or `base`: with the adapter switched off"""
     kind: str = "eval"
+
+
+@dataclass(frozen=True)
+class MetricsRecord:
+    """How good the model is on held-out questions, once it has been trained."""
+
+    step: int
+    model: str
+    """`tuned`, or `base`: with the adapter switched off"""
+    perplexity: float | None
+    """per target token; None where nothing is computed, as everything below"""
+    bits_per_byte: float | None
+    """of the held-out answers in UTF-8"""
+    num_replies: int
+    """replies that were compared with references; vetted ones are not"""
+    bleu: float | None = None
+    """0 to 100"""
+    chrf: float | None = None
+    """0 to 100"""
+    rouge1: float | None = None
+    """F-measure, 0 to 1"""
+    rouge2: float | None = None
+    rougeL: float | None = None
+    signatures: dict[str, str] = field(default_factory=dict)
+    """metric -> how it was computed"""
+    kind: str = "metrics"
 
 
 @dataclass(frozen=True)
@@ -279,6 +309,7 @@ Record = (
     | PhaseRecord
     | StepRecord
     | EvalRecord
+    | MetricsRecord
     | OomRecord
     | SurvivorRecord
     | ProbeRecord

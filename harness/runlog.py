@@ -15,6 +15,7 @@ from harness.records import (
     EndRecord,
     EvalRecord,
     MemoryStats,
+    MetricsRecord,
     OomRecord,
     Outcome,
     Phase,
@@ -39,6 +40,7 @@ class RunLog:
     phases: list[PhaseRecord] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
     evals: list[EvalRecord] = field(default_factory=list)
+    metrics: list[MetricsRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
@@ -150,6 +152,7 @@ def collect(records: Iterable[Record]) -> RunLog:
         PhaseRecord: log.phases,
         StepRecord: log.steps,
         EvalRecord: log.evals,
+        MetricsRecord: log.metrics,
         OomRecord: log.ooms,
         SurvivorRecord: log.survivors,
         ProbeRecord: log.probes,
