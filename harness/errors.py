@@ -5,6 +5,7 @@ HarnessError           defined in configs.errors, as is
 ├── DataError          the corpus cannot be used (exit code 2)
 ├── LogError           a run log cannot be read (exit code 2)
 ├── DeviceError        the device cannot do what was asked (exit code 2)
+├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
 └── DeviceOutOfMemory  an allocation does not fit; caught in one place only, the session, and turned into an outcome
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from configs.errors import ConfigError, HarnessError
 
-__all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "HarnessError", "LogError"]
+__all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "GradientError", "HarnessError", "LogError"]
 
 
 class DataError(HarnessError):
@@ -27,6 +28,10 @@ class LogError(HarnessError):
 
 class DeviceError(HarnessError):
     """The device is missing, busy, or cannot do what was asked."""
+
+
+class GradientError(HarnessError):
+    """The gradients are zero, or no numbers, step after step: going on would train nothing."""
 
 
 class DeviceOutOfMemory(HarnessError):

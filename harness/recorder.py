@@ -10,6 +10,7 @@ import psutil
 
 from harness.devices.base import Device
 from harness.errors import DeviceOutOfMemory
+from harness.gradients import GradientGuard
 from harness.records import (
     BatchShape,
     ForwardFacts,
@@ -43,6 +44,7 @@ class Recorder:
         self._current: tuple[Phase, BatchShape | None, int] | None = None
         self._process = psutil.Process()
         self._zoom = Zoom(device, write)
+        self._gradients = GradientGuard()
 
     @contextmanager
     def phase(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> Iterator[None]:
@@ -84,29 +86,33 @@ class Recorder:
         learning_rate: float,
         seconds: float,
     ) -> None:
-        """Record an optimizer step: the floor that memory returned to, and what the step worked on."""
+        """Record an optimizer step: the floor that memory returned to, and what the step worked on.
+
+        Raises:
+            GradientError: the last steps' gradients train nothing.
+        """
         stats = self.device.stats()
         lengths = tuple(length for shape in shapes for length in shape.lengths)
         padded = sum(shape.padded_tokens for shape in shapes)
-        self.write(
-            StepRecord(
-                step=self.step,
-                epoch=self.epoch,
-                micro_steps=len(shapes),
-                lengths=lengths,
-                padded_share=1 - sum(lengths) / padded,
-                target_tokens=sum(shape.target_tokens for shape in shapes),
-                loss=loss,
-                learning_rate=learning_rate,
-                seconds=seconds,
-                allocated_bytes=stats.allocated_bytes,
-                reserved_bytes=stats.reserved_bytes,
-                num_alloc_retries=stats.num_alloc_retries,
-                host_rss_bytes=self._process.memory_info().rss,
-                grad_norm=grad_norm,
-            )
+        record = StepRecord(
+            step=self.step,
+            epoch=self.epoch,
+            micro_steps=len(shapes),
+            lengths=lengths,
+            padded_share=1 - sum(lengths) / padded,
+            target_tokens=sum(shape.target_tokens for shape in shapes),
+            loss=loss,
+            learning_rate=learning_rate,
+            seconds=seconds,
+            allocated_bytes=stats.allocated_bytes,
+            reserved_bytes=stats.reserved_bytes,
+            num_alloc_retries=stats.num_alloc_retries,
+            host_rss_bytes=self._process.memory_info().rss,
+            grad_norm=grad_norm,
         )
+        self.write(record)
         self._zoom.end_step(self.step, stats.allocated_bytes)
+        self._gradients.check(record)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
         """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""

@@ -19,7 +19,7 @@ from harness.data import Prepared
 from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
-from harness.errors import DeviceOutOfMemory
+from harness.errors import DeviceOutOfMemory, GradientError
 from harness.loop import load, num_steps, steps_per_epoch, train
 from harness.recorder import Recorder
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
@@ -76,7 +76,7 @@ def execute(
     resume: Path | None = None,
     rehearsal: bool = False,
 ) -> Outcome:
-    """Run the loop to its end, or to the first allocation that does not fit; write every record.
+    """Run the loop until it ends, memory does not suffice or gradients train nothing; write every record.
 
     Args:
         facts: of a model that is loaded already; None loads it.
@@ -90,6 +90,7 @@ def execute(
     recorder = Recorder(device, write)
     write(_run_record(config, device, data, facts))
     failure: DeviceOutOfMemory | None = None
+    message = ""
     try:
         with device.active():
             if facts is None:
@@ -102,6 +103,8 @@ def execute(
                 rehearse(config, strategy, recorder, data, output)
             else:
                 train(config, strategy, device, recorder, data, output)
+    except GradientError as error:
+        message = str(error)
     except Exception as error:
         failure = device.as_out_of_memory(error)
         if failure is None:
@@ -114,8 +117,8 @@ def execute(
         recorder.out_of_memory(failure, find_model(config.model.model).vocab_size)
     else:
         recorder.probe("cached_blocks", device.empty_cache)
-    outcome = Outcome.COMPLETED if failure is None else Outcome.OOM
-    write(EndRecord(outcome, recorder.step, time.perf_counter() - begin))
+    outcome = Outcome.OOM if failure is not None else Outcome.ERROR if message else Outcome.COMPLETED
+    write(EndRecord(outcome, recorder.step, time.perf_counter() - begin, message))
     return outcome
 
 

@@ -310,6 +310,17 @@ _CAUSES = (
         fix="Write the placement out.",
         known_from=("accelerate#2586",),
     ),
+    # What fits and yet trains nothing
+    Cause(
+        id="zero-gradient",
+        title="The gradients are zero, or no numbers: the run goes on and trains nothing",
+        looks_like="The loss is not zero and the gradient's norm is, from the first steps on; or the norm is never "
+        "finite. Memory is as it should be.",
+        decisive_test="Compare the adapter before and after a step: no value has changed.",
+        fix="Clear the gradients after the optimizer's step, not before; unfreeze the adapter; detach nothing; "
+        "with Unsloth, another version of it or of torch.",
+        known_from=("unsloth#1282", "unsloth#3054"),
+    ),
     # Environment and host
     Cause(
         id="old-model-alive",

@@ -174,23 +174,25 @@ class QLoraStrategy:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        gradients = [p.grad for p in self.trainable() if p.grad is not None]
         self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
-        with self.device.assuming(0.0):  # no overflow
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        norm = self._clip(gradients)
+        if gradients:  # a scaler refuses to step without; the norm says so
+            with self.device.assuming(0.0):  # no overflow
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+        gradients.clear()
         self.optimizer.zero_grad(set_to_none=True)
         loss, self.loss = self.loss, None
-        return (
-            None if loss is None else self.device.read(loss),
-            None if norm is None else self.device.read(norm),
-        )
+        return None if loss is None else self.device.read(loss), self.device.read(norm)
 
-    def _clip(self) -> torch.Tensor | None:
+    def _clip(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
-        if max_norm is None:
-            return None
-        return torch.nn.utils.clip_grad_norm_(self.trainable(), max_norm, foreach=True)
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if max_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.trainable(), max_norm, norm, foreach=True)
+        return norm
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Return the adapter's parameters."""

@@ -17,6 +17,7 @@ from probes.detectors.evaluation import (
     metric_never_reset,
     outputs_hoarded,
 )
+from probes.detectors.gradients import zero_gradient
 from probes.detectors.growth import GROWTH_CAUSES, growth_finding, unexplained_growth
 from probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from probes.detectors.logits import eval_batch_logits, logits_fp32_copies
@@ -34,6 +35,7 @@ from probes.detectors.unexplained import unexplained_oom
 from probes.findings import Detector, Finding
 
 DETECTORS: dict[str, Detector] = {
+    "zero-gradient": zero_gradient,
     "checkpointing-lost": checkpointing_lost,
     "eval-with-grad": eval_with_grad,
     "other-process": other_process,

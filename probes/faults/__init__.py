@@ -43,6 +43,7 @@ from probes.faults.tensors_logged import TENSORS_LOGGED
 from probes.faults.truncation_missing import TRUNCATION_MISSING
 from probes.faults.unbackwarded_loss import UNBACKWARDED_LOSS
 from probes.faults.unexplained_growth import UNEXPLAINED_GROWTH
+from probes.faults.zero_gradient import ZERO_GRADIENT
 
 __all__ = ["FAULTS", "Fault", "run_with", "tiny_config"]
 
@@ -88,6 +89,7 @@ FAULTS: dict[str, Fault] = {
         ATTENTION_MATH_FALLBACK,
         BUCKETING_RAISES_PEAK,
         OPTIMIZER_LAZY,
+        ZERO_GRADIENT,
     )
 }
 """By name; most carry the name of their cause."""

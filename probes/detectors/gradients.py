@@ -1,0 +1,34 @@
+"""Runs that fit and train nothing."""
+
+from __future__ import annotations
+
+from harness.gradients import MAX_STEPS, described, useless_end, uselessness
+from harness.records import Outcome, Phase
+from harness.runlog import RunLog
+from probes.findings import Finding
+
+
+def zero_gradient(log: RunLog) -> list[Finding]:
+    """Find a run that ended in steps whose gradients were zero, or no numbers."""
+    steps = useless_end(log.steps)
+    kind = uselessness(steps[-1]) if steps else None
+    if kind is None or len(steps) < MAX_STEPS[kind] or log.outcome is not Outcome.ERROR:
+        return []
+    first, last = steps[0], steps[-1]
+    what = "zero" if kind == "zero" else "no finite numbers"
+    return [
+        Finding(
+            cause="zero-gradient",
+            severity="error",
+            title=f"The adapter learns nothing: its gradients are {what}",
+            explanation=f"In {described(steps)}. Every update leaves the adapter as it was, however long the run goes "
+            "on, so it was stopped.",
+            phase=Phase.OPTIMIZER,
+            steps=(first.step, last.step),
+            evidence={"num_steps": len(steps), "loss": _number(last.loss), "grad_norm": _number(last.grad_norm)},
+        )
+    ]
+
+
+def _number(value: float | None) -> float | str:
+    return str(value) if value is None or value != value else value

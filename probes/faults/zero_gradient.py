@@ -1,0 +1,27 @@
+"""A callback clears the gradients between the backward pass and the optimizer's step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.strategies.qlora import QLoraStrategy
+from probes.faults.base import Fault, around
+
+
+@contextmanager
+def _install(strategy: QLoraStrategy) -> Iterator[None]:
+    def optimizer_step(original: Callable[[float], object], learning_rate: float) -> object:
+        strategy.optimizer.zero_grad()  # the mistake
+        return original(learning_rate)
+
+    around(strategy, "optimizer_step", optimizer_step)
+    yield
+
+
+ZERO_GRADIENT = Fault(
+    name="zero-gradient",
+    cause="zero-gradient",
+    title="the gradients are cleared before the optimizer uses them",
+    install=_install,
+)
