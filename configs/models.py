@@ -77,6 +77,12 @@ def find_model(name: str) -> ModelShape:
     return models[name]
 
 
+def hub_id(shape: ModelShape) -> str | None:
+    """Return the repository on the Hugging Face Hub that `source` names, or None where it names none."""
+    repo = shape.source.partition(";")[0]
+    return repo if repo.count("/") == 1 and " " not in repo and not is_local_checkpoint(shape.name) else None
+
+
 def is_local_checkpoint(name: str) -> bool:
     """Return whether the name is a directory that holds a model's config.json."""
     return Path(name, "config.json").is_file()

@@ -19,6 +19,8 @@ class ModelConfig:
 
     model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR"})
     """name of a shape in models.toml, or a local directory that holds a checkpoint"""
+    random_weights: bool = False
+    """train random weights although there may be a checkpoint: for benchmarks, where the loss means nothing"""
     strategy: Literal["qlora", "unsloth"] = "qlora"
     """how the model is loaded, adapted and trained"""
     quantization: Literal["nf4", "none"] = "nf4"
@@ -91,6 +93,8 @@ class TrainConfig:
     """peak learning rate"""
     warmup_ratio: float = 0.03
     """share of the steps over which the learning rate rises, 0 to 1"""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """how the learning rate falls to zero after the warm-up"""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """torch AdamW, or bitsandbytes' 8-bit AdamW"""
     max_grad_norm: float | None = 1.0

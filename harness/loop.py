@@ -15,6 +15,7 @@ GENERATE    answer held-out prompts
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,11 +115,13 @@ def answer_prompts(config: RunConfig, strategy: Strategy, recorder: Recorder, da
 
 
 def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:
-    """Return the rate of a step: rising over the warm-up, then falling linearly to zero after the last step."""
+    """Return the rate of a step: rising over the warm-up, then falling to zero after the last step."""
     warmup = round(config.train.warmup_ratio * total_steps)
     if step <= warmup:
         return config.train.learning_rate * step / warmup
-    return config.train.learning_rate * (total_steps - step + 1) / max(1, total_steps - warmup)
+    left = (total_steps - step + 1) / max(1, total_steps - warmup)
+    share = left if config.train.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+    return config.train.learning_rate * share
 
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:

@@ -63,11 +63,15 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     data = _prepare(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     warnings.simplefilter("ignore", FutureWarning)
+    import torch
+
     from harness.run import execute, make_strategy, open_device
     from harness.simulate.compiled import CompiledStrategy
 
     if config.device.expandable_segments:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
+    if config.device.tensors == "real":
+        torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
     device = open_device(config)
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import regex
 
-from configs.models import ModelShape, is_local_checkpoint, load_models
+from configs.models import ModelShape, hub_id, is_local_checkpoint, load_models
 from configs.schema import RunConfig
 from harness.data.chat import SYSTEM_PROMPT, ChatFormat, llama3_format
 from harness.errors import DataError
@@ -213,7 +213,7 @@ def _find_tokenizer(config: RunConfig, vocab_size: int) -> Tokenizer:
     if shape is None and _has_tokenizer(Path(model)):
         return _load_folder(Path(model), model)
     if shape and (cached := _in_hub_cache(shape)):
-        return _load_folder(cached, f"{_hub_id(shape)} (local cache)")
+        return _load_folder(cached, f"{hub_id(shape)} (local cache)")
     if vocab_size == LLAMA3_VOCAB_SIZE and (file := _llama_models_file()):
         return _from_tiktoken_file(file)
     if CharacterTokenizer.vocab_size <= vocab_size < TINY_VOCAB_SIZE:
@@ -239,15 +239,11 @@ def _load_folder(folder: Path, name: str) -> TransformersTokenizer:
     return TransformersTokenizer(loaded, name)
 
 
-def _hub_id(shape: ModelShape) -> str:
-    return shape.source.partition(";")[0]
-
-
 def _in_hub_cache(shape: ModelShape) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    repo = _hub_id(shape)
-    if repo.count("/") != 1 or " " in repo:
+    repo = hub_id(shape)
+    if repo is None:
         return None
     file = try_to_load_from_cache(repo, "tokenizer.json")
     return Path(file).parent if isinstance(file, str) else None

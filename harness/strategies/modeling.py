@@ -1,15 +1,21 @@
 """Building a quantised causal language model of any size without ever holding it whole in 16 bit.
 
-The model is laid out on the meta device and then made real layer by layer, so that at most one unquantised layer
-exists.
+The model is laid out on the meta device and then made real weight by weight, so that at most one unquantised layer
+exists on the device. Random weights and a checkpoint's go the same way and take the same memory, and so does the
+simulation. transformers' own loader would not do: it reserves about the model's size at once and lets threads place
+the weights, so that neither its peak nor the order of its allocations is the same twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     LlamaConfig,
@@ -19,8 +25,9 @@ from transformers import (
 )
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from configs.models import ModelShape
+from configs.models import ModelShape, is_local_checkpoint
 from harness.devices.base import Device, params4bit
+from harness.weights import open_weights
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""
@@ -29,8 +36,16 @@ UNQUANTISED = ["lm_head"]
 """linear layers that stay in 16 bit, as transformers leaves the output head"""
 
 
+Initial = Callable[[str, torch.Size], torch.Tensor]
+"""takes a parameter's name and shape; returns its value in 16 bit, newly made on the device"""
+
+
 def transformers_config(shape: ModelShape) -> PreTrainedConfig:
-    """Return the transformers configuration of a shape."""
+    """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says."""
+    if is_local_checkpoint(shape.name):
+        config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
+        config.use_cache = False
+        return config
     classes = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope_theta}
     config = classes[shape.architecture](
@@ -53,13 +68,44 @@ def transformers_config(shape: ModelShape) -> PreTrainedConfig:
 
 
 def quantised_model(
-    config: PreTrainedConfig, device: Device, dtype: torch.dtype, quantise: bool, double_quant: bool
+    config: PreTrainedConfig,
+    device: Device,
+    dtype: torch.dtype,
+    quantise: bool,
+    double_quant: bool,
+    checkpoint: Path | None = None,
 ) -> Any:
-    """Return the model with random weights on the device, its linear layers (but the head) in NF4 when `quantise`."""
+    """Return the model on the device, its linear layers (but the head) in NF4 when `quantise`.
+
+    Args:
+        checkpoint: folder with its weights; random ones without it.
+
+    Raises:
+        ConfigError: the checkpoint lacks a weight, or has one of another shape.
+    """
     with device.on_host():
         model = _on_meta(config, dtype, quantise, double_quant)
-    _materialise(model, device, dtype, double_quant)
+    with _initial_weights(model, device, dtype, checkpoint) as initial:
+        _materialise(model, device, initial, double_quant)
     return model
+
+
+@contextmanager
+def _initial_weights(model: Any, device: Device, dtype: torch.dtype, checkpoint: Path | None) -> Iterator[Initial]:
+    """Within, weights are random, or read from the checkpoint's files one at a time."""
+    if checkpoint is None:
+        yield lambda name, shape: _random(shape, name, device, dtype)
+        return
+    with open_weights(checkpoint) as weights:
+        # of tied weights, which named_parameters gives once, a checkpoint holds one
+        weights.check({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+
+        def read(name: str, shape: torch.Size) -> torch.Tensor:
+            with device.on_host():
+                host = weights.read(name, dtype)
+            return device.put(host)
+
+        yield read
 
 
 def _on_meta(config: PreTrainedConfig, dtype: torch.dtype, quantise: bool, double_quant: bool) -> Any:
@@ -77,19 +123,21 @@ def _on_meta(config: PreTrainedConfig, dtype: torch.dtype, quantise: bool, doubl
     return model
 
 
-def _materialise(model: torch.nn.Module, device: Device, dtype: torch.dtype, double_quant: bool) -> None:
+def _materialise(model: torch.nn.Module, device: Device, initial: Initial, double_quant: bool) -> None:
     import bitsandbytes
 
     made: dict[int, torch.nn.Parameter] = {}
+    names = {module: name for name, module in model.named_modules()}
     for module in _in_load_order(model):
         is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
         for name, meta in list(module.named_parameters(recurse=False)):
+            full_name = f"{names[module]}.{name}"
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                parameter = _quantised_weight(module, meta.shape, device, dtype, double_quant)
+                parameter = _quantised_weight(module, initial(full_name, meta.shape), double_quant)
             else:
-                parameter = torch.nn.Parameter(_random(meta.shape, name, device, dtype), requires_grad=False)
+                parameter = torch.nn.Parameter(initial(full_name, meta.shape), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
     _materialise_rotary(model, device)
@@ -103,18 +151,15 @@ def _in_load_order(model: Any) -> list[torch.nn.Module]:
 
 def _random(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
     tensor = torch.empty(shape, dtype=dtype, device=device.torch_device)
-    if name == "bias":
+    if name.endswith("bias"):
         return tensor.zero_()
     return tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=INIT_STD)
 
 
-def _quantised_weight(
-    module: torch.nn.Module, shape: torch.Size, device: Device, dtype: torch.dtype, double_quant: bool
-) -> torch.nn.Parameter:
+def _quantised_weight(module: torch.nn.Module, weight: torch.Tensor, double_quant: bool) -> torch.nn.Parameter:
+    """Return the weight in 4 bits; the caller lets the 16-bit one go."""
     import bitsandbytes
 
-    # dropped on return: only the packed weight and its scales stay
-    weight = _random(shape, "weight", device, dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(
         weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
     )

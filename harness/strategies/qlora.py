@@ -12,7 +12,7 @@ import peft
 import torch
 from transformers import DynamicCache
 
-from configs.models import find_model
+from configs.models import ModelShape, find_model
 from configs.schema import RunConfig
 from harness import checkpoint
 from harness.data.batching import Batch, left_padded
@@ -22,6 +22,7 @@ from harness.strategies.modeling import quantised_model, transformers_config
 from harness.techniques.activation_offload import offload_activations
 from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
 from harness.techniques.expanded_heads import expand_heads
+from harness.weights import find_checkpoint
 
 CHECKPOINTING = {"use_reentrant": False}
 
@@ -49,12 +50,14 @@ class QLoraStrategy:
         """the (out_features, in_features) that occur among the 4-bit layers"""
 
     def load(self) -> ModelFacts:
-        """Build the quantised model with random weights, prepare it, add the adapter and make the optimizer."""
+        """Build the quantised model, prepare it, add the adapter and make the optimizer."""
         shape = find_model(self.config.model.model)
+        checkpoint = self._checkpoint(shape)
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         config = transformers_config(shape)
         quantise = self.config.model.quantization == "nf4"
-        self.model = quantised_model(config, self.device, self.dtype, quantise, self.config.model.double_quant)
+        double_quant = self.config.model.double_quant
+        self.model = quantised_model(config, self.device, self.dtype, quantise, double_quant, checkpoint)
         if self.config.model.expand_kv:
             expand_heads(self.model)
         self.device.empty_cache()
@@ -77,9 +80,15 @@ class QLoraStrategy:
             head_dim=shape.head_dim,
             num_parameters=peft_num_parameters(self.model),
             num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            weights="random" if self.device.computes else "none",
+            weights="none" if not self.device.computes else "random" if checkpoint is None else "checkpoint",
             tie_word_embeddings=shape.tie_word_embeddings,
         )
+
+    def _checkpoint(self, shape: ModelShape) -> Path | None:
+        """Return the folder of the model's weights; None where there is none, or where no values are wanted."""
+        if not self.device.computes or self.config.model.random_weights:
+            return None
+        return find_checkpoint(shape)
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing

@@ -1,0 +1,149 @@
+"""The weights of a model's checkpoint on this machine: found, checked against the model, read one at a time.
+
+Only safetensors files are read: one `model.safetensors`, or the shards that its index names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import ConfigError
+from configs.models import ModelShape, hub_id, is_local_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*"]
+"""what a model needs of its repository; the same weights in other formats stay there"""
+
+MAX_NAMES = 3
+"""tensors that a message names before it counts the others"""
+
+
+def find_checkpoint(shape: ModelShape) -> Path | None:
+    """Return the folder that holds the model's weights: its own, or the local Hugging Face cache; None without any."""
+    folder = Path(shape.name) if is_local_checkpoint(shape.name) else _in_hub_cache(shape)
+    return folder if folder is not None and any((folder / name).is_file() for name in (SINGLE, INDEX)) else None
+
+
+def _in_hub_cache(shape: ModelShape) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo = hub_id(shape)
+    files = (try_to_load_from_cache(repo, name) for name in (INDEX, SINGLE)) if repo else ()
+    return next((Path(file).parent for file in files if isinstance(file, str)), None)
+
+
+def download_checkpoint(shape: ModelShape) -> Path:
+    """Download the model's weights and tokenizer into the local Hugging Face cache; what is there already stays.
+
+    Raises:
+        ConfigError: the model has no repository, or the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo = hub_id(shape)
+    if repo is None:
+        raise ConfigError(f"--download: {shape.name} is on no hub (allowed: a --model of models.toml that names one)")
+    try:
+        return Path(snapshot_download(repo, allow_patterns=DOWNLOADED))
+    except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
+            "gated, or give a folder with --model DIR"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An open checkpoint."""
+
+    folder: Path
+    files: Mapping[str, Any]
+    """by tensor name, the open safetensors file that holds it"""
+
+    def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """Return a tensor in host memory, in `dtype`.
+
+        Raises:
+            ConfigError: it holds values that the dtype cannot.
+        """
+        stored: torch.Tensor = self.files[name].get_tensor(name)
+        tensor = stored.to(dtype)
+        if dtype.itemsize < 4 and stored.dtype is not dtype and not tensor.isfinite().all():
+            raise ConfigError(
+                f"--dtype {str(dtype).removeprefix('torch.')}: {name} of {self.folder} has values beyond it; "
+                "use --dtype bfloat16 or float32"
+            )
+        return tensor
+
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Compare names and shapes with the model's; reads no values.
+
+        Raises:
+            ConfigError: one line that says what is missing or of another shape.
+        """
+        missing = [name for name in shapes if name not in self.files]
+        if missing:
+            raise ConfigError(f"--model {self.folder}: the checkpoint lacks {_listed(missing)}")
+        found = {name: tuple(self.files[name].get_slice(name).get_shape()) for name in shapes}
+        wrong = [
+            f"{name} is {'x'.join(map(str, found[name]))}, the model's {'x'.join(map(str, shape))}"
+            for name, shape in shapes.items()
+            if found[name] != tuple(shape)
+        ]
+        if wrong:
+            raise ConfigError(f"--model {self.folder}: of another shape than config.json says: {_listed(wrong)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+@contextmanager
+def open_weights(folder: Path) -> Iterator[Weights]:
+    """Open a checkpoint's files; their content is read when a tensor is asked for.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or the weights are quantised already.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _check_not_quantised(folder)
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for path in _files(folder):
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+            except (OSError, SafetensorError) as error:
+                raise ConfigError(f"--model {folder}: cannot read {path.name} ({error}); fetch it again") from None
+            files.update(dict.fromkeys(file.keys(), file))
+        yield Weights(folder, files)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not (folder / INDEX).is_file():
+        return [folder / SINGLE]
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"--model {folder}: cannot read {INDEX} ({error!r}); fetch it again") from None
+    return [folder / name for name in names]
+
+
+def _check_not_quantised(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if method := (config.get("quantization_config") or {}).get("quant_method"):
+        raise ConfigError(
+            f"--model {folder}: its weights are quantised already ({method}); give the 16-bit checkpoint, "
+            "which is quantised layer by layer while it loads"
+        )
