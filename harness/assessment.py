@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from configs.schema import RunConfig
 from harness.data import Prepared
+from harness.data.batching import eval_batches
+from harness.generate import vetted_replies
+from harness.loop import answer_prompts, evaluate
+from harness.metrics import bits_per_byte, perplexity, score_texts
 from harness.recorder import Recorder
-from harness.replies import Reply
+from harness.records import EvalRecord, MetricsRecord
+from harness.replies import BASE, TUNED, Reply
 from harness.strategies.base import Strategy
 
 
@@ -18,4 +25,29 @@ def assess(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prep
     Raises:
         Whatever the device raises when memory runs out.
     """
-    raise NotImplementedError
+    replies = _assess(config, strategy, recorder, data, TUNED)
+    if config.eval.compare_base:
+        with strategy.without_adapter():
+            replies += _assess(config, strategy, recorder, data, BASE)
+    return replies + vetted_replies(data)
+
+
+def _assess(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, model: str) -> list[Reply]:
+    evaluated = evaluate(strategy, recorder, eval_batches(data.eval, config), model)
+    replies = answer_prompts(config, strategy, recorder, data, model)
+    recorder.write(metrics(evaluated, replies, data))
+    return replies
+
+
+def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> MetricsRecord:
+    """Return what an evaluation and the replies of the same model amount to."""
+    computed = evaluated.loss is not None
+    texts = [reply.text for reply in replies] if computed else []
+    references = [data.prompts[reply.prompt].references for reply in replies] if computed else []
+    return MetricsRecord(
+        step=evaluated.step,
+        model=evaluated.model,
+        perplexity=perplexity(evaluated.loss),
+        bits_per_byte=bits_per_byte(evaluated.loss, evaluated.target_tokens, data.eval_answer_bytes),
+        **asdict(score_texts(texts, references)),
+    )

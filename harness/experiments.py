@@ -3,18 +3,49 @@
     GeneratedResponses.json, GeneratedResponses.csv     every reply of every run in the folder
     LLAMAExperiments.json                               every run: configuration, losses, metrics, memory
 
-Each is appended to as a whole or not at all, and never in place of a file that this program has not written.
+Each is appended to as a whole or not at all, and never in place of a file that this program has not written. What they
+hold is laid down in `schemas/*.schema.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock
+
+from configs.errors import ConfigError
+from configs.units import GIB
 from harness.data import Prepared
-from harness.records import RunRecord
-from harness.replies import Reply
+from harness.records import EvalRecord, MetricsRecord, RunRecord, StepRecord
+from harness.replies import VETTED, Reply
 from harness.runlog import RunLog
+
+RESPONSES, RESPONSES_CSV, EXPERIMENTS = "GeneratedResponses.json", "GeneratedResponses.csv", "LLAMAExperiments.json"
+
+VERSION = 1
+"""of the files' layout; a file of another version is left alone"""
+
+LISTS = {RESPONSES: "responses", EXPERIMENTS: "experiments"}
+"""file -> the key of the list that is appended to"""
+
+CSV_COLUMNS = (
+    "experiment_id", "prompt_id", "sample_id", "question", "response", "answered_by", "stopped", "num_tokens",
+    "temperature", "top_p", "repetition_penalty", "max_new_tokens", "seed",
+)  # fmt: skip
+
+
+def experiment_id(run: RunRecord) -> str:
+    """Return what tells one run from all others: when it began, and what it was."""
+    return f"{run.started_at}-{run.fingerprint}"
 
 
 def check_artefacts(folder: Path) -> None:
@@ -23,7 +54,11 @@ def check_artefacts(folder: Path) -> None:
     Raises:
         ConfigError: one of them is not ours, cannot be read, or cannot be written; it is left as it is.
     """
-    raise NotImplementedError
+    for name in LISTS:
+        _read_list(folder / name)
+        _check_writable(folder / name)
+    _read_csv(folder / RESPONSES_CSV)
+    _check_writable(folder / RESPONSES_CSV)
 
 
 def append_responses(folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply]) -> None:
@@ -32,7 +67,18 @@ def append_responses(folder: Path, run: RunRecord, data: Prepared, replies: Sequ
     Raises:
         ConfigError: as `check_artefacts`.
     """
-    raise NotImplementedError
+    entries = [_response(run, data, reply) for reply in replies]
+    _append_to_list(folder / RESPONSES, entries)
+    path = folder / RESPONSES_CSV
+    with _locked(path):
+        before = _read_csv(path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore")
+        if not before:
+            writer.writeheader()
+        writer.writerows({**entry, **entry["settings"], "num_tokens": len(entry["token_ids"])} for entry in entries)
+        # the mark tells spreadsheets that it is UTF-8
+        _write_whole(path, before + text.getvalue() if before else "\ufeff" + text.getvalue())
 
 
 def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> None:
@@ -47,4 +93,199 @@ def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapp
     Raises:
         ConfigError: as `check_artefacts`.
     """
-    raise NotImplementedError
+    _append_to_list(folder / EXPERIMENTS, [_experiment(log, data, artefacts)])
+
+
+def _response(run: RunRecord, data: Prepared, reply: Reply) -> dict[str, Any]:
+    prompt, drawing = data.prompts[reply.prompt], run.config["generation"]
+    settings = {name: drawing[name] for name in ("temperature", "top_p", "repetition_penalty")}
+    settings |= {"max_new_tokens": run.config["eval"]["max_new_tokens"], "seed": reply.seed}
+    return {
+        "experiment_id": experiment_id(run),
+        "prompt_id": reply.prompt,
+        "sample_id": reply.sample,
+        "question": prompt.question,
+        "response": reply.text,
+        "references": list(prompt.references),
+        "token_ids": list(reply.token_ids),
+        "answered_by": reply.answered_by,
+        "stopped": reply.stopped,
+        # nobody drew a vetted reply
+        "settings": dict.fromkeys(settings) if reply.answered_by == VETTED else settings,
+    }
+
+
+def _experiment(log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> dict[str, Any]:
+    run = log.run
+    return {
+        "id": experiment_id(run),
+        "source": run.source,
+        "outcome": str(log.outcome),
+        "started_at": run.started_at,
+        "finished_at": _finished_at(log),
+        "fingerprint": run.fingerprint,
+        "config": run.config,
+        "lora": run.config["lora"],
+        "model": vars(run.model) if run.model else None,
+        "data": {
+            "corpus": run.corpus,
+            "rows": data.read_report.num_rows,
+            "fates": data.fates,
+            "personal_data_replaced": data.clean_report.placeholders,
+            "tokenizer": data.tokenizer_name,
+        },
+        "steps": {"done": log.steps[-1].step if log.steps else 0, "total": run.total_steps},
+        "losses": {"train": [_train_loss(step) for step in log.steps], "eval": [_eval_loss(e) for e in log.evals]},
+        "metrics": {record.model: _metrics(record) for record in log.metrics},
+        "memory": _memory(log),
+        "environment": run.environment,
+        "artefacts": dict(artefacts),
+    }
+
+
+def _finished_at(log: RunLog) -> str | None:
+    """Return when the run ended, or None where its log was cut off."""
+    if log.end is None:
+        return None
+    end = datetime.fromisoformat(log.run.started_at) + timedelta(seconds=log.end.seconds)
+    return end.isoformat(timespec="seconds")
+
+
+def _train_loss(step: StepRecord) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in ("step", "epoch", "loss", "grad_norm", "learning_rate", "seconds")}
+
+
+def _eval_loss(record: EvalRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in ("step", "epoch", "model", "loss", "target_tokens")}
+
+
+def _metrics(record: MetricsRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in ("kind", "model")}
+
+
+def _memory(log: RunLog) -> dict[str, Any]:
+    phases = {
+        str(phase): {"allocated_bytes": stats.peak_allocated_bytes, "reserved_bytes": stats.peak_reserved_bytes}
+        for phase, stats in log.peaks().items()
+    }
+    return {
+        "gpu": log.run.gpu_name,
+        "budget_bytes": log.run.budget_bytes,
+        "peak_allocated_bytes": log.peak_allocated_bytes,
+        "peak_reserved_bytes": log.peak_reserved_bytes,
+        "peak_reserved": f"{log.peak_reserved_bytes / GIB:.2f} GiB",
+        "phases": phases,
+        "num_ooms": len(log.ooms),
+    }
+
+
+def read_responses(folder: Path) -> list[dict[str, Any]]:
+    """Return every reply in the folder's `GeneratedResponses.json`, oldest first; none where there is no such file.
+
+    Raises:
+        ConfigError: the file is not ours or cannot be read.
+    """
+    return _read_list(folder / RESPONSES)
+
+
+def _append_to_list(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    key = LISTS[path.name]
+    with _locked(path):
+        content = {"schema_version": VERSION, key: [*_read_list(path), *map(_finite, entries)]}
+        _write_whole(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for each number that JSON has no name for: the losses of a run that diverged."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    if (text := _read(path)) is None:
+        return []
+    key = LISTS[path.name]
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise _not_ours(path, f"not valid JSON: {error}") from None
+    if not isinstance(content, dict) or "schema_version" not in content:
+        raise _not_ours(path, "no schema_version")
+    if content["schema_version"] != VERSION:
+        raise _not_ours(path, f"schema_version {content['schema_version']}; this release writes {VERSION}")
+    if not isinstance(content.get(key), list):
+        raise _not_ours(path, f"no list of {key}")
+    return list(content[key])
+
+
+def _read_csv(path: Path) -> str:
+    """Return the file's content, or nothing where there is none."""
+    if (text := _read(path)) is None:
+        return ""
+    if next(csv.reader(io.StringIO(text.removeprefix("\ufeff"))), None) != list(CSV_COLUMNS):
+        raise _not_ours(path, "other columns")
+    return text if text.endswith("\n") else text + "\r\n"
+
+
+def _read(path: Path) -> str | None:
+    """Return the text of a file, line ends as they are; None where there is no file."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise _not_ours(path, "not UTF-8") from None
+    except OSError as error:
+        raise _not_ours(path, error.strerror or str(error)) from None
+
+
+def _not_ours(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} exists and is no such file of this program ({reason}); it is left as it is:"
+        " move it away, or give another folder with --output"
+    )
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            partial = _partial(path)
+            partial.write_bytes(b"")
+            partial.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other runs that append to the same file waiting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Put the text in the file's place: it is on disk under another name before, so no crash leaves half of it."""
+    partial = _partial(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path}: cannot be written ({error.strerror}); give another folder with --output")

@@ -1,26 +1,90 @@
-"""Decoding replies, with a key/value cache that is released after each batch of prompts."""
+"""Answering prompts, with a key/value cache that is released after each batch of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from configs.schema import RunConfig
+from harness.data import Prepared
+from harness.replies import VETTED, Reply
+from harness.sampling import Sampling, sample_seed
 from harness.strategies.base import Strategy
 
 
+@dataclass(frozen=True)
+class Request:
+    """One reply that the model is to give."""
+
+    prompt: int
+    """position in `Prepared.prompts`"""
+    sample: int
+    token_ids: tuple[int, ...]
+    """of the prompt"""
+    seed: int | None
+    """None where nothing is drawn"""
+
+
+def requests(config: RunConfig, data: Prepared) -> list[Request]:
+    """Return what the model is to be asked: each prompt without a vetted reply, as often as it is to be answered."""
+    drawing = config.generation
+    seed = config.data.seed if drawing.generate_seed is None else drawing.generate_seed
+    return [
+        Request(
+            i, sample, prompt.tokens(), sample_seed(seed, prompt.question, sample) if drawing.temperature > 0 else None
+        )
+        for i, prompt in enumerate(data.prompts)
+        if prompt.vetted_reply is None
+        for sample in range(drawing.replies_per_prompt)
+    ]
+
+
+def vetted_replies(data: Prepared) -> list[Reply]:
+    """Return the replies that people have vetted, one to each question that calls for it."""
+    return [
+        Reply(i, 0, prompt.vetted_reply, (), VETTED, None, True)
+        for i, prompt in enumerate(data.prompts)
+        if prompt.vetted_reply is not None
+    ]
+
+
+def answer(
+    config: RunConfig, strategy: Strategy, data: Prepared, group: Sequence[Request], answered_by: str
+) -> list[Reply]:
+    """Return the replies to requests that go through the model together."""
+    drawing = config.generation
+    seeds = tuple(request.seed for request in group if request.seed is not None)
+    sampling = Sampling(drawing.temperature, drawing.top_p, drawing.repetition_penalty, seeds)
+    prompts = [request.token_ids for request in group]
+    rows = generate(strategy, prompts, config.eval.max_new_tokens, data.tokenizer.stop_ids, sampling)
+    return [
+        Reply(r.prompt, r.sample, data.tokenizer.decode(ids), tuple(ids), answered_by, r.seed, stopped)
+        for r, (ids, stopped) in zip(group, rows, strict=True)
+    ]
+
+
 def generate(
-    strategy: Strategy, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int]
-) -> list[list[int]]:
-    """Return each prompt's continuation, cut before its first stop id; ends early when all have met one."""
+    strategy: Strategy,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    sampling: Sampling,
+) -> list[tuple[list[int], bool]]:
+    """Return each prompt's continuation, cut before its first stop id, and whether it met one.
+
+    Ends early when all have. The cache holds the prompts and at most `max_new_tokens` more.
+    """
     stops = set(stop_ids)
-    columns = [strategy.prefill(prompts)]
+    columns = [strategy.prefill(prompts, sampling)]
     running = [token not in stops for token in columns[0]]
     while any(running) and len(columns) < max_new_tokens:
         columns.append(strategy.decode())
         running = [goes_on and token not in stops for goes_on, token in zip(running, columns[-1], strict=True)]
     strategy.release()
-    return [_cut(list(row), stops) for row in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    return [(_cut(row, stops), not goes_on) for row, goes_on in zip(rows, running, strict=True)]
 
 
-def _cut(tokens: list[int], stops: set[int]) -> list[int]:
+def _cut(tokens: Sequence[int], stops: set[int]) -> list[int]:
     end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
-    return tokens[:end]
+    return list(tokens[:end])

@@ -25,9 +25,10 @@ from harness.checkpoint import keep_newest
 from harness.data import Prepared
 from harness.data.batching import Batch, eval_batches, train_steps
 from harness.devices.base import Device
-from harness.generate import generate
+from harness.generate import answer, requests
 from harness.recorder import Recorder
 from harness.records import BatchShape, EvalRecord, ModelFacts, Phase
+from harness.replies import TUNED, Reply
 from harness.strategies.base import Strategy
 
 
@@ -88,7 +89,7 @@ def train_step(
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
 
-def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch]) -> None:
+def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch], model: str = TUNED) -> EvalRecord:
     """Compute the held-out loss per target token; each batch is a phase, so that one that fails is named."""
     total, tokens = 0.0, 0
     for index, batch in enumerate(batches):
@@ -99,18 +100,22 @@ def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch]) -
         total = total + loss if loss is not None else float("nan")
         tokens += batch.shape.target_tokens
     mean = total / tokens if tokens and total == total else None
-    recorder.write(EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean))
+    record = EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean, model)
+    recorder.write(record)
+    return record
 
 
-def answer_prompts(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared) -> list[list[int]]:
-    """Generate replies to held-out prompts, a few at a time."""
-    prompts = [prompt.tokens() for prompt in data.prompts[: config.eval.generate_prompts]]
-    replies: list[list[int]] = []
-    for index, start in enumerate(range(0, len(prompts), config.eval.generate_batch_size)):
-        group = prompts[start : start + config.eval.generate_batch_size]
-        lengths = tuple(len(prompt) for prompt in group)
+def answer_prompts(
+    config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, model: str = TUNED
+) -> list[Reply]:
+    """Generate replies to the prompts, a few at a time; those with a vetted reply are left out."""
+    asked = requests(config, data)
+    replies: list[Reply] = []
+    for index, start in enumerate(range(0, len(asked), config.eval.generate_batch_size)):
+        group = asked[start : start + config.eval.generate_batch_size]
+        lengths = tuple(len(request.token_ids) for request in group)
         with recorder.phase(Phase.GENERATE, BatchShape(len(group), max(lengths), lengths, 0), index):
-            replies += generate(strategy, group, config.eval.max_new_tokens, data.tokenizer.stop_ids)
+            replies += answer(config, strategy, data, group, model)
     return replies
 
 

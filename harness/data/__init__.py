@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 
+from configs.crisis import load_crisis
 from configs.schema import RunConfig
 from harness.data.batching import Example
-from harness.data.chat import build_example, build_prompt
-from harness.data.clean import CleanReport, add_reflective_prefixes, clean
+from harness.data.chat import build_example, build_prompt, plain
+from harness.data.clean import DROPPED as CLEAN_DROPPED
+from harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
+from harness.data.corpus import DROPPED as READ_DROPPED
 from harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
+from harness.data.prompts import read_prompts
 from harness.data.synthetic import NUM_ROWS, synthetic_corpus
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.errors import DataError
@@ -18,13 +23,15 @@ from harness.errors import DataError
 
 @dataclass(frozen=True)
 class GenerationPrompt:
-    """A held-out question to be answered, and every answer that the corpus has for it."""
+    """A question to be answered, and every answer that the corpus has for it (none where it is from elsewhere)."""
 
     question: str
     references: tuple[str, ...]
     num_tokens: int
     input_ids: tuple[int, ...] | None
     """None where lengths are estimated"""
+    vetted_reply: str | None = None
+    """given in place of the model's, to a question of self-harm"""
 
     def tokens(self) -> tuple[int, ...]:
         """Return the prompt's ids; zeros in their number where only that is known."""
@@ -46,6 +53,10 @@ class Prepared:
     num_truncated: int
     num_prefixed: int
     """training answers that got a reflective prefix"""
+    eval_answer_bytes: int | None = None
+    """UTF-8 bytes of the held-out answers, as far as they are not truncated; None where lengths are estimated"""
+    prompt_report: ReadReport | None = None
+    """of --prompts"""
 
     @property
     def tokenizer_name(self) -> str:
@@ -65,8 +76,24 @@ class Prepared:
             "truncated": self.num_truncated,
         }
 
+    @property
+    def fates(self) -> dict[str, int]:
+        """What became of each row of the corpus, by name; all of them together are its rows."""
+        cleaned = self.clean_report
+        return {
+            "trained on": len(self.train),
+            "evaluated on": len(self.eval),
+            "not taken": self.read_report.num_usable - cleaned.num_rows,
+            "set aside for vetted replies": len(cleaned.crisis),
+            **{READ_DROPPED[kind]: count for kind, count in self.read_report.dropped.items()},
+            **{CLEAN_DROPPED[reason]: count for reason, count in cleaned.dropped.items()},
+        }
+
     def lines(self) -> tuple[str, ...]:
-        """Return the report, one line each for the corpus, reading, cleaning, the split and the tokens."""
+        """Return the report, one line each for the corpus, reading, cleaning, the split, the tokens and the prompts."""
+        num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)
+        vetted = f", {num_vetted} of them by the vetted reply" if num_vetted else ""
+        asked = f"prompts: {len(self.prompts)} to answer{vetted}"
         return (
             f"corpus: {self.corpus_name}",
             self.read_report.line(),
@@ -74,6 +101,7 @@ class Prepared:
             f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
             f"{len(self.eval)} to evaluate",
             f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
+            f"{asked}; {self.prompt_report.line()}" if self.prompt_report else asked,
         )
 
 
@@ -96,16 +124,19 @@ def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
     prefixed, num_prefixed = add_reflective_prefixes(train_rows, data.seed)
     train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
+    questions, prompt_report = _questions(config, eval_rows)
     return Prepared(
         train=train,
         eval=evaluation,
-        prompts=_prompts(tokenizer, eval_rows, config),
+        prompts=_prompts(tokenizer, questions, config),
         corpus_name=corpus.name,
         tokenizer=tokenizer,
         read_report=corpus.report,
         clean_report=clean_report,
         num_truncated=train_truncated + eval_truncated,
         num_prefixed=num_prefixed,
+        eval_answer_bytes=_answer_bytes(tokenizer, eval_rows, evaluation),
+        prompt_report=prompt_report,
     )
 
 
@@ -124,15 +155,39 @@ def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tup
     return [example for example, _ in built], sum(truncated for _, truncated in built)
 
 
-def _prompts(tokenizer: Tokenizer, rows: Iterable[Row], config: RunConfig) -> list[GenerationPrompt]:
+def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[Example]) -> int | None:
+    """Return the bytes of the answers as the examples hold them: of one that was truncated, what is left."""
+    total = 0
+    for row, example in zip(rows, examples, strict=True):
+        if example.input_ids is None:
+            return None
+        ids = example.input_ids[example.num_prompt_tokens :]
+        is_whole = bool(ids) and ids[-1] in tokenizer.stop_ids
+        total += len((plain(row.answer) if is_whole else tokenizer.decode(ids)).encode())
+    return total
+
+
+def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[dict[str, list[str]], ReadReport | None]:
+    """Return the questions to be answered, each with its references, and what became of the rows of --prompts."""
+    if config.generation.prompts is not None:
+        questions, report = read_prompts(config.generation.prompts)
+        return {question: [] for question in questions}, report
     references: dict[str, list[str]] = {}
-    for row in rows:
+    for row in eval_rows:
         references.setdefault(row.question, []).append(row.answer)
-    questions = list(references)[: config.eval.generate_prompts]
-    tokens = [build_prompt(tokenizer, question, config.data.max_length) for question in questions]
+    return dict(islice(references.items(), config.eval.generate_prompts)), None
+
+
+def _prompts(tokenizer: Tokenizer, questions: dict[str, list[str]], config: RunConfig) -> list[GenerationPrompt]:
+    crisis = load_crisis(config.generation.crisis)
     return [
-        GenerationPrompt(question, tuple(references[question]), num_tokens, ids)
-        for question, (num_tokens, ids) in zip(questions, tokens, strict=True)
+        GenerationPrompt(
+            question,
+            tuple(references),
+            *build_prompt(tokenizer, question, config.data.max_length),
+            vetted_reply=crisis.text if asks_in_crisis(question, crisis.phrases) else None,
+        )
+        for question, references in questions.items()
     ]
 
 

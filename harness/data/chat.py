@@ -42,7 +42,7 @@ def _header(role: str) -> str:
 
 def render(question: str, chat: ChatFormat) -> str:
     """Return the prompt that asks the question and hands the turn to the assistant."""
-    return f"{chat.head}{_plain(question)}{chat.tail}"
+    return f"{chat.head}{plain(question)}{chat.tail}"
 
 
 def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: int) -> tuple[Example, bool]:
@@ -51,7 +51,7 @@ def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: 
     Too long a prompt loses the end of its question, so that the assistant's header still comes before the reply; too
     long a reply loses its end, and with it the end-of-turn token.
     """
-    prompt, reply = render(question, tokenizer.chat), _plain(answer) + tokenizer.chat.end
+    prompt, reply = render(question, tokenizer.chat), plain(answer) + tokenizer.chat.end
     prompt_ids, reply_ids = tokenizer.encode(prompt), tokenizer.encode(reply)
     full_prompt = tokenizer.count(prompt) if prompt_ids is None else len(prompt_ids)
     full_reply = tokenizer.count(reply) if reply_ids is None else len(reply_ids)
@@ -81,6 +81,6 @@ def _shorten(prompt_ids: list[int], tokenizer: Tokenizer, room: int) -> list[int
     return (prompt_ids[: max(0, room - len(tail_ids))] + tail_ids)[:room]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return the text with what would read as a special token broken up, so that no sample can end its own turn."""
     return text.replace("<|", "< |")

@@ -131,7 +131,15 @@ def _replace_personal_data(row: Row) -> tuple[Row, Counter[str]]:
 
 
 def _is_crisis(row: Row) -> bool:
-    return any(map(_CRISIS.search, (row.question, row.answer))) or _METHOD.search(row.question) is not None
+    return asks_in_crisis(row.question) or _CRISIS.search(row.answer) is not None
+
+
+def asks_in_crisis(question: str, phrases: Iterable[str] = ()) -> bool:
+    """Return whether a normalised question speaks of suicide or self-harm, or holds one of the (plain) phrases."""
+    patterns = [_CRISIS, _METHOD]
+    if phrases := [regex.escape(phrase, special_only=True) for phrase in phrases]:
+        patterns.append(_any_of(phrases))
+    return any(pattern.search(question) for pattern in patterns)
 
 
 def _why_dropped(row: Row) -> str | None:

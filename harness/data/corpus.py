@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import regex
 
 from harness.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("Topics", "Question-Title", "Questions", "Answers")
 
@@ -78,7 +82,11 @@ def read_corpus(path: Path | str) -> Corpus:
         DataError: missing, empty, not UTF-8, not CSV, wrong columns, or no usable row.
     """
     file = _find(Path(path))
-    rows, num_malformed = _parse(file, _decode(file))
+    table, num_malformed = read_table(file, "--data", COLUMNS)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        found, needed = ", ".join(map(repr, table.columns)), ", ".join(map(repr, COLUMNS))
+        raise DataError(f"{file} lacks {', '.join(map(repr, missing))}: found {found}; --data needs {needed}")
+    rows = [Row(*cells) for cells in zip(*(table[name].tolist() for name in COLUMNS), strict=True)]
     corpus = select_rows(rows, file.name, num_malformed)
     if not corpus.rows:
         raise DataError(f"{file} has no usable row: {corpus.report.line()}; give another file with --data")
@@ -140,29 +148,20 @@ def _other_spelling(path: Path) -> Path:
     return path.with_name(stem + path.suffix)
 
 
-def _decode(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}; give another file with --data") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the byte order mark.
-        position = error.start + len(content) - len(error.object)
-        raise DataError(
-            f"{file} is not UTF-8: byte {position} (0x{content[position]:02x}) cannot be decoded; "
-            "save it as UTF-8, or give another file with --data"
-        ) from None
-    if not text.strip():
-        raise DataError(f"{file} is empty; give a CSV with the columns {', '.join(COLUMNS)} with --data")
-    return text
+def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """Return a CSV's cells as texts, names of columns stripped, and how many rows were too long and left out.
 
+    Args:
+        file: UTF-8, with or without a byte order mark.
+        flag: the one that named it.
+        columns: what it should have, for the message about an empty file.
 
-def _parse(file: Path, text: str) -> tuple[list[Row], int]:
-    """Return all rows, and how many had more fields than the header and were left out."""
+    Raises:
+        DataError: it cannot be read as such.
+    """
     import pandas as pd
 
+    text = _decode(file, flag, columns)
     malformed: list[list[str]] = []
     try:
         try:
@@ -176,12 +175,28 @@ def _parse(file: Path, text: str) -> tuple[list[Row], int]:
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file} is not valid CSV: {reason}; correct it, or give another file with --data") from None
+        raise DataError(f"{file} is not valid CSV: {reason}; correct it, or give another file with {flag}") from None
     if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas (--data)")
+        raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas ({flag})")
     table.columns = table.columns.str.strip()
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        found, needed = ", ".join(map(repr, table.columns)), ", ".join(map(repr, COLUMNS))
-        raise DataError(f"{file} lacks {', '.join(map(repr, missing))}: found {found}; --data needs {needed}")
-    columns = [table[name].fillna("").tolist() for name in COLUMNS]
-    return [Row(*cells) for cells in zip(*columns, strict=True)], len(malformed)
+    return table.fillna(""), len(malformed)
+
+
+def _decode(file: Path, flag: str, columns: Sequence[str]) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}; give another file with {flag}") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # utf-8-sig counts from behind the byte order mark.
+        position = error.start + len(content) - len(error.object)
+        raise DataError(
+            f"{file} is not UTF-8: byte {position} (0x{content[position]:02x}) cannot be decoded; "
+            f"save it as UTF-8, or give another file with {flag}"
+        ) from None
+    if not text.strip():
+        names = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
+        raise DataError(f"{file} is empty; give a CSV with the {names} with {flag}")
+    return text

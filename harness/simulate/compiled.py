@@ -7,7 +7,8 @@ is new, derived from three recordings of other shapes where that is possible, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from harness.data.batching import Batch
 from harness.devices.simulated import SimulatedDevice
 from harness.records import ForwardFacts, ModelFacts
+from harness.sampling import GREEDY, Sampling
 from harness.simulate.lowering import fused_kernels
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
@@ -54,6 +56,8 @@ class CompiledStrategy:
         self._has_optimizer_state = False
         self._decoding: tuple[int, int, bool] = (0, 0, False)
         """batch size, tokens in the cache, whether prompts are padded"""
+        self._sampling = GREEDY
+        self._has_adapter = True
 
     def load(self) -> ModelFacts:
         """Build the model on fake tensors, the first time."""
@@ -102,20 +106,19 @@ class CompiledStrategy:
         assert self._chain is not None
         self.forward_facts = self._forward_facts.setdefault(self._chain.family, self.inner.forward_facts)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Replay or record the prompts' pass."""
         lengths = {len(prompt) for prompt in prompts}
         shape = (len(prompts), max(lengths))
-        self._decoding = (*shape, len(lengths) > 1)
-        self._single(
-            ("prefill", *self._shape_class(shape, len(lengths) > 1)), shape, lambda: self.inner.prefill(prompts)
-        )
+        self._decoding, self._sampling = (*shape, len(lengths) > 1), sampling
+        key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind)
+        self._single(key, shape, lambda: self.inner.prefill(prompts, sampling))
         return [0] * len(prompts)
 
     def decode(self) -> list[int]:
         """Replay or record one more token; the family's length is that of the cache before it."""
         batch, length, padded = self._decoding
-        key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0)
+        key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0, self._sampling.kind)
         self._sample_decoding(key, batch, length, padded)
         self._single(key, (batch, length), self.inner.decode)
         self._decoding = (batch, length + 1, padded)
@@ -133,10 +136,23 @@ class CompiledStrategy:
     def release(self) -> None:
         """Free the cache of this batch of prompts."""
         batch, length, padded = self._decoding
-        key = ("release", padded)
+        key = ("release", padded, self._sampling.kind)
         if self._family(key).get((batch, 1)) is None:
             self._pretend_cache(batch, length, padded)
         self._single(key, (batch, 1), self.inner.release)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Within, chains are those of the base model."""
+        self._has_adapter = False
+        try:
+            with self.inner.without_adapter():
+                yield
+        finally:
+            self._has_adapter = True
+
+    def export(self, folder: Path) -> None:
+        """Write nothing, as there are no values; the adapter's copy would be on the host."""
 
     def save(self, folder: Path) -> None:
         """Replay or record a checkpoint; nothing is written, as there are no values."""
@@ -157,7 +173,7 @@ class CompiledStrategy:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
         batch, length = shape
         kernels = fused_kernels(self.device.card, self.inner.linear_shapes, batch * length, self.inner.dtype)
-        return (batch == 1, padded, length % 8 == 0, kernels)
+        return (batch == 1, padded, length % 8 == 0, kernels, self._has_adapter)
 
     def _family(self, key: Hashable) -> TraceFamily:
         return self._families.setdefault(key, TraceFamily())
@@ -218,7 +234,7 @@ class CompiledStrategy:
 
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
-        self.inner.pretend_cache(batch, length, padded)
+        self.inner.pretend_cache(batch, length, padded, self._sampling)
         for name, tensor in self.inner.named_tensors():
             if name[0] in ("kv_cache", "input"):
                 self.device.tracer.rename(tensor, name)

@@ -7,11 +7,13 @@ accident.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from harness.data.batching import Batch
 from harness.records import ForwardFacts, ModelFacts
+from harness.sampling import GREEDY, Sampling
 
 
 class Strategy(Protocol):
@@ -47,8 +49,11 @@ class Strategy(Protocol):
         """Return the batch's summed loss, or None where nothing is computed; the batch dies here."""
         ...
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Run the prompts (token ids) through the model, keep the cache, return each one's next token."""
+    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+        """Run the prompts (token ids) through the model, keep the cache, return each one's next token.
+
+        Until `release`, tokens are chosen as `sampling` says.
+        """
         ...
 
     def decode(self) -> list[int]:
@@ -57,6 +62,14 @@ class Strategy(Protocol):
 
     def release(self) -> None:
         """Drop the cache."""
+        ...
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Within, `evaluate`, `prefill` and `decode` run the base model."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the adapter into `folder` in peft's format, or not at all; nothing where nothing is computed."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from transformers import DynamicCache
 
 from configs.models import ModelShape, find_model
 from configs.schema import RunConfig
-from harness import checkpoint
+from harness import adapter, checkpoint
 from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
 from harness.records import ForwardFacts, ModelFacts
+from harness.sampling import GREEDY, Sampler, Sampling
 from harness.strategies.modeling import quantised_model, transformers_config
 from harness.techniques.activation_offload import offload_activations
 from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
@@ -42,6 +43,7 @@ class QLoraStrategy:
         """sum of the step's micro-batches so far, without graph"""
         self.forward_facts: ForwardFacts | None = None
         self.cache: Any = None
+        self.sampler: Sampler | None = None
         self._cache_dtype = self.dtype
         self.graph: Any = None
         self._held: Any = None
@@ -216,9 +218,10 @@ class QLoraStrategy:
         self.inputs = {}
         return self.device.read(loss)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Start the cache; only the last position's logits are computed: B·V, not B·T·V."""
         self.model.eval()
+        self.sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
         self.cache = DynamicCache(config=self.model.config)
         self.inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
         return self.decode()
@@ -228,7 +231,8 @@ class QLoraStrategy:
         with torch.no_grad(), self.model_context():
             output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
         self._cache_dtype = self.cache.layers[0].keys.dtype
-        self.inputs["input_ids"] = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        assert self.sampler is not None, "prefill comes first"
+        self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         tokens = [self.device.read(token) for token in self.inputs["input_ids"][:, 0]]
@@ -236,9 +240,17 @@ class QLoraStrategy:
 
     def release(self) -> None:
         """Drop the cache and return to training."""
-        self.cache = None
+        self.cache = self.sampler = None
         self.inputs = {}
         self.model.train()
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Let peft pass the adapter by; nothing is copied or merged."""
+        return self.model.disable_adapter()  # type: ignore[no-any-return]
+
+    def export(self, folder: Path) -> None:
+        """Write the adapter for peft; see `harness.adapter`."""
+        adapter.export(folder, self.model, self.config.model.model, self.device)
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.checkpoint`."""
@@ -248,8 +260,9 @@ class QLoraStrategy:
         """Load what `save` wrote."""
         checkpoint.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
-    def pretend_cache(self, batch_size: int, length: int, padded: bool) -> None:
+    def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
+        self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
         config = self.model.config
         shape = (batch_size, config.num_key_value_heads, length, config.head_dim)
         self.cache = DynamicCache(config=config)
@@ -283,6 +296,8 @@ class QLoraStrategy:
             yield ("loss", "step"), self.loss
         for name, tensor in self.inputs.items():
             yield ("input", name), tensor
+        if self.sampler is not None and self.sampler.seen_BV is not None:
+            yield ("input", "seen"), self.sampler.seen_BV
         for index, layer in enumerate(self.cache.layers if self.cache is not None else ()):
             yield ("kv_cache", str(index), "keys"), layer.keys
             yield ("kv_cache", str(index), "values"), layer.values

@@ -1,0 +1,35 @@
+"""Questions to be answered, from a CSV of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.data.clean import normalise, replace_personal_data
+from harness.data.corpus import ReadReport, Row, read_table, select_rows
+from harness.errors import DataError
+
+COLUMN = "question"
+ALSO = "questions"
+"""what the corpus calls its own column"""
+
+
+def read_prompts(path: str) -> tuple[list[str], ReadReport]:
+    """Return the questions, normalised and without personal data as those in training, and what became of every row.
+
+    Raises:
+        DataError: missing, empty, not UTF-8, not CSV, without the column, or without a usable question.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"no file at --prompts {file}; give a CSV with a column {COLUMN}")
+    table, num_malformed = read_table(file, "--prompts", (COLUMN,))
+    names = [name for name in table.columns if name.casefold() in (COLUMN, ALSO)]
+    if len(names) != 1:
+        found = ", ".join(map(repr, table.columns))
+        raise DataError(f"{file} has {len(names) or 'no'} columns {COLUMN}: found {found}; --prompts needs one")
+    cleaned = (replace_personal_data(normalise(text))[0] for text in table[names[0]].tolist())
+    # a row of the corpus is unusable for the same reasons
+    usable = select_rows((Row("", "", text, text) for text in cleaned), file.name, num_malformed)
+    if not usable.rows:
+        raise DataError(f"{file} has no usable question: {usable.report.line()}; give another file with --prompts")
+    return [row.question for row in usable.rows], usable.report
