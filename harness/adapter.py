@@ -11,7 +11,7 @@ from typing import Any
 from harness.devices.base import Device
 
 
-def export(folder: Path, model: Any, base_model: str, device: Device) -> None:
+def export_adapter(folder: Path, model: Any, base_model: str, device: Device) -> None:
     """Write the adapter so that `peft.PeftModel.from_pretrained(base, folder)` loads it: beside `folder`, then renamed.
 
     Args:

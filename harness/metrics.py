@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import regex
 
@@ -78,7 +79,8 @@ def score_texts(replies: Sequence[str], references: Sequence[Sequence[str]]) -> 
         return TextScores(0)
     bleu, chrf, signatures = _sacrebleu(pairs)
     signatures["rouge"] = f"rouge_score:{metadata.version('rouge_score')}|tok:[{WORD_CHARS}]+|stem:no|refs:nearest"
-    return TextScores(len(pairs), bleu, chrf, *_rouge(pairs), signatures)
+    rouge1, rouge2, rouge_l = _rouge(pairs)
+    return TextScores(len(pairs), bleu, chrf, rouge1, rouge2, rouge_l, signatures)
 
 
 def _sacrebleu(pairs: Sequence[tuple[str, list[str]]]) -> tuple[float, float, dict[str, str]]:
@@ -86,8 +88,8 @@ def _sacrebleu(pairs: Sequence[tuple[str, list[str]]]) -> tuple[float, float, di
 
     hypotheses = [reply for reply, _ in pairs]
     most = max(len(texts) for _, texts in pairs)
-    # one stream for each reference; None where a reply has fewer
-    streams = [[texts[i] if i < len(texts) else None for _, texts in pairs] for i in range(most)]
+    # one stream for each reference; None, which sacreBLEU's types leave out, where a reply has fewer
+    streams: list[list[Any]] = [[texts[i] if i < len(texts) else None for _, texts in pairs] for i in range(most)]
     bleu, chrf = BLEU(tokenize="intl", effective_order=True), CHRF()
     scores = [metric.corpus_score(hypotheses, streams).score for metric in (bleu, chrf)]
     return *scores, {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
@@ -101,10 +103,10 @@ def _rouge(pairs: Sequence[tuple[str, list[str]]]) -> list[float]:
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
-def _rouge_of(scorer: object, reply: str, texts: list[str]) -> list[float]:
+def _rouge_of(scorer: Any, reply: str, texts: list[str]) -> list[float]:
     if words(reply) and any(words(reply) == words(text) for text in texts):
         return [1.0] * len(ROUGE_TYPES)  # also where a single word leaves no pairs of words to compare
-    scores = scorer.score_multi(texts, reply)  # type: ignore[attr-defined]
+    scores = scorer.score_multi(texts, reply)
     return [float(scores[name].fmeasure) for name in ROUGE_TYPES]
 
 

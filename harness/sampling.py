@@ -64,10 +64,7 @@ class Sampler:
         """Return the next token of each sequence, int64 (B, 1)."""
         if self.seen_BV is not None:
             logits_BV = penalised(logits_BV, self.seen_BV, self._penalty)
-        if self._generators:
-            tokens_B1 = self._drawn(logits_BV.float())
-        else:
-            tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+        tokens_B1 = self._drawn(logits_BV.float()) if self._generators else logits_BV.argmax(dim=-1, keepdim=True)
         if self.seen_BV is not None:
             self.seen_BV.scatter_(1, tokens_B1, True)
         return tokens_B1
@@ -82,7 +79,7 @@ def penalised(logits_BV: torch.Tensor, seen_BV: torch.Tensor, penalty: float) ->
     """Return the logits, those of tokens that were seen made smaller.
 
     transformers' own processor would count the padding on the left as seen: a reply would then depend on what else is
-    in its batch. Source: Keskar et al., CTRL (arXiv:1909.05858), equation 2; negative logits as transformers treats them.
+    in its batch. Source: Keskar et al., CTRL (arXiv:1909.05858), section 4.1; negative logits as transformers has them.
     """
     smaller_BV = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
     return torch.where(seen_BV, smaller_BV, logits_BV)

@@ -14,7 +14,8 @@ from transformers import DynamicCache
 
 from configs.models import ModelShape, find_model
 from configs.schema import RunConfig
-from harness import adapter, checkpoint
+from harness import checkpoint
+from harness.adapter import export_adapter
 from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
 from harness.records import ForwardFacts, ModelFacts
@@ -246,11 +247,11 @@ class QLoraStrategy:
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Let peft pass the adapter by; nothing is copied or merged."""
-        return self.model.disable_adapter()  # type: ignore[no-any-return]
+        return self.model.disable_adapter()
 
     def export(self, folder: Path) -> None:
         """Write the adapter for peft; see `harness.adapter`."""
-        adapter.export(folder, self.model, self.config.model.model, self.device)
+        export_adapter(folder, self.model, self.config.model.model, self.device)
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.checkpoint`."""
