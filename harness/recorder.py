@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -14,6 +18,7 @@ from harness.gradients import GradientGuard
 from harness.records import (
     BatchShape,
     ForwardFacts,
+    MemoryStats,
     OomRecord,
     Phase,
     PhaseBegin,
@@ -24,6 +29,21 @@ from harness.records import (
 )
 from harness.zoom import Zoom
 
+if TYPE_CHECKING:
+    from harness.recording import Recording
+
+
+@dataclass(frozen=True)
+class BegunPhase:
+    """A phase that is running."""
+
+    phase: Phase
+    batch: BatchShape | None
+    index: int
+    before: MemoryStats
+    time: float
+    """as `time.perf_counter` counts"""
+
 
 class Recorder:
     """Writes records to `write` while a run advances; knows where the run is.
@@ -33,6 +53,30 @@ class Recorder:
         write: takes each record as it happens.
     """
 
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        gpu: str | None = None,
+        budget: str | int | None = None,
+    ) -> AbstractContextManager[Recording]:
+        """Record any training loop into a log, see `harness.recording`.
+
+        Args:
+            path: of the log; `.jsonl` is added, and a number where there is one of that name.
+            device: `cuda` measures, `simulated` takes CPU tensors for tensors of a card; `auto` measures on a GPU.
+            gpu: card of gpus.toml to stand for; None is the GPU that is there, or a T4.
+            budget: what PyTorch may reserve, such as `14.4 GiB`; None is all that the card gives it.
+
+        Raises:
+            ConfigError: a value is not usable.
+            DeviceError: the device is not to be had.
+        """
+        from harness.recording import open_recording  # which builds on this module
+
+        return open_recording(Path(path), device, gpu, budget)
+
     def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
         self.device = device
         self.write = write
@@ -41,7 +85,7 @@ class Recorder:
         self.epoch = 0
         self.forward_facts: ForwardFacts | None = None
         """how the forward pass of the running phase was made"""
-        self._current: tuple[Phase, BatchShape | None, int] | None = None
+        self._current: BegunPhase | None = None
         self._process = psutil.Process()
         self._zoom = Zoom(device, write)
         self._gradients = GradientGuard()
@@ -49,34 +93,42 @@ class Recorder:
     @contextmanager
     def phase(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> Iterator[None]:
         """Record a phase, also when it fails: the peak that it reached is what one wants to know then."""
-        self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
-        self._current = (phase, batch, index)
-        self.forward_facts = None
-        before = self.device.stats()
-        self._zoom.begin_phase(phase, self.step, index, before.allocated_bytes)
-        self.device.reset_peaks()
-        begin = time.perf_counter()
+        begun = self.begin_phase(phase, batch, index)
         try:
             yield
             self._current = None
         finally:
-            self.write(
-                PhaseRecord(
-                    phase=phase,
-                    step=self.step,
-                    micro_step=self.micro_step,
-                    epoch=self.epoch,
-                    seconds=time.perf_counter() - begin,
-                    allocated_before_bytes=before.allocated_bytes,
-                    reserved_before_bytes=before.reserved_bytes,
-                    after=self.device.stats(),
-                    index=index,
-                    batch=batch,
-                    host_rss_bytes=self._process.memory_info().rss,
-                    driver_used_bytes=self.device.driver_used_bytes(),
-                    forward=self.forward_facts,
-                )
+            self.end_phase(begun)
+
+    def begin_phase(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> BegunPhase:
+        """Begin a phase where no context can span it; pass what is returned to `end_phase`."""
+        self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
+        self.forward_facts = None
+        before = self.device.stats()
+        self._zoom.begin_phase(phase, self.step, index, before.allocated_bytes)
+        self.device.reset_peaks()
+        self._current = BegunPhase(phase, batch, index, before, time.perf_counter())
+        return self._current
+
+    def end_phase(self, begun: BegunPhase) -> None:
+        """Write the record of a phase, with the peak since it began."""
+        self.write(
+            PhaseRecord(
+                phase=begun.phase,
+                step=self.step,
+                micro_step=self.micro_step,
+                epoch=self.epoch,
+                seconds=time.perf_counter() - begun.time,
+                allocated_before_bytes=begun.before.allocated_bytes,
+                reserved_before_bytes=begun.before.reserved_bytes,
+                after=self.device.stats(),
+                index=begun.index,
+                batch=begun.batch,
+                host_rss_bytes=self._process.memory_info().rss,
+                driver_used_bytes=self.device.driver_used_bytes(),
+                forward=self.forward_facts,
             )
+        )
 
     def end_step(
         self,
@@ -99,7 +151,7 @@ class Recorder:
             epoch=self.epoch,
             micro_steps=len(shapes),
             lengths=lengths,
-            padded_share=1 - sum(lengths) / padded,
+            padded_share=1 - sum(lengths) / padded if padded else 0.0,
             target_tokens=sum(shape.target_tokens for shape in shapes),
             loss=loss,
             learning_rate=learning_rate,
@@ -133,9 +185,11 @@ class Recorder:
     def out_of_memory(self, error: DeviceOutOfMemory, vocab_size: int) -> None:
         """Record an allocation that failed in the phase that ran last; `vocab_size` tells logits from activations."""
         self._zoom.stop()
-        phase, batch, index = self._current or (Phase.LOAD, None, 0)
+        begun = self._current
+        phase = begun.phase if begun else Phase.LOAD
+        batch = begun.batch if begun else None
         tokens = batch.padded_tokens if batch else 0
-        logits_sizes = {tokens * vocab_size * size: "logits" for size in (2, 4)}
+        logits_sizes = {tokens * vocab_size * size: "logits" for size in (2, 4) if tokens * vocab_size}
         stats = self.device.stats()
         self.write(
             OomRecord(
@@ -153,6 +207,6 @@ class Recorder:
                 where=error.where,
                 frames=error.frames,
                 live_bytes=dict(self.device.live_bytes(logits_sizes)),
-                index=index,
+                index=begun.index if begun else 0,
             )
         )

@@ -27,6 +27,8 @@ class Phase(StrEnum):
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
     OPTIMIZER = "OPTIMIZER"
+    STEP = "STEP"
+    """the parts of a training step that a loop of one's own does not name"""
     EVAL = "EVAL"
     CHECKPOINT = "CHECKPOINT"
     GENERATE = "GENERATE"
@@ -96,11 +98,14 @@ class RunRecord:
     source: str
     """`cuda` (measured) or `simulated`"""
     config: dict[str, Any]
+    """empty where the loop is not ours: what it was configured to do is not known"""
     fingerprint: str
     gpu_name: str
     budget_bytes: int
     total_steps: int
+    """0 where it is not known"""
     steps_per_epoch: int
+    """0 where it is not known"""
     num_train_samples: int
     num_eval_samples: int
     corpus: str

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,6 +17,7 @@ from harness.data import Prepared
 from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
+from harness.environment import environment
 from harness.errors import DeviceOutOfMemory, GradientError
 from harness.loop import load, num_steps, steps_per_epoch, train
 from harness.recorder import Recorder
@@ -28,8 +27,6 @@ from harness.simulate.compiled import CompiledStrategy
 from harness.strategies import STRATEGIES
 from harness.strategies.base import Strategy
 from harness.strategies.qlora import QLoraStrategy
-
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 def open_device(config: RunConfig) -> Device:
@@ -138,8 +135,3 @@ def _run_record(config: RunConfig, device: Device, data: Prepared, facts: ModelF
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         model=facts,
     )
-
-
-def environment() -> dict[str, str]:
-    """Return the versions that decide what memory a run takes."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

@@ -10,7 +10,7 @@ from configs.units import format_bytes
 from harness.records import OomRecord, Outcome, Phase
 from harness.runlog import RunLog
 from probes.detectors import detect
-from probes.detectors.reading import config_of
+from probes.detectors.reading import config_of, has_config
 from probes.findings import Finding, FixResult, OtherCount
 from reports.text import Level, gib, of_budget, plural
 
@@ -23,6 +23,7 @@ WITHOUT_STEPS = {
     Phase.FORWARD: "the forward pass",
     Phase.BACKWARD: "the backward pass",
     Phase.OPTIMIZER: "the optimizer",
+    Phase.STEP: "the training step",
     Phase.EVAL: "the evaluation",
     Phase.CHECKPOINT: "the checkpoint",
     Phase.GENERATE: "generating replies",
@@ -114,7 +115,8 @@ def _failure(log: RunLog, oom: OomRecord) -> str:
 
 def _unfinished(log: RunLog) -> str:
     step = log.steps[-1].step if log.steps else 0
-    at_step = f"after step {step} of {log.run.total_steps}" if log.run.total_steps else ""
+    of_total = f" of {log.run.total_steps}" if log.run.total_steps else ""
+    at_step = f"after step {step}{of_total}" if step else ""
     where = ", ".join(filter(None, [at_step, f"in {log.last_phase}" if log.last_phase else ""]))
     if log.outcome is Outcome.STOPPED:
         return f"Not decided: {_stop(log)} {where}; until then {_peak(log)}."
@@ -128,16 +130,17 @@ def _stop(log: RunLog) -> str:
 
 def phase_in_words(log: RunLog, phase: Phase, step: int, epoch: int) -> str:
     """Return `the evaluation at the end of epoch 1 of 2 (step 1600 of 3200)` and the like."""
-    if not log.run.total_steps:  # a memory snapshot counts no steps
+    if not step:  # a memory snapshot counts no steps
         return WITHOUT_STEPS[phase]
-    of_total = f"{step} of {log.run.total_steps}"
+    of_total = f"{step} of {log.run.total_steps}" if log.run.total_steps else str(step)
     at_end = bool(log.run.steps_per_epoch) and step == epoch * log.run.steps_per_epoch
-    boundary = f"at the end of epoch {epoch} of {config_of(log).train.epochs} (step {of_total})"
-    moment = boundary if at_end else f"after step {of_total}"
+    of_epochs = f" of {config_of(log).train.epochs}" if has_config(log) else ""
+    moment = f"at the end of epoch {epoch}{of_epochs} (step {of_total})" if at_end else f"after step {of_total}"
     words = WITHOUT_STEPS | {
         Phase.FORWARD: f"the forward pass of step {of_total}",
         Phase.BACKWARD: f"the backward pass of step {of_total}",
         Phase.OPTIMIZER: f"the optimizer in step {of_total}",
+        Phase.STEP: f"step {of_total}",
         Phase.EVAL: f"the evaluation {moment}",
         Phase.CHECKPOINT: f"the checkpoint {moment}",
         Phase.GENERATE: f"generating replies after step {of_total}",

@@ -282,7 +282,8 @@ def _with_sum(row: Text, column: int, level: Level) -> Text:
 
 def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:
     """Name the first, the last and the failing step under their columns, as far as there is room."""
-    first, last, oom = "step 1", str(log.run.total_steps), log.fatal_oom
+    last_step = log.run.total_steps or max((p.step for p in log.phases), default=0)
+    first, last, oom = "step 1", str(last_step), log.fatal_oom
     axis = Text()
     if oom is not None and failed is not None:
         mark = f"step {oom.step}, {oom.phase}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,10 @@ class Device(Protocol):
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """Return the error as an out-of-memory of this device, or None when it is something else."""
+        ...
+
+    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Tell of every allocation that fails from now on, as it happens, whether somebody catches the error or not."""
         ...
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
+import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,8 +59,8 @@ class CudaDevice:
     """Implements `Device` on the current GPU.
 
     Args:
-        card: what the GPU stands for; attention backends that the card lacks are switched off.
-        budget_bytes: what the allocator may reserve.
+        card: what the GPU stands for; attention backends that the card lacks are switched off. None takes it as it is.
+        budget_bytes: what the allocator may reserve; None for all of the GPU.
         attention: `auto`, or the attention backend to take where it can run.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
 
@@ -69,7 +72,9 @@ class CudaDevice:
     torch_device = torch.device("cuda")
     computes = True
 
-    def __init__(self, card: Card, budget_bytes: int, *, attention: str = "auto", share_gpu: bool = False) -> None:
+    def __init__(
+        self, card: Card | None, budget_bytes: int | None, *, attention: str = "auto", share_gpu: bool = False
+    ) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
         free, total = torch.cuda.mem_get_info()
@@ -79,19 +84,22 @@ class CudaDevice:
                 f"(at most {format_bytes(MAX_FOREIGN_BYTES)} allowed): stop the other process, "
                 "restart the notebook's kernel, or use --device simulated"
             )
+        budget_bytes = budget_bytes or total
         if budget_bytes > total:
             raise DeviceError(
                 f"--budget {format_bytes(budget_bytes)}: the GPU has {format_bytes(total)}; "
                 "lower --budget or pick another --gpu"
             )
         # the limit is on reserved segments only, which is what the budget counts
-        torch.cuda.set_per_process_memory_fraction(budget_bytes / total)
+        self._fraction = budget_bytes / total
+        torch.cuda.set_per_process_memory_fraction(self._fraction)
         self.budget_bytes = budget_bytes
-        self.gpu_name = f"{torch.cuda.get_device_name()} as {card.title}"
-        names = card.sdpa_backends if attention == "auto" else (attention, "math")
+        self.gpu_name = torch.cuda.get_device_name() + (f" as {card.title}" if card else "")
+        names = (attention, "math") if attention != "auto" else card.sdpa_backends if card else ()
         self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
         self._failed_segment_bytes = 0
+        self._tell: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
         self._watched_since = 0.0
@@ -99,12 +107,23 @@ class CudaDevice:
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
         self._failed_segment_bytes = segment_bytes
+        if self._tell is not None:
+            self._tell(self._out_of_memory(segment_bytes, _frames_of_stack()))
+
+    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Tell of failed allocations from the allocator's own observer, which runs before the error is raised."""
+        self._tell = tell
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within, attention takes only the backends that the card has."""
-        with sdpa_kernel(self._backends):
-            yield
+        """Within, the budget holds, and attention takes only the backends that the card has."""
+        torch.cuda.set_per_process_memory_fraction(self._fraction)
+        try:
+            with sdpa_kernel(self._backends) if self._backends else nullcontext():
+                yield
+        finally:
+            self._tell = None
+            torch.cuda.set_per_process_memory_fraction(1.0)
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; reading them does not wait for the GPU."""
@@ -153,10 +172,12 @@ class CudaDevice:
         """Return PyTorch's out-of-memory with its sizes, or None when the error is another one."""
         if not isinstance(error, torch.OutOfMemoryError):
             return None
-        frames = _frames(error)
+        return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, _frames(error))
+
+    def _out_of_memory(self, num_bytes: int, frames: tuple[str, ...]) -> DeviceOutOfMemory:
         stats = self.stats()
         return DeviceOutOfMemory(
-            self._failed_segment_bytes or requested_bytes(str(error)) or 0,
+            num_bytes,
             stats.allocated_bytes,
             stats.reserved_bytes,
             _largest_free_block(torch.cuda.memory_snapshot()),
@@ -257,6 +278,21 @@ def _frames(error: BaseException) -> tuple[str, ...]:
             found.append(str(SourceLine(code.co_filename, trace.tb_lineno, code.co_name)))
         trace = trace.tb_next
     return tuple(reversed(found))
+
+
+def _frames_of_stack() -> tuple[str, ...]:
+    """Return the frames that run now; in a backward pass, which has a thread of its own, those that wait for it."""
+    main = sys._current_frames().get(threading.main_thread().ident or 0)
+    for innermost in (sys._getframe(2), main):
+        walked = traceback.walk_stack(innermost) if innermost is not None else ()
+        found = [
+            str(SourceLine(frame.f_code.co_filename, line, frame.f_code.co_name))
+            for frame, line in walked
+            if not frame.f_code.co_filename.startswith((_TORCH, threading.__file__))
+        ]
+        if found:
+            return tuple(found)
+    return ()
 
 
 def _largest_free_block(segments: list[dict[str, Any]]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class SimulatedDevice:
         budget_bytes: what its allocator may reserve.
         computes: real CPU tensors (small models) when True, else tensors on the meta device: any size, no values.
         attention: `auto`, or the attention backend to take.
+        adopts: tensors made before count from their first use on; for loops that are not ours.
     """
 
     source = "simulated"
@@ -45,6 +46,7 @@ class SimulatedDevice:
         computes: bool,
         expandable_segments: bool = False,
         attention: str = "auto",
+        adopts: bool = False,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -54,7 +56,7 @@ class SimulatedDevice:
         self.expandable_segments = expandable_segments
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
-        self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device)
+        self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device, adopts=adopts)
         self._elsewhere_bytes = 0
         self._attention = attention
         self._history: MemoryHistory | None = None
@@ -143,6 +145,11 @@ class SimulatedDevice:
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """The simulation raises the harness's own error."""
         return error if isinstance(error, DeviceOutOfMemory) else None
+
+    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Tell of every allocation that fails from now on; a run that replays phases tells of none."""
+        if isinstance(self.memory, SimulatedMemory):
+            self.memory.on_failure = tell
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by what their names say; see `live_by_category`.

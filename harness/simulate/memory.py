@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
+from configs.units import format_bytes
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats
 from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
@@ -23,6 +26,26 @@ _EMPTY_CACHE = "empty_cache"
 
 NUM_RECENT = 64
 """Chains that are remembered: some twenty optimizer steps."""
+
+
+class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
+    """PyTorch's own error, so that code which expects it meets it here too.
+
+    Its text begins as PyTorch's does: accelerate's `find_executable_batch_size` looks at that.
+    """
+
+    def __init__(self, error: AllocatorOutOfMemory, budget_bytes: int | None, num_bytes: int, site: Site) -> None:
+        frames = tuple(describe_frame(frame) for frame in site)
+        where = frames[0].split(" ")[0] if frames else None
+        super().__init__(
+            num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
+        )
+        budget = "no limit" if budget_bytes is None else f"{format_bytes(budget_bytes)} for PyTorch"
+        text = (
+            f"CUDA out of memory. Tried to allocate {format_bytes(num_bytes)}. The simulated card has {budget}: "
+            f"{format_bytes(error.allocated_bytes)} is allocated, {format_bytes(error.reserved_bytes)} reserved."
+        )
+        self.args = (text,)
 
 
 class SimulatedMemory:
@@ -41,6 +64,8 @@ class SimulatedMemory:
 
         self.live_at_failure: tuple[tuple[Hashable, int], ...] = ()
         """what `live` gave when an allocation failed last: the failure unwinds frames, and with them tensors"""
+        self.on_failure: Callable[[DeviceOutOfMemory], None] = _ignore
+        """told of every failed allocation as it happens, whether somebody catches the error or not"""
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate.
@@ -53,7 +78,9 @@ class SimulatedMemory:
                 self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             self.live_at_failure = tuple(self.live())
-            raise _out_of_memory(error, num_bytes, site) from None
+            failure = SimulatedOutOfMemory(error, self.allocator.budget_bytes, num_bytes, site)
+            self.on_failure(failure)
+            raise failure from None
         if self.watched is not None:
             self.watched[key] = (num_bytes, time.time(), site)
 
@@ -93,7 +120,8 @@ class SimulatedMemory:
                 try:
                     handles[key] = malloc(size)
                 except AllocatorOutOfMemory as error:
-                    raise _out_of_memory(error, size, extra) from None  # type: ignore[arg-type]
+                    budget = self.allocator.budget_bytes
+                    raise SimulatedOutOfMemory(error, budget, size, extra) from None  # type: ignore[arg-type]
             elif size == FREE:
                 handle = handles.pop(key, None)
                 if handle is not None:
@@ -127,12 +155,8 @@ class SimulatedMemory:
                     yield keys.get(block.handle), block.requested_bytes
 
 
-def _out_of_memory(error: AllocatorOutOfMemory, num_bytes: int, site: Site) -> DeviceOutOfMemory:
-    frames = tuple(describe_frame(frame) for frame in site)
-    where = frames[0].split(" ")[0] if frames else None
-    return DeviceOutOfMemory(
-        num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
-    )
+def _ignore(error: DeviceOutOfMemory) -> None:
+    """Nobody has asked."""
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,16 @@ class Tracer(TorchDispatchMode):
         sink: where events go; may be swapped between phases.
         lowerings: operator -> replacement that allocates what CUDA's kernel would.
         device: whose tensors stand for the card's; others are host memory.
+        adopts: tensors that were made before count from their first use on, as if they were allocated then.
     """
 
-    def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering], device: torch.device) -> None:
+    def __init__(
+        self, sink: EventSink, lowerings: dict[Any, Lowering], device: torch.device, *, adopts: bool = False
+    ) -> None:
         super().__init__()
         self.sink = sink
         self._device_type = device.type
+        self._adopts = adopts
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._next_key = 0
@@ -80,6 +84,8 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
+        if self._adopts:
+            self._adopt((*args, *kwargs.values()))
         lowering = self._lowerings.get(func)
         out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
         self.track(out)
@@ -93,6 +99,15 @@ class Tracer(TorchDispatchMode):
         elif isinstance(value, (list, tuple)):
             for item in value:
                 self.track(item)
+
+    def _adopt(self, values: Iterable[Any]) -> None:
+        """Track the tensors that an operator uses; a single number is the host's, as PyTorch passes it to CUDA."""
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                if value.dim():
+                    self.track(value)
+            elif isinstance(value, (list, tuple)):
+                self._adopt(value)
 
     def _track_tensor(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()

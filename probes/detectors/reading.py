@@ -42,8 +42,13 @@ class LogitsSize:
         return f"{factors} = {format_bytes(self.num_bytes)}"
 
 
+def has_config(log: RunLog) -> bool:
+    """Return whether it is known what the run was configured to do; of a loop that is not ours it is not."""
+    return bool(log.run.config)
+
+
 def config_of(log: RunLog) -> RunConfig:
-    """Return the configuration that the log was made with.
+    """Return the configuration that the log was made with; the defaults, which say nothing, where it has none.
 
     Raises:
         LogError: it has fields that this release does not know.

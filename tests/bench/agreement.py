@@ -179,7 +179,7 @@ def measure(name: str) -> dict[str, Any]:
     if configuration.config.device.expandable_segments:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     from harness.devices.cuda import CudaDevice
-    from harness.run import environment
+    from harness.environment import environment
     from harness.strategies.qlora import QLoraStrategy
 
     device = CudaDevice(card_of(configuration), configuration.budget_bytes, share_gpu=True)

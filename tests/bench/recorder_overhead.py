@@ -44,9 +44,9 @@ def main(output: Path) -> None:
     import torch
 
     from harness.devices.cuda import CudaDevice
+    from harness.environment import environment
     from harness.loop import train_step
     from harness.recorder import Recorder
-    from harness.run import environment
     from harness.runlog import LogWriter
     from harness.strategies.qlora import QLoraStrategy
 

@@ -1,0 +1,326 @@
+"""Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
+
+    from harness.recorder import Recorder
+
+    with Recorder.open("runs/mine", budget="14.4 GiB") as r:
+        for batch in loader:
+            with r.step(batch):
+                with r.phase("forward"):
+                    loss = model(**batch).loss
+                with r.phase("backward"):
+                    loss.backward()
+                with r.phase("optimizer"):
+                    optimizer.step()
+                    optimizer.zero_grad()
+    r.report()
+
+With a CUDA GPU the numbers are measured. Without one, CPU tensors count as if they lay on the card: what is made goes
+through the model of its allocator, and an allocation beyond the budget raises `torch.OutOfMemoryError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.cards import find_card, load_cards
+from configs.tables import unknown_name
+from configs.units import parse_bytes
+from harness.devices.base import Device
+from harness.devices.cuda import CudaDevice
+from harness.devices.simulated import SimulatedDevice
+from harness.environment import environment
+from harness.errors import ConfigError, DeviceOutOfMemory, HarnessError
+from harness.facts import batch_shape, model_facts
+from harness.recorder import BegunPhase, Recorder
+from harness.records import BatchShape, EndRecord, EvalRecord, Outcome, Phase, Record, RunRecord
+from harness.runlog import LogWriter
+
+DEVICES = ("auto", "cuda", "simulated")
+DEFAULT_CARD = "t4"
+
+GAP_BYTES = 4096
+"""Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def open_recording(path: Path, device: str, gpu: str | None, budget: str | int | None) -> Iterator[Recording]:
+    """Record into a new log while the context lasts; what `Recorder.open` does."""
+    chosen = open_device(device, gpu, budget)
+    log = _new_log(path)
+    with LogWriter(log) as writer, Recording(chosen, writer.write, log).running() as recording:
+        yield recording
+
+
+def open_device(device: str, gpu: str | None, budget: str | int | None) -> Device:
+    """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
+
+    Raises:
+        ConfigError: a value is not usable.
+        DeviceError: there is no GPU, or it is smaller than the budget.
+    """
+    check_device(device, gpu)
+    budget_bytes = check_budget(budget)
+    card = find_card(gpu or DEFAULT_CARD)
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
+        return CudaDevice(card if gpu else None, budget_bytes, share_gpu=True)
+    return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=True)
+
+
+def check_device(device: str, gpu: str | None) -> None:
+    """Raise ConfigError where there is no such device or card."""
+    if device not in DEVICES:
+        raise ConfigError(unknown_name("device", str(device), DEVICES))
+    if gpu is not None and gpu not in load_cards():
+        raise ConfigError(unknown_name("gpu", str(gpu), load_cards()))
+
+
+def check_budget(budget: str | int | None) -> int | None:
+    """Return a size in bytes, or None where none is given. Raises ConfigError where it is no size above 0."""
+    try:
+        num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
+    except ValueError as error:
+        raise ConfigError(f"budget: {error}") from None
+    if num_bytes is not None and num_bytes <= 0:
+        raise ConfigError(f"budget {budget}: out of range (allowed: more than 0)")
+    return num_bytes
+
+
+def _new_log(path: Path) -> Path:
+    """Create a log that nobody else writes to; an earlier one of that name is kept."""
+    base = path.with_suffix("") if path.suffix == ".jsonl" else path
+    number = 1
+    while True:
+        log = base.with_name(base.name + (f"-{number}.jsonl" if number > 1 else ".jsonl"))
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.open("x").close()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot write there ({error.strerror}); give another path") from None
+        else:
+            return log
+
+
+@dataclass
+class StepFacts:
+    """What a loop may say about its step, for the record: numbers, not tensors."""
+
+    loss: float | None = None
+    learning_rate: float = 0.0
+    grad_norm: float | None = None
+
+
+class Recording:
+    """A loop under observation. `Recorder.open` makes one; `recorder` is what it writes through.
+
+    Args:
+        device: where the loop runs.
+        write: takes each record.
+        log: the file that they go to, for `report`.
+    """
+
+    def __init__(self, device: Device, write: Callable[[Record], None], log: Path | None = None) -> None:
+        self.device = device
+        self.log = log
+        self.recorder = Recorder(device, write)
+        self.recorder.epoch = 1
+        self._write = write
+        self._run = _run_record(device)
+        self._shapes: list[BatchShape] = []
+        """of the running step's micro-batches"""
+        self._batch: BatchShape | None = None
+        self._gap: BegunPhase | None = None
+        """the running step, while no phase of it is"""
+        self._has_phases = False
+        self._inside: Phase | None = None
+        self._last: tuple[Phase | None, int, int] = (None, 0, 0)
+        """phase, step and index of the phase that began last"""
+
+    @contextmanager
+    def running(self) -> Iterator[Recording]:
+        """Within, PyTorch code runs on the device. An error goes on to the caller, and into the log as the outcome."""
+        begin = time.perf_counter()
+        self._write(self._run)
+        self.device.on_out_of_memory(self._note_out_of_memory)
+        outcome, message = Outcome.COMPLETED, ""
+        try:
+            with self.device.active():
+                yield self
+        except BaseException as error:
+            outcome, message = self._outcome_of(error), repr(error)
+            raise
+        finally:
+            self._end(outcome, "" if outcome is Outcome.OOM else message, time.perf_counter() - begin)
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            return Outcome.STOPPED
+        return Outcome.ERROR if self.device.as_out_of_memory(error) is None else Outcome.OOM
+
+    def _end(self, outcome: Outcome, message: str, seconds: float) -> None:
+        """Try what frees memory, say how many steps there were, and close the log."""
+        self.recorder.probe("gc", gc.collect)
+        self.recorder.probe("autocast_cache", torch.clear_autocast_cache)
+        if outcome is Outcome.COMPLETED and not self._run.total_steps:
+            self.describe(total_steps=self.recorder.step)
+        self._write(EndRecord(outcome, self.recorder.step, seconds, message))
+
+    def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        model = self._run.model
+        self.recorder.out_of_memory(error, model.vocab_size if model else 0)
+
+    def describe(
+        self,
+        model: torch.nn.Module | None = None,
+        *,
+        total_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        """Say what is known about the run: the model's sizes let the report factor sizes, the steps name the moment."""
+        changes: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        changes["model"] = None if model is None else model_facts(model)
+        given = {name: value for name, value in changes.items() if value is not None}
+        self._run = dataclasses.replace(self._run, **given)
+        self._write(self._run)  # the last one counts
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that steps belong to; the first is 1."""
+        return self.recorder.epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self.recorder.epoch = number
+
+    @contextmanager
+    def step(self, batch: Any = None) -> Iterator[StepFacts]:
+        """Record an optimizer step; micro-batches are given to `phase("forward", batch)` where there are several.
+
+        What happens in it outside of any phase is recorded as STEP.
+        """
+        begin, facts = time.perf_counter(), StepFacts()
+        recorder = self.recorder
+        recorder.step += 1
+        recorder.micro_step, self._shapes, self._has_phases = 0, [], False
+        self._batch = batch_shape_on_host(self.device, batch)
+        self._gap = recorder.begin_phase(Phase.STEP, self._batch)
+        try:
+            yield facts
+        finally:
+            self._end_gap(is_whole_step=not self._has_phases)
+        shapes = self._shapes or ([self._batch] if self._batch else [])
+        seconds = time.perf_counter() - begin
+        recorder.end_step(shapes, facts.loss, facts.grad_norm, facts.learning_rate, seconds)
+        self._batch = None
+
+    @contextmanager
+    def phase(self, name: str | Phase, batch: Any = None) -> Iterator[None]:
+        """Record a part of the loop: load, data, forward, backward, optimizer, eval, checkpoint, generate, resume.
+
+        Args:
+            name: of the phase, in any case.
+            batch: what it works on; None takes the step's.
+
+        Raises:
+            ConfigError: there is no such phase.
+            HarnessError: another one is running.
+        """
+        phase = phase_named(name)
+        if self._inside is not None:
+            raise HarnessError(f"phase {phase}: {self._inside} is still running; phases follow one another")
+        shape = batch_shape_on_host(self.device, batch) or (self._batch if phase in _OF_STEP else None)
+        if phase is Phase.FORWARD and shape is not None:
+            self.recorder.micro_step = len(self._shapes)
+            self._shapes.append(shape)
+        in_step = self._end_gap()
+        self._has_phases, self._inside = True, phase
+        try:
+            with self.recorder.phase(phase, shape, self._next_index(phase)):
+                yield
+        finally:
+            self._inside = None
+        if in_step:
+            self._gap = self.recorder.begin_phase(Phase.STEP, self._batch)
+
+    def evaluated(self, loss: float | None, target_tokens: int = 0) -> None:
+        """Record that an evaluation is over, whose batches were phases."""
+        phase, _, index = self._last
+        batches = index + 1 if phase is Phase.EVAL else 0
+        self._write(EvalRecord(self.recorder.step, self.recorder.epoch, batches, target_tokens, loss))
+
+    def _next_index(self, phase: Phase) -> int:
+        """Count evaluation batches and generate calls that follow one another."""
+        step = self.recorder.step
+        index = self._last[2] + 1 if phase in _COUNTED and self._last[:2] == (phase, step) else 0
+        self._last = (phase, step, index)
+        return index
+
+    def _end_gap(self, *, is_whole_step: bool = False) -> bool:
+        """Record what a step does outside of phases, where that is more than to read numbers; return whether it ran."""
+        gap, self._gap = self._gap, None
+        if gap is not None:
+            rise = self.device.stats().peak_allocated_bytes - gap.before.allocated_bytes
+            if rise > GAP_BYTES or is_whole_step:
+                self.recorder.end_phase(gap)
+        return gap is not None
+
+    def report(self) -> None:
+        """Print the report on the log, as `run_probe.py --replay` does."""
+        path = os.pathsep.join(part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part)
+        command = [sys.executable, "-m", "run_probe", "--replay", str(self.log)]
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
+        # a process of its own: the report reads nothing but the log, and imports nothing from here
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        print(done.stdout + done.stderr, end="")
+
+
+_OF_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+_COUNTED = (Phase.EVAL, Phase.GENERATE)
+
+
+def phase_named(name: str | Phase) -> Phase:
+    """Return the phase of that name, in any case. Raises ConfigError where there is none."""
+    try:
+        return Phase(name.upper())
+    except ValueError:
+        raise ConfigError(unknown_name("phase", name, [phase.value.lower() for phase in Phase])) from None
+
+
+def batch_shape_on_host(device: Device, batch: Any) -> BatchShape | None:
+    """Return the batch's shape; reading its mask and labels does not count as the loop's own."""
+    with device.on_host():
+        return batch_shape(batch)
+
+
+def _run_record(device: Device) -> RunRecord:
+    return RunRecord(
+        source=device.source,
+        config={},
+        fingerprint="",
+        gpu_name=device.gpu_name,
+        budget_bytes=device.budget_bytes,
+        total_steps=0,
+        steps_per_epoch=0,
+        num_train_samples=0,
+        num_eval_samples=0,
+        corpus="",
+        environment=environment(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
