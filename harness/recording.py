@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
 from harness.environment import environment
-from harness.errors import ConfigError, DeviceOutOfMemory, HarnessError
+from harness.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
 from harness.facts import batch_shape, model_facts
 from harness.recorder import BegunPhase, Recorder
 from harness.records import BatchShape, EndRecord, EvalRecord, Outcome, Phase, Record, RunRecord
@@ -227,7 +227,8 @@ class Recording:
             self._end_gap(is_whole_step=not self._has_phases)
         shapes = self._shapes or ([self._batch] if self._batch else [])
         seconds = time.perf_counter() - begin
-        recorder.end_step(shapes, facts.loss, facts.grad_norm, facts.learning_rate, seconds)
+        with suppress(GradientError):  # not ours to stop; the log has the norms
+            recorder.end_step(shapes, facts.loss, facts.grad_norm, facts.learning_rate, seconds)
         self._batch = None
 
     @contextmanager
