@@ -37,6 +37,8 @@ class ModelConfig:
     """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
     attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
     """attention backend; auto takes the one that PyTorch would pick on the card"""
+    use_cache: bool = False
+    """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
     """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
 
@@ -95,12 +97,12 @@ class TrainConfig:
     """share of the steps over which the learning rate rises, 0 to 1"""
     schedule: Literal["linear", "cosine"] = "linear"
     """how the learning rate falls to zero after the warm-up"""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """torch AdamW, or bitsandbytes' 8-bit AdamW"""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """torch AdamW, bitsandbytes' 8-bit AdamW, or that with large states in memory that moves to the host when needed"""
     max_grad_norm: float | None = 1.0
     """gradients are clipped to this norm; not clipped when none"""
-    loss: Literal["full", "chunked"] = "full"
-    """full: transformers' own loss over float32 logits; chunked: logits of loss_chunk_tokens tokens at a time"""
+    loss: Literal["full", "chunked", "liger"] = "full"
+    """full: transformers' own over float32 logits; chunked: loss_chunk_tokens tokens at once; liger: liger-kernel's"""
     loss_chunk_tokens: int = 256
     """most tokens whose logits exist at once in the chunked loss"""
     hold_outputs: bool = False
@@ -119,6 +121,8 @@ class EvalConfig:
     """evaluate every so many optimizer steps; at the end of each epoch when none"""
     eval_batch_size: int = 8
     """sequences in one evaluation batch"""
+    empty_cache_before_eval: bool = False
+    """release cached blocks before each evaluation"""
     save_every: int | None = None
     """write a checkpoint every so many optimizer steps; at the end of each epoch when none"""
     keep_checkpoints: int = 2

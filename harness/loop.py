@@ -9,7 +9,7 @@ for each epoch
             BACKWARD    add to the gradients; the graph dies here
         OPTIMIZER       unscale, clip, update, clear the gradients
         [release cached blocks, if asked for]
-        when due: EVAL, then CHECKPOINT    (also at the end of each epoch, in this order)
+        when due: [release cached blocks, if asked for], EVAL, then CHECKPOINT    (also at the end of each epoch)
 GENERATE    answer held-out prompts
 """
 
@@ -59,6 +59,8 @@ def train(
                 device.empty_cache()
             is_last = position == len(steps)
             if _due(config.eval.eval_every, recorder.step, is_last):
+                if config.eval.empty_cache_before_eval:
+                    device.empty_cache()
                 evaluate(strategy, recorder, eval_batches(data.eval, config))
             if _due(config.eval.save_every, recorder.step, is_last):
                 with recorder.phase(Phase.CHECKPOINT):

@@ -45,6 +45,8 @@ def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
 
     def evaluate_at(step: int) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
+        if config.eval.empty_cache_before_eval:
+            recorder.device.empty_cache()
         evaluate(strategy, recorder, [largest])
 
     step_at(1, steps[0])

@@ -58,6 +58,10 @@ class Fix:
     equivalence: Equivalence
     """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` the samples, `data` nothing"""
     apply: Callable[[RunConfig], RunConfig | None]
+    slowdown: float
+    """predicted seconds of a training step over those without it, for the default recipe"""
+    cost: str
+    """what it costs besides, in a few words"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from harness.records import MemoryStats, Phase, RunRecord, record_to_dict
 from harness.simulate.history import MemoryHistory, history_of
 from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
-from harness.simulate.tracer import MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
+from harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 from harness.snapshot import write_snapshot
 from harness.sources import SourceLine
 
@@ -74,6 +74,8 @@ class SimulatedDevice:
             stack.enter_context(self.tracer)
             stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
             stack.enter_context(self._bitsandbytes_tables())
+            if not self.computes:
+                stack.enter_context(self._managed_memory())
             yield
 
     @contextmanager
@@ -95,6 +97,23 @@ class SimulatedDevice:
                 yield
             finally:
                 self._code_tables = dict(functional.name2qmap)
+
+    @contextmanager
+    def _managed_memory(self) -> Iterator[None]:
+        """Let bitsandbytes' paged tensors be memory outside the allocator: CUDA's driver moves it between the two."""
+        import bitsandbytes.functional as functional
+
+        def get_paged(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device) -> torch.Tensor:
+            with self.on_host():
+                tensor = torch.empty(shape, dtype=dtype, device=device)
+            self.tracer.rename(tensor, HOST)
+            return tensor
+
+        def fill(tensor: torch.Tensor, value: float) -> None:
+            """There are no values."""
+
+        with patch.object(functional, "get_paged", get_paged), patch.object(functional, "fill", fill):
+            yield
 
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""

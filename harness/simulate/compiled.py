@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from configs.models import find_model
 from harness.data.batching import Batch
 from harness.devices.simulated import SimulatedDevice
 from harness.records import ForwardFacts, ModelFacts
@@ -23,6 +24,7 @@ from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from harness.strategies.qlora import QLoraStrategy
 from harness.techniques.chunked_loss import chunk_remainder
+from harness.techniques.liger_loss import rows_per_chunk
 
 DECODE_SAMPLES = (0, 40, 120)
 """lengths beyond the first at which decoding is recorded; multiples of 8, so that masks are aligned alike"""
@@ -167,6 +169,9 @@ class CompiledStrategy:
         config, shape = self.inner.config, batch.shape
         full = config.train.train_batch_size if training else config.eval.eval_batch_size
         remainder = chunk_remainder(config, full, shape.padded_tokens)
+        if config.train.loss == "liger":
+            model = find_model(config.model.model)
+            remainder = rows_per_chunk(shape.padded_tokens, model.vocab_size, model.hidden_size)
         return (*self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding), remainder)
 
     def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:

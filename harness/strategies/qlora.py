@@ -24,6 +24,7 @@ from harness.strategies.modeling import quantised_model, transformers_config
 from harness.techniques.activation_offload import offload_activations
 from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
 from harness.techniques.expanded_heads import expand_heads
+from harness.techniques.liger_loss import liger_causal_lm_loss
 from harness.weights import find_checkpoint
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -58,6 +59,7 @@ class QLoraStrategy:
         checkpoint = self._checkpoint(shape)
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         config = transformers_config(shape)
+        config.use_cache = self.config.model.use_cache
         quantise = self.config.model.quantization == "nf4"
         double_quant = self.config.model.double_quant
         self.model = quantised_model(config, self.device, self.dtype, quantise, double_quant, checkpoint)
@@ -130,10 +132,11 @@ class QLoraStrategy:
     def make_optimizer(self) -> None:
         """Make the optimizer, and the loss scaler where the dtype needs one."""
         trainable, learning_rate = self.trainable(), self.config.train.learning_rate
-        if self.config.train.optimizer == "adamw_8bit":
-            import bitsandbytes
+        if self.config.train.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+            from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
 
-            self.optimizer = bitsandbytes.optim.AdamW8bit(trainable, lr=learning_rate)
+            optimizer = AdamW8bit if self.config.train.optimizer == "adamw_8bit" else PagedAdamW8bit
+            self.optimizer = optimizer(trainable, lr=learning_rate)
         else:
             # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
             self.optimizer = torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
@@ -166,10 +169,13 @@ class QLoraStrategy:
             yield
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
-        """Return the loss over the batch that was put, and the model's output; the chunked loss has none."""
+        """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
+        model, output = self.model.get_base_model(), None
         if self.config.train.loss == "chunked":
-            model, chunks = self.model.get_base_model(), num_chunks(self.config, batch_size)
-            loss, output = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype), None
+            chunks = num_chunks(self.config, batch_size)
+            loss = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype)
+        elif self.config.train.loss == "liger":
+            loss = liger_causal_lm_loss(model, self.inputs, num_items, self.dtype, self.device)
         else:
             output = self.model(**self.inputs, num_items_in_batch=num_items)
             loss = output.loss

@@ -40,7 +40,7 @@ def num_chunks(config: RunConfig, batch_size: int) -> int:
 def chunk_remainder(config: RunConfig, batch_size: int, tokens: int) -> int:
     """Return what decides how the chunks of a batch differ in size: where it agrees, sizes are linear in the tokens.
 
-    Negative where there are fewer tokens than chunks; 0 where the loss is not cut.
+    Negative where there are fewer tokens than chunks; 0 where the loss is not cut by `num_chunks`.
     """
     if config.train.loss != "chunked":
         return 0
@@ -61,13 +61,29 @@ def chunked_causal_lm_loss(
     Raises:
         ConfigError: the output head is trained.
     """
+    weight_VH = frozen_head(model, "chunked")
+    hidden_TH, targets_T = hidden_and_targets(model, inputs)
+    return cross_entropy_sum(hidden_TH, weight_VH, targets_T, chunks, dtype) / num_items
+
+
+def frozen_head(model: Any, loss: str) -> torch.Tensor:
+    """Return the output head's weight (V, H).
+
+    Raises:
+        ConfigError: it is trained, and the loss would give it no gradient.
+    """
     head = model.get_output_embeddings()
     if any(parameter.requires_grad for parameter in head.parameters()):
-        raise ConfigError("--loss chunked: needs a frozen output head; take lm_head out of --target-modules")
+        raise ConfigError(f"--loss {loss}: needs a frozen output head; take lm_head out of --target-modules")
+    weight: torch.Tensor = head.weight
+    return weight
+
+
+def hidden_and_targets(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the model up to its head; return the hidden states (T, H) and each one's next token (T)."""
     hidden_BLH = model.model(**{name: value for name, value in inputs.items() if name != "labels"}).last_hidden_state
     targets_BL = functional.pad(inputs["labels"], (0, 1), value=IGNORE_INDEX)[:, 1:]
-    total = cross_entropy_sum(hidden_BLH.flatten(0, 1), head.weight, targets_BL.flatten(), chunks, dtype)
-    return total / num_items
+    return hidden_BLH.flatten(0, 1), targets_BL.flatten()
 
 
 def cross_entropy_sum(

@@ -6,34 +6,59 @@ from collections.abc import Iterable
 
 from configs.schema import RunConfig
 from probes.findings import Finding, Fix
+from probes.fixes.auto_attention import AUTO_ATTENTION
 from probes.fixes.bucketed_batches import BUCKETED_BATCHES
+from probes.fixes.cache_off import CACHE_OFF
 from probes.fixes.chunked_loss import CHUNKED_LOSS
+from probes.fixes.clear_before_eval import CLEAR_BEFORE_EVAL
 from probes.fixes.clear_cache import CLEAR_CACHE
+from probes.fixes.drop_outputs import DROP_OUTPUTS
 from probes.fixes.eval_batch import EVAL_BATCH
 from probes.fixes.expand_kv import EXPAND_KV
 from probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
+from probes.fixes.liger_loss import LIGER_LOSS
 from probes.fixes.no_upcast import NO_UPCAST
 from probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
 from probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
+from probes.fixes.paged_optimizer import PAGED_OPTIMIZER
 from probes.fixes.truncation import TRUNCATION
+
+NOTICEABLE_SLOWDOWN = 1.05
+"""A fix that makes a step slower than this comes after all that keep the result up to rounding and do not: rounding
+that training itself does at every step is a smaller price than time."""
 
 FIXES: dict[str, Fix] = {
     fix.name: fix
     for fix in (
+        DROP_OUTPUTS,
+        CACHE_OFF,
         EVAL_BATCH,
         EXPANDABLE_SEGMENTS,
+        CLEAR_BEFORE_EVAL,
         CLEAR_CACHE,
-        OFFLOAD_ACTIVATIONS,
         NO_UPCAST,
-        EXPAND_KV,
-        CHUNKED_LOSS,
+        AUTO_ATTENTION,
         OPTIMIZER_8BIT,
+        EXPAND_KV,
+        PAGED_OPTIMIZER,
+        CHUNKED_LOSS,
+        LIGER_LOSS,
+        OFFLOAD_ACTIVATIONS,
         BUCKETED_BATCHES,
         TRUNCATION,
     )
 }
-"""The ladder: fixes that keep every bit first, then those that round differently, then those that change the order of
-the samples, then those that change the samples; within these, those that cost no time first."""
+"""The ladder, cheapest first, see `rung`: fixes that keep every bit, then those that round differently, then those that
+take noticeable time, then those that change the order of the samples, then those that change the samples. LIGER_LOSS
+comes after CHUNKED_LOSS, although it is no slower, because it needs another package."""
+
+
+def rung(fix: Fix) -> tuple[int, int]:
+    """Return what orders the ladder: what becomes of the result, then of the time."""
+    keeps_result = fix.equivalence in ("exact", "numerical")
+    kept = 0 if keeps_result else ("reordered", "data").index(fix.equivalence) + 1
+    is_slow = fix.slowdown > NOTICEABLE_SLOWDOWN
+    return kept, 2 if is_slow else int(fix.equivalence == "numerical")
 
 
 def propose(findings: Iterable[Finding], config: RunConfig) -> list[Fix]:

@@ -21,4 +21,6 @@ BUCKETED_BATCHES = Fix(
     addresses=("padding-to-max", "longest-sample", "fragmentation"),
     equivalence="reordered",
     apply=_apply,
+    slowdown=1.0,
+    cost="the order of the samples; less padding is less to compute",
 )

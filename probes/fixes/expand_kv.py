@@ -16,4 +16,6 @@ EXPAND_KV = Fix(
     addresses=("attention-math-fallback",),
     equivalence="numerical",
     apply=_apply,
+    slowdown=1.01,
+    cost="copies of keys and values, one layer at a time",
 )

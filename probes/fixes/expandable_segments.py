@@ -16,4 +16,6 @@ EXPANDABLE_SEGMENTS = Fix(
     addresses=("fragmentation",),
     equivalence="exact",
     apply=_apply,
+    slowdown=1.0,
+    cost="nothing that is known of; needs Linux",
 )

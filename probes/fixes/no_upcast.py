@@ -16,4 +16,6 @@ NO_UPCAST = Fix(
     addresses=("kbit-upcast",),
     equivalence="numerical",
     apply=_apply,
+    slowdown=0.98,
+    cost="nothing: products with the head need no cast",
 )

@@ -7,7 +7,7 @@ from probes.findings import Fix
 
 
 def _apply(config: RunConfig) -> RunConfig | None:
-    return None if config.train.optimizer == "adamw_8bit" else config.with_fields(optimizer="adamw_8bit")
+    return config.with_fields(optimizer="adamw_8bit") if config.train.optimizer == "adamw" else None
 
 
 OPTIMIZER_8BIT = Fix(
@@ -16,4 +16,6 @@ OPTIMIZER_8BIT = Fix(
     addresses=("optimizer-lazy", "head-trainable"),
     equivalence="numerical",
     apply=_apply,
+    slowdown=1.0,
+    cost="the optimizer's moments are rounded",
 )

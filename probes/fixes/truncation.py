@@ -26,4 +26,6 @@ TRUNCATION = Fix(
     addresses=("longest-sample", "logits-fp32-copies", "attention-math-fallback", "padding-to-max"),
     equivalence="data",
     apply=_apply,
+    slowdown=1.0,
+    cost="what is cut off is not learned",
 )

@@ -1,6 +1,6 @@
 """What a closer look costs: steps of the tiny model that are watched against those that are not, and the report.
 
-    python -m tests.bench.zoom_cost
+python -m tests.bench.zoom_cost
 """
 
 from __future__ import annotations

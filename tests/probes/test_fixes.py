@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from configs.schema import RunConfig
 from probes.detectors import detect
 from probes.findings import Finding
-from probes.fixes import FIXES, propose
+from probes.fixes import FIXES, propose, rung
 from tests.builders import AS_PUBLISHED, as_published_oom
 
 configs = st.builds(
@@ -18,15 +18,28 @@ configs = st.builds(
     batching=st.sampled_from(["padded", "dynamic", "bucketed"]),
     max_batch_tokens=st.none() | st.integers(1, 65536),
     max_length=st.integers(16, 4096),
-    loss=st.sampled_from(["full", "chunked"]),
+    loss=st.sampled_from(["full", "chunked", "liger"]),
+    hold_outputs=st.booleans(),
+    use_cache=st.booleans(),
+    attention=st.sampled_from(["auto", "math"]),
+    empty_cache_before_eval=st.booleans(),
     expand_kv=st.booleans(),
     offload_activations=st.booleans(),
-    optimizer=st.sampled_from(["adamw", "adamw_8bit"]),
+    optimizer=st.sampled_from(["adamw", "adamw_8bit", "paged_adamw_8bit"]),
     expandable_segments=st.booleans(),
     empty_cache_every=st.none() | st.integers(1, 100),
 )
 
+WORST = AS_PUBLISHED.with_fields(hold_outputs=True, use_cache=True, attention="math")
+"""the published recipe with every mistake that a fix undoes"""
+
 CHANGES = {
+    "drop-outputs": {"hold_outputs": False},
+    "cache-off": {"use_cache": False},
+    "clear-before-eval": {"empty_cache_before_eval": True},
+    "auto-attention": {"attention": "auto"},
+    "liger-loss": {"loss": "liger"},
+    "paged-optimizer": {"optimizer": "paged_adamw_8bit"},
     "eval-batch": {"eval_batch_size": 1},
     "expandable-segments": {"expandable_segments": True},
     "clear-cache": {"empty_cache_every": 10},
@@ -45,8 +58,14 @@ def finding(cause):
 
 
 @pytest.mark.parametrize("name", FIXES)
-def test_a_fix_changes_its_fields_and_nothing_else(name):
-    assert FIXES[name].apply(AS_PUBLISHED) == AS_PUBLISHED.with_fields(**CHANGES[name])
+def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
+    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: True)
+    assert FIXES[name].apply(WORST) == WORST.with_fields(**CHANGES[name])
+
+
+def test_a_kernel_that_is_not_installed_is_not_proposed(monkeypatch):
+    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: None)
+    assert FIXES["liger-loss"].apply(WORST) is None
 
 
 @pytest.mark.parametrize("name", FIXES)
@@ -64,9 +83,15 @@ def test_bucketing_never_lets_a_batch_take_more_than_training_did(config):
     assert fixed.data.max_batch_tokens <= config.train.train_batch_size * config.data.max_length
 
 
-def test_the_ladder_goes_from_exact_to_reordered():
-    steps = [fix.equivalence for fix in FIXES.values()]
-    assert steps == sorted(steps, key=["exact", "numerical", "reordered", "data"].index)
+def test_the_ladder_goes_from_what_costs_nothing_to_what_changes_the_data():
+    rungs = [rung(fix) for fix in FIXES.values()]
+    assert rungs == sorted(rungs)
+    assert [fix.equivalence for fix in FIXES.values()][-2:] == ["reordered", "data"]
+
+
+def test_rounding_comes_before_noticeable_time():
+    names = list(FIXES)
+    assert names.index("chunked-loss") < names.index("offload-activations")
 
 
 def test_the_published_failure_gets_the_evaluation_batch_first():

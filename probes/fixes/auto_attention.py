@@ -1,0 +1,21 @@
+"""Let PyTorch pick the attention kernel, rather than one that stores all scores."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig
+from probes.findings import Fix
+
+
+def _apply(config: RunConfig) -> RunConfig | None:
+    return None if config.model.attention == "auto" else config.with_fields(attention="auto")
+
+
+AUTO_ATTENTION = Fix(
+    name="auto-attention",
+    title="let PyTorch pick the attention kernel",
+    addresses=("attention-math-fallback",),
+    equivalence="numerical",
+    apply=_apply,
+    slowdown=1.0,
+    cost="nothing: the fused kernels are faster",
+)
