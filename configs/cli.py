@@ -19,6 +19,7 @@ from configs import schema
 from configs.errors import ConfigError
 from configs.preset import DEFAULT_PRESET, load_preset
 from configs.schema import SECTIONS, RunConfig
+from configs.strategies import settled
 from configs.tables import did_you_mean
 from configs.validation import validate
 from configs.values import from_text, is_size, to_text, without_none
@@ -67,7 +68,7 @@ def parse_args(argv: Sequence[str]) -> Command:
         raise ConfigError(_unknown_arguments(extra))
     given = vars(namespace)
     options = {f.name: given.pop(f.name) for f in _option_fields() if f.name in given}
-    config = load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given)
+    config = settled(load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given))
     validate(config)
     return Command(config, **options)
 

@@ -119,8 +119,11 @@ def _batch_problems(config: RunConfig) -> list[str]:
 def _strategy_problems(config: RunConfig) -> list[str]:
     if config.model.offload_activations and not config.model.gradient_checkpointing:
         return ["--offload-activations: needs gradient checkpointing; leave out --no-gradient-checkpointing"]
-    if config.model.strategy == "unsloth":
-        return ["--strategy unsloth: not available in this release; use --strategy qlora"]
+    if config.model.strategy == "unsloth" and config.device.device == "simulated":
+        return [
+            "--strategy unsloth: --device simulated knows none of its Triton kernels (allowed: --device cuda); "
+            "or use --strategy qlora"
+        ]
     return []
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib import metadata
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
+PATCHING = ("unsloth", "unsloth_zoo", "trl")
+"""libraries that change how those above run, once they are imported"""
+
 
 def environment() -> dict[str, str]:
     """Return the versions of Python and of the libraries."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    names = (*PACKAGES, *(name for name in PATCHING if name in sys.modules))
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -89,6 +89,8 @@ class ModelFacts:
     weights: str
     """`random`, `checkpoint` or `none` (fake tensors)"""
     tie_word_embeddings: bool = False
+    fallbacks: tuple[str, ...] = ()
+    """slower or larger ways that the strategy's library takes here than it could, in words"""
 
 
 @dataclass(frozen=True)
@@ -344,6 +346,10 @@ def record_from_dict(data: dict[str, Any]) -> Record:
     return cls(**values)  # type: ignore[no-any-return]
 
 
+def _model_facts(data: dict[str, Any]) -> ModelFacts:
+    return ModelFacts(**{**data, "fallbacks": tuple(data.get("fallbacks", ()))})
+
+
 def _batch_shape(data: dict[str, Any]) -> BatchShape:
     return BatchShape(**{**data, "lengths": tuple(data["lengths"])})
 
@@ -354,7 +360,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "after": lambda data: MemoryStats(**data),
     "batch": _batch_shape,
     "forward": lambda data: ForwardFacts(**data),
-    "model": lambda data: ModelFacts(**data) if isinstance(data, dict) else data,
+    "model": lambda data: _model_facts(data) if isinstance(data, dict) else data,
     "lengths": tuple,
     "frames": tuple,
     "shape": tuple,

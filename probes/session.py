@@ -73,8 +73,9 @@ def run_session(
             worker = spares.pop() if spares else workers.enter_context(start_worker())
             return worker.run(config, log, title, progress)
 
-        for spare in spares:
-            spare.warm_up()
+        if config.model.strategy != "unsloth":  # which has to be imported before what a worker warms up with
+            for spare in spares:
+                spare.warm_up()
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot)
         session = _begin(config, log)
         if try_fixes:

@@ -28,6 +28,7 @@ from harness.data import Prepared, prepare
 from harness.errors import DataError, HarnessError
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
+from harness.unsloth_package import import_unsloth
 
 if TYPE_CHECKING:
     from harness.simulate.compiled import CompiledStrategy
@@ -60,6 +61,8 @@ def _read_request() -> dict[str, Any] | None:
 
 def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path | None = None) -> None:
     """Run the configuration into `log`, then, where that goes out of memory, with other numbers of samples."""
+    if config.model.strategy == "unsloth":
+        import_unsloth(config)  # before transformers, which reading the data may import
     data = _prepare(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     warnings.simplefilter("ignore", FutureWarning)
@@ -86,7 +89,8 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
         del strategy
         gc.collect()
         device.empty_cache()  # the next process measures on an empty GPU
-        _predict(config, data, log)
+        if config.model.strategy != "unsloth":  # nothing of which is simulated
+            _predict(config, data, log)
     _say({"logged": True})
     ends = []
     # a run that computes would take its full time at each count

@@ -386,6 +386,7 @@ def _basis(result: ProbeResult) -> Iterator[RenderableType]:
         "card": budget_in_words(log),
         "model": run.model.name if run.model else "",
         "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
+        "slower": "; ".join(run.model.fallbacks) if run.model else "",
         "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
         if run.num_train_samples
         else "",

@@ -8,5 +8,6 @@ from configs.schema import RunConfig
 from harness.devices.base import Device
 from harness.strategies.base import Strategy
 from harness.strategies.qlora import QLoraStrategy
+from harness.strategies.unsloth import UnslothStrategy
 
-STRATEGIES: dict[str, Callable[[RunConfig, Device], Strategy]] = {"qlora": QLoraStrategy}
+STRATEGIES: dict[str, Callable[[RunConfig, Device], Strategy]] = {"qlora": QLoraStrategy, "unsloth": UnslothStrategy}

@@ -94,7 +94,7 @@ def quantised_model(
 def _initial_weights(model: Any, device: Device, dtype: torch.dtype, checkpoint: Path | None) -> Iterator[Initial]:
     """Within, weights are random, or read from the checkpoint's files one at a time."""
     if checkpoint is None:
-        yield lambda name, shape: _random(shape, name, device, dtype)
+        yield lambda name, shape: random_weight(shape, name, device, dtype)
         return
     with open_weights(checkpoint) as weights:
         # of tied weights, which named_parameters gives once, a checkpoint holds one
@@ -149,7 +149,8 @@ def _in_load_order(model: Any) -> list[torch.nn.Module]:
     return inside + [module for module in model.modules() if module not in set(inside)]
 
 
-def _random(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
+def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
+    """Return a weight on the device as an untrained model has it: biases zero, norms one, the rest around zero."""
     tensor = torch.empty(shape, dtype=dtype, device=device.torch_device)
     if name.endswith("bias"):
         return tensor.zero_()

@@ -56,8 +56,7 @@ class QLoraStrategy:
     def load(self) -> ModelFacts:
         """Build the quantised model, prepare it, add the adapter and make the optimizer."""
         shape = find_model(self.config.model.model)
-        checkpoint = self._checkpoint(shape)
-        self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
+        checkpoint = self.checkpoint_of(shape)
         config = transformers_config(shape)
         config.use_cache = self.config.model.use_cache
         quantise = self.config.model.quantization == "nf4"
@@ -70,8 +69,14 @@ class QLoraStrategy:
         if self.config.model.offload_activations:
             offload_activations(self.model, self.device)
         self._add_adapter()
+        return self.adopt(self.model, shape, checkpoint)
+
+    def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
+        """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
+        self.model = model
+        self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         self.make_optimizer()
-        parameters = list(self.model.parameters())
+        parameters = list(model.parameters())
         states = (getattr(p, "quant_state", None) for p in parameters)
         self.linear_shapes = tuple(sorted({(s.shape[0], s.shape[1]) for s in states if s is not None}))
         return ModelFacts(
@@ -83,13 +88,13 @@ class QLoraStrategy:
             num_heads=shape.num_heads,
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
-            num_parameters=peft_num_parameters(self.model),
+            num_parameters=peft_num_parameters(model),
             num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             weights="none" if not self.device.computes else "random" if checkpoint is None else "checkpoint",
             tie_word_embeddings=shape.tie_word_embeddings,
         )
 
-    def _checkpoint(self, shape: ModelShape) -> Path | None:
+    def checkpoint_of(self, shape: ModelShape) -> Path | None:
         """Return the folder of the model's weights; None where there is none, or where no values are wanted."""
         if not self.device.computes or self.config.model.random_weights:
             return None

@@ -117,7 +117,11 @@ def test_every_preset_that_comes_along_is_valid(name):
         (["--learning-rate", "nan"], "--learning-rate nan: out of range (allowed: more than 0)"),
         (["--learning-rate", "inf"], "--learning-rate inf: out of range (allowed: more than 0)"),
         (["--budget", "0"], "--budget 0: out of range (allowed: 1 or more)"),
-        (["--strategy", "unsloth"], "--strategy unsloth: not available in this release; use --strategy qlora"),
+        (
+            ["--strategy", "unsloth", "--device", "simulated"],
+            "--strategy unsloth: --device simulated knows none of its Triton kernels (allowed: --device cuda); "
+            "or use --strategy qlora",
+        ),
         (
             ["--dtype", "bfloat16"],
             "--dtype bfloat16: the Tesla T4 has none; use --dtype float16, or another card with --gpu",

@@ -1,0 +1,225 @@
+"""Unsloth: its loader, kernels, checkpointing and fused loss, trained as QLoRA trains and recorded alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from configs.models import ModelShape, find_model
+from configs.schema import RunConfig
+from harness.data.batching import Batch, left_padded
+from harness.devices.base import Device
+from harness.errors import DeviceError
+from harness.records import ForwardFacts, ModelFacts
+from harness.sampling import GREEDY, Sampler, Sampling
+from harness.strategies.qlora import QLoraStrategy
+from harness.strategies.random_checkpoint import write_random_checkpoint
+from harness.unsloth_package import NO_GPU, import_unsloth, missing_kernels
+
+DECODE_BUFFERS = (
+    "paged_attention_K",
+    "paged_attention_V",
+    "paged_attention",
+    "temp_QA",
+    "temp_KV",
+    "RH_Q",
+    "temp_O",
+    "attention",
+)
+"""What decoding leaves on each attention layer until the next full forward pass; the first three are the cache.
+Source: alloc_decode_buffers in unsloth/models/_decode_graphs.py, 2026.10.9"""
+
+
+class UnslothStrategy:
+    """Holds Unsloth's model, and a QLoRA strategy that trains it.
+
+    Raises:
+        DeviceError: there is no GPU.
+        ConfigError: Unsloth is missing, does not fit what is installed, or comes too late to be imported.
+    """
+
+    def __init__(self, config: RunConfig, device: Device) -> None:
+        if device.source != "cuda":
+            raise DeviceError(f"--strategy unsloth: {NO_GPU}")
+        import_unsloth(config)
+        self.config = config
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, config.model.dtype)
+        # Unsloth replaces the model's own loss, which is therefore the one to ask for
+        self.training = QLoraStrategy(config.with_fields(loss="full", hold_outputs=False), device)
+        self.forward_facts: ForwardFacts | None = None
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._cache: Any = None
+        self._sampler: Sampler | None = None
+        self._pad_id = self._vocab_size = 0
+
+    @property
+    def model(self) -> Any:
+        """The peft model."""
+        return self.training.model
+
+    def load(self) -> ModelFacts:
+        """Load by Unsloth, from the checkpoint or from one written with random weights; add the adapter."""
+        shape = find_model(self.config.model.model)
+        self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
+        checkpoint = self.training.checkpoint_of(shape)
+        with nullcontext(checkpoint) if checkpoint else self._random_checkpoint(shape) as folder:
+            model = self._with_adapter(self._loaded(folder))
+        facts = self.training.adopt(model, shape, checkpoint)
+        if self.training.scaler.is_enabled():
+            # the fused loss makes its gradients in the forward pass, where float16 flushes what is not scaled yet
+            model.get_base_model().accelerator_scaler = self.training.scaler
+        self._to_training()
+        self.device.empty_cache()
+        return replace(facts, fallbacks=(*missing_kernels(), *slow_layers(model)))
+
+    @contextmanager
+    def _random_checkpoint(self, shape: ModelShape) -> Iterator[Path]:
+        with TemporaryDirectory() as folder:
+            write_random_checkpoint(shape, Path(folder), self.dtype, self.device)
+            self.device.empty_cache()
+            yield Path(folder)
+
+    def _loaded(self, folder: Path) -> Any:
+        from unsloth import FastLanguageModel
+
+        model, _ = FastLanguageModel.from_pretrained(
+            model_name=str(folder),
+            # replies continue prompts that may be as long as the longest sample
+            max_seq_length=self.config.data.max_length + self.config.eval.max_new_tokens,
+            dtype=self.dtype,
+            load_in_4bit=self.config.model.quantization == "nf4",
+            use_gradient_checkpointing=self._checkpointing,
+            use_exact_model_name=True,
+            random_state=self.config.data.seed,
+            local_files_only=True,
+        )
+        return model
+
+    def _with_adapter(self, model: Any) -> Any:
+        from unsloth import FastLanguageModel
+
+        lora = self.config.lora
+        return FastLanguageModel.get_peft_model(
+            model,
+            r=lora.lora_rank,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=list(lora.target_modules),
+            use_gradient_checkpointing=self._checkpointing,
+            random_state=self.config.data.seed,
+        )
+
+    @property
+    def _checkpointing(self) -> str | bool:
+        return "unsloth" if self.config.model.gradient_checkpointing else False
+
+    def put(self, batch: Batch, *, training: bool) -> None:
+        """Copy a batch to the device."""
+        self.training.put(batch, training=training)
+
+    def forward(self, num_target_tokens: int) -> None:
+        """Compute Unsloth's fused loss over the batch that was put."""
+        self.training.forward(num_target_tokens)
+        self.forward_facts = self.training.forward_facts
+
+    def backward(self) -> None:
+        """Scale the loss and add its gradients."""
+        self.training.backward()
+
+    def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
+        """Unscale, clip, update, free the gradients."""
+        return self.training.optimizer_step(learning_rate)
+
+    def evaluate(self) -> float | None:
+        """Return the batch's summed loss."""
+        loss = self.training.evaluate()
+        self.forward_facts = self.training.forward_facts
+        return loss
+
+    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+        """Start Unsloth's cache; only the last position's logits are computed."""
+        from unsloth import FastLanguageModel
+
+        FastLanguageModel.for_inference(self.model)
+        self._sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
+        self._inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
+        if "attention_mask" in self._inputs:  # else positions are those of the columns
+            self._inputs["position_ids"] = _positions(self._inputs["attention_mask"])
+        return self.decode()
+
+    def decode(self) -> list[int]:
+        """Run the last tokens through the model and put the next ones in their place."""
+        with torch.no_grad(), self.device.autocast(self.dtype):
+            output = self.model(
+                **self._inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1, return_dict=True
+            )
+        self._cache = output.past_key_values
+        assert self._sampler is not None, "prefill comes first"
+        tokens = self._sampler(output.logits[:, -1])
+        self._append(tokens)
+        return [int(token) for token in tokens[:, 0].tolist()]
+
+    def _append(self, tokens: torch.Tensor) -> None:
+        """Make the chosen tokens the next inputs, one position further on."""
+        length = self._cache[0][0].shape[-2]
+        positions = torch.full_like(tokens, length)
+        if (mask := self._inputs.get("attention_mask")) is not None:
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            positions = _positions(mask)[:, -1:]
+            self._inputs["attention_mask"] = mask
+        self._inputs |= {"input_ids": tokens, "position_ids": positions}
+
+    def release(self) -> None:
+        """Drop the cache, the copies of it on the attention layers too, and return to training."""
+        self._cache = self._sampler = None
+        self._inputs = {}
+        for layer in self.model.get_base_model().model.layers:
+            for name in DECODE_BUFFERS:
+                if hasattr(layer.self_attn, name):
+                    delattr(layer.self_attn, name)
+        self._to_training()
+
+    def _to_training(self) -> None:
+        from unsloth import FastLanguageModel
+
+        FastLanguageModel.for_training(self.model)
+        self.model.config.use_cache = False  # evaluation needs none
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Let Unsloth's kernels pass the adapter by."""
+        return self.training.without_adapter()
+
+    def export(self, folder: Path) -> None:
+        """Write the adapter for peft."""
+        self.training.export(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, optimizer and scaler."""
+        self.training.save(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Load what `save` wrote."""
+        self.training.restore(folder)
+
+
+def _positions(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return each token's place among the real ones of its row; padding counts as the first."""
+    return (mask_BT.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def slow_layers(model: Any) -> list[str]:
+    """Return in words on how many layers Unsloth left attention's adapters to peft's slower code."""
+    from unsloth.models.llama import original_apply_o, original_apply_qkv
+
+    attention = [layer.self_attn for layer in model.get_base_model().model.layers]
+    slow = sum(a.apply_qkv is original_apply_qkv or a.apply_o is original_apply_o for a in attention)
+    if not slow:
+        return []
+    return [f"{slow} of {len(attention)} layers have adapters that Unsloth's fused kernels do not take: peft runs them"]

@@ -1,0 +1,227 @@
+"""Unsloth beside QLoRA on the same GPU: memory, speed, loss, a saved adapter loaded again, replies.
+
+python -m tests.bench.unsloth_run OUT [--model NAME] [--steps N]       on a CUDA GPU
+
+Both run the same batches of the same synthetic corpus through the same loop, each in its own process, on a GPU held to
+a T4's memory and attention. Both take the kind of loss that never holds all logits, LoRA of rank 8 on q, k, v and o
+without dropout, PyTorch's AdamW and float16 with a loss scale. Unsloth's fused loss is held to chunks of 0.5 GB (its
+default is 2). Steps before `WARM_UP_STEPS` count for memory, not for time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.models import find_model
+from configs.schema import RunConfig
+from configs.strategies import settled
+from harness.data import prepare
+from harness.data.batching import eval_batches
+from harness.records import Phase
+from harness.runlog import LogWriter, RunLog, read_run_log
+
+STRATEGIES = ("unsloth", "qlora")
+WARM_UP_STEPS = 20
+"""kernels are compiled and tuned in the first steps"""
+
+NUM_EVAL_BATCHES = 16
+UNSLOTH_SETTINGS = {"UNSLOTH_LOGPROB_CHUNK_GB": "0.5"}
+TRAINING = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+
+
+def config_of(strategy: str, model: str, steps: int) -> RunConfig:
+    config = RunConfig().with_fields(
+        model=model,
+        random_weights=True,
+        strategy=strategy,
+        samples=4000,
+        max_length=2048,
+        max_steps=steps,
+        lora_dropout=0.0,
+        loss="chunked",
+        expand_kv=True,
+        eval_batch_size=1,
+        eval_every=steps + 1,
+        save_every=steps,
+        generate_prompts=4,
+        max_new_tokens=32,
+        device="cuda",
+        gpu="t4",
+    )
+    return settled(config)
+
+
+def run(strategy: str, model: str, steps: int, folder: Path) -> None:
+    """Train, save, forget, load, evaluate and generate with one strategy; write its log and results."""
+    config = config_of(strategy, model, steps)
+    if strategy == "unsloth":
+        from harness.unsloth_package import import_unsloth
+
+        import_unsloth(config)
+    import torch
+
+    from harness.run import execute, make_strategy, open_device
+
+    torch.manual_seed(config.data.seed)
+    device = open_device(config)
+    data = prepare(config, find_model(model).vocab_size)
+    trained = make_strategy(config, device)
+    begin = time.perf_counter()
+    log_file = folder / f"{strategy}.jsonl"
+    with LogWriter(log_file) as writer:
+        outcome = execute(config, device, trained, data, writer.write, folder)
+    seconds = time.perf_counter() - begin
+    log = read_run_log(log_file)
+    results = {"outcome": str(outcome), "seconds": round(seconds, 1), **summary(log)}
+    if str(outcome) == "completed":
+        results |= reloaded(trained, device, config, data, folder / f"checkpoint-{steps}")
+    shutil.rmtree(folder / f"checkpoint-{steps}", ignore_errors=True)
+    (folder / f"{strategy}.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    with gzip.open(f"{log_file}.gz", "wb") as packed:
+        packed.write(log_file.read_bytes())
+    log_file.unlink()
+
+
+def summary(log: RunLog) -> dict[str, Any]:
+    peaks = [p.after for p in log.phases if p.phase in TRAINING]
+    load = [p.after for p in log.phases if p.phase is Phase.LOAD]
+    replies = [p.after for p in log.phases if p.phase is Phase.GENERATE]
+    timed = [s for s in log.steps if s.step > WARM_UP_STEPS]
+    padded = {p.step: 0 for p in log.phases}
+    for p in log.phases:
+        if p.phase is Phase.FORWARD and p.batch:
+            padded[p.step] += p.batch.padded_tokens
+    seconds = sum(s.seconds for s in timed)
+    norms = [s.grad_norm for s in log.steps if s.grad_norm is not None]
+    losses = [s.loss for s in log.steps if s.loss is not None]
+    return {
+        "gpu": log.run.gpu_name,
+        "budget_bytes": log.run.budget_bytes,
+        "environment": log.run.environment,
+        "fallbacks": log.run.model.fallbacks if log.run.model else [],
+        "num_trainable_parameters": log.run.model.num_trainable_parameters if log.run.model else None,
+        "steps": len(log.steps),
+        "longest_batch_tokens": max((p.batch.padded_tokens for p in log.phases if p.batch), default=0),
+        "load": _levels(load),
+        "after_load_allocated_bytes": load[-1].allocated_bytes if load else None,
+        "after_load_reserved_bytes": load[-1].reserved_bytes if load else None,
+        "training": _levels(peaks),
+        "generation": _levels(replies),
+        "floor_growth_bytes": log.steps[-1].allocated_bytes - log.steps[1].allocated_bytes if log.steps[1:] else None,
+        "timed_steps": len(timed),
+        "timed_seconds": round(seconds, 2),
+        "real_tokens_per_second": round(sum(sum(s.lengths) for s in timed) / seconds, 1) if timed else None,
+        "padded_tokens_per_second": round(sum(padded[s.step] for s in timed) / seconds, 1) if timed else None,
+        "first_10_losses": _mean(losses[:10]),
+        "last_10_losses": _mean(losses[-10:]),
+        "grad_norms": {"min": min(norms, default=None), "zero": sum(n == 0 for n in norms), "num": len(norms)},
+    }
+
+
+def _levels(stats: list[Any]) -> dict[str, int]:
+    return {
+        "peak_allocated_bytes": max((s.peak_allocated_bytes for s in stats), default=0),
+        "peak_reserved_bytes": max((s.peak_reserved_bytes for s in stats), default=0),
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def reloaded(strategy: Any, device: Any, config: RunConfig, data: Any, checkpoint: Path) -> dict[str, Any]:
+    """Evaluate as trained, with an adapter that does nothing, and with the saved one loaded again."""
+    import torch
+
+    batches = eval_batches(data.eval, config)[:NUM_EVAL_BATCHES]
+
+    def loss() -> float:
+        total = 0.0
+        for batch in batches:
+            strategy.put(batch, training=False)
+            total += strategy.evaluate()
+        return total / sum(batch.shape.target_tokens for batch in batches)
+
+    with device.active():
+        trained = loss()
+        with torch.no_grad():
+            for name, parameter in strategy.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.zero_()
+        untrained = loss()
+        strategy.restore(checkpoint)
+        restored = loss()
+        prompt = data.prompts[0].tokens()
+        replies = [_reply(strategy, [prompt]), _reply(strategy, [prompt, prompt[-8:]])[:1]]
+    return {
+        "eval_loss": {"trained": trained, "adapter_zeroed": untrained, "restored": restored},
+        "replies": replies,
+    }
+
+
+def _reply(strategy: Any, prompts: list[list[int]]) -> list[list[int]]:
+    columns = [strategy.prefill(prompts), *(strategy.decode() for _ in range(7))]
+    strategy.release()
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def table(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    def gib(value: int | None) -> str:
+        return f"{value / 2**30:.3f}" if value else "-"
+
+    rows = {
+        "outcome, steps": lambda r: f"{r['outcome']}, {r['steps']}",
+        "after loading: allocated (GiB)": lambda r: gib(r["after_load_allocated_bytes"]),
+        "training: peak allocated (GiB)": lambda r: gib(r["training"]["peak_allocated_bytes"]),
+        "training: peak reserved (GiB)": lambda r: gib(r["training"]["peak_reserved_bytes"]),
+        "loading: peak reserved (GiB)": lambda r: gib(r["load"]["peak_reserved_bytes"]),
+        "tokens/s, padding left out": lambda r: r["real_tokens_per_second"],
+        "tokens/s, padding counted": lambda r: r["padded_tokens_per_second"],
+        "loss, first and last 10 steps": lambda r: f"{r['first_10_losses']} -> {r['last_10_losses']}",
+        "smallest gradient norm": lambda r: r["grad_norms"]["min"],
+    }
+    yield "| | " + " | ".join(results) + " |"
+    yield "|---|" + "---|" * len(results)
+    for name, cell in rows.items():
+        yield f"| {name} | " + " | ".join(str(cell(r)) for r in results.values()) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="llama-3.1-8b")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--only", choices=STRATEGIES)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.only:
+        run(args.only, args.model, args.steps, args.out)
+        return 0
+    results = {}
+    for strategy in STRATEGIES:
+        command = [sys.executable, "-m", "tests.bench.unsloth_run", str(args.out), "--only", strategy]
+        command += ["--model", args.model, "--steps", str(args.steps)]
+        env = {**os.environ, **(UNSLOTH_SETTINGS if strategy == "unsloth" else {})}
+        with (args.out / f"{strategy}.txt").open("w") as output:
+            code = subprocess.run(command, env=env, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        if code:
+            print((args.out / f"{strategy}.txt").read_text()[-6000:])
+            return code
+        results[strategy] = json.loads((args.out / f"{strategy}.json").read_text(encoding="utf-8"))
+    print("\n".join(table(results)))
+    (args.out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
