@@ -30,6 +30,8 @@ from probes.process import OnProgress, RunDied, RunRefused
 from probes.session import Session, run_session, session_of_folder
 from reports.explain import print_explanation
 from reports.files import check_file, write_file
+from reports.html import BEGINS as HTML_BEGINS
+from reports.html import html_text
 from reports.json_report import BEGINS, json_text
 from reports.summary import ProbeResult, exit_code, result_of_log, verdict_of
 from reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
@@ -65,6 +67,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         check_file("--json", command.json, BEGINS)
     if command.svg is not None:
         check_file("--svg", command.svg, SVG_BEGINS)
+    if command.html is not None:
+        check_file("--html", command.html, HTML_BEGINS)
     if command.snapshot is not None:
         check_file("--snapshot", command.snapshot, SNAPSHOT_BEGINS)
     result = replay(command.replay) if command.replay else probe(command, arguments)
@@ -73,6 +77,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         write_file("--json", command.json, json_text(result))
     if command.svg is not None:
         write_file("--svg", command.svg, svg_text(result))
+    if command.html is not None:
+        write_file("--html", command.html, html_text(result))
     return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
 
 

@@ -44,6 +44,8 @@ class Command:
     """write the report to this file as JSON"""
     svg: Path | None = None
     """write the report to this file as a picture"""
+    html: Path | None = None
+    """write the report to this file as a page that any browser shows, with charts and the lines of code"""
     snapshot: Path | None = None
     """write the memory at the end of the run as configured to this file, for PyTorch's memory viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})

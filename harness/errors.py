@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configs.errors import ConfigError, HarnessError
+from harness.records import SegmentRuns
 
 __all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "GradientError", "HarnessError", "LogError"]
 
@@ -44,6 +45,7 @@ class DeviceOutOfMemory(HarnessError):
         largest_free_block_bytes: largest cached block that was free.
         where: `file:line` of the user's innermost frame, or None when unknown.
         frames: `file:line function`, innermost first.
+        segments: all that was reserved, in order of address.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class DeviceOutOfMemory(HarnessError):
         largest_free_block_bytes: int = 0,
         where: str | None = None,
         frames: Sequence[str] = (),
+        segments: Sequence[SegmentRuns] = (),
     ) -> None:
         self.requested_bytes = requested_bytes
         self.allocated_bytes = allocated_bytes
@@ -61,6 +64,7 @@ class DeviceOutOfMemory(HarnessError):
         self.largest_free_block_bytes = largest_free_block_bytes
         self.where = where
         self.frames = tuple(frames)
+        self.segments = tuple(segments)
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
         )

@@ -208,5 +208,6 @@ class Recorder:
                 frames=error.frames,
                 live_bytes=dict(self.device.live_bytes(logits_sizes)),
                 index=begun.index if begun else 0,
+                segments=error.segments,
             )
         )

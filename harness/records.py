@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 SCHEMA_VERSION = 1
 
@@ -204,6 +204,25 @@ class EvalRecord:
     kind: str = "eval"
 
 
+class SegmentRuns(NamedTuple):
+    """What of a segment is in use: enough to draw it."""
+
+    pool: str
+    """`small` or `large`"""
+    runs: tuple[int, ...]
+    """bytes in order of address, alternately in use and free; the first, in use, is 0 where it begins with free ones"""
+
+
+def segment_runs(pool: str, blocks: Iterable[tuple[int, bool]]) -> SegmentRuns:
+    """Return a segment's runs; `blocks` are bytes and whether they are in use, in order of address."""
+    runs = [0]
+    for num_bytes, in_use in blocks:
+        if in_use == (len(runs) % 2 == 0):
+            runs.append(0)
+        runs[-1] += num_bytes
+    return SegmentRuns(pool, tuple(runs))
+
+
 @dataclass(frozen=True)
 class MetricsRecord:
     """How good the model is on held-out questions, once it has been trained."""
@@ -252,6 +271,8 @@ class OomRecord:
     live_bytes: dict[str, int] = field(default_factory=dict)
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
     index: int = 0
+    segments: tuple[SegmentRuns, ...] = ()
+    """all that was reserved, in order of address; empty where it is not known"""
     kind: str = "oom"
 
 
@@ -364,4 +385,5 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "lengths": tuple,
     "frames": tuple,
     "shape": tuple,
+    "segments": lambda rows: tuple(SegmentRuns(pool, tuple(runs)) for pool, runs in rows),
 }

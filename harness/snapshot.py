@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from configs.schema import RunConfig
 from harness.errors import LogError
 from harness.records import (
     BatchShape,
@@ -28,7 +27,9 @@ from harness.records import (
     PhaseBegin,
     PhaseRecord,
     RunRecord,
+    SegmentRuns,
     record_from_dict,
+    segment_runs,
 )
 from harness.runlog import RunLog
 from harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
@@ -303,6 +304,18 @@ def _oom_record(event: dict[str, Any], part: _Part, levels: _Levels, segments: l
         where=str(place).rpartition(" ")[0] if place else None,
         frames=tuple(map(str, lines)),
         live_bytes=_live_by_line(segments),
+        segments=runs_of_segments(segments),
+    )
+
+
+def runs_of_segments(segments: list[dict[str, Any]]) -> tuple[SegmentRuns, ...]:
+    """Return what of each segment is in use; `segments` as `torch.cuda.memory_snapshot()` gives them."""
+    return tuple(
+        segment_runs(
+            segment.get("segment_type", "large"),
+            ((block["size"], block["state"] != "inactive") for block in segment["blocks"]),
+        )
+        for segment in sorted(segments, key=lambda segment: segment.get("address", 0))
     )
 
 
@@ -346,10 +359,9 @@ def _run_record(snapshot: dict[str, Any], device: int, name: str, budget_bytes: 
         if not isinstance(run, RunRecord):
             raise ValueError("the run that it carries is none")
         return replace(run, total_steps=0, steps_per_epoch=0)
-    config = RunConfig()
     return RunRecord(
         source="cuda",
-        config=config.to_dict(),
+        config={},
         fingerprint="",
         gpu_name=f"GPU {device} of {name}",
         budget_bytes=budget_bytes,

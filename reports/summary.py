@@ -11,7 +11,7 @@ from harness.records import OomRecord, Outcome, Phase
 from harness.runlog import RunLog
 from probes.detectors import detect
 from probes.detectors.reading import config_of, has_config
-from probes.findings import Finding, FixResult, OtherCount
+from probes.findings import Equivalence, Finding, FixResult, OtherCount
 from reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
@@ -29,6 +29,22 @@ WITHOUT_STEPS = {
     Phase.GENERATE: "generating replies",
 }
 """Each phase where nothing says at which step it was."""
+
+MIN_SHOWN_SHARE = 0.001
+"""Least share of the live bytes that is worth a number."""
+
+EQUIVALENCE: dict[Equivalence, str] = {
+    "exact": "same results, bit for bit",
+    "numerical": "same results up to rounding",
+    "reordered": "same samples in another order",
+    "data": "changes what is learned",
+}
+
+WEIGHTS = {
+    "none": "none (fake tensors): nothing is computed, so there is no loss",
+    "random": "random, so the loss means nothing",
+    "checkpoint": "the checkpoint's",
+}
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "pass_with_fixes": 0, "fail": 1}
 
@@ -85,6 +101,17 @@ def phase_levels(log: RunLog) -> dict[Phase, Level]:
         reserved = max(before.reserved_bytes, oom.reserved_bytes)
         levels[oom.phase] = Level(allocated, reserved, oom.requested_bytes)
     return levels
+
+
+def verdict_title(result: ProbeResult) -> str:
+    """Return the verdict in two to four words, in capitals."""
+    num_applied = sum(fix.applied for fix in result.fixes)
+    undecided = result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR)
+    return {
+        "pass": "FITS",
+        "pass_with_fixes": f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}",
+        "fail": "NOT DECIDED" if undecided else "DOES NOT FIT",
+    }[result.verdict]
 
 
 def verdict_sentence(result: ProbeResult) -> str:
@@ -184,3 +211,12 @@ def source_in_words(log: RunLog) -> str:
 def budget_in_words(log: RunLog) -> str:
     """Return what PyTorch may use of the card."""
     return f"{log.run.gpu_name}, {gib(log.run.budget_bytes)} GiB for PyTorch"
+
+
+def largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the categories worth a number; the others together."""
+    least = MIN_SHOWN_SHARE * sum(size for _, size in live)
+    # a snapshot lists lines of code in place of categories
+    shown = [(name if ":" in name else name.replace("_", " "), size) for name, size in live if size >= least]
+    rest = sum(size for _, size in live) - sum(size for _, size in shown)
+    return [*shown, ("other", rest)] if rest >= least > 0 else shown

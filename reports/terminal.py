@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from rich.console import Console, Group, RenderableType
@@ -19,15 +19,19 @@ from configs.units import format_bytes
 from harness.records import MemoryStats, Outcome, Phase
 from harness.runlog import RunLog
 from probes.analysis import End, analyse_failure, recurrence_in_words
-from probes.findings import Equivalence, Finding, FixResult
+from probes.findings import Finding, FixResult
 from reports.summary import (
+    EQUIVALENCE,
+    WEIGHTS,
     ProbeResult,
     budget_in_words,
+    largest,
     phase_levels,
     scale_bytes,
     source_in_words,
     timeline,
     verdict_sentence,
+    verdict_title,
 )
 from reports.text import (
     ALLOCATED_STYLE,
@@ -57,26 +61,11 @@ AXIS_WIDTH = 7
 PHASE_WIDTH = 10
 
 MAX_READINGS, MAX_FRAMES = 2, 3
-MIN_SHOWN_SHARE = 0.001
-"""Least share of the live bytes that is worth a number."""
 
 VERDICT_STYLES = {"pass": "green", "pass_with_fixes": "green", "fail": "red"}
 
-EQUIVALENCE: dict[Equivalence, str] = {
-    "exact": "same results, bit for bit",
-    "numerical": "same results up to rounding",
-    "reordered": "same samples in another order",
-    "data": "changes what is learned",
-}
-
 SVG_BEGINS = "<svg "
 """First characters of a picture."""
-
-WEIGHTS = {
-    "none": "none (fake tensors): nothing is computed, so there is no loss",
-    "random": "random, so the loss means nothing",
-    "checkpoint": "the checkpoint's",
-}
 
 
 def make_console(file: IO[str] | None = None) -> Console:
@@ -139,17 +128,10 @@ def _heading(title: str, aside: str = "") -> Iterator[RenderableType]:
 
 
 def _verdict(result: ProbeResult) -> Iterator[RenderableType]:
-    num_applied = sum(fix.applied for fix in result.fixes)
-    undecided = result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR)
-    title = {
-        "pass": "FITS",
-        "pass_with_fixes": f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}",
-        "fail": "NOT DECIDED" if undecided else "DOES NOT FIT",
-    }[result.verdict]
     style = VERDICT_STYLES[result.verdict]
     yield Panel(
         Text(verdict_sentence(result)),
-        title=Text(title, f"bold {style}"),
+        title=Text(verdict_title(result), f"bold {style}"),
         title_align="left",
         subtitle=Text(source_in_words(result.as_configured), "default"),
         subtitle_align="right",
@@ -182,7 +164,7 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
     rows = {
         "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
         "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
-        "live then": " · ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in _largest(failure.live)),
+        "live then": " · ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in largest(failure.live)),
         "unused": f"{format_bytes(failure.free_bytes)}, in pieces of at most "
         f"{format_bytes(oom.largest_free_block_bytes)}{retries}",
     }
@@ -193,15 +175,6 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
         if value:
             table.add_row(Text(name, "bright_black"), Text(value, overflow="fold"))
     yield Padding(table, (0, 0, 0, 2))
-
-
-def _largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return the categories worth a number; the others together."""
-    least = MIN_SHOWN_SHARE * sum(size for _, size in live)
-    # a snapshot lists lines of code in place of categories
-    shown = [(name if ":" in name else name.replace("_", " "), size) for name, size in live if size >= least]
-    rest = sum(size for _, size in live) - sum(size for _, size in shown)
-    return [*shown, ("other", rest)] if rest >= least > 0 else shown
 
 
 def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType]:

@@ -26,6 +26,7 @@ from configs.units import format_bytes, parse_bytes
 from harness.devices.base import Allocation
 from harness.errors import DeviceError, DeviceOutOfMemory
 from harness.records import MemoryStats, RunRecord
+from harness.snapshot import runs_of_segments
 from harness.sources import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
@@ -175,14 +176,16 @@ class CudaDevice:
         return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, _frames(error))
 
     def _out_of_memory(self, num_bytes: int, frames: tuple[str, ...]) -> DeviceOutOfMemory:
-        stats = self.stats()
+        stats, device = self.stats(), torch.cuda.current_device()
+        segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == device]
         return DeviceOutOfMemory(
             num_bytes,
             stats.allocated_bytes,
             stats.reserved_bytes,
-            _largest_free_block(torch.cuda.memory_snapshot()),
+            _largest_free_block(segments),
             frames[0].split(" ")[0] if frames else None,
             frames,
+            runs_of_segments(segments),
         )
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:

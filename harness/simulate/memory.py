@@ -17,8 +17,8 @@ import torch
 
 from configs.units import format_bytes
 from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats
-from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
+from harness.records import MemoryStats, SegmentRuns, segment_runs
+from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator, Segment
 from harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
 from harness.simulate.tracer import Site, describe_frame
 
@@ -34,13 +34,19 @@ class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
     Its text begins as PyTorch's does: accelerate's `find_executable_batch_size` looks at that.
     """
 
-    def __init__(self, error: AllocatorOutOfMemory, budget_bytes: int | None, num_bytes: int, site: Site) -> None:
+    def __init__(self, error: AllocatorOutOfMemory, allocator: CachingAllocator, num_bytes: int, site: Site) -> None:
         frames = tuple(describe_frame(frame) for frame in site)
-        where = frames[0].split(" ")[0] if frames else None
         super().__init__(
-            num_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes, where, frames
+            num_bytes,
+            error.allocated_bytes,
+            error.reserved_bytes,
+            error.largest_free_block_bytes,
+            frames[0].split(" ")[0] if frames else None,
+            frames,
+            [_runs(segment) for segment in allocator.segments()],
         )
-        budget = "no limit" if budget_bytes is None else f"{format_bytes(budget_bytes)} for PyTorch"
+        limit = allocator.budget_bytes
+        budget = "no limit" if limit is None else f"{format_bytes(limit)} for PyTorch"
         text = (
             f"CUDA out of memory. Tried to allocate {format_bytes(num_bytes)}. The simulated card has {budget}: "
             f"{format_bytes(error.allocated_bytes)} is allocated, {format_bytes(error.reserved_bytes)} reserved."
@@ -78,7 +84,7 @@ class SimulatedMemory:
                 self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             self.live_at_failure = tuple(self.live())
-            failure = SimulatedOutOfMemory(error, self.allocator.budget_bytes, num_bytes, site)
+            failure = SimulatedOutOfMemory(error, self.allocator, num_bytes, site)
             self.on_failure(failure)
             raise failure from None
         if self.watched is not None:
@@ -120,8 +126,7 @@ class SimulatedMemory:
                 try:
                     handles[key] = malloc(size)
                 except AllocatorOutOfMemory as error:
-                    budget = self.allocator.budget_bytes
-                    raise SimulatedOutOfMemory(error, budget, size, extra) from None  # type: ignore[arg-type]
+                    raise SimulatedOutOfMemory(error, self.allocator, size, extra) from None  # type: ignore[arg-type]
             elif size == FREE:
                 handle = handles.pop(key, None)
                 if handle is not None:
@@ -157,6 +162,10 @@ class SimulatedMemory:
 
 def _ignore(error: DeviceOutOfMemory) -> None:
     """Nobody has asked."""
+
+
+def _runs(segment: Segment) -> SegmentRuns:
+    return segment_runs(segment.pool, ((block.size_bytes, block.handle is not None) for block in segment.blocks))
 
 
 @dataclass(frozen=True)

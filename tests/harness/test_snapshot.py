@@ -1,6 +1,7 @@
 """Memory snapshots: written so that PyTorch's own tools read them, read so that a pickle can do no harm."""
 
 import collections
+import json
 import pickle
 import pickletools
 import random
@@ -12,7 +13,7 @@ from torch.cuda import _memory_viz
 
 from configs.units import GIB, MIB
 from harness.errors import DeviceOutOfMemory, LogError
-from harness.records import Outcome, Phase, record_to_dict
+from harness.records import Outcome, Phase, record_from_dict, record_to_dict
 from harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
 from harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import FREE
@@ -261,3 +262,17 @@ def test_a_snapshot_cut_anywhere_is_one_clear_line(tmp_path):
         path.write_bytes(whole[:end])
         with pytest.raises(LogError):
             read_snapshot(path)
+
+
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_a_failed_allocation_carries_what_of_each_segment_is_in_use(history):
+    """The simulated allocator's error and the snapshot of the same moment draw the same segments."""
+    with pytest.raises(DeviceOutOfMemory) as caught:
+        history.memory.alloc("once more", BUDGET, made_in("evaluate"))
+    segments = caught.value.segments
+    assert sum(sum(segment.runs) for segment in segments) == caught.value.reserved_bytes
+    assert sum(sum(segment.runs[::2]) for segment in segments) == caught.value.allocated_bytes
+    assert max(size for segment in segments for size in segment.runs[1::2]) == caught.value.largest_free_block_bytes
+    oom = log_of_snapshot(history.snapshot(), "memory.pickle").fatal_oom
+    assert oom.segments == segments
+    assert record_from_dict(json.loads(json.dumps(record_to_dict(oom)))) == oom

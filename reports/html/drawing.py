@@ -1,0 +1,181 @@
+"""What all charts are made of.
+
+Places across are percentages and places down are pixels: a chart is as wide as the page, its letters stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from configs.units import GIB, MIB, format_bytes
+from reports.html.markup import Child, Node, add, node
+from reports.text import Level, gib
+
+BAR_PX, ROW_PX = 14, 44
+LABEL_PX = 14
+MAX_TICKS = 5
+
+WIDE = 1000
+"""Units across of a drawing that is stretched to the width of its chart."""
+
+
+def percent(share: float) -> str:
+    """Return a share of the width, to what can be seen."""
+    return f"{100 * min(1.0, max(0.0, share)):.2f}%"
+
+
+def svg(title: str, description: str, height: float, *children: Child, css: str = "") -> Node:
+    """Return a chart that a screen reader reads as its title and description."""
+    attributes = {
+        "class": f"chart {css}".strip(),
+        "role": "img",
+        "aria-label": f"{title}. {description}",
+        "width": "100%",
+        "height": f"{height:.0f}",
+    }
+    return node("svg", attributes, *children)
+
+
+def figure(heading: str, explanation: str, source: str, *children: Child) -> Node:
+    """Return a chart with its heading, what it shows in a sentence or two, and whose numbers these are."""
+    caption = node("figcaption", {}, explanation, " ", node("span", {"class": "source"}, source))
+    return node("figure", {}, node("h3", {}, heading), caption, *children)
+
+
+def plot(*children: Child) -> Node:
+    """Return the box of a chart whose vertical axis stands to its left."""
+    return node("div", {"class": "plot"}, *children)
+
+
+def rect(css: str, left: float, right: float, top: float, height: float, title: str | None = None) -> Node:
+    """Return a rectangle; `left` and `right` are shares of the width."""
+    place = {"x": percent(left), "width": percent(right - left), "y": f"{top:.1f}", "height": f"{max(0, height):.1f}"}
+    return node("rect", {"class": css, **place}, tooltip(title))
+
+
+def line(css: str, x1: float, y1: float, x2: float, y2: float) -> Node:
+    """Return a line; `x1` and `x2` are shares of the width."""
+    ends = {"x1": percent(x1), "y1": f"{y1:.1f}", "x2": percent(x2), "y2": f"{y2:.1f}"}
+    return node("line", {"class": css, **ends})
+
+
+def label(text: str, x: float, y: float, anchor: str = "start", css: str = "", shift: int = 0) -> Node:
+    """Return a text whose baseline is at `y`, `shift` pixels to the right of `x`."""
+    attributes = {"class": css or None, "x": percent(x), "y": f"{y:.1f}", "text-anchor": anchor, "dx": shift or None}
+    return node("text", attributes, text)
+
+
+def tooltip(text: str | None) -> Node | None:
+    """Return what a browser shows where the pointer rests."""
+    return None if text is None else node("title", {}, text)
+
+
+def stretched(height: float, *children: Child) -> Node:
+    """Return a drawing of `WIDE` units across and `height` pixels down, stretched to the width of the chart."""
+    attributes = {
+        "viewBox": f"0 0 {WIDE} {height:.0f}",
+        "width": "100%",
+        "height": f"{height:.0f}",
+        "preserveAspectRatio": "none",
+    }
+    return node("svg", attributes, *children)
+
+
+def memory_axis(top_bytes: int, height: float) -> list[Node]:
+    """Return the lines and numbers of an axis of memory that ends at `top_bytes`."""
+    step, unit = tick_bytes(top_bytes)
+    marks: list[Node] = []
+    for value in range(0, top_bytes + 1, step):
+        y = height * (1 - value / top_bytes)
+        marks.append(line("grid", 0, y, 1, y))
+        marks.append(label(f"{value / unit:g}", 0, y + 4, "end", "tick", -8))
+    marks.append(label("GiB" if unit == GIB else "MiB", 0, -8, "end", "tick", -8))
+    return marks
+
+
+def tick_bytes(top_bytes: int) -> tuple[int, int]:
+    """Return a round distance of the marks of an axis, and the unit to write them in."""
+    unit = GIB if top_bytes >= 2 * GIB else MIB
+    rough = max(1.0, top_bytes / unit / MAX_TICKS)
+    power = 10 ** math.floor(math.log10(rough))
+    factor = next(factor for factor in (1, 2, 4, 5, 10) if factor * power >= rough)
+    return int(factor * power) * unit, unit
+
+
+def bar_rows(
+    rows: Sequence[tuple[str, Level, str]], scale_bytes: int, budget_bytes: int, *, title: str, description: str
+) -> Node:
+    """Return one bar a row under its name and its numbers: allocated, reserved, and the request that failed."""
+    scale, height = max(1, scale_bytes), ROW_PX * len(rows)
+    parts: list[Child] = []
+    for number, (name, level, words) in enumerate(rows):
+        top = number * ROW_PX
+        parts += [label(name, 0, top + LABEL_PX, css="name"), label(words, 1, top + LABEL_PX, "end", "value")]
+        parts += _bar(level, scale, top + LABEL_PX + 6)
+        if budget_bytes:
+            at = budget_bytes / scale
+            parts.append(line("budget", at, top + LABEL_PX + 2, at, top + LABEL_PX + 10 + BAR_PX))
+    return svg(title, description, height, *parts)
+
+
+def _bar(level: Level, scale: int, top: float) -> list[Node]:
+    drawn = [rect("track", 0, 1, top, BAR_PX)]
+    if level.reserved_bytes:
+        title = f"reserved {format_bytes(level.reserved_bytes)}"
+        drawn.append(rect("reserved", 0, level.reserved_bytes / scale, top, BAR_PX, title))
+    title = f"allocated {format_bytes(level.allocated_bytes)}"
+    drawn.append(rect("allocated", 0, level.allocated_bytes / scale, top, BAR_PX, title))
+    if level.requested_bytes:
+        title = f"request that failed: {format_bytes(level.requested_bytes)}"
+        ends = level.allocated_bytes / scale, (level.allocated_bytes + level.requested_bytes) / scale
+        drawn.append(rect("request", *ends, top, BAR_PX, title))
+    return drawn
+
+
+def level_in_words(level: Level) -> str:
+    """Return `11.54 + 7.83 GiB`, or `12.34 GiB`."""
+    if not level.requested_bytes:
+        return format_bytes(level.allocated_bytes)
+    if level.allocated_bytes >= GIB and level.requested_bytes >= GIB:
+        return f"{gib(level.allocated_bytes)} + {gib(level.requested_bytes)} GiB"
+    return f"{format_bytes(level.allocated_bytes)} + {format_bytes(level.requested_bytes)}"
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> Node:
+    """Return what the colours and marks mean; an entry is a style and its meaning."""
+    return _legend((_key(css), meaning) for css, meaning in entries)
+
+
+def marks_legend(entries: Iterable[tuple[str, str, str]]) -> Node:
+    """Return what the marks mean; an entry is the path of a mark around its middle, its style and its meaning."""
+    middle = {"transform": "translate(8,6)"}
+    return _legend((node("path", {"class": css, "d": shape, **middle}), meaning) for shape, css, meaning in entries)
+
+
+def _legend(entries: Iterable[tuple[Node, str]]) -> Node:
+    listed = node("ul", {"class": "legend", "aria-label": "Legend"})
+    for key, meaning in entries:
+        add(listed, [node("li", {}, node("svg", {"width": "16", "height": "12", "aria-hidden": "true"}, key), meaning)])
+    return listed
+
+
+def _key(css: str) -> Node:
+    if css in ("budget", "floor"):
+        return node("line", {"class": css, "x1": "0", "y1": "6", "x2": "16", "y2": "6"})
+    return node("rect", {"class": css, "x": "0", "y": "0", "width": "16", "height": "12"})
+
+
+def hatches() -> Node:
+    """Return the patterns that charts fill with: what is hatched is told apart without colours."""
+    patterns = [_hatch("hatch-request", "request-line"), _hatch("hatch-free", "free-line")]
+    unseen = {"width": "0", "height": "0", "class": "hidden", "aria-hidden": "true"}
+    return node("svg", unseen, node("defs", {}, *patterns))
+
+
+def _hatch(name: str, css: str) -> Node:
+    size = {"id": name, "width": "6", "height": "6", "patternUnits": "userSpaceOnUse"}
+    turn = {"patternTransform": "rotate(45)"}
+    ground = node("rect", {"class": f"{css}-ground", "width": "6", "height": "6"})
+    stripe = node("line", {"class": css, "x1": "0", "y1": "0", "x2": "0", "y2": "6"})
+    return node("pattern", {**size, **turn}, ground, stripe)

@@ -1,0 +1,280 @@
+"""The run over time: what was allocated and reserved against the budget, and which phases ran when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from configs.units import format_bytes
+from harness.records import OomRecord, Phase, PhaseRecord
+from harness.runlog import RunLog
+from reports.html.drawing import WIDE, figure, label, legend, line, memory_axis, plot, rect, stretched, svg
+from reports.html.markup import Child, Node, node
+from reports.summary import source_in_words
+from reports.text import Level, gib, of_budget
+
+MAX_COLUMNS = 320
+"""Columns that the run is cut into: each two to three pixels wide on a large screen."""
+
+SETUP_SHARE = 0.05
+"""Share of the width for what comes before the first step."""
+
+PLOT_PX, LANE_PX, AXIS_PX = 230, 16, 26
+NUM_SHADES = 6
+
+Entry = PhaseRecord | OomRecord
+
+
+@dataclass
+class Column:
+    """A part of the run that is drawn as one column: the highest of what happened in it."""
+
+    steps: tuple[int, int] = (0, 0)
+    level: Level = field(default_factory=Level)
+    highest: Phase | None = None
+    """the phase with the highest peak"""
+    floor_bytes: int | None = None
+    """least that was allocated between two phases"""
+    phases: dict[Phase, int] = field(default_factory=dict)
+    """peak of each phase that ran"""
+
+    def note(self, record: PhaseRecord) -> None:
+        """Take a phase that ran in this part."""
+        peak = record.after.peak_allocated_bytes
+        if self.highest is None:
+            self.steps = (record.step, record.step)
+        if self.highest is None or peak > self.level.allocated_bytes:
+            self.highest = record.phase
+        reserved = max(self.level.reserved_bytes, record.after.peak_reserved_bytes)
+        self.level = Level(max(self.level.allocated_bytes, peak), reserved)
+        self.steps = (min(self.steps[0], record.step), max(self.steps[1], record.step))
+        self.phases[record.phase] = max(self.phases.get(record.phase, 0), peak)
+        after = record.after.allocated_bytes
+        self.floor_bytes = after if self.floor_bytes is None else min(self.floor_bytes, after)
+
+
+def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Node | None:
+    """Return the chart of one run, or None where no phase ended. `top_bytes` is where the axis ends."""
+    placed = list(place(log))
+    if not placed:
+        return None
+    columns = cut(placed)
+    drawing = _draw(log, placed, columns, top_bytes, f"Memory over time, {name}")
+    failed = log.fatal_oom is not None
+    entries = [
+        ("allocated", "allocated: held by tensors"),
+        ("reserved", "reserved: held by PyTorch's allocator"),
+        ("floor", "least between phases"),
+        *([("request", "the request that failed")] if failed else []),
+        ("budget", "budget"),
+    ]
+    return figure(name.capitalize(), _explanation(columns), source_in_words(log), legend(entries), plot(drawing))
+
+
+def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
+    """Yield every phase and the fatal failure with the share of the run where it begins and ends.
+
+    Optimizer steps are equally wide; within one, its phases are. Without steps, as in a memory snapshot, phases are.
+    """
+    entries: list[Entry] = [*log.phases, *([log.fatal_oom] if log.fatal_oom else [])]
+    last = max((entry.step for entry in entries), default=0)
+    if last == 0:
+        yield from ((i / len(entries), (i + 1) / len(entries), entry) for i, entry in enumerate(entries))
+        return
+    setup, total = _setup_share(log), max(log.run.total_steps, last)
+    for step, group in groupby(sorted(entries, key=lambda entry: entry.step), key=lambda entry: entry.step):
+        together = list(group)
+        begin, width = (0.0, setup) if step == 0 else (step_place(step, setup, total), (1 - setup) / total)
+        for i, entry in enumerate(together):
+            yield begin + width * i / len(together), begin + width * (i + 1) / len(together), entry
+
+
+def _setup_share(log: RunLog) -> float:
+    return SETUP_SHARE if any(record.step == 0 for record in log.phases) else 0.0
+
+
+def step_place(step: int, setup: float, total: int) -> float:
+    """Return the share of the width where a step begins."""
+    return setup + (1 - setup) * (step - 1) / total
+
+
+def cut(placed: Sequence[tuple[float, float, Entry]]) -> list[Column]:
+    """Return the run in equally wide columns; those in which nothing ran are empty."""
+    columns = [Column() for _ in range(MAX_COLUMNS)]
+    for begin, end, entry in placed:
+        first = min(MAX_COLUMNS - 1, int(begin * MAX_COLUMNS + 1e-6))
+        last = max(first, min(MAX_COLUMNS, math.ceil(end * MAX_COLUMNS - 1e-6)) - 1)
+        if isinstance(entry, PhaseRecord):
+            for column in columns[first : last + 1]:
+                column.note(entry)
+    return columns
+
+
+def _draw(
+    log: RunLog, placed: Sequence[tuple[float, float, Entry]], columns: list[Column], top: int, heading: str
+) -> Node:
+    lanes = [phase for phase in Phase if any(phase in column.phases for column in columns)]
+    if log.fatal_oom and log.fatal_oom.phase not in lanes:
+        lanes.append(log.fatal_oom.phase)
+    height = PLOT_PX + AXIS_PX + LANE_PX * len(lanes) + 6
+    fatal = [(begin, entry) for begin, _, entry in placed if isinstance(entry, OomRecord)]
+    at = fatal[0][0] if fatal else None
+    parts: list[Child] = [
+        *memory_axis(top, PLOT_PX),
+        stretched(
+            PLOT_PX,
+            node("path", {"class": "reserved", "d": _area([c.level.reserved_bytes for c in columns], top)}),
+            node("path", {"class": "allocated", "d": _area([c.level.allocated_bytes for c in columns], top)}),
+            node("path", {"class": "floor", "d": _course([c.floor_bytes for c in columns], top)}),
+        ),
+        *_rest(columns, at),
+        *_budget(log, top),
+        *(_request(log.fatal_oom, at, top) if log.fatal_oom and at is not None else ()),
+        *_step_marks(log, at),
+        *_lanes(lanes, columns, log, at, top),
+        *_hover(columns, log),
+    ]
+    return svg(heading, _description(log, columns), height, *parts, css="timeline")
+
+
+def _area(heights: Sequence[int], top: int) -> str:
+    """Return the outline of what lies under a stepped curve; empty columns are gaps."""
+    path, wide = [], WIDE / len(heights)
+    for is_there, group in groupby(enumerate(heights), key=lambda item: item[1] > 0):
+        run = list(group)
+        if is_there:
+            end = (run[-1][0] + 1) * wide
+            path.append(f"M{run[0][0] * wide:.1f},{PLOT_PX}{_steps(run, top, 'V')}H{end:.1f}V{PLOT_PX}Z")
+    return "".join(path)
+
+
+def _course(heights: Sequence[int | None], top: int) -> str:
+    path, wide = [], WIDE / len(heights)
+    for is_there, group in groupby(enumerate(heights), key=lambda item: item[1] is not None):
+        run = [(i, value or 0) for i, value in group]
+        if is_there:
+            path.append(f"{_steps(run, top, 'M')}H{(run[-1][0] + 1) * wide:.1f}")
+    return "".join(path)
+
+
+def _steps(run: Sequence[tuple[int, int]], top: int, first: str) -> str:
+    """Return the stepped curve; neighbours of one height are one line."""
+    wide, path = WIDE / MAX_COLUMNS, ""
+    for value, group in groupby(run, key=lambda item: item[1]):
+        x, y = next(group)[0] * wide, PLOT_PX * (1 - value / top)
+        path += f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f},{y:.1f}" if first == "M" else f"V{y:.1f}"
+    return path
+
+
+def _rest(columns: Sequence[Column], at: float | None) -> Iterator[Node]:
+    """Yield what says that the run did not get further."""
+    reached = max((i + 1 for i, column in enumerate(columns) if column.phases), default=0) / len(columns)
+    begin = reached if at is None else max(reached, at)
+    if begin > 1 - 2 / MAX_COLUMNS:
+        return
+    yield rect("unreached", begin, 1, 0, PLOT_PX)
+    if begin < 0.75:
+        yield label("not reached", (begin + 1) / 2, PLOT_PX - 12, "middle", "muted")
+
+
+def _budget(log: RunLog, top: int) -> Iterator[Node]:
+    y = PLOT_PX * (1 - log.run.budget_bytes / top)
+    yield line("budget", 0, y, 1, y)
+    yield label(f"budget {format_bytes(log.run.budget_bytes)}", 1, y - 5, "end", "budget-words")
+
+
+def _request(oom: OomRecord, at: float, top: int) -> Iterator[Node]:
+    """Yield the request that failed, on top of what was allocated, and their sum in words."""
+    total = oom.allocated_bytes + oom.requested_bytes
+    high, low = PLOT_PX * (1 - total / top), PLOT_PX * (1 - oom.allocated_bytes / top)
+    words = f"{format_bytes(oom.requested_bytes)} asked for on top of {format_bytes(oom.allocated_bytes)}"
+    bar = rect("request outlined", at, at, high, low - high, words)
+    bar.set("width", "7")
+    yield bar
+    side, shift = ("end", -6) if at > 0.35 else ("start", 13)
+    lines = (f"out of memory, {oom.phase}", f"{gib(oom.allocated_bytes)} + {gib(oom.requested_bytes)} GiB")
+    for number, text in enumerate(lines):
+        yield label(text, at, max(11, high - 15) + 15 * number, side, "request-words", shift)
+
+
+def _step_marks(log: RunLog, at: float | None) -> Iterator[Node]:
+    """Yield the first, last and failing step, and where epochs begin."""
+    y, total = PLOT_PX + 17, max([log.run.total_steps, *(p.step for p in log.phases)])
+    if not total:
+        yield label("phases in order", 0, y, css="tick")
+        return
+    setup, each = _setup_share(log), log.run.steps_per_epoch
+    for step in range(each + 1, total + 1, each) if each and total / each <= 12 else ():
+        x = step_place(step, setup, total)
+        yield line("epoch", x, 0, x, PLOT_PX)
+        yield label(f"epoch {(step - 1) // each + 1}", x, 12, "start", "tick", 5)
+    oom = log.fatal_oom
+    if at is not None and oom is not None and oom.step:
+        anchor = "start" if at < 0.2 else "end" if at > 0.8 else "middle"
+        yield label(f"step {oom.step}", at, y, anchor, "request-words")
+    if at is None or at > 0.2:
+        yield label("step 1", setup, y, css="tick")
+    if at is None or at < 0.75:
+        yield label(f"{total}", 1, y, "end", "tick")
+
+
+def _lanes(
+    lanes: Sequence[Phase], columns: Sequence[Column], log: RunLog, at: float | None, top: int
+) -> Iterator[Node]:
+    """Yield a lane a phase: where it ran, the darker the closer its peak came to the budget."""
+    for number, phase in enumerate(lanes):
+        y = PLOT_PX + AXIS_PX + number * LANE_PX
+        yield label(str(phase), 0, y + LANE_PX - 4, "end", "lane-name", -8)
+        yield rect("track", 0, 1, y + 2, LANE_PX - 4)
+        shades = [_shade(column.phases.get(phase), log.run.budget_bytes) for column in columns]
+        for shade, group in groupby(enumerate(shades), key=lambda item: item[1]):
+            run = [i for i, _ in group]
+            if shade:
+                ends = run[0] / len(columns), (run[-1] + 1) / len(columns)
+                yield rect(f"shade{shade}", *ends, y + 2, LANE_PX - 4)
+        if at is not None and log.fatal_oom and log.fatal_oom.phase is phase:
+            mark = rect("request outlined", at, at, y + 1, LANE_PX - 2)
+            mark.set("width", "7")
+            yield mark
+
+
+def _shade(peak: int | None, budget: int) -> int:
+    if peak is None:
+        return 0
+    return 1 + min(NUM_SHADES - 1, int(NUM_SHADES * peak / max(1, budget)))
+
+
+def _hover(columns: Sequence[Column], log: RunLog) -> Iterator[Node]:
+    """Yield what is shown where the pointer rests; neighbours that say the same are one."""
+    for words, group in groupby(enumerate(columns), key=lambda item: _in_words(item[1], log)):
+        run = [i for i, _ in group]
+        if words:
+            yield rect("hover", run[0] / len(columns), (run[-1] + 1) / len(columns), 0, PLOT_PX, words)
+
+
+def _in_words(column: Column, log: RunLog) -> str:
+    if column.highest is None:
+        return ""
+    first, last = column.steps
+    when = "before step 1" if last == 0 else f"step {first}" if first == last else f"steps {first} to {last}"
+    if not log.run.total_steps:
+        when = str(column.highest)
+    peak = f"peak {format_bytes(column.level.allocated_bytes)} in {column.highest}"
+    return f"{when}: {peak}, reserved {format_bytes(column.level.reserved_bytes)}"
+
+
+def _explanation(columns: Sequence[Column]) -> str:
+    steps = max(last - first + 1 for first, last in (column.steps for column in columns))
+    return f"Each column is the highest of up to {steps} steps." if steps > 1 else "Nothing is left out."
+
+
+def _description(log: RunLog, columns: Sequence[Column]) -> str:
+    highest = max(columns, key=lambda column: column.level.allocated_bytes)
+    budget = log.run.budget_bytes
+    words = f"Highest allocated {of_budget(highest.level.allocated_bytes, budget)}, {_in_words(highest, log)}."
+    if log.fatal_oom is not None:
+        oom = log.fatal_oom
+        words += f" Out of memory in {oom.phase} at step {oom.step}: {format_bytes(oom.requested_bytes)} asked for."
+    return words
