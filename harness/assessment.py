@@ -12,31 +12,49 @@ from harness.loop import answer_prompts, evaluate
 from harness.metrics import bits_per_byte, perplexity, score_texts
 from harness.recorder import Recorder
 from harness.records import EvalRecord, MetricsRecord
+from harness.recovery import Protection
 from harness.replies import BASE, TUNED, Reply
 from harness.strategies.base import Strategy
 
 
-def assess(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared) -> list[Reply]:
+def assess(
+    config: RunConfig,
+    strategy: Strategy,
+    recorder: Recorder,
+    data: Prepared,
+    protection: Protection,
+    evaluated: EvalRecord | None = None,
+) -> list[Reply] | None:
     """Evaluate and generate, with the adapter and (`compare_base`) without; write the metrics, return all replies.
 
     To be called within `device.active()`, in place of `answer_prompts`. Writes EVAL and GENERATE phases, an
     `EvalRecord` and a `MetricsRecord` for each of the two.
 
+    Args:
+        evaluated: the evaluation of the trained adapter, where there has been one since the last step.
+
+    Returns:
+        None where a stop was asked for.
+
     Raises:
-        Whatever the device raises when memory runs out.
+        Whatever the device raises when memory runs out and `protection` cannot help.
     """
-    replies = _assess(config, strategy, recorder, data, TUNED)
-    if config.eval.compare_base:
+
+    def assess_one(model: str, evaluated: EvalRecord | None) -> list[Reply] | None:
+        batches = eval_batches(data.eval, config)
+        evaluated = evaluated or evaluate(config, strategy, recorder, batches, protection, model)
+        if evaluated is None:
+            return None
+        replies = answer_prompts(config, strategy, recorder, data, protection, model)
+        recorder.write(metrics(evaluated, replies, data))
+        return replies
+
+    replies = assess_one(TUNED, evaluated)
+    if replies is not None and config.eval.compare_base:
         with strategy.without_adapter():
-            replies += _assess(config, strategy, recorder, data, BASE)
-    return replies + vetted_replies(data)
-
-
-def _assess(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, model: str) -> list[Reply]:
-    evaluated = evaluate(strategy, recorder, eval_batches(data.eval, config), model)
-    replies = answer_prompts(config, strategy, recorder, data, model)
-    recorder.write(metrics(evaluated, replies, data))
-    return replies
+            base = assess_one(BASE, None)
+        replies = None if base is None else replies + base
+    return None if replies is None else replies + vetted_replies(data)
 
 
 def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> MetricsRecord:

@@ -6,7 +6,8 @@ HarnessError           defined in configs.errors, as is
 ├── LogError           a run log cannot be read (exit code 2)
 ├── DeviceError        the device cannot do what was asked (exit code 2)
 ├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
-└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, the session, and turned into an outcome
+├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
+└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.attempt`
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from collections.abc import Sequence
 from configs.errors import ConfigError, HarnessError
 from harness.records import SegmentRuns
 
-__all__ = ["ConfigError", "DataError", "DeviceError", "DeviceOutOfMemory", "GradientError", "HarnessError", "LogError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DeviceOutOfMemory",
+    "GradientError",
+    "HarnessError",
+    "LogError",
+]
 
 
 class DataError(HarnessError):
@@ -33,6 +43,10 @@ class DeviceError(HarnessError):
 
 class GradientError(HarnessError):
     """The gradients are zero, or no numbers, step after step: going on would train nothing."""
+
+
+class CheckpointError(HarnessError):
+    """A checkpoint is missing, damaged, foreign or of another run, or its folder is in use."""
 
 
 class DeviceOutOfMemory(HarnessError):

@@ -9,8 +9,11 @@ for each epoch
             BACKWARD    add to the gradients; the graph dies here
         OPTIMIZER       unscale, clip, update, clear the gradients
         [release cached blocks, if asked for]
-        when due: [release cached blocks, if asked for], EVAL, then CHECKPOINT    (also at the end of each epoch)
+        when due: [release cached blocks, if asked for], EVAL, then CHECKPOINT    (else at the end of each epoch)
+CHECKPOINT  of the last step, if it has none
 GENERATE    answer held-out prompts
+
+What happens when one of these fails is up to `harness.recovery`.
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from configs.schema import RunConfig
-from harness.checkpoint import keep_newest
 from harness.data import Prepared
-from harness.data.batching import Batch, eval_batches, train_steps
+from harness.data.batching import Batch, eval_batches, halves, train_steps
 from harness.devices.base import Device
-from harness.generate import answer, requests
+from harness.generate import Request, answer, requests
+from harness.manifest import START, Position
 from harness.recorder import Recorder
 from harness.records import BatchShape, EvalRecord, ModelFacts, Phase
+from harness.recovery import Divide, Protection
 from harness.replies import TUNED, Reply
 from harness.strategies.base import Strategy
 
@@ -39,41 +43,62 @@ def load(strategy: Strategy, recorder: Recorder) -> ModelFacts:
 
 
 def train(
-    config: RunConfig, strategy: Strategy, device: Device, recorder: Recorder, data: Prepared, output: Path
-) -> None:
-    """Run all steps, evaluations, checkpoints and the final generation of a loaded strategy.
+    config: RunConfig,
+    strategy: Strategy,
+    device: Device,
+    recorder: Recorder,
+    data: Prepared,
+    protection: Protection,
+    start: Position = START,
+) -> bool:
+    """Run what is left of all steps, evaluations and checkpoints of a loaded strategy; tell whether it got to the end.
 
     Raises:
-        Whatever the device raises when memory runs out; the caller turns that into an outcome.
+        Whatever the device raises when memory runs out and `protection` cannot help; the caller turns that into an
+        outcome.
     """
     total_steps = num_steps(config, data)
-    for epoch in range(1, config.train.epochs + 1):
-        if recorder.step == total_steps:  # fewer than an epoch's were asked for
-            break
-        recorder.epoch = epoch
-        steps = train_steps(data.train, config, epoch)
-        for position, micro_batches in enumerate(steps, 1):
-            recorder.step += 1
-            train_step(config, strategy, recorder, micro_batches, learning_rate(config, recorder.step, total_steps))
-            if _due(config.train.empty_cache_every, recorder.step):
+
+    def finish_step(position: Position, is_last: bool) -> bool:
+        """Do what is due after a step; where a stop is asked for, save at once and leave the rest for later."""
+        if _due(config.train.empty_cache_every, position.step):
+            device.empty_cache()
+        stopped = protection.stop_requested()
+        if not stopped and _due(config.eval.eval_every, position.step, is_last):
+            if config.eval.empty_cache_before_eval:
                 device.empty_cache()
-            is_last = position == len(steps)
-            if _due(config.eval.eval_every, recorder.step, is_last):
-                if config.eval.empty_cache_before_eval:
-                    device.empty_cache()
-                evaluate(strategy, recorder, eval_batches(data.eval, config))
-            if _due(config.eval.save_every, recorder.step, is_last):
-                with recorder.phase(Phase.CHECKPOINT):
-                    strategy.save(output / f"checkpoint-{recorder.step}")
-                keep_newest(output, config.eval.keep_checkpoints)
-            if recorder.step == total_steps:
-                break
-    answer_prompts(config, strategy, recorder, data)
+            stopped = evaluate(config, strategy, recorder, eval_batches(data.eval, config), protection) is None
+        is_final = position.step == total_steps
+        if stopped or is_final or _due(config.eval.save_every, position.step, is_last):
+            with recorder.phase(Phase.CHECKPOINT):
+                protection.save(replace(position, pending=stopped))
+        return not stopped
+
+    if start.pending and not finish_step(start, _ends_epoch(start, config, data)):
+        return False
+    for epoch in range(start.epoch, config.train.epochs + 1):
+        steps = train_steps(data.train, config, epoch)
+        done = start.steps_in_epoch if epoch == start.epoch else 0
+        for number, micro_batches in enumerate(steps[done:], done + 1):
+            if recorder.step == total_steps:  # fewer than an epoch's were asked for
+                return True
+            recorder.step, recorder.epoch = recorder.step + 1, epoch
+            rate = learning_rate(config, recorder.step, total_steps)
+
+            def run(batches: Sequence[Batch], rate: float = rate) -> None:
+                train_step(strategy, recorder, batches, rate)
+
+            protection.step(run, micro_batches)
+            if not finish_step(Position(recorder.step, epoch, number), number == len(steps)):
+                return False
+    return True
 
 
-def train_step(
-    config: RunConfig, strategy: Strategy, recorder: Recorder, micro_batches: Sequence[Batch], learning_rate: float
-) -> None:
+def _ends_epoch(position: Position, config: RunConfig, data: Prepared) -> bool:
+    return position.steps_in_epoch == steps_per_epoch(config, data)
+
+
+def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[Batch], learning_rate: float) -> None:
     """Run one optimizer step: every target token of the step counts the same, whatever micro-batch it is in."""
     begin = time.perf_counter()
     target_tokens = max(1, sum(batch.shape.target_tokens for batch in micro_batches))
@@ -91,16 +116,35 @@ def train_step(
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
 
-def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch], model: str = TUNED) -> EvalRecord:
-    """Compute the held-out loss per target token; each batch is a phase, so that one that fails is named."""
+def evaluate(
+    config: RunConfig,
+    strategy: Strategy,
+    recorder: Recorder,
+    batches: Sequence[Batch],
+    protection: Protection,
+    model: str = TUNED,
+) -> EvalRecord | None:
+    """Compute the held-out loss per target token; each batch is a phase, so that one that fails is named.
+
+    Returns:
+        None where a stop was asked for before the last batch; then nothing is recorded of the loss.
+    """
     total, tokens = 0.0, 0
-    for index, batch in enumerate(batches):
-        with recorder.phase(Phase.EVAL, batch.shape, index):
-            strategy.put(batch, training=False)
-            loss = strategy.evaluate()
-            recorder.forward_facts = strategy.forward_facts
-        total = total + loss if loss is not None else float("nan")
-        tokens += batch.shape.target_tokens
+    divide = Divide("eval_tokens", lambda batch: batch.shape.padded_tokens, lambda batch: halves(batch, config))
+    for index, whole in enumerate(batches):
+        if protection.stop_requested():
+            return None
+
+        def run(batch: Batch, index: int = index) -> tuple[float | None, int]:
+            with recorder.phase(Phase.EVAL, batch.shape, index):
+                strategy.put(batch, training=False)
+                loss = strategy.evaluate()
+                recorder.forward_facts = strategy.forward_facts
+            return loss, batch.shape.target_tokens
+
+        for loss, num_targets in protection.in_parts(run, whole, divide):
+            total += float("nan") if loss is None else loss
+            tokens += num_targets
     mean = total / tokens if tokens and total == total else None
     record = EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean, model)
     recorder.write(record)
@@ -108,17 +152,36 @@ def evaluate(strategy: Strategy, recorder: Recorder, batches: Sequence[Batch], m
 
 
 def answer_prompts(
-    config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, model: str = TUNED
+    config: RunConfig,
+    strategy: Strategy,
+    recorder: Recorder,
+    data: Prepared,
+    protection: Protection,
+    model: str = TUNED,
 ) -> list[Reply]:
     """Generate replies to the prompts, a few at a time; those with a vetted reply are left out."""
-    asked = requests(config, data)
+    asked, size = requests(config, data), config.eval.generate_batch_size
     replies: list[Reply] = []
-    for index, start in enumerate(range(0, len(asked), config.eval.generate_batch_size)):
-        group = asked[start : start + config.eval.generate_batch_size]
-        lengths = tuple(len(request.token_ids) for request in group)
-        with recorder.phase(Phase.GENERATE, BatchShape(len(group), max(lengths), lengths, 0), index):
-            replies += answer(config, strategy, data, group, model)
+    divide = Divide("generate_tokens", lambda group: len(group) * _longest(group), _halved)
+    for index, start in enumerate(range(0, len(asked), size)):
+
+        def run(group: Sequence[Request], index: int = index) -> list[Reply]:
+            lengths = tuple(len(request.token_ids) for request in group)
+            with recorder.phase(Phase.GENERATE, BatchShape(len(group), _longest(group), lengths, 0), index):
+                return answer(config, strategy, data, group, model)
+
+        for part in protection.in_parts(run, asked[start : start + size], divide):
+            replies += part
     return replies
+
+
+def _longest(group: Sequence[Request]) -> int:
+    return max(len(request.token_ids) for request in group)
+
+
+def _halved(group: Sequence[Request]) -> list[Sequence[Request]]:
+    middle = -(-len(group) // 2)
+    return [group] if len(group) == 1 else [group[:middle], group[middle:]]
 
 
 def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:

@@ -85,6 +85,8 @@ class Recorder:
         self.epoch = 0
         self.forward_facts: ForwardFacts | None = None
         """how the forward pass of the running phase was made"""
+        self.vocab_size = 0
+        """tells logits from activations; 0 while no model is loaded"""
         self._current: BegunPhase | None = None
         self._process = psutil.Process()
         self._zoom = Zoom(device, write)
@@ -182,14 +184,24 @@ class Recorder:
             )
         )
 
-    def out_of_memory(self, error: DeviceOutOfMemory, vocab_size: int) -> None:
-        """Record an allocation that failed in the phase that ran last; `vocab_size` tells logits from activations."""
+    @property
+    def phase_that_failed(self) -> Phase | None:
+        """The phase that was running when the last error was raised."""
+        return self._current.phase if self._current else None
+
+    @property
+    def batch_that_failed(self) -> BatchShape | None:
+        """What that phase worked on."""
+        return self._current.batch if self._current else None
+
+    def out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        """Record an allocation that failed in the phase that ran last."""
         self._zoom.stop()
         begun = self._current
         phase = begun.phase if begun else Phase.LOAD
         batch = begun.batch if begun else None
         tokens = batch.padded_tokens if batch else 0
-        logits_sizes = {tokens * vocab_size * size: "logits" for size in (2, 4) if tokens * vocab_size}
+        logits_sizes = {tokens * self.vocab_size * size: "logits" for size in (2, 4) if tokens * self.vocab_size}
         stats = self.device.stats()
         self.write(
             OomRecord(

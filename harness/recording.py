@@ -183,8 +183,8 @@ class Recording:
         self._write(EndRecord(outcome, self.recorder.step, seconds, message))
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
-        model = self._run.model
-        self.recorder.out_of_memory(error, model.vocab_size if model else 0)
+        self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
+        self.recorder.out_of_memory(error)
 
     def describe(
         self,

@@ -1,9 +1,9 @@
 """What a run writes: one frozen record per line of the log. Bytes are integers, seconds are floats.
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
-step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, `SurvivorRecord`s where memory grew,
-`MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was
-cut off.
+step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
+on after that, `SurvivorRecord`s where memory grew, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an
+`EndRecord` last. A log that lacks the last one was cut off.
 """
 
 from __future__ import annotations
@@ -321,6 +321,19 @@ class ProbeRecord:
 
 
 @dataclass(frozen=True)
+class RecoveryRecord:
+    """What a training run did so that it could go on."""
+
+    phase: Phase
+    step: int
+    epoch: int
+    action: str
+    """a key of `harness.recovery.ACTIONS`"""
+    detail: str = ""
+    kind: str = "recovery"
+
+
+@dataclass(frozen=True)
 class EndRecord:
     """Last line of a log."""
 
@@ -341,6 +354,7 @@ Record = (
     | OomRecord
     | SurvivorRecord
     | ProbeRecord
+    | RecoveryRecord
     | EndRecord
 )
 

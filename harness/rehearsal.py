@@ -23,13 +23,16 @@ from harness.data.batching import Batch, eval_batches, train_steps
 from harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
 from harness.recorder import Recorder
 from harness.records import Phase
+from harness.recovery import Protection
 from harness.strategies.base import Strategy
 
 SOAK_STEPS = 20
 """enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""
 
 
-def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, output: Path) -> None:
+def rehearse(
+    config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, output: Path, protection: Protection
+) -> None:
     """Run the rehearsal of a loaded strategy.
 
     Raises:
@@ -41,13 +44,13 @@ def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
 
     def step_at(step: int, micro_batches: Sequence[Batch]) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
-        train_step(config, strategy, recorder, micro_batches, learning_rate(config, step, total))
+        train_step(strategy, recorder, micro_batches, learning_rate(config, step, total))
 
     def evaluate_at(step: int) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
         if config.eval.empty_cache_before_eval:
             recorder.device.empty_cache()
-        evaluate(strategy, recorder, [largest])
+        evaluate(config, strategy, recorder, [largest], protection)
 
     step_at(1, steps[0])
     step_at(min(2, total), steps[min(1, len(steps) - 1)])
@@ -63,7 +66,7 @@ def rehearse(config: RunConfig, strategy: Strategy, recorder: Recorder, data: Pr
     for number, i in enumerate(np.linspace(0, len(steps) - 1, SOAK_STEPS).astype(int)):
         step_at(min(boundary + 1 + number, total), steps[i])
     evaluate_at(total)
-    answer_prompts(config, strategy, recorder, data)
+    answer_prompts(config, strategy, recorder, data, protection)
 
 
 def _longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:

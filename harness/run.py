@@ -1,10 +1,11 @@
-"""One run from a configuration to an outcome: the one place where running out of memory is caught."""
+"""One run from a configuration to an outcome."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
 from harness.environment import environment
-from harness.errors import DeviceOutOfMemory, GradientError
-from harness.loop import load, num_steps, steps_per_epoch, train
+from harness.errors import GradientError
+from harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
+from harness.manifest import START, Position
 from harness.recorder import Recorder
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
+from harness.recovery import Unprotected, attempt
 from harness.rehearsal import rehearse
+from harness.rng import seed_all
 from harness.simulate.compiled import CompiledStrategy
 from harness.strategies import STRATEGIES
 from harness.strategies.base import Strategy
@@ -83,40 +87,82 @@ def execute(
     Raises:
         Whatever is not a lack of memory, after an end record has been written.
     """
+    protection = Unprotected(config, strategy, output)
+
+    def body(recorder: Recorder) -> Ending:
+        if resume is not None:
+            with recorder.phase(Phase.RESUME):
+                strategy.restore(resume)
+        if rehearsal:
+            rehearse(config, strategy, recorder, data, output, protection)
+        else:
+            train(config, strategy, device, recorder, data, protection)
+            answer_prompts(config, strategy, recorder, data, protection)
+        return Ending(Outcome.COMPLETED)
+
+    return recorded(config, device, strategy, data, write, body, facts)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    outcome: Outcome
+    message: str = ""
+
+
+def recorded(
+    config: RunConfig,
+    device: Device,
+    strategy: Strategy,
+    data: Prepared,
+    write: Callable[[Record], None],
+    body: Callable[[Recorder], Ending],
+    facts: ModelFacts | None = None,
+    start: Position = START,
+) -> Outcome:
+    """Load the model and run `body` on the device, between the first record of a log and the last.
+
+    Args:
+        body: all that comes after LOAD.
+        facts: of a model that is loaded already; None loads it.
+        start: where the run begins, or is resumed.
+
+    Raises:
+        Whatever is not a lack of memory, after an end record has been written.
+    """
     begin = time.perf_counter()
     recorder = Recorder(device, write)
+    recorder.step, recorder.epoch = start.step, start.epoch if start.step else 0
+    recorder.vocab_size = find_model(config.model.model).vocab_size
     write(_run_record(config, device, data, facts))
-    failure: DeviceOutOfMemory | None = None
-    message = ""
-    try:
+    ending = Ending(Outcome.OOM)
+
+    def run() -> None:
+        nonlocal ending
+        seed_all(config.data.seed)
         with device.active():
             if facts is None:
-                facts = load(strategy, recorder)
-                write(_run_record(config, device, data, facts))
-            if resume is not None:
-                with recorder.phase(Phase.RESUME):
-                    strategy.restore(resume)
-            if rehearsal:
-                rehearse(config, strategy, recorder, data, output)
-            else:
-                train(config, strategy, device, recorder, data, output)
-    except GradientError as error:
-        message = str(error)
+                loaded = load(strategy, recorder)
+                write(_run_record(config, device, data, loaded))
+            try:
+                ending = body(recorder)
+            except GradientError as error:
+                ending = Ending(Outcome.ERROR, str(error))
+
+    try:
+        failure = attempt(device, run)
     except Exception as error:
-        failure = device.as_out_of_memory(error)
-        if failure is None:
-            write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
-            raise
-    # outside the except block: the traceback, and with it every frame's tensors, is gone here
+        write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
+        raise
     recorder.probe("gc", gc.collect)
     recorder.probe("autocast_cache", torch.clear_autocast_cache)
     if failure is not None:
-        recorder.out_of_memory(failure, find_model(config.model.model).vocab_size)
+        recorder.out_of_memory(failure)
     else:
         recorder.probe("cached_blocks", device.empty_cache)
-    outcome = Outcome.OOM if failure is not None else Outcome.ERROR if message else Outcome.COMPLETED
-    write(EndRecord(outcome, recorder.step, time.perf_counter() - begin, message))
-    return outcome
+    write(EndRecord(ending.outcome, recorder.step, time.perf_counter() - begin, ending.message))
+    return ending.outcome
 
 
 def _run_record(config: RunConfig, device: Device, data: Prepared, facts: ModelFacts | None) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.records import (
     PhaseRecord,
     ProbeRecord,
     Record,
+    RecoveryRecord,
     RunRecord,
     StepRecord,
     SurvivorRecord,
@@ -44,6 +46,7 @@ class RunLog:
     ooms: list[OomRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
+    recoveries: list[RecoveryRecord] = field(default_factory=list)
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -112,6 +115,12 @@ class LogWriter:
         self._file.write(json.dumps(record_to_dict(record), ensure_ascii=False) + "\n")
         self._file.flush()
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of what has been written; waits until it is on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
     def close(self) -> None:
         """Close the file; further writes raise ValueError."""
         self._file.close()
@@ -123,6 +132,30 @@ class LogWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
+    """Move what a run wrote after its checkpoint into another file: the resumed run writes it again.
+
+    Args:
+        path: the log.
+        num_bytes: its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
+        lost: the file to make, where there is something to move.
+    """
+    content = path.read_bytes()
+    end = content.find(b"\n", num_bytes) + 1
+    kept = end if end and _ends_checkpoint(content[num_bytes:end]) else num_bytes
+    if kept >= len(content):
+        return
+    lost.write_bytes(content[kept:])
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(content[:kept])
+    unfinished.replace(path)
+
+
+def _ends_checkpoint(line: bytes) -> bool:
+    record = next(_parse_lines(line.decode("utf-8", errors="replace")), None)
+    return isinstance(record, PhaseRecord) and record.phase is Phase.CHECKPOINT
 
 
 def predicted_log(measured: Path) -> Path:
@@ -156,6 +189,7 @@ def collect(records: Iterable[Record]) -> RunLog:
         OomRecord: log.ooms,
         SurvivorRecord: log.survivors,
         ProbeRecord: log.probes,
+        RecoveryRecord: log.recoveries,
     }
     for record in records:
         if isinstance(record, EndRecord):

@@ -136,6 +136,13 @@ def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, m
     return [_batch(group, config) for group in groups]
 
 
+def halves(batch: Batch, config: RunConfig) -> list[Batch]:
+    """Return the batch cut in two, or itself alone where it is one example."""
+    middle = -(-len(batch.examples) // 2)
+    parts = (batch.examples[:middle], batch.examples[middle:])
+    return [batch] if len(batch.examples) == 1 else [_batch(part, config) for part in parts]
+
+
 def _batch(examples: Iterable[Example], config: RunConfig) -> Batch:
     examples = tuple(examples)
     lengths = tuple(e.num_tokens for e in examples)

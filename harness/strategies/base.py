@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.data.batching import Batch
 from harness.records import ForwardFacts, ModelFacts
@@ -78,4 +78,24 @@ class Strategy(Protocol):
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote, through host memory."""
+        ...
+
+
+class TrainableStrategy(Strategy, Protocol):
+    """A strategy that computes, and whose steps can be undone."""
+
+    def trainable_bytes(self) -> int:
+        """Return what the adapter's parameters take."""
+        ...
+
+    def host_copy(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler as they are, in host memory."""
+        ...
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Undo whatever has happened to them since `host_copy`."""
+        ...
+
+    def abandon(self) -> None:
+        """Drop everything of a step, an evaluation batch or a generation that did not end: graph, gradients, cache."""
         ...

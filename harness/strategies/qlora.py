@@ -145,7 +145,12 @@ class QLoraStrategy:
         else:
             # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
             self.optimizer = torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
+        self._make_scaler({})
+
+    def _make_scaler(self, state: dict[str, Any]) -> None:
         self.scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
+        if state:
+            self.scaler.load_state_dict(state)
         # makes the scale now: otherwise the first backward pass would allocate what no other does
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
 
@@ -271,6 +276,26 @@ class QLoraStrategy:
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         checkpoint.restore(folder, self.model, self.optimizer, self.scaler, self.device)
+
+    def trainable_bytes(self) -> int:
+        """Return what the adapter's parameters take."""
+        return sum(p.numel() * p.element_size() for p in self.trainable())
+
+    def host_copy(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler as they are, in host memory."""
+        return checkpoint.host_copy(self.model, self.optimizer, self.scaler, self.device)
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Undo whatever has happened to them since `host_copy`."""
+        checkpoint.put_back(state, self.model, self.optimizer, self.scaler)
+
+    def abandon(self) -> None:
+        """Drop everything of a step, an evaluation batch or a generation that did not end."""
+        self.graph = self._held = self.loss = self.cache = self.sampler = None
+        self.inputs = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        self._make_scaler(self.scaler.state_dict())  # the old one may believe that gradients are unscaled
+        self.model.train()
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""

@@ -57,11 +57,11 @@ def test_steps_at_the_end_count_as_long_as_they_are_useless_in_the_same_way():
     assert uselessness(steps[0]) == "zero"
 
 
-def run_of_a_strategy(make, **changes):
+def run_of_a_strategy(make, output, **changes):
     config = tiny_config().with_fields(**changes)
     strategy = make(config, open_device(config))
     records = []
-    outcome = execute(config, strategy.device, strategy, prepare(config, 1024), records.append, None)
+    outcome = execute(config, strategy.device, strategy, prepare(config, 1024), records.append, output)
     return outcome, collect(records)
 
 
@@ -77,9 +77,9 @@ class NothingRequiresGrad(QLoraStrategy):
 
 
 @pytest.mark.parametrize("max_grad_norm", [1.0, None])
-def test_a_frozen_adapter_stops_the_run_with_a_finding(max_grad_norm):
+def test_a_frozen_adapter_stops_the_run_with_a_finding(max_grad_norm, tmp_path):
     torch.manual_seed(0)
-    outcome, log = run_of_a_strategy(NothingRequiresGrad, max_grad_norm=max_grad_norm)
+    outcome, log = run_of_a_strategy(NothingRequiresGrad, tmp_path, max_grad_norm=max_grad_norm)
     assert outcome is log.outcome is Outcome.ERROR
     assert [s.step for s in log.steps] == list(range(1, MAX_STEPS["zero"] + 1))
     assert "steps 1 to 2: the gradient's norm is 0 while the loss is" in log.end.message
@@ -87,8 +87,10 @@ def test_a_frozen_adapter_stops_the_run_with_a_finding(max_grad_norm):
     assert (error.cause, error.steps, error.evidence["grad_norm"]) == ("zero-gradient", (1, 2), 0.0)
 
 
-def test_a_sound_run_records_its_norm_also_unclipped():
+def test_a_sound_run_records_its_norm_also_unclipped(tmp_path):
     torch.manual_seed(0)
-    outcome, log = run_of_a_strategy(QLoraStrategy, max_grad_norm=None, max_steps=2, eval_every=9, save_every=9)
+    outcome, log = run_of_a_strategy(
+        QLoraStrategy, tmp_path, max_grad_norm=None, max_steps=2, eval_every=9, save_every=9
+    )
     assert outcome is Outcome.COMPLETED
     assert all(s.grad_norm > 0 for s in log.steps)

@@ -29,7 +29,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
 
 def test_it_meets_every_phase_of_a_run(log: RunLog) -> None:
     assert log.outcome is Outcome.COMPLETED
-    assert set(log.peaks()) == set(Phase)
+    assert set(log.peaks()) == set(Phase) - {Phase.STEP}  # of loops that are not ours
 
 
 def test_it_evaluates_saves_and_resumes_at_the_end_of_the_first_epoch_and_goes_on(log: RunLog) -> None:

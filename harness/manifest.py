@@ -1,0 +1,202 @@
+"""What a checkpoint folder says of itself: where the run was, of which configuration, and the checksum of every file.
+
+A folder is a checkpoint only once its manifest is there, whole, and agrees with the files beside it. Never imports
+torch, so that a command can refuse a checkpoint at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.schema import RunConfig
+from harness.errors import CheckpointError
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_VERSION = 1
+
+FREE_SECTIONS = ("device", "output")
+"""sections that may change between two parts of a run: where it runs and where results go"""
+
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that has fitted since memory ran out; None where it has not."""
+
+    train_tokens: int | None = None
+    """padded tokens of a micro-batch of several sequences"""
+    eval_tokens: int | None = None
+    """padded tokens of an evaluation batch of several sequences"""
+    generate_tokens: int | None = None
+    """padded tokens of several prompts answered at once"""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is between two optimizer steps."""
+
+    step: int = 0
+    epoch: int = 1
+    steps_in_epoch: int = 0
+    """steps of the epoch that are done: where the sampler goes on"""
+    pending: bool = False
+    """whether what follows the step (evaluation, checkpoint) is still to be done"""
+    limits: Limits = Limits()
+
+
+START = Position()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`."""
+
+    position: Position
+    config: dict[str, Any]
+    fingerprint: str
+    data_digest: str
+    """of the prepared samples: a corpus that has changed would be sampled differently"""
+    environment: dict[str, str]
+    log_bytes: int = 0
+    """size of the log when the checkpoint began"""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """name -> `bytes` and `sha256`"""
+    schema_version: int = MANIFEST_VERSION
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Return the manifest as JSON, with a checksum of its own."""
+    content = dataclasses.asdict(manifest)
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a checkpoint whose files are all as they were written.
+
+    Raises:
+        CheckpointError: the folder is missing, no checkpoint, damaged, or of a newer release.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"--resume {folder}: no such checkpoint{_others(folder)}")
+    content = _content(folder)
+    if content.get("schema_version", 0) > MANIFEST_VERSION:
+        raise CheckpointError(
+            f"--resume {folder}: written by a newer release (checkpoint version {content['schema_version']}; "
+            f"this one reads up to {MANIFEST_VERSION}); update, or give another checkpoint"
+        )
+    checksum = content.pop("checksum")
+    if checksum != _checksum(content):
+        raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
+    position = dict(content.pop("position"))
+    limits = Limits(**position.pop("limits"))
+    manifest = Manifest(position=Position(**position, limits=limits), **content)
+    for name, expected in manifest.files.items():
+        _check_file(folder, name, expected)
+    return manifest
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"--resume {folder}: not a checkpoint of this program (it has no {MANIFEST_FILE}){_others(folder)}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"--resume {folder}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
+    if not isinstance(content, dict) or "checksum" not in content:
+        raise CheckpointError(
+            f"--resume {folder}: not a checkpoint of this program (its {MANIFEST_FILE} is another one's)"
+            f"{_others(folder)}"
+        )
+    return content
+
+
+def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
+    path = folder / name
+    if not path.exists():
+        raise _damaged(folder, f"{name} is missing")
+    if (size := path.stat().st_size) != expected["bytes"]:
+        raise _damaged(folder, f"{name} has {size} bytes of {expected['bytes']}")
+    if file_sha256(path) != expected["sha256"]:
+        raise _damaged(folder, f"{name} does not match its checksum")
+
+
+def _damaged(folder: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"--resume {folder}: the checkpoint is damaged: {what}{_others(folder)}")
+
+
+def _others(folder: Path) -> str:
+    """Return what else could be given."""
+    others = [path.name for path in checkpoints(folder.parent) if path != folder]
+    return f"; beside it: {', '.join(others)}" if others else "; nothing else is there to resume from"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first; unfinished ones have another name."""
+    named = [(path.name.partition("-")[2], path) for path in folder.glob("checkpoint-*")]
+    return [path for _, path in sorted((int(step), path) for step, path in named if step.isdecimal())]
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """Return the checkpoint to resume a run folder from: `run` itself where it is one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (run / MANIFEST_FILE).exists() or not run.is_dir() or run.name.startswith("checkpoint-"):
+        return run  # read_manifest says what is wrong with it
+    found = checkpoints(run)
+    if not found:
+        raise CheckpointError(f"--resume {run}: no checkpoint in it; start the run anew without --resume")
+    return found[-1]
+
+
+def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
+    """Return `section.field (saved -> now)` for every field that decides what is computed and has changed."""
+    changed = []
+    for section, values in config.to_dict().items():
+        saved = manifest.config.get(section, {})
+        for name, now in values.items():
+            before = saved.get(name)
+            if section not in FREE_SECTIONS and json.dumps(before) != json.dumps(now):
+                changed.append(f"{name} ({before} -> {now})")
+    return changed
+
+
+def check_same_run(manifest: Manifest, config: RunConfig, data_digest: str, folder: Path) -> None:
+    """Refuse to go on with another configuration or corpus.
+
+    Raises:
+        CheckpointError: one differs; the message names the fields.
+    """
+    if changed := changed_fields(manifest, config):
+        raise CheckpointError(
+            f"--resume {folder}: the configuration has changed: {', '.join(changed)}; "
+            "give the values it began with, or --allow-changes"
+        )
+    if manifest.data_digest != data_digest:
+        raise CheckpointError(
+            f"--resume {folder}: the corpus is not the one it began with; give that one, or --allow-changes"
+        )

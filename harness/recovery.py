@@ -1,0 +1,298 @@
+"""What keeps a training run alive: out of memory, a signal, a full disk.
+
+An optimizer step that runs out of memory is undone and done again from the random states that it began with, first
+with a cleared cache where that can help, then in smaller micro-batches: the same samples, the same effective batch.
+Evaluation and generation have their own remedies and never touch the training batch. What cannot be remedied ends
+the run at a checkpoint of the last whole step.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from configs.schema import RunConfig
+from harness.checkpoint import keep_newest, write_checkpoint
+from harness.data.batching import Batch, halves
+from harness.devices.base import Device
+from harness.errors import DeviceOutOfMemory
+from harness.manifest import Manifest, Position
+from harness.recorder import Recorder
+from harness.records import Phase, RecoveryRecord
+from harness.rng import random_states, restore_random_states
+from harness.strategies.base import Strategy, TrainableStrategy
+
+ACTIONS = {
+    "clear-cache": "released the allocator's cached blocks",
+    "split-micro-batch": "did the step again in smaller micro-batches",
+    "split-batch": "did the evaluation or generation again in smaller batches",
+    "skip-batch": "left out an evaluation batch or prompt that does not fit even alone",
+    "skip-checkpoint": "went on without a checkpoint that could not be written",
+    "stop": "stopped at a checkpoint",
+}
+
+RETRIES_BEFORE_CLEARING = 2
+"""Allocator retries since the cache was last cleared. A retry gives back wholly free segments only; between steps,
+when activations are gone, many more are free."""
+
+GUARD_FACTOR = 6
+"""An optimizer step that finds this many times the adapter's bytes never yet reserved cannot run out of memory: AdamW's
+two states, the gradients' copies and the update's temporaries take about five."""
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Divide(Generic[Part]):
+    """How a batch of evaluation or generation is cut into smaller ones."""
+
+    limit: str
+    """field of `Limits` that remembers what did not fit"""
+    tokens: Callable[[Part], int]
+    """padded tokens of a batch"""
+    parts: Callable[[Part], list[Part]]
+    """its halves, or itself alone where it is one sequence"""
+
+
+def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory | None:
+    """Run the action; return the out-of-memory that ended it, or None.
+
+    The one place where running out of memory is caught. What is returned holds no frame, and so no tensor.
+    """
+    try:
+        action()
+    except Exception as error:
+        failure = device.as_out_of_memory(error)
+        if failure is None:
+            raise
+        traceback.clear_frames(error.__traceback__)
+        failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+        return failure
+    return None
+
+
+class Protection(Protocol):
+    """What the loop wraps around the parts of a run that can fail."""
+
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
+        """Run an optimizer step over the micro-batches."""
+        ...
+
+    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+        """Run over a batch; return the result of each part that it was cut into, without those that do not fit."""
+        ...
+
+    def save(self, position: Position) -> None:
+        """Write a checkpoint."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Tell whether the run is to end at the next safe point."""
+        ...
+
+
+class Unprotected:
+    """Implements `Protection` for a probe: what fails has to be seen to fail."""
+
+    def __init__(self, config: RunConfig, strategy: Strategy, output: Path) -> None:
+        self._keep = config.eval.keep_checkpoints
+        self._strategy = strategy
+        self._output = output
+
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
+        """Run it."""
+        run(micro_batches)
+
+    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+        """Run it whole."""
+        return [run(whole)]
+
+    def save(self, position: Position) -> None:
+        """Save the training state."""
+        self._strategy.save(self._output / f"checkpoint-{position.step}")
+        keep_newest(self._output, self._keep)
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+
+class Recovery:
+    """Implements `Protection` for a training run.
+
+    Args:
+        config: the run's.
+        device: where it runs.
+        strategy: whose steps are undone and whose state is saved.
+        recorder: takes what failed and what was done about it.
+        run: the run's folder.
+        about: the manifest of its checkpoints, but for the position.
+        start: where the run begins.
+        log_bytes: returns the size of the log.
+        stop_requested: tells whether a signal has asked to end.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: Device,
+        strategy: TrainableStrategy,
+        recorder: Recorder,
+        run: Path,
+        about: Manifest,
+        start: Position,
+        log_bytes: Callable[[], int],
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._device = device
+        self._strategy = strategy
+        self._recorder = recorder
+        self._run = run
+        self._about = about
+        self._last = start
+        self._log_bytes = log_bytes
+        self.limits = start.limits
+        self.stop_requested = stop_requested
+        self._seen_retries = device.stats().num_alloc_retries
+
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
+        """Run an optimizer step; where memory runs out, undo it, and do it again with more room or in smaller pieces.
+
+        Raises:
+            DeviceOutOfMemory: nothing more can be done; a checkpoint of the step before has been written.
+        """
+        began_with = random_states()
+        batches = [part for batch in micro_batches for part in self._within_limit(batch)]
+        may_clear = True
+        while failure := self._attempt_step(run, batches):
+            restore_random_states(began_with)
+            smaller = [part for batch in batches for part in self._smaller(batch)]
+            if may_clear and self._fits_once_cleared(failure):
+                may_clear = False
+                self._note(failure, "clear-cache", "")
+            elif self._recorder.phase_that_failed is not Phase.OPTIMIZER and len(smaller) > len(batches):
+                self._note(failure, "split-micro-batch", f"{len(batches)} micro-batches, now {len(smaller)}")
+                batches = smaller
+            else:
+                self.save(self._last)
+                self._record("stop", f"checkpoint-{self._last.step}")
+                raise failure
+        self._heed_retries()
+
+    def _attempt_step(
+        self, run: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
+    ) -> DeviceOutOfMemory | None:
+        """Run the step; where it fails, leave no trace of it but the allocator's statistics."""
+        saved = self._strategy.host_copy() if self._optimizer_may_fail() else None
+        failure = attempt(self._device, lambda: run(batches))
+        if failure is None:
+            return None
+        if self._recorder.phase_that_failed is Phase.OPTIMIZER:
+            if saved is None:  # a part of the update may have happened: only the last checkpoint is whole
+                raise failure
+            self._strategy.put_back(saved)
+        self._strategy.abandon()
+        self._device.empty_cache()
+        return failure
+
+    def _optimizer_may_fail(self) -> bool:
+        never_reserved = self._device.budget_bytes - self._device.stats().reserved_bytes
+        return never_reserved < GUARD_FACTOR * self._strategy.trainable_bytes()
+
+    def _within_limit(self, batch: Batch) -> list[Batch]:
+        limit = self.limits.train_tokens
+        if limit is None or batch.shape.padded_tokens <= limit or len(batch.examples) == 1:
+            return [batch]
+        return [part for half in halves(batch, self._config) for part in self._within_limit(half)]
+
+    def _smaller(self, batch: Batch) -> list[Batch]:
+        """Return the batch in halves where it is as large as the one that failed, which becomes the limit."""
+        failed = self._recorder.batch_that_failed
+        if failed is None or batch.shape.padded_tokens < failed.padded_tokens or len(batch.examples) == 1:
+            return [batch]
+        self.limits = replace(self.limits, train_tokens=failed.padded_tokens - 1)
+        return halves(batch, self._config)
+
+    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+        """Run over a batch; where memory runs out, with a cleared cache, then over its halves, and theirs.
+
+        Returns:
+            The results of all parts; a part that does not fit even alone has none.
+        """
+        if self._is_known_not_to_fit(whole, divide):
+            return self._over_parts(run, whole, divide)
+        results, failure = self._attempt_part(run, whole)
+        if failure and self._fits_once_cleared(failure):
+            self._note(failure, "clear-cache", "")
+            results, failure = self._attempt_part(run, whole)
+        if failure is None:
+            return results
+        if divide.parts(whole) == [whole]:
+            self._note(failure, "skip-batch", "")
+            return []
+        tokens = divide.tokens(whole)
+        self.limits = replace(self.limits, **{divide.limit: tokens - 1})
+        self._note(failure, "split-batch", f"{tokens} padded tokens")
+        return self._over_parts(run, whole, divide)
+
+    def _attempt_part(self, run: Callable[[Part], Result], part: Part) -> tuple[list[Result], DeviceOutOfMemory | None]:
+        results: list[Result] = []
+        failure = attempt(self._device, lambda: results.append(run(part)))
+        if failure:
+            self._strategy.abandon()
+            self._device.empty_cache()
+        return results, failure
+
+    def _is_known_not_to_fit(self, whole: Part, divide: Divide[Part]) -> bool:
+        limit: int | None = getattr(self.limits, divide.limit)
+        return limit is not None and divide.tokens(whole) > limit and len(divide.parts(whole)) > 1
+
+    def _over_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+        return [result for part in divide.parts(whole) for result in self.in_parts(run, part, divide)]
+
+    def _fits_once_cleared(self, failure: DeviceOutOfMemory) -> bool:
+        return failure.requested_bytes + failure.allocated_bytes <= self._device.budget_bytes
+
+    def save(self, position: Position) -> None:
+        """Write a checkpoint and remove the oldest; a disk that refuses costs this checkpoint, not the run."""
+        position = replace(position, limits=self.limits)
+        self._last = position
+        try:
+            failure = attempt(self._device, lambda: self._write(position))
+        except OSError as error:
+            reason = f"{error.strerror or error}"
+        else:
+            if failure is None:
+                return
+            reason = str(failure)
+            self._device.empty_cache()
+        self._record("skip-checkpoint", reason)
+
+    def _write(self, position: Position) -> None:
+        about = replace(self._about, position=position, log_bytes=self._log_bytes())
+        write_checkpoint(self._run, self._strategy.save, about)
+        keep_newest(self._run, self._config.eval.keep_checkpoints)
+
+    def _heed_retries(self) -> None:
+        """Clear the cache between steps once the allocator has had to retry repeatedly: the next failure is near."""
+        retries = self._device.stats().num_alloc_retries
+        if retries - self._seen_retries >= RETRIES_BEFORE_CLEARING:
+            self._device.empty_cache()
+            self._record("clear-cache", f"{retries - self._seen_retries} allocator retries", Phase.OPTIMIZER)
+            self._seen_retries = retries
+
+    def _note(self, failure: DeviceOutOfMemory, action: str, detail: str) -> None:
+        """Record what failed and what is done about it."""
+        self._recorder.out_of_memory(failure)
+        self._record(action, detail)
+        self._seen_retries = self._device.stats().num_alloc_retries
+
+    def _record(self, action: str, detail: str, phase: Phase | None = None) -> None:
+        recorder = self._recorder
+        phase = phase or recorder.phase_that_failed or Phase.LOAD
+        recorder.write(RecoveryRecord(phase, recorder.step, recorder.epoch, action, detail))

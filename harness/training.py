@@ -1,0 +1,184 @@
+"""A training run in a folder of its own: started once, resumed as often as need be.
+
+The folder holds `config.json`, for `--resume`; `run.jsonl`, the log, whose records after the last checkpoint are moved
+to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.checkpoint`; and `run.lock`,
+which a process holds while it trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from configs.schema import RunConfig
+from harness.assessment import assess
+from harness.checkpoint import restore_checkpoint
+from harness.data import Prepared
+from harness.devices.base import Device
+from harness.environment import environment
+from harness.errors import CheckpointError
+from harness.loop import train
+from harness.manifest import (
+    START,
+    Manifest,
+    Position,
+    check_same_run,
+    checkpoints,
+    newest_checkpoint,
+    read_manifest,
+)
+from harness.recorder import Recorder
+from harness.records import Outcome, Phase, Record
+from harness.recovery import Recovery
+from harness.replies import Reply
+from harness.run import Ending, recorded
+from harness.runlog import LogWriter, cut_log, read_run_log
+from harness.strategies.base import TrainableStrategy
+
+LOG_FILE, CONFIG_FILE, LOCK_FILE = "run.jsonl", "config.json", "run.lock"
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's folder, which is made where it is missing; the lock ends with the process, however that ends.
+
+    Raises:
+        CheckpointError: another process trains into it, or it cannot be written.
+    """
+    lock = FileLock(run / LOCK_FILE, timeout=0)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(f"{run}: another process trains into this folder; wait for it, or give another") from None
+    except OSError as error:
+        raise CheckpointError(f"{run}: cannot be written ({error.strerror}); give another --output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepare_folder(run: Path, config: RunConfig) -> None:
+    """Begin a run in a locked folder.
+
+    Raises:
+        CheckpointError: it holds a run already.
+    """
+    if (run / LOG_FILE).exists() or checkpoints(run):
+        raise CheckpointError(f"{run}: holds a run already; go on with --resume {run}, or give another --output")
+    _write_config(run, config)
+
+
+def _write_config(run: Path, config: RunConfig) -> None:
+    unfinished = run / (CONFIG_FILE + ".unfinished")
+    unfinished.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, run / CONFIG_FILE)
+
+
+def prepare_resume(run: Path, config: RunConfig, data: Prepared, checkpoint: Path, *, allow_changes: bool) -> Position:
+    """Make a locked folder ready to go on from one of its checkpoints; return where that is.
+
+    What came after the checkpoint is set aside: log records in `run.lost-N.jsonl`, checkpoints under another name.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole, or of another configuration or corpus.
+    """
+    manifest = read_manifest(checkpoint)
+    if not allow_changes:
+        check_same_run(manifest, config, data_digest(data), checkpoint)
+    for later in checkpoints(run):
+        if int(later.name.partition("-")[2]) > manifest.position.step:
+            later.rename(_free_name(run, f"superseded-{later.name}"))
+    if (run / LOG_FILE).exists():
+        cut_log(run / LOG_FILE, manifest.log_bytes, _free_name(run, "run.lost", ".jsonl"))
+    _write_config(run, config)
+    return manifest.position
+
+
+def _free_name(folder: Path, stem: str, suffix: str = "") -> Path:
+    number = 1
+    while (path := folder / f"{stem}-{number}{suffix}").exists():
+        number += 1
+    return path
+
+
+def data_digest(data: Prepared) -> str:
+    """Return a checksum of the prepared samples, in their order."""
+    digest = hashlib.sha256()
+    for example in (*data.train, *data.eval):
+        digest.update(repr((example.num_tokens, example.num_prompt_tokens, example.input_ids)).encode())
+    return digest.hexdigest()[:16]
+
+
+def train_run(
+    run: Path,
+    config: RunConfig,
+    device: Device,
+    strategy: TrainableStrategy,
+    data: Prepared,
+    *,
+    resume: Path | None,
+    allow_changes: bool = False,
+    also: Callable[[Record], None],
+    finish: Callable[[list[Reply]], None],
+    stop: Callable[[], str],
+) -> Outcome:
+    """Train into a folder, from the beginning or from a checkpoint, until the end or until a stop is asked for.
+
+    Args:
+        resume: the run's folder, or one of its checkpoints.
+        allow_changes: go on although configuration or corpus have changed.
+        also: takes each record, besides the log.
+        finish: takes the replies at the end, while the trained model is still there.
+        stop: the name of the signal that asks to stop; empty while none does.
+
+    Raises:
+        CheckpointError: the folder is in use or not usable.
+        Whatever else ends the run, after an end record has been written.
+    """
+    with locked(run):
+        checkpoint = newest_checkpoint(resume) if resume is not None else None
+        if checkpoint is None:
+            prepare_folder(run, config)
+            start = START
+        else:
+            start = prepare_resume(run, config, data, checkpoint, allow_changes=allow_changes)
+        about = Manifest(start, config.to_dict(), config.fingerprint(), data_digest(data), environment())
+        with LogWriter(run / LOG_FILE) as log:
+
+            def body(recorder: Recorder) -> Ending:
+                if checkpoint is not None:
+                    with recorder.phase(Phase.RESUME):
+                        restore_checkpoint(checkpoint, strategy.restore)
+                recovery = Recovery(
+                    config,
+                    device,
+                    strategy,
+                    recorder,
+                    run,
+                    about,
+                    start,
+                    log_bytes=lambda: log.num_bytes,
+                    stop_requested=lambda: bool(stop()),
+                )
+                if not train(config, strategy, device, recorder, data, recovery, start):
+                    return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
+                last = next((e for e in reversed(read_run_log(run / LOG_FILE).evals) if e.step == recorder.step), None)
+                replies = assess(config, strategy, recorder, data, recovery, last)
+                if replies is None:
+                    return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
+                finish(replies)
+                return Ending(Outcome.COMPLETED)
+
+            def write(record: Record) -> None:
+                log.write(record)
+                also(record)
+
+            return recorded(config, device, strategy, data, write, body, start=start)

@@ -1,0 +1,5 @@
+"""One thread for PyTorch in tests and what they start: to share tensors this small out takes longer than computing."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
