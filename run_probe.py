@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from configs.cli import Command, flags_between, parse_args
 from configs.errors import HarnessError
 from configs.validation import check_output
+from harness.human_sheet import score_lines, score_sheet, write_sheet
 from harness.records import Outcome
 from harness.runlog import read_run_log
 from harness.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
@@ -61,6 +62,12 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     """Do what the command asks for and show it; return the exit code."""
     if command.explain is not None:
         print_explanation(command.explain, make_console())
+        return 0
+    if command.human_sheet is not None:
+        print(f"to be filled in: {write_sheet(command.human_sheet, command.config.data.seed)}")
+        return 0
+    if command.score_sheet is not None:
+        print("\n".join(score_lines(score_sheet(command.score_sheet))))
         return 0
     # a file that cannot be written is better known before the run than after it
     if command.json is not None:

@@ -50,6 +50,10 @@ class Command:
     """write the memory at the end of the run as configured to this file, for PyTorch's memory viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
+    human_sheet: Path | None = field(default=None, metadata={"metavar": "DIR"})
+    """write a blind sheet for people to rate the last replies in that folder's GeneratedResponses.json, and end"""
+    score_sheet: Path | None = None
+    """say what the ratings in such a sheet, filled in, amount to, and end"""
     no_fixes: bool = False
     """stop at the diagnosis: neither try nor apply fixes"""
 

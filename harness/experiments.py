@@ -188,6 +188,19 @@ def read_responses(folder: Path) -> list[dict[str, Any]]:
     return _read_list(folder / RESPONSES)
 
 
+def write_new(files: Mapping[Path, str]) -> None:
+    """Write files that are not there yet.
+
+    Raises:
+        ConfigError: one of them is there, or cannot be written.
+    """
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} exists and is left as it is; move it away first")
+    for path, text in files.items():
+        _write_whole(path, text)
+
+
 def _append_to_list(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     key = LISTS[path.name]
     with _locked(path):

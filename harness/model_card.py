@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.models import find_model
+from harness.data.chat import SYSTEM_PROMPT
+from harness.records import MetricsRecord
+from harness.replies import BASE, TUNED
 from harness.runlog import RunLog
+
+_ROWS = {
+    "perplexity": "perplexity per target token",
+    "bits_per_byte": "bits per byte of the answers",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+}
+"""field of `MetricsRecord` -> what the card calls it"""
 
 
 def write_model_card(folder: Path, log: RunLog) -> None:
@@ -13,4 +28,112 @@ def write_model_card(folder: Path, log: RunLog) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    raise NotImplementedError
+    (folder / "README.md").write_text(model_card(log), encoding="utf-8")
+
+
+def model_card(log: RunLog) -> str:
+    """Return the card as Markdown with the Hub's YAML header."""
+    parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), _LIMITS)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def base_model(log: RunLog) -> str:
+    """Return the Hub's name of the base model, or what the configuration calls it where it is not from there."""
+    name = str(log.run.config["model"]["model"])
+    source = find_model(name).source.partition(";")[0]
+    return source if source.count("/") == 1 and " " not in source else name
+
+
+def _header(log: RunLog) -> str:
+    from huggingface_hub import ModelCardData
+
+    base = base_model(log)
+    data = ModelCardData(
+        base_model=base if base.count("/") == 1 else None,
+        language="bn",
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["lora", "qlora", "bengali", "empathetic-dialogue"],
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _introduction(log: RunLog) -> str:
+    weights = log.run.model.weights if log.run.model else "none"
+    warning = (
+        "\n\n**The base model had random weights: this adapter is a test of the training, and of no other use.**"
+        if weights == "random"
+        else ""
+    )
+    return f"# LoRA adapter for {base_model(log)}: empathetic replies in Bengali{warning}"
+
+
+def _training(log: RunLog) -> str:
+    run, config = log.run, log.run.config
+    lora, train, model = config["lora"], config["train"], config["model"]
+    quantised = "4-bit NF4" if model["quantization"] == "nf4" else model["dtype"]
+    losses = [step.loss for step in log.steps if step.loss is not None]
+    fell = f", training loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
+    done = log.steps[-1].step if log.steps else 0
+    sequences = train["train_batch_size"] * train["gradient_accumulation"]
+    return "\n".join(
+        (
+            "## Training",
+            f"- data: {run.corpus}, {run.num_train_samples} samples to train, {run.num_eval_samples} held out",
+            f"- base: {quantised} weights, computed in {model['dtype']}, at most {config['data']['max_length']} tokens",
+            f"- adapter: rank {lora['lora_rank']}, alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']}, on "
+            + ", ".join(lora["target_modules"]),
+            f"- {done} of {run.total_steps} steps of {sequences} sequences, learning rate {train['learning_rate']}"
+            + fell,
+            f"- {run.gpu_name} ({run.source}), peak {log.peak_allocated_bytes} bytes allocated,"
+            f" {log.peak_reserved_bytes} reserved, of a budget of {run.budget_bytes}",
+            "- " + ", ".join(f"{name} {version}" for name, version in run.environment.items()),
+        )
+    )
+
+
+def _scores(log: RunLog) -> str:
+    by_model = {record.model: record for record in log.metrics}
+    models = [name for name in (TUNED, BASE) if name in by_model]
+    if not models:
+        return ""
+    titles = {TUNED: "with the adapter", BASE: "base model"}
+    header = "| | " + " | ".join(titles[name] for name in models) + " |"
+    lines = ["## Held-out scores", header, "|---" * (len(models) + 1) + "|"]
+    for field, title in _ROWS.items():
+        values = [getattr(by_model[name], field) for name in models]
+        if any(value is not None for value in values):
+            lines.append(f"| {title} | " + " | ".join("" if v is None else f"{v:.4g}" for v in values) + " |")
+    return "\n".join((*lines, "", *_how(by_model[models[0]])))
+
+
+def _how(record: MetricsRecord) -> list[str]:
+    return [f"{record.num_replies} replies.", *(f"- {name}: `{text}`" for name, text in record.signatures.items())]
+
+
+def _usage(log: RunLog) -> str:
+    base = base_model(log)
+    return f'''
+## Use
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("{base}", device_map="auto")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+messages = [
+    {{"role": "system", "content": "{SYSTEM_PROMPT}"}},
+    {{"role": "user", "content": "আজ মনটা ভালো নেই।"}},
+]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs.to(model.device), max_new_tokens=256)[0]))
+```
+'''
+
+
+_LIMITS = """
+## Limits
+It is no therapist and gives no medical advice. Conversations about suicide, self-harm and doses of medicine were kept
+out of its training; questions of self-harm must be answered by words that people have vetted, not by this model.
+"""

@@ -1,0 +1,184 @@
+"""People's ratings of generated replies: a blind sheet to fill in, and what a filled one says; never imports torch.
+
+`HumanEvaluation.csv` has a row for each reply, in random order, without a word about who gave it; that is in
+`HumanEvaluationKey.json`, for the one who scores, not for those who rate.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import fmean, stdev
+from typing import Any
+
+from configs.errors import ConfigError
+from harness.experiments import read_responses, write_new
+from harness.replies import BASE, TUNED, VETTED
+
+SHEET, KEY = "HumanEvaluation.csv", "HumanEvaluationKey.json"
+
+CRITERIA = ("empathy", "relevance", "fluency", "safety")
+LOWEST, HIGHEST = 1, 5
+COLUMNS = ("row", "question", "response", *CRITERIA, "comment")
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What all raters of one criterion gave to one model."""
+
+    criterion: str
+    answered_by: str
+    num_ratings: int
+    mean: float
+    margin: float | None
+    """half the width of the mean's 95 % interval; None where there is but one rating"""
+
+
+@dataclass(frozen=True)
+class SheetScores:
+    """What a filled sheet says."""
+
+    num_rows: int
+    num_blank: int
+    """cells without a rating"""
+    ratings: tuple[Rating, ...]
+    gains: dict[str, tuple[float, int]]
+    """criterion -> mean of tuned less base over questions where both were rated, and the number of questions"""
+
+
+def write_sheet(folder: Path, seed: int) -> Path:
+    """Write sheet and key for the replies of the last run in the folder; return the sheet.
+
+    Raises:
+        ConfigError: no replies there, or a sheet is there already: it may hold somebody's ratings.
+    """
+    responses = read_responses(folder)
+    last = [r for r in responses if r["experiment_id"] == responses[-1]["experiment_id"] and r["answered_by"] != VETTED]
+    if not last:
+        raise ConfigError(f"--human-sheet {folder}: no replies of a model in it; generate some first")
+    Random(seed).shuffle(last)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row, response in enumerate(last, 1):
+        writer.writerow([row, response["question"], response["response"], *[""] * (len(CRITERIA) + 1)])
+    key = {
+        str(row): {name: r[name] for name in ("experiment_id", "prompt_id", "sample_id", "answered_by")}
+        for row, r in enumerate(last, 1)
+    }
+    write_new({folder / KEY: json.dumps(key, indent=1) + "\n", folder / SHEET: "\ufeff" + text.getvalue()})
+    return folder / SHEET
+
+
+def score_sheet(sheet: Path) -> SheetScores:
+    """Return what the ratings in a filled sheet amount to; its key is beside it.
+
+    Raises:
+        ConfigError: sheet or key cannot be read, or a cell is no rating; all problems at once.
+    """
+    rows, key = _read_sheet(sheet), _read_key(sheet)
+    problems: list[str] = []
+    ratings = list(_ratings(rows, key, problems))
+    if problems:
+        raise ConfigError([f"--score-sheet {sheet}: {problem}" for problem in problems])
+    if not ratings:
+        raise ConfigError(
+            f"--score-sheet {sheet}: nothing is rated; fill the columns {', '.join(CRITERIA)} with 1 to 5"
+        )
+    return SheetScores(
+        num_rows=len(rows),
+        num_blank=len(rows) * len(CRITERIA) - len(ratings),
+        ratings=tuple(_summaries(ratings)),
+        gains={name: gain for name in CRITERIA if (gain := _gain([r for r in ratings if r.criterion == name]))},
+    )
+
+
+@dataclass(frozen=True)
+class _Cell:
+    criterion: str
+    answered_by: str
+    prompt_id: int
+    value: int
+
+
+def _read_sheet(sheet: Path) -> list[dict[str, str]]:
+    try:
+        text = sheet.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"--score-sheet {sheet}: cannot be read ({reason})") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if missing := [name for name in ("row", *CRITERIA) if name not in (reader.fieldnames or ())]:
+        raise ConfigError(f"--score-sheet {sheet}: lacks the columns {', '.join(missing)}")
+    return list(reader)
+
+
+def _read_key(sheet: Path) -> dict[str, dict[str, Any]]:
+    file = sheet.with_name(KEY)
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise ConfigError(f"--score-sheet {sheet}: needs its key {file} beside it ({reason})") from None
+
+
+def _ratings(rows: list[dict[str, str]], key: Mapping[str, Any], problems: list[str]) -> Iterator[_Cell]:
+    seen: set[str] = set()
+    for row in rows:
+        name = (row["row"] or "").strip()
+        if name not in key or name in seen:
+            problems.append(f"row {name!r}: {'twice' if name in seen else 'not in the key'}")
+            continue
+        seen.add(name)
+        for criterion in CRITERIA:
+            cell = (row[criterion] or "").strip()
+            if cell and (value := _rating(cell)) is None:
+                problems.append(f"row {name}, {criterion} {cell!r}: allowed are {LOWEST} to {HIGHEST}, or nothing")
+            elif cell and value is not None:
+                yield _Cell(criterion, key[name]["answered_by"], key[name]["prompt_id"], value)
+
+
+def _rating(cell: str) -> int | None:
+    """Return the rating in a cell, Bengali digits and a spreadsheet's `4.0` included; None where it is none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() and LOWEST <= value <= HIGHEST else None
+
+
+def _summaries(cells: list[_Cell]) -> Iterator[Rating]:
+    for criterion in CRITERIA:
+        for answered_by in (TUNED, BASE):
+            values = [c.value for c in cells if (c.criterion, c.answered_by) == (criterion, answered_by)]
+            if values:
+                margin = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+                yield Rating(criterion, answered_by, len(values), fmean(values), margin)
+
+
+def _gain(cells: list[_Cell]) -> tuple[float, int] | None:
+    """Return the mean difference over the questions that have ratings of both models, and how many those are."""
+    by_prompt: dict[int, dict[str, list[int]]] = {}
+    for cell in cells:
+        by_prompt.setdefault(cell.prompt_id, {}).setdefault(cell.answered_by, []).append(cell.value)
+    gains = [fmean(of[TUNED]) - fmean(of[BASE]) for of in by_prompt.values() if {TUNED, BASE} <= set(of)]
+    return (fmean(gains), len(gains)) if gains else None
+
+
+def score_lines(scores: SheetScores) -> list[str]:
+    """Return the scores as lines of text."""
+    lines = [f"{scores.num_rows} replies, {scores.num_blank} cells left blank"]
+    for rating in scores.ratings:
+        margin = "" if rating.margin is None else f" ± {rating.margin:.2f}"
+        lines.append(
+            f"{rating.criterion:<10} {rating.answered_by:<6} {rating.mean:.2f}{margin}  ({rating.num_ratings} ratings)"
+        )
+    for criterion, (gain, number) in scores.gains.items():
+        lines.append(f"{criterion:<10} tuned less base {gain:+.2f}  ({number} questions)")
+    return lines
