@@ -46,7 +46,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One epoch on a few samples; two drawn replies to each of three questions, one of them of self-harm."""
     folder = tmp_path_factory.mktemp("run")
     prompts = folder / "prompts.csv"

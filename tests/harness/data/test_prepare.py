@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from configs.schema import RunConfig
 from harness.data import prepare, split_by_question
-from harness.data.corpus import Row
+from harness.data.corpus import CORPUS_FILES, Row
 from harness.data.synthetic import synthetic_table, write_csv
 from harness.errors import DataError
 
@@ -121,3 +121,33 @@ def test_torch_is_not_imported() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", CORPUS_FILES)
+@pytest.mark.parametrize("given", ["folder", *CORPUS_FILES])
+@pytest.mark.parametrize("samples", [6, None])
+def test_what_became_of_a_dirty_file_adds_up_to_its_rows(
+    tmp_path: Path, name: str, given: str, samples: int | None
+) -> None:
+    rows = [f"a,b,প্রশ্ন {i},উত্তর {i} কথা" for i in range(8)]
+    rows += [rows[0], "a,b,,উত্তর", "a,b,প্রশ্ন,NaN", "a,b,ক\ufffd,খ", "a,b,ক,খ,গ", f"a,b,ক,{'খ' * 20_001}"]
+    rows = ["a,b,আমি মরতে চাই,পাশে আছি", "a,b,জ্বর,দিনে 500 mg খান", *rows, "a,b,প্রশ্ন 1, উত্তর  1  কথা"]
+    (tmp_path / name).write_text("\ufeffTopics,Question-Title,Questions,Answers\n" + "\n".join(rows), encoding="utf-8")
+    path = tmp_path if given == "folder" else tmp_path / given
+    prepared = prepare(TINY.with_fields(data=str(path), samples=samples), 1024)
+    assert prepared.corpus_name == name
+    fates = {fate: count for fate, count in prepared.fates.items() if count}
+    assert sum(fates.values()) == prepared.read_report.num_rows == len(rows)
+    assert fates["set aside for vetted replies"] == fates["giving a dose of medicine"] == 1
+    assert fates["with more fields than the header"] == fates["with replacement characters"] == 1
+    assert fates["trained on"] + fates["evaluated on"] == (4 if samples else 8)
+    assert fates.get("not taken") == (5 if samples else None)
+    assert fates.get("duplicates once cleaned") == (None if samples else 1)
+
+
+def test_bytes_of_held_out_answers_are_those_of_their_tokens() -> None:
+    whole = prepare(TINY.with_fields(samples=12, max_length=2048), 1024)
+    cut = prepare(TINY.with_fields(samples=12, max_length=64), 1024)
+    ids = [e.input_ids[e.num_prompt_tokens :] for e in whole.eval if e.input_ids]
+    assert whole.eval_answer_bytes == sum(len(whole.tokenizer.decode(i).encode()) for i in ids)
+    assert 0 < (cut.eval_answer_bytes or 0) < whole.eval_answer_bytes
