@@ -60,12 +60,16 @@ def assess(
 def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> MetricsRecord:
     """Return what an evaluation and the replies of the same model amount to."""
     computed = evaluated.loss is not None
+    # of an evaluation that had to leave batches out, the bytes are not known
+    is_whole = evaluated.target_tokens == sum(example.num_target_tokens for example in data.eval)
     texts = [reply.text for reply in replies] if computed else []
     references = [data.prompts[reply.prompt].references for reply in replies] if computed else []
     return MetricsRecord(
         step=evaluated.step,
         model=evaluated.model,
         perplexity=perplexity(evaluated.loss),
-        bits_per_byte=bits_per_byte(evaluated.loss, evaluated.target_tokens, data.eval_answer_bytes),
+        bits_per_byte=bits_per_byte(
+            evaluated.loss, evaluated.target_tokens, data.eval_answer_bytes if is_whole else None
+        ),
         **asdict(score_texts(texts, references)),
     )

@@ -36,7 +36,7 @@ from harness.manifest import (
 from harness.recorder import Recorder
 from harness.records import Outcome, Phase, Record
 from harness.recovery import Recovery
-from harness.replies import Reply
+from harness.replies import TUNED, Reply
 from harness.run import Ending, recorded
 from harness.runlog import LogWriter, cut_log, read_run_log
 from harness.strategies.base import TrainableStrategy
@@ -170,7 +170,8 @@ def train_run(
                 )
                 if not train(config, strategy, device, recorder, data, recovery, start):
                     return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
-                last = next((e for e in reversed(read_run_log(run / LOG_FILE).evals) if e.step == recorder.step), None)
+                evals = read_run_log(run / LOG_FILE).evals
+                last = next((e for e in reversed(evals) if (e.step, e.model) == (recorder.step, TUNED)), None)
                 replies = assess(config, strategy, recorder, data, recovery, last)
                 if replies is None:
                     return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")

@@ -18,19 +18,17 @@ from configs.models import find_model
 from configs.preset import load_preset
 from configs.schema import RunConfig
 from harness import experiments
-from harness.assessment import assess
 from harness.data import Prepared, prepare
 from harness.data.batching import left_padded
 from harness.experiments import append_experiment, append_responses, check_artefacts, experiment_id, read_responses
 from harness.human_sheet import KEY, score_lines, score_sheet, write_sheet
-from harness.loop import load, train
 from harness.model_card import write_model_card
-from harness.recorder import Recorder
-from harness.records import EndRecord, Outcome, Phase, Record
+from harness.records import Outcome, Phase
 from harness.replies import BASE, TUNED, VETTED, Reply
-from harness.run import _run_record, make_strategy, open_device
-from harness.runlog import RunLog, collect
+from harness.run import make_strategy, open_device
+from harness.runlog import RunLog, read_run_log
 from harness.strategies.modeling import transformers_config
+from harness.training import LOG_FILE, train_run
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 
@@ -46,7 +44,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One epoch on a few samples; two drawn replies to each of three questions, one of them of self-harm."""
     folder = tmp_path_factory.mktemp("run")
     prompts = folder / "prompts.csv"
@@ -55,19 +53,20 @@ def trained(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Train
         samples=8, epochs=1, max_length=64, max_new_tokens=4, learning_rate=0.02, generate_batch_size=3,
         temperature=1.0, top_p=0.95, repetition_penalty=1.1, replies_per_prompt=2, prompts=str(prompts),
     )  # fmt: skip
-    data = prepare(config, 1024)
-    torch.manual_seed(0)
-    device, records = open_device(config), list[Record]()
-    strategy, recorder = make_strategy(config, device), Recorder(device, records.append)
-    with device.active():
-        facts = load(strategy, recorder)
-        recorder.write(_run_record(config, device, data, facts))
-        train(config, strategy, device, recorder, data, folder)
-        replies = assess(config, strategy, recorder, data)
-    recorder.write(EndRecord(Outcome.COMPLETED, recorder.step, 1.0))
-    with device.active():
+    data, device = prepare(config, 1024), open_device(config)
+    strategy = make_strategy(config, device)
+    finished: list[Reply] = []
+
+    def finish(replies: list[Reply]) -> None:
+        finished.extend(replies)
         strategy.export(folder / "adapter")
-    return Trained(config, data, collect(records), replies, folder / "adapter", strategy)
+
+    run = folder / "run"
+    outcome = train_run(
+        run, config, device, strategy, data, resume=None, also=lambda _: None, finish=finish, stop=lambda: ""
+    )
+    assert outcome is Outcome.COMPLETED
+    return Trained(config, data, read_run_log(run / LOG_FILE), finished, folder / "adapter", strategy)
 
 
 def test_base_and_tuned_are_told_apart(trained: Trained) -> None:
@@ -80,7 +79,7 @@ def test_base_and_tuned_are_told_apart(trained: Trained) -> None:
     assert [record.model for record in trained.log.evals][-2:] == [TUNED, BASE]
     assert by_model[TUNED].bleu is None  # there are no references to prompts of one's own
     generations = [p for p in trained.log.phases if p.phase is Phase.GENERATE]
-    assert len(generations) == 2 + 2 + 2  # of train, and of each model in `assess`
+    assert len(generations) == 2 + 2  # of each model
 
 
 def test_replies_are_drawn_apart_and_a_question_of_self_harm_is_answered_in_advance(trained: Trained) -> None:

@@ -28,7 +28,7 @@ def device(computes: bool = True) -> SimulatedDevice:
 
 
 @pytest.fixture(scope="module")
-def strategy(one_thread: None) -> QLoraStrategy:
+def strategy() -> QLoraStrategy:
     torch.manual_seed(0)
     made = QLoraStrategy(TINY, device())
     with made.device.active():
