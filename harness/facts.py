@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.records import BatchShape, ModelFacts
+from harness.records import BatchShape, ForwardFacts, ModelFacts
 
 IGNORED_LABEL = -100
 """label of tokens without a loss. Source: torch.nn.functional.cross_entropy, `ignore_index`."""
@@ -77,6 +77,29 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
     )
+
+
+def forward_facts(model: torch.nn.Module, output: Any) -> ForwardFacts:
+    """Return how a forward pass was made that returned `output`, of transformers' kind or a tensor."""
+    loss = output if isinstance(output, torch.Tensor) else _field(output, "loss")
+    cache = _field(output, "past_key_values")
+    states = [t for layer in getattr(cache, "layers", ()) for t in (layer.keys, layer.values)]
+    return ForwardFacts(
+        has_graph=isinstance(loss, torch.Tensor) and loss.requires_grad,
+        cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
+        num_checkpointed_layers=sum(_is_checkpointed(m) for m in model.modules()),
+        num_adapters=max(1, len(getattr(model, "peft_config", ()))),
+    )
+
+
+def _field(output: Any, name: str) -> Any:
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _is_checkpointed(module: torch.nn.Module) -> bool:
+    """Whether a layer recomputes its activations; the model that holds the layers has the switch too."""
+    has_layers = any(isinstance(child, torch.nn.ModuleList) for child in module.children())
+    return bool(getattr(module, "gradient_checkpointing", False)) and module.training and not has_layers
 
 
 def _number(config: Any, name: str) -> int:

@@ -143,6 +143,8 @@ class Recording:
         self.recorder.epoch = 1
         self._write = write
         self._run = _run_record(device)
+        self.failure: DeviceOutOfMemory | None = None
+        """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
         self._shapes: list[BatchShape] = []
         """of the running step's micro-batches"""
         self._batch: BatchShape | None = None
@@ -183,6 +185,8 @@ class Recording:
         self._write(EndRecord(outcome, self.recorder.step, seconds, message))
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
+        self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
         self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
         self.recorder.out_of_memory(error)
 

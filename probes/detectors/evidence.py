@@ -43,7 +43,7 @@ _FILE_AND_LINE = re.compile(r"[^\s:`()]+:\d+")
 MAX_POINTS = 400
 """Points of the floor that a slope is computed from, the latest ones: the pairs grow with the square."""
 
-IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 
 Severity = Literal["error", "warning", "info"]
 
@@ -87,7 +87,8 @@ def step_growth(log: RunLog) -> list[StepGrowth]:
         if not phases:
             continue
         forwards = [p for p in phases if p.phase is Phase.FORWARD]
-        lengths = {p.batch.padded_length for p in forwards if p.batch}
+        batches = [p.batch for p in forwards or phases if p.batch]
+        lengths = {batch.padded_length for batch in batches}
         result.append(
             StepGrowth(
                 step=record.step,
@@ -95,7 +96,7 @@ def step_growth(log: RunLog) -> list[StepGrowth]:
                 floor_bytes=record.allocated_bytes,
                 left_bytes=record.allocated_bytes - phases[0].allocated_before_bytes,
                 micro_steps=record.micro_steps,
-                tokens=sum(p.batch.padded_tokens for p in forwards if p.batch),
+                tokens=sum(batch.padded_tokens for batch in batches),
                 forward_bytes=sum(p.after.allocated_bytes - p.allocated_before_bytes for p in forwards),
                 has_new_length=not lengths <= seen,
                 has_new_longest=max(lengths, default=0) > max(seen, default=0),
@@ -191,7 +192,7 @@ def forecast_in_words(log: RunLog, growth: Sequence[StepGrowth]) -> str:
     steps = forecast(log, growth)
     if steps is None or log.fatal_oom is not None:
         return ""
-    beyond = " (the run has fewer)" if steps[0] > log.run.total_steps else ""
+    beyond = " (the run has fewer)" if 0 < log.run.total_steps < steps[0] else ""
     return f"At this slope the budget is reached between steps {steps[0]} and {steps[1]}{beyond}."
 
 

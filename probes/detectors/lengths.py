@@ -5,7 +5,7 @@ from __future__ import annotations
 from configs.units import MIB, format_bytes
 from harness.records import BatchShape, OomRecord, Phase, StepRecord
 from harness.runlog import RunLog
-from probes.detectors.reading import config_of, train_batches
+from probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, config_of, has_config, train_batches
 from probes.findings import Finding
 
 PADDED_SHARE = 1 / 3
@@ -41,9 +41,9 @@ PAGE_BYTES = 2 * MIB
 
 def padding_to_max(log: RunLog) -> list[Finding]:
     """Find a run that pads every sample to the maximum although most samples are much shorter."""
-    config = config_of(log)
+    maximum = _padded_to(log)
     num_samples = sum(len(step.lengths) for step in log.steps)
-    if config.data.batching != "padded" or num_samples < MIN_SAMPLES:
+    if maximum is None or num_samples < MIN_SAMPLES:
         return []
     real, computed = _tokens(log.steps)
     share = 1 - real / computed
@@ -54,7 +54,7 @@ def padding_to_max(log: RunLog) -> list[Finding]:
             cause="padding-to-max",
             severity="warning",
             title=f"{share:.0%} of the tokens computed in training are padding",
-            explanation=f"Every sample is padded to {config.data.max_length} tokens while the mean is "
+            explanation=f"Every sample is padded to {maximum} tokens while the mean is "
             f"{real / num_samples:.0f}: of {computed} tokens computed so far only {real} are text. Each step takes "
             "the time and the memory of the longest sample there could be.",
             phase=Phase.FORWARD,
@@ -64,19 +64,31 @@ def padding_to_max(log: RunLog) -> list[Finding]:
                 "real_tokens": real,
                 "computed_tokens": computed,
                 "num_samples": num_samples,
-                "max_length": config.data.max_length,
+                "max_length": maximum,
             },
         )
     ]
 
 
+def _padded_to(log: RunLog) -> int | None:
+    """Return the length that every sample is padded to, or None where that is not so."""
+    if has_config(log):
+        data = config_of(log).data
+        return data.max_length if data.batching == "padded" else None
+    batches = train_batches(log)
+    padded = {batch.padded_length for batch in batches}
+    # batches padded to their longest would reach that length now and then
+    reached = sum(max(batch.lengths, default=0) == batch.padded_length for batch in batches)
+    return padded.pop() if len(padded) == 1 and reached < len(batches) / 2 else None
+
+
 def longest_sample(log: RunLog) -> list[Finding]:
     """Find a training step that fails because its batch is clearly larger than every one before."""
     oom = log.fatal_oom
-    if oom is None or oom.batch is None or oom.phase not in (Phase.FORWARD, Phase.BACKWARD):
+    if oom is None or oom.batch is None or oom.phase not in GRAPH_PHASES:
         return []
     failed = (oom.step, oom.micro_step)
-    forwards = [p for p in log.phases if p.phase is Phase.FORWARD and (p.step, p.micro_step) != failed]
+    forwards = [p for p in log.phases if p.phase in FORWARD_PHASES and (p.step, p.micro_step) != failed]
     earlier = [p.batch for p in forwards if p.batch]
     largest = max((b.padded_tokens for b in earlier), default=0)
     unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest

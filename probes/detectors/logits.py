@@ -10,10 +10,12 @@ from configs.units import format_bytes
 from harness.records import BatchShape, ModelFacts, OomRecord, Phase
 from harness.runlog import RunLog
 from probes.detectors.reading import (
+    GRAPH_PHASES,
     TIGHT_SHARE,
     TRAIN_PHASES,
     LogitsSize,
     config_of,
+    has_config,
     logits_size,
     peak_allocated_bytes,
     train_batches,
@@ -49,11 +51,12 @@ def logits_fp32_copies(log: RunLog) -> list[Finding]:
     model, oom = log.run.model, log.fatal_oom
     if model is None or config.train.loss != "full":
         return []
-    if oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD):
+    if oom is not None and oom.phase in GRAPH_PHASES:
         size = logits_size(oom, model, float32_head=config.model.kbit_upcast)
         if size is not None:
             return [_copies_oom(oom, size, config)]
-    return _copies_peak(log, config, model)
+    # which loss another loop computes is not known
+    return _copies_peak(log, config, model) if has_config(log) else []
 
 
 def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
@@ -61,6 +64,7 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
     size = logits_size(oom, log.run.model, float32_head=config.model.kbit_upcast)
     if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(log, oom.batch):
         return []
+    epochs = config.train.epochs if has_config(log) else 0
     train_peak = peak_allocated_bytes(log, *TRAIN_PHASES)
     run = log.run
     return [
@@ -74,7 +78,7 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
                     "(sequences × tokens × vocabulary × bytes).",
                     f"At that moment {format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)} is taken.",
                     *([_training_fits(train_peak, oom, _train_batch_size(log))] if train_peak else []),
-                    _when_it_dies(oom, config, run.total_steps, run.steps_per_epoch),
+                    _when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch),
                 ]
             ).rstrip(),
             phase=Phase.EVAL,
@@ -93,7 +97,7 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
                 "step": oom.step,
                 "total_steps": run.total_steps,
                 "epoch": oom.epoch,
-                "epochs": config.train.epochs,
+                "epochs": epochs,
                 "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
             },
         )
@@ -107,11 +111,17 @@ def _training_fits(train_peak: int, oom: OomRecord, train_batch_size: int) -> st
     )
 
 
-def _when_it_dies(oom: OomRecord, config: RunConfig, total_steps: int, steps_per_epoch: int) -> str:
-    """Say when evaluation comes; the claim about every sample count only where the step counts bear it out."""
+def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: int, steps_per_epoch: int) -> str:
+    """Say when evaluation comes; the claim about every sample count only where the step counts bear it out.
+
+    Args:
+        epochs: of the run; 0 where they are not known.
+        every: steps between evaluations; None where it comes at the end of each epoch, or is not known.
+    """
     if not total_steps:  # a memory snapshot counts no steps
         return ""
-    epochs, every = config.train.epochs, config.eval.eval_every
+    if not epochs:
+        return f"It comes after step {oom.step} of {total_steps}."
     if every is not None:
         return f"Evaluation runs every {every} steps, so the run dies at step {oom.step}."
     end_of_first = oom.epoch == 1 and oom.step == steps_per_epoch and total_steps == steps_per_epoch * epochs
@@ -168,6 +178,8 @@ def _eval_batch_peak(log: RunLog) -> list[Finding]:
 
 def _exceeds_training(log: RunLog, batch: BatchShape) -> bool:
     """Whether the batch has both more sequences and more tokens than training ever took at once."""
+    if not train_batches(log) and not has_config(log):
+        return False
     most_tokens = max((b.padded_tokens for b in train_batches(log)), default=0)
     return batch.batch_size > _train_batch_size(log) and batch.padded_tokens > most_tokens
 

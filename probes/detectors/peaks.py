@@ -11,7 +11,7 @@ from configs.units import format_bytes
 from harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import Severity
-from probes.detectors.reading import TIGHT_SHARE, config_of, is_tight, train_batches
+from probes.detectors.reading import GRAPH_PHASES, TIGHT_SHARE, config_of, has_config, is_tight, train_batches
 from probes.findings import Finding
 
 MIN_LENGTHS = 4
@@ -80,10 +80,10 @@ def share_beyond(lengths: Sequence[int], longest_fitting: int) -> float:
 def attention_math_fallback(log: RunLog) -> list[Finding]:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
     model = log.run.model
-    if model is None:
+    if model is None or not model.num_heads:
         return []
     oom = log.fatal_oom
-    if oom is not None and oom.batch is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD, Phase.EVAL):
+    if oom is not None and oom.batch is not None and oom.phase in (*GRAPH_PHASES, Phase.EVAL):
         scores = _scores_of(oom.requested_bytes, oom.batch, model)
         if scores is not None:
             return [_scores_oom(log, scores)]
@@ -176,6 +176,8 @@ def _scores_finding(log: RunLog, fitted: PeakModel, linear: PeakModel, largest: 
 
 
 def _why(log: RunLog, batch: BatchShape) -> str:
+    if not has_config(log):
+        return "Either no fused kernel takes this call, or the attention is written out in operators of its own."
     if config_of(log).model.attention == "math":
         return "The math kernel is asked for by the configuration."
     if not _has_padding(batch):
@@ -188,6 +190,8 @@ def _why(log: RunLog, batch: BatchShape) -> str:
 
 def truncation_missing(log: RunLog) -> list[Finding]:
     """Find batches with more tokens than the configured maximum length allows."""
+    if not has_config(log):
+        return []
     limit = config_of(log).data.max_length
     oom = log.fatal_oom
     batches = train_batches(log) + ([oom.batch] if oom is not None and oom.batch else [])
@@ -215,7 +219,7 @@ def bucketing_raises_peak(log: RunLog) -> list[Finding]:
     oom = log.fatal_oom
     in_training = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD)
     batches = train_batches(log) + ([oom.batch] if in_training and oom is not None and oom.batch else [])
-    if config.data.batching != "bucketed" or not batches:
+    if config.data.batching != "bucketed" or not batches or not has_config(log):
         return []
     largest = max(batches, key=lambda b: b.padded_tokens)
     without = config.train.train_batch_size * max(b.padded_length for b in batches)

@@ -11,7 +11,13 @@ from harness.records import BatchShape, ModelFacts, OomRecord, Phase
 from harness.runlog import RunLog
 from harness.simulate.blocks import segment_size
 
-TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
+
+FORWARD_PHASES = (Phase.FORWARD, Phase.STEP)
+"""Where a micro-batch is worked on; STEP in loops that name no parts."""
+
+GRAPH_PHASES = (*FORWARD_PHASES, Phase.BACKWARD)
+"""Where activations live."""
 
 TIGHT_SHARE = 0.85
 """Share of the budget above which a peak is tight: reserved exceeded peak allocated by 7 to 17 % in the measured stock
@@ -61,7 +67,7 @@ def config_of(log: RunLog) -> RunConfig:
 
 def train_batches(log: RunLog) -> list[BatchShape]:
     """Return the micro-batches whose forward pass ended, in order."""
-    return [p.batch for p in log.phases if p.phase is Phase.FORWARD and p.batch]
+    return [p.batch for p in log.phases if p.phase in FORWARD_PHASES and p.batch]
 
 
 def peak_allocated_bytes(log: RunLog, *phases: Phase) -> int:

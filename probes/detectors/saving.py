@@ -14,7 +14,7 @@ from probes.detectors.evidence import (
     fits_without,
     where_of,
 )
-from probes.detectors.reading import config_of
+from probes.detectors.reading import config_of, has_config
 from probes.findings import Finding
 
 COPY_SHARE = 0.25
@@ -35,7 +35,9 @@ def save_doubles(log: RunLog) -> list[Finding]:
     worst = _worst_checkpoint(log)
     if worst is None or _merge_factor(log, _rise(worst)) is not None:
         return []
-    rise, model_bytes = _rise(worst), _loaded_bytes(log)
+    rise, loaded = _rise(worst), _loaded_bytes(log)
+    # where loading was not recorded, the model is at most all that is there
+    model_bytes = loaded or worst.allocated_before_bytes
     if rise < max(MIN_GROWTH_BYTES, COPY_SHARE * model_bytes):
         return []
     return [
@@ -44,8 +46,9 @@ def save_doubles(log: RunLog) -> list[Finding]:
             severity=_phase_severity(log, rise, Phase.CHECKPOINT),
             title=f"Writing a checkpoint takes {format_bytes(rise)} more for its time",
             explanation=f"Saving after step {worst.step} adds {format_bytes(rise)} at its peak to the "
-            f"{format_bytes(worst.allocated_before_bytes)} that are there; the model has {format_bytes(model_bytes)}. "
-            "The whole state is copied on the GPU, where only the adapter has changed.",
+            f"{format_bytes(worst.allocated_before_bytes)} that are there"
+            + (f"; the model has {format_bytes(loaded)}" if loaded else "")
+            + ". The whole state is copied on the GPU, where only the adapter has changed.",
             phase=Phase.CHECKPOINT,
             steps=(worst.step, worst.step),
             bytes=rise,
@@ -94,7 +97,7 @@ def _loaded_bytes(log: RunLog) -> int:
 def _quantised_weights(log: RunLog) -> int:
     """Return the weights of the layers that are quantised, 0 where none is."""
     config = config_of(log)
-    if config.model.quantization == "none":
+    if config.model.quantization == "none" or not has_config(log):
         return 0
     shape = find_model(config.model.model)
     return sum(rows * columns for rows, columns in layer_shapes(shape).values()) * shape.num_layers

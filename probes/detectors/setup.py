@@ -17,7 +17,7 @@ from probes.detectors.evidence import (
     settled,
     step_growth,
 )
-from probes.detectors.reading import config_of
+from probes.detectors.reading import config_of, has_config
 from probes.detectors.saving import layer_shapes
 from probes.findings import Finding
 
@@ -43,7 +43,7 @@ HOST_MIN_STEPS = 12
 
 def checkpointing_lost(log: RunLog) -> list[Finding]:
     """Find training steps without gradient checkpointing although it is configured."""
-    if not config_of(log).model.gradient_checkpointing:
+    if not config_of(log).model.gradient_checkpointing or not has_config(log):
         return []
     forwards = [p for p in log.phases if p.phase is Phase.FORWARD and p.forward is not None]
     without = [p for p in forwards if p.forward is not None and p.forward.num_checkpointed_layers == 0]
@@ -90,7 +90,7 @@ def _graph_growth(log: RunLog, first_step: int) -> int:
 def head_trainable(log: RunLog) -> list[Finding]:
     """Find trainable embeddings or output head: more parameters train than the adapter has."""
     model, config = log.run.model, config_of(log)
-    if model is None:
+    if model is None or not has_config(log):
         return []
     shape = find_model(config.model.model)
     shapes = layer_shapes(shape)
@@ -126,9 +126,13 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
     first = next((p for p in log.phases if p.phase is Phase.OPTIMIZER and p.step == 1), None)
     if model is None or first is None:
         return []
-    states = model.num_trainable_parameters * (8 if config_of(log).train.optimizer == "adamw" else 2)
-    # the gradients die in the same phase
-    rise = first.after.allocated_bytes - first.allocated_before_bytes + 4 * model.num_trainable_parameters
+    rise = first.after.allocated_bytes - first.allocated_before_bytes
+    if has_config(log):
+        states = model.num_trainable_parameters * (8 if config_of(log).train.optimizer == "adamw" else 2)
+        rise += 4 * model.num_trainable_parameters  # the gradients die in the same phase
+        what = f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, and makes"
+    else:
+        states, what = rise, "Most optimizers keep values for each trainable parameter, and make"
     if states < max(MIN_GROWTH_BYTES, STATE_SHARE * log.run.budget_bytes) or rise < states / 2:
         return []
     oom = log.fatal_oom
@@ -138,8 +142,8 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
             cause="optimizer-lazy",
             severity="error" if died else "info",
             title=f"The optimizer's states take {format_bytes(states)} from the first step on",
-            explanation=f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, "
-            f"and makes them at its first step: {format_bytes(states)} that are not there before it. It happens once.",
+            explanation=f"{what} them at the first step: {format_bytes(states)} that are not there before it. It "
+            "happens once.",
             phase=Phase.OPTIMIZER,
             steps=(1, 1),
             bytes=states,

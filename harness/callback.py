@@ -1,0 +1,260 @@
+"""Records a run of transformers' `Trainer`, TRL's trainers included, through the hooks that they offer.
+
+    memory = MemoryCallback("runs/mine", budget="14.4 GiB")
+    trainer = Trainer(model, args, train_dataset=..., callbacks=[memory])
+    trainer.train()
+    memory.report()
+
+The trainer tells where steps begin and end; hooks of the model tell the forward pass from the rest:
+
+    DATA        from the begin of a step, or of a micro-batch, to the model's forward pass
+    FORWARD     the model's forward pass, in training mode
+    BACKWARD    from there to the end of the micro-batch: loss, backward pass, clipping
+    OPTIMIZER   update, schedule, clearing the gradients
+    EVAL        a batch of an evaluation or a prediction, with what is gathered of it
+    CHECKPOINT  from the end of the step, or of its evaluation, until the checkpoint is written
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from harness.facts import forward_facts
+from harness.recorder import BegunPhase, Recorder
+from harness.recording import Recording, batch_shape_on_host
+from harness.records import BatchShape, EvalRecord, Phase
+
+
+@dataclass
+class _Step:
+    """The optimizer step that is running."""
+
+    begin: float
+    shapes: list[BatchShape] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    is_share: bool = False
+    """each loss is a share of the step's, so that they are added up and not averaged"""
+
+    def loss(self, read: Callable[[torch.Tensor], float | None]) -> float | None:
+        """Return the loss of the step; waits for the device."""
+        values = [value for loss in self.losses if (value := read(loss)) is not None]
+        if not values:
+            return None
+        return sum(values) / (1 if self.is_share else len(values))
+
+
+class MemoryCallback(TrainerCallback):
+    """Records one log each time that the trainer trains, or evaluates or predicts on its own.
+
+    A trainer tells its callbacks nothing when it fails: the log of a failure is complete all the same, and closed by
+    `report`, by `close`, by the next training or when Python ends.
+
+    Args:
+        path: of the log, as in `Recorder.open`; so are the others.
+        device: `auto`, `cuda` or `simulated`.
+        gpu: card to stand for.
+        budget: what PyTorch may reserve.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        gpu: str | None = None,
+        budget: str | int | None = None,
+    ) -> None:
+        self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
+        self._stack = ExitStack()
+        self._recording: Recording | None = None
+        self._last: Recording | None = None
+        """the recording that `report` is about"""
+        self._phase: BegunPhase | None = None
+        self._step: _Step | None = None
+        self._is_training = False
+        self._num_eval_batches = 0
+
+    # what the trainer calls
+
+    def on_init_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        """Let the model tell when its forward pass begins and ends."""
+        model.register_forward_pre_hook(self._forward_begins, with_kwargs=True)
+        model.register_forward_hook(self._forward_ends, with_kwargs=True)
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: torch.nn.Module, train_dataloader: Any, **kwargs: Any
+    ) -> None:
+        """Begin a log."""
+        self.close()
+        self._is_training = True
+        recording = self._begin(model)
+        per_epoch = -(-_length(train_dataloader) // args.gradient_accumulation_steps)
+        recording.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
+        recording.recorder.step = state.global_step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Steps belong to the next epoch now."""
+        if self._recording is not None:
+            self._recording.epoch = int(state.epoch or 0) + 1
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin a step."""
+        if self._recording is not None:
+            self._step = _Step(time.perf_counter())
+            self._recording.recorder.step = state.global_step + 1
+            self._recording.recorder.micro_step = 0
+            self._to(Phase.DATA)
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A micro-batch that is not the step's last is over."""
+        if self._recording is not None:
+            self._to(None)
+            self._recording.recorder.micro_step += 1
+            self._to(Phase.DATA)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step's last micro-batch is over."""
+        self._to(Phase.OPTIMIZER)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """End a step; a checkpoint without an evaluation before it begins here."""
+        self._to(None)
+        if self._recording is not None and self._step is not None:
+            step, recorder = self._step, self._recording.recorder
+            rate = optimizer.param_groups[0]["lr"] if optimizer is not None else 0.0
+            with recorder.device.on_host():
+                loss = step.loss(recorder.device.read)
+            step.losses.clear()
+            recorder.end_step(step.shapes, loss, None, float(rate), time.perf_counter() - step.begin)
+        self._step = None
+        self._begin_checkpoint(control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Checkpoints may be due now too."""
+        self._begin_checkpoint(control)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A batch of an evaluation or a prediction is over."""
+        self._to(None)
+        self._num_eval_batches += 1
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """An evaluation is over."""
+        self._evaluation_ends((metrics or {}).get("eval_loss"))
+        if self._is_training and control.should_save:
+            self._to(Phase.CHECKPOINT)
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        """A prediction is over."""
+        self._evaluation_ends(metrics.get("test_loss"))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A checkpoint has been written."""
+        if self._phase is not None and self._phase.phase is Phase.CHECKPOINT:
+            self._to(None)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the log."""
+        self.close()
+
+    # what its user calls
+
+    def report(self) -> None:
+        """Print the report on the last log, which ends with it."""
+        self.close()
+        if self._last is not None:
+            self._last.report()
+
+    def close(self) -> None:
+        """End the log. Where the trainer failed, PyTorch code runs on the recorded device until then."""
+        recording, phase = self._recording, self._phase
+        self._recording = self._phase = self._step = None
+        self._is_training = False
+        if recording is None:
+            return
+        atexit.unregister(self.close)
+        stack, self._stack = self._stack, ExitStack()
+        if phase is None:
+            stack.close()
+            return
+        # the trainer left a phase without ending it: it has failed
+        recording.recorder.end_phase(phase)
+        gc.collect()  # what the dead frames held is no evidence of cycles
+        error = recording.failure or RuntimeError(f"the trainer ended in {phase.phase}")
+        stack.__exit__(type(error), error, None)
+
+    # the state between
+
+    def _begin(self, model: torch.nn.Module) -> Recording:
+        self._recording = self._last = self._stack.enter_context(self._open())
+        self._recording.describe(model)
+        atexit.register(self.close)
+        return self._recording
+
+    def _to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
+        """End the running phase and begin the next one."""
+        if self._recording is None:
+            return
+        recorder, running = self._recording.recorder, self._phase
+        if running is not None:
+            recorder.end_phase(running)
+        self._recording.failure = None
+        self._phase = None if phase is None else recorder.begin_phase(phase, batch, index)
+
+    def _forward_begins(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if model.training and self._step is not None and self._recording is not None:
+            shape = batch_shape_on_host(self._recording.device, kwargs or args)
+            if shape is not None:
+                self._step.shapes.append(shape)
+            self._step.is_share = kwargs.get("num_items_in_batch") is not None
+            self._to(Phase.FORWARD, shape)
+        elif not model.training and self._step is None:
+            self._evaluation_batch_begins(model, kwargs or args)
+
+    def _evaluation_batch_begins(self, model: torch.nn.Module, inputs: Any) -> None:
+        recording = self._recording or self._begin(model)
+        if self._phase is None or self._phase.phase is not Phase.EVAL:  # generating takes many passes for a batch
+            self._to(Phase.EVAL, batch_shape_on_host(recording.device, inputs), self._num_eval_batches)
+
+    def _forward_ends(self, model: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._recording is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
+            return
+        recorder = self._recording.recorder
+        recorder.forward_facts = forward_facts(model, output)
+        if self._phase.phase is Phase.FORWARD and self._step is not None:
+            loss = getattr(output, "loss", None)
+            if isinstance(loss, torch.Tensor):
+                self._step.losses.append(loss.detach())
+            self._to(Phase.BACKWARD, self._phase.batch)
+
+    def _evaluation_ends(self, loss: float | None) -> None:
+        if self._recording is None:
+            return
+        recorder = self._recording.recorder
+        recorder.write(EvalRecord(recorder.step, recorder.epoch, self._num_eval_batches, 0, loss))
+        self._num_eval_batches = 0
+        if not self._is_training:
+            self.close()
+
+    def _begin_checkpoint(self, control: Any) -> None:
+        """Where an evaluation comes first, its end begins the checkpoint."""
+        if control.should_save and not control.should_evaluate:
+            self._to(Phase.CHECKPOINT)
+
+
+def _length(loader: Any) -> int:
+    """Return the batches of a loader, 0 where it does not know."""
+    try:
+        return len(loader)
+    except TypeError:
+        return 0
