@@ -35,9 +35,8 @@ from typing import Any
 
 import torch
 
-from configs.cards import find_card, load_cards
-from configs.tables import unknown_name
-from configs.units import parse_bytes
+from configs.cards import find_card
+from configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
 from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
@@ -45,11 +44,8 @@ from harness.environment import environment
 from harness.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
 from harness.facts import batch_shape, model_facts
 from harness.recorder import BegunPhase, Recorder
-from harness.records import BatchShape, EndRecord, EvalRecord, Outcome, Phase, Record, RunRecord
+from harness.records import BatchShape, EndRecord, EvalRecord, Outcome, Phase, Record, RunRecord, phase_named
 from harness.runlog import LogWriter
-
-DEVICES = ("auto", "cuda", "simulated")
-DEFAULT_CARD = "t4"
 
 GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
@@ -74,31 +70,12 @@ def open_device(device: str, gpu: str | None, budget: str | int | None) -> Devic
         DeviceError: there is no GPU, or it is smaller than the budget.
     """
     check_device(device, gpu)
-    budget_bytes = check_budget(budget)
+    budget_bytes = budget_bytes_of(budget)
     card = find_card(gpu or DEFAULT_CARD)
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
         return CudaDevice(card if gpu else None, budget_bytes, share_gpu=True)
     return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=True)
-
-
-def check_device(device: str, gpu: str | None) -> None:
-    """Raise ConfigError where there is no such device or card."""
-    if device not in DEVICES:
-        raise ConfigError(unknown_name("device", str(device), DEVICES))
-    if gpu is not None and gpu not in load_cards():
-        raise ConfigError(unknown_name("gpu", str(gpu), load_cards()))
-
-
-def check_budget(budget: str | int | None) -> int | None:
-    """Return a size in bytes, or None where none is given. Raises ConfigError where it is no size above 0."""
-    try:
-        num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
-    except ValueError as error:
-        raise ConfigError(f"budget: {error}") from None
-    if num_bytes is not None and num_bytes <= 0:
-        raise ConfigError(f"budget {budget}: out of range (allowed: more than 0)")
-    return num_bytes
 
 
 def _new_log(path: Path) -> Path:
@@ -298,14 +275,6 @@ class Recording:
 
 _OF_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 _COUNTED = (Phase.EVAL, Phase.GENERATE)
-
-
-def phase_named(name: str | Phase) -> Phase:
-    """Return the phase of that name, in any case. Raises ConfigError where there is none."""
-    try:
-        return Phase(name.upper())
-    except ValueError:
-        raise ConfigError(unknown_name("phase", name, [phase.value.lower() for phase in Phase])) from None
 
 
 def batch_shape_on_host(device: Device, batch: Any) -> BatchShape | None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from configs.errors import ConfigError
+from configs.tables import unknown_name
+
 SCHEMA_VERSION = 1
 
 
@@ -32,6 +35,14 @@ class Phase(StrEnum):
     EVAL = "EVAL"
     CHECKPOINT = "CHECKPOINT"
     GENERATE = "GENERATE"
+
+
+def phase_named(name: str | Phase) -> Phase:
+    """Return the phase of that name, in any case. Raises ConfigError where there is none."""
+    try:
+        return Phase(name.upper())
+    except ValueError:
+        raise ConfigError(unknown_name("phase", name, [phase.value.lower() for phase in Phase])) from None
 
 
 class Outcome(StrEnum):

@@ -1,0 +1,87 @@
+"""The peaks of a test suite, kept in a file that later runs are compared with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from configs.errors import ConfigError
+from configs.units import format_bytes
+from probes.memory_probe import Measured
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest peak of a test, and where it was."""
+
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    budget_bytes: int
+    phase: str
+    source: str
+    gpu_name: str
+
+
+def peak_of(measured: Measured) -> Peak:
+    """Return the peak of a run."""
+    run, peaks = measured.log.run, measured.peaks
+    phase = max(peaks, key=peaks.__getitem__, default=None)
+    sizes = (measured.peak_allocated_bytes, measured.peak_reserved_bytes, run.budget_bytes)
+    return Peak(*sizes, str(phase or ""), run.source, run.gpu_name)
+
+
+def read_share(text: str) -> float:
+    """Return the share that `5%` stands for. Raises ConfigError where it is no percentage."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is None:
+        raise ConfigError(f"--memory-fail-on-increase {text}: not a percentage (allowed: 0% or more, such as 5%)")
+    return float(match.group(1)) / 100
+
+
+def read_baseline(path: Path) -> dict[str, Peak] | None:
+    """Return the peaks by test, or None where there is no such file.
+
+    Raises:
+        ConfigError: it is no baseline of this release.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {data['schema_version']}")
+        return {name: Peak(**values) for name, values in data["tests"].items()}
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"--memory-baseline {path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"--memory-baseline {path}: no baseline of this release ({error})") from None
+
+
+def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:
+    """Write the peaks, or leave the file as it was. Raises ConfigError where it cannot be written."""
+    data = {"schema_version": SCHEMA_VERSION, "tests": {name: asdict(peaks[name]) for name in sorted(peaks)}}
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"--memory-baseline {path}: cannot be written ({error.strerror})") from None
+
+
+def increase(now: Peak, before: Peak | None, share: float) -> str | None:
+    """Return by what a peak exceeds the one before, None where it does not or they cannot be compared."""
+    if before is None or (before.source, before.gpu_name) != (now.source, now.gpu_name):
+        return None
+    if now.peak_allocated_bytes <= before.peak_allocated_bytes * (1 + share):
+        return None
+    more = now.peak_allocated_bytes / max(1, before.peak_allocated_bytes) - 1
+    return (
+        f"peak of {format_bytes(now.peak_allocated_bytes)} in {now.phase} is {more:.1%} above the baseline's "
+        f"{format_bytes(before.peak_allocated_bytes)} (allowed: {share:.1%})"
+    )

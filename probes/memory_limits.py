@@ -1,0 +1,143 @@
+"""What a test allows itself: its markers, whether a run kept to them, and what is said where it did not."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from configs.errors import ConfigError
+from configs.targets import budget_bytes_of, check_device
+from configs.units import format_bytes
+from harness.records import Phase, phase_named
+from harness.simulate.blocks import segment_size
+from probes.memory_probe import Measured, Target
+
+WARM_UP_STEPS = 2
+"""First steps in which memory may appear for good: optimizer states, workspaces, gradients."""
+
+SECTION_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`memory_budget`: most that the test, or one phase of what it runs, may take."""
+
+    limit_bytes: int
+    phase: Phase | None
+    device: str
+    gpu: str | None
+
+    @property
+    def target(self) -> Target:
+        """The limit of a phase does not bound the others: the card does."""
+        return Target(self.device, self.gpu, self.limit_bytes if self.phase is None else None)
+
+
+@dataclass(frozen=True)
+class LeakLimit:
+    """`memory_leak`: most that may stay allocated of so many repetitions of the test."""
+
+    limit_bytes: int
+    steps: int
+    device: str
+    gpu: str | None
+
+    @property
+    def target(self) -> Target:
+        """A leak has the whole card to grow in."""
+        return Target(self.device, self.gpu)
+
+
+Limit = Budget | LeakLimit
+
+
+def memory_budget(
+    limit: str | int, *, phase: str | None = None, device: str = "auto", gpu: str | None = None
+) -> Budget:
+    """Return the marker's meaning. Raises ConfigError where a value is not usable."""
+    check_device(device, gpu)
+    return Budget(_size(limit), None if phase is None else phase_named(phase), device, gpu)
+
+
+def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu: str | None = None) -> LeakLimit:
+    """Return the marker's meaning. Raises ConfigError where a value is not usable."""
+    check_device(device, gpu)
+    if not isinstance(steps, int) or steps <= WARM_UP_STEPS:
+        raise ConfigError(f"steps {steps}: not usable (allowed: {WARM_UP_STEPS + 1} or more; the first warm up)")
+    return LeakLimit(_size(limit), steps, device, gpu)
+
+
+MARKERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
+
+
+def _size(limit: str | int) -> int:
+    num_bytes = budget_bytes_of(limit)
+    if num_bytes is None:
+        raise ConfigError("budget None: a size is needed, such as '14.4 GiB'")
+    return num_bytes
+
+
+def exceeded(limit: Limit, measured: Measured) -> str | None:
+    """Return by what a run goes beyond the limit, in one line, or None where it keeps to it."""
+    if isinstance(limit, LeakLimit):
+        return _leaked(limit, measured)
+    oom = measured.log.fatal_oom
+    if oom is not None and limit.phase in (None, oom.phase):
+        return _ran_out(limit.limit_bytes, measured)
+    if oom is not None:
+        return f"{_ran_out(oom.budget_bytes, measured)}, before {limit.phase} could be judged"
+    if limit.phase is None:
+        return None
+    taken = measured.peaks.get(limit.phase)
+    if taken is None:
+        return f"limited {limit.phase} to {format_bytes(limit.limit_bytes)}, but no phase {limit.phase} was recorded"
+    return _beyond(limit.limit_bytes, limit.phase, taken) if taken > limit.limit_bytes else None
+
+
+def _ran_out(limit_bytes: int, measured: Measured) -> str:
+    oom = measured.log.fatal_oom
+    assert oom is not None
+    needed = oom.allocated_bytes + oom.requested_bytes
+    if needed > limit_bytes:
+        return _beyond(limit_bytes, oom.phase, needed)
+    return (
+        f"limited to {format_bytes(limit_bytes)} but {oom.phase} could not reserve "
+        f"{format_bytes(segment_size(oom.requested_bytes))} more for {format_bytes(oom.requested_bytes)}: "
+        f"{format_bytes(oom.allocated_bytes)} is allocated, {format_bytes(oom.reserved_bytes)} reserved"
+    )
+
+
+def _beyond(limit_bytes: int, phase: Phase, taken: int) -> str:
+    return f"limited to {format_bytes(limit_bytes)} but {phase} allocated {format_bytes(taken)}"
+
+
+def _leaked(limit: LeakLimit, measured: Measured) -> str | None:
+    if measured.log.fatal_oom is not None:
+        return _ran_out(measured.log.run.budget_bytes, measured)
+    floors = [step.allocated_bytes for step in measured.log.steps]
+    grown = floors[-1] - floors[WARM_UP_STEPS - 1] if len(floors) > WARM_UP_STEPS else 0
+    if grown <= limit.limit_bytes:
+        return None
+    return (
+        f"limited to a leak of {format_bytes(limit.limit_bytes)} but {format_bytes(grown)} stayed allocated over "
+        f"{len(floors) - WARM_UP_STEPS} steps"
+    )
+
+
+def section_text(measured: Measured) -> str:
+    """Return what a failed test shows of a run: the phases, and the causes that the detectors found."""
+    run = measured.log.run
+    how = "measured" if run.source == "cuda" else "simulated"
+    lines = [f"{run.gpu_name}, {how}, {format_bytes(run.budget_bytes)} for PyTorch", ""]
+    lines.append(f"{'':<12}{'allocated':>14}{'reserved':>14}")
+    reserved = measured.log.peaks()
+    for phase, allocated in measured.peaks.items():
+        size = format_bytes(reserved[phase].peak_reserved_bytes) if phase in reserved else ""
+        lines.append(f"{phase:<12}{format_bytes(allocated):>14}{size:>14}")
+    for finding in (f for f in measured.findings if f.severity != "info"):
+        lines += ["", f"{finding.cause}: {finding.title}"]
+        lines += textwrap.wrap(finding.explanation, SECTION_WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if finding.where:
+            lines.append(f"  at {finding.where}")
+    return "\n".join(lines)

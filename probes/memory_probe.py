@@ -1,0 +1,172 @@
+"""What a test measures with: a recipe, a function or a loop of its own, on a GPU or on a simulated card.
+
+Imports PyTorch only when something runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import ConfigError
+from configs.preset import load_preset
+from configs.schema import SECTIONS, RunConfig
+from configs.tables import did_you_mean
+from configs.validation import validate
+from harness.records import Outcome, Phase, Record
+from harness.runlog import RunLog, collect, predicted_log, read_run_log
+from probes.detectors import detect
+from probes.findings import Finding
+from probes.process import RunDied, start_worker
+
+if TYPE_CHECKING:
+    from harness.recording import Recording
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a test measures."""
+
+    device: str = "auto"
+    gpu: str | None = None
+    budget_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a test, for its assertions. Sizes are bytes."""
+
+    log: RunLog
+    predicted: RunLog | None = None
+    """the simulation of a recipe that was measured on a GPU"""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it ran to its end."""
+        return self.log.outcome is Outcome.COMPLETED
+
+    @property
+    def peaks(self) -> dict[Phase, int]:
+        """Peak allocated by phase, such as `peaks["EVAL"]`; where memory ran out, with what was asked for."""
+        peaks = {phase: stats.peak_allocated_bytes for phase, stats in self.log.peaks().items()}
+        oom = self.log.fatal_oom
+        if oom is not None:
+            peaks[oom.phase] = max(peaks.get(oom.phase, 0), oom.allocated_bytes + oom.requested_bytes)
+        return peaks
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Highest allocated; where memory ran out, with what was asked for."""
+        return self.log.needed_bytes
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """Highest that PyTorch's allocator held."""
+        return self.log.peak_reserved_bytes
+
+    @property
+    def predicted_peak(self) -> int | None:
+        """Highest allocated as simulated; None where only a GPU was asked."""
+        if self.log.run.source == "simulated":
+            return self.log.needed_bytes
+        return None if self.predicted is None else self.predicted.needed_bytes
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the detectors say, errors first."""
+        return detect(self.log)
+
+    @property
+    def causes(self) -> list[str]:
+        """Causes that ended the run or cost memory that matters here."""
+        return [finding.cause for finding in self.findings if finding.severity != "info"]
+
+
+@dataclass
+class MemoryProbe:
+    """The fixture `memory_probe`. What it runs counts for the test's budget.
+
+    Args:
+        target: device, card and budget of the test's marker.
+        make_folder: returns a folder for logs.
+    """
+
+    target: Target
+    make_folder: Callable[[], Path]
+    runs: list[Measured] = field(default_factory=list)
+
+    def run(self, recipe: str | RunConfig, **fields: Any) -> Measured:
+        """Run a recipe in a process of its own: a preset's name, a TOML file or a `RunConfig`, with fields changed.
+
+        Raises:
+            HarnessError: a value is not usable, or the run died of something else than memory.
+        """
+        config = configured(recipe, fields, self.target)
+        log = self.make_folder() / f"run-{len(self.runs) + 1}.jsonl"
+        try:
+            with start_worker() as worker:
+                records = worker.run(config, log, "test", lambda title, done, total: None)
+        except RunDied as error:
+            sys.stderr.write(error.details)
+            raise
+        predicted = predicted_log(log)
+        return self._keep(Measured(records, read_run_log(predicted) if predicted.exists() else None))
+
+    def call(self, function: Callable[[], object], steps: int = 1) -> Measured:
+        """Call a function so many times, each a step; running out of memory is an outcome, other errors are raised."""
+        try:
+            with self.record() as recording:
+                for _ in range(steps):
+                    with recording.step():
+                        function()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        return self.runs[-1]
+
+    @contextmanager
+    def record(self) -> Iterator[Recording]:
+        """Record a loop of one's own, see `harness.recording`; `runs[-1]` is what was measured, once it is over."""
+        from harness.recording import Recording, open_device
+
+        device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)
+        records: list[Record] = []
+        try:
+            with Recording(device, records.append).running() as recording:
+                yield recording
+        finally:
+            self._keep(Measured(collect(records)))
+
+    def _keep(self, measured: Measured) -> Measured:
+        self.runs.append(measured)
+        return measured
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether it is PyTorch's error; where PyTorch was never imported it cannot be."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def configured(recipe: str | RunConfig, fields: dict[str, Any], target: Target) -> RunConfig:
+    """Return the recipe with its fields changed, on the target.
+
+    Raises:
+        ConfigError: a name or a value is not usable.
+    """
+    known = [item.name for cls in SECTIONS.values() for item in dataclasses.fields(cls)]
+    unknown = [f"{name}: unknown field{did_you_mean(name, known)}" for name in fields if name not in known]
+    if unknown:
+        raise ConfigError(unknown)
+    config = load_preset(recipe) if isinstance(recipe, str) else recipe
+    of_target = {"device": target.device, "gpu": target.gpu, "budget_bytes": target.budget_bytes}
+    given = {name: value for name, value in of_target.items() if value not in (None, "auto")}
+    config = config.with_fields(**{**given, **fields})
+    validate(config)
+    return config
