@@ -27,8 +27,10 @@ from harness.human_sheet import score_lines, score_sheet, write_sheet
 from harness.records import Outcome
 from harness.runlog import read_run_log
 from harness.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
+from probes.compare import compare
 from probes.process import OnProgress, RunDied, RunRefused
-from probes.session import Session, run_session, session_of_folder
+from probes.session import FIRST_LOG, Session, run_session, session_of_folder
+from reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from reports.explain import print_explanation
 from reports.files import check_file, write_file
 from reports.html import BEGINS as HTML_BEGINS
@@ -69,6 +71,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.score_sheet is not None:
         print("\n".join(score_lines(score_sheet(command.score_sheet))))
         return 0
+    if command.compare is not None:
+        return compare_logs(command.compare, command.json)
     # a file that cannot be written is better known before the run than after it
     if command.json is not None:
         check_file("--json", command.json, BEGINS)
@@ -87,6 +91,19 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.html is not None:
         write_file("--html", command.html, html_text(result))
     return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
+
+
+def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
+    """Show what changed from one run to another; a probe's folder stands for the run as configured."""
+    if json is not None:
+        check_file("--json", json, BEGINS)
+    logs = [path / FIRST_LOG if path.is_dir() else path for path in paths]
+    names = Names(str(logs[0]), str(logs[1]))
+    comparison = compare(read_run_log(logs[0], "--compare"), read_run_log(logs[1], "--compare"))
+    print_comparison(comparison, names, make_console())
+    if json is not None:
+        write_file("--json", json, comparison_json(comparison, names))
+    return comparison_exit_code(comparison)
 
 
 def replay(path: Path) -> ProbeResult:

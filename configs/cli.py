@@ -27,6 +27,9 @@ from configs.values import from_text, is_size, to_text, without_none
 _USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)"
 
 
+WITH_COMPARE = {"compare", "json"}
+"""Options that mean something beside `--compare`, itself among them."""
+
 ALL_CAUSES = "all"
 """What `--explain` without a value stands for."""
 
@@ -40,6 +43,8 @@ class Command:
     """name of a preset, or a TOML file with the same sections"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
     """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
+    compare: list[Path] | None = field(default=None, metadata={"metavar": ("A", "B"), "each": Path})
+    """say what changed from the log or probe folder A to B; exit code 0 no worse, 1 worse, 2 not comparable"""
     json: Path | None = None
     """write the report to this file as JSON"""
     svg: Path | None = None
@@ -74,6 +79,9 @@ def parse_args(argv: Sequence[str]) -> Command:
         raise ConfigError(_unknown_arguments(extra))
     given = vars(namespace)
     options = {f.name: given.pop(f.name) for f in _option_fields() if f.name in given}
+    if "compare" in options and (others := sorted(given.keys() | options.keys() - WITH_COMPARE)):
+        flag = f"--{others[0].replace('_', '-')}"
+        raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
     config = settled(load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given))
     validate(config)
     return Command(config, **options)
@@ -126,6 +134,8 @@ def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint
     else:
         # a flag that means something without a value too
         optional: dict[str, Any] = {"nargs": "?", "const": item.metadata["bare"]} if "bare" in item.metadata else {}
+        if "each" in item.metadata:  # a flag of several values
+            optional, hint = {"nargs": len(item.metadata["metavar"])}, item.metadata["each"]
         group.add_argument(
             flag, dest=name, type=_reader(hint, item), metavar=_metavar(hint, item), help=text, **optional
         )

@@ -199,8 +199,12 @@ def collect(records: Iterable[Record]) -> RunLog:
     return log
 
 
-def read_run_log(path: Path) -> RunLog:
+def read_run_log(path: Path, flag: str = "--replay") -> RunLog:
     """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
+
+    Args:
+        path: the file.
+        flag: the one that named it, for messages.
 
     Raises:
         LogError: the file is missing, has no run record, or was written by a newer schema.
@@ -208,16 +212,16 @@ def read_run_log(path: Path) -> RunLog:
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
-        raise LogError(f"--replay {path}: cannot read the log ({error.strerror})") from None
+        raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
     parsed = list(_parse_lines(text))
     try:
         log = collect(record for record in parsed if record is not None)
     except LogError as error:
-        raise LogError(f"--replay {path}: {error}") from None
+        raise LogError(f"{flag} {path}: {error}") from None
     log.num_unreadable_lines = parsed.count(None)
     if log.run.schema_version > SCHEMA_VERSION:
         raise LogError(
-            f"--replay {path}: schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}"
+            f"{flag} {path}: schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}"
         )
     return log
 

@@ -122,7 +122,8 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
     return Padding(Group(*(part for section in sections for part in section)), (0, 1))
 
 
-def _heading(title: str, aside: str = "") -> Iterator[RenderableType]:
+def heading(title: str, aside: str = "") -> Iterator[RenderableType]:
+    """Yield an empty line and the heading of a section."""
     yield Text()
     yield Text.assemble((title, "bold"), (f"  {aside}" if aside else "", "bright_black"))
 
@@ -142,7 +143,7 @@ def _verdict(result: ProbeResult) -> Iterator[RenderableType]:
 
 def _why(findings: Iterable[Finding]) -> Iterator[RenderableType]:
     for finding in (f for f in findings if f.severity == "error"):
-        yield from _heading("Why", finding.cause)
+        yield from heading("Why", finding.cause)
         yield Padding(Text(finding.title, "bold red"), (0, 0, 0, 2))
         before, formula, legend, after = split_formula(finding.explanation)
         yield Padding(Text(before), (0, 0, 0, 2))
@@ -168,7 +169,7 @@ def _asked_for(result: ProbeResult) -> Iterator[RenderableType]:
         "unused": f"{format_bytes(failure.free_bytes)}, in pieces of at most "
         f"{format_bytes(oom.largest_free_block_bytes)}{retries}",
     }
-    yield from _heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}")
+    yield from heading("What was asked for", f"{format_bytes(oom.requested_bytes)} in {oom.phase}")
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     for name, value in rows.items():
@@ -197,7 +198,7 @@ def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType
         for _, levels in runs:
             cells.extend(_phase_cells(levels.get(phase), bar_width, scale, budget))
         table.add_row(str(phase), *cells)
-    yield from _heading("Memory by phase", f"peaks in GiB; the budget is {gib(budget)}")
+    yield from heading("Memory by phase", f"peaks in GiB; the budget is {gib(budget)}")
     yield Padding(table, (0, 0, 0, 2))
     failed = any(level.requested_bytes for _, levels in runs for level in levels.values())
     yield Padding(_legend(failed=failed, budget_mark=BUDGET_UP), (0, 0, 0, 2))
@@ -225,7 +226,7 @@ def _over_the_run(result: ProbeResult, width: int) -> Iterator[RenderableType]:
     if not any(p.step for p in result.as_configured.phases):
         return
     for name, log in runs:
-        yield from _heading(f"Over the run, {name}", "peak of each step in GiB")
+        yield from heading(f"Over the run, {name}", "peak of each step in GiB")
         yield from _chart(log, width - AXIS_WIDTH - 2)
 
 
@@ -273,7 +274,7 @@ def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:
 def _fixes(fixes: list[FixResult]) -> Iterator[RenderableType]:
     if not fixes:
         return
-    yield from _heading("Fixes", "each tried by running again")
+    yield from heading("Fixes", "each tried by running again")
     for fix in fixes:
         yield from _fix(fix)
 
@@ -295,7 +296,7 @@ def _fix(fix: FixResult) -> Iterator[RenderableType]:
 def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
     if not result.other_counts:
         return
-    yield from _heading("The same run at other sample counts", "as configured")
+    yield from heading("The same run at other sample counts", "as configured")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
     table.add_column("samples", justify="right")
     table.add_column("ends at")
@@ -315,7 +316,7 @@ def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:
 def _prediction(result: ProbeResult) -> Iterator[RenderableType]:
     if result.predicted is None:
         return
-    yield from _heading("Measured against simulated", "peaks in bytes")
+    yield from heading("Measured against simulated", "peaks in bytes")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
     table.add_column("")
     for title in ("allocated", "difference", "reserved", "difference"):
@@ -343,7 +344,7 @@ def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:
     others = [finding for finding in findings if finding.severity != "error"]
     if not others:
         return
-    yield from _heading("Also costs memory or time")
+    yield from heading("Also costs memory or time")
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in others:
         table.add_row(Text(finding.cause, "yellow" if finding.severity == "warning" else ""), finding.title)
@@ -366,7 +367,7 @@ def _basis(result: ProbeResult) -> Iterator[RenderableType]:
         "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
         "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
     }
-    yield from _heading("What this rests on")
+    yield from heading("What this rests on")
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in rows.items():
         if value:
@@ -377,6 +378,6 @@ def _basis(result: ProbeResult) -> Iterator[RenderableType]:
 def _next(command: str, width: int) -> Iterator[RenderableType]:
     if not command:
         return
-    yield from _heading("Next")
+    yield from heading("Next")
     for line in wrap_command(command, width - 2):
         yield Padding(Text(line, "bold cyan", overflow="fold"), (0, 0, 0, 2))

@@ -16,7 +16,8 @@ LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
 """A part may import itself and the parts before it."""
 
 TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
-TORCH_FREE += ("harness.snapshot", "harness.sources", "probes.analysis", "probes.detectors", "probes.fixes", "reports")
+TORCH_FREE += ("harness.snapshot", "harness.sources", "probes.analysis", "probes.compare", "probes.detectors")
+TORCH_FREE += ("probes.fixes", "reports")
 TORCH_FREE += ("harness.data", "harness.replies", "harness.metrics", "harness.experiments", "harness.human_sheet")
 TORCH_FREE += ("harness.model_card", "harness.hub")
 

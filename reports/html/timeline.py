@@ -76,7 +76,8 @@ def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Node | None:
 def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
     """Yield every phase and the fatal failure with the share of the run where it begins and ends.
 
-    Optimizer steps are equally wide; within one, its phases are. Without steps, as in a memory snapshot, phases are.
+    Optimizer steps are equally wide; within one, its phases are, where it has room for them. Without steps, as in a
+    memory snapshot, phases are.
     """
     entries: list[Entry] = [*log.phases, *([log.fatal_oom] if log.fatal_oom else [])]
     last = max((entry.step for entry in entries), default=0)
@@ -87,6 +88,9 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
     for step, group in groupby(sorted(entries, key=lambda entry: entry.step), key=lambda entry: entry.step):
         together = list(group)
         begin, width = (0.0, setup) if step == 0 else (step_place(step, setup, total), (1 - setup) / total)
+        if width * MAX_COLUMNS < len(together):  # a step with fewer columns than phases is one place for all of them
+            yield from ((begin, begin + width, entry) for entry in together)
+            continue
         for i, entry in enumerate(together):
             yield begin + width * i / len(together), begin + width * (i + 1) / len(together), entry
 
@@ -209,7 +213,7 @@ def _step_marks(log: RunLog, at: float | None) -> Iterator[Node]:
     for step in range(each + 1, total + 1, each) if each and total / each <= 12 else ():
         x = step_place(step, setup, total)
         yield line("epoch", x, 0, x, PLOT_PX)
-        yield label(f"epoch {(step - 1) // each + 1}", x, 12, "start", "tick", 5)
+        yield label(f"epoch {(step - 1) // each + 1}", x, 12, "start", "tick over", 5)
     oom = log.fatal_oom
     if at is not None and oom is not None and oom.step:
         anchor = "start" if at < 0.2 else "end" if at > 0.8 else "middle"

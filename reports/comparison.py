@@ -1,0 +1,188 @@
+"""A comparison shown: in the terminal, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from configs.units import format_bytes
+from harness.records import Outcome
+from harness.runlog import RunLog
+from probes.compare import Change, Comparison
+from reports.json_report import SCHEMA_VERSION
+from reports.summary import source_in_words
+from reports.terminal import heading, show
+from reports.text import plural
+
+VERDICT_TITLES = {"worse": "WORSE", "better": "BETTER", "same": "NO CHANGE"}
+STYLES = {"worse": "red", "better": "green"}
+OUTCOMES = {
+    Outcome.COMPLETED: "completes",
+    Outcome.OOM: "runs out of memory",
+    Outcome.STOPPED: "was stopped",
+    Outcome.ERROR: "did not end",
+}
+
+
+class Names(NamedTuple):
+    """What the user called the two runs."""
+
+    before: str
+    after: str
+
+
+def comparison_exit_code(comparison: Comparison) -> int:
+    """Return 1 where B is worse, else 0."""
+    return int(comparison.verdict == "worse")
+
+
+def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
+    """Print the comparison."""
+    show(Padding(Group(*_sections(comparison, names)), (0, 1)), console)
+
+
+def comparison_json(comparison: Comparison, names: Names) -> str:
+    """Return the content of the JSON file. Bytes are integers."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": comparison.verdict,
+        "sentence": comparison_sentence(comparison),
+        "before": _run(comparison.before, names.before),
+        "after": _run(comparison.after, names.after),
+        "compared_up_to_step": comparison.up_to_step,
+        "times_compared": comparison.times_compared,
+        "outcome": comparison.outcome,
+        "changes": [dataclasses.asdict(change) for change in comparison.changes],
+        "differences": [dataclasses.asdict(difference) for difference in comparison.differences],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def comparison_sentence(comparison: Comparison) -> str:
+    """Return what decides the verdict, in one sentence."""
+    verdict = comparison.verdict
+    if verdict == "same":
+        return "Nothing changed beyond the noise."
+    parts = []
+    if comparison.outcome == verdict:
+        parts.append(f"A {OUTCOMES[comparison.before.outcome]}, B {OUTCOMES[comparison.after.outcome]}")
+    found = [change for change in comparison.changes if change.verdict == verdict]
+    if found:
+        largest = max(found, key=_weight)
+        more = f", and {plural(len(found) - 1, 'other quantity', 'other quantities')}" if len(found) > 1 else ""
+        parts.append(f"{_title(largest)}: {_value(largest, largest.before)} → {_value(largest, largest.after)}{more}")
+    return "; ".join(parts) + "."
+
+
+def _weight(change: Change) -> tuple[bool, float]:
+    """Growth comes first, as it ends every run that is long enough; then the largest number of bytes."""
+    return change.kind == "growth per step", abs(change.difference)
+
+
+def _run(log: RunLog, name: str) -> dict[str, Any]:
+    run = log.run
+    return {
+        "log": name,
+        "source": run.source,
+        "outcome": str(log.outcome),
+        "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
+        "fingerprint": run.fingerprint,
+    }
+
+
+def _sections(comparison: Comparison, names: Names) -> Iterator[RenderableType]:
+    style = STYLES.get(comparison.verdict, "default")
+    yield Panel(
+        Text(comparison_sentence(comparison)),
+        title=Text(VERDICT_TITLES[comparison.verdict], f"bold {style}"),
+        title_align="left",
+        border_style=style,
+        padding=(0, 1),
+    )
+    yield from _runs(comparison, names)
+    yield from _changes(comparison)
+    yield from _differences(comparison)
+
+
+def _runs(comparison: Comparison, names: Names) -> Iterator[RenderableType]:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for letter, name, log in (("A", names.before, comparison.before), ("B", names.after, comparison.after)):
+        words = f"{name}\n{source_in_words(log)} · {OUTCOMES[log.outcome]}"
+        table.add_row(Text(letter, "bold"), Text(words, overflow="fold"))
+    yield Text()
+    yield Padding(table, (0, 0, 0, 2))
+    for note in notes(comparison):
+        yield Padding(Text(note, "yellow"), (0, 0, 0, 2))
+
+
+def notes(comparison: Comparison) -> Iterator[str]:
+    """Yield what limits the comparison."""
+    if comparison.sources[0] != comparison.sources[1]:
+        words = {"cuda": "measured", "simulated": "simulated"}
+        first, second = (words.get(source, source) for source in comparison.sources)
+        yield f"A is {first} and B {second}: part of the difference may come from that."
+    if comparison.up_to_step is not None:
+        yield f"Not both came to their end: compared up to step {comparison.up_to_step}, which both reached."
+    if not comparison.times_compared:
+        yield "Times are not compared: only those of measured runs are the card's."
+    for letter, log in (("A", comparison.before), ("B", comparison.after)):
+        if log.num_unreadable_lines:
+            yield f"{plural(log.num_unreadable_lines, 'line')} of {letter} could not be read."
+
+
+def _changes(comparison: Comparison) -> Iterator[RenderableType]:
+    yield from heading("What changed", "from A to B")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
+    table.add_column("")
+    for title in ("A", "B", "change"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    kind = None
+    for change in comparison.changes:
+        if change.kind != kind and kind is not None:
+            table.add_row()
+        kind = change.kind
+        style = STYLES.get(change.verdict, "bright_black" if change.verdict == "same" else "yellow")
+        cells = [_value(change, change.before), _value(change, change.after), _difference(change)]
+        table.add_row(Text(_title(change)), *cells, Text("" if change.verdict == "same" else change.verdict, style))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _title(change: Change) -> str:
+    where = {"time": "step"}.get(change.kind, "") if change.phase is None else str(change.phase)
+    return f"{change.kind} {where}".strip()
+
+
+def _value(change: Change, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if change.kind == "time":
+        return f"{value:.3f} s"
+    return format_bytes(round(value))
+
+
+def _difference(change: Change) -> str:
+    if change.before is None or change.after is None:
+        return ""
+    sign = "+" if change.difference > 0 else ""
+    return f"{sign}{_value(change, change.difference)}" if change.difference else "0"
+
+
+def _differences(comparison: Comparison) -> Iterator[RenderableType]:
+    if not comparison.differences:
+        return
+    yield from heading("Set up differently")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
+    for title in ("", "A", "B"):
+        table.add_column(title, overflow="fold")
+    for difference in comparison.differences:
+        table.add_row(Text(difference.name), Text(difference.before), Text(difference.after))
+    yield Padding(table, (0, 0, 0, 2))
