@@ -27,6 +27,10 @@ STATE_SHARE = 0.02
 IDLE_BYTES = 256 * 1024
 """What may be allocated before a run loads its model: code tables of bitsandbytes and a random state, a few KiB."""
 
+UNSLOTH_IDLE_BYTES = 32 * MIB
+"""What Unsloth leaves allocated once it is imported: it tries kernels out, which takes cuBLAS' workspace. Source:
+tests/bench/results/h100_unsloth"""
+
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 
@@ -155,7 +159,8 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
 def old_model_alive(log: RunLog) -> list[Finding]:
     """Find memory that was taken before the run loaded its model."""
     load = next((p for p in log.phases if p.phase is Phase.LOAD), None)
-    if load is None or load.allocated_before_bytes < IDLE_BYTES:
+    idle = UNSLOTH_IDLE_BYTES if config_of(log).model.strategy == "unsloth" else IDLE_BYTES
+    if load is None or load.allocated_before_bytes <= idle:
         return []
     before = load.allocated_before_bytes
     own = load.after.allocated_bytes - before

@@ -1,11 +1,13 @@
 """Unsloth beside QLoRA on the same GPU: memory, speed, loss, a saved adapter loaded again, replies.
 
 python -m tests.bench.unsloth_run OUT [--model NAME] [--steps N]       on a CUDA GPU
+python -m tests.bench.unsloth_run OUT --table                          from the logs in OUT, anywhere
 
 Both run the same batches of the same synthetic corpus through the same loop, each in its own process, on a GPU held to
 a T4's memory and attention. Both take the kind of loss that never holds all logits, LoRA of rank 8 on q, k, v and o
 without dropout, PyTorch's AdamW and float16 with a loss scale. Unsloth's fused loss is held to chunks of 0.5 GB (its
-default is 2). Steps before `WARM_UP_STEPS` count for memory, not for time.
+default is 2). The first `WARM_UP_STEPS` steps count for memory, not for time; nor do steps in which Unsloth compiles for
+a new shape (`COMPILING`), which are counted beside.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import gzip
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +37,9 @@ from harness.runlog import LogWriter, RunLog, read_run_log
 STRATEGIES = ("unsloth", "qlora")
 WARM_UP_STEPS = 20
 """kernels are compiled and tuned in the first steps"""
+
+COMPILING = 10
+"""times the median from which a step's time is no longer that of its batch"""
 
 NUM_EVAL_BATCHES = 16
 UNSLOTH_SETTINGS = {"UNSLOTH_LOGPROB_CHUNK_GB": "0.5"}
@@ -81,22 +88,29 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
     with LogWriter(log_file) as writer:
         outcome = execute(config, device, trained, data, writer.write, folder)
     seconds = time.perf_counter() - begin
-    log = read_run_log(log_file)
-    results = {"outcome": str(outcome), "seconds": round(seconds, 1), **summary(log)}
+    results = {"outcome": str(outcome), "seconds": round(seconds, 1)}
     if str(outcome) == "completed":
         results |= reloaded(trained, device, config, data, folder / f"checkpoint-{steps}")
     shutil.rmtree(folder / f"checkpoint-{steps}", ignore_errors=True)
-    (folder / f"{strategy}.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    with gzip.open(f"{log_file}.gz", "wb") as packed:
-        packed.write(log_file.read_bytes())
+    (folder / f"{strategy}.reloaded.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    Path(f"{log_file}.gz").write_bytes(gzip.compress(log_file.read_bytes()))
     log_file.unlink()
+
+
+def read_packed(path: Path) -> RunLog:
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.write(gzip.decompress(path.read_bytes()))
+        file.flush()
+        return read_run_log(Path(file.name))
 
 
 def summary(log: RunLog) -> dict[str, Any]:
     peaks = [p.after for p in log.phases if p.phase in TRAINING]
     load = [p.after for p in log.phases if p.phase is Phase.LOAD]
     replies = [p.after for p in log.phases if p.phase is Phase.GENERATE]
-    timed = [s for s in log.steps if s.step > WARM_UP_STEPS]
+    warm = [s for s in log.steps if s.step > WARM_UP_STEPS]
+    typical = statistics.median(s.seconds for s in warm) if warm else 0.0
+    timed = [s for s in warm if s.seconds < COMPILING * typical]
     padded = {p.step: 0 for p in log.phases}
     for p in log.phases:
         if p.phase is Phase.FORWARD and p.batch:
@@ -105,6 +119,7 @@ def summary(log: RunLog) -> dict[str, Any]:
     norms = [s.grad_norm for s in log.steps if s.grad_norm is not None]
     losses = [s.loss for s in log.steps if s.loss is not None]
     return {
+        "outcome": str(log.outcome),
         "gpu": log.run.gpu_name,
         "budget_bytes": log.run.budget_bytes,
         "environment": log.run.environment,
@@ -120,6 +135,8 @@ def summary(log: RunLog) -> dict[str, Any]:
         "floor_growth_bytes": log.steps[-1].allocated_bytes - log.steps[1].allocated_bytes if log.steps[1:] else None,
         "timed_steps": len(timed),
         "timed_seconds": round(seconds, 2),
+        "first_step_seconds": round(log.steps[0].seconds, 2) if log.steps else None,
+        "compiling_again": [{"step": s.step, "seconds": round(s.seconds, 2)} for s in warm if s not in timed],
         "real_tokens_per_second": round(sum(sum(s.lengths) for s in timed) / seconds, 1) if timed else None,
         "padded_tokens_per_second": round(sum(padded[s.step] for s in timed) / seconds, 1) if timed else None,
         "first_10_losses": _mean(losses[:10]),
@@ -180,15 +197,17 @@ def table(results: dict[str, dict[str, Any]]) -> Iterator[str]:
         return f"{value / 2**30:.3f}" if value else "-"
 
     rows = {
-        "outcome, steps": lambda r: f"{r['outcome']}, {r['steps']}",
+        "optimizer steps": lambda r: r["steps"],
         "after loading: allocated (GiB)": lambda r: gib(r["after_load_allocated_bytes"]),
         "training: peak allocated (GiB)": lambda r: gib(r["training"]["peak_allocated_bytes"]),
         "training: peak reserved (GiB)": lambda r: gib(r["training"]["peak_reserved_bytes"]),
         "loading: peak reserved (GiB)": lambda r: gib(r["load"]["peak_reserved_bytes"]),
         "tokens/s, padding left out": lambda r: r["real_tokens_per_second"],
         "tokens/s, padding counted": lambda r: r["padded_tokens_per_second"],
+        "steps timed, seconds": lambda r: f"{r['timed_steps']}, {r['timed_seconds']}",
+        "compiling again, seconds": lambda r: sum(c["seconds"] for c in r["compiling_again"]) or "-",
         "loss, first and last 10 steps": lambda r: f"{r['first_10_losses']} -> {r['last_10_losses']}",
-        "smallest gradient norm": lambda r: r["grad_norms"]["min"],
+        "smallest gradient norm": lambda r: round(r["grad_norms"]["min"], 3),
     }
     yield "| | " + " | ".join(results) + " |"
     yield "|---|" + "---|" * len(results)
@@ -202,13 +221,13 @@ def main() -> int:
     parser.add_argument("--model", default="llama-3.1-8b")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", choices=STRATEGIES)
+    parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.only:
         run(args.only, args.model, args.steps, args.out)
         return 0
-    results = {}
-    for strategy in STRATEGIES:
+    for strategy in () if args.table else STRATEGIES:
         command = [sys.executable, "-m", "tests.bench.unsloth_run", str(args.out), "--only", strategy]
         command += ["--model", args.model, "--steps", str(args.steps)]
         env = {**os.environ, **(UNSLOTH_SETTINGS if strategy == "unsloth" else {})}
@@ -217,9 +236,9 @@ def main() -> int:
         if code:
             print((args.out / f"{strategy}.txt").read_text()[-6000:])
             return code
-        results[strategy] = json.loads((args.out / f"{strategy}.json").read_text(encoding="utf-8"))
+    results = {strategy: summary(read_packed(args.out / f"{strategy}.jsonl.gz")) for strategy in STRATEGIES}
     print("\n".join(table(results)))
-    (args.out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
