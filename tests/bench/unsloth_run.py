@@ -6,8 +6,8 @@ python -m tests.bench.unsloth_run OUT --table                          from the 
 Both run the same batches of the same synthetic corpus through the same loop, each in its own process, on a GPU held to
 a T4's memory and attention. Both take the kind of loss that never holds all logits, LoRA of rank 8 on q, k, v and o
 without dropout, PyTorch's AdamW and float16 with a loss scale. Unsloth's fused loss is held to chunks of 0.5 GB (its
-default is 2). The first `WARM_UP_STEPS` steps count for memory, not for time; nor do steps in which Unsloth compiles for
-a new shape (`COMPILING`), which are counted beside.
+default is 2). The first `WARM_UP_STEPS` steps count for memory, not for time; nor do steps in which Unsloth compiles
+for a new shape (`COMPILING`), which are counted beside.
 """
 
 from __future__ import annotations
@@ -178,12 +178,26 @@ def reloaded(strategy: Any, device: Any, config: RunConfig, data: Any, checkpoin
         untrained = loss()
         strategy.restore(checkpoint)
         restored = loss()
+        exported = _exported(strategy, checkpoint / "adapter")
         prompt = data.prompts[0].tokens()
         replies = [_reply(strategy, [prompt]), _reply(strategy, [prompt, prompt[-8:]])[:1]]
     return {
         "eval_loss": {"trained": trained, "adapter_zeroed": untrained, "restored": restored},
+        "exported": exported,
         "replies": replies,
     }
+
+
+def _exported(strategy: Any, folder: Path) -> dict[str, Any]:
+    """Write the adapter for peft, read it back, and compare."""
+    import torch
+    from safetensors.torch import load_file
+
+    strategy.export(folder)
+    saved = load_file(folder / "adapter_model.safetensors")
+    live = {name.replace(".default.", "."): p for name, p in strategy.model.named_parameters() if p.requires_grad}
+    equal = all(torch.equal(saved[name], p.detach().cpu()) for name, p in live.items())
+    return {"num_tensors": len(saved), "equal": equal and len(saved) == len(live)}
 
 
 def _reply(strategy: Any, prompts: list[list[int]]) -> list[list[int]]:
