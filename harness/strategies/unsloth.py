@@ -72,9 +72,7 @@ class UnslothStrategy:
         with nullcontext(checkpoint) if checkpoint else self._random_checkpoint(shape) as folder:
             model = self._with_adapter(self._loaded(folder))
         facts = self.training.adopt(model, shape, checkpoint)
-        if self.training.scaler.is_enabled():
-            # the fused loss makes its gradients in the forward pass, where float16 flushes what is not scaled yet
-            model.get_base_model().accelerator_scaler = self.training.scaler
+        self._attach_scaler()
         self._to_training()
         self.device.empty_cache()
         return replace(facts, fallbacks=(*missing_kernels(), *slow_layers(model)))
@@ -119,6 +117,11 @@ class UnslothStrategy:
     @property
     def _checkpointing(self) -> str | bool:
         return "unsloth" if self.config.model.gradient_checkpointing else False
+
+    def _attach_scaler(self) -> None:
+        """Let the fused loss, which makes its gradients in the forward pass, scale them before float16 flushes them."""
+        if self.training.scaler.is_enabled():
+            self.model.get_base_model().accelerator_scaler = self.training.scaler
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Copy a batch to the device."""
@@ -207,6 +210,24 @@ class UnslothStrategy:
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         self.training.restore(folder)
+
+    def trainable_bytes(self) -> int:
+        """Return what the adapter's parameters take."""
+        return self.training.trainable_bytes()
+
+    def host_copy(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler as they are, in host memory."""
+        return self.training.host_copy()
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Undo whatever has happened to them since `host_copy`."""
+        self.training.put_back(state)
+
+    def abandon(self) -> None:
+        """Drop everything of a step, an evaluation batch or a generation that did not end."""
+        self.training.abandon()
+        self._attach_scaler()  # a new one
+        self.release()
 
 
 def _positions(mask_BT: torch.Tensor) -> torch.Tensor:
