@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 
-from configs.crisis import load_crisis
+from configs.crisis import Crisis, load_crisis
 from configs.schema import RunConfig
 from harness.data.batching import Example
 from harness.data.chat import build_example, build_prompt, plain
@@ -57,6 +57,8 @@ class Prepared:
     """UTF-8 bytes of the held-out answers, as far as they are not truncated; None where lengths are estimated"""
     prompt_report: ReadReport | None = None
     """of --prompts"""
+    approved_by: str = ""
+    """who has approved the vetted reply; empty where nobody has"""
 
     @property
     def tokenizer_name(self) -> str:
@@ -92,7 +94,8 @@ class Prepared:
     def lines(self) -> tuple[str, ...]:
         """Return the report, one line each for the corpus, reading, cleaning, the split, the tokens and the prompts."""
         num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)
-        vetted = f", {num_vetted} of them by the vetted reply" if num_vetted else ""
+        approval = f"approved by {self.approved_by}" if self.approved_by else "NOT APPROVED BY ANYBODY, see --crisis"
+        vetted = f", {num_vetted} of them by the vetted reply ({approval})" if num_vetted else ""
         asked = f"prompts: {len(self.prompts)} to answer{vetted}"
         return (
             f"corpus: {self.corpus_name}",
@@ -125,10 +128,11 @@ def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
     train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
     questions, prompt_report = _questions(config, eval_rows)
+    crisis = load_crisis(config.generation.crisis)
     return Prepared(
         train=train,
         eval=evaluation,
-        prompts=_prompts(tokenizer, questions, config),
+        prompts=_prompts(tokenizer, questions, crisis, data.max_length),
         corpus_name=corpus.name,
         tokenizer=tokenizer,
         read_report=corpus.report,
@@ -137,6 +141,7 @@ def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
         num_prefixed=num_prefixed,
         eval_answer_bytes=_answer_bytes(tokenizer, eval_rows, evaluation),
         prompt_report=prompt_report,
+        approved_by=crisis.approved_by,
     )
 
 
@@ -178,13 +183,14 @@ def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[dict[str, l
     return dict(islice(references.items(), config.eval.generate_prompts)), None
 
 
-def _prompts(tokenizer: Tokenizer, questions: dict[str, list[str]], config: RunConfig) -> list[GenerationPrompt]:
-    crisis = load_crisis(config.generation.crisis)
+def _prompts(
+    tokenizer: Tokenizer, questions: dict[str, list[str]], crisis: Crisis, max_length: int
+) -> list[GenerationPrompt]:
     return [
         GenerationPrompt(
             question,
             tuple(references),
-            *build_prompt(tokenizer, question, config.data.max_length),
+            *build_prompt(tokenizer, question, max_length),
             vetted_reply=crisis.text if asks_in_crisis(question, crisis.phrases) else None,
         )
         for question, references in questions.items()

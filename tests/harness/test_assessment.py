@@ -21,7 +21,7 @@ from harness import experiments
 from harness.data import Prepared, prepare
 from harness.data.batching import left_padded
 from harness.experiments import append_experiment, append_responses, check_artefacts, experiment_id, read_responses
-from harness.human_sheet import KEY, score_lines, score_sheet, write_sheet
+from harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
 from harness.model_card import write_model_card
 from harness.records import Outcome, Phase
 from harness.replies import BASE, TUNED, VETTED, Reply
@@ -29,6 +29,7 @@ from harness.run import make_strategy, open_device
 from harness.runlog import RunLog, read_run_log
 from harness.strategies.modeling import transformers_config
 from harness.training import LOG_FILE, train_run
+from run_probe import main
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 
@@ -226,9 +227,14 @@ def test_the_model_card_says_what_it_is_of(trained: Trained) -> None:
     assert "with the adapter | base model" in text
 
 
-def test_a_sheet_is_blind_and_its_ratings_are_told_apart_by_the_key(trained: Trained, tmp_path: Path) -> None:
+def test_a_sheet_is_blind_and_its_ratings_are_told_apart_by_the_key(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--human-sheet", str(tmp_path)]) == 2
     append_responses(tmp_path, trained.log.run, trained.data, trained.replies)
-    sheet = write_sheet(tmp_path, seed=1)
+    assert main(["--human-sheet", str(tmp_path)]) == 0
+    sheet = tmp_path / SHEET
+    assert str(sheet) in capsys.readouterr().out
     with pytest.raises(ConfigError, match="left as it is"):
         write_sheet(tmp_path, seed=1)
     with sheet.open(encoding="utf-8-sig", newline="") as file:
@@ -250,7 +256,8 @@ def test_a_sheet_is_blind_and_its_ratings_are_told_apart_by_the_key(trained: Tra
     }  # fmt: skip
     assert scores.gains == {"empathy": (2.0, 2)}
     assert scores.num_blank == 8 * 4 - 9
-    assert "empathy    tuned less base +2.00  (2 questions)" in score_lines(scores)
+    assert main(["--score-sheet", str(sheet)]) == 0
+    assert "empathy    tuned less base +2.00  (2 questions)" in capsys.readouterr().out
     rows[0]["fluency"], rows[1]["row"] = "6", rows[0]["row"]
     _write(sheet, rows)
     with pytest.raises(ConfigError) as failure:

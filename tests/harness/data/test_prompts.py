@@ -63,7 +63,7 @@ def test_all_prompts_of_a_file_are_asked_as_often_as_wanted_but_for_those_in_cri
     assert [(r.prompt, r.sample) for r in requests(config, data)] == [(i, n) for i in (0, 4) for n in (0, 1, 2)]
     assert len({r.seed for r in requests(config, data)}) == 6
     assert [reply.prompt for reply in vetted_replies(data)] == [1, 2, 3]
-    assert data.lines()[-1].startswith("prompts: 5 to answer, 3 of them by the vetted reply; 5 rows read: 5 usable")
+    assert data.lines()[-1].startswith("prompts: 5 to answer, 3 of them by the vetted reply (NOT APPROVED")
 
 
 def test_held_out_prompts_keep_their_number() -> None:
