@@ -352,6 +352,8 @@ class EndRecord:
     step: int
     seconds: float
     message: str = ""
+    segments: tuple[SegmentRuns, ...] = ()
+    """all that was reserved when most was allocated, in order of address; empty where it is not known"""
     kind: str = "end"
 
 

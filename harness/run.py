@@ -161,7 +161,8 @@ def recorded(
         recorder.out_of_memory(failure)
     else:
         recorder.probe("cached_blocks", device.empty_cache)
-    write(EndRecord(ending.outcome, recorder.step, time.perf_counter() - begin, ending.message))
+    segments = () if failure is not None else tuple(device.segments_at_peak())
+    write(EndRecord(ending.outcome, recorder.step, time.perf_counter() - begin, ending.message, segments))
     return ending.outcome
 
 

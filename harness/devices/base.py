@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats, RunRecord
+from harness.records import MemoryStats, RunRecord, SegmentRuns
 from harness.sources import SourceLine
 
 
@@ -95,6 +95,10 @@ class Device(Protocol):
         A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an
         activation.
         """
+        ...
+
+    def segments_at_peak(self) -> Sequence[SegmentRuns]:
+        """Return all that was reserved when most was allocated; empty where the device does not know it."""
         ...
 
     def watch(self) -> None:

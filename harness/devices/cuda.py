@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from configs.cards import Card, emulated, load_cards
 from configs.units import format_bytes, parse_bytes
 from harness.devices.base import Allocation
 from harness.errors import DeviceError, DeviceOutOfMemory
-from harness.records import MemoryStats, RunRecord
+from harness.records import MemoryStats, RunRecord, SegmentRuns
 from harness.snapshot import runs_of_segments
 from harness.sources import SourceLine
 
@@ -191,6 +191,10 @@ class CudaDevice:
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """The allocator knows sizes, not what they are for."""
         return {}
+
+    def segments_at_peak(self) -> Sequence[SegmentRuns]:
+        """The allocator shows its segments as they are, not as they were."""
+        return ()
 
     def watch(self) -> None:
         """Let PyTorch record Python's stack with each allocation."""

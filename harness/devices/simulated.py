@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from configs.cards import Card
 from harness.devices.base import Allocation
 from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats, Phase, RunRecord, record_to_dict
+from harness.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
 from harness.simulate.history import MemoryHistory, history_of
 from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
@@ -178,6 +178,10 @@ class SimulatedDevice:
         if isinstance(self.memory, MemoizedMemory):
             return live_by_category(self.memory.live(), logits_sizes)
         return live_by_category(self.memory.live_at_failure or self.memory.live(), logits_sizes, unnamed="unknown")
+
+    def segments_at_peak(self) -> Sequence[SegmentRuns]:
+        """Return the segments where phases are replayed: the one with the highest peak runs once more, up to there."""
+        return self.memory.segments_at_peak() if isinstance(self.memory, MemoizedMemory) else ()
 
     def watch(self) -> None:
         """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""

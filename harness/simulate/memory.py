@@ -18,7 +18,7 @@ import torch
 from configs.units import format_bytes
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats, SegmentRuns, segment_runs
-from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator, Segment
+from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
 from harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
 from harness.simulate.tracer import Site, describe_frame
 
@@ -43,7 +43,7 @@ class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
             error.largest_free_block_bytes,
             frames[0].split(" ")[0] if frames else None,
             frames,
-            [_runs(segment) for segment in allocator.segments()],
+            segments_of(allocator),
         )
         limit = allocator.budget_bytes
         budget = "no limit" if limit is None else f"{format_bytes(limit)} for PyTorch"
@@ -164,8 +164,12 @@ def _ignore(error: DeviceOutOfMemory) -> None:
     """Nobody has asked."""
 
 
-def _runs(segment: Segment) -> SegmentRuns:
-    return segment_runs(segment.pool, ((block.size_bytes, block.handle is not None) for block in segment.blocks))
+def segments_of(allocator: CachingAllocator) -> tuple[SegmentRuns, ...]:
+    """Return what of each segment is in use, in order of address."""
+    return tuple(
+        segment_runs(segment.pool, ((block.size_bytes, block.handle is not None) for block in segment.blocks))
+        for segment in allocator.segments()
+    )
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,8 @@ class MemoizedMemory:
         self._stats = memory.stats()
         self._peaks = (0, 0)
         self._chain: _Chain | None = None
+        self._highest: tuple[int, int, list[Sequence[Event]]] = (0, self._state, [])
+        """the highest allocated bytes so far, the state before that chain, and its phases up to there"""
         self.recent: deque[tuple[int, Hashable, list[Sequence[Event]]]] = deque(maxlen=NUM_RECENT)
         """the last chains: the state before, for `memory_at`, the key, and the phases that have begun since"""
 
@@ -227,6 +233,9 @@ class MemoizedMemory:
             self.memory.replay(phase)
         finally:
             self._advance(self.memory.stats())
+            if self._stats.peak_allocated_bytes > self._highest[0]:
+                state, _, phases = self.recent[-1]
+                self._highest = (self._stats.peak_allocated_bytes, state, list(phases))
         return _relative(self._stats, before)
 
     def _advance(self, stats: MemoryStats) -> None:
@@ -273,6 +282,15 @@ class MemoizedMemory:
         if self._loaded != self._state and self._loaded is not None:
             self._load(self._state)
         return self.memory.live()
+
+    def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
+        """Return all that was reserved when most was allocated."""
+        peak, state, phases = self._highest
+        memory = self.memory_at(state)
+        events = (event for phase in phases for event in phase)
+        while memory.allocator.allocated_bytes < peak:
+            memory.replay([next(events)])
+        return segments_of(memory.allocator)
 
     def memory_at(self, state: int) -> SimulatedMemory:
         """Return a memory of its own in a state that `recent` names."""

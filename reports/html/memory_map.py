@@ -1,4 +1,4 @@
-"""The segments that were reserved when memory ran out: what of them was in use, and what lay free in which pieces."""
+"""The segments that were reserved at the worst moment: what of them was in use, and what lay free in which pieces."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from configs.units import GIB, MIB, format_bytes
-from harness.records import OomRecord, SegmentRuns
+from configs.units import MIB, format_bytes
+from harness.records import SegmentRuns
 from harness.runlog import RunLog
 from harness.simulate.blocks import segment_size
 from reports.html.drawing import figure, label, legend, rect, svg
@@ -31,25 +31,45 @@ class Piece:
     words: str
 
 
-def memory_map_figure(log: RunLog) -> Node | None:
-    """Return the map of what was reserved at the failure, or None where the log does not have it."""
-    oom = log.fatal_oom
-    if oom is None or not oom.segments:
+@dataclass(frozen=True)
+class Moment:
+    """The moment that is drawn."""
+
+    segments: tuple[SegmentRuns, ...]
+    budget_bytes: int
+    requested_bytes: int = 0
+    """the request that failed; 0 where none did"""
+
+    @property
+    def reserved_bytes(self) -> int:
+        """All segments together."""
+        return sum(sum(segment.runs) for segment in self.segments)
+
+    @property
+    def free_pieces(self) -> list[int]:
+        """The free pieces' bytes, largest first."""
+        return sorted((size for segment in self.segments for size in segment.runs[1::2]), reverse=True)
+
+
+def memory_map_figure(log: RunLog, name: str) -> Node | None:
+    """Return the map of a run's worst moment, or None where the log does not have it."""
+    moment = moment_of(log)
+    if moment is None:
         return None
-    heading = "What lay where when memory ran out"
-    entries = [
-        ("allocated", "in use"),
-        ("free", "reserved, but free"),
-        ("budget-left", "not reserved"),
-        ("request", "the request that failed"),
-    ]
-    rows = _draw(oom, heading)
-    return figure(heading, _explanation(oom), source_in_words(log), legend(entries), rows)
+    entries = [("allocated", "in use"), ("free", "reserved, but free"), ("budget-left", "not reserved")]
+    if moment.requested_bytes:
+        entries.append(("request", "the request that failed"))
+    when = "when memory ran out" if moment.requested_bytes else "when most was allocated"
+    heading = f"{name.capitalize()}, {when}"
+    return figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
 
 
-def free_pieces(segments: Sequence[SegmentRuns]) -> list[int]:
-    """Return the free pieces' bytes, largest first."""
-    return sorted((size for segment in segments for size in segment.runs[1::2]), reverse=True)
+def moment_of(log: RunLog) -> Moment | None:
+    """Return the failure, else the highest moment, where the log has its segments."""
+    oom = log.fatal_oom
+    if oom is not None:
+        return Moment(oom.segments, oom.budget_bytes, oom.requested_bytes) if oom.segments else None
+    return Moment(log.end.segments, log.run.budget_bytes) if log.end and log.end.segments else None
 
 
 def row_bytes(total_bytes: int) -> int:
@@ -57,12 +77,12 @@ def row_bytes(total_bytes: int) -> int:
     return max(MIB, 1 << max(0, round(math.log2(max(1, total_bytes) / TARGET_ROWS))))
 
 
-def pieces(oom: OomRecord) -> list[Piece]:
-    """Return what is drawn, in order: the large segments, the small ones, what is left of the budget, the request."""
+def pieces(moment: Moment) -> list[Piece]:
+    """Return what is drawn, in order: the large segments, the small ones, what is left of the budget."""
     found: list[Piece] = []
     at = 0
     for pool in ("large", "small"):
-        of_pool = [segment for segment in oom.segments if segment.pool == pool]
+        of_pool = [segment for segment in moment.segments if segment.pool == pool]
         for number, segment in enumerate(of_pool, 1):
             name = f"{pool} segment {number} of {len(of_pool)}, {format_bytes(sum(segment.runs))}"
             for i, size in enumerate(segment.runs):
@@ -70,12 +90,10 @@ def pieces(oom: OomRecord) -> list[Piece]:
                 if size:
                     found.append(Piece(css, at, size, f"{name}: {format_bytes(size)} {state}"))
                 at += size
-    left = oom.budget_bytes - at
+    left = moment.budget_bytes - at
     if left > 0:
         found.append(Piece("budget-left", at, left, f"{format_bytes(left)} of the budget not reserved"))
-    words = f"the request that failed: {format_bytes(oom.requested_bytes)} in one piece"
-    request = Piece("request", max(at, oom.budget_bytes), oom.requested_bytes, words)
-    return [*merged(found, row_bytes(at + max(0, left))), request]
+    return merged(found, row_bytes(at + max(0, left)))
 
 
 def merged(found: Sequence[Piece], row: int) -> list[Piece]:
@@ -89,25 +107,25 @@ def merged(found: Sequence[Piece], row: int) -> list[Piece]:
     return shown
 
 
-def _draw(oom: OomRecord, heading: str) -> Node:
-    *body, request = pieces(oom)
-    row = row_bytes(max(oom.budget_bytes, oom.reserved_bytes))
+def _draw(moment: Moment, heading: str) -> Node:
+    found, row = pieces(moment), row_bytes(max(moment.budget_bytes, moment.reserved_bytes))
     parts: list[Child] = [label(f"a row is {row // MIB} MiB", 0, 11, css="tick")]
-    offset = HEAD_PX
-    end = max((piece.begin + piece.num_bytes for piece in body), default=0)
-    for piece in body:
-        parts += _wrapped(piece, row, offset, piece.begin)
-    height = offset + ROW_PX * math.ceil(end / row) + 8
-    asked = f"asked for: {format_bytes(request.num_bytes)} in one piece"
-    parts.append(label(asked, 0, height + 12, css="request-words"))
-    parts += _wrapped(request, row, height + HEAD_PX, 0)
-    height += HEAD_PX + ROW_PX * math.ceil(request.num_bytes / row)
-    return svg(heading, _description(oom), height, *parts, css="map")
+    for piece in found:
+        parts += _wrapped(piece, row, HEAD_PX)
+    end = max((piece.begin + piece.num_bytes for piece in found), default=0)
+    height = HEAD_PX + ROW_PX * math.ceil(end / row)
+    if moment.requested_bytes:
+        words = f"asked for: {format_bytes(moment.requested_bytes)} in one piece"
+        parts.append(label(words, 0, height + HEAD_PX, css="request-words"))
+        height += HEAD_PX + 8
+        parts += _wrapped(Piece("request", 0, moment.requested_bytes, words), row, height)
+        height += ROW_PX * math.ceil(moment.requested_bytes / row)
+    return svg(heading, _description(moment), height, *parts, css="map")
 
 
-def _wrapped(piece: Piece, row: int, top: float, begin: int) -> Iterator[Node]:
-    """Yield the rectangles of a piece that begins at byte `begin`, one for each row that it reaches into."""
-    end = begin + piece.num_bytes
+def _wrapped(piece: Piece, row: int, top: float) -> Iterator[Node]:
+    """Yield the rectangles of a piece, one for each row that it reaches into."""
+    begin, end = piece.begin, piece.begin + piece.num_bytes
     while begin < end:
         number = begin // row
         stop = min(end, (number + 1) * row)
@@ -116,31 +134,29 @@ def _wrapped(piece: Piece, row: int, top: float, begin: int) -> Iterator[Node]:
         begin = stop
 
 
-def _explanation(oom: OomRecord) -> str:
-    free = free_pieces(oom.segments)
-    unused = sum(free)
-    large = sum(segment.pool == "large" for segment in oom.segments)
-    segments = f"{plural(large, 'large segment')} and {len(oom.segments) - large} small"
-    reserved = f"{format_bytes(oom.reserved_bytes)} in {segments}"
-    words = f"All that PyTorch's allocator had reserved, {reserved}, read like lines of text. "
+def _explanation(moment: Moment) -> str:
+    free, segments = moment.free_pieces, moment.segments
+    large = sum(segment.pool == "large" for segment in segments)
+    counts = f"{plural(large, 'large segment')} and {len(segments) - large} small"
+    reserved = f"{format_bytes(moment.reserved_bytes)} in {counts}"
+    words = f"All that PyTorch's allocator had reserved, {reserved}, read like lines of text."
     if not free:
-        return words + "Nothing of it was free."
-    words += f"{format_bytes(unused)} of it was free, in {plural(len(free), 'piece')}; "
-    words += f"the largest has {format_bytes(free[0])}. "
-    needed = oom.requested_bytes
-    if unused >= needed > free[0]:
-        return words + "Together they would have held the request, but an allocation needs one piece: fragmentation."
-    left = max(0, oom.budget_bytes - oom.reserved_bytes)
-    short = segment_size(needed) - left
-    return words + (
-        "No piece holds the request, and a new segment for it needs "
-        f"{format_bytes(max(0, short))} more than the budget has left."
-        if short > 0
-        else ""
-    )
+        return f"{words} Nothing of it was free."
+    pieces_of_it = f"{plural(len(free), 'piece')}; the largest has {format_bytes(free[0])}"
+    return f"{words} {format_bytes(sum(free))} of it was free, in {pieces_of_it}.{_why_not(moment, free)}"
 
 
-def _description(oom: OomRecord) -> str:
-    free = sum(free_pieces(oom.segments))
-    share = f"{oom.allocated_bytes / max(1, oom.reserved_bytes):.0%}"
-    return f"{share} of {oom.reserved_bytes / GIB:.2f} GiB reserved is in use, {format_bytes(free)} is free."
+def _why_not(moment: Moment, free: Sequence[int]) -> str:
+    """Return why the request found no place, or nothing where none failed."""
+    needed = moment.requested_bytes
+    if sum(free) >= needed > free[0]:
+        return " Together they would have held the request, but an allocation needs one piece: fragmentation."
+    short = segment_size(needed) - max(0, moment.budget_bytes - moment.reserved_bytes)
+    if not needed or short <= 0:
+        return ""
+    return f" No piece holds the request, and a new segment for it needs {format_bytes(short)} more than is left."
+
+
+def _description(moment: Moment) -> str:
+    free = sum(moment.free_pieces)
+    return f"{format_bytes(moment.reserved_bytes)} is reserved, of which {format_bytes(free)} is free."

@@ -103,7 +103,7 @@ def _sections(result: ProbeResult) -> Iterator[Node]:
         ("phases", "Memory by phase", list(_by_phase(result))),
         ("time", "Over time", list(_over_time(result, top))),
         ("lengths", "Memory and length", _present([lengths_figure(result.as_configured, top)])),
-        ("map", "Fragmentation", _present([memory_map_figure(result.as_configured)])),
+        ("map", "Fragmentation", _present([memory_map_figure(log, name) for name, log in _runs(result)])),
         ("fixes", "Fixes", list(_fixes(result))),
         ("counts", "Other numbers of samples", list(_other_counts(result))),
         ("prediction", "Measured against simulated", list(_prediction(result))),
@@ -361,7 +361,7 @@ def _over_time(result: ProbeResult, top_bytes: int) -> Iterator[Node]:
             {},
             "From left to right, the run from loading the model to its end; upwards, memory. An allocation fails where"
             " it would lift what is reserved above the budget. Below the curve is a lane for each phase of the loop: it"
-            " shows where the phase ran, the darker the closer its peak came to the budget.",
+            " shows where the phase ran, the stronger in colour the closer its peak came to the budget.",
         )
         yield from figures
 

@@ -191,3 +191,19 @@ def test_memoised_peaks_cover_all_phases_since_the_last_reset() -> None:
         memoised.next_phase()
         assert memoised.stats().peak_allocated_bytes == 30 * MIB
         assert dataclasses.replace(memoised.stats()).allocated_bytes == 0
+
+
+def test_memoised_segments_at_the_peak_are_those_of_the_highest_moment_of_all_chains() -> None:
+    memoised = MemoizedMemory(SimulatedMemory(None))
+    for key, size in (("kept", 5), ("low", 30), ("high", 44), ("low", 30)):
+        end: list[Event] = [] if key == "kept" else [(key, FREE, None)]
+        memoised.begin(key, [[("small", 4096, ()), ("small", FREE, None)], [(key, size * MIB, ()), *end]])
+        memoised.next_phase()
+        memoised.next_phase()
+    before = memoised.stats()
+    in_use = [sum(segment.runs[::2]) for segment in memoised.segments_at_peak() if segment.pool == "large"]
+    assert sorted(in_use) == [0, 5 * MIB, 44 * MIB]
+    assert memoised.stats() == before
+    memoised.begin("low", [[("low", 30 * MIB, ()), ("low", FREE, None)]])
+    memoised.next_phase()
+    assert memoised.stats().allocated_bytes == 5 * MIB

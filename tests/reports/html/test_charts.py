@@ -13,11 +13,10 @@ from configs.units import GIB, MIB
 from harness.records import OomRecord, Phase, SegmentRuns
 from reports.html.drawing import tick_bytes
 from reports.html.lengths import shapes
-from reports.html.memory_map import free_pieces, merged, pieces, row_bytes
+from reports.html.memory_map import Moment, merged, pieces, row_bytes
 from reports.html.timeline import MAX_COLUMNS, cut, place
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 
-OOM = as_published_oom().fatal_oom
 SIZES = st.integers(0, 40).map(lambda n: n * 512 * 1024)
 RUNS = st.lists(SIZES, min_size=1, max_size=6).map(tuple)
 SEGMENT = st.builds(SegmentRuns, st.sampled_from(["small", "large"]), RUNS)
@@ -74,23 +73,20 @@ def test_the_batch_that_failed_is_a_point_of_its_own():
     assert failed.peak_bytes == log.fatal_oom.allocated_bytes + 5 * GIB
 
 
-@given(segments=st.lists(SEGMENT, max_size=12).map(tuple), requested=st.integers(1, 2 * GIB))
-def test_the_map_shows_every_byte_once(segments, requested):
-    oom = replace(OOM, segments=segments, requested_bytes=requested)
-    found = pieces(oom)
-    reserved = sum(sum(segment.runs) for segment in segments)
+@given(segments=st.lists(SEGMENT, max_size=12).map(tuple))
+def test_the_map_shows_every_byte_once(segments):
+    moment = Moment(segments, 64 * MIB, GIB)
     at = 0
-    for piece in found[:-1]:
+    for piece in pieces(moment):
         assert piece.begin == at
         at += piece.num_bytes
-    assert at == max(oom.budget_bytes, reserved)
-    assert (found[-1].css, found[-1].num_bytes) == ("request", requested)
-    assert sum(free_pieces(segments)) == sum(size for s in segments for size in s.runs[1::2])
+    assert at == max(moment.budget_bytes, moment.reserved_bytes)
+    assert sum(moment.free_pieces) == sum(size for s in segments for size in s.runs[1::2])
 
 
 def test_pieces_that_are_large_enough_are_not_merged():
-    oom = replace(OOM, segments=(SegmentRuns("large", (GIB, GIB, GIB)),))
-    assert [piece.css for piece in pieces(oom)] == ["allocated", "free", "allocated", "budget-left", "request"]
+    moment = Moment((SegmentRuns("large", (GIB, GIB, GIB)),), 4 * GIB)
+    assert [piece.css for piece in pieces(moment)] == ["allocated", "free", "allocated", "budget-left"]
     assert merged([], 1) == []
 
 

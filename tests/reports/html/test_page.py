@@ -10,10 +10,11 @@ import pytest
 
 from configs.units import GIB, MIB
 from harness.records import Phase, SegmentRuns
-from harness.runlog import RunLog
+from harness.runlog import LogWriter, RunLog, read_run_log
 from probes.findings import OtherCount
 from reports.html import BEGINS, html_text
 from reports.summary import ProbeResult, result_of_log
+from run_probe import main
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 
@@ -143,9 +144,17 @@ def test_the_sections_of_the_published_failure():
 
 def test_the_map_is_there_where_the_log_has_segments():
     shown = page(RESULTS["replayed"])
-    assert "In 3 pieces" in shown.text or "in 3 pieces; the largest has 512.00 MiB" in shown.text
+    assert "in 3 pieces; the largest has 512.00 MiB" in shown.text
+    assert "when memory ran out" in shown.text
     assert shown.all("section", id="map")
     assert not page(RESULTS["fixed"]).all("section", id="map")
+
+
+def test_a_run_that_fits_shows_its_highest_moment():
+    log = replace(FITS, end=replace(FITS.end, segments=SEGMENTS))
+    shown = page(result_of_log(log))
+    assert "The run, when most was allocated" in shown.text
+    assert "asked for:" not in shown.text
 
 
 def test_a_log_without_a_configuration_says_so():
@@ -215,3 +224,14 @@ def test_a_log_is_not_changed_by_being_shown():
     before = repr(log)
     html_text(RESULTS["fixed"])
     assert repr(log) == before
+
+
+def test_the_command_writes_it_beside_the_report_and_again(tmp_path, capsys):
+    log, target = tmp_path / "run.jsonl", tmp_path / "new" / "report.html"
+    with LogWriter(log) as writer:
+        for record in (FITS.run, *FITS.begins, *FITS.phases, *FITS.steps, FITS.end):
+            writer.write(record)
+    for _ in range(2):
+        assert main(["--replay", str(log), "--html", str(target)]) == 0
+        assert target.read_text(encoding="utf-8") == html_text(result_of_log(read_run_log(log)))
+    assert "FITS" in capsys.readouterr().out
