@@ -1,6 +1,7 @@
 """Find out whether a QLoRA fine-tune fits a GPU, why it does not, and what makes it fit.
 
     python run_probe.py --max-length 2048 --samples 4000
+    python run_probe.py --max-length 2048 --samples 4000 --train
 
 Exit codes: 0 it fits, as configured or with verified fixes; 1 it does not; 2 something given is not usable;
 3 the run died.
@@ -16,28 +17,57 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.cli import Command, flags_between, parse_args
 from configs.errors import HarnessError
+from configs.models import find_model
+from configs.preset import RUN_SUFFIX
+from configs.schema import RunConfig
 from configs.validation import check_output
+from harness.experiments import check_artefacts
+from harness.hub import check_hub
 from harness.human_sheet import score_lines, score_sheet, write_sheet
+from harness.manifest import LOG_FILE
 from harness.records import Outcome
 from harness.runlog import read_run_log
 from harness.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
+from harness.weights import download_checkpoint
 from probes.compare import compare
-from probes.process import OnProgress, RunDied, RunRefused
+from probes.detectors import detect
+from probes.gate import (
+    FORCED,
+    Gate,
+    check_trainable,
+    find_passing_probe,
+    gate_of,
+    gate_of_run,
+    run_of,
+    source_of,
+)
+from probes.process import OnProgress, RunDied, RunRefused, RunStopped
 from probes.session import FIRST_LOG, Session, run_session, session_of_folder
+from probes.training import generate_in_worker, train_in_worker
 from reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from reports.explain import print_explanation
 from reports.files import check_file, write_file
 from reports.html import BEGINS as HTML_BEGINS
 from reports.html import html_text
 from reports.json_report import BEGINS, json_text
+from reports.live import follow
 from reports.summary import ProbeResult, exit_code, result_of_log, verdict_of
 from reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
+from reports.training import (
+    TrainingResult,
+    artefacts_in,
+    print_replies,
+    print_training,
+    training_exit_code,
+    training_to_json,
+)
 
 SAMPLE_COUNTS = (600, 2000, 4000)
 """a failure at the same fraction of the run whatever the number of samples is shown, not claimed"""
@@ -51,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunDied as error:
         print(f"{error.details}run_probe.py: {error}", file=sys.stderr)
         return 3
+    except RunStopped as error:
+        print(f"run_probe.py: {error}; go on with: {_python()} run_probe.py --resume {error.run}", file=sys.stderr)
+        return 128 + error.number
     except HarnessError as error:
         for line in str(error).splitlines():
             print(f"run_probe.py: {line}", file=sys.stderr)
@@ -82,15 +115,29 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         check_file("--html", command.html, HTML_BEGINS)
     if command.snapshot is not None:
         check_file("--snapshot", command.snapshot, SNAPSHOT_BEGINS)
-    result = replay(command.replay) if command.replay else probe(command, arguments)
+    if command.download:
+        download_checkpoint(find_model(command.config.model.model))
+    if command.train or command.resume:
+        return train(command, arguments)
+    if command.generate:
+        return generate(command)
+    result = replay(command.replay) if command.replay else probe(command, arguments)[0]
+    _report(command, result)
+    return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
+
+
+def _report(command: Command, result: ProbeResult) -> None:
     print_report(result, make_console())
+    _write_files(command, result)
+
+
+def _write_files(command: Command, result: ProbeResult, training: dict[str, Any] | None = None) -> None:
     if command.json is not None:
-        write_file("--json", command.json, json_text(result))
+        write_file("--json", command.json, json_text(result, training))
     if command.svg is not None:
         write_file("--svg", command.svg, svg_text(result))
     if command.html is not None:
         write_file("--html", command.html, html_text(result))
-    return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
 
 
 def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
@@ -108,13 +155,15 @@ def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
 
 def replay(path: Path) -> ProbeResult:
     """Report on the log of an earlier run, on all logs of an earlier probe, or on a memory snapshot of PyTorch's."""
+    if (path / LOG_FILE).exists():
+        return result_of_log(read_run_log(path / LOG_FILE))
     if path.is_dir():
         return _result(session_of_folder(path))
     return result_of_log(read_snapshot(path) if is_snapshot(path) else read_run_log(path))
 
 
-def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
-    """Run the probe and return what it found."""
+def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate | None]:
+    """Run the probe; return what it found, and what it lets train."""
     begin = time.monotonic()
     config = command.config
     folder = _new_folder(check_output(config), f"{datetime.now():%Y%m%d-%H%M%S}-{config.fingerprint()}")
@@ -133,7 +182,74 @@ def probe(command: Command, arguments: Sequence[str]) -> ProbeResult:
         with suppress(OSError):  # kept where something has run
             folder.rmdir()
         raise
-    return _result(session, _next_command(session, arguments), time.monotonic() - begin)
+    next_command = "" if command.train else _next_command(session, arguments)
+    return _result(session, next_command, time.monotonic() - begin), gate_of(session, folder)
+
+
+def train(command: Command, arguments: Sequence[str]) -> int:
+    """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
+    config = command.config
+    source = _check_before_training("--train", config)
+    before: ProbeResult | None = None
+    gate: Gate | None
+    if command.resume is not None:
+        gate, run = gate_of_run(command.resume, config), run_of(command.resume)
+    else:
+        before, gate = _let_in(command, arguments, source)
+        if before is not None:
+            _report(command, before)
+        if gate is None:
+            print("run_probe.py: not trained: the probe did not pass; --force trains all the same", file=sys.stderr)
+            return exit_code("fail")
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{gate.config.fingerprint()}{RUN_SUFFIX}"
+        run = _new_folder(Path(config.output.output), name)
+    console = make_console()
+    with follow(run / LOG_FILE, console) as watch:
+        log = train_in_worker(gate, run, watch, resume=command.resume, allow_changes=command.allow_changes)
+    predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
+    trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
+    print_training(trained, console)
+    _write_files(command, before or result_of_log(log), training_to_json(trained))
+    return training_exit_code(log)
+
+
+def _check_before_training(flag: str, config: RunConfig) -> str:
+    """Make sure that training is possible and its results can be written, before minutes go into a probe.
+
+    Returns:
+        Where it would run: `cuda` or `simulated`.
+    """
+    source = source_of(config)
+    check_trainable(flag, config, source == "cuda" or config.device.tensors == "real")
+    check_artefacts(check_output(config))
+    if config.output.push_to_hub is not None:
+        check_hub(config.output.push_to_hub)
+    return source
+
+
+def _let_in(command: Command, arguments: Sequence[str], source: str) -> tuple[ProbeResult | None, Gate | None]:
+    """Return the probe that decides whether to train, one of before or a new one, and what it lets in."""
+    if command.force:
+        return None, Gate(command.config, FORCED)
+    if found := find_passing_probe(command.config, source):
+        gate, evidence = found
+        return _result(evidence) if isinstance(evidence, Session) else result_of_log(evidence), gate
+    return probe(command, arguments)
+
+
+def generate(command: Command) -> int:
+    """Answer prompts with the adapter of a training run; return the exit code."""
+    assert command.generate is not None
+    config = command.config
+    _check_before_training("--generate", config)
+    folder = _new_folder(Path(config.output.output), f"{datetime.now():%Y%m%d-%H%M%S}-generate")
+    log = generate_in_worker(config, command.generate, folder / LOG_FILE)
+    result = result_of_log(log)
+    if log.outcome is Outcome.COMPLETED:
+        print_replies(Path(config.output.output), log.run, make_console())
+    else:
+        _report(command, result)
+    return training_exit_code(log)
 
 
 def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> ProbeResult:

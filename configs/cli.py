@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from configs import schema
 from configs.errors import ConfigError
-from configs.preset import DEFAULT_PRESET, load_preset
+from configs.preset import DEFAULT_PRESET, config_of_run, load_preset, newest_run
 from configs.schema import SECTIONS, RunConfig
 from configs.strategies import settled
 from configs.tables import did_you_mean
@@ -32,6 +32,9 @@ WITH_COMPARE = {"compare", "json"}
 
 ALL_CAUSES = "all"
 """What `--explain` without a value stands for."""
+
+NEWEST = Path("newest")
+"""What `--resume` without a value stands for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,18 @@ class Command:
     """say what the ratings in such a sheet, filled in, amount to, and end"""
     no_fixes: bool = False
     """stop at the diagnosis: neither try nor apply fixes"""
+    train: bool = False
+    """fine-tune once a probe of the same configuration has passed, with the fixes it took; generate, score, report"""
+    force: bool = False
+    """with --train: train what is configured without a probe; the log says so"""
+    resume: Path | None = field(default=None, metadata={"metavar": "RUN", "bare": NEWEST})
+    """go on with a training run: its folder, or one of its checkpoints; the newest in --output without a value"""
+    allow_changes: bool = False
+    """with --resume: go on although the configuration or the corpus has changed"""
+    generate: Path | None = field(default=None, metadata={"metavar": "RUN"})
+    """only answer prompts with the adapter of a training run: its folder, or that of any adapter in peft's format"""
+    download: bool = False
+    """fetch the model's weights and tokenizer from the Hugging Face Hub where this machine lacks them"""
 
 
 def parse_args(argv: Sequence[str]) -> Command:
@@ -82,9 +97,40 @@ def parse_args(argv: Sequence[str]) -> Command:
     if "compare" in options and (others := sorted(given.keys() | options.keys() - WITH_COMPARE)):
         flag = f"--{others[0].replace('_', '-')}"
         raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
-    config = settled(load_preset(options.get("preset", DEFAULT_PRESET)).with_fields(**given))
+    if options.get("resume") == NEWEST:
+        options["resume"] = newest_run(Path(given.get("output", RunConfig().output.output)))
+    config = settled(_begin(options).with_fields(**given))
     validate(config)
-    return Command(config, **options)
+    command = Command(config, **options)
+    _check_options(command)
+    return command
+
+
+def _begin(options: dict[str, Any]) -> RunConfig:
+    """Return the configuration that the flags change: that of the run gone on with, else the preset's."""
+    for name in ("resume", "generate"):
+        if name in options and (config := config_of_run(f"--{name}", options[name])):
+            if "preset" in options:
+                raise ConfigError(f"--preset: --{name} takes the configuration of the run; leave it out")
+            return config
+    return load_preset(options.get("preset", DEFAULT_PRESET))
+
+
+def _check_options(command: Command) -> None:
+    problems = []
+    if command.force and not command.train:
+        problems.append("--force: trains without a probe; give --train too")
+    if command.allow_changes and command.resume is None:
+        problems.append("--allow-changes: changes what a run goes on with; give --resume too")
+    exclusive = {
+        "--train, --resume": command.train or command.resume is not None,
+        "--generate": command.generate is not None,
+        "--replay": command.replay is not None,
+    }
+    if len(given := [flags for flags, asked_for in exclusive.items() if asked_for]) > 1:
+        problems.append(f"{' and '.join(given)}: each does something else; give one of them")
+    if problems:
+        raise ConfigError(problems)
 
 
 def build_parser() -> argparse.ArgumentParser:

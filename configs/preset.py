@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,12 @@ from configs.tables import did_you_mean, read_toml, unknown_name
 from configs.values import from_toml
 
 DEFAULT_PRESET = "as_published"
+
+RUN_CONFIG = "config.json"
+"""in the folder of a training run: what it was started with"""
+
+RUN_SUFFIX = "-train"
+"""ends the name of a training run's folder, unless there are several of the same second"""
 
 _FOLDER = Path(__file__).with_name("presets")
 
@@ -39,6 +46,42 @@ def load_preset(name: str) -> RunConfig:
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return config_from_dict(sections)
+
+
+def config_of_run(flag: str, folder: Path) -> RunConfig | None:
+    """Return the configuration that a training run was started with; None for a folder that is no run's.
+
+    Args:
+        flag: the one that named the folder.
+        folder: of the run, or one of the folders in it.
+
+    Raises:
+        ConfigError: there is no such folder, or another release wrote it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{flag} {folder}: no such folder")
+    for file in (folder / RUN_CONFIG, folder.parent / RUN_CONFIG):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if set(content) <= set(SECTIONS):
+                return config_from_dict(content)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{flag} {folder}: cannot read {file.name} ({error})") from None
+    return None
+
+
+def newest_run(output: Path) -> Path:
+    """Return the training run in the output folder that began last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    runs = sorted(path.parent for path in output.glob(f"*{RUN_SUFFIX}*/{RUN_CONFIG}"))
+    if not runs:
+        raise ConfigError(f"--resume: no training run in --output {output}; start one with --train, or name its folder")
+    return runs[-1]
 
 
 def _preset_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The adapter in peft's own format: `adapter_model.safetensors` and `adapter_config.json`."""
+"""The adapter in peft's own format: `adapter_model.safetensors` and `adapter_config.json`; written and read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+
+from configs.errors import ConfigError
 from harness.devices.base import Device
 
 
@@ -39,3 +43,33 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
         if folder.exists():
             shutil.rmtree(folder)
         written.rename(folder)
+
+
+def import_adapter(folder: Path, model: Any, device: Device) -> None:
+    """Give the model's adapter the values that `folder` holds, one parameter at a time through host memory.
+
+    Raises:
+        ConfigError: it holds no adapter, or one of other layers or another rank.
+    """
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # peft leaves the adapter's name out of the names that it writes; given a state, it asks the model for none
+    names = {
+        next(iter(get_peft_model_state_dict(model, state_dict={name: p}, save_embedding_layers=False))): name
+        for name, p in trainable.items()
+    }
+    try:
+        with device.on_host():
+            saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"no adapter can be read in {folder} ({error})") from None
+    shapes = {name: tuple(trainable[own].shape) for name, own in names.items()}
+    if shapes != {name: tuple(value.shape) for name, value in saved.items()}:
+        raise ConfigError(
+            f"the adapter in {folder} is of other layers or another rank than --target-modules and --lora-rank say"
+        )
+    with torch.no_grad():
+        for name, own in names.items():
+            trainable[own].copy_(saved[name])

@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.preset import RUN_CONFIG
 from configs.schema import RunConfig
 from harness.errors import CheckpointError
+
+LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
+"""in the folder of a training run; the last is a folder with the adapter that did best"""
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1

@@ -126,6 +126,8 @@ class RunRecord:
     environment: dict[str, str]
     started_at: str
     model: ModelFacts | None = None
+    let_in_by: str = ""
+    """of a training run: the probe that it passed, or that it was forced; empty for a probe"""
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from harness.errors import LogError
 from harness.records import (
@@ -32,6 +31,18 @@ from harness.records import (
     record_to_dict,
 )
 
+_LISTS: dict[type, str] = {
+    PhaseBegin: "begins",
+    PhaseRecord: "phases",
+    StepRecord: "steps",
+    EvalRecord: "evals",
+    MetricsRecord: "metrics",
+    OomRecord: "ooms",
+    SurvivorRecord: "survivors",
+    ProbeRecord: "probes",
+    RecoveryRecord: "recoveries",
+}
+
 
 @dataclass
 class RunLog:
@@ -49,6 +60,15 @@ class RunLog:
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
+
+    def add(self, record: Record) -> None:
+        """Sort in one more record; a `RunRecord` after the first one says more of the run, or that it goes on."""
+        if isinstance(record, RunRecord):
+            self.run, self.end = record, None
+        elif isinstance(record, EndRecord):
+            self.end = record
+        else:
+            getattr(self, _LISTS[type(record)]).append(record)
 
     @property
     def outcome(self) -> Outcome:
@@ -180,22 +200,8 @@ def collect(records: Iterable[Record]) -> RunLog:
     if run is None:
         raise LogError("no run record: it is no log of this harness, or was cut off before the run began")
     log = RunLog(run)
-    by_type: dict[type, list[Any]] = {
-        PhaseBegin: log.begins,
-        PhaseRecord: log.phases,
-        StepRecord: log.steps,
-        EvalRecord: log.evals,
-        MetricsRecord: log.metrics,
-        OomRecord: log.ooms,
-        SurvivorRecord: log.survivors,
-        ProbeRecord: log.probes,
-        RecoveryRecord: log.recoveries,
-    }
     for record in records:
-        if isinstance(record, EndRecord):
-            log.end = record
-        elif not isinstance(record, RunRecord):
-            by_type[type(record)].append(record)
+        log.add(record)
     return log
 
 
@@ -233,3 +239,37 @@ def _parse_lines(text: str) -> Iterator[Record | None]:
                 yield record_from_dict(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 yield None
+
+
+class FollowedLog:
+    """A log that another process is writing, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._offset = 0
+        self._log: RunLog | None = None
+
+    def poll(self) -> RunLog | None:
+        """Return the log so far, None before its run record; starts over where the file has become shorter."""
+        if not self._path.exists():
+            return None
+        if self._path.stat().st_size < self._offset:
+            self._begin()
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
+        self._offset += len(whole)
+        for record in _parse_lines(whole.decode("utf-8", errors="replace")):
+            if record is not None:
+                self._take(record)
+        return self._log
+
+    def _take(self, record: Record) -> None:
+        if self._log is not None:
+            self._log.add(record)
+        elif isinstance(record, RunRecord):
+            self._log = RunLog(record)

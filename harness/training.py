@@ -12,12 +12,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from configs.schema import RunConfig
-from harness.assessment import assess
 from harness.checkpoint import restore_checkpoint
 from harness.data import Prepared
 from harness.devices.base import Device
@@ -25,6 +25,9 @@ from harness.environment import environment
 from harness.errors import CheckpointError
 from harness.loop import train
 from harness.manifest import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
     START,
     Manifest,
     Position,
@@ -34,14 +37,11 @@ from harness.manifest import (
     read_manifest,
 )
 from harness.recorder import Recorder
-from harness.records import Outcome, Phase, Record
-from harness.recovery import Recovery
-from harness.replies import TUNED, Reply
+from harness.records import Outcome, Phase, Record, RunRecord
+from harness.recovery import Protection, Recovery
 from harness.run import Ending, recorded
-from harness.runlog import LogWriter, cut_log, read_run_log
+from harness.runlog import LogWriter, cut_log
 from harness.strategies.base import TrainableStrategy
-
-LOG_FILE, CONFIG_FILE, LOCK_FILE = "run.jsonl", "config.json", "run.lock"
 
 
 @contextmanager
@@ -126,18 +126,20 @@ def train_run(
     *,
     resume: Path | None,
     allow_changes: bool = False,
+    let_in_by: str,
     also: Callable[[Record], None],
-    finish: Callable[[list[Reply]], None],
     stop: Callable[[], str],
+    finish: Callable[[Recorder, Protection], bool],
 ) -> Outcome:
     """Train into a folder, from the beginning or from a checkpoint, until the end or until a stop is asked for.
 
     Args:
         resume: the run's folder, or one of its checkpoints.
         allow_changes: go on although configuration or corpus have changed.
-        also: takes each record, besides the log.
-        finish: takes the replies at the end, while the trained model is still there.
+        let_in_by: the probe that passed, or that there was none; for the log.
+        also: takes each record, after the log.
         stop: the name of the signal that asks to stop; empty while none does.
+        finish: runs on the device after the last step, within the log; tells whether it got to its end.
 
     Raises:
         CheckpointError: the folder is in use or not usable.
@@ -168,18 +170,13 @@ def train_run(
                     log_bytes=lambda: log.num_bytes,
                     stop_requested=lambda: bool(stop()),
                 )
-                if not train(config, strategy, device, recorder, data, recovery, start):
+                done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
+                if not done:
                     return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
-                evals = read_run_log(run / LOG_FILE).evals
-                last = next((e for e in reversed(evals) if (e.step, e.model) == (recorder.step, TUNED)), None)
-                replies = assess(config, strategy, recorder, data, recovery, last)
-                if replies is None:
-                    return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
-                finish(replies)
                 return Ending(Outcome.COMPLETED)
 
             def write(record: Record) -> None:
-                log.write(record)
+                log.write(replace(record, let_in_by=let_in_by) if isinstance(record, RunRecord) else record)
                 also(record)
 
             return recorded(config, device, strategy, data, write, body, start=start)

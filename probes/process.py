@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from configs.schema import RunConfig
@@ -23,6 +25,11 @@ from probes.findings import OtherCount
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
+
+SECONDS_BETWEEN_LOOKS = 0.25
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, the end of a notebook's session, a terminal that was closed."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,9 +51,27 @@ class RunRefused(HarnessError):
     """A run could not start: something that the user gave has to change."""
 
 
+class RunStopped(HarnessError):
+    """A training run was asked to end by a signal, and did.
+
+    Args:
+        number: of the signal.
+        run: folder of the run.
+    """
+
+    def __init__(self, number: int, run: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+        self.run = run
+
+
 @contextmanager
-def start_worker() -> Iterator[Worker]:
-    """Start a worker that waits for a request; leaving early ends it."""
+def start_worker(*, own_group: bool = False) -> Iterator[Worker]:
+    """Start a worker that waits for a request; leaving early ends it.
+
+    Args:
+        own_group: keep signals that a terminal sends to all processes from it.
+    """
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -56,6 +81,7 @@ def start_worker() -> Iterator[Worker]:
             stdout=subprocess.PIPE,
             stderr=errors,
             encoding="utf-8",
+            process_group=0 if own_group else None,
             env={**os.environ, "PYTHONPATH": path},
         ) as process,
     ):
@@ -104,6 +130,40 @@ class Worker:
                 return read_run_log(log)
         raise self._died(f"the run {title!r}", f"; --replay {log} reports on what it wrote until then")
 
+    def train(self, config: RunConfig, arguments: dict[str, Any], watch: Callable[[], None]) -> None:
+        """Train as `harness.finetune` does with the arguments; call `watch` a few times a second until that ends.
+
+        A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
+
+        Raises:
+            RunRefused: the worker says what the user has to change.
+            RunStopped: it ended because of a signal.
+            RunDied: it died; what it wrote to standard error is in the details.
+        """
+        self._send({"config": config.to_dict(), "train": arguments})
+        messages: list[dict[str, Any]] = []
+        reader = threading.Thread(target=lambda: messages.extend(self._lines()), daemon=True)
+        with _passing_on_signals(self.process) as received:
+            reader.start()
+            while reader.is_alive():
+                watch()
+                reader.join(SECONDS_BETWEEN_LOOKS)
+        self.is_done = True
+        ends = [_without_error(message)["trained"] for message in messages]
+        if received and ends != [str(Outcome.COMPLETED)]:
+            raise RunStopped(received[0], arguments["run"])
+        if not ends:
+            raise self._died("the training run", f"; --replay {arguments['run']} reports on what it wrote until then")
+
+    def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
+        """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
+        self._send({"config": config.to_dict(), "generate": str(adapter), "log": str(log)})
+        for message in self._messages():
+            if "logged" in message:
+                self.is_done = True
+                return read_run_log(log)
+        raise self._died("generating", f"; --replay {log} reports on what it wrote until then")
+
     def other_counts(self) -> list[OtherCount]:
         """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
         for message in self._messages():
@@ -121,16 +181,39 @@ class Worker:
             self.process.stdin.flush()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
+        yield from map(_without_error, self._lines())
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             if line.startswith("{"):  # else a library's own output
-                message = json.loads(line)
-                if "error" in message:
-                    raise RunRefused(message["error"])
-                yield message
+                yield json.loads(line)
 
     def _died(self, what: str, hint: str = "") -> RunDied:
         code = self.process.wait()
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         return RunDied(f"{what} died {how}{hint}", self.errors.read())
+
+
+def _without_error(message: dict[str, Any]) -> dict[str, Any]:
+    if "error" in message:
+        raise RunRefused(message["error"])
+    return message
+
+
+@contextmanager
+def _passing_on_signals(process: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Within, signals that ask this process to end go to the other; yields the list of those that came."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,10 +2,11 @@
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null) and `counts` (further numbers of samples to run the same way, unrecorded, where the run
-goes out of memory); `{}` before it asks to import PyTorch ahead
-of the request. Writes lines of JSON on standard output:
-`{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at the end
-`{"counts": [[samples, step, total_steps, outcome], ...]}`; or `{"error": "what the user has to change"}`.
+goes out of memory). To train it is `config` and `train` (arguments of `harness.finetune`), to generate only, `config`,
+`log` and `generate` (the adapter's folder). `{}` before it asks to import PyTorch ahead of the request. Writes lines of
+JSON on standard output: `{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at
+the end `{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"trained": outcome}`; or
+`{"error": "what the user has to change"}`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from harness.unsloth_package import import_unsloth
 
 if TYPE_CHECKING:
+    from harness.devices.base import Device
     from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -42,8 +44,14 @@ def main() -> int:
     if request is None:
         return 0
     try:
-        snapshot = Path(request["snapshot"]) if request["snapshot"] else None
-        run_request(config_from_dict(request["config"]), Path(request["log"]), request["counts"], snapshot)
+        config = config_from_dict(request["config"])
+        if "train" in request:
+            train_request(config, request["train"])
+        elif "generate" in request:
+            generate_request(config, Path(request["generate"]), Path(request["log"]))
+        else:
+            snapshot = Path(request["snapshot"]) if request["snapshot"] else None
+            run_request(config, Path(request["log"]), request["counts"], snapshot)
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
@@ -61,21 +69,12 @@ def _read_request() -> dict[str, Any] | None:
 
 def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path | None = None) -> None:
     """Run the configuration into `log`, then, where that goes out of memory, with other numbers of samples."""
-    if config.model.strategy == "unsloth":
-        import_unsloth(config)  # before transformers, which reading the data may import
-    data = _prepare(config)
+    data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
-    warnings.simplefilter("ignore", FutureWarning)
-    import torch
-
-    from harness.run import execute, make_strategy, open_device
+    device = _open_device(config)
+    from harness.run import execute, make_strategy
     from harness.simulate.compiled import CompiledStrategy
 
-    if config.device.expandable_segments:
-        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
-    if config.device.tensors == "real":
-        torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
-    device = open_device(config)
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
     if snapshot is not None:
@@ -97,6 +96,60 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
         ends = [_run_count(config, count, strategy, log.parent) for count in counts]
     _say({"counts": [end for end in ends if end is not None]})
+
+
+def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
+    """Train, and say how it ended."""
+    from harness.interrupts import stop_on_signals
+
+    with stop_on_signals() as request:
+        data = _read_data(config)
+        device = _open_device(config)
+        from harness.finetune import fine_tune
+        from harness.strategies import STRATEGIES
+
+        outcome = fine_tune(
+            Path(arguments["run"]),
+            config,
+            device,
+            STRATEGIES[config.model.strategy](config, device),
+            data,
+            let_in_by=arguments["let_in_by"],
+            resume=None if arguments["resume"] is None else Path(arguments["resume"]),
+            allow_changes=arguments["allow_changes"],
+            stop=lambda: request.signal_name,
+        )
+    _say({"trained": str(outcome)})
+
+
+def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
+    """Answer prompts with a trained adapter."""
+    data = _read_data(config)
+    device = _open_device(config)
+    from harness.finetune import answer_only
+    from harness.strategies import STRATEGIES
+
+    answer_only(adapter, config, device, STRATEGIES[config.model.strategy](config, device), data, log)
+    _say({"logged": True})
+
+
+def _read_data(config: RunConfig) -> Prepared:
+    if config.model.strategy == "unsloth":
+        import_unsloth(config)  # before transformers, which reading the data may import
+    return _prepare(config)
+
+
+def _open_device(config: RunConfig) -> Device:
+    warnings.simplefilter("ignore", FutureWarning)
+    import torch
+
+    from harness.run import open_device
+
+    if config.device.expandable_segments:
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
+    if config.device.tensors == "real":
+        torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
+    return open_device(config)
 
 
 def _predict(config: RunConfig, data: Prepared, log: Path) -> None:

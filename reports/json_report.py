@@ -23,20 +23,22 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "source": run.source,
         "verdict": result.verdict,
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
-        "as_configured": _run(result.as_configured),
-        "with_fixes": None if result.with_fixes is None else _run(result.with_fixes),
-        "findings": [_finding(finding) for finding in result.findings],
+        "as_configured": run_to_json(result.as_configured),
+        "with_fixes": None if result.with_fixes is None else run_to_json(result.with_fixes),
+        "findings": [finding_to_json(finding) for finding in result.findings],
         "fixes": [_fix(fix) for fix in result.fixes],
         "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
     }
 
 
-def json_text(result: ProbeResult) -> str:
-    """Return the content of the file."""
-    return json.dumps(to_json(result), ensure_ascii=False, indent=2) + "\n"
+def json_text(result: ProbeResult, training: dict[str, Any] | None = None) -> str:
+    """Return the content of the file; `training` is a section of its own, where something was trained."""
+    content = to_json(result) | ({} if training is None else {"training": training})
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def _run(log: RunLog) -> dict[str, Any]:
+def run_to_json(log: RunLog) -> dict[str, Any]:
+    """Return how a run ended and what its phases took."""
     oom = log.fatal_oom
     return {
         "outcome": str(log.outcome),
@@ -55,7 +57,8 @@ def _run(log: RunLog) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain data."""
     values = dataclasses.asdict(finding)
     values["phase"] = None if finding.phase is None else str(finding.phase)
     values["steps"] = None if finding.steps is None else list(finding.steps)

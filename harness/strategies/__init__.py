@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from configs.schema import RunConfig
 from harness.devices.base import Device
-from harness.strategies.base import Strategy
+from harness.strategies.base import TrainableStrategy
 from harness.strategies.qlora import QLoraStrategy
 from harness.strategies.unsloth import UnslothStrategy
 
-STRATEGIES: dict[str, Callable[[RunConfig, Device], Strategy]] = {"qlora": QLoraStrategy, "unsloth": UnslothStrategy}
+STRATEGIES: dict[str, Callable[[RunConfig, Device], TrainableStrategy]] = {
+    "qlora": QLoraStrategy,
+    "unsloth": UnslothStrategy,
+}

@@ -84,6 +84,10 @@ class Strategy(Protocol):
 class TrainableStrategy(Strategy, Protocol):
     """A strategy that computes, and whose steps can be undone."""
 
+    def load_adapter(self, folder: Path) -> None:
+        """Give the adapter the values that `export` wrote into `folder`; the optimizer stays as it is."""
+        ...
+
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take."""
         ...

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from configs.models import ModelShape, find_model
 from configs.schema import RunConfig
 from harness import checkpoint
-from harness.adapter import export_adapter
+from harness.adapter import export_adapter, import_adapter
 from harness.data.batching import Batch, left_padded
 from harness.devices.base import Device
 from harness.records import ForwardFacts, ModelFacts
@@ -268,6 +268,10 @@ class QLoraStrategy:
     def export(self, folder: Path) -> None:
         """Write the adapter for peft; see `harness.adapter`."""
         export_adapter(folder, self.model, self.config.model.model, self.device)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Load what `export` wrote."""
+        import_adapter(folder, self.model, self.device)
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.checkpoint`."""

@@ -203,6 +203,10 @@ class UnslothStrategy:
         """Write the adapter for peft."""
         self.training.export(folder)
 
+    def load_adapter(self, folder: Path) -> None:
+        """Load what `export` wrote."""
+        self.training.load_adapter(folder)
+
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler."""
         self.training.save(folder)

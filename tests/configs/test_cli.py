@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import typing
@@ -205,7 +206,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content, line):
         (["--max-lenght", "5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--max-lenght=5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--sampl", "5"], "unknown flag --sampl; did you mean --samples?"),
-        (["--frob"], "unknown flag --frob (--help lists every flag)"),
+        (["--xyzzy"], "unknown flag --xyzzy (--help lists every flag)"),
         (["corpus.csv"], "unexpected argument 'corpus.csv': every value follows a flag"),
         (["--samples", "many"], "--samples: 'many' is not a whole number or none"),
         (["--samples"], "--samples: expected one argument"),
@@ -291,3 +292,54 @@ def test_every_number_has_a_range():
 def test_help_needs_neither_torch_nor_numpy():
     code = "import sys, configs.cli as c; c.build_parser().format_help(); print({'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# Training runs.
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a training run, as its configuration is found there."""
+    folder = tmp_path / "runs" / "20260101-000000-abc-train"
+    (folder / "checkpoint-5").mkdir(parents=True)
+    config = parse_args(["--preset", "smoke_cpu", "--epochs", "7"]).config
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
+
+
+def test_a_run_goes_on_with_its_own_configuration(run):
+    for folder in (run, run / "checkpoint-5"):
+        command = parse_args(["--resume", str(folder)])
+        assert (command.resume, command.config.train.epochs, command.config.model.model) == (folder, 7, "tiny-llama")
+    assert parse_args(["--resume", str(run), "--epochs", "9", "--allow-changes"]).config.train.epochs == 9
+
+
+def test_without_a_value_the_newest_run_goes_on(run):
+    later = run.parent / "20260102-000000-abc-train-2"
+    shutil.copytree(run, later)
+    assert parse_args(["--resume", "--output", str(run.parent)]).resume == later
+
+
+def test_an_adapter_of_elsewhere_needs_the_configuration_from_the_flags(run, tmp_path):
+    assert parse_args(["--generate", str(run), "--max-new-tokens", "5"]).config.train.epochs == 7
+    (tmp_path / "adapter").mkdir()
+    command = parse_args(["--preset", "t4", "--generate", str(tmp_path / "adapter")])
+    assert command.config == load_preset("t4")
+
+
+def test_what_cannot_be_gone_on_with_is_one_line(run, tmp_path):
+    (line,) = problems("--resume", str(tmp_path / "nowhere"))
+    assert line == f"--resume {tmp_path / 'nowhere'}: no such folder"
+    (line,) = problems("--resume", "--output", str(tmp_path))
+    assert "no training run in --output" in line
+    (line,) = problems("--resume", str(run), "--preset", "t4")
+    assert line.startswith("--preset: --resume takes the configuration of the run")
+    (run / "config.json").write_text("{")
+    (line,) = problems("--resume", str(run))
+    assert "cannot read config.json" in line
+
+
+def test_options_that_exclude_or_need_each_other():
+    assert problems("--force") == ("--force: trains without a probe; give --train too",)
+    assert problems("--allow-changes")[0].startswith("--allow-changes: ")
+    assert "each does something else" in problems("--train", "--replay", "x")[0]

@@ -18,17 +18,21 @@ from configs.models import find_model
 from configs.preset import load_preset
 from configs.schema import RunConfig
 from harness import experiments
+from harness.assessment import assess
 from harness.data import Prepared, prepare
 from harness.data.batching import left_padded
 from harness.experiments import append_experiment, append_responses, check_artefacts, experiment_id, read_responses
 from harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
+from harness.manifest import LOG_FILE
 from harness.model_card import write_model_card
+from harness.recorder import Recorder
 from harness.records import Outcome, Phase
+from harness.recovery import Protection
 from harness.replies import BASE, TUNED, VETTED, Reply
 from harness.run import make_strategy, open_device
 from harness.runlog import RunLog, read_run_log
 from harness.strategies.modeling import transformers_config
-from harness.training import LOG_FILE, train_run
+from harness.training import train_run
 from run_probe import main
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
@@ -58,14 +62,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     strategy = make_strategy(config, device)
     finished: list[Reply] = []
 
-    def finish(replies: list[Reply]) -> None:
-        finished.extend(replies)
+    def finish(recorder: Recorder, protection: Protection) -> bool:
+        finished.extend(assess(config, strategy, recorder, data, protection) or ())
         strategy.export(folder / "adapter")
+        return True
 
     run = folder / "run"
     outcome = train_run(
-        run, config, device, strategy, data, resume=None, also=lambda _: None, finish=finish, stop=lambda: ""
-    )
+        run, config, device, strategy, data,
+        resume=None, let_in_by="", also=lambda _: None, stop=lambda: "", finish=finish,
+    )  # fmt: skip
     assert outcome is Outcome.COMPLETED
     return Trained(config, data, read_run_log(run / LOG_FILE), finished, folder / "adapter", strategy)
 

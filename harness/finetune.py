@@ -1,0 +1,170 @@
+"""A whole fine-tune: training under observation, the best adapter kept, replies and scores, artefacts on disk.
+
+Beside what `harness.training` writes into the run's folder, `adapter/` is the adapter with the lowest held-out loss, in
+peft's format, with its model card. In the folder above, `GeneratedResponses.json` and `.csv` and
+`LLAMAExperiments.json` are those of all runs there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from configs.schema import RunConfig
+from harness.assessment import assess
+from harness.data import Prepared
+from harness.devices.base import Device
+from harness.experiments import RESPONSES, append_experiment, append_responses
+from harness.generate import vetted_replies
+from harness.hub import push
+from harness.loop import answer_prompts
+from harness.manifest import ADAPTER, LOG_FILE
+from harness.model_card import write_model_card
+from harness.recorder import Recorder
+from harness.records import EvalRecord, Outcome, Record
+from harness.recovery import Protection, Unprotected
+from harness.replies import TUNED, Reply
+from harness.run import Ending, recorded
+from harness.runlog import LogWriter, RunLog, read_run_log
+from harness.strategies.base import TrainableStrategy
+from harness.training import train_run
+
+
+def fine_tune(
+    run: Path,
+    config: RunConfig,
+    device: Device,
+    strategy: TrainableStrategy,
+    data: Prepared,
+    *,
+    let_in_by: str,
+    resume: Path | None = None,
+    allow_changes: bool = False,
+    stop: Callable[[], str],
+) -> Outcome:
+    """Train into the folder `run`, assess the best adapter, leave all artefacts; return how the run ended.
+
+    Args:
+        let_in_by, resume, allow_changes, stop: see `train_run`.
+
+    Raises:
+        HarnessError: something that the user gave has to change.
+    """
+    replies: list[Reply] = []
+    log = run / LOG_FILE
+    best = BestAdapter(strategy, run / ADAPTER, read_run_log(log) if resume is not None and log.exists() else None)
+
+    def finish(recorder: Recorder, protection: Protection) -> bool:
+        evaluated = best.put_back(recorder.step)
+        found = assess(config, strategy, recorder, data, protection, evaluated)
+        replies.extend(found or ())
+        return found is not None
+
+    def also(record: Record) -> None:
+        if isinstance(record, EvalRecord):
+            best.consider(record)
+
+    outcome = train_run(
+        run,
+        config,
+        device,
+        strategy,
+        data,
+        resume=resume,
+        allow_changes=allow_changes,
+        let_in_by=let_in_by,
+        also=also,
+        stop=stop,
+        finish=finish,
+    )
+    if outcome is not Outcome.STOPPED:  # a run that goes on later is written down then
+        leave_artefacts(config, data, run, replies)
+    return outcome
+
+
+class BestAdapter:
+    """Keeps the adapter with the lowest held-out loss on disk: on the device there is never a second one.
+
+    Args:
+        strategy: whose adapter it is.
+        folder: where it is kept.
+        log: of the run so far, where it is resumed.
+    """
+
+    def __init__(self, strategy: TrainableStrategy, folder: Path, log: RunLog | None) -> None:
+        self._strategy = strategy
+        self._folder = folder
+        self._is_done = False
+        earlier = [record for record in log.evals if _counts(record)] if log is not None and folder.exists() else []
+        self._best = min(earlier, key=lambda record: record.loss or math.inf, default=None)
+
+    def consider(self, record: EvalRecord) -> None:
+        """Write the adapter out where no evaluation before this one was as good."""
+        if self._is_done or not _counts(record):
+            return
+        if self._best is None or _loss(record) < _loss(self._best):
+            with suppress(OSError):  # a full disk is no reason to stop training; what was the best so far stays
+                self._strategy.export(self._folder)
+                self._best = record
+
+    def put_back(self, step: int) -> EvalRecord | None:
+        """End the search; give the strategy the best adapter again where a later step has another; return its loss."""
+        self._is_done = True
+        if self._best is None:
+            self._strategy.export(self._folder)
+        elif self._best.step != step:
+            self._strategy.load_adapter(self._folder)
+        return self._best
+
+
+def _counts(record: EvalRecord) -> bool:
+    return record.model == TUNED and record.loss is not None
+
+
+def _loss(record: EvalRecord) -> float:
+    return math.inf if record.loss is None or math.isnan(record.loss) else record.loss
+
+
+def answer_only(
+    adapter: Path, config: RunConfig, device: Device, strategy: TrainableStrategy, data: Prepared, log: Path
+) -> Outcome:
+    """Answer the prompts with a trained adapter, log that to `log`, add the replies to those in the output folder.
+
+    Raises:
+        HarnessError: the adapter is not of this model, or a file cannot be written.
+    """
+    replies: list[Reply] = []
+
+    def body(recorder: Recorder) -> Ending:
+        strategy.load_adapter(adapter)
+        protection = Unprotected(config, strategy, log.parent)
+        replies.extend(answer_prompts(config, strategy, recorder, data, protection))
+        return Ending(Outcome.COMPLETED)
+
+    with LogWriter(log) as writer:
+        outcome = recorded(config, device, strategy, data, writer.write, body)
+    if outcome is Outcome.COMPLETED:
+        replies += vetted_replies(data)
+        append_responses(Path(config.output.output), read_run_log(log).run, data, replies)
+    return outcome
+
+
+def leave_artefacts(config: RunConfig, data: Prepared, run: Path, replies: Sequence[Reply]) -> None:
+    """Write down the run and its replies beside those of other runs, and the adapter's model card; push the adapter.
+
+    Raises:
+        HarnessError: a file cannot be written, or the hub does not take the adapter.
+    """
+    log, parent, adapter = read_run_log(run / LOG_FILE), run.parent, run / ADAPTER
+    artefacts = {"log": str(run / LOG_FILE)}
+    if adapter.exists():
+        write_model_card(adapter, log)
+        artefacts["adapter"] = str(adapter)
+    if replies:
+        append_responses(parent, log.run, data, replies)
+        artefacts["responses"] = str(parent / RESPONSES)
+    append_experiment(parent, log, data, artefacts)
+    if config.output.push_to_hub and adapter.exists() and log.outcome is Outcome.COMPLETED:
+        push(adapter, config.output.push_to_hub)

@@ -1,0 +1,144 @@
+"""What lets a training run in: a probe of the same configuration that passed, as configured or with verified fixes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.models import ModelShape, find_model
+from configs.schema import RunConfig
+from harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
+from harness.errors import ConfigError, LogError
+from harness.manifest import LOG_FILE, newest_checkpoint, read_manifest
+from harness.records import Outcome
+from harness.runlog import RunLog, read_run_log
+from harness.weights import find_checkpoint
+from probes.session import FIRST_LOG, Session, session_of_folder
+
+FORCED = "--force, without a probe"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What may train, and why."""
+
+    config: RunConfig
+    """with the fixes of the probe that passed"""
+    reason: str
+    """for the log of the training run"""
+
+
+def gate_of(session: Session, folder: Path) -> Gate | None:
+    """Return what the probe lets in, None where it did not pass."""
+    fixes = ", ".join(fix.name for fix in session.fixes if fix.applied)
+    log = session.with_fixes or session.as_configured
+    if log.outcome is not Outcome.COMPLETED:
+        return None
+    return Gate(session.fixed_config, f"the probe in {folder} passed" + (f" with {fixes}" if fixes else ""))
+
+
+def find_passing_probe(config: RunConfig, source: str) -> tuple[Gate, Session | RunLog] | None:
+    """Return the newest probe in the output folder that lets the configuration in, and what it found.
+
+    A log counts that was made of just this configuration by a probe on the same kind of device: a simulated pass does
+    not stand for a measured one.
+
+    Args:
+        source: `cuda` or `simulated`, where the training would run.
+    """
+    folders = sorted((log.parent for log in Path(config.output.output).glob(f"*/{FIRST_LOG}")), reverse=True)
+    for folder in folders:
+        for log in sorted(folder.glob("*.jsonl")):
+            if _begins_alike(log, config.fingerprint(), source) and (found := _let_in_by(log, config)):
+                return found
+    return None
+
+
+def _begins_alike(log: Path, fingerprint: str, source: str) -> bool:
+    """Tell from the first line alone, as logs are long; simulations beside a measured log are of another source."""
+    with log.open(encoding="utf-8", errors="replace") as file:
+        try:
+            record = json.loads(file.readline())
+        except ValueError:
+            return False
+    return bool(record.get("fingerprint") == fingerprint and record.get("source") == source)
+
+
+def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | None:
+    try:
+        if log.name == FIRST_LOG:
+            session = session_of_folder(log.parent)
+            gate = gate_of(session, log.parent)
+            return None if gate is None else (gate, session)
+        run = read_run_log(log)
+    except LogError:
+        return None
+    return (Gate(config, f"the probe in {log.parent} passed"), run) if run.outcome is Outcome.COMPLETED else None
+
+
+def run_of(resume: Path) -> Path:
+    """Return the folder of the run that `--resume` names: itself, or the one that its checkpoint lies in."""
+    return resume.parent if resume.name.startswith("checkpoint-") else resume
+
+
+def gate_of_run(resume: Path, config: RunConfig) -> Gate:
+    """Return the gate of a run that goes on: it was let in when it began.
+
+    Raises:
+        CheckpointError: there is no checkpoint to go on from, or it is damaged.
+    """
+    read_manifest(newest_checkpoint(resume))
+    log = run_of(resume) / LOG_FILE
+    return Gate(config, read_run_log(log).run.let_in_by if log.exists() else "a checkpoint without a log")
+
+
+def source_of(config: RunConfig) -> str:
+    """Return where the configuration runs here: on `cuda`, or `simulated`."""
+    if config.device.device == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "simulated"
+    return config.device.device
+
+
+def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
+    """Make sure that training means something: values are computed, weights and tokenizer are the model's.
+
+    Args:
+        flag: the one that asks for it.
+        computes: whether the device that the configuration asks for computes anything.
+
+    Raises:
+        ConfigError: one line for each thing that is missing.
+    """
+    shape = find_model(config.model.model)
+    problems = [] if computes else [f"{flag}: {_NOTHING_COMPUTED}"]
+    if not config.model.random_weights and not is_made_for_tests(shape):
+        if find_checkpoint(shape) is None:
+            problems.append(f"{flag}: {_no_weights(shape)}")
+        if isinstance(load_tokenizer(config, shape.vocab_size), LengthEstimate):
+            problems.append(
+                f"{flag}: no tokenizer of {shape.name} on this machine; give a folder with --tokenizer, "
+                "or install the extra `tokenizer` for Llama 3"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+_NOTHING_COMPUTED = (
+    "there is no CUDA GPU here, and a simulated card computes nothing; train on a GPU, or a tiny model with "
+    "--preset smoke_cpu (--device simulated --tensors real)"
+)
+
+
+def is_made_for_tests(shape: ModelShape) -> bool:
+    """Tell whether the model is so small that nobody would take its random weights for a trained model's."""
+    return shape.vocab_size < TINY_VOCAB_SIZE
+
+
+def _no_weights(shape: ModelShape) -> str:
+    return (
+        f"no weights of {shape.name} on this machine; give a folder with --model DIR, fetch them with "
+        "--download, or train random ones, for a benchmark, with --random-weights"
+    )

@@ -1,0 +1,197 @@
+"""A training run shown while it trains: how far it is, how it learns, what memory it takes, what was found.
+
+Where standard output is no terminal, a line now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.records import EvalRecord, Phase, StepRecord
+from harness.runlog import FollowedLog, RunLog
+from probes.detectors import detect
+from probes.findings import Finding
+from reports.terminal import MAX_WIDTH, show
+from reports.text import Level, bar, gib, of_budget
+
+RECENT_STEPS = 20
+"""steps that the rates shown are of"""
+
+SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_DIAGNOSES = 5.0
+DIAGNOSIS_SHARE = 0.05
+"""most of the time that may go into looking for findings: detectors read the whole log, which grows"""
+
+STYLES = {"error": "bold red", "warning": "yellow", "info": ""}
+
+
+@contextmanager
+def follow(log: Path, console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[], None]]:
+    """Yield a function that, called a few times a second, shows what the log has come to say."""
+    watcher = Watcher(FollowedLog(log), clock)
+    if not console.is_terminal:
+        lines = Lines(console, clock)
+        yield lambda: lines.update(watcher.look())
+        lines.update(watcher.look(), at_end=True)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def update() -> None:
+            if (view := watcher.look()) is not None:
+                live.update(render(*view, min(console.width, MAX_WIDTH)))
+
+        yield update
+
+
+View = tuple[RunLog, list[Finding]]
+
+
+class Watcher:
+    """Reads a growing log, and looks for findings in it every few seconds."""
+
+    def __init__(self, followed: FollowedLog, clock: Callable[[], float]) -> None:
+        self._followed = followed
+        self._clock = clock
+        self._findings: list[Finding] = []
+        self._next = clock() + SECONDS_BETWEEN_DIAGNOSES
+
+    def look(self) -> View | None:
+        """Return the log so far and what was found in it last; None before there is a log."""
+        log = self._followed.poll()
+        if log is None:
+            return None
+        begin = self._clock()
+        if begin >= self._next and log.steps:
+            self._findings = [finding for finding in detect(log) if finding.severity != "info"]
+            end = self._clock()
+            self._next = end + max(SECONDS_BETWEEN_DIAGNOSES, (end - begin) / DIAGNOSIS_SHARE)
+        return log, self._findings
+
+
+class Lines:
+    """Prints a line when something has happened, or some time has passed."""
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console = console
+        self._clock = clock
+        self._next = 0.0
+        self._num_evals = 0
+        self._step = 0
+        self._known: set[str] = set()
+
+    def update(self, view: View | None, at_end: bool = False) -> None:
+        """Print what is new."""
+        if view is None:
+            return
+        log, findings = view
+        for record in log.evals[self._num_evals :]:
+            self._say(eval_line(record, log))
+        self._num_evals = len(log.evals)
+        for finding in findings:
+            if finding.cause not in self._known:
+                self._known.add(finding.cause)
+                self._say(f"{finding.severity}: {finding.cause}: {finding.title}")
+        step = log.steps[-1].step if log.steps else 0
+        if step != self._step and (at_end or self._clock() >= self._next):
+            self._step, self._next = step, self._clock() + SECONDS_BETWEEN_LINES
+            self._say(" · ".join([f"step {step} of {log.run.total_steps}", *facts(log), memory_in_words(log)]))
+
+    def _say(self, line: str) -> None:
+        show(Text(line), self._console)
+        self._console.file.flush()
+
+
+def eval_line(record: EvalRecord, log: RunLog) -> str:
+    """Return what an evaluation found."""
+    loss = "nothing was computed" if record.loss is None else f"held-out loss {record.loss:.4f}"
+    return f"evaluation at step {record.step} of {log.run.total_steps} ({record.model}): {loss}"
+
+
+def render(log: RunLog, findings: list[Finding], width: int) -> RenderableType:
+    """Return the display: progress, numbers, the memory bar, evaluations and findings."""
+    run, step = log.run, log.steps[-1].step if log.steps else 0
+    phase = f"{log.last_phase}" if log.last_phase else "starting"
+    head = Table.grid(padding=(0, 2, 0, 0))
+    head.add_row(
+        Text(f"step {step} of {run.total_steps}", "bold"),
+        ProgressBar(total=max(1, run.total_steps), completed=step, width=max(10, width // 3)),
+        Text(phase, "bright_black"),
+    )
+    lines: list[RenderableType] = [head, Text(" · ".join(facts(log))), memory_bar(log, width)]
+    lines += [Text(eval_line(record, log), "bright_black") for record in log.evals[-3:]]
+    lines += [
+        Text(f"{finding.cause}: {finding.title}", STYLES[finding.severity], no_wrap=True, overflow="ellipsis")
+        for finding in findings
+    ]
+    return Group(*lines)
+
+
+def memory_bar(log: RunLog, width: int) -> Text:
+    """Return allocated and reserved memory against the budget, in words and as a bar."""
+    words = memory_in_words(log)
+    budget = log.run.budget_bytes
+    level = current_level(log)
+    cells = max(10, width - len(words) - 4)
+    return bar(level, cells, max(budget, level.top_bytes), budget).append(f"  {words}")
+
+
+def memory_in_words(log: RunLog) -> str:
+    """Return `allocated 9.12, reserved 10.02 of 14.40 GiB` and the peak so far."""
+    level = current_level(log)
+    peak = gib(log.peak_reserved_bytes)
+    reserved = of_budget(level.reserved_bytes, log.run.budget_bytes)
+    return f"allocated {gib(level.allocated_bytes)}, reserved {reserved} (peak {peak})"
+
+
+def current_level(log: RunLog) -> Level:
+    """Return the peaks of the phase that ended last: between phases little is allocated, and that says nothing."""
+    if not log.phases:
+        return Level()
+    after = log.phases[-1].after
+    return Level(after.peak_allocated_bytes, after.peak_reserved_bytes)
+
+
+def facts(log: RunLog) -> list[str]:
+    """Return loss, speed and the time that is left, as far as the log knows them."""
+    recent = log.steps[-RECENT_STEPS:]
+    losses = [step.loss for step in recent if step.loss is not None]
+    found = [f"epoch {recent[-1].epoch}"] if recent else []
+    if losses:
+        found.append(f"loss {sum(losses) / len(losses):.4f}")
+    if speed := tokens_per_second(recent):
+        found.append(f"{speed:,.0f} tokens/s".replace(",", " "))
+    if (left := seconds_left(log)) is not None:
+        found.append(f"about {in_words(left)} left")
+    return found
+
+
+def tokens_per_second(steps: list[StepRecord]) -> float:
+    """Return real tokens, without padding, per second of training; 0 where nothing is known."""
+    seconds = sum(step.seconds for step in steps)
+    return sum(sum(step.lengths) for step in steps) / seconds if seconds > 0 else 0.0
+
+
+def seconds_left(log: RunLog) -> float | None:
+    """Return the time for the steps that are left, from what those done took with their share of all phases."""
+    if not log.steps:
+        return None
+    done = len(log.steps)
+    spent = sum(p.seconds for p in log.phases if p.phase not in (Phase.LOAD, Phase.RESUME, Phase.GENERATE))
+    return max(0, log.run.total_steps - log.steps[-1].step) * spent / done
+
+
+def in_words(seconds: float) -> str:
+    """Return `45 s`, `12 min` or `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

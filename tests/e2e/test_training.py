@@ -1,0 +1,132 @@
+"""The whole way by the command line: probe, train, evaluate, generate; stopped and resumed; generation alone."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from safetensors.torch import load_file
+
+from harness import experiments
+from tests.e2e.commands import ROOT, run_probe
+
+SCHEMAS = Path(experiments.__file__).with_name("schemas")
+TRAIN = ("--preset", "smoke_cpu", "--train", "--json", "report.json")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.fixture(scope="module")
+def ended(folder):
+    before = cpu_seconds()
+    result = run_probe(*TRAIN, folder=folder)
+    # three minutes of a core, whatever else the machine is doing
+    assert cpu_seconds() - before < 180
+    return result
+
+
+def cpu_seconds():
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def training(folder):
+    return json.loads((folder / "report.json").read_text())["training"]
+
+
+def test_the_smoke_preset_goes_the_whole_way_in_three_minutes(ended, folder):
+    assert ended.code == 0, ended.stderr
+    for words in ("FITS", "TRAINED", "10 of 10 steps", "evaluation at step 5", "perplexity"):
+        assert words in ended.stdout
+    report = json.loads((folder / "report.json").read_text())
+    assert report["verdict"] == "pass"
+    result = report["training"]
+    assert (result["outcome"], result["step"], result["weights"]) == ("completed", 10, "random")
+    assert "passed" in result["let_in_by"]
+    assert result["last_loss"] < result["first_loss"] - 0.2
+    assert [record["model"] for record in result["metrics"]] == ["tuned", "base"]
+    tuned, base = result["metrics"]
+    assert tuned["perplexity"] < base["perplexity"]
+
+
+def test_what_it_took_is_what_the_probe_had_said(ended, folder):
+    result = training(folder)
+    assert result["peak_reserved_bytes"] <= result["predicted_peak_reserved_bytes"]
+
+
+def test_every_artefact_is_there_and_valid(ended, folder):
+    runs = folder / "runs"
+    for name in ("GeneratedResponses", "LLAMAExperiments"):
+        content = json.loads((runs / f"{name}.json").read_text(encoding="utf-8"))
+        jsonschema.validate(content, json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")))
+    with (runs / "GeneratedResponses.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["answered_by"] for row in csv.DictReader(file)} >= {"tuned", "base"}
+    adapter = Path(folder, training(folder)["artefacts"]["adapter"])
+    assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 8
+    assert load_file(adapter / "adapter_model.safetensors")
+    assert "perplexity" in (adapter / "README.md").read_text(encoding="utf-8")
+    log = Path(folder, training(folder)["artefacts"]["log"])
+    assert json.loads(log.read_text().splitlines()[-1])["outcome"] == "completed"
+
+
+def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
+    """It is let in by the probe of before, is stopped within the first epoch, and resumed by the bare flag."""
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(ROOT / "run_probe.py"), *TRAIN]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as p:
+        wait_for_step(folder, p)
+        p.send_signal(signal.SIGTERM)
+        _, errors = p.communicate(timeout=120)
+    assert p.returncode == 128 + signal.SIGTERM, errors
+    assert b"--resume" in errors
+    runs = sorted((folder / "runs").glob("*-train*"))
+    assert len(runs) == 2
+    assert list(runs[1].glob("checkpoint-*"))
+    resumed = run_probe("--resume", "--json", "report.json", folder=folder)
+    assert resumed.code == 0, resumed.stderr
+    kinds = [json.loads(line) for line in (runs[1] / "run.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in kinds if record["kind"] == "step"]
+    uninterrupted = [json.loads(line) for line in (runs[0] / "run.jsonl").read_text().splitlines()]
+    assert losses == [record["loss"] for record in uninterrupted if record["kind"] == "step"]
+    first = next(record["let_in_by"] for record in uninterrupted if record["kind"] == "run")
+    assert training(folder)["let_in_by"] == first
+
+
+def wait_for_step(folder, process):
+    """Wait until the run that began last has taken a step."""
+    for _ in range(600):
+        time.sleep(0.1)
+        logs = sorted((folder / "runs").glob("*-train*/run.jsonl"))
+        if len(logs) == 2 and '"kind": "step"' in logs[-1].read_text():
+            return
+        assert process.poll() is None
+    raise AssertionError("no step within a minute")
+
+
+def test_an_adapter_answers_questions_of_ones_own(ended, folder):
+    (folder / "questions.csv").write_text("question\nআজ মন খারাপ\n", encoding="utf-8")
+    run = sorted((folder / "runs").glob("*-train*"))[0]
+    flags = ("--prompts", "questions.csv", "--temperature", "1", "--replies-per-prompt", "2", "--max-new-tokens", "4")
+    result = run_probe("--generate", str(run), *flags, folder=folder)
+    assert result.code == 0, result.stderr
+    assert "2 replies added to" in result.stdout
+    assert "আজ মন খারাপ" in result.stdout
+    content = json.loads((folder / "runs" / "GeneratedResponses.json").read_text(encoding="utf-8"))
+    assert [reply["answered_by"] for reply in content["responses"][-2:]] == ["tuned", "tuned"]
+
+
+def test_what_cannot_be_trained_is_refused_at_once(folder):
+    refused = run_probe("--train", "--device", "simulated", folder=folder)
+    assert refused.code == 2
+    assert "--train: there is no CUDA GPU here" in refused.stderr
+    assert "--random-weights" in refused.stderr

@@ -1,0 +1,155 @@
+"""The best adapter, kept on disk and read back."""
+
+import shutil
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from configs.cards import find_card
+from configs.errors import ConfigError
+from configs.models import find_model
+from configs.preset import load_preset
+from harness.devices.simulated import SimulatedDevice
+from harness.finetune import BestAdapter
+from harness.records import EvalRecord
+from harness.strategies.modeling import transformers_config
+from harness.strategies.qlora import QLoraStrategy
+from tests.builders import AS_PUBLISHED, make_log
+
+CONFIG = load_preset("smoke_cpu").with_fields(quantization="none")
+
+
+class Adapter:
+    """Stands for a strategy: its adapter is a number."""
+
+    value = 0
+    disk_is_full = False
+
+    def export(self, folder):
+        if self.disk_is_full:
+            raise OSError("no space left")
+        folder.mkdir(exist_ok=True)
+        (folder / "value").write_text(str(self.value))
+
+    def load_adapter(self, folder):
+        self.value = int((folder / "value").read_text())
+
+
+def trained(tmp_path, losses, log=None, strategy=None):
+    """Return the strategy after so many evaluations, one a step, its value the step's number, and the best record."""
+    strategy = strategy or Adapter()
+    best = BestAdapter(strategy, tmp_path / "adapter", log)
+    for step, loss in enumerate(losses, 1):
+        strategy.value = step
+        best.consider(EvalRecord(step, 1, 1, 10, loss))
+    record = best.put_back(len(losses))
+    return strategy.value, record
+
+
+@pytest.mark.parametrize(
+    ("losses", "best_step"),
+    [([3.0, 2.0, 1.0], 3), ([3.0, 1.0, 2.0], 2), ([1.0, 1.0], 1), ([float("nan"), 5.0, 6.0], 2), ([2.0, None], 1)],
+)
+def test_the_adapter_with_the_lowest_held_out_loss_is_kept_and_put_back(tmp_path, losses, best_step):
+    value, record = trained(tmp_path, losses)
+    assert value == record.step == best_step
+    assert (tmp_path / "adapter" / "value").read_text() == str(best_step)
+
+
+def test_without_an_evaluation_the_last_adapter_is_kept(tmp_path):
+    value, record = trained(tmp_path, [None, None])
+    assert record is None
+    assert value == 2
+    assert (tmp_path / "adapter" / "value").read_text() == "2"
+
+
+def test_a_resumed_run_knows_the_best_of_before(tmp_path):
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
+    log.evals[:] = [EvalRecord(1, 1, 1, 10, 0.5), EvalRecord(2, 1, 1, 10, 0.1, "base")]
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "value").write_text("77")
+    value, record = trained(tmp_path, [None, 2.0, 1.0], log)
+    assert (value, record.loss) == (77, 0.5)
+
+
+def test_a_full_disk_does_not_stop_the_training(tmp_path):
+    strategy = Adapter()
+    best = BestAdapter(strategy, tmp_path / "adapter", None)
+    strategy.value = 1
+    best.consider(EvalRecord(1, 1, 1, 10, 2.0))
+    strategy.value, strategy.disk_is_full = 2, True
+    best.consider(EvalRecord(2, 1, 1, 10, 1.0))
+    assert best.put_back(2).step == 1
+    assert strategy.value == 1
+
+
+def test_what_is_evaluated_after_training_is_not_considered(tmp_path):
+    strategy = Adapter()
+    best = BestAdapter(strategy, tmp_path / "adapter", None)
+    best.consider(EvalRecord(1, 1, 1, 10, 2.0))
+    best.put_back(1)
+    strategy.value = 9
+    best.consider(EvalRecord(1, 1, 1, 10, 0.1))
+    assert (tmp_path / "adapter" / "value").read_text() == "0"
+
+
+def loaded(**changes):
+    device = SimulatedDevice(find_card("t4"), 2**30, computes=True)
+    strategy = QLoraStrategy(CONFIG.with_fields(**changes), device)
+    with device.active():
+        strategy.load()
+    return strategy
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A strategy whose adapter does something, and where that was written."""
+    strategy, folder = loaded(), tmp_path_factory.mktemp("run") / "adapter"
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in strategy.trainable():
+            parameter.normal_(generator=generator)
+    strategy.export(folder)
+    return strategy, folder
+
+
+def test_an_adapter_is_read_back_bit_by_bit(exported):
+    strategy, folder = exported
+    other = loaded()
+    assert not all(torch.equal(a, b) for a, b in zip(strategy.trainable(), other.trainable(), strict=True))
+    before = other.device.stats().allocated_bytes
+    with other.device.active():
+        other.load_adapter(folder)
+    assert all(torch.equal(a, b) for a, b in zip(strategy.trainable(), other.trainable(), strict=True))
+    assert other.device.stats().allocated_bytes == before
+
+
+def test_peft_reads_what_was_written(exported):
+    strategy, folder = exported
+    base = AutoModelForCausalLM.from_config(transformers_config(find_model("tiny-llama")))
+    own = strategy.model.get_base_model().state_dict()
+    base.load_state_dict({name.replace(".base_layer", ""): v for name, v in own.items() if "lora" not in name})
+    model = peft.PeftModel.from_pretrained(base, folder).eval()
+    ids = torch.arange(12)[None]
+    strategy.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, strategy.model(ids).logits)
+
+
+@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"target_modules": ("q_proj",)}], ids=["rank", "layers"])
+def test_an_adapter_of_another_shape_is_refused(exported, changes):
+    other = loaded(**changes)
+    with pytest.raises(ConfigError, match="of other layers or another rank"):
+        other.load_adapter(exported[1])
+
+
+def test_a_folder_without_an_adapter_is_named(exported, tmp_path):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        exported[0].load_adapter(tmp_path)
+    shutil.copytree(exported[1], tmp_path / "cut")
+    file = tmp_path / "cut" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ConfigError, match="cut"):
+        exported[0].load_adapter(tmp_path / "cut")

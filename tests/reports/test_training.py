@@ -1,0 +1,82 @@
+"""The report on a training run, for people and for programs."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from harness.records import MetricsRecord, Outcome
+from reports.terminal import make_console
+from reports.training import (
+    TrainingResult,
+    artefacts_in,
+    mean_losses,
+    print_training,
+    training_exit_code,
+    training_to_json,
+)
+from tests.builders import AS_PUBLISHED, make_log
+
+
+def trained_log(outcome=Outcome.COMPLETED):
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1), outcome=outcome)
+    steps = [replace(step, loss=4 - step.step / 16) for step in log.steps]
+    evals = [replace(record, loss=3.0 - record.step / 16) for record in log.evals]
+    evals.append(replace(evals[-1], model="base", loss=4.2))
+    metrics = [MetricsRecord(32, "tuned", 7.5, 1.25, 4, 12.5, 30.0, 0.4, 0.2, 0.3)]
+    metrics.append(MetricsRecord(32, "base", 66.0, 2.5, 4, 0.5, 10.0, 0.1, 0.0, 0.1))
+    run = replace(log.run, let_in_by="the probe in runs/x passed with eval-batch")
+    return replace(log, run=run, steps=steps, evals=evals, metrics=metrics)
+
+
+def printed(result):
+    out = io.StringIO()
+    print_training(result, make_console(out))
+    return out.getvalue()
+
+
+def test_the_report_names_losses_scores_memory_and_where_things_lie():
+    result = TrainingResult(trained_log(), [], {"adapter": Path("runs/y/adapter")}, 12 * 2**30)
+    text = printed(result)
+    words = ["TRAINED", "32 of 32 steps in 60 s", "simulated on: Tesla T4", "3.6562 → 2.2812", "4.2000", "without the"]
+    words += ["perplexity", "bits per byte", "BLEU", "66", "7.5", "runs/y/adapter", "passed with eval-batch"]
+    words += ["the probe's peak was 12.00 of 14.40 GiB"]
+    assert all(word in text for word in words), text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_run_that_ended_early_says_so():
+    log = trained_log(Outcome.STOPPED)
+    log = replace(log, steps=log.steps[:5], end=replace(log.end, message="stopped by SIGTERM at checkpoint-5"))
+    text = printed(TrainingResult(log, [], {}))
+    assert "STOPPED" in text
+    assert "5 of 32 steps" in text
+    assert "SIGTERM" in " ".join(text.split())
+
+
+def test_programs_read_the_same():
+    result = TrainingResult(trained_log(), [], {"adapter": Path("a")}, 5)
+    data = json.loads(json.dumps(training_to_json(result)))
+    assert (data["outcome"], data["step"], data["total_steps"]) == ("completed", 32, 32)
+    assert data["last_loss"] < data["first_loss"]
+    assert [record["model"] for record in data["evals"]] == ["tuned", "tuned", "base"]
+    assert data["metrics"][0]["bleu"] == 12.5
+    assert data["artefacts"] == {"adapter": "a"}
+    assert data["predicted_peak_reserved_bytes"] == 5
+    assert data["peak_reserved_bytes"] == result.log.peak_reserved_bytes
+
+
+def test_without_values_there_is_no_loss():
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
+    assert mean_losses(log) is None
+    assert "Loss" not in printed(TrainingResult(log, [], {}))
+
+
+def test_exit_codes():
+    codes = {outcome: training_exit_code(trained_log(outcome)) for outcome in Outcome}
+    assert codes == {Outcome.COMPLETED: 0, Outcome.OOM: 1, Outcome.STOPPED: 3, Outcome.ERROR: 3}
+
+
+def test_only_what_is_there_counts_as_an_artefact(tmp_path):
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    assert list(artefacts_in(tmp_path / "run")) == ["adapter", "checkpoints"]
