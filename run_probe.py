@@ -190,6 +190,8 @@ def train(command: Command, arguments: Sequence[str]) -> int:
     """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
     config = command.config
     source = _check_before_training("--train", config)
+    if config.model.random_weights:
+        print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
     before: ProbeResult | None = None
     gate: Gate | None
     if command.resume is not None:
