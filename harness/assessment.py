@@ -46,7 +46,8 @@ def assess(
         if evaluated is None:
             return None
         replies = answer_prompts(config, strategy, recorder, data, protection, model)
-        recorder.write(metrics(evaluated, replies, data))
+        if replies is not None:
+            recorder.write(metrics(evaluated, replies, data))
         return replies
 
     replies = assess_one(TUNED, evaluated)

@@ -88,8 +88,9 @@ def train(
             def run(batches: Sequence[Batch], rate: float = rate) -> None:
                 train_step(strategy, recorder, batches, rate)
 
-            protection.step(run, micro_batches)
-            if not finish_step(Position(recorder.step, epoch, number), number == len(steps)):
+            position = Position(recorder.step, epoch, number)
+            protection.step(run, micro_batches, position)
+            if not finish_step(position, number == len(steps)):
                 return False
     return True
 
@@ -158,12 +159,18 @@ def answer_prompts(
     data: Prepared,
     protection: Protection,
     model: str = TUNED,
-) -> list[Reply]:
-    """Generate replies to the prompts, a few at a time; those with a vetted reply are left out."""
+) -> list[Reply] | None:
+    """Generate replies to the prompts, a few at a time; those with a vetted reply are left out.
+
+    Returns:
+        None where a stop was asked for before the last ones.
+    """
     asked, size = requests(config, data), config.eval.generate_batch_size
     replies: list[Reply] = []
     divide = Divide("generate_tokens", lambda group: len(group) * _longest(group), _halved)
     for index, start in enumerate(range(0, len(asked), size)):
+        if protection.stop_requested():
+            return None
 
         def run(group: Sequence[Request], index: int = index) -> list[Reply]:
             lengths = tuple(len(request.token_ids) for request in group)

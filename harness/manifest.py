@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("schema_version", 0) > MANIFEST_VERSION:
         raise CheckpointError(
             f"--resume {folder}: written by a newer release (checkpoint version {content['schema_version']}; "
-            f"this one reads up to {MANIFEST_VERSION}); update, or give another checkpoint"
+            f"this one reads up to {MANIFEST_VERSION}); update{_others(folder)}"
         )
     checksum = content.pop("checksum")
     if checksum != _checksum(content):

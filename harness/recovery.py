@@ -12,14 +12,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from configs.schema import RunConfig
 from harness.checkpoint import keep_newest, write_checkpoint
 from harness.data.batching import Batch, halves
 from harness.devices.base import Device
 from harness.errors import DeviceOutOfMemory
-from harness.manifest import Manifest, Position
+from harness.manifest import Manifest, Position, checkpoints
 from harness.recorder import Recorder
 from harness.records import Phase, RecoveryRecord
 from harness.rng import random_states, restore_random_states
@@ -78,8 +78,8 @@ def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory |
 class Protection(Protocol):
     """What the loop wraps around the parts of a run that can fail."""
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
-        """Run an optimizer step over the micro-batches."""
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
+        """Run an optimizer step over the micro-batches; `done` is where the run is after it."""
         ...
 
     def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
@@ -103,7 +103,7 @@ class Unprotected:
         self._strategy = strategy
         self._output = output
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run it."""
         run(micro_batches)
 
@@ -160,7 +160,7 @@ class Recovery:
         self.stop_requested = stop_requested
         self._seen_retries = device.stats().num_alloc_retries
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch]) -> None:
+    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run an optimizer step; where memory runs out, undo it, and do it again with more room or in smaller pieces.
 
         Raises:
@@ -171,18 +171,22 @@ class Recovery:
         may_clear = True
         while failure := self._attempt_step(run, batches):
             restore_random_states(began_with)
-            smaller = [part for batch in batches for part in self._smaller(batch)]
             if may_clear and self._fits_once_cleared(failure):
                 may_clear = False
-                self._note(failure, "clear-cache", "")
-            elif self._recorder.phase_that_failed is not Phase.OPTIMIZER and len(smaller) > len(batches):
+                self._note(failure, "clear-cache")
+            elif smaller := self._smaller(batches):
                 self._note(failure, "split-micro-batch", f"{len(batches)} micro-batches, now {len(smaller)}")
                 batches = smaller
             else:
                 self.save(self._last)
-                self._record("stop", f"checkpoint-{self._last.step}")
-                raise failure
+                self._stop(failure)
+        self._last = done
         self._heed_retries()
+
+    def _stop(self, failure: DeviceOutOfMemory) -> NoReturn:
+        newest = checkpoints(self._run)[-1].name
+        self._record("stop", newest)
+        raise failure
 
     def _attempt_step(
         self, run: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
@@ -194,7 +198,7 @@ class Recovery:
             return None
         if self._recorder.phase_that_failed is Phase.OPTIMIZER:
             if saved is None:  # a part of the update may have happened: only the last checkpoint is whole
-                raise failure
+                self._stop(failure)
             self._strategy.put_back(saved)
         self._strategy.abandon()
         self._device.empty_cache()
@@ -210,13 +214,19 @@ class Recovery:
             return [batch]
         return [part for half in halves(batch, self._config) for part in self._within_limit(half)]
 
-    def _smaller(self, batch: Batch) -> list[Batch]:
-        """Return the batch in halves where it is as large as the one that failed, which becomes the limit."""
+    def _smaller(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return the batches with all as large as the one that failed in halves; empty where none can be halved."""
         failed = self._recorder.batch_that_failed
-        if failed is None or batch.shape.padded_tokens < failed.padded_tokens or len(batch.examples) == 1:
-            return [batch]
+        if failed is None:  # the optimizer, whose need no batch decides
+            return []
+        smaller = [part for batch in batches for part in self._halved(batch, failed.padded_tokens)]
+        if len(smaller) == len(batches):
+            return []
         self.limits = replace(self.limits, train_tokens=failed.padded_tokens - 1)
-        return halves(batch, self._config)
+        return smaller
+
+    def _halved(self, batch: Batch, tokens: int) -> list[Batch]:
+        return halves(batch, self._config) if batch.shape.padded_tokens >= tokens else [batch]
 
     def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
         """Run over a batch; where memory runs out, with a cleared cache, then over its halves, and theirs.
@@ -228,12 +238,12 @@ class Recovery:
             return self._over_parts(run, whole, divide)
         results, failure = self._attempt_part(run, whole)
         if failure and self._fits_once_cleared(failure):
-            self._note(failure, "clear-cache", "")
+            self._note(failure, "clear-cache")
             results, failure = self._attempt_part(run, whole)
         if failure is None:
             return results
         if divide.parts(whole) == [whole]:
-            self._note(failure, "skip-batch", "")
+            self._note(failure, "skip-batch")
             return []
         tokens = divide.tokens(whole)
         self.limits = replace(self.limits, **{divide.limit: tokens - 1})
@@ -260,10 +270,8 @@ class Recovery:
 
     def save(self, position: Position) -> None:
         """Write a checkpoint and remove the oldest; a disk that refuses costs this checkpoint, not the run."""
-        position = replace(position, limits=self.limits)
-        self._last = position
         try:
-            failure = attempt(self._device, lambda: self._write(position))
+            failure = attempt(self._device, lambda: self.write_checkpoint(position))
         except OSError as error:
             reason = f"{error.strerror or error}"
         else:
@@ -273,7 +281,9 @@ class Recovery:
             self._device.empty_cache()
         self._record("skip-checkpoint", reason)
 
-    def _write(self, position: Position) -> None:
+    def write_checkpoint(self, position: Position) -> None:
+        """Write a checkpoint and remove the oldest. Raises OSError where the disk refuses."""
+        position = replace(position, limits=self.limits)
         about = replace(self._about, position=position, log_bytes=self._log_bytes())
         write_checkpoint(self._run, self._strategy.save, about)
         keep_newest(self._run, self._config.eval.keep_checkpoints)
@@ -286,7 +296,7 @@ class Recovery:
             self._record("clear-cache", f"{retries - self._seen_retries} allocator retries", Phase.OPTIMIZER)
             self._seen_retries = retries
 
-    def _note(self, failure: DeviceOutOfMemory, action: str, detail: str) -> None:
+    def _note(self, failure: DeviceOutOfMemory, action: str, detail: str = "") -> None:
         """Record what failed and what is done about it."""
         self._recorder.out_of_memory(failure)
         self._record(action, detail)

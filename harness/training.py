@@ -66,13 +66,15 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def prepare_folder(run: Path, config: RunConfig) -> None:
-    """Begin a run in a locked folder.
+    """Begin a run in a locked folder; the log of one that was killed before its first checkpoint is set aside.
 
     Raises:
         CheckpointError: it holds a run already.
     """
-    if (run / LOG_FILE).exists() or checkpoints(run):
+    if checkpoints(run):
         raise CheckpointError(f"{run}: holds a run already; go on with --resume {run}, or give another --output")
+    if (run / LOG_FILE).exists():
+        (run / LOG_FILE).rename(_free_name(run, "run.lost", ".jsonl"))
     _write_config(run, config)
 
 
@@ -143,6 +145,7 @@ def train_run(
 
     Raises:
         CheckpointError: the folder is in use or not usable.
+        OSError: the first checkpoint cannot be written.
         Whatever else ends the run, after an end record has been written.
     """
     with locked(run):
@@ -156,9 +159,6 @@ def train_run(
         with LogWriter(run / LOG_FILE) as log:
 
             def body(recorder: Recorder) -> Ending:
-                if checkpoint is not None:
-                    with recorder.phase(Phase.RESUME):
-                        restore_checkpoint(checkpoint, strategy.restore)
                 recovery = Recovery(
                     config,
                     device,
@@ -170,6 +170,12 @@ def train_run(
                     log_bytes=lambda: log.num_bytes,
                     stop_requested=lambda: bool(stop()),
                 )
+                if checkpoint is None:
+                    with recorder.phase(Phase.CHECKPOINT):
+                        recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
+                else:
+                    with recorder.phase(Phase.RESUME):
+                        restore_checkpoint(checkpoint, strategy.restore)
                 done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
                 if not done:
                     return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")

@@ -145,14 +145,15 @@ class QLoraStrategy:
         else:
             # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
             self.optimizer = torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
-        self._make_scaler({})
-
-    def _make_scaler(self, state: dict[str, Any]) -> None:
-        self.scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
-        if state:
-            self.scaler.load_state_dict(state)
+        self.scaler = self._new_scaler({})
         # makes the scale now: otherwise the first backward pass would allocate what no other does
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
+
+    def _new_scaler(self, state: dict[str, Any]) -> Any:
+        scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
+        if state:
+            scaler.load_state_dict(state)
+        return scaler
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Copy ids and labels to the device, and the mask where the batch has padding; each int64 (B, L)."""
@@ -298,7 +299,8 @@ class QLoraStrategy:
         self.graph = self._held = self.loss = self.cache = self.sampler = None
         self.inputs = {}
         self.optimizer.zero_grad(set_to_none=True)
-        self._make_scaler(self.scaler.state_dict())  # the old one may believe that gradients are unscaled
+        # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
+        self.scaler = self._new_scaler(self.scaler.state_dict())
         self.model.train()
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:

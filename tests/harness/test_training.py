@@ -1,0 +1,238 @@
+"""A run that is stopped and resumed is the run that never stopped, bit by bit; what cannot be resumed is refused."""
+
+import json
+import shutil
+import threading
+
+import pytest
+
+from harness import checkpoint
+from harness.errors import CheckpointError
+from harness.manifest import LOG_FILE, MANIFEST_FILE, checkpoints
+from harness.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
+from harness.training import LOCK_FILE, locked
+from tests.harness.training_runs import CONFIG, are_equal, train
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing disturbs."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """The folder of a run that was asked to stop after its third step."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    train_until(run, lambda record: isinstance(record, StepRecord) and record.step == 3)
+    return run
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+def train_until(run, reached, **options):
+    """Train until a record asks to stop."""
+    asked = []
+
+    def watch(record):
+        if reached(record):
+            asked.append("SIGTERM")
+
+    return train(run, also=watch, stop=lambda: asked[-1] if asked else "", **options)
+
+
+def test_it_evaluates_saves_and_answers(whole):
+    assert whole.outcome is Outcome.COMPLETED
+    assert [step.step for step in whole.log.steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert [record.step for record in whole.log.evals] == [2, 4, 6, 7]
+    assert len(whole.replies) == 2
+    assert [m.model for m in whole.log.metrics] == ["tuned"]
+
+
+@pytest.mark.parametrize(
+    "reached",
+    [
+        lambda record: isinstance(record, StepRecord) and record.step == 3,
+        lambda record: isinstance(record, StepRecord) and record.step == 4,  # its evaluation is due
+        lambda record: isinstance(record, PhaseBegin) and (record.phase, record.step) == (Phase.EVAL, 4),
+        lambda record: isinstance(record, EvalRecord) and record.step == 7,  # of the end, before the replies
+    ],
+    ids=["between", "before evaluation", "in evaluation", "at the end"],
+)
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(whole, reached, tmp_path):
+    first = train_until(tmp_path / "run", reached)
+    assert first.outcome is first.log.outcome is Outcome.STOPPED
+    assert "SIGTERM" in first.log.end.message
+    second = train(tmp_path / "run", resume=tmp_path / "run")
+    assert second.outcome is Outcome.COMPLETED
+    assert second.losses == whole.losses
+    assert second.replies == whole.replies
+    assert are_equal(second.states, whole.states)
+
+
+def test_what_came_after_the_checkpoint_is_set_aside(stopped):
+    log = (stopped / LOG_FILE).read_bytes()
+    train(stopped, resume=stopped)
+    kept_and_lost = (stopped / LOG_FILE).read_bytes(), (stopped / "run.lost-1.jsonl").read_bytes()
+    assert kept_and_lost[0].startswith(log[: -len(kept_and_lost[1])])
+    assert log.endswith(kept_and_lost[1])
+
+
+def test_an_older_checkpoint_supersedes_those_after_it(stopped, whole):
+    again = train(stopped, resume=stopped / "checkpoint-2")
+    assert again.losses == whole.losses
+    assert are_equal(again.states, whole.states)
+    assert (stopped / "superseded-checkpoint-3-1").is_dir()
+
+
+def test_a_changed_configuration_is_refused_by_name_unless_asked_for(stopped):
+    changed = CONFIG.with_fields(learning_rate=1e-3, lora_dropout=0.0, gpu="l4", output="elsewhere")
+    with pytest.raises(CheckpointError) as refused:
+        train(stopped, changed, resume=stopped)
+    assert "learning_rate (0.0002 -> 0.001)" in str(refused.value)
+    assert "lora_dropout (0.05 -> 0.0)" in str(refused.value)
+    assert "gpu" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "--allow-changes" in str(refused.value)
+    assert train(stopped, changed, resume=stopped, allow_changes=True).outcome is Outcome.COMPLETED
+
+
+def test_an_adapter_of_another_shape_is_refused_even_then(stopped):
+    with pytest.raises(CheckpointError, match="--lora-rank"):
+        train(stopped, CONFIG.with_fields(lora_rank=4), resume=stopped, allow_changes=True)
+
+
+def test_a_folder_with_a_run_is_not_begun_anew(stopped):
+    before = sorted(path.name for path in stopped.iterdir())
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(stopped)
+    assert sorted(path.name for path in stopped.iterdir()) == before
+
+
+def test_two_runs_do_not_share_a_folder(stopped):
+    error = []
+
+    def second():
+        try:
+            train(stopped, resume=stopped)
+        except CheckpointError as refused:
+            error.append(str(refused))
+
+    with locked(stopped):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "another process" in error[0]
+    assert (stopped / LOCK_FILE).exists()
+
+
+def damage_truncate(folder):
+    path = folder / checkpoint.STATE_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    return f"{checkpoint.STATE_FILE} has"
+
+
+def damage_flip(folder):
+    path = folder / checkpoint.STATE_FILE
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return f"{checkpoint.STATE_FILE} does not match its checksum"
+
+
+def damage_missing_file(folder):
+    (folder / checkpoint.RANDOM_FILE).unlink()
+    return f"{checkpoint.RANDOM_FILE} is missing"
+
+
+def damage_manifest_cut(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text()[:-20])
+    return "not whole"
+
+
+def damage_manifest_changed(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text().replace('"step": 3', '"step": 2'))
+    return f"{MANIFEST_FILE} does not match its checksum"
+
+
+def damage_future(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    return "newer release"
+
+
+def damage_foreign(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "trainer_state.json").write_text("{}")
+    return "not a checkpoint of this program"
+
+
+def damage_foreign_manifest(folder):
+    (folder / MANIFEST_FILE).write_text('{"version": 1}')
+    return "not a checkpoint of this program"
+
+
+def damage_gone(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return "no such checkpoint"
+
+
+@pytest.mark.parametrize("damage", [f for name, f in sorted(globals().items()) if name.startswith("damage_")])
+def test_a_bad_checkpoint_is_one_clear_line(damage, stopped):
+    folder = checkpoints(stopped)[-1]
+    expected = damage(folder)
+    log = (stopped / LOG_FILE).read_bytes()
+    with pytest.raises(CheckpointError) as refused:
+        train(stopped, resume=folder)
+    message = str(refused.value)
+    assert expected in message
+    assert "\n" not in message
+    assert str(folder) in message
+    assert "checkpoint-2" in message  # what else could be given
+    assert (stopped / LOG_FILE).read_bytes() == log
+
+
+def test_a_folder_without_checkpoints_is_no_silent_restart(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        train(tmp_path, resume=tmp_path)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        train(tmp_path, resume=tmp_path / "nowhere")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeypatch):
+    def refuse(run, save, about):
+        if about.position.step == 4:
+            raise OSError(28, "No space left on device")
+        return checkpoint.write_checkpoint(run, save, about)
+
+    monkeypatch.setattr("harness.recovery.write_checkpoint", refuse)
+    run = train(tmp_path)
+    assert run.outcome is Outcome.COMPLETED
+    assert run.losses == whole.losses
+    assert [(r.step, r.action, r.detail) for r in run.log.recoveries] == [
+        (4, "skip-checkpoint", "No space left on device")
+    ]
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_the_one_before(stopped, monkeypatch):
+    before = [path.name for path in checkpoints(stopped)]
+
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_seal", fail)
+    about = checkpoint.read_manifest(stopped / before[-1])
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write_checkpoint(stopped, lambda folder: (folder / "training_state.pt").touch(), about)
+    assert [path.name for path in checkpoints(stopped)] == before
+    checkpoint.read_manifest(stopped / before[-1])
+    assert not list(stopped.glob("*unfinished*"))
