@@ -140,7 +140,7 @@ def answer_only(
     def body(recorder: Recorder) -> Ending:
         strategy.load_adapter(adapter)
         protection = Unprotected(config, strategy, log.parent)
-        replies.extend(answer_prompts(config, strategy, recorder, data, protection))
+        replies.extend(answer_prompts(config, strategy, recorder, data, protection) or ())
         return Ending(Outcome.COMPLETED)
 
     with LogWriter(log) as writer:
