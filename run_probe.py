@@ -48,6 +48,7 @@ from probes.gate import (
     run_of,
     source_of,
 )
+from probes.planting import check_fault_name
 from probes.process import OnProgress, RunDied, RunRefused, RunStopped
 from probes.session import FIRST_LOG, Session, run_session, session_of_folder
 from probes.training import generate_in_worker, train_in_worker
@@ -106,6 +107,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return 0
     if command.compare is not None:
         return compare_logs(command.compare, command.json)
+    if command.fault is not None:
+        check_fault_name(command.fault)
     # a file that cannot be written is better known before the run than after it
     if command.json is not None:
         check_file("--json", command.json, BEGINS)
@@ -177,6 +180,7 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
                 counts=counts,
                 progress=show,
                 snapshot=command.snapshot,
+                fault=command.fault,
             )
     except RunRefused:
         with suppress(OSError):  # kept where something has run

@@ -62,6 +62,9 @@ class Command:
     """write a blind sheet for people to rate the last replies in that folder's GeneratedResponses.json, and end"""
     score_sheet: Path | None = None
     """say what the ratings in such a sheet, filled in, amount to, and end"""
+    fault: str | None = field(default=None, metadata={"metavar": "NAME"})
+    """plant this mistake in the run, to see whether it is found, and stop at the diagnosis; every step goes through
+    PyTorch then, so that a large model needs --max-steps; an unknown name lists all"""
     no_fixes: bool = False
     """stop at the diagnosis: neither try nor apply fixes"""
     train: bool = False

@@ -97,6 +97,8 @@ class _Search:
         """Return the holder behind one referrer: its own name where it has one, else what refers to it."""
         if isinstance(referrer, types.FrameType):
             return self._frame(target, referrer, inner, depth)
+        if isinstance(referrer, types.GeneratorType):
+            return self._generator(target, referrer, inner)
         if isinstance(referrer, types.CellType):
             return self._cell(referrer, inner)
         if isinstance(referrer, types.FunctionType):
@@ -123,6 +125,16 @@ class _Search:
                 return outer
             words = f"{words}, kept by a {kind}"
         return Holder(_words(words, inner), code.co_filename, line)
+
+    def _generator(
+        self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...]
+    ) -> Holder:
+        """A generator that is suspended, such as a `with` block's: its local variables hold what they name."""
+        code = generator.gi_code
+        name = _local_name(generator.gi_frame, target) if generator.gi_frame is not None else None
+        line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) if name else None
+        words = _words(f"local `{name or '?'}` of the generator {code.co_name}()", inner)
+        return Holder(words, code.co_filename, line or code.co_firstlineno)
 
     def _cell(self, cell: types.CellType, inner: tuple[str, ...]) -> Holder | None:
         """A variable of a closure: named by the function that closes over it, which may be a hook."""

@@ -89,6 +89,8 @@ class Recorder:
         """tells logits from activations; 0 while no model is loaded"""
         self._current: BegunPhase | None = None
         self._process = psutil.Process()
+        self._host_rss_bytes = 0
+        """resident memory when the last phase ended"""
         self._zoom = Zoom(device, write)
         self._gradients = GradientGuard()
 
@@ -108,12 +110,15 @@ class Recorder:
         self.forward_facts = None
         before = self.device.stats()
         self._zoom.begin_phase(phase, self.step, index, before.allocated_bytes)
+        if phase is Phase.EVAL:
+            self._zoom.begin_evaluation_batch(index, self._host_rss_bytes)
         self.device.reset_peaks()
         self._current = BegunPhase(phase, batch, index, before, time.perf_counter())
         return self._current
 
     def end_phase(self, begun: BegunPhase) -> None:
         """Write the record of a phase, with the peak since it began."""
+        self._host_rss_bytes = self._process.memory_info().rss
         self.write(
             PhaseRecord(
                 phase=begun.phase,
@@ -126,7 +131,7 @@ class Recorder:
                 after=self.device.stats(),
                 index=begun.index,
                 batch=begun.batch,
-                host_rss_bytes=self._process.memory_info().rss,
+                host_rss_bytes=self._host_rss_bytes,
                 driver_used_bytes=self.device.driver_used_bytes(),
                 forward=self.forward_facts,
             )
@@ -165,8 +170,12 @@ class Recorder:
             grad_norm=grad_norm,
         )
         self.write(record)
-        self._zoom.end_step(self.step, stats.allocated_bytes)
+        self._zoom.end_step(self.step, stats)
         self._gradients.check(record)
+
+    def end_run(self) -> None:
+        """Write what is still being looked at; comes before the probes, which take the evidence away."""
+        self._zoom.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
         """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""

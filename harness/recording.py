@@ -155,6 +155,8 @@ class Recording:
 
     def _end(self, outcome: Outcome, message: str, seconds: float) -> None:
         """Try what frees memory, say how many steps there were, and close the log."""
+        if outcome is Outcome.COMPLETED:  # else the error's frames hold whatever they were at
+            self.recorder.end_run()
         self.recorder.probe("gc", gc.collect)
         self.recorder.probe("autocast_cache", torch.clear_autocast_cache)
         if outcome is Outcome.COMPLETED and not self._run.total_steps:

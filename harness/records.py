@@ -128,6 +128,8 @@ class RunRecord:
     model: ModelFacts | None = None
     let_in_by: str = ""
     """of a training run: the probe that it passed, or that it was forced; empty for a probe"""
+    fault: str | None = None
+    """name of the mistake that was planted in the run on purpose"""
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 
@@ -289,6 +291,21 @@ class OomRecord:
     kind: str = "oom"
 
 
+HOST = "host"
+"""Unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps."""
+
+BEFORE_LOAD = "before load"
+"""Unit of a `SurvivorRecord`: what was there before the model."""
+
+CAUGHT_FAILURE = "caught failure"
+"""Unit of a `SurvivorRecord`: what a caught out-of-memory has left."""
+
+
+def peak_of(phase: Phase) -> str:
+    """Return the unit of a `SurvivorRecord` that tells what a phase's peak was made of."""
+    return f"peak of {phase}"
+
+
 @dataclass(frozen=True)
 class SurvivorRecord:
     """Tensors that each watched step left behind, all made by the same line and kept by the same holder."""
@@ -310,7 +327,9 @@ class SurvivorRecord:
     """of the largest; empty where it is not known"""
     dtype: str
     unit: str = "step"
-    """what was watched: `step`, or the phase (EVAL, GENERATE) whose batches or calls take the step's place"""
+    """what was watched: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
+    watched as a whole; `peak_of` a phase, of which nothing may have survived; `BEFORE_LOAD`, `CAUGHT_FAILURE`,
+    `HOST`"""
     kind: str = "survivor"
 
 

@@ -155,6 +155,7 @@ def recorded(
     except Exception as error:
         write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
         raise
+    recorder.end_run()
     recorder.probe("gc", gc.collect)
     recorder.probe("autocast_cache", torch.clear_autocast_cache)
     if failure is not None:

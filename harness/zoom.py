@@ -1,11 +1,16 @@
-"""Looks closely at memory that grows: what made it, and who holds it.
+"""Looks closely at memory that stays or grows: what made it, and who holds it.
 
-Growth is noticed at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate
-call) from the allocated bytes alone, which are read anyway. Only then the device records who allocates what, for a few
-of these units; what was made in one and outlives it, in more than one, is what grows.
+Three occasions, each noticed from the allocated bytes, which are read anyway:
+- Growth at equal points of the loop (the end of a step, the begin of an evaluation batch or of a generate call). The
+  device then records who allocates what, for a few of these units; what was made in one and outlives it, in more than
+  one, is what grows.
+- A phase that a run has few of (RESUME, EVAL, CHECKPOINT, GENERATE) is watched the first time: what it leaves, and for
+  a checkpoint what its peak is made of, would be gone before a second one.
+- Memory that is there before the model is loaded, that stays after somebody has caught an out-of-memory, or that fills
+  the host: nobody has watched it being made, but it can be asked who holds it.
 
 Cost, on the tiny model and one core of a simulated card (python -m tests.bench.zoom_cost): a watched step takes 0.21 s
-against 0.20 s, the report 0.6 to 0.7 s, once per look.
+against 0.20 s, the report 0.6 to 0.7 s, once per look. A replayed phase allocates nothing and costs nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import torch
 
 from harness.devices.base import Allocation, Device
 from harness.holders import Holder, find_holder
-from harness.records import Phase, Record, SurvivorRecord
+from harness.records import BEFORE_LOAD, CAUGHT_FAILURE, HOST, MemoryStats, Phase, Record, SurvivorRecord, peak_of
 from harness.sources import users_line
 
 STEP = "step"
@@ -31,7 +36,16 @@ MIN_RISE_BYTES = 4096
 """Least lasting rise of the floor that counts: a kept scalar takes one block of 512 B, and that is no leak."""
 
 MIN_GROWTH_BYTES = 256 * 1024
-"""Least growth in all that is worth a closer look."""
+"""Least growth over the steps that is worth a closer look."""
+
+MIN_LEFT_BYTES = 64 * 1024
+"""Least that a phase watched as a whole must leave, or have at its peak, to be worth a report."""
+
+MIN_HOST_BYTES = 16 * 2**20
+"""Least that resident memory must rise within an evaluation; a process's own caches grow by a few MiB."""
+
+SETTLING_BATCHES = 2
+"""First evaluation batches, in which the process grows for reasons of its own."""
 
 MAX_ZOOMS = 3
 """Closer looks per unit and run."""
@@ -46,24 +60,18 @@ MAX_RECORDS = 8
 MAX_TENSORS_ASKED = 3
 """Tensors of a group whose referrers are followed."""
 
+MAX_GRAPHS_ASKED = 12
+"""The same of tensors with a graph, the smallest first."""
 
-class Sensitivity(NamedTuple):
-    """How much must be seen of a unit before and while it is watched."""
+SKIPPED_STEPS = 2
+"""First steps, in which what stays for good appears."""
 
-    skipped: int
-    """first units, in which what stays for good appears"""
-    rises: int
-    """lasting rises that start a look"""
-    watched_rises: int
-    """rises after which the look ends"""
+STEP_RISES = 4
+"""Lasting rises of the floor that start a look at the steps."""
 
-
-SENSITIVITY = {
-    STEP: Sensitivity(skipped=2, rises=4, watched_rises=3),
-    # what evaluation hoards is gone when it ends, and it may not get far
-    Phase.EVAL.value: Sensitivity(skipped=0, rises=1, watched_rises=2),
-    Phase.GENERATE.value: Sensitivity(skipped=0, rises=1, watched_rises=2),
-}
+WATCHED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 2, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
+"""Lasting rises within a look after which it ends, by its unit; what evaluation hoards is gone when it ends, and it may
+not get far."""
 
 
 @dataclass
@@ -109,8 +117,15 @@ class _Look:
 
     unit: str
     moments: list[_Moment]
+    begin_bytes: int
+    """allocated when it began"""
     num_units: int = 0
     num_rises: int = 0
+
+    def next_unit(self, phase: Phase) -> None:
+        """Take note that a unit is over."""
+        self.num_units += 1
+        self.moments.append(_Moment(time.time(), phase, self.num_units))
 
     def moment_of(self, allocation: Allocation) -> _Moment:
         """Return where the run was when the allocation was made."""
@@ -119,7 +134,7 @@ class _Look:
 
 
 class Zoom:
-    """Notices growth and, while there is some, writes what it is made of.
+    """Notices what stays or grows and, where something does, writes what it is made of.
 
     Args:
         device: whose allocations are watched.
@@ -129,60 +144,134 @@ class Zoom:
     def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
         self._device = device
         self._write = write
-        self._series = {unit: Levels(s.skipped) for unit, s in SENSITIVITY.items()}
-        self._ended_at: dict[str, list[int]] = {unit: [] for unit in SENSITIVITY}
+        self._series = {unit: Levels(SKIPPED_STEPS if unit == STEP else 0) for unit in WATCHED_RISES}
+        self._ended_at: dict[str, list[int]] = {unit: [] for unit in WATCHED_RISES}
         self._look: _Look | None = None
         self._phase = Phase.LOAD
+        self._step = 0
+        self._num_ooms = 0
+        self._floor_bytes = 0
+        self._host_rss_bytes = 0
 
     def begin_phase(self, phase: Phase, step: int, index: int, allocated_bytes: int) -> None:
         """Take note of a phase that begins; `index` counts evaluation batches and generate calls."""
-        self._phase = phase
-        if self._look is not None and self._look.unit not in (STEP, phase):
-            self.stop()  # the evaluation is over, and with it what it held
-        if phase in SENSITIVITY:
+        self._phase, self._step = phase, step
+        look = self._look
+        if look is not None and look.unit != STEP and (look.unit != phase or index == 0):
+            self._end_phase(look, allocated_bytes)
+        if phase is Phase.LOAD and allocated_bytes >= MIN_GROWTH_BYTES:
+            self._ask_for_holders(BEFORE_LOAD, allocated_bytes)
+        if phase in WATCHED_RISES:
             if index == 0:
-                self._series[phase] = Levels(SENSITIVITY[phase].skipped)
-            self._unit_ends(phase, step, allocated_bytes)
+                self._series[phase] = Levels(0)
+            self._unit_ends(phase, allocated_bytes)
         if self._look is not None:
             self._look.moments.append(_Moment(time.time(), phase, self._look.num_units))
 
-    def end_step(self, step: int, allocated_bytes: int) -> None:
+    def begin_evaluation_batch(self, index: int, host_rss_bytes: int) -> None:
+        """Take note of resident memory; a host that fills up during an evaluation is asked once for its tensors."""
+        if index <= SETTLING_BATCHES:
+            self._host_rss_bytes = host_rss_bytes
+        elif host_rss_bytes - self._host_rss_bytes >= MIN_HOST_BYTES and not self._ended_at.get(HOST):
+            self._ended_at[HOST] = [self._step]
+            self._ask_for_holders(HOST, host_rss_bytes - self._host_rss_bytes)
+
+    def end_step(self, step: int, stats: MemoryStats) -> None:
         """Take note of the floor after an optimizer step."""
-        self._unit_ends(STEP, step, allocated_bytes)
+        self._step = step
+        left = stats.allocated_bytes - self._floor_bytes
+        if stats.num_ooms > self._num_ooms and left >= MIN_LEFT_BYTES and not self._ended_at.get(CAUGHT_FAILURE):
+            self._ended_at[CAUGHT_FAILURE] = [step]
+            self._ask_for_holders(CAUGHT_FAILURE, left)
+        self._num_ooms, self._floor_bytes = stats.num_ooms, stats.allocated_bytes
+        self._unit_ends(STEP, stats.allocated_bytes)
+
+    def end_run(self, allocated_bytes: int) -> None:
+        """Report what a look in progress has seen: the run is over."""
+        look = self._look
+        if look is None:
+            return
+        if look.unit != STEP:
+            self._end_phase(look, allocated_bytes)
+        elif look.num_rises > 1:
+            self._report(look)
+        else:
+            self._stop(look)
 
     def stop(self) -> None:
-        """End a look without a result."""
+        """End a look without a result: memory ran out, and what lives is the frames' that are unwinding."""
         if self._look is not None:
-            self._device.unwatch()
-            self._look = None
+            self._stop(self._look)
 
-    def _unit_ends(self, unit: str, step: int, allocated_bytes: int) -> None:
+    def _stop(self, look: _Look) -> None:
+        self._look = None
+        self._ended_at[look.unit].append(self._step)
+        self._series[look.unit] = Levels(0)
+        self._device.unwatch()
+
+    def _unit_ends(self, unit: str, allocated_bytes: int) -> None:
         series, look = self._series[unit], self._look
         rose = series.add(allocated_bytes)
         if look is None:
-            if self._is_worth_a_look(unit, step):
-                self._look = _Look(unit, [_Moment(time.time(), self._phase, 0)])
-                self._device.watch()
+            if self._is_worth_a_look(unit):
+                self._look = _Look(unit, [_Moment(time.time(), self._phase, 0)], allocated_bytes)
+                self._device.watch(with_peak=unit == Phase.CHECKPOINT)
         elif look.unit == unit:
-            look.num_units += 1
+            look.next_unit(self._phase)
             look.num_rises += rose
-            look.moments.append(_Moment(time.time(), self._phase, look.num_units))
-            if look.num_rises >= SENSITIVITY[unit].watched_rises or look.num_units == MAX_UNITS:
-                self._report(look, step)
+            enough = look.num_rises >= WATCHED_RISES[unit] and allocated_bytes - look.begin_bytes >= MIN_LEFT_BYTES
+            if enough or look.num_units == MAX_UNITS:
+                self._report(look)
 
-    def _is_worth_a_look(self, unit: str, step: int) -> bool:
+    def _is_worth_a_look(self, unit: str) -> bool:
         series, ended_at = self._series[unit], self._ended_at[unit]
-        grows = series.num_rises >= SENSITIVITY[unit].rises and series.growth_bytes >= MIN_GROWTH_BYTES
-        rested = not ended_at or step - ended_at[-1] >= REST_STEPS
-        return grows and rested and len(ended_at) < MAX_ZOOMS
+        rested = not ended_at or self._step - ended_at[-1] >= REST_STEPS
+        grows = series.num_rises >= STEP_RISES and series.growth_bytes >= MIN_GROWTH_BYTES
+        return (grows or unit != STEP) and rested and len(ended_at) < MAX_ZOOMS
 
-    def _report(self, look: _Look, step: int) -> None:
-        self._look = None
-        self._ended_at[look.unit].append(step)
-        self._series[look.unit] = Levels(0)
-        survivors = [(look.moment_of(a), a) for a in self._device.unwatch()]
-        for record in survivor_records(survivors, look.unit, look.num_units, step, self._device):
+    def _report(self, look: _Look) -> None:
+        survivors = [(look.moment_of(a), a) for a in self._device.watched()]
+        self._stop(look)
+        for record in survivor_records(survivors, look.unit, look.num_units, self._step, self._device):
             self._write(record)
+
+    def _end_phase(self, look: _Look, allocated_bytes: int) -> None:
+        """Report what a phase that is over has left, and what the peak of a checkpoint was made of."""
+        phase = look.moments[0].phase
+        moment = _Moment(0.0, phase, 0)
+        left = self._device.watched() if allocated_bytes - look.begin_bytes >= MIN_LEFT_BYTES else []
+        peak = self._device.watched_peak() if look.unit == Phase.CHECKPOINT else []
+        self._stop(look)
+        if sum(allocation.num_bytes for allocation in peak) >= MIN_LEFT_BYTES:
+            for record in peak_records(peak, phase, self._step):
+                self._write(record)
+        for record in survivor_records([(moment, a) for a in left], look.unit, 1, self._step, self._device):
+            self._write(record)
+
+    def _ask_for_holders(self, unit: str, num_bytes: int) -> None:
+        """Report who holds memory that nobody has watched being made."""
+        tensors = _tensors_by_handle(self._device)
+        if unit == CAUGHT_FAILURE:
+            holder = _failure_holder(self._device) or _graph_holder(tensors)
+        elif unit == HOST:
+            holder = _host_holder(self._device)
+        else:
+            holder = _model_holder(tensors)
+        if holder is not None:
+            self._write(
+                SurvivorRecord(
+                    step=self._step,
+                    phase=self._phase,
+                    site="",
+                    holder=str(holder),
+                    bytes_per_step=num_bytes,
+                    num_tensors=len(tensors),
+                    has_grad_fn=False,
+                    shape=(),
+                    dtype="",
+                    unit=unit,
+                )
+            )
 
 
 @dataclass
@@ -193,7 +282,9 @@ class _Group:
     units: list[int] = field(default_factory=list)
 
     def bytes_per_unit(self, num_units: int) -> int:
-        """Bytes left behind by a unit, the last one apart: its own may be on their way out."""
+        """Bytes left behind by a unit, of several the last one apart: its own may be on their way out."""
+        if num_units == 1:
+            return sum(allocation.num_bytes for allocation in self.allocations)
         kept = (a.num_bytes for a, unit in zip(self.allocations, self.units, strict=True) if unit < num_units - 1)
         return sum(kept) // (num_units - 1)
 
@@ -201,14 +292,15 @@ class _Group:
 def survivor_records(
     survivors: Iterable[tuple[_Moment, Allocation]], unit: str, num_units: int, step: int, device: Device
 ) -> list[SurvivorRecord]:
-    """Return what more than one of the units left behind, the most bytes first."""
+    """Return what more than one of the units left behind, or a single one, the most bytes first."""
     groups: dict[tuple[Phase, str], _Group] = defaultdict(_Group)
     for moment, allocation in survivors:
         if moment.unit < num_units:
             group = groups[moment.phase, str(users_line(allocation.frames) or "")]
             group.allocations.append(allocation)
             group.units.append(moment.unit)
-    growing = [(key, g, g.bytes_per_unit(num_units)) for key, g in groups.items() if len(set(g.units)) > 1]
+    least = min(2, num_units)
+    growing = [(key, g, g.bytes_per_unit(num_units)) for key, g in groups.items() if len(set(g.units)) >= least]
     growing = sorted((item for item in growing if item[2] >= MIN_RISE_BYTES), key=lambda item: -item[2])[:MAX_RECORDS]
     if not growing:
         return []
@@ -217,6 +309,19 @@ def survivor_records(
     return [
         _record(phase, site, group, num_bytes, unit, step, tensors, graph)
         for (phase, site), group, num_bytes in growing
+    ]
+
+
+def peak_records(allocations: Iterable[Allocation], phase: Phase, step: int) -> list[SurvivorRecord]:
+    """Return which lines made what lived at a phase's peak, the most bytes first; who held it cannot be asked later."""
+    groups: dict[str, list[Allocation]] = defaultdict(list)
+    for allocation in allocations:
+        groups[str(users_line(allocation.frames) or "")].append(allocation)
+    sizes = sorted(((sum(a.num_bytes for a in g), len(g), site) for site, g in groups.items()), reverse=True)
+    return [
+        SurvivorRecord(step, phase, site, "", num_bytes, num, False, (), "", unit=peak_of(phase))
+        for num_bytes, num, site in sizes[:MAX_RECORDS]
+        if num_bytes >= MIN_RISE_BYTES
     ]
 
 
@@ -269,12 +374,42 @@ def _tensors_by_handle(device: Device) -> dict[Hashable, list[torch.Tensor]]:
 
 def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
+    # what people keep is a loss or another small result, not the activations behind it
+    found = (t for items in tensors.values() for t in items if t.grad_fn is not None)
+    with_graph = sorted(found, key=torch.Tensor.numel)
     fallback = None
-    for items in tensors.values():
-        for tensor in items:
-            if tensor.grad_fn is not None:
-                holder = find_holder(tensor, [items])
-                if holder is not None and holder.is_users:
-                    return holder
-                fallback = fallback or holder
+    for tensor in with_graph[:MAX_GRAPHS_ASKED]:
+        holder = find_holder(tensor, [with_graph, *tensors.values()])
+        if holder is not None and holder.is_users:
+            return holder
+        fallback = fallback or holder
     return fallback
+
+
+def _failure_holder(device: Device) -> Holder | None:
+    """Return who keeps an out-of-memory that was caught, and with it the frames of its traceback."""
+    errors = [item for item in gc.get_objects() if issubclass(type(item), Exception)]
+    failures = [error for error in errors if error.__traceback__ and device.as_out_of_memory(error)]
+    found = (find_holder(error, [errors, failures]) for error in failures[:MAX_TENSORS_ASKED])
+    return next((holder for holder in found if holder is not None and holder.is_users), None)
+
+
+def _host_holder(device: Device) -> Holder | None:
+    """Return who holds the largest tensors in host memory that are no part of a model."""
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.device.type == "cpu"]
+    loose = [t for t in tensors if t.layout is torch.strided and not isinstance(t, torch.nn.Parameter)]
+    host = sorted((t for t in loose if device.handle_of(t) is None), key=torch.Tensor.numel, reverse=True)
+    found = (find_holder(tensor, [tensors, loose, host]) for tensor in host[:MAX_TENSORS_ASKED])
+    return next((holder for holder in found if holder is not None and holder.is_users), None)
+
+
+def _model_holder(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
+    """Return who holds the model with the most parameters on the device, or the largest tensor where there is none."""
+    modules = [item for item in gc.get_objects() if issubclass(type(item), torch.nn.Module)]
+    inner = {id(child) for module in modules for child in module.children()}
+    on_device = {id(tensor) for items in tensors.values() for tensor in items}
+    sizes = {id(m): sum(id(p) in on_device for p in m.parameters()) for m in modules if id(m) not in inner}
+    models = sorted((m for m in modules if sizes.get(id(m))), key=lambda m: -sizes[id(m)])
+    largest = sorted((t for items in tensors.values() for t in items), key=lambda t: -t.untyped_storage().nbytes())
+    found = (find_holder(item, [modules, models, largest]) for item in (*models[:1], *largest[:MAX_TENSORS_ASKED]))
+    return next((holder for holder in found if holder is not None and holder.is_users), None)

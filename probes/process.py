@@ -113,6 +113,7 @@ class Worker:
         progress: OnProgress,
         counts: list[int] | None = None,
         snapshot: Path | None = None,
+        fault: str | None = None,
     ) -> RunLog:
         """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
 
@@ -122,7 +123,8 @@ class Worker:
         """
         progress(title, 0, 0)
         memory = None if snapshot is None else str(snapshot)
-        self._send({"config": config.to_dict(), "log": str(log), "counts": counts or [], "snapshot": memory})
+        request = {"config": config.to_dict(), "log": str(log), "counts": counts or [], "snapshot": memory}
+        self._send({**request, "fault": fault})
         for message in self._messages():
             if "steps" in message:
                 progress(title, *message["steps"])

@@ -55,16 +55,19 @@ def run_session(
     counts: list[int],
     progress: OnProgress,
     snapshot: Path | None = None,
+    fault: str | None = None,
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`, the memory of the configured run to `snapshot`. The first process runs the other numbers while
+    Logs go to `folder`, the memory of the configured run to `snapshot`. With a fault planted, nothing else is run: a
+    fix would be tried on a run that the fault has configured. The first process runs the other numbers while
     the fixes run in theirs; the one for the first fix gets ready during the first run.
 
     Raises:
         RunRefused: a value of the configuration or the corpus is not usable.
         RunDied: a run failed for another reason than memory.
     """
+    try_fixes, counts = try_fixes and fault is None, counts if fault is None else []
     with ExitStack() as workers:
         first = workers.enter_context(start_worker())
         spares = [workers.enter_context(start_worker())] if try_fixes else []
@@ -76,7 +79,7 @@ def run_session(
         if config.model.strategy != "unsloth":  # which has to be imported before what a worker warms up with
             for spare in spares:
                 spare.warm_up()
-        log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot)
+        log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot, fault)
         session = _begin(config, log)
         if try_fixes:
             find_fixes(session, folder, run)

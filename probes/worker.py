@@ -1,11 +1,12 @@
 """One run in a process of its own: `python -m probes.worker`, driven by `probes.process`.
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
-at the end of the run, or null) and `counts` (further numbers of samples to run the same way, unrecorded, where the run
-goes out of memory). To train it is `config` and `train` (arguments of `harness.finetune`), to generate only, `config`,
-`log` and `generate` (the adapter's folder). `{}` before it asks to import PyTorch ahead of the request. Writes lines of
-JSON on standard output: `{"steps": [done, total]}` while it works, `{"logged": true}` when the log is complete, and at
-the end `{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"trained": outcome}`; or
+at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
+goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
+(arguments of `harness.finetune`), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
+it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
+while it works, `{"logged": true}` when the log is complete, and at the end
+`{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"trained": outcome}`; or
 `{"error": "what the user has to change"}`.
 """
 
@@ -51,7 +52,10 @@ def main() -> int:
             generate_request(config, Path(request["generate"]), Path(request["log"]))
         else:
             snapshot = Path(request["snapshot"]) if request["snapshot"] else None
-            run_request(config, Path(request["log"]), request["counts"], snapshot)
+            if request["fault"] is None:
+                run_request(config, Path(request["log"]), request["counts"], snapshot)
+            else:
+                run_planted(config, Path(request["log"]), request["fault"], snapshot)
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
@@ -96,6 +100,26 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
         ends = [_run_count(config, count, strategy, log.parent) for count in counts]
     _say({"counts": [end for end in ends if end is not None]})
+
+
+def run_planted(config: RunConfig, log: Path, name: str, snapshot: Path | None = None) -> None:
+    """Run the configuration with a fault in it into `log`."""
+    _read_data(config)  # what cannot be used is told before PyTorch is imported
+    from probes.faults import FAULTS, check_plantable, execute_with
+
+    fault = FAULTS[name]
+    configured = fault.configure(config)
+    data = fault.prepare(_read_data(configured))
+    device = _open_device(configured)
+    check_plantable(fault, config, configured, data, device)
+    if snapshot is not None:
+        device.record_history()
+    with LogWriter(log) as writer:
+        execute_with(fault, configured, device, data, _both(writer.write, _Reporter()), log.parent)
+    if snapshot is not None:
+        device.write_history(snapshot, read_run_log(log).run)
+    _say({"logged": True})
+    _say({"counts": []})
 
 
 def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:

@@ -139,6 +139,8 @@ def _verdict(result: ProbeResult) -> Iterator[RenderableType]:
         border_style=style,
         padding=(0, 1),
     )
+    if fault := result.as_configured.run.fault:
+        yield Text(f"The mistake {fault} was planted in this run on purpose.", "bold yellow")
 
 
 def _why(findings: Iterable[Finding]) -> Iterator[RenderableType]:
@@ -347,7 +349,10 @@ def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:
     yield from heading("Also costs memory or time")
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in others:
-        table.add_row(Text(finding.cause, "yellow" if finding.severity == "warning" else ""), finding.title)
+        words = Text(finding.title)
+        if finding.where:
+            words.append_text(Text.assemble(("\nat ", "bright_black"), finding.where))
+        table.add_row(Text(finding.cause, "yellow" if finding.severity == "warning" else ""), words)
     yield Padding(table, (0, 0, 0, 2))
 
 

@@ -29,6 +29,25 @@ class Allocation:
     """innermost first, PyTorch's own left out"""
 
 
+LifeEvent = tuple[Hashable, Allocation | None]
+"""an allocation under its handle, or None where what the handle stands for is freed"""
+
+
+def live_at_peak(events: Sequence[LifeEvent]) -> list[Allocation]:
+    """Return what lived when the most bytes lived; frees of what the events did not allocate are passed over."""
+    sizes: dict[Hashable, int] = {}
+    total = highest = end = 0
+    for number, (handle, allocation) in enumerate(events, 1):
+        total -= sizes.pop(handle, 0)
+        if allocation is not None:
+            sizes[handle] = allocation.num_bytes
+            total += allocation.num_bytes
+        if total > highest:
+            highest, end = total, number
+    last = dict(events[:end])
+    return [allocation for allocation in last.values() if allocation is not None]
+
+
 class Device(Protocol):
     """A CUDA GPU, or the simulation of one. Everything that reads memory or moves data goes through it."""
 
@@ -101,12 +120,24 @@ class Device(Protocol):
         """Return all that was reserved when most was allocated; empty where the device does not know it."""
         ...
 
-    def watch(self) -> None:
-        """Record from now on who allocates what; costs time and host memory until `unwatch`."""
+    def watch(self, *, with_peak: bool = False) -> None:
+        """Record from now on who allocates what; costs time and host memory until `unwatch`.
+
+        Args:
+            with_peak: keep what is freed too, for `watched_peak`.
+        """
         ...
 
-    def unwatch(self) -> list[Allocation]:
-        """Stop recording; return what has been allocated since `watch` and still is, oldest first."""
+    def watched(self) -> list[Allocation]:
+        """Return what has been allocated since `watch` and still is, oldest first."""
+        ...
+
+    def watched_peak(self) -> list[Allocation]:
+        """Return what has been allocated since `watch` and lived when the most of that lived."""
+        ...
+
+    def unwatch(self) -> None:
+        """Stop recording."""
         ...
 
     def record_history(self) -> None:

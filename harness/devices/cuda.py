@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.cards import Card, emulated, load_cards
 from configs.units import format_bytes, parse_bytes
-from harness.devices.base import Allocation
+from harness.devices.base import Allocation, LifeEvent, live_at_peak
 from harness.errors import DeviceError, DeviceOutOfMemory
 from harness.records import MemoryStats, RunRecord, SegmentRuns
 from harness.snapshot import runs_of_segments
@@ -34,6 +34,9 @@ MAX_FOREIGN_BYTES = 2 * 2**30
 
 HISTORY_ENTRIES = 100_000
 """Allocations and frees kept for a snapshot: some nine steps of an 8B model, with their stacks."""
+
+WATCHED_ENTRIES = 4 * HISTORY_ENTRIES
+"""The same while a zoom watches, which is some steps or a phase."""
 
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -196,19 +199,28 @@ class CudaDevice:
         """The allocator shows its segments as they are, not as they were."""
         return ()
 
-    def watch(self) -> None:
-        """Let PyTorch record Python's stack with each allocation."""
+    def watch(self, *, with_peak: bool = False) -> None:
+        """Let PyTorch record Python's stack with each allocation; the last ones are kept, freed or not."""
         if not self._keeps_history:
-            torch.cuda.memory._record_memory_history("all", context="alloc", stacks="python", clear_history=True)
+            torch.cuda.memory._record_memory_history(
+                "all", context="alloc", stacks="python", max_entries=WATCHED_ENTRIES, clear_history=True
+            )
         self._watched_since = time.time()
 
-    def unwatch(self) -> list[Allocation]:
-        """Stop, and return the blocks in use that were allocated since."""
+    def watched(self) -> list[Allocation]:
+        """Return the blocks in use that were allocated since."""
+        found = allocations_in(torch.cuda.memory._snapshot(), torch.cuda.current_device())
+        return [allocation for allocation in found if allocation.made_at >= self._watched_since]
+
+    def watched_peak(self) -> list[Allocation]:
+        """Return what lived at the peak, by PyTorch's trace of allocations and frees."""
         snapshot = torch.cuda.memory._snapshot()
+        return live_at_peak(life_events(snapshot, torch.cuda.current_device(), self._watched_since))
+
+    def unwatch(self) -> None:
+        """Stop, unless the history is kept for a snapshot."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
-        found = allocations_in(snapshot, torch.cuda.current_device())
-        return [allocation for allocation in found if allocation.made_at >= self._watched_since]
 
     def record_history(self) -> None:
         """Let PyTorch record the last allocations and frees, each with Python's stack."""
@@ -235,14 +247,28 @@ def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
         for block in segment["blocks"]
         if block["state"] == "active_allocated"
     ]
-    found = [_allocation(block, last_made[block["address"]]) for block in blocks if block["address"] in last_made]
+    found = [
+        _allocation(block["address"], block["requested_size"], last_made[block["address"]])
+        for block in blocks
+        if block["address"] in last_made
+    ]
     return sorted(found, key=lambda allocation: allocation.made_at)
 
 
-def _allocation(block: dict[str, Any], event: dict[str, Any]) -> Allocation:
+def life_events(snapshot: dict[str, Any], device: int, since: float) -> list[LifeEvent]:
+    """Return the allocations and frees of a memory snapshot's trace from a time on; a free counts when asked for."""
+    events = [event for event in snapshot["device_traces"][device] if event["time_us"] / 1e6 >= since]
+    return [
+        (event["addr"], _allocation(event["addr"], event["size"], event) if event["action"] == "alloc" else None)
+        for event in events
+        if event["action"] in ("alloc", "free_requested")
+    ]
+
+
+def _allocation(address: int, num_bytes: int, event: dict[str, Any]) -> Allocation:
     lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in event["frames"])
     outside = tuple(line for line in lines if not line.path.startswith(_TORCH))
-    return Allocation(block["address"], block["requested_size"], event["time_us"] / 1e6, outside)
+    return Allocation(address, num_bytes, event["time_us"] / 1e6, outside)
 
 
 def host_card(target: Card) -> Card:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from configs.cards import Card
-from harness.devices.base import Allocation
+from harness.devices.base import Allocation, live_at_peak
 from harness.errors import DeviceOutOfMemory
 from harness.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
 from harness.simulate.history import MemoryHistory, history_of
@@ -183,19 +183,28 @@ class SimulatedDevice:
         """Return the segments where phases are replayed: the one with the highest peak runs once more, up to there."""
         return self.memory.segments_at_peak() if isinstance(self.memory, MemoizedMemory) else ()
 
-    def watch(self) -> None:
+    def watch(self, *, with_peak: bool = False) -> None:
         """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""
         if isinstance(self.memory, SimulatedMemory):
             self.memory.watched = {}
+            self.memory.watched_events = [] if with_peak else None
             self.tracer.site_frames = WATCHED_SITE_FRAMES
 
-    def unwatch(self) -> list[Allocation]:
-        """Stop, and return what still lives."""
+    def watched(self) -> list[Allocation]:
+        """Return what still lives."""
+        watched = (self.memory.watched or {}) if isinstance(self.memory, SimulatedMemory) else {}
+        return [_allocation(key, *made) for key, made in watched.items()]
+
+    def watched_peak(self) -> list[Allocation]:
+        """Return what lived at the peak."""
+        events = (self.memory.watched_events or []) if isinstance(self.memory, SimulatedMemory) else []
+        return live_at_peak([(key, None if made is None else _allocation(key, *made)) for key, made in events])
+
+    def unwatch(self) -> None:
+        """Stop."""
         self.tracer.site_frames = MAX_SITE_FRAMES if self._history is None else WATCHED_SITE_FRAMES
-        if not isinstance(self.memory, SimulatedMemory) or self.memory.watched is None:
-            return []
-        watched, self.memory.watched = self.memory.watched, None
-        return [Allocation(key, size, made_at, _source_lines(site)) for key, (size, made_at, site) in watched.items()]
+        if isinstance(self.memory, SimulatedMemory):
+            self.memory.watched = self.memory.watched_events = None
 
     def record_history(self) -> None:
         """Keep what the tracer reports; a memory that replays phases remembers the last ones anyway."""
@@ -241,8 +250,9 @@ def phase_of_chain(key: Hashable, position: int) -> str:
     return f"{phases[position]}{shape}" if position < len(phases) else ""
 
 
-def _source_lines(site: Site) -> tuple[SourceLine, ...]:
-    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
+def _allocation(key: Hashable, num_bytes: int, made_at: float, site: Site) -> Allocation:
+    frames = tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
+    return Allocation(key, num_bytes, made_at, frames)
 
 
 @contextmanager

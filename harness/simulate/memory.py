@@ -28,6 +28,10 @@ NUM_RECENT = 64
 """Chains that are remembered: some twenty optimizer steps."""
 
 
+Made = tuple[int, float, Site]
+"""requested bytes, seconds since the epoch, and place of an allocation"""
+
+
 class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
     """PyTorch's own error, so that code which expects it meets it here too.
 
@@ -62,11 +66,13 @@ class SimulatedMemory:
         self.handles: dict[Hashable, int] = {}
         self._is_busy = False
         self._freed_meanwhile: list[Hashable] = []
-        self.watched: dict[Hashable, tuple[int, float, Site]] | None = None
+        self.watched: dict[Hashable, Made] | None = None
         """requested bytes, time and place of what was allocated while watched and still is; None while not watched
 
         Replayed phases are left out: nothing of theirs outlives them without a name.
         """
+        self.watched_events: list[tuple[Hashable, Made | None]] | None = None
+        """the same in order, with None for each free; None where they are not asked for"""
 
         self.live_at_failure: tuple[tuple[Hashable, int], ...] = ()
         """what `live` gave when an allocation failed last: the failure unwinds frames, and with them tensors"""
@@ -88,12 +94,16 @@ class SimulatedMemory:
             self.on_failure(failure)
             raise failure from None
         if self.watched is not None:
-            self.watched[key] = (num_bytes, time.time(), site)
+            made = self.watched[key] = (num_bytes, time.time(), site)
+            if self.watched_events is not None:
+                self.watched_events.append((key, made))
 
     def free(self, key: Hashable) -> None:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
         if self.watched is not None:
             self.watched.pop(key, None)
+            if self.watched_events is not None:
+                self.watched_events.append((key, None))
         if self._is_busy:
             self._freed_meanwhile.append(key)
             return

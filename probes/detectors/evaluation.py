@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.units import format_bytes
-from harness.records import ModelFacts, Phase, PhaseRecord
+from harness.records import HOST, ModelFacts, Phase, PhaseRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
@@ -181,6 +181,7 @@ def logits_hoarded_host(log: RunLog) -> list[Finding]:
             phase=Phase.EVAL,
             steps=(evaluation.step, evaluation.step),
             bytes=grown,
+            where=where_of(log, HOST),
             evidence={
                 "host_bytes_per_batch": round(slope.middle),
                 "num_batches": len(batches),

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from configs.units import format_bytes
-from harness.records import Phase, SurvivorRecord
+from harness.records import CAUGHT_FAILURE, Phase, SurvivorRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     BURN_IN_STEPS,
@@ -156,7 +156,7 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
         ),
         grown_bytes=total,
         steps=(failed[0].step, failed[-1].step),
-        survivor=_largest(log),
+        survivor=main_survivor(survivors_of(log, CAUGHT_FAILURE)),
         evidence={"num_failures": len(failed), "grown_bytes": total},
     )
 

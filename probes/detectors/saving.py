@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from configs.models import ModelShape, find_model
 from configs.units import format_bytes
-from harness.records import ModelFacts, Phase, PhaseRecord
+from harness.records import ModelFacts, Phase, PhaseRecord, peak_of
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
@@ -52,6 +52,7 @@ def save_doubles(log: RunLog) -> list[Finding]:
             phase=Phase.CHECKPOINT,
             steps=(worst.step, worst.step),
             bytes=rise,
+            where=where_of(log, peak_of(Phase.CHECKPOINT)),
             evidence={"rise_bytes": rise, "model_bytes": model_bytes},
         )
     ]
@@ -76,6 +77,7 @@ def merge_dequantises(log: RunLog) -> list[Finding]:
             phase=record.phase,
             steps=(record.step, record.step),
             bytes=_rise(record),
+            where=where_of(log, peak_of(record.phase)),
             evidence={"rise_bytes": _rise(record), "bits": bits, "quantised_weights": _quantised_weights(log)},
         )
     ]
@@ -154,6 +156,7 @@ def resume_on_gpu(log: RunLog) -> list[Finding]:
             phase=Phase.RESUME,
             steps=(resume.step, resume.step),
             bytes=left - states,
+            where=where_of(log, Phase.RESUME),
             evidence={"left_bytes": left, "optimizer_state_bytes": states},
         )
     ]
@@ -178,6 +181,7 @@ def adapters_accumulate(log: RunLog) -> list[Finding]:
             f"{format_bytes(num_bytes // added)}, {model.num_trainable_parameters} parameters in float32.",
             steps=(counted[0].step, counted[-1].step),
             bytes=num_bytes,
+            where=where_of(log, Phase.CHECKPOINT),
             evidence={"num_adapters": counts[-1], "bytes_per_adapter": num_bytes // added},
         )
     ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs.models import find_model
 from configs.units import MIB, format_bytes
-from harness.records import Phase
+from harness.records import BEFORE_LOAD, Phase
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
@@ -16,6 +16,7 @@ from probes.detectors.evidence import (
     robust_slope,
     settled,
     step_growth,
+    where_of,
 )
 from probes.detectors.reading import config_of, has_config
 from probes.detectors.saving import layer_shapes
@@ -174,6 +175,7 @@ def old_model_alive(log: RunLog) -> list[Finding]:
             phase=Phase.LOAD,
             steps=(0, 0),
             bytes=before,
+            where=where_of(log, BEFORE_LOAD),
             evidence={"before_load_bytes": before, "model_bytes": own},
         )
     ]

@@ -37,7 +37,7 @@ from probes.faults.recompile_per_shape import RECOMPILE_PER_SHAPE
 from probes.faults.reference_cycle import REFERENCE_CYCLE
 from probes.faults.resume_on_gpu import RESUME_ON_GPU
 from probes.faults.retained_graph import RETAINED_GRAPH
-from probes.faults.run import run_with, tiny_config
+from probes.faults.run import check_plantable, execute_with, run_with, tiny_config
 from probes.faults.save_doubles import SAVE_DOUBLES
 from probes.faults.tensors_logged import TENSORS_LOGGED
 from probes.faults.truncation_missing import TRUNCATION_MISSING
@@ -45,7 +45,7 @@ from probes.faults.unbackwarded_loss import UNBACKWARDED_LOSS
 from probes.faults.unexplained_growth import UNEXPLAINED_GROWTH
 from probes.faults.zero_gradient import ZERO_GRADIENT
 
-__all__ = ["FAULTS", "Fault", "run_with", "tiny_config"]
+__all__ = ["FAULTS", "Fault", "check_plantable", "execute_with", "run_with", "tiny_config"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault

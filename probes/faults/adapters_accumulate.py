@@ -21,7 +21,7 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
 
 
 def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(save_every=3)
+    return config.with_fields(save_every=3, lora_rank=32)
 
 
 ADAPTERS_ACCUMULATE = Fault(

@@ -47,6 +47,10 @@ class Fault:
     install: Callable[[QLoraStrategy], AbstractContextManager[None]] = _nothing
     resumes: bool = False
     """the run starts from a checkpoint of one before it"""
+    needs_values: bool = False
+    """it reads tensors, so that fake ones will not do"""
+    needs_simulation: bool = False
+    """it changes the simulated card"""
 
 
 def around(target: Any, method: str, wrapper: Callable[..., Any]) -> None:

@@ -35,4 +35,5 @@ LOGITS_HOARDED_HOST = Fault(
     title="evaluation gathers the logits of all batches in host memory",
     configure=_configure,
     install=_install,
+    needs_values=True,
 )

@@ -10,7 +10,7 @@ from configs.schema import RunConfig
 from harness.strategies.qlora import QLoraStrategy
 from probes.faults.base import Fault, on_output
 
-TOP_K = 16
+TOP_K = 48
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from probes.faults.base import Fault
 
 @contextmanager
 def _install(strategy: QLoraStrategy) -> Iterator[None]:
-    earlier = QLoraStrategy(strategy.config, strategy.device)
+    earlier = QLoraStrategy(strategy.config, strategy.device)  # the mistake
     with strategy.device.active():
-        earlier.load()  # the mistake
+        earlier.load()
     yield
     del earlier
 

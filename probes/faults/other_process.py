@@ -32,4 +32,5 @@ OTHER_PROCESS = Fault(
     title="another process takes more and more of the GPU",
     configure=_configure,
     install=_install,
+    needs_simulation=True,
 )

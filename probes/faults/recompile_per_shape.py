@@ -32,7 +32,7 @@ def _configure(config: RunConfig) -> RunConfig:
 
 
 def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 120, 96, 160, 80, 144, 112, 128])
+    return with_lengths(data, [64, 120, 96, 160, 80, 144, 112, 128, 72, 136, 88, 104])
 
 
 RECOMPILE_PER_SHAPE = Fault(

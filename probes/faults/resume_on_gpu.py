@@ -40,4 +40,5 @@ RESUME_ON_GPU = Fault(
     title="the checkpoint's weights are loaded to the GPU and the dictionary is kept",
     install=_install,
     resumes=True,
+    needs_values=True,
 )

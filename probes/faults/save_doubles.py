@@ -13,7 +13,9 @@ from probes.faults.base import Fault, around
 @contextmanager
 def _install(strategy: QLoraStrategy) -> Iterator[None]:
     def save(original: Callable[[Path], None], folder: Path) -> None:
-        state = {name: value.clone() for name, value in strategy.model.state_dict().items()}  # the mistake
+        with strategy.device.assuming(0.0):  # bitsandbytes reads a quantisation offset back
+            weights = strategy.model.state_dict()
+        state = {name: value.clone() for name, value in weights.items()}  # the mistake
         original(folder)
         del state
 

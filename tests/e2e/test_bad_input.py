@@ -42,6 +42,10 @@ CASES = {
     "an unknown flag": (["--max-lenght", "2048"], ["--max-lenght", "did you mean --max-length?"]),
     "an unknown key": (["--preset", "key.toml"], ["key.toml", "[train] epoch", "did you mean epochs?"]),
     "an unknown cause": (["--explain", "gremlins"], ["--explain gremlins"]),
+    "an unknown fault": (
+        ["--fault", "kept-loses"],
+        ["--fault kept-loses", "did you mean kept-losses?", "retained-graph"],
+    ),
     "no size": (["--budget", "14 gigs"], ["--budget", "'14 gigs'", "GiB"]),
     "no tokenizer": (["--tokenizer", "file"], ["--tokenizer file", "tokenizer.json"]),
     "an output folder that is a file": (["--output", "file"], ["--output file", "give another folder"]),

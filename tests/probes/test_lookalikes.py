@@ -14,7 +14,7 @@ from probes.faults import run_with, tiny_config
 from probes.findings import UNEXPLAINED_GROWTH
 from tests.probes.lookalikes import LOOKALIKES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "young_heap")
 
 GROWING = {*GROWTH_CAUSES, UNEXPLAINED_GROWTH, "kv-cache-held", "logits-hoarded", "outputs-hoarded", "eval-leftover"}
 GROWING |= {"metric-never-reset", "adapters-accumulate", "host-leak", "logits-hoarded-host", "old-model-alive"}

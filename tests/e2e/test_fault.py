@@ -1,0 +1,61 @@
+"""A mistake planted from the command line is found, and the report says that it was planted."""
+
+from __future__ import annotations
+
+import json
+
+from harness.runlog import read_run_log
+from probes.faults import FAULTS
+from probes.planting import fault_names
+from tests.e2e.commands import run_probe
+
+FAKE = ("--preset", "smoke_cpu", "--tensors", "fake", "--dtype", "float16")
+
+
+def test_a_planted_mistake_is_found_at_its_line(tmp_path):
+    ended = run_probe("--preset", "smoke_cpu", "--fault", "kept-losses", "--json", "report.json", folder=tmp_path)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "The mistake kept-losses was planted in this run on purpose." in ended.stdout
+    assert "at probes/faults/kept_losses.py:" in ended.stdout
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["fault"] == "kept-losses"
+    assert "retained-graph" in {finding["cause"] for finding in report["findings"]}
+    replayed = run_probe("--replay", str(next(tmp_path.glob("runs/*"))), folder=tmp_path)
+    assert "The mistake kept-losses was planted" in replayed.stdout
+
+
+def test_a_mistake_in_a_run_that_resumes_needs_values(tmp_path):
+    ended = run_probe("--preset", "smoke_cpu", "--fault", "resume-on-gpu", "--max-steps", "2", folder=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "at probes/faults/resume_on_gpu.py:" in ended.stdout
+    (log,) = tmp_path.glob("runs/*/*.jsonl")
+    assert read_run_log(log).run.fault == "resume-on-gpu"
+    refused = run_probe(*FAKE, "--fault", "resume-on-gpu", folder=tmp_path)
+    assert refused.code == 2
+    assert refused.stderr.splitlines() == [
+        "run_probe.py: --fault resume-on-gpu: needs tensors with values; use --preset smoke_cpu"
+    ]
+
+
+def test_a_large_model_takes_a_mistake_in_few_steps_without_values(tmp_path):
+    ended = run_probe(
+        *("--model", "llama-3.2-1b", "--batching", "dynamic", "--samples", "40", "--max-length", "128"),
+        *("--max-steps", "14", "--gradient-accumulation", "1", "--generate-prompts", "0", "--fault", "retained-graph"),
+        folder=tmp_path,
+    )
+    assert ended.code in (0, 1), ended.stderr
+    assert "retained-graph" in ended.stdout
+    assert "at probes/faults/retained_graph.py:" in ended.stdout
+
+
+def test_a_run_that_would_take_hours_is_refused_with_the_flags_that_shorten_it(tmp_path):
+    ended = run_probe("--fault", "retained-graph", folder=tmp_path)
+    assert ended.code == 2
+    (line,) = ended.stderr.splitlines()
+    assert "--fault retained-graph" in line
+    assert "--max-steps" in line
+    assert "--preset smoke_cpu" in line
+
+
+def test_names_are_known_without_the_faults_themselves():
+    assert fault_names() == sorted(FAULTS)
