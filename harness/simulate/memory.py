@@ -124,9 +124,11 @@ class SimulatedMemory:
             self.free(self._freed_meanwhile.pop())
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Allocate unless `key` exists."""
+        """Allocate unless `key` exists; what lives as long as the process is nobody's to keep, and not watched."""
         if key not in self.handles:
             self.alloc(key, num_bytes, site)
+            if self.watched is not None:
+                del self.watched[key]
 
     def replay(self, events: Sequence[Event]) -> None:
         """Run recorded events. Raises `DeviceOutOfMemory` at the first allocation that does not fit."""

@@ -24,7 +24,13 @@ FLAGS = ["--preset", "smoke_cpu", "--generate-prompts", "0"]
 def killed(tmp_path_factory):
     """The log of a worker that was killed in its third step."""
     log = tmp_path_factory.mktemp("killed") / "run.jsonl"
-    request = {"config": parse_args(FLAGS).config.to_dict(), "log": str(log), "counts": [], "snapshot": None, "fault": None}
+    request = {
+        "config": parse_args(FLAGS).config.to_dict(),
+        "log": str(log),
+        "counts": [],
+        "snapshot": None,
+        "fault": None,
+    }
     worker = [sys.executable, "-W", "ignore", "-m", "probes.worker"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

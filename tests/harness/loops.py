@@ -17,7 +17,8 @@ class Loop:
         self.device = device or SimulatedDevice(find_card("t4"), 2**30, computes=computes)
         self.records = []
         self.recorder = Recorder(self.device, self.records.append)
-        self.model = torch.nn.Linear(256, 256, device=self.device.torch_device)
+        with self.device.active():
+            self.model = torch.nn.Linear(256, 256, device=self.device.torch_device)
 
     def batch(self):
         return torch.ones(256, 256, device=self.device.torch_device)

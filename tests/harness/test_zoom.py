@@ -1,6 +1,7 @@
 """What grows is found, with the line that made it and the name that holds it; what does not grow is left alone."""
 
 import gc
+import importlib
 import inspect
 import itertools
 from collections import deque
@@ -17,13 +18,23 @@ from tests.harness.loops import Loop
 KIB = 1024
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Threads cost more than they save on tensors as small as these."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def young_heap():
+    """The collector, asked who holds a tensor, need not go through the libraries too."""
+    importlib.import_module("torch._dynamo")  # what PyTorch imports on first use
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def backward(loop, loss):
@@ -51,9 +62,11 @@ def keeps_in_global(loop, loss):
 
 
 def test_a_global_list_is_named():
+    gc.unfreeze()  # a module is older than the run
     try:
         record = the_one(Loop().run(keeps_in_global))
     finally:
+        gc.freeze()
         GLOBAL_HISTORY.clear()
     assert record.site == here(Loop, "torch.ones") + " batch"
     assert record.holder.startswith("global `GLOBAL_HISTORY`")
