@@ -22,13 +22,13 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "source": run.source,
         "verdict": result.verdict,
-        "fault": run.fault,
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
         "as_configured": run_to_json(result.as_configured),
         "with_fixes": None if result.with_fixes is None else run_to_json(result.with_fixes),
         "findings": [finding_to_json(finding) for finding in result.findings],
         "fixes": [_fix(fix) for fix in result.fixes],
         "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
+        "fault": run.fault,
     }
 
 

@@ -98,9 +98,9 @@ def document(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> str:
     not_shown = ", ".join(f"`{cause}` ({reason})" for cause, reason in NOT_SHOWN.items())
     return f"""# Faults and what is found of them
 
-Made by `python -m probes.faults --markdown > probes/faults/README.md`, which plants each mistake in a short run of a tiny
-model, with real tensors on a simulated card, and asks all detectors about its log. `python run_probe.py --preset smoke_cpu
---fault NAME` plants one in a run of your own.
+Made by `python -m probes.faults --markdown > probes/faults/README.md`, which plants each mistake in a short run of a
+tiny model, with real tensors on a simulated card, and asks all detectors about its log.
+`python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own.
 
 {len(results)} faults show {causes} of {len(CAUSES)} causes. Not shown: {not_shown}. \
 The place is the line that makes or holds the memory; a setting, the data or a switch has none.
@@ -109,8 +109,8 @@ The place is the line that makes or holds the memory; a setting, the data or a s
 
 ## How soon a leak is found, and how small it may be
 
-Measured by `python -m tests.bench.leak_latency` on the log of {latency["recipe"]}, to which a leak of this size is added;
-without one nothing is reported. The cells say after which step the leak is reported.
+Measured by `python -m tests.bench.leak_latency` on the log of {latency["recipe"]}, to which a leak of this
+size is added; without one nothing is reported. The cells say after which step the leak is reported.
 
 {_markdown_table(["leak", *sizes], found)}"""
 

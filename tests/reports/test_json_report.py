@@ -45,6 +45,7 @@ SCHEMA = {
         }
     ],
     "other_counts": [{"samples": int, "step": int, "total_steps": int, "outcome": str}],
+    "fault": (str, None),
 }
 
 
