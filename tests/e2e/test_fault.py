@@ -37,14 +37,14 @@ def test_a_mistake_in_a_run_that_resumes_needs_values(tmp_path):
     ]
 
 
-def test_a_large_model_takes_a_mistake_in_few_steps_without_values(tmp_path):
+def test_tensors_without_values_take_a_mistake_step_by_step(tmp_path):
     ended = run_probe(
-        *("--model", "llama-3.2-1b", "--batching", "dynamic", "--samples", "40", "--max-length", "128"),
-        *("--max-steps", "14", "--gradient-accumulation", "1", "--generate-prompts", "0", "--fault", "retained-graph"),
+        *FAKE,
+        *("--gradient-accumulation", "1", "--train-batch-size", "1", "--max-length", "64", "--max-steps", "12"),
+        *("--generate-prompts", "0", "--fault", "retained-graph"),
         folder=tmp_path,
     )
-    assert ended.code in (0, 1), ended.stderr
-    assert "retained-graph" in ended.stdout
+    assert ended.code == 0, ended.stderr
     assert "at probes/faults/retained_graph.py:" in ended.stdout
 
 
