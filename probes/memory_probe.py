@@ -1,6 +1,6 @@
 """What a test measures with: a recipe, a function or a loop of its own, on a GPU or on a simulated card.
 
-Imports PyTorch only when something runs.
+Imports PyTorch, NumPy and the detectors only when something has run: every test session imports this module.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from configs.tables import did_you_mean
 from configs.validation import validate
 from harness.records import Outcome, Phase, Record
 from harness.runlog import RunLog, collect, predicted_log, read_run_log
-from probes.detectors import detect
-from probes.findings import Finding
 from probes.process import RunDied, start_worker
 
 if TYPE_CHECKING:
     from harness.recording import Recording
+    from probes.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ class Measured:
     @cached_property
     def findings(self) -> list[Finding]:
         """What the detectors say, errors first."""
+        from probes.detectors import detect
+
         return detect(self.log)
 
     @property

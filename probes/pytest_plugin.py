@@ -10,6 +10,7 @@ import gc
 import inspect
 import sys
 import traceback
+import types
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ MARKERS = {
 }
 
 _limits = pytest.StashKey[list["Limit"]]()
+_problems = pytest.StashKey[list[str]]()
 _probe = pytest.StashKey["MemoryProbe"]()
 _baseline = pytest.StashKey["dict[str, Peak] | None"]()
 _share = pytest.StashKey["float | None"]()
@@ -80,15 +82,19 @@ def _read_baseline(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Read the markers of all tests; say all that is wrong with them at once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Read the markers of all tests; say all that is wrong with them at once.
+
+    A worker of pytest-xdist that raised here would take the main process along: there the tests themselves fail.
+    """
     problems: list[str] = []
     for item in items:
         if any(item.get_closest_marker(name) for name in MARKERS):
             limits, wrong = _read_limits(item)
             item.stash[_limits] = limits
+            item.stash[_problems] = wrong
             problems += [f"{item.nodeid}: {problem}" for problem in wrong]
-    if problems:
+    if problems and not hasattr(config, "workerinput"):
         raise pytest.UsageError(*problems)
 
 
@@ -153,6 +159,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Forget an earlier run of the same test; skip what asks for a GPU where there is none."""
     if _probe in item.stash:
         del item.stash[_probe]
+    if wrong := item.stash.get(_problems, []):
+        pytest.fail("\n".join(wrong), pytrace=False)
     if any(limit.device == "cuda" for limit in item.stash.get(_limits, [])):
         import torch
 
@@ -173,8 +181,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except BaseException as error:
         if not limits or not _ran_out(error):
             raise
-        # the message says it all; frames would keep their tensors as long as the error lives
-        traceback.clear_frames(error.__traceback__)
+        _let_go(error.__traceback__)  # the message says it all
         result = True
     finally:
         pyfuncitem.obj = body
@@ -249,10 +256,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Let go of what a failed test's frames hold, which pytest keeps for post-mortem debugging."""
     if _probe not in item.stash:
         return
-    traceback.clear_frames(getattr(sys, "last_traceback", None))
+    _let_go(getattr(sys, "last_traceback", None))
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         vars(sys).pop(name, None)
     gc.collect()
+
+
+def _let_go(trace: types.TracebackType | None) -> None:
+    """Drop the local variables of a traceback's frames: whoever keeps it would keep their tensors alive."""
+    traceback.clear_frames(trace)
+    for frame, _ in traceback.walk_tb(trace):
+        len(frame.f_locals)  # before Python 3.13 a frame keeps a copy of what was looked at; looking again renews it
 
 
 class _Collector:

@@ -18,6 +18,7 @@ LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
 TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
 TORCH_FREE += ("harness.snapshot", "harness.sources", "probes.analysis", "probes.compare", "probes.detectors")
 TORCH_FREE += ("probes.fixes", "reports")
+TORCH_FREE += ("probes.pytest_plugin", "probes.memory_probe", "probes.memory_limits", "probes.memory_baseline")
 TORCH_FREE += ("harness.data", "harness.replies", "harness.metrics", "harness.experiments", "harness.human_sheet")
 TORCH_FREE += ("harness.model_card", "harness.hub")
 

@@ -344,8 +344,8 @@ def _of_graphs(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) 
     return Explanation(
         cause="retained-graph",
         title=f"Each step leaves {format_bytes(per_step)} of its computation graph behind",
-        reason=f"{len(events)} of {len(growth)} steps left memory behind, {share:.0%} of what their forward passes "
-        "had added for the backward pass"
+        reason=f"{len(events)} of {len(growth)} steps left memory behind"
+        + (f", {share:.0%} of what their forward passes had added for the backward pass" if share else "")
         + (", and the tensors that survive carry a grad_fn" if by_survivors else "")
         + ": something refers to a loss, or to another result with a graph, after its step.",
         grown_bytes=_total(events),

@@ -1,0 +1,28 @@
+"""A project with a loop and a conftest of its own uses marker, fixture, recorder and callback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_sample_project(tmp_path):
+    project = shutil.copytree(ROOT / "tests" / "sample_project", tmp_path / "project")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "probes.pytest_plugin", "--memory-report"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = result.stdout
+    assert "2 failed, 6 passed" in lines, lines
+    assert "limited to 64.00 MiB but STEP allocated" in lines
+    assert "limited to a leak of 16.00 KiB but" in lines
+    assert "retained-graph" in lines  # each step keeps a loss that was never backwarded
+    assert "own_loop.py" in lines or "check_memory.py" in lines
+    assert "check_memory.py::test_a_step_fits (simulated)" in lines

@@ -1,0 +1,317 @@
+"""Memory budgets in pytest, as a project meets them; everything on a simulated card."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import bitsandbytes  # noqa: F401  (what pytester imports and takes away again cannot be imported twice)
+import pytest
+import torch
+
+from configs.schema import RunConfig
+from harness import recording  # noqa: F401
+from harness.errors import ConfigError
+from harness.records import Phase
+from probes.memory_baseline import Peak, increase, read_baseline, read_share, write_baseline
+from probes.memory_probe import Target, configured
+
+pytest_plugins = ["pytester"]
+
+PLUGIN = ("-p", "probes.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
+
+
+@pytest.fixture(autouse=True)
+def this_checkout(monkeypatch):
+    """Subprocesses find the plugin where it is not installed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+
+
+@pytest.fixture
+def suite(pytester):
+    """Return a function that runs tests in this process, where PyTorch is there already."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run(code, *arguments):
+        pytester.makepyfile(f"import pytest, torch, weakref\nMIB = 2**18  # numbers\nrefs = []\n{code}")
+        return pytester.runpytest_inprocess(*PLUGIN, *arguments)
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_a_budget_that_holds(suite):
+    suite(
+        """
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_it():
+    torch.zeros(16, MIB)
+"""
+    ).assert_outcomes(passed=1)
+
+
+def test_a_budget_that_does_not_hold(suite):
+    result = suite(
+        """
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_it():
+    kept = torch.zeros(16, MIB)
+    torch.zeros(32, MIB)
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "limited to 32.00 MiB but STEP allocated 48.00 MiB",
+            "*- Memory -*",
+            "Tesla T4, simulated, 32.00 MiB for PyTorch",
+            "*allocated*reserved",
+            "STEP*48.00 MiB*16.00 MiB",
+            "unexplained-growth: *",
+            "  at *test_a_budget_that_does_not_hold.py:8",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_phase_beyond_its_budget(suite):
+    code = """
+@pytest.mark.memory_budget("{limit}", phase="backward", device="simulated")
+@pytest.mark.memory_budget("1 GiB", phase="forward", device="simulated")
+def test_it(memory_probe):
+    with memory_probe.record() as r, r.step():
+        with r.phase("forward"):
+            torch.zeros(16, MIB)
+        with r.phase("{phase}"):
+            torch.zeros(8, MIB)
+"""
+    suite(code.format(limit="8 MiB", phase="backward")).assert_outcomes(passed=1)
+    result = suite(code.format(limit="7 MiB", phase="backward"))
+    result.stdout.fnmatch_lines(["limited to 7.00 MiB but BACKWARD allocated 8.00 MiB"])
+    result = suite(code.format(limit="7 MiB", phase="optimizer"))
+    result.stdout.fnmatch_lines(["limited BACKWARD to 7.00 MiB, but no phase BACKWARD was recorded"])
+
+
+def test_leaks(suite):
+    result = suite(
+        """
+@pytest.mark.memory_leak("1 MiB", steps=8, device="simulated")
+def test_grows():
+    refs.append(torch.zeros(MIB))
+@pytest.mark.memory_leak("1 MiB", steps=8, device="simulated")
+def test_warms_up_and_stays():
+    if len(refs) < 10:
+        refs.append(torch.zeros(MIB))
+    torch.zeros(MIB)
+"""
+    )
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["limited to a leak of 1.00 MiB but 6.00 MiB stayed allocated over 6 steps"])
+
+
+def test_a_failed_test_keeps_nothing_alive(suite):
+    suite(
+        """
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_runs_out():
+    kept = torch.zeros(16, MIB)
+    refs.append(weakref.ref(kept))
+    torch.zeros(32, MIB)
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_fails():
+    kept = torch.zeros(16, MIB)
+    refs.append(weakref.ref(kept))
+    raise ValueError
+def test_nothing_is_left():
+    assert [ref() for ref in refs] == [None, None]
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_has_the_whole_budget():
+    torch.zeros(32, MIB)
+"""
+    ).assert_outcomes(failed=2, passed=2)
+
+
+def test_the_fixture(suite):
+    suite(
+        """
+def test_function(memory_probe):
+    measured = memory_probe.call(lambda: torch.zeros(4, MIB))
+    assert measured.fits and measured.peaks == {"STEP": 4 * 2**20}
+    assert measured.predicted_peak == measured.peak_allocated_bytes == 4 * 2**20
+    assert measured.peak_reserved_bytes == 20 * 2**20
+    assert measured.causes == measured.findings == []
+
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_outcome(memory_probe):
+    assert not memory_probe.call(lambda: torch.zeros(64, MIB)).fits
+
+@pytest.mark.memory_budget("32 MiB", device="simulated")
+def test_nothing(memory_probe):
+    pass
+
+def test_bug(memory_probe):
+    with pytest.raises(ZeroDivisionError):
+        memory_probe.call(lambda: 1 / 0)
+"""
+    ).stdout.fnmatch_lines(
+        [
+            "limited to 32.00 MiB but STEP allocated 64.00 MiB",
+            "nothing was measured: use memory_probe.run, .call or .record",
+            "*2 failed, 2 passed*",
+        ]
+    )
+
+
+WRONG = """
+@pytest.mark.memory_budget("14.4 Gig")
+def test_a(): pass
+@pytest.mark.memory_budget("1 GiB", fase="backward")
+def test_b(): pass
+@pytest.mark.memory_budget("1 GiB", phase="bakward")
+def test_c(): pass
+@pytest.mark.memory_budget("1 GiB", gpu="t44")
+def test_d(): pass
+@pytest.mark.memory_budget("1 GiB", device="gpu")
+def test_e(): pass
+@pytest.mark.memory_budget()
+def test_f(): pass
+@pytest.mark.memory_budget("1 GiB", phase="eval")
+def test_g(): pass
+@pytest.mark.memory_leak("1 MiB", steps=2)
+def test_h(): pass
+@pytest.mark.memory_leak("1 MiB")
+def test_i(memory_probe): pass
+@pytest.mark.memory_budget("1 GiB")
+async def test_j(): pass
+@pytest.mark.memory_budget("1 GiB", device="cuda")
+@pytest.mark.memory_leak("1 MiB", device="simulated")
+def test_k(): pass
+"""
+
+
+def test_wrong_markers_are_told_at_collection_all_at_once(suite):
+    result = suite(WRONG)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*test_a: memory_budget: budget: not a size: '14.4 Gig'*",
+            "*test_b: memory_budget: got an unexpected keyword argument 'fase'",
+            "*test_c: memory_budget: phase bakward: unknown; did you mean backward?*",
+            "*test_d: memory_budget: gpu t44: unknown; did you mean t4?*",
+            "*test_e: memory_budget: device gpu: unknown*allowed: auto, cuda, simulated*",
+            "*test_f: memory_budget: missing 1 required positional argument: 'limit'",
+            "*test_g: memory_budget: phase needs the fixture memory_probe*",
+            "*test_h: memory_leak: steps 2: not usable*",
+            "*test_i: memory_leak repeats the whole test*",
+            "*test_j: memory markers are for test functions that are not async",
+            "*test_k: the markers name different devices or cards*",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--memory-fail-on-increase=lots"], "*lots: not a percentage*"),
+        (["--memory-baseline=wrong.json"], "*wrong.json: no baseline of this release*"),
+    ],
+)
+def test_wrong_options(suite, pytester, options, words):
+    pytester.path.joinpath("wrong.json").write_text('{"tests": 1}')
+    result = suite("def test_it(): pass", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([words])
+
+
+def test_a_test_that_asks_for_a_gpu_is_skipped_without_one(suite, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    suite('@pytest.mark.memory_budget("1 GiB", device="cuda")\ndef test_it(): assert False').assert_outcomes(skipped=1)
+
+
+GROWING = """
+@pytest.mark.memory_budget("64 MiB", device="simulated")
+def test_it():
+    torch.zeros({size}, MIB)
+"""
+
+
+def test_the_baseline(suite, pytester):
+    options = ("--memory-baseline=peaks.json", "--memory-fail-on-increase=15%", "--memory-report")
+    result = suite(GROWING.format(size=20), *options)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*20.00 MiB*64.00 MiB*-  STEP*test_it (simulated)", "memory baseline written to *"])
+    written = pytester.path.joinpath("peaks.json").read_text()
+    (peak,) = json.loads(written)["tests"].values()
+    assert peak["peak_allocated_bytes"] == 20 * 2**20
+
+    suite(GROWING.format(size=22), *options).assert_outcomes(passed=1)
+    result = suite(GROWING.format(size=24), *options)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["peak of 24.00 MiB in STEP is 20.0% above the baseline's 20.00 MiB (allowed: 15.0%)"])
+    assert pytester.path.joinpath("peaks.json").read_text() == written
+
+    suite(GROWING.format(size=24), "--memory-baseline=peaks.json", "--memory-update-baseline")
+    suite(GROWING.format(size=24), *options).assert_outcomes(passed=1)
+
+
+def test_peaks_of_different_cards_are_not_compared():
+    t4 = Peak(100, 100, 1000, "EVAL", "simulated", "Tesla T4")
+    l4 = Peak(200, 200, 1000, "EVAL", "simulated", "NVIDIA L4")
+    assert increase(l4, t4, 0.05) is None
+    assert increase(l4, None, 0.05) is None
+    assert increase(Peak(105, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) is None
+    assert "6.0% above" in (increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) or "")
+
+
+def test_a_baseline_reads_as_it_was_written(tmp_path):
+    peaks = {"a::b": Peak(1, 2, 3, "EVAL", "simulated", "Tesla T4")}
+    write_baseline(tmp_path / "b.json", peaks)
+    assert read_baseline(tmp_path / "b.json") == peaks
+    assert read_baseline(tmp_path / "none.json") is None
+    assert read_share("2.5 %") == 0.025
+
+
+def test_recipes_take_the_markers_target_and_the_tests_fields():
+    config = configured("as_published", {"eval_batch_size": 1}, Target("simulated", "l4", 2**33))
+    assert (config.eval.eval_batch_size, config.device.gpu, config.device.budget_bytes) == (1, "l4", 2**33)
+    assert config.device.device == "simulated"
+    assert configured(RunConfig(), {}, Target()).device == RunConfig().device
+    with pytest.raises(ConfigError, match="did you mean eval_batch_size"):
+        configured("as_published", {"eval_batch_siz": 1}, Target())
+    with pytest.raises(ConfigError, match="out of range"):
+        configured("as_published", {"eval_batch_size": 0}, Target())
+
+
+def test_workers_send_what_they_measured(pytester):
+    pytester.makepyfile(
+        test_good=f"import pytest, torch\nMIB = 2**18\n{GROWING.format(size=20)}",
+        test_bad='import pytest\n@pytest.mark.memory_budget("1 Gig")\ndef test_wrong(): pass',
+    )
+    arguments = ["-p", "probes.pytest_plugin", "-p", "no:cacheprovider", "-n", "1", "--memory-report"]
+    result = pytester.runpytest_subprocess(*arguments, "--memory-baseline=peaks.json")
+    result.stdout.fnmatch_lines(
+        ["memory_budget: budget: not a size*", "*20.00 MiB*test_it (simulated)", "memory baseline written to *"]
+    )
+    result.assert_outcomes(passed=1, errors=1, warnings=None)
+    assert list(json.loads(pytester.path.joinpath("peaks.json").read_text())["tests"]) == ["test_good.py::test_it"]
+
+
+def test_the_plugin_costs_others_nothing(pytester):
+    """Loaded, with a marked test collected, PyTorch is not imported."""
+    pytester.makepyfile(
+        'import pytest, sys\n@pytest.mark.memory_budget("1 GiB")\ndef test_a(): pass\n'
+        'def test_b(): assert not {"torch", "numpy"} & set(sys.modules)'
+    )
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-k", "test_b"]
+    result = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+    assert "1 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.memory_budget("14.4 GiB", device="simulated", gpu="t4")
+def test_the_published_recipe_fits_a_t4_once_it_evaluates_one_at_a_time(memory_probe):
+    run = memory_probe.run("as_published", eval_batch_size=1)
+    assert run.fits
+    assert run.predicted_peak == run.peak_allocated_bytes < 14.4 * 2**30
+    assert run.peaks[Phase.EVAL] < run.peaks[Phase.BACKWARD]
+    assert "eval-batch-logits" not in run.causes
