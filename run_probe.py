@@ -170,7 +170,7 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
     begin = time.monotonic()
     config = command.config
     folder = _new_folder(check_output(config), f"{datetime.now():%Y%m%d-%H%M%S}-{config.fingerprint()}")
-    counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
+    counts, headroom_bytes = [count for count in SAMPLE_COUNTS if count != config.data.samples], command.headroom_bytes
     try:
         with _progress() as show:
             session = run_session(
@@ -181,6 +181,9 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
                 progress=show,
                 snapshot=command.snapshot,
                 fault=command.fault,
+                goal=None if command.goal == "none" else command.goal,
+                headroom_bytes=headroom_bytes,
+                limits=command.limits,
             )
     except RunRefused:
         with suppress(OSError):  # kept where something has run
@@ -268,6 +271,7 @@ def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> P
         other_counts=session.counts,
         predicted=session.predicted,
         whole_run=session.whole_run,
+        planning=session.planning,
         next_command=next_command,
         seconds=seconds,
     )

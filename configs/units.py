@@ -32,3 +32,19 @@ def parse_bytes(text: str) -> int:
     if match is None or factor is None:
         raise ValueError(f"not a size: {text!r} (write a number and one of {', '.join(_FACTORS)}, such as '14.4 GiB')")
     return round(float(match.group(1)) * factor)
+
+
+def parse_part(text: str, whole_bytes: int) -> int:
+    """Return the bytes that a share such as `5 %` of a whole, or a size such as `0.5 GiB`, stands for.
+
+    Raises:
+        ValueError: neither, or not less than the whole.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        part = round(whole_bytes * float(number) / 100) if percent else parse_bytes(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"not a share or a size: {text!r} (such as '5 %' or '0.5 GiB')") from None
+    if not 0 <= part < whole_bytes:
+        raise ValueError(f"{text!r} is not less than all of {format_bytes(whole_bytes)}")
+    return part

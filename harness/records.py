@@ -366,6 +366,22 @@ class RecoveryRecord:
 
 
 @dataclass(frozen=True)
+class AgreementRecord:
+    """How the losses of a run with a fix agree with those of the run without it; written by what compared them."""
+
+    fix: str
+    equivalence: str
+    agrees: bool
+    on_recipe: bool
+    """compared on the recipe itself; else on a tiny model with real tensors, because the recipe computed no loss"""
+    difference: float | None
+    """largest relative difference of a loss; None where samples, not losses, had to agree"""
+    tolerance: float | None
+    """largest that is allowed"""
+    kind: str = "agreement"
+
+
+@dataclass(frozen=True)
 class EndRecord:
     """Last line of a log."""
 
@@ -390,6 +406,7 @@ Record = (
     | ProbeRecord
     | RecoveryRecord
     | EndRecord
+    | AgreementRecord
 )
 
 RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}

@@ -54,7 +54,7 @@ def rehearse(
 
     step_at(1, steps[0])
     step_at(min(2, total), steps[min(1, len(steps) - 1)])
-    for i in sorted(_longest_steps(steps)):
+    for i in sorted(longest_steps(steps)):
         step_at(min(i + 1, total), steps[i])
     boundary = min(per_epoch, total)
     evaluate_at(boundary)
@@ -69,7 +69,7 @@ def rehearse(
     answer_prompts(config, strategy, recorder, data, protection)
 
 
-def _longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:
+def longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:
     """Return the positions of the steps with the most padded tokens in one batch, with padding and without."""
     longest = set()
     for has_padding in (True, False):

@@ -12,6 +12,7 @@ from types import TracebackType
 from harness.errors import LogError
 from harness.records import (
     SCHEMA_VERSION,
+    AgreementRecord,
     EndRecord,
     EvalRecord,
     MemoryStats,
@@ -58,6 +59,8 @@ class RunLog:
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
+    agreement: AgreementRecord | None = None
+    """of a run with a fix: how its losses agree with those of the run without it"""
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -67,6 +70,8 @@ class RunLog:
             self.run, self.end = record, None
         elif isinstance(record, EndRecord):
             self.end = record
+        elif isinstance(record, AgreementRecord):
+            self.agreement = record
         else:
             getattr(self, _LISTS[type(record)]).append(record)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from configs.schema import RunConfig
-from harness.records import Outcome, Phase
+from harness.records import AgreementRecord, Outcome, Phase
 from harness.runlog import RunLog
 
 Severity = Literal["error", "warning", "info"]
@@ -79,6 +79,10 @@ class FixResult:
     """part of the passing set; False for one that was tried and not needed or did not help"""
     note: str = ""
     slowdown: float | None = None
+    agreement: AgreementRecord | None = None
+    """how the losses agree"""
+    reason: str = ""
+    """why the plan has it, where there is a plan"""
 
 
 class OtherCount(NamedTuple):

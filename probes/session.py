@@ -1,32 +1,39 @@
 """A whole probe: run as configured, find out why it fails, try fixes one at a time, each in a fresh process.
 
-A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses.
+A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and the losses
+agree as its class demands, see `probes.verify`. With a goal, a plan says which fixes are tried, see `probes.planner`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.schema import RunConfig
-from harness.records import Outcome
-from harness.runlog import RunLog, predicted_log, read_run_log, whole_run_log
+from harness.records import AgreementRecord, Outcome
+from harness.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from probes.detectors import detect
 from probes.detectors.reading import config_of
 from probes.findings import Finding, Fix, FixResult, OtherCount
-from probes.fixes import propose
+from probes.fixes import FIXES, propose
+from probes.planner import Goal, Planning, read_planning, write_planning
+from probes.planning import limits_of, plan_fixes, start_processes, tiny_agreement
 from probes.process import OnProgress, start_worker
+from probes.verify import agreement_of, slowdown_of, why_not_verified
 
 Run = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
 
 FIRST_LOG = "as_configured.jsonl"
 
-LOSS_TOLERANCE = 0.01
-"""Relative difference up to which two mean losses agree: rounding moves a loss by less, another computation by more."""
+PLAN_FILE = "plan.json"
+
+NUM_PLANNING_PROCESSES = 2
+
+StartComparison = Callable[[str], Callable[[], AgreementRecord]]
+"""takes a fix's name, begins to compare losses on a tiny model, returns what waits for the result"""
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Session:
     """where the run was measured: the simulation of what was measured last"""
     whole_run: RunLog | None = None
     """where the run was measured: the simulation of all of its steps"""
+    planning: Planning | None = None
+    """what was planned, where that was asked for"""
 
 
 def run_session(
@@ -56,12 +65,20 @@ def run_session(
     progress: OnProgress,
     snapshot: Path | None = None,
     fault: str | None = None,
+    goal: Goal | None = None,
+    headroom_bytes: int = 0,
+    limits: bool = False,
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
     Logs go to `folder`, the memory of the configured run to `snapshot`. With a fault planted, nothing else is run: a
     fix would be tried on a run that the fault has configured. The first process runs the other numbers while
     the fixes run in theirs; the one for the first fix gets ready during the first run.
+
+    Args:
+        goal: plan which fixes to try; without one, those for the causes that were found are tried, cheapest first.
+        headroom_bytes: what a plan and the limits leave free of the budget.
+        limits: find the largest batch, length and token cap that fit with the fixes.
 
     Raises:
         RunRefused: a value of the configuration or the corpus is not usable.
@@ -70,6 +87,7 @@ def run_session(
     try_fixes, counts = try_fixes and fault is None, counts if fault is None else []
     with ExitStack() as workers:
         first = workers.enter_context(start_worker())
+        pool = workers.enter_context(start_processes(NUM_PLANNING_PROCESSES if goal or limits else 1))
         spares = [workers.enter_context(start_worker())] if try_fixes else []
 
         def run(config: RunConfig, log: Path, title: str) -> RunLog:
@@ -82,7 +100,14 @@ def run_session(
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot, fault)
         session = _begin(config, log)
         if try_fixes:
-            find_fixes(session, folder, run)
+            plan = plan_fixes(config, pool, goal, headroom_bytes) if goal else None
+            session.planning = Planning(plan) if plan else None
+            find_fixes(session, folder, run, lambda name: pool.submit(tiny_agreement, name).result)
+        if limits:
+            found = limits_of(session.fixed_config, pool, headroom_bytes)
+            session.planning = Planning(session.planning.plan if session.planning else None, found)
+        if session.planning:
+            write_planning(session.planning, folder / PLAN_FILE)
         others = first.other_counts()
     _read_predictions(session, folder)
     session.counts = sorted([*others, _count_of(session.as_configured)]) if others else []
@@ -101,6 +126,7 @@ def session_of_folder(folder: Path) -> Session:
 
     log = read_run_log(folder / FIRST_LOG)
     session = _begin(config_of(log), log)
+    session.planning = read_planning(folder / PLAN_FILE)
     find_fixes(session, folder, run)
     _read_predictions(session, folder)
     return session
@@ -129,63 +155,67 @@ def _count_of(log: RunLog) -> OtherCount:
     return OtherCount(samples, step, run.total_steps, log.outcome)
 
 
-def find_fixes(session: Session, folder: Path, run: Run) -> None:
-    """Apply the cheapest fix for what fails, re-run, and go on with what fails next, until the run passes.
+def find_fixes(session: Session, folder: Path, run: Run, compare: StartComparison | None = None) -> None:
+    """Try fixes one at a time, each on top of those that held: the plan's, or else the cheapest for what fails next.
 
-    A fix that leaves its cause in place is taken back and reported as one that did not help.
+    A fix that leaves its cause in place, or changes the losses, is taken back and reported as one that did not help.
+
+    Args:
+        session: takes the results.
+        folder: of the logs.
+        run: runs a configuration, or reads what such a run wrote.
+        compare: compares losses where a run computes none; without it, what a log says of them counts.
     """
     log, findings = session.as_configured, session.findings
     tried: set[str] = set()
-    while log.outcome is Outcome.OOM:
-        fix = _next_fix(findings, session.fixed_config, tried)
-        if fix is None:
-            return
+    while fix := _next_fix(session, log, findings, tried):
         tried.add(fix.name)
         candidate = fix.apply(session.fixed_config)
-        assert candidate is not None, "propose offers only fixes that change something"
-        rerun = run(candidate, folder / _fix_log(len(tried), fix.name), fix.name)
+        assert candidate is not None, "only fixes that change something are tried"
+        waiting = compare(fix.name) if compare and not _computes(log) else None
+        path = folder / _fix_log(len(tried), fix.name)
+        rerun = run(candidate, path, fix.name)
         if rerun is None:
             return
         found = detect(rerun)
-        problem = _why_not_verified(fix, findings, found, log, rerun)
-        session.fixes.append(_result(fix, log, rerun, problem))
+        if rerun.agreement is None:
+            rerun.agreement = waiting() if waiting else agreement_of(fix, log, rerun)
+            _keep(rerun.agreement, path)
+        problem = why_not_verified(fix, findings, found, rerun.agreement)
+        session.fixes.append(_result(fix, log, rerun, problem, session.planning))
         if not problem:
             session.fixed_config, session.with_fixes = candidate, rerun
             log, findings = rerun, found
 
 
-def _next_fix(findings: list[Finding], config: RunConfig, tried: set[str]) -> Fix | None:
-    """Return the cheapest fix for the cause that ended the run, else for one that takes memory it needs."""
+def _next_fix(session: Session, log: RunLog, findings: list[Finding], tried: set[str]) -> Fix | None:
+    """Return the plan's next fix; else the cheapest for the cause that ended the run, or for one that takes memory."""
+    plan = session.planning.plan if session.planning else None
+    for name in plan.chosen.fixes if plan else ():
+        if name not in tried and FIXES[name].apply(session.fixed_config) is not None:
+            return FIXES[name]
+    if log.outcome is not Outcome.OOM:
+        return None
     for severity in ("error", "warning"):
         relevant = [finding for finding in findings if finding.severity == severity]
-        for fix in propose(relevant, config):
+        for fix in propose(relevant, session.fixed_config):
             if fix.name not in tried:
                 return fix
     return None
 
 
-def _why_not_verified(fix: Fix, before: list[Finding], after: list[Finding], log: RunLog, rerun: RunLog) -> str:
-    """Return why the re-run does not prove the fix; nothing where its cause is gone and the loss is what it was."""
-    addressed = {finding.cause for finding in before if finding.severity != "info"} & set(fix.addresses)
-    remaining = addressed & {finding.cause for finding in after if finding.severity != "info"}
-    if remaining:
-        return f"tried, and {', '.join(sorted(remaining))} is still there"
-    losses = _mean_losses(log, rerun)
-    if fix.equivalence in ("exact", "numerical") and losses and not math.isclose(*losses, rel_tol=LOSS_TOLERANCE):
-        return f"tried, and the loss changes: {losses[0]:.4f} before, {losses[1]:.4f} after, over the same steps"
-    return ""
+def _computes(log: RunLog) -> bool:
+    return any(step.loss is not None for step in log.steps)
 
 
-def _mean_losses(log: RunLog, rerun: RunLog) -> tuple[float, float] | None:
-    """Return both runs' mean loss over the steps that both have, or None where nothing was computed."""
-    before, after = ({step.step: step.loss for step in run.steps if step.loss is not None} for run in (log, rerun))
-    common = before.keys() & after.keys()
-    if not common:
-        return None
-    return sum(before[step] for step in common) / len(common), sum(after[step] for step in common) / len(common)
+def _keep(agreement: AgreementRecord | None, log: Path) -> None:
+    """Write what the comparison gave to the log of the run that it is about."""
+    if agreement is not None:
+        with LogWriter(log) as writer:
+            writer.write(agreement)
 
 
-def _result(fix: Fix, before: RunLog, after: RunLog, problem: str) -> FixResult:
+def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, planning: Planning | None) -> FixResult:
     return FixResult(
         name=fix.name,
         title=fix.title,
@@ -196,4 +226,7 @@ def _result(fix: Fix, before: RunLog, after: RunLog, problem: str) -> FixResult:
         after_peak_bytes=after.needed_bytes,
         applied=not problem,
         note=problem,
+        slowdown=slowdown_of(before, after),
+        agreement=after.agreement,
+        reason=planning.plan.reasons.get(fix.name, "") if planning and planning.plan else "",
     )

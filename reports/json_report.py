@@ -6,8 +6,10 @@ import dataclasses
 import json
 from typing import Any
 
+from harness.records import AgreementRecord
 from harness.runlog import RunLog
 from probes.findings import Finding, FixResult
+from probes.planner import Limits, Option, Plan
 from reports.summary import ProbeResult, phase_levels
 
 SCHEMA_VERSION = 1
@@ -27,6 +29,9 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "with_fixes": None if result.with_fixes is None else run_to_json(result.with_fixes),
         "findings": [finding_to_json(finding) for finding in result.findings],
         "fixes": [_fix(fix) for fix in result.fixes],
+        "agreements": [_agreement(fix.agreement) for fix in result.fixes if fix.agreement is not None],
+        "plan": _plan(result.planning.plan if result.planning else None),
+        "limits": _limits(result.planning.limits if result.planning else None),
         "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
         "fault": run.fault,
     }
@@ -76,3 +81,33 @@ def _fix(fix: FixResult) -> dict[str, Any]:
         "after_peak_bytes": fix.after_peak_bytes,
         "slowdown": fix.slowdown,
     }
+
+
+def _agreement(agreement: AgreementRecord) -> dict[str, Any]:
+    names = ("fix", "equivalence", "agrees", "on_recipe", "difference", "tolerance")
+    return {name: getattr(agreement, name) for name in names}
+
+
+def _plan(plan: Plan | None) -> dict[str, Any] | None:
+    if plan is None:
+        return None
+    return {
+        "goal": plan.goal,
+        "headroom_bytes": plan.headroom_bytes,
+        "as_configured": dataclasses.asdict(plan.as_configured),
+        "chosen": _option(plan.chosen),
+        "reasons": plan.reasons,
+        "alternatives": [_option(option) for option in plan.alternatives],
+    }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    return {
+        "fixes": list(option.fixes),
+        **dataclasses.asdict(option.prediction),
+        "predicted_slowdown": option.slowdown,
+    }
+
+
+def _limits(limits: Limits | None) -> dict[str, int] | None:
+    return None if limits is None else dataclasses.asdict(limits)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.units import format_bytes
-from harness.records import OomRecord, Outcome, Phase
+from harness.records import AgreementRecord, OomRecord, Outcome, Phase
 from harness.runlog import RunLog
 from probes.detectors import detect
 from probes.detectors.reading import config_of, has_config
 from probes.findings import Equivalence, Finding, FixResult, OtherCount
+from probes.planner import Planning
 from reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
@@ -64,6 +65,8 @@ class ProbeResult:
     """the simulation of the run that was measured last, where one was"""
     whole_run: RunLog | None = None
     """the simulation of all of its steps, of which only a rehearsal was measured"""
+    planning: Planning | None = None
+    """the fixes that were planned, and the limits, where asked for"""
     next_command: str = ""
     seconds: float = 0.0
     """time the whole probe took"""
@@ -87,6 +90,18 @@ def exit_code(verdict: Verdict) -> int:
 def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
     """Return the result that a log alone supports: its findings and verdict, no fixes."""
     return ProbeResult(log, detect(log), verdict_of(log, None), next_command=next_command)
+
+
+def agreement_in_words(agreement: AgreementRecord) -> str:
+    """Return how the losses agree, and what they are losses of."""
+    of = "this run" if agreement.on_recipe else "a tiny model on real tensors, as this run computed nothing"
+    if agreement.equivalence == "data":
+        return "losses not compared, as the samples differ"
+    if agreement.difference is None:
+        return f"as many samples in each step, the same tokens in an epoch: {of}"
+    if agreement.difference == 0:
+        return f"losses equal bit for bit: {of}"
+    return f"losses differ by {agreement.difference:.1e} of themselves (allowed: {agreement.tolerance:.0e}): {of}"
 
 
 def phase_levels(log: RunLog) -> dict[Phase, Level]:

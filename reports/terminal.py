@@ -20,10 +20,12 @@ from harness.records import MemoryStats, Outcome, Phase
 from harness.runlog import RunLog
 from probes.analysis import End, analyse_failure, recurrence_in_words
 from probes.findings import Finding, FixResult
+from probes.planner import Option, Planning
 from reports.summary import (
     EQUIVALENCE,
     WEIGHTS,
     ProbeResult,
+    agreement_in_words,
     budget_in_words,
     largest,
     phase_levels,
@@ -112,7 +114,9 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
         _asked_for(result),
         _memory_by_phase(result, width - 2),
         _over_the_run(result, width - 2),
+        _plan(result.planning),
         _fixes(result.fixes),
+        _limits(result.planning),
         _other_counts(result),
         _prediction(result),
         _also(result.findings),
@@ -291,8 +295,57 @@ def _fix(fix: FixResult) -> Iterator[RenderableType]:
     peaks = f"peak {format_bytes(fix.before_peak_bytes)} → {format_bytes(fix.after_peak_bytes)}"
     details = f"{peaks} · {state} · {EQUIVALENCE[fix.equivalence]}{slowdown}"
     yield Padding(Text(details), (0, 0, 0, 4))
+    if fix.agreement is not None and fix.agreement.agrees:
+        yield Padding(Text(agreement_in_words(fix.agreement), "bright_black"), (0, 0, 0, 4))
+    if fix.reason:
+        yield Padding(Text(fix.reason, "bright_black"), (0, 0, 0, 4))
     if fix.note:
         yield Padding(Text(fix.note, "bright_black"), (0, 0, 0, 4))
+
+
+def _plan(planning: Planning | None) -> Iterator[RenderableType]:
+    if planning is None or planning.plan is None:
+        return
+    plan = planning.plan
+    room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
+    yield from _heading("Plan", f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
+    table.add_column("fixes")
+    for title in ("alloc", "reserved", "time", "fits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    others = [Option((), plan.as_configured, 1.0), *plan.alternatives]
+    for option in [plan.chosen, *(option for option in others if option.fixes != plan.chosen.fixes)]:
+        table.add_row(*_option_cells(option, "bold" if option is plan.chosen else ""))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _option_cells(option: Option, style: str) -> tuple[Text, ...]:
+    prediction = option.prediction
+    return (
+        Text(" + ".join(option.fixes) or "as configured", style, overflow="fold"),
+        Text(gib(prediction.peak_allocated_bytes), style),
+        Text(gib(prediction.peak_reserved_bytes), style),
+        Text(f"{option.slowdown:.2f}×", style),
+        Text("yes", "green") if prediction.passes else Text("no", "red"),
+    )
+
+
+def _limits(planning: Planning | None) -> Iterator[RenderableType]:
+    if planning is None or planning.limits is None:
+        return
+    limits = planning.limits
+    rows = {
+        "micro-batch": f"{limits.micro_batch} sequences of the maximum length",
+        "length": f"{limits.length} tokens, at the batch sizes of training and evaluation",
+        "token cap": f"{limits.batch_tokens} padded tokens in a training batch",
+    }
+    yield from _heading(
+        "Largest that fit", f"each with all else unchanged; in multiples of {limits.multiple_of} tokens"
+    )
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(Text(name, "bright_black"), value)
+    yield Padding(table, (0, 0, 0, 2))
 
 
 def _other_counts(result: ProbeResult) -> Iterator[RenderableType]:

@@ -23,7 +23,7 @@ from harness.simulate.lowering import fused_kernels
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from harness.strategies.qlora import QLoraStrategy
-from harness.techniques.chunked_loss import chunk_remainder
+from harness.techniques.chunked_loss import chunk_remainder, num_chunks
 from harness.techniques.liger_loss import rows_per_chunk
 
 DECODE_SAMPLES = (0, 40, 120)
@@ -168,11 +168,13 @@ class CompiledStrategy:
         """Return what decides which operators run on a batch, and how the loss is cut."""
         config, shape = self.inner.config, batch.shape
         full = config.train.train_batch_size if training else config.eval.eval_batch_size
-        remainder = chunk_remainder(config, full, shape.padded_tokens)
-        if config.train.loss == "liger":
+        cut: tuple[int, ...] = ()
+        if config.train.loss == "chunked":
+            cut = num_chunks(config, full), chunk_remainder(config, full, shape.padded_tokens)
+        elif config.train.loss == "liger":
             model = find_model(config.model.model)
-            remainder = rows_per_chunk(shape.padded_tokens, model.vocab_size, model.hidden_size)
-        return (*self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding), remainder)
+            cut = (rows_per_chunk(shape.padded_tokens, model.vocab_size, model.hidden_size),)
+        return (*self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding), *cut)
 
     def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""

@@ -108,18 +108,24 @@ class TraceFamily:
     def add(self, shape: Shape, chain: Chain) -> None:
         """Keep a recording; with enough of them, fit the sizes (or find that they cannot be fitted)."""
         self.recorded[shape] = canonical(chain)
-        if len(self.recorded) == self.NUM_SAMPLES:
+        if len(self.recorded) >= self.NUM_SAMPLES:
             self._sizes = fit_sizes(self.recorded)
+            self._derived.clear()
 
     def get(self, shape: Shape) -> Chain | None:
         """Return the chain at a shape, or None when it has to be recorded."""
         if (chain := self.recorded.get(shape)) is not None:
             return chain
-        if self._sizes is None:
+        if self._sizes is None or not self._covers(shape):
             return None
         if shape not in self._derived:
             self._derived[shape] = self._derive(shape)
         return self._derived[shape]
+
+    def _covers(self, shape: Shape) -> bool:
+        """Tell whether the recordings say how sizes depend on what is new in the shape: batch size, length or both."""
+        seen = tuple({recorded[i] for recorded in self.recorded} for i in (0, 1))
+        return all(len(values) > 1 or value in values for value, values in zip(shape, seen, strict=True))
 
     def _derive(self, shape: Shape) -> Chain:
         assert self._sizes is not None

@@ -328,6 +328,8 @@ class QLoraStrategy:
                 yield ("gradient", name), parameter.grad
         for name, buffer in self.model.named_buffers():
             yield ("buffer", name), buffer
+        for name, table in getattr(self.optimizer, "name2qmap", {}).items():  # bitsandbytes', made with the optimizer
+            yield ("optimizer_state", "table", name), table
         for index, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):

@@ -32,10 +32,10 @@ FIXES: dict[str, Fix] = {
     for fix in (
         DROP_OUTPUTS,
         CACHE_OFF,
-        EVAL_BATCH,
         EXPANDABLE_SEGMENTS,
         CLEAR_BEFORE_EVAL,
         CLEAR_CACHE,
+        EVAL_BATCH,
         NO_UPCAST,
         AUTO_ATTENTION,
         OPTIMIZER_8BIT,

@@ -186,12 +186,9 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
     config = run.config.with_fields(**TINY) if mode == "tiny" else run.config
     if config.device.expandable_segments:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
-    import torch
-
     from harness.run import execute, make_strategy
 
     device = _open(config, mode)
-    torch.manual_seed(config.data.seed)
     records: list[Record] = []
     with TemporaryDirectory() as folder:
         strategy = make_strategy(config, device)

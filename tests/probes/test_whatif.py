@@ -29,7 +29,13 @@ def replayer():
 def test_each_remedy_is_tried_on_the_run(replayer):
     trials = {trial.name: trial for trial in remedies(replayer)}
     configured = trials["as configured"]
-    assert list(trials) == ["as configured", "expandable-segments", "clear-cache", "bucketed-batches"]
+    assert list(trials) == [
+        "as configured",
+        "expandable-segments",
+        "clear-before-eval",
+        "clear-cache",
+        "bucketed-batches",
+    ]
     assert {trial.outcome for trial in trials.values()} == {Outcome.COMPLETED}
     assert trials["expandable-segments"].unused_bytes < configured.unused_bytes / 2
     assert trials["clear-cache"].peak_allocated_bytes == configured.peak_allocated_bytes

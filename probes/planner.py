@@ -1,0 +1,261 @@
+"""Which fixes to apply: the cheapest set that passes with room to spare, found by predicting before running anything.
+
+A prediction is the simulation of a run's worst moments (`probes.prediction`); it comes in as a function, so that the
+choice itself needs no PyTorch. Fixes are judged by what they cost (`rung`: what becomes of the result, then of the
+time) and by what the prediction says that they save, alone and together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.schema import RunConfig
+from configs.units import format_bytes
+from probes.findings import Fix
+from probes.fixes import rung
+
+Goal = Literal["speed", "memory"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run's worst moments take."""
+
+    passes: bool
+    """within the budget less the headroom"""
+    peak_allocated_bytes: int
+    """with as much memory as it wants"""
+    peak_reserved_bytes: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest that fit, each with all else as configured; 0 where not even the smallest does."""
+
+    micro_batch: int
+    """sequences of the maximum length in one training batch"""
+    length: int
+    """tokens of a sequence, in training and in evaluation at their batch sizes"""
+    batch_tokens: int
+    """padded tokens of one training batch, whatever its lengths"""
+    multiple_of: int
+    """length and tokens are multiples of this"""
+
+
+Predict = Callable[[Sequence[RunConfig]], list[Prediction]]
+"""predicts several configurations at once"""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A set of fixes and what it would give."""
+
+    fixes: tuple[str, ...]
+    prediction: Prediction
+    slowdown: float
+    """predicted seconds of a step over those without the fixes"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choice, why each part of it is in, and what else there was."""
+
+    goal: Goal
+    budget_bytes: int
+    headroom_bytes: int
+    as_configured: Prediction
+    chosen: Option
+    """no fixes where none is needed"""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """fix -> why it is in"""
+    alternatives: tuple[Option, ...] = ()
+    """each fix alone, then each set that was tried"""
+
+    @property
+    def passes(self) -> bool:
+        """Whether what was chosen fits with the headroom."""
+        return self.chosen.prediction.passes
+
+
+@dataclass(frozen=True)
+class Planning:
+    """All that was planned for a probe."""
+
+    plan: Plan | None = None
+    limits: Limits | None = None
+
+
+def write_planning(planning: Planning, path: Path) -> None:
+    """Write it as JSON, for `read_planning`."""
+    path.write_text(json.dumps(dataclasses.asdict(planning), indent=1) + "\n", encoding="utf-8")
+
+
+def read_planning(path: Path) -> Planning | None:
+    """Return what `write_planning` wrote, None where there is no such file."""
+    if not path.exists():
+        return None
+    data = json.loads(path.read_text(encoding="utf-8"))
+    plan, limits = data["plan"], data["limits"]
+    return Planning(_plan_from(plan) if plan else None, Limits(**limits) if limits else None)
+
+
+def _plan_from(data: dict[str, Any]) -> Plan:
+    parts = {
+        "as_configured": Prediction(**data["as_configured"]),
+        "chosen": _option_from(data["chosen"]),
+        "alternatives": tuple(_option_from(option) for option in data["alternatives"]),
+    }
+    return Plan(**{**data, **parts})
+
+
+def _option_from(data: dict[str, Any]) -> Option:
+    return Option(tuple(data["fixes"]), Prediction(**data["prediction"]), data["slowdown"])
+
+
+def make_plan(
+    config: RunConfig,
+    fixes: Iterable[Fix],
+    predict: Predict,
+    *,
+    goal: Goal,
+    budget_bytes: int,
+    headroom_bytes: int,
+) -> Plan:
+    """Return the plan for a configuration; `fixes` are in ladder order, those that would change nothing are left out.
+
+    `speed` takes the cheapest set that passes, `memory` every fix that lowers the peak and keeps the samples whole.
+    """
+    usable = [fix for fix in fixes if fix.apply(config) is not None]
+    search = _Search(config, usable, predict)
+    search.predict_all([(), *((fix,) for fix in usable)])
+    chosen = _leanest(search) if goal == "memory" else _cheapest(search)
+    return Plan(
+        goal=goal,
+        budget_bytes=budget_bytes,
+        headroom_bytes=headroom_bytes,
+        as_configured=search.known[()],
+        chosen=search.option(chosen),
+        reasons=_reasons(search, chosen),
+        alternatives=tuple(search.option(names) for names in search.known if names and names != _names(chosen)),
+    )
+
+
+class _Search:
+    """Predictions of sets of fixes, each made once."""
+
+    def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict) -> None:
+        self.config = config
+        self.fixes = list(fixes)
+        self._predict = predict
+        self.known: dict[tuple[str, ...], Prediction] = {}
+
+    def predict_all(self, sets: Sequence[Sequence[Fix]]) -> None:
+        """Predict the sets that are not known yet, together."""
+        new = {_names(fixes): apply_all(self.config, fixes) for fixes in sets if _names(fixes) not in self.known}
+        for names, prediction in zip(new, self._predict(list(new.values())), strict=True):
+            self.known[names] = prediction
+
+    def of(self, fixes: Sequence[Fix]) -> Prediction:
+        """Return the prediction of one set."""
+        self.predict_all([fixes])
+        return self.known[_names(fixes)]
+
+    def option(self, fixes: Sequence[Fix] | tuple[str, ...]) -> Option:
+        """Return a set, of fixes or of their names, with its prediction."""
+        names = tuple(fix if isinstance(fix, str) else fix.name for fix in fixes)
+        by_name = {fix.name: fix for fix in self.fixes}
+        return Option(names, self.known[names], math.prod(by_name[name].slowdown for name in names))
+
+
+def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
+    """Return the configuration with every fix that still changes something."""
+    for fix in fixes:
+        config = fix.apply(config) or config
+    return config
+
+
+def _names(fixes: Sequence[Fix]) -> tuple[str, ...]:
+    return tuple(fix.name for fix in fixes)
+
+
+def _cost(fix: Fix) -> tuple[tuple[int, int], float]:
+    return rung(fix), fix.slowdown
+
+
+def _cheapest(search: _Search) -> list[Fix]:
+    """Return the cheapest set that passes; where none does, all that help."""
+    if search.known[()].passes:
+        return []
+    for fix in sorted(search.fixes, key=_cost):
+        if search.of([fix]).passes:
+            return _cheaper_pair(search, fix) or [fix]
+    helpful = [fix for fix in search.fixes if _helps(search, fix)]
+    chosen: list[Fix] = []
+    for fix in sorted(helpful, key=_cost):
+        if apply_all(search.config, [*chosen, fix]) == apply_all(search.config, chosen):
+            continue
+        chosen.append(fix)
+        if search.of(chosen).passes:
+            return _without_the_needless(search, chosen)
+    return chosen
+
+
+def _cheaper_pair(search: _Search, alone: Fix) -> list[Fix] | None:
+    """Return all fixes of a lower rung than the one that passes alone, less the needless, where they pass together."""
+    lower = [fix for fix in search.fixes if rung(fix) < rung(alone) and _helps(search, fix)]
+    if len(lower) < 2 or not search.of(lower).passes:
+        return None
+    return _without_the_needless(search, lower)
+
+
+def _helps(search: _Search, fix: Fix) -> bool:
+    """Tell whether a fix alone passes or lowers a peak."""
+    before, after = search.known[()], search.of([fix])
+    lower_allocated = after.peak_allocated_bytes < before.peak_allocated_bytes
+    return after.passes or lower_allocated or after.peak_reserved_bytes < before.peak_reserved_bytes
+
+
+def _without_the_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
+    """Take out, dearest first, every fix without which the rest still passes."""
+    kept = list(chosen)
+    for fix in sorted(chosen, key=_cost, reverse=True):
+        rest = [other for other in kept if other is not fix]
+        if search.of(rest).passes:
+            kept = rest
+    return kept
+
+
+def _leanest(search: _Search) -> list[Fix]:
+    """Go up the ladder and keep what lowers the peak further; the samples stay what they are."""
+    chosen: list[Fix] = []
+    for fix in search.fixes:
+        if fix.equivalence == "data" or not _helps(search, fix):
+            continue
+        before, after = search.of(chosen), search.of([*chosen, fix])
+        if _peaks(after) < _peaks(before):
+            chosen.append(fix)
+    return chosen
+
+
+def _peaks(prediction: Prediction) -> tuple[int, int]:
+    return prediction.peak_allocated_bytes, prediction.peak_reserved_bytes
+
+
+def _reasons(search: _Search, chosen: Sequence[Fix]) -> dict[str, str]:
+    return {fix.name: _reason(search, chosen, fix) for fix in chosen}
+
+
+def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
+    with_it, without = search.of(chosen), search.of([other for other in chosen if other is not fix])
+    allocated = without.peak_allocated_bytes - with_it.peak_allocated_bytes
+    reserved = without.peak_reserved_bytes - with_it.peak_reserved_bytes
+    saves = f"{format_bytes(allocated)} of what is allocated" if allocated > 0 else f"{format_bytes(reserved)} of cache"
+    if with_it.passes and not without.passes:
+        return f"without it the run would not fit: it saves {saves}"
+    return f"it saves {saves}"

@@ -1,0 +1,195 @@
+"""What a configuration would take: its worst moments simulated, in a process that keeps what it has recorded.
+
+The moments: loading, steps over the mix of lengths where lengths differ, the steps with the longest batches (with and
+without padding), the largest evaluation batch, the longest step again, a checkpoint. Generation is left to the run that
+verifies a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.cards import find_card
+from configs.models import find_model
+from configs.schema import RunConfig, section_of
+from configs.units import TIB
+from harness.data import Prepared, prepare
+from harness.data.batching import Batch, Example, eval_batches, train_steps
+from harness.errors import DeviceOutOfMemory
+from harness.loop import evaluate, load, train_step
+from harness.recorder import Recorder
+from harness.records import BatchShape, Phase
+from harness.recovery import Unprotected
+from harness.rehearsal import longest_steps
+from harness.run import make_strategy, simulate_card
+from harness.simulate.compiled import CompiledStrategy
+from harness.simulate.trace import Shape
+from probes.planner import Limits, Prediction
+
+NUM_MIXED_STEPS = 48
+"""steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""
+
+REPLAYED_FIELDS = (
+    *("budget_bytes", "expandable_segments", "empty_cache_every", "empty_cache_before_eval"),
+    *("train_batch_size", "eval_batch_size", "gradient_accumulation", "batching", "max_batch_tokens", "max_length"),
+    *("pad_to_multiple_of", "samples", "epochs", "max_steps"),
+)
+"""what may differ between runs that replay the same recordings"""
+
+UNLIMITED = 64 * TIB
+MAX_MICRO_BATCH = 1024
+"""where the search for the largest ends"""
+
+PADDING = 2
+"""tokens that a padded sequence lacks: padding changes the kernel, its amount does not"""
+
+
+def predict(config: RunConfig, headroom_bytes: int) -> Prediction:
+    """Simulate the worst moments of a configuration, with as much memory as it wants and within its budget."""
+    recorded = recording(config)
+    data = prepare(config, find_model(config.model.model).vocab_size)
+    budget = config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
+    allocated, reserved, _ = recorded.peaks(config, data, UNLIMITED)
+    # with less memory than it would take it may still pass, by releasing what it has cached
+    passes = reserved <= budget - headroom_bytes or recorded.peaks(config, data, budget - headroom_bytes)[2]
+    return Prediction(passes, allocated, reserved)
+
+
+_RECORDINGS: dict[str, Recording] = {}
+"""the last one of this process"""
+
+
+def recording(config: RunConfig) -> Recording:
+    """Return the recordings that a configuration replays, those of the last prediction where they serve."""
+    defaults = RunConfig()
+    values = {name: getattr(getattr(defaults, section_of(name)), name) for name in REPLAYED_FIELDS}
+    key = config.with_fields(**values, device="simulated", tensors="fake").fingerprint()
+    if key not in _RECORDINGS:
+        _RECORDINGS.clear()  # an 8B model's recordings take some 100 MB
+        _RECORDINGS[key] = Recording(config)
+    return _RECORDINGS[key]
+
+
+class Recording:
+    """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
+
+    def __init__(self, config: RunConfig) -> None:
+        config = config.with_fields(device="simulated", tensors="fake")
+        self.device = simulate_card(config, find_card(config.device.gpu))
+        strategy = make_strategy(config, self.device)
+        assert isinstance(strategy, CompiledStrategy)
+        self.strategy: CompiledStrategy = strategy
+
+    def peaks(self, config: RunConfig, data: Prepared, budget_bytes: int) -> tuple[int, int, bool]:
+        """Return the worst moments' peaks, allocated and reserved, and whether they fit."""
+        return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
+
+    def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
+        """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
+        protection = Unprotected(config, self.strategy, Path())
+
+        def moments(recorder: Recorder) -> None:
+            for padding in (PADDING, 0):
+                for recorder.step in (1, 2):
+                    micro_batches = [uniform_batch(train, padding)] * min(2, config.train.gradient_accumulation)
+                    train_step(self.strategy, recorder, micro_batches, 0.0)
+                if evaluation is not None:
+                    evaluate(config, self.strategy, recorder, [uniform_batch(evaluation, padding)], protection)
+
+        return self._run(config, budget_bytes, moments)[2]
+
+    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[Recorder], None]) -> tuple[int, int, bool]:
+        self.strategy.inner.config = config
+        self.strategy.restart(budget_bytes, config.device.expandable_segments)
+        peaks: list[tuple[int, int]] = [(0, 0)]
+
+        def write(record: Any) -> None:
+            if record.kind == "phase":
+                peaks.append((record.after.peak_allocated_bytes, record.after.peak_reserved_bytes))
+
+        recorder, fits = Recorder(self.device, write), True
+        try:
+            with self.device.active():
+                load(self.strategy, recorder)
+                moments(recorder)
+        except DeviceOutOfMemory:
+            fits = False
+        return max(a for a, _ in peaks), max(r for _, r in peaks), fits
+
+
+def uniform_batch(shape: Shape, padding: int) -> Batch:
+    """Return sequences of equal length, each with so much padding."""
+    batch_size, length = shape
+    example = Example(length - padding, 1)
+    lengths = (length - padding,) * batch_size
+    return Batch(
+        BatchShape(batch_size, length, lengths, batch_size * example.num_target_tokens), (example,) * batch_size
+    )
+
+
+def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
+    """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
+    recorded, data = recording(config), config.data
+    budget = (config.device.budget_bytes or find_card(config.device.gpu).budget_bytes) - headroom_bytes
+    unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings
+    train_size, eval_size = config.train.train_batch_size, config.eval.eval_batch_size
+    most = train_size * config.train.gradient_accumulation  # a step's samples: a batch never has more
+
+    def batch_fits(size: int) -> bool:
+        return recorded.fits(config.with_fields(train_batch_size=size), (size, data.max_length), None, budget)
+
+    def length_fits(units: int) -> bool:
+        length = units * unit
+        changed = config.with_fields(max_length=length, max_batch_tokens=None)
+        return recorded.fits(changed, (train_size, length), (eval_size, length), budget)
+
+    def tokens_fit(units: int) -> bool:
+        cap = units * unit
+        changed = config.with_fields(batching="bucketed", max_batch_tokens=max(cap, data.max_length))
+        shapes = {(size, min(data.max_length, cap // size // unit * unit)) for size in {1, 2, most} if size <= most}
+        return all(recorded.fits(changed, shape, None, budget) for shape in shapes if shape[1] > PADDING)
+
+    return Limits(
+        micro_batch=largest(batch_fits, MAX_MICRO_BATCH),
+        length=unit * largest(length_fits, longest // unit),
+        batch_tokens=unit * largest(tokens_fit, most * data.max_length // unit),
+        multiple_of=unit,
+    )
+
+
+def largest(fits: Callable[[int], bool], highest: int) -> int:
+    """Return the largest number up to `highest` that fits, 0 where none does: doubling, then halving the gap."""
+    low, high = 0, 1
+    while high <= highest and fits(high):
+        low, high = high, 2 * high
+    high = min(high, highest + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Recorder, data: Prepared) -> None:
+    """Run the moments of a loaded strategy."""
+    steps = train_steps(data.train, config, 1)
+    longest = [steps[i] for i in sorted(longest_steps(steps))]
+    lengths = {batch.shape.padded_length for micro_batches in steps for batch in micro_batches}
+    num_mixed = NUM_MIXED_STEPS if len(lengths) > 1 else 0
+    mixed = np.linspace(0, len(steps) - 1, num_mixed).astype(int)
+    # the longest last: had they come first, what they leave in the cache would serve all others
+    for number, micro_batches in enumerate([*(steps[i] for i in mixed), *longest, *longest], 1):
+        recorder.step = number
+        train_step(strategy, recorder, micro_batches, 0.0)
+        if config.train.empty_cache_every and number % config.train.empty_cache_every == 0:
+            recorder.device.empty_cache()
+    if config.eval.empty_cache_before_eval:
+        recorder.device.empty_cache()
+    largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
+    evaluate(config, strategy, recorder, [largest], Unprotected(config, strategy, Path()))
+    train_step(strategy, recorder, longest[0], 0.0)
+    with recorder.phase(Phase.CHECKPOINT):
+        strategy.save(Path())

@@ -1,0 +1,61 @@
+"""Whether a fix changes the losses: the same tiny run with real tensors, without it and with it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from configs.models import find_model
+from configs.preset import load_preset
+from configs.schema import RunConfig
+from harness.data import prepare
+from harness.records import AgreementRecord, Record
+from harness.run import execute, make_strategy, open_device
+from harness.runlog import RunLog, collect
+from probes.fixes import FIXES
+from probes.verify import agreement_of
+
+WORST = load_preset("smoke_cpu").with_fields(
+    samples=6,
+    eval_fraction=1 / 3,
+    epochs=1,
+    max_length=64,
+    train_batch_size=1,
+    gradient_accumulation=2,
+    eval_batch_size=2,
+    generate_prompts=0,
+    batching="dynamic",
+    dtype="bfloat16",
+    lora_rank=128,  # at less, the 8-bit optimizer keeps 32 bits
+    learning_rate=1e-3,
+    kbit_upcast=True,
+    hold_outputs=True,
+    use_cache=True,
+    attention="math",
+)
+"""two steps and an evaluation, with everything that a fix undoes; in 16 bits, where another order of sums shows"""
+
+
+def tiny_agreement(name: str) -> AgreementRecord:
+    """Return how the losses agree of the tiny run without the fix and with it."""
+    torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
+    fix = FIXES[name]
+    # a fix whose software is not here was not proposed; truncation needs longer samples, and promises nothing
+    after = fix.apply(WORST) or WORST
+    agreement = agreement_of(fix, tiny_run(WORST), tiny_run(after), on_recipe=False)
+    assert agreement is not None, "real tensors have losses"
+    return agreement
+
+
+@functools.cache
+def tiny_run(config: RunConfig) -> RunLog:
+    """Return the log of a run from the same weights and with the same random numbers as any other."""
+    device = open_device(config)
+    data = prepare(config, find_model(config.model.model).vocab_size)
+    records: list[Record] = []
+    with TemporaryDirectory() as folder:
+        execute(config, device, make_strategy(config, device), data, records.append, Path(folder))
+    return collect(records)
