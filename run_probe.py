@@ -168,9 +168,9 @@ def replay(path: Path) -> ProbeResult:
 def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate | None]:
     """Run the probe; return what it found, and what it lets train."""
     begin = time.monotonic()
-    config = command.config
+    config, headroom_bytes = command.config, command.headroom_bytes
     folder = _new_folder(check_output(config), f"{datetime.now():%Y%m%d-%H%M%S}-{config.fingerprint()}")
-    counts, headroom_bytes = [count for count in SAMPLE_COUNTS if count != config.data.samples], command.headroom_bytes
+    counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
     try:
         with _progress() as show:
             session = run_session(

@@ -308,7 +308,7 @@ def _plan(planning: Planning | None) -> Iterator[RenderableType]:
         return
     plan = planning.plan
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
-    yield from _heading("Plan", f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted")
+    yield from heading("Plan", f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
     table.add_column("fixes")
     for title in ("alloc", "reserved", "time", "fits"):
@@ -339,9 +339,7 @@ def _limits(planning: Planning | None) -> Iterator[RenderableType]:
         "length": f"{limits.length} tokens, at the batch sizes of training and evaluation",
         "token cap": f"{limits.batch_tokens} padded tokens in a training batch",
     }
-    yield from _heading(
-        "Largest that fit", f"each with all else unchanged; in multiples of {limits.multiple_of} tokens"
-    )
+    yield from heading("Largest that fit", f"each with all else unchanged; in multiples of {limits.multiple_of} tokens")
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(Text(name, "bright_black"), value)

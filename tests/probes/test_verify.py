@@ -8,7 +8,7 @@ from harness.records import AgreementRecord, EvalRecord
 from probes.findings import Finding
 from probes.fixes import FIXES
 from probes.tiny import WORST, tiny_agreement, tiny_run
-from probes.verify import GPU_NOISE, NUMERICAL_TOLERANCE, agreement_of, loss_difference, slowdown_of, why_not_verified
+from probes.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 from tests.builders import AS_PUBLISHED, make_log
 
 EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES["bucketed-batches"]
@@ -24,7 +24,7 @@ def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
     if FIXES[name].equivalence == "exact":
         assert agreement.difference == 0
     if FIXES[name].equivalence == "numerical":
-        assert agreement.difference < NUMERICAL_TOLERANCE / 10
+        assert agreement.difference < agreement.tolerance / 10
 
 
 def test_another_computation_is_found_out():

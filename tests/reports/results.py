@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.records import Outcome
+from configs.units import GIB
+from harness.records import AgreementRecord, Outcome
 from probes.detectors import detect
 from probes.findings import FixResult, OtherCount
+from probes.planner import Limits, Option, Plan, Planning, Prediction
 from reports.summary import ProbeResult
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
@@ -41,6 +43,23 @@ def fixed_result(samples: int = 40) -> ProbeResult:
         next_command=COMMAND,
         seconds=41.2,
     )
+
+
+def planned_result() -> ProbeResult:
+    """The same with a plan, limits and a comparison of losses."""
+    needed, enough = Prediction(False, 21_637_000_000, 22_000_000_000), Prediction(True, 13 * GIB, 14 * GIB - 1)
+    plan = Plan(
+        goal="speed",
+        budget_bytes=FITS.run.budget_bytes,
+        headroom_bytes=GIB // 2,
+        as_configured=needed,
+        chosen=Option(("eval-batch",), enough, 1.0),
+        reasons={"eval-batch": "without it the run would not fit: it saves 7 GiB of what is allocated"},
+        alternatives=(Option(("chunked-loss",), enough, 1.02), Option(("no-upcast",), needed, 0.98)),
+    )
+    agreement = AgreementRecord("eval-batch", "numerical", True, False, 3.5e-8, 1e-3)
+    fix = replace(EVAL_BATCH_FIX, agreement=agreement, reason=plan.reasons["eval-batch"])
+    return replace(fixed_result(), fixes=[fix], planning=Planning(plan, Limits(1, 2304, 3072, 64)))
 
 
 def unfixed_result() -> ProbeResult:

@@ -9,11 +9,13 @@ import pytest
 from reports.json_report import BEGINS, json_text, to_json
 from reports.summary import result_of_log
 from tests.builders import as_published_oom
-from tests.reports.results import FITS, fixed_result, unfixed_result
+from tests.reports.results import FITS, fixed_result, planned_result, unfixed_result
 
 PEAKS = {"peak_allocated_bytes": int, "peak_reserved_bytes": int}
 OOM = {"step": int, "total_steps": int, "phase": str, "requested_bytes": int}
 RUN = {"outcome": str, "oom": (OOM, None), "phases": "phases"}
+PREDICTION = {"passes": bool, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
+OPTION = {"fixes": [str], **PREDICTION, "predicted_slowdown": float}
 SCHEMA = {
     "schema_version": int,
     "source": str,
@@ -44,6 +46,28 @@ SCHEMA = {
             "slowdown": (float, None),
         }
     ],
+    "agreements": [
+        {
+            "fix": str,
+            "equivalence": str,
+            "agrees": bool,
+            "on_recipe": bool,
+            "difference": (float, None),
+            "tolerance": (float, None),
+        }
+    ],
+    "plan": (
+        {
+            "goal": str,
+            "headroom_bytes": int,
+            "as_configured": PREDICTION,
+            "chosen": OPTION,
+            "reasons": dict,
+            "alternatives": [OPTION],
+        },
+        None,
+    ),
+    "limits": ({"micro_batch": int, "length": int, "batch_tokens": int, "multiple_of": int}, None),
     "other_counts": [{"samples": int, "step": int, "total_steps": int, "outcome": str}],
     "fault": (str, None),
 }
@@ -65,12 +89,13 @@ def conforms(value: Any, schema: Any) -> bool:
     "result",
     [
         fixed_result(),
+        planned_result(),
         unfixed_result(),
         result_of_log(FITS),
         result_of_log(as_published_oom()),
         result_of_log(replace(FITS, begins=[], phases=[], steps=[], evals=[], end=None)),
     ],
-    ids=["fixed", "unfixed", "fits", "replayed", "empty run"],
+    ids=["fixed", "planned", "unfixed", "fits", "replayed", "empty run"],
 )
 def test_the_report_conforms_and_survives_json(result):
     report = to_json(result)

@@ -12,10 +12,11 @@ from harness.records import Outcome, Phase
 from reports.summary import result_of_log
 from reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
-from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
+from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
 
 RESULTS = {
     "fixed": fixed_result(samples=4000),
+    "planned": planned_result(),
     "unfixed": unfixed_result(),
     "fits": result_of_log(FITS),
     "replayed": result_of_log(as_published_oom()),
@@ -75,6 +76,15 @@ def test_a_fix_shows_before_after_and_what_stays_equal():
     text = piped(RESULTS["fixed"])
     assert "✓ eval-batch" in text
     assert "peak 20.15 GiB → 12.36 GiB · verified · same results, bit for bit" in text
+
+
+def test_a_plan_shows_the_choice_the_alternatives_and_why():
+    text = " ".join(piped(RESULTS["planned"]).split())
+    assert "Plan for speed, leaving 512.00 MiB of 14.40 GiB free" in text
+    assert "eval-batch 13.00 14.00 1.00× yes as configured 20.15 20.49 1.00× no chunked-loss 13.00" in text
+    assert "without it the run would not fit: it saves 7 GiB" in text
+    assert "losses differ by 3.5e-08 of themselves (allowed: 1e-03): a tiny model on real tensors" in text
+    assert "length 2304 tokens" in text
 
 
 def test_a_fix_that_did_not_help_says_so():
