@@ -146,6 +146,10 @@ def _begin(options: dict[str, Any]) -> RunConfig:
 
 def _check_options(command: Command) -> None:
     problems = []
+    if command.config.model.strategy != "qlora" and (command.goal != "none" or command.limits):
+        problems.append(
+            f"--strategy {command.config.model.strategy}: --goal and --limits predict --strategy qlora only"
+        )
     if command.goal != "none" and command.no_fixes:
         problems.append(f"--goal {command.goal}: --no-fixes tries none; leave out one of the two")
     if command.force and not command.train:
