@@ -42,6 +42,7 @@ class _Step:
     begin: float
     shapes: list[BatchShape] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
+    learning_rate: float = 0.0
     is_share: bool = False
     """each loss is a share of the step's, so that they are added up and not averaged"""
 
@@ -122,20 +123,21 @@ class MemoryCallback(TrainerCallback):
             self._recording.recorder.micro_step += 1
             self._to(Phase.DATA)
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """The step's last micro-batch is over."""
+        if self._step is not None and optimizer is not None:
+            self._step.learning_rate = float(optimizer.param_groups[0]["lr"])  # afterwards it is the next step's
         self._to(Phase.OPTIMIZER)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End a step; a checkpoint without an evaluation before it begins here."""
         self._to(None)
         if self._recording is not None and self._step is not None:
             step, recorder = self._step, self._recording.recorder
-            rate = optimizer.param_groups[0]["lr"] if optimizer is not None else 0.0
             with recorder.device.on_host():
                 loss = step.loss(recorder.device.read)
             step.losses.clear()
-            recorder.end_step(step.shapes, loss, None, float(rate), time.perf_counter() - step.begin)
+            recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
         self._step = None
         self._begin_checkpoint(control)
 

@@ -310,7 +310,7 @@ def test_the_plugin_costs_others_nothing(pytester):
 
 @pytest.mark.memory_budget("14.4 GiB", device="simulated", gpu="t4")
 def test_the_published_recipe_fits_a_t4_once_it_evaluates_one_at_a_time(memory_probe):
-    run = memory_probe.run("as_published", eval_batch_size=1)
+    run = memory_probe.run("as_published", eval_batch_size=1, generate_prompts=0)  # a quarter of the time, no peak
     assert run.fits
     assert run.predicted_peak == run.peak_allocated_bytes < 14.4 * 2**30
     assert run.peaks[Phase.EVAL] < run.peaks[Phase.BACKWARD]

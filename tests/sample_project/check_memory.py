@@ -29,8 +29,8 @@ def test_steps_leave_nothing(model, optimizer, ids):
 
 
 @pytest.mark.memory_leak("16 KiB", steps=12, device="simulated")
-def test_steps_that_keep_their_losses(model, ids):
-    history.append(loss_of(model, ids))
+def test_steps_that_keep_their_logits(model, ids):
+    history.append(model(ids).detach())
 
 
 @pytest.mark.memory_budget("20 MiB", phase="backward", device="simulated")
@@ -63,23 +63,54 @@ def test_the_recorder(tmp_path, model, optimizer, ids):
     assert log.run.model.hidden_size == HIDDEN
 
 
-def test_the_trainer(tmp_path):
+def make_trainer(folder, vocab_size, budget):
     config = LlamaConfig(
-        vocab_size=16384, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, use_cache=False, tie_word_embeddings=True,
     )  # fmt: skip
     ids = torch.arange(64) % 61
-    rows = [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}] * 8
+    rows = [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}] * 9
     arguments = TrainingArguments(
-        str(tmp_path / "out"), per_device_train_batch_size=1, gradient_accumulation_steps=2, num_train_epochs=2,
+        str(folder / "out"), per_device_train_batch_size=1, gradient_accumulation_steps=3, num_train_epochs=2,
         eval_strategy="epoch", save_strategy="epoch", report_to=[], use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
-    memory = MemoryCallback(tmp_path / "log", device="simulated", budget="80 MiB")
-    trainer = Trainer(LlamaForCausalLM(config), arguments, train_dataset=rows, eval_dataset=rows, callbacks=[memory])
+    memory = MemoryCallback(folder / "log", device="simulated", budget=budget)
+    return memory, Trainer(
+        LlamaForCausalLM(config), arguments, train_dataset=rows, eval_dataset=rows, callbacks=[memory]
+    )
+
+
+def test_the_trainers_default_evaluation_batch(tmp_path):
+    memory, trainer = make_trainer(tmp_path, 16384, "80 MiB")
     with pytest.raises(torch.OutOfMemoryError):
         trainer.train()
     memory.close()
     log = read_run_log(tmp_path / "log.jsonl")
-    assert [s.lengths for s in log.steps] == [(64, 64)] * 4
-    assert all(s.loss > 0 for s in log.steps)
+    assert (log.fatal_oom.phase, log.fatal_oom.step, log.fatal_oom.batch.batch_size) == ("EVAL", 3, 8)
     assert detect(log)[0].cause == "eval-batch-logits"
+
+
+def test_the_trainers_phases(tmp_path):
+    _, trainer = make_trainer(tmp_path, 64, "2 GiB")
+    trainer.train()
+    log = read_run_log(tmp_path / "log.jsonl")
+    assert (log.outcome, log.run.total_steps, log.run.steps_per_epoch) == ("completed", 6, 3)
+    assert [(s.step, s.epoch, s.micro_steps, s.lengths) for s in log.steps] == [
+        (step, 1 + (step > 3), 3, (64, 64, 64)) for step in range(1, 7)
+    ]
+    assert all(0 < s.loss < 10 and 0 < s.learning_rate <= 5e-5 for s in log.steps)
+    third = [(p.phase, p.micro_step, p.index) for p in log.phases if p.step == 3]
+    micro_batches = [(phase, micro, 0) for micro in range(3) for phase in ("DATA", "FORWARD", "BACKWARD")]
+    boundary = [("OPTIMIZER", 2, 0), ("EVAL", 2, 0), ("EVAL", 2, 1), ("CHECKPOINT", 2, 0)]
+    assert third == micro_batches + boundary
+    assert [(e.step, e.num_batches) for e in log.evals] == [(3, 2), (6, 2)]
+    assert all(p.forward.has_graph for p in log.phases if p.phase == "FORWARD")
+    assert {f.severity for f in detect(log)} <= {"info"}
+
+
+def test_predicting_alone(tmp_path):
+    _, trainer = make_trainer(tmp_path, 64, "2 GiB")
+    trainer.predict(trainer.eval_dataset)
+    log = read_run_log(tmp_path / "log.jsonl")
+    assert log.outcome == "completed"
+    assert [(p.phase, p.batch.batch_size) for p in log.phases] == [("EVAL", 8), ("EVAL", 1)]
