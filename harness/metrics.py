@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+# here and not where they are used: that a package is missing has to show before a training run, not after it
 import regex
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU, CHRF
 
 from harness.data.clean import WORD_CHARS, normalise
 
@@ -84,8 +87,6 @@ def score_texts(replies: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def _sacrebleu(pairs: Sequence[tuple[str, list[str]]]) -> tuple[float, float, dict[str, str]]:
-    from sacrebleu.metrics import BLEU, CHRF
-
     hypotheses = [reply for reply, _ in pairs]
     most = max(len(texts) for _, texts in pairs)
     # one stream for each reference; None, which sacreBLEU's types leave out, where a reply has fewer
@@ -96,8 +97,6 @@ def _sacrebleu(pairs: Sequence[tuple[str, list[str]]]) -> tuple[float, float, di
 
 
 def _rouge(pairs: Sequence[tuple[str, list[str]]]) -> list[float]:
-    from rouge_score.rouge_scorer import RougeScorer
-
     scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=_Words())
     rows = [_rouge_of(scorer, reply, texts) for reply, texts in pairs]
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]

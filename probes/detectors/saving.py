@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.cards import load_cards
 from configs.models import ModelShape, find_model
 from configs.units import format_bytes
 from harness.records import ModelFacts, Phase, PhaseRecord, peak_of
@@ -16,6 +17,9 @@ from probes.detectors.evidence import (
 )
 from probes.detectors.reading import config_of, has_config
 from probes.findings import Finding
+
+MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
+"""phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once"""
 
 COPY_SHARE = 0.25
 """Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter
@@ -193,6 +197,7 @@ def kv_cache_held(log: RunLog) -> list[Finding]:
     calls = [p for p in log.phases if p.phase is Phase.GENERATE and p.batch]
     if model is None or not calls:
         return []
+    calls = [p for p in calls if not _makes_workspace(p, log)]
     kept = [p for p in calls if _is_cache(p, model, config.eval.max_new_tokens)]
     left = sum(p.after.allocated_bytes - p.allocated_before_bytes for p in kept)
     if not kept or len(kept) < len([p for p in calls if _left(p) > NOISE_BYTES]) or left < MIN_GROWTH_BYTES:
@@ -213,6 +218,14 @@ def kv_cache_held(log: RunLog) -> list[Finding]:
             evidence={"num_calls": len(kept), "left_bytes": left},
         )
     ]
+
+
+def _makes_workspace(record: PhaseRecord, log: RunLog) -> bool:
+    """Whether a call is the first to multiply matrices since the model was loaded, and left what cuBLAS takes then."""
+    before = log.phases[: log.phases.index(record)]
+    loaded = max((i for i, phase in enumerate(before) if phase.phase is Phase.LOAD), default=-1)
+    multiplies = any(phase.phase in MULTIPLYING for phase in before[loaded + 1 :])
+    return not multiplies and _left(record) in {card.cublas_workspace_bytes for card in load_cards().values()}
 
 
 def _left(record: PhaseRecord) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from configs.units import GIB, MIB
-from harness.records import Outcome, Phase
+from harness.records import BatchShape, Outcome, Phase
 from probes.detectors import DETECTORS, detect
 from probes.findings import UNEXPLAINED_GROWTH
 from tests.builders import (
@@ -334,3 +334,21 @@ def test_a_log_without_a_model_does_not_stop_the_detectors():
     log = as_published_oom()
     log = replace(log, run=replace(log.run, model=None))
     assert causes(log, "error") == [UNEXPLAINED_GROWTH]
+
+
+def test_a_cublas_workspace_is_no_kept_cache():
+    """A run that is resumed after its last step multiplies matrices for the first time when it answers prompts."""
+    log = make_log()
+    tokens = 256  # its keys and values take what the workspace of an sm_90 card takes: 32 MiB
+    floor = log.phases[-1].after.allocated_bytes
+    generate = replace(
+        next(p for p in log.phases if p.phase is Phase.EVAL),
+        phase=Phase.GENERATE,
+        batch=BatchShape(1, tokens - 16, (tokens - 16,), 0),
+        allocated_before_bytes=floor,
+        after=replace(log.phases[-1].after, allocated_bytes=floor + 32 * MIB),
+    )
+    load = next(p for p in log.phases if p.phase is Phase.LOAD)
+    kept = DETECTORS["kv-cache-held"]
+    assert len(kept(replace(log, phases=[*log.phases, generate]))) == 1
+    assert kept(replace(log, phases=[*log.phases, load, generate])) == []
