@@ -214,12 +214,16 @@ def train(command: Command, arguments: Sequence[str]) -> int:
         run = _new_folder(Path(config.output.output), name)
     console = make_console()
     with follow(run / LOG_FILE, console) as watch:
-        log = train_in_worker(gate, run, watch, resume=command.resume, allow_changes=command.allow_changes)
+        log = train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
     trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
     print_training(trained, console)
     _write_files(command, before or result_of_log(log), training_to_json(trained))
     return training_exit_code(log)
+
+
+def _say(line: str) -> None:
+    print(f"run_probe.py: {line}", file=sys.stderr)
 
 
 def _check_before_training(flag: str, config: RunConfig) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.schema import RunConfig
-from harness.manifest import ADAPTER, LOG_FILE
+from harness.manifest import ADAPTER, LOG_FILE, checkpoints
+from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
+from probes.detectors import detect
+from probes.findings import Fix
+from probes.fixes import propose
 from probes.gate import Gate
 from probes.process import start_worker
 
@@ -16,17 +20,48 @@ def train_in_worker(
     gate: Gate,
     run: Path,
     watch: Callable[[], None],
+    say: Callable[[str], None],
     *,
     resume: Path | None = None,
     allow_changes: bool = False,
 ) -> RunLog:
-    """Train what the gate lets in, into the folder `run`; call `watch` a few times a second; return what the log says.
+    """Train what the gate lets in, into the folder `run`; return what the log says.
+
+    A run that went out of memory, in spite of all that it could do itself, goes on from its last checkpoint in a new
+    process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one.
+
+    Args:
+        watch: called a few times a second.
+        say: takes a line for people.
 
     Raises:
         RunRefused: something that the user gave has to change.
         RunStopped: a signal ended it.
         RunDied: it died.
     """
+    log = _train_once(gate, run, watch, resume, allow_changes)
+    while log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
+        config = fix.apply(gate.config)
+        assert config is not None, "propose offers only fixes that change something"
+        step = log.end.step if log.end else 0
+        say(f"out of memory at step {step}: {fix.title}, and on from {checkpoints(run)[-1].name}")
+        gate = Gate(config, f"{gate.reason}; out of memory at step {step}, then {fix.name}")
+        log = _train_once(gate, run, watch, run, True)
+    return log
+
+
+def remedy(log: RunLog, config: RunConfig) -> Fix | None:
+    """Return the cheapest fix for what a training run found that it can go on with; None where there is none."""
+    for fix in propose(detect(log), config):
+        changed = fix.apply(config)
+        same_data = changed is not None and changed.data == config.data
+        # a checkpoint holds the states of the optimizer that it was written by
+        if changed is not None and same_data and changed.train.optimizer == config.train.optimizer:
+            return fix
+    return None
+
+
+def _train_once(gate: Gate, run: Path, watch: Callable[[], None], resume: Path | None, allow_changes: bool) -> RunLog:
     arguments = {
         "run": str(run),
         "let_in_by": gate.reason,
