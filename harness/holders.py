@@ -207,10 +207,15 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
 
 
 def _local_name(frame: types.FrameType, target: object) -> str | None:
-    names = frame.f_locals
-    found = next((name for name, value in names.items() if value is target), None)
+    return next((name for name, value in local_variables(frame).items() if value is target), None)
+
+
+def local_variables(frame: types.FrameType) -> dict[str, Any]:
+    """Return a frame's local variables; the frame itself keeps no copy of them."""
+    variables = frame.f_locals
+    found = dict(variables)
     if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_NEWLOCALS:
-        names.clear()  # a copy that the frame would keep, and with it tensors that the function has let go of
+        variables.clear()  # a copy that the frame would keep, and with it tensors that the function has let go of
     return found
 
 

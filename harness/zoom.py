@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 
 from harness.devices.base import Allocation, Device
-from harness.holders import Holder, find_holder
+from harness.holders import Holder, find_holder, local_variables
 from harness.records import BEFORE_LOAD, CAUGHT_FAILURE, HOST, MemoryStats, Phase, Record, SurvivorRecord, peak_of
 from harness.sources import users_line
 
@@ -389,9 +389,20 @@ def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
 def _failure_holder(device: Device) -> Holder | None:
     """Return who keeps an out-of-memory that was caught, and with it the frames of its traceback."""
     errors = [item for item in gc.get_objects() if issubclass(type(item), Exception)]
-    failures = [error for error in errors if error.__traceback__ and device.as_out_of_memory(error)]
+    failures = [error for error in errors if _holds_tensors(error, device) and device.as_out_of_memory(error)]
     found = (find_holder(error, [errors, failures]) for error in failures[:MAX_TENSORS_ASKED])
     return next((holder for holder in found if holder is not None and holder.is_users), None)
+
+
+def _holds_tensors(error: BaseException, device: Device) -> bool:
+    """Whether a frame of the error's traceback has a tensor of the device: an error of an earlier run has none."""
+    trace = error.__traceback__
+    while trace is not None:
+        values = local_variables(trace.tb_frame).values()
+        if any(issubclass(type(v), torch.Tensor) and device.handle_of(v) is not None for v in values):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _host_holder(device: Device) -> Holder | None:

@@ -19,6 +19,7 @@ from configs.units import format_bytes
 from harness.records import MemoryStats, Outcome, Phase
 from harness.runlog import RunLog
 from probes.analysis import End, analyse_failure, recurrence_in_words
+from probes.detectors.peaks import length_limit
 from probes.findings import Finding, FixResult
 from probes.planner import Option, Planning
 from reports.summary import (
@@ -50,6 +51,7 @@ from reports.text import (
     of_budget,
     plural,
     split_formula,
+    table_unit,
     to_ascii,
     wrap_command,
 )
@@ -113,6 +115,7 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
         _why(result.findings),
         _asked_for(result),
         _memory_by_phase(result, width - 2),
+        _by_length(result),
         _over_the_run(result, width - 2),
         _plan(result.planning),
         _fixes(result.fixes),
@@ -192,29 +195,31 @@ def _memory_by_phase(result: ProbeResult, width: int) -> Iterator[RenderableType
     phases = [phase for phase in Phase if any(phase in levels for _, levels in runs)]
     if not phases:
         return
-    bar_width = max(4, (width - PHASE_WIDTH - 2) // len(runs) - 19)
+    unit, unit_bytes = table_unit(max(level.top_bytes for _, levels in runs for level in levels.values()))
+    bar_width = max(4, (width - PHASE_WIDTH - 2) // len(runs) - 20)
     table = Table(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
     table.add_column("", width=PHASE_WIDTH)
     for name, _ in runs:
-        table.add_column("alloc", justify="right", width=6)
+        table.add_column("alloc", justify="right", width=7)
         table.add_column("reserved", justify="right", width=9)
         table.add_column(f"  {name}", width=bar_width + 4)
     for phase in phases:
         cells: list[Text] = []
         for _, levels in runs:
-            cells.extend(_phase_cells(levels.get(phase), bar_width, scale, budget))
+            cells.extend(_phase_cells(levels.get(phase), bar_width, scale, budget, unit_bytes))
         table.add_row(str(phase), *cells)
-    yield from heading("Memory by phase", f"peaks in GiB; the budget is {gib(budget)}")
+    shown_budget = gib(budget) if unit == "GiB" else format_bytes(budget)
+    yield from heading("Memory by phase", f"peaks in {unit}; the budget is {shown_budget}")
     yield Padding(table, (0, 0, 0, 2))
     failed = any(level.requested_bytes for _, levels in runs for level in levels.values())
     yield Padding(_legend(failed=failed, budget_mark=BUDGET_UP), (0, 0, 0, 2))
 
 
-def _phase_cells(level: Level | None, width: int, scale: int, budget: int) -> list[Text]:
+def _phase_cells(level: Level | None, width: int, scale: int, budget: int, unit_bytes: int) -> list[Text]:
     if level is None:
         return [Text("–", "bright_black"), Text("–", "bright_black"), Text("  not reached", "bright_black")]
     style = "bold red" if level.requested_bytes else ""
-    numbers = [Text(gib(level.allocated_bytes), style), Text(gib(level.reserved_bytes), style)]
+    numbers = [Text(f"{n / unit_bytes:.2f}", style) for n in (level.allocated_bytes, level.reserved_bytes)]
     return [*numbers, Text("  ").append_text(bar(level, width, scale, budget))]
 
 
@@ -225,6 +230,21 @@ def _legend(*, failed: bool, budget_mark: str) -> Text:
     return legend.append_text(Text.assemble((budget_mark, BUDGET_STYLE), " budget"))
 
 
+def _by_length(result: ProbeResult) -> Iterator[RenderableType]:
+    """How long a training batch may get: whether the next longer text will do is what one wants to know."""
+    limit = length_limit(result.as_configured)
+    if limit is None:
+        return
+    batch = plural(limit.batch_size, "sequence")
+    if limit.longest < limit.tried_up_to:
+        share = f"{limit.share_beyond:.1%}" if limit.share_beyond else "none"
+        beyond = f"{share} of the {limit.num_samples} samples seen {'are' if limit.share_beyond else 'is'} longer"
+        words = f"A training batch of {batch} reaches the budget beyond {limit.longest} tokens; {beyond}."
+    else:
+        words = f"A training batch of {batch} stays within the budget up to {limit.tried_up_to} tokens at least."
+    yield Padding(Text(words), (0, 0, 0, 2))
+
+
 def _over_the_run(result: ProbeResult, width: int) -> Iterator[RenderableType]:
     runs = [("as configured", result.as_configured)]
     if result.with_fixes is not None:
@@ -232,28 +252,31 @@ def _over_the_run(result: ProbeResult, width: int) -> Iterator[RenderableType]:
     if not any(p.step for p in result.as_configured.phases):
         return
     for name, log in runs:
-        yield from heading(f"Over the run, {name}", "peak of each step in GiB")
+        unit, _ = table_unit(log.run.budget_bytes)
+        yield from heading(f"Over the run, {name}", f"peak of each step in {unit}")
         yield from _chart(log, width - AXIS_WIDTH - 2)
 
 
 def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:
     budget = log.run.budget_bytes
+    unit, unit_bytes = table_unit(budget)
     columns = timeline(log, num_columns)
     rows = column_chart(columns, budget, ROWS_BELOW_BUDGET)
     failed = next((i for i, level in enumerate(columns) if level.requested_bytes), None)
     for i, (row, is_budget) in enumerate(rows):
         if i == 0 and failed is not None:
-            row = _with_sum(row, failed, columns[failed])
-        label = f"{gib(budget) if is_budget else '':>{AXIS_WIDTH}} "
+            row = _with_sum(row, failed, columns[failed], unit, unit_bytes)
+        label = f"{f'{budget / unit_bytes:.2f}' if is_budget else '':>{AXIS_WIDTH}} "
         yield Text.assemble((label, BUDGET_STYLE), ("┤" if is_budget else "│", "bright_black"), row)
     yield Text(f"{'0':>{AXIS_WIDTH}} └{'─' * num_columns}", "bright_black")
     yield Text(" " * (AXIS_WIDTH + 2)).append_text(_steps_axis(log, num_columns, failed))
 
 
-def _with_sum(row: Text, column: int, level: Level) -> Text:
+def _with_sum(row: Text, column: int, level: Level, unit: str, unit_bytes: int) -> Text:
     """Write what was allocated and asked for beside the failing column, on whichever side has room."""
-    total = gib(level.allocated_bytes + level.requested_bytes)
-    words = f" {gib(level.allocated_bytes)} + {gib(level.requested_bytes)} = {total} GiB "
+    sizes = (level.allocated_bytes, level.requested_bytes, level.allocated_bytes + level.requested_bytes)
+    allocated, requested, total = (f"{size / unit_bytes:.2f}" for size in sizes)
+    words = f" {allocated} + {requested} = {total} {unit} "
     if column + 1 + len(words) <= len(row):
         return row[: column + 1] + Text(words, REQUESTED_STYLE) + row[column + 1 + len(words) :]
     start = max(0, column - len(words))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from configs.units import GIB, format_bytes
+from configs.units import GIB, MIB, format_bytes
 
 EIGHTHS_ACROSS = " ▏▎▍▌▋▊▉█"
 EIGHTHS_UP = " ▁▂▃▄▅▆▇█"
@@ -46,6 +46,11 @@ def to_ascii(text: str) -> str:
 def gib(num_bytes: int) -> str:
     """Return a size in GiB without its unit, for tables whose heading names it."""
     return f"{num_bytes / GIB:.2f}"
+
+
+def table_unit(largest_bytes: int) -> tuple[str, int]:
+    """Return the unit, and its bytes, that shows what a table's largest size is."""
+    return ("GiB", GIB) if largest_bytes >= GIB else ("MiB", MIB)
 
 
 def of_budget(num_bytes: int, budget_bytes: int) -> str:

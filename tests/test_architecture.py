@@ -88,6 +88,17 @@ def test_torch_free_modules_never_bring_torch_in():
     assert result.returncode == 0, result.stderr
 
 
+def test_detectors_read_nothing_but_the_log():
+    """All that they take from the harness is how a log is written; they open no file and ask no device."""
+    allowed = tuple(f"harness.{name}." for name in ("records", "runlog", "errors", "gradients", "simulate.blocks"))
+    for name in [name for name in FILES if name.startswith("probes.detectors")]:
+        others = {t for t in imports(name) if t.startswith("harness.") and not t.startswith(allowed)}
+        assert not others, f"{name} imports {others}"
+        calls = [n for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.Call)]
+        opens = [n.lineno for n in calls if ast.unparse(n.func) in ("open", "Path", "read_run_log")]
+        assert not opens, f"{name} lines {opens}: a detector gets the log, and reads nothing else"
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name != "harness.devices.cuda"])
 def test_only_the_cuda_device_touches_cuda_memory(name):
     def touches(node: ast.AST) -> bool:

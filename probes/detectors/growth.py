@@ -134,8 +134,10 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
     events = _events(growth)
     failed = [g for g in events if g.failed_phases]
     total = _total(failed)
-    if total < max(MIN_GROWTH_BYTES, EXPLAINED_SHARE * _total(events)) or growth[-1].step == failed[0].step:
+    if total < max(MIN_GROWTH_BYTES, EXPLAINED_SHARE * _total(events)):
         return None
+    if growth[-1].step == failed[0].step and (log.fatal_oom is None or log.fatal_oom.step <= failed[0].step):
+        return None  # no step has followed that could show whether it stays
     lasting = (
         min(g.floor_bytes for g in growth if g.step >= failed[0].step) - failed[0].floor_bytes + failed[0].left_bytes
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from configs.units import MIB, format_bytes
 from harness.records import BatchShape, OomRecord, Phase, StepRecord
 from harness.runlog import RunLog
-from probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, config_of, has_config, train_batches
+from probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, config_of, fatal_finding, has_config, train_batches
 from probes.findings import Finding
 
 PADDED_SHARE = 1 / 3
@@ -101,28 +101,22 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
     longest = max(batch.lengths, default=batch.padded_length)
     seen = [length for b in earlier for length in b.lengths]
     percentile = 100 * sum(length < longest for length in seen) / max(1, len(seen))
-    return Finding(
+    return fatal_finding(
+        oom,
         cause="longest-sample",
-        severity="error",
         title=f"The longest sample so far ({longest} tokens) does not fit",
         explanation=f"The batch at step {oom.step} has {batch.padded_tokens} padded tokens; the largest of "
         f"{len(earlier)} before it had {largest}. Its longest sample, {longest} tokens, exceeds {percentile:.1f}% "
         "of those seen. What stays between steps is flat, so nothing leaks: the run lasts until this sample is "
         f"drawn, which depends on the order. It asked for {format_bytes(oom.requested_bytes)} with "
         f"{format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)} taken.",
-        phase=oom.phase,
-        steps=(oom.step, oom.step),
-        bytes=oom.requested_bytes,
-        where=oom.where,
+        num_bytes=oom.requested_bytes,
         evidence={
             "length": longest,
             "percentile": round(percentile, 2),
             "padded_tokens": batch.padded_tokens,
             "largest_before_tokens": largest,
             "batches_before": len(earlier),
-            "allocated_bytes": oom.allocated_bytes,
-            "budget_bytes": oom.budget_bytes,
-            "step": oom.step,
         },
     )
 
@@ -153,26 +147,20 @@ def _num_lengths(log: RunLog) -> int:
 
 def _carved_oom(oom: OomRecord) -> Finding:
     unused = oom.reserved_bytes - oom.allocated_bytes
-    return Finding(
+    return fatal_finding(
+        oom,
         cause="fragmentation",
-        severity="error",
         title=f"{format_bytes(unused)} is free in the cache, but no piece is large enough",
         explanation=f"Live tensors take {format_bytes(oom.allocated_bytes)} and the request is "
         f"{format_bytes(oom.requested_bytes)}: together {format_bytes(oom.allocated_bytes + oom.requested_bytes)}, "
         f"within the budget of {format_bytes(oom.budget_bytes)}. But the allocator holds "
         f"{format_bytes(oom.reserved_bytes)}, and the largest free piece in it is "
         f"{format_bytes(oom.largest_free_block_bytes)}.",
-        phase=oom.phase,
-        steps=(oom.step, oom.step),
-        bytes=unused,
-        where=oom.where,
+        num_bytes=unused,
         evidence={
             "requested_bytes": oom.requested_bytes,
-            "allocated_bytes": oom.allocated_bytes,
             "reserved_bytes": oom.reserved_bytes,
             "largest_free_block_bytes": oom.largest_free_block_bytes,
-            "budget_bytes": oom.budget_bytes,
-            "step": oom.step,
         },
     )
 

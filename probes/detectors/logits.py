@@ -15,6 +15,7 @@ from probes.detectors.reading import (
     TRAIN_PHASES,
     LogitsSize,
     config_of,
+    fatal_finding,
     has_config,
     logits_size,
     peak_allocated_bytes,
@@ -68,9 +69,9 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
     train_peak = peak_allocated_bytes(log, *TRAIN_PHASES)
     run = log.run
     return [
-        Finding(
+        fatal_finding(
+            oom,
             cause="eval-batch-logits",
-            severity="error",
             title=f"Evaluating {size.batch_size} sequences at once asks for {format_bytes(size.num_bytes)} of logits",
             explanation=" ".join(
                 [
@@ -81,10 +82,7 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
                     _when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch),
                 ]
             ).rstrip(),
-            phase=Phase.EVAL,
-            steps=(oom.step, oom.step),
-            bytes=size.num_bytes,
-            where=oom.where,
+            num_bytes=size.num_bytes,
             evidence={
                 "eval_batch_size": size.batch_size,
                 "padded_length": size.padded_length,
@@ -92,9 +90,6 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
                 "bytes_per_element": size.bytes_per_element,
                 "train_batch_size": _train_batch_size(log),
                 "train_peak_bytes": train_peak,
-                "allocated_bytes": oom.allocated_bytes,
-                "budget_bytes": oom.budget_bytes,
-                "step": oom.step,
                 "total_steps": run.total_steps,
                 "epoch": oom.epoch,
                 "epochs": epochs,
@@ -190,26 +185,20 @@ def _train_batch_size(log: RunLog) -> int:
 
 
 def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
-    return Finding(
+    return fatal_finding(
+        oom,
         cause="logits-fp32-copies",
-        severity="error",
         title=f"The loss asks for another {format_bytes(size.num_bytes)} copy of the logits",
         explanation=f"{size} (sequences × tokens × vocabulary × bytes) is one {size.dtype} copy of the logits. The "
         "full loss holds several of them at once, "
         f"{format_bytes(_loss_bytes(size.num_bytes // size.bytes_per_element, config))} in all; a chunked loss "
         "computes the same value from a few tokens at a time.",
-        phase=oom.phase,
-        steps=(oom.step, oom.step),
-        bytes=size.num_bytes,
-        where=oom.where,
+        num_bytes=size.num_bytes,
         evidence={
             "batch_size": size.batch_size,
             "padded_length": size.padded_length,
             "vocab_size": size.vocab_size,
             "bytes_per_element": size.bytes_per_element,
-            "allocated_bytes": oom.allocated_bytes,
-            "budget_bytes": oom.budget_bytes,
-            "step": oom.step,
         },
     )
 

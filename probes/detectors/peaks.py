@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,15 @@ from configs.units import format_bytes
 from harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import Severity
-from probes.detectors.reading import GRAPH_PHASES, TIGHT_SHARE, config_of, has_config, is_tight, train_batches
+from probes.detectors.reading import (
+    GRAPH_PHASES,
+    TIGHT_SHARE,
+    config_of,
+    fatal_finding,
+    has_config,
+    is_tight,
+    train_batches,
+)
 from probes.findings import Finding
 
 MIN_LENGTHS = 4
@@ -26,6 +34,12 @@ BETTER_FIT = 0.5
 SCORE_BYTES = 2
 """Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something
 else."""
+
+CLOSE_FIT = 0.01
+"""Mean error of the fit, as a share of the run's peak, up to which it may be continued beyond the lengths seen."""
+
+LOOK_AHEAD = 4
+"""How many times the longest sample seen is still tried."""
 
 SCORES_SHARE = 0.1
 """Share of a batch's own peak from which the scores are worth a line."""
@@ -77,6 +91,52 @@ def share_beyond(lengths: Sequence[int], longest_fitting: int) -> float:
     return sum(length > longest_fitting for length in lengths) / max(1, len(lengths))
 
 
+@dataclass(frozen=True)
+class LengthLimit:
+    """How long a training batch may get before what lives in it exceeds the budget."""
+
+    batch_size: int
+    longest: int
+    """tokens that still fit"""
+    tried_up_to: int
+    """tokens; where `longest` is as many, the limit lies beyond"""
+    share_beyond: float
+    """of the samples seen"""
+    num_samples: int
+
+
+def length_limit(log: RunLog) -> LengthLimit | None:
+    """Return the limit by the peaks of the batches seen, None where these do not follow their lengths closely.
+
+    The floor is the highest from the second step on; fragmentation may end a run earlier.
+    """
+    records = _micro_batches(log)
+    linear, quadratic = fit_peaks(records, quadratic=False), fit_peaks(records, quadratic=True)
+    if linear is None or quadratic is None:
+        return None
+    fitted = quadratic if quadratic.residual_bytes <= BETTER_FIT * linear.residual_bytes else linear
+    if fitted.residual_bytes > CLOSE_FIT * log.peak_allocated_bytes:
+        return None
+    lengths = [length for record in records if record.batch for length in record.batch.lengths]
+    batch_size = max(record.batch.batch_size for record in records if record.batch)
+    room = log.run.budget_bytes - max(record.allocated_before_bytes for record in records)
+    tried_up_to = LOOK_AHEAD * max(lengths)
+    longest = fitted.longest_within(room, batch_size, tried_up_to)
+    return LengthLimit(batch_size, longest, tried_up_to, share_beyond(lengths, longest), len(lengths))
+
+
+def _micro_batches(log: RunLog) -> list[PhaseRecord]:
+    """Return each forward pass with the peak of its backward pass, where that is the higher one."""
+    forwards = {(p.step, p.micro_step): p for p in log.phases if p.phase is Phase.FORWARD and p.step > 1 and p.batch}
+    backwards = {(p.step, p.micro_step): p for p in log.phases if p.phase is Phase.BACKWARD}
+    failed = (log.fatal_oom.step, log.fatal_oom.micro_step) if log.fatal_oom else None
+    return [
+        replace(forward, after=max(forward.after, backwards[key].after, key=lambda stats: stats.peak_allocated_bytes))
+        for key, forward in forwards.items()
+        if key in backwards and key != failed
+    ]
+
+
 def attention_math_fallback(log: RunLog) -> list[Finding]:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
     model = log.run.model
@@ -109,17 +169,14 @@ def _scores_oom(log: RunLog, size: int) -> Finding:
     assert oom.batch is not None
     assert model is not None
     length = oom.batch.padded_length
-    return Finding(
+    return fatal_finding(
+        oom,
         cause="attention-math-fallback",
-        severity="error",
         title=f"Attention asks for {format_bytes(oom.requested_bytes)} to store all its scores",
         explanation=f"{oom.batch.batch_size} × {model.num_heads} heads × {length} × {length} × {size} B = "
         f"{format_bytes(oom.requested_bytes)}: the scores of one layer, which only the math kernel stores. "
         + _why(log, oom.batch),
-        phase=oom.phase,
-        steps=(oom.step, oom.step),
-        bytes=oom.requested_bytes,
-        where=oom.where,
+        num_bytes=oom.requested_bytes,
         evidence={"num_heads": model.num_heads, "length": length, "bytes_per_element": size},
     )
 

@@ -10,6 +10,7 @@ from harness.errors import LogError
 from harness.records import BatchShape, ModelFacts, OomRecord, Phase
 from harness.runlog import RunLog
 from harness.simulate.blocks import segment_size
+from probes.findings import Finding
 
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 
@@ -78,6 +79,24 @@ def peak_allocated_bytes(log: RunLog, *phases: Phase) -> int:
 def is_tight(log: RunLog) -> bool:
     """Return whether the run went out of memory or came close to it."""
     return log.fatal_oom is not None or log.peak_allocated_bytes >= TIGHT_SHARE * log.run.budget_bytes
+
+
+def fatal_finding(
+    oom: OomRecord, *, cause: str, title: str, explanation: str, num_bytes: int, evidence: dict[str, int | float | str]
+) -> Finding:
+    """Return the finding that names the cause of the out-of-memory that ended a run, with the moment's numbers."""
+    moment = {"allocated_bytes": oom.allocated_bytes, "budget_bytes": oom.budget_bytes, "step": oom.step}
+    return Finding(
+        cause=cause,
+        severity="error",
+        title=title,
+        explanation=explanation,
+        phase=oom.phase,
+        steps=(oom.step, oom.step),
+        bytes=num_bytes,
+        where=oom.where,
+        evidence={**evidence, **moment},
+    )
 
 
 def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:

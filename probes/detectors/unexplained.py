@@ -5,6 +5,7 @@ from __future__ import annotations
 from configs.units import format_bytes
 from harness.runlog import RunLog
 from probes.analysis import analyse_failure
+from probes.detectors.reading import fatal_finding
 from probes.findings import UNEXPLAINED_GROWTH, Finding
 
 
@@ -14,23 +15,17 @@ def unexplained_oom(log: RunLog) -> list[Finding]:
     if oom is None:
         return []
     return [
-        Finding(
+        fatal_finding(
+            oom,
             cause=UNEXPLAINED_GROWTH,
-            severity="error",
             title=f"{format_bytes(oom.requested_bytes)} more does not fit, and no known cause explains it",
             explanation=f"Live tensors take {format_bytes(oom.allocated_bytes)}, the allocator holds "
             f"{format_bytes(oom.reserved_bytes)} of {format_bytes(oom.budget_bytes)}. {_what_is_known(log)}",
-            phase=oom.phase,
-            steps=(oom.step, oom.step),
-            bytes=oom.requested_bytes,
-            where=oom.where,
+            num_bytes=oom.requested_bytes,
             evidence={
                 "requested_bytes": oom.requested_bytes,
-                "allocated_bytes": oom.allocated_bytes,
                 "reserved_bytes": oom.reserved_bytes,
                 "largest_free_block_bytes": oom.largest_free_block_bytes,
-                "budget_bytes": oom.budget_bytes,
-                "step": oom.step,
             },
         )
     ]

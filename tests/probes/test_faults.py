@@ -91,6 +91,18 @@ def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
     assert mistaken_line(FAULTS[name]) in "".join(result.stdout.split("│")).replace(" ", "").replace("\n", "")
 
 
+def test_the_document_is_up_to_date():
+    rows = [line.split(" | ") for line in (FOLDER / "README.md").read_text("utf-8").splitlines() if line[:3] == "| `"]
+    found = {name.strip("| `"): (title, cause, where.strip("`")) for name, title, cause, where, *_ in rows}
+    assert list(found) == list(FAULTS), "python -m probes.faults --markdown > probes/faults/README.md"
+    for name, (title, cause, where) in found.items():
+        fault = FAULTS[name]
+        assert title == fault.title
+        assert cause.startswith(f"`{fault.cause}` (")
+        if name not in ASKS_AT:
+            assert where.strip() == ("" if name in NO_LINE else mistaken_line(fault))
+
+
 def test_every_cause_that_one_process_can_show_has_a_fault_and_a_detector():
     shown = {fault.cause for fault in FAULTS.values()} - {UNEXPLAINED_GROWTH}
     assert shown == set(CAUSES) - set(NOT_SHOWN) == set(DETECTORS)

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.units import KIB, MIB
+from configs.units import GIB, KIB, MIB
 from harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
 from harness.runlog import RunLog, collect
 from probes.detectors import detect
 from probes.detectors.evidence import StepGrowth, keeps_growing, place, robust_slope
-from probes.detectors.peaks import fit_peaks, share_beyond
+from probes.detectors.peaks import fit_peaks, length_limit, share_beyond
 from probes.findings import UNEXPLAINED_GROWTH
 from tests.bench.leak_latency import RECIPE, cut_after, found_at, simulated_records, with_leak
+from tests.builders import make_log
 
 
 def steps(floors):
@@ -138,6 +139,35 @@ def test_lengths_too_near_or_too_few_have_no_peak_model():
 
 def test_the_share_of_a_corpus_beyond_a_length():
     assert share_beyond([100, 200, 300, 400], 250) == 0.5
+
+
+def with_peaks(log, lengths, rise_of):
+    """Return the log with these training batches, one a step: memory rises in forward, and higher in backward."""
+    floor, phases = GIB, []
+    for step, length in enumerate(lengths, 2):
+        batch, middle = BatchShape(1, length, (length,), length), floor + rise_of(length) // 2
+        for phase, before, top in (
+            (Phase.FORWARD, floor, middle),
+            (Phase.BACKWARD, middle, floor + rise_of(length)),
+        ):
+            stats = MemoryStats(peak_allocated_bytes=top)
+            phases.append(PhaseRecord(phase, step, 0, 1, 0.1, before, before, stats, batch=batch))
+    return replace(log, phases=phases, ooms=[])
+
+
+def test_the_length_at_which_the_budget_is_reached_is_found_beyond_those_seen():
+    log = with_peaks(make_log(), (128, 256, 512, 1024, 2048), lambda length: MIB + length * 4 * MIB)
+    room = log.run.budget_bytes - GIB - MIB
+    limit = length_limit(log)
+    assert limit.longest == pytest.approx(room // (4 * MIB), abs=1)
+    assert (limit.batch_size, limit.num_samples, limit.share_beyond) == (1, 5, 0.0)
+    small = replace(log, run=replace(log.run, budget_bytes=GIB + MIB + 4 * MIB * 600 + 2 * MIB))
+    assert (length_limit(small).longest, length_limit(small).share_beyond) == (600, 0.4)
+
+
+def test_peaks_that_do_not_follow_the_length_have_no_limit():
+    assert length_limit(with_peaks(make_log(), (128, 256, 512, 1024), lambda n: 700 * MIB if n == 256 else MIB)) is None
+    assert length_limit(with_peaks(make_log(), (512,) * 8, lambda length: length * MIB)) is None
 
 
 def test_a_log_without_steps_has_no_growth(recipe_records):

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from configs.units import GIB
-from harness.records import Outcome, Phase
+from configs.units import GIB, MIB
+from harness.records import MemoryStats, Outcome, Phase
 from reports.summary import result_of_log
 from reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
+from tests.probes.test_growth import with_peaks
 from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
 
 RESULTS = {
@@ -70,6 +71,24 @@ def test_the_verdict_comes_first_and_the_arithmetic_is_spelled_out():
 
 def test_the_arithmetic_stays_readable_in_ascii():
     assert "8 x 2048 x 128256 x 4 B = 7.83 GiB" in piped(RESULTS["fixed"], "ascii")
+
+
+def test_sizes_far_below_a_gib_are_shown_in_mib():
+    small = MemoryStats(peak_allocated_bytes=25 * MIB, peak_reserved_bytes=46 * MIB)
+    text = piped(result_of_log(replace(FITS, phases=[replace(phase, after=small) for phase in FITS.phases])))
+    assert "peaks in MiB; the budget is 14.40 GiB" in text
+    assert re.search(r"FORWARD +25\.00 +46\.00", text)
+
+
+def test_a_planted_mistake_is_said():
+    log = replace(FITS, run=replace(FITS.run, fault="kept-losses"))
+    assert "The mistake kept-losses was planted in this run on purpose." in piped(result_of_log(log))
+    assert "planted" not in piped(result_of_log(FITS))
+
+
+def test_the_length_at_which_the_budget_is_reached_is_said():
+    log = with_peaks(FITS, (128, 256, 512, 1024), lambda length: length * 16 * MIB)
+    assert "of 1 sequence reaches the budget beyond 857 tokens; 25.0%" in piped(result_of_log(log))
 
 
 def test_a_fix_shows_before_after_and_what_stays_equal():
