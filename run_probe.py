@@ -34,6 +34,7 @@ from harness.human_sheet import score_lines, score_sheet, write_sheet
 from harness.manifest import LOG_FILE
 from harness.records import Outcome
 from harness.runlog import read_run_log
+from harness.scripts import check_script
 from harness.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
 from harness.weights import download_checkpoint
 from probes.compare import compare
@@ -124,6 +125,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return train(command, arguments)
     if command.generate:
         return generate(command)
+    if command.watch is not None:
+        return watch(command, command.watch)
     result = replay(command.replay) if command.replay else probe(command, arguments)[0]
     _report(command, result)
     return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
@@ -161,8 +164,28 @@ def replay(path: Path) -> ProbeResult:
     if (path / LOG_FILE).exists():
         return result_of_log(read_run_log(path / LOG_FILE))
     if path.is_dir():
-        return _result(session_of_folder(path))
+        session = session_of_folder(path)
+        return result_of_log(session.as_configured) if session.as_configured.run.script else _result(session)
     return result_of_log(read_snapshot(path) if is_snapshot(path) else read_run_log(path))
+
+
+def watch(command: Command, script: str) -> int:
+    """Run a script that knows nothing of this project, and report on what it did; return the exit code."""
+    check_script(script)
+    device = command.config.device
+    log = _new_folder(check_output(command.config), f"{datetime.now():%Y%m%d-%H%M%S}-{Path(script).stem}") / FIRST_LOG
+    # importing PyTorch takes seconds: only after everything else has proved usable
+    from probes.watching import watch_script
+
+    gpu = device.gpu if command.gpu_is_named else None
+    recorded = watch_script(
+        script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
+    )
+    result = result_of_log(recorded)
+    _report(command, result)
+    if recorded.outcome is Outcome.STOPPED:
+        return 130
+    return 3 if recorded.outcome is Outcome.ERROR else exit_code(result.verdict)
 
 
 def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate | None]:

@@ -32,6 +32,9 @@ _USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...
 WITH_COMPARE = {"compare", "json"}
 """Options that mean something beside `--compare`, itself among them."""
 
+NO_FLAGS = ("config", "script_arguments", "gpu_is_named")
+"""Fields of `Command` that are no options."""
+
 ALL_CAUSES = "all"
 """What `--explain` without a value stands for."""
 
@@ -68,6 +71,8 @@ class Command:
     """write a blind sheet for people to rate the last replies in that folder's GeneratedResponses.json, and end"""
     score_sheet: Path | None = None
     """say what the ratings in such a sheet, filled in, amount to, and end"""
+    watch: str | None = field(default=None, metadata={"metavar": "SCRIPT"})
+    """run this Python script, unmodified, and report on its memory; its own arguments follow `--`"""
     fault: str | None = field(default=None, metadata={"metavar": "NAME"})
     """plant this mistake in the run, to see whether it is found, and stop at the diagnosis; every step goes through
     PyTorch then, so that a large model needs --max-steps; an unknown name lists all"""
@@ -91,6 +96,10 @@ class Command:
     """only answer prompts with the adapter of a training run: its folder, or that of any adapter in peft's format"""
     download: bool = False
     """fetch the model's weights and tokenizer from the Hugging Face Hub where this machine lacks them"""
+    script_arguments: tuple[str, ...] = ()
+    """what follows `--`"""
+    gpu_is_named: bool = False
+    """`--gpu` was given: the default card is not meant where there is a GPU"""
 
     @property
     def headroom_bytes(self) -> int:
@@ -114,8 +123,9 @@ def parse_args(argv: Sequence[str]) -> Command:
         SystemExit: --help was given (code 0).
     """
     parser = build_parser()
+    arguments, script_arguments = _split_at_dashes(argv)
     try:
-        namespace, extra = parser.parse_known_args(argv)
+        namespace, extra = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}") from None
     if extra:
@@ -129,7 +139,7 @@ def parse_args(argv: Sequence[str]) -> Command:
         options["resume"] = newest_run(Path(given.get("output", RunConfig().output.output)))
     config = settled(_begin(options).with_fields(**given))
     validate(config)
-    command = Command(config, **options)
+    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named="gpu" in given)
     _check_options(command)
     return command
 
@@ -160,11 +170,21 @@ def _check_options(command: Command) -> None:
         "--train, --resume": command.train or command.resume is not None,
         "--generate": command.generate is not None,
         "--replay": command.replay is not None,
+        "--watch": command.watch is not None,
     }
     if len(given := [flags for flags, asked_for in exclusive.items() if asked_for]) > 1:
         problems.append(f"{' and '.join(given)}: each does something else; give one of them")
+    if command.script_arguments and command.watch is None:
+        first = command.script_arguments[0]
+        problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT")
     if problems:
         raise ConfigError(problems)
+
+
+def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the arguments before and after the first `--`."""
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    return list(argv[:end]), tuple(argv[end + 1 :])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -203,7 +223,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _option_fields() -> list[dataclasses.Field[Any]]:
-    return [item for item in dataclasses.fields(Command) if item.name != "config"]
+    return [item for item in dataclasses.fields(Command) if item.name not in NO_FLAGS]
 
 
 def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint: Any, line: str, default: Any) -> None:

@@ -11,10 +11,10 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.sources import is_library, short_path, storing_line
+from harness.sources import adding_line, is_library, short_path, storing_line
 
 MAX_DEPTH = 10
 """Referrers from the tensor to the holder's name; a list in an attribute of an object in a list takes four."""
@@ -25,7 +25,7 @@ MAX_LOOKUPS = 40
 MAX_REFERRERS = 50
 """Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
 
-_OWN_FILES = {__file__, __file__.replace("holders", "zoom")}
+_OWN_FILES = {__file__, *(__file__.replace("holders", name) for name in ("zoom", "watch"))}
 """Their local variables hold what they look at."""
 
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
@@ -42,6 +42,8 @@ class Holder:
     words: str
     path: str = ""
     line: int = 0
+    adds: bool = False
+    """whether the line adds to what is there, as `append` does"""
 
     @property
     def is_users(self) -> bool:
@@ -151,8 +153,8 @@ class _Search:
         code = function.__code__
         name = next(n for n, c in zip(code.co_freevars, function.__closure__ or (), strict=True) if c is cell)
         kind = "hook" if self._is_hook(function) else "closure"
-        line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) or code.co_firstlineno
-        return Holder(_words(f"variable `{name}` of the {kind} {code.co_name}()", inner), code.co_filename, line)
+        words = _words(f"variable `{name}` of the {kind} {code.co_name}()", inner)
+        return _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code))
 
     def _is_hook(self, function: object) -> bool:
         """Whether a module or a tensor calls the function as a hook."""
@@ -186,11 +188,13 @@ class _Search:
         """End at an object of the user's; behind a library's, look for who holds that."""
         path, first, last = _class_lines(type(owner))
         words = _words(f"attribute `{name}` of {type(owner).__name__}", inner)
-        holder = Holder(words, path, storing_line(path, name, first, last) or first) if path else Holder(words)
-        if holder.is_users:
+        holder = _stored(words, path, name, first, last) if path else Holder(words)
+        if holder.is_users and holder.adds:
             return holder
         outer = self.holder_of(owner, (f"{type(owner).__name__}.{name}", *inner), depth - 1)
-        return outer if outer is not None and outer.is_users else holder
+        # an object that only carries it, in a list of such objects
+        better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
+        return outer if better else holder
 
 
 def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
@@ -201,8 +205,10 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
             code = frame.f_code
             is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_filename not in _OWN_FILES
             if is_function and (name := _local_name(frame, target)):
-                line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) or frame.f_lineno
-                yield Holder(_words(f"local `{name}` of {code.co_name}()", inner), code.co_filename, line)
+                words = _words(f"local `{name}` of {code.co_name}()", inner)
+                holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code))
+                # a parameter is stored by no line
+                yield holder if holder.line > code.co_firstlineno else replace(holder, line=frame.f_lineno)
             frame = frame.f_back
 
 
@@ -219,10 +225,16 @@ def local_variables(frame: types.FrameType) -> dict[str, Any]:
     return found
 
 
+def _stored(words: str, path: str, name: str, first: int, last: int) -> Holder:
+    """Return a holder with the line, of those given, that stores into its name."""
+    added = adding_line(path, name, first, last)
+    return Holder(words, path, added or storing_line(path, name, first, last) or first, adds=added is not None)
+
+
 def _global(module: types.ModuleType, name: str, inner: tuple[str, ...]) -> Holder:
     path = getattr(module, "__file__", None) or ""
-    line = storing_line(path, name, 1, sys.maxsize) if path else None
-    return Holder(_words(f"global `{name}` of {module.__name__}", inner), path, line or 1)
+    words = _words(f"global `{name}` of {module.__name__}", inner)
+    return _stored(words, path, name, 1, sys.maxsize) if path else Holder(words)
 
 
 def _rank(referrer: object) -> int:
@@ -238,6 +250,8 @@ def _words(name: str, inner: tuple[str, ...]) -> str:
 
 def _describe(container: object) -> str:
     kind = type(container).__name__
+    if getattr(container, "maxlen", None) is not None:
+        return f"{kind} of {len(container)}, at most {container.maxlen}"  # type: ignore[arg-type,attr-defined]
     return f"{kind} of {len(container)}" if hasattr(type(container), "__len__") else kind  # type: ignore[arg-type]
 
 

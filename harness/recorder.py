@@ -158,7 +158,7 @@ class Recorder:
             epoch=self.epoch,
             micro_steps=len(shapes),
             lengths=lengths,
-            padded_share=1 - sum(lengths) / padded if padded else 0.0,
+            padded_share=1 - sum(lengths) / padded if lengths else 0.0,
             target_tokens=sum(shape.target_tokens for shape in shapes),
             loss=loss,
             learning_rate=learning_rate,

@@ -62,8 +62,14 @@ def open_recording(path: Path, device: str, gpu: str | None, budget: str | int |
         yield recording
 
 
-def open_device(device: str, gpu: str | None, budget: str | int | None) -> Device:
+def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> Device:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
+
+    Args:
+        device: one of `DEVICES`.
+        gpu: a card, or None for the GPU that is there, or a T4.
+        budget: what PyTorch may reserve; None for all that the card gives it.
+        lowered: without a GPU, run what the card would run; False leaves the CPU's operators as they are.
 
     Raises:
         ConfigError: a value is not usable.
@@ -75,7 +81,7 @@ def open_device(device: str, gpu: str | None, budget: str | int | None) -> Devic
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
         return CudaDevice(card if gpu else None, budget_bytes, share_gpu=True)
-    return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=True)
+    return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
 
 
 def _new_log(path: Path) -> Path:
@@ -119,7 +125,7 @@ class Recording:
         self.recorder = Recorder(device, write)
         self.recorder.epoch = 1
         self._write = write
-        self._run = _run_record(device)
+        self._run = new_run_record(device)
         self.failure: DeviceOutOfMemory | None = None
         """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
         self._shapes: list[BatchShape] = []
@@ -285,7 +291,8 @@ def batch_shape_on_host(device: Device, batch: Any) -> BatchShape | None:
         return batch_shape(batch)
 
 
-def _run_record(device: Device) -> RunRecord:
+def new_run_record(device: Device) -> RunRecord:
+    """Return the first record of a run of which nothing is known but the device."""
     return RunRecord(
         source=device.source,
         config={},

@@ -8,7 +8,6 @@ on after that, `SurvivorRecord`s where memory grew, `MetricsRecord`s after train
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -130,6 +129,8 @@ class RunRecord:
     """of a training run: the probe that it passed, or that it was forced; empty for a probe"""
     fault: str | None = None
     """name of the mistake that was planted in the run on purpose"""
+    script: str = ""
+    """name of the script that was watched: its phases and steps were inferred"""
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 
@@ -156,6 +157,12 @@ class ForwardFacts:
     num_checkpointed_layers: int
     """layers that recompute their activations in the backward pass"""
     num_adapters: int = 1
+    logits_bytes: int = 0
+    """of the output's logits, or of the output where it is a single tensor; 0 where it is not known"""
+    output_bytes: int = 0
+    """of all tensors in the output; 0 where it is not known"""
+    where: str | None = None
+    """`file:line` that called the model, where the loop is not ours"""
 
 
 @dataclass(frozen=True)
@@ -294,6 +301,9 @@ class OomRecord:
 HOST = "host"
 """Unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps."""
 
+GROWING_TENSOR = "one tensor, which grows"
+"""How the holder of a `SurvivorRecord` begins where each unit replaces a tensor by a larger one."""
+
 BEFORE_LOAD = "before load"
 """Unit of a `SurvivorRecord`: what was there before the model."""
 
@@ -409,13 +419,15 @@ Record = (
     | AgreementRecord
 )
 
+_NESTED = {MemoryStats, BatchShape, ForwardFacts, ModelFacts}
+
 RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
     """Return the record as plain data, ready for one JSON line."""
     # one level of nesting is all there is; dataclasses.asdict copies deeply and takes most of a replayed run's time
-    return {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in vars(record).items()}
+    return {name: vars(value) if type(value) in _NESTED else value for name, value in vars(record).items()}
 
 
 def record_from_dict(data: dict[str, Any]) -> Record:

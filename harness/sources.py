@@ -65,14 +65,18 @@ def storing_line(path: str, name: str, first: int, last: int) -> int | None:
 
     A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment.
     """
-    added, assigned = [], []
-    for node in _nodes(path):
-        if first <= getattr(node, "lineno", 0) <= last:
-            if _adds_to(node, name):
-                added.append(node.lineno)  # type: ignore[attr-defined]
-            elif any(_is_named(target, name) for target in _targets(node)):
-                assigned.append(node.lineno)  # type: ignore[attr-defined]
-    return min(added, default=None) or min(assigned, default=None)
+    assigned = [
+        node.lineno  # type: ignore[attr-defined]
+        for node in _nodes(path)
+        if first <= getattr(node, "lineno", 0) <= last and any(_is_named(target, name) for target in _targets(node))
+    ]
+    return adding_line(path, name, first, last) or min(assigned, default=None)
+
+
+def adding_line(path: str, name: str, first: int, last: int) -> int | None:
+    """Return the first line between `first` and `last` that adds to what is stored in `name`, or None."""
+    lines = (getattr(node, "lineno", 0) for node in _nodes(path) if _adds_to(node, name))
+    return min((line for line in lines if first <= line <= last), default=None)
 
 
 @lru_cache(maxsize=64)

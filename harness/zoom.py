@@ -19,7 +19,7 @@ import bisect
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +27,17 @@ import torch
 
 from harness.devices.base import Allocation, Device
 from harness.holders import Holder, find_holder, local_variables
-from harness.records import BEFORE_LOAD, CAUGHT_FAILURE, HOST, MemoryStats, Phase, Record, SurvivorRecord, peak_of
+from harness.records import (
+    BEFORE_LOAD,
+    CAUGHT_FAILURE,
+    GROWING_TENSOR,
+    HOST,
+    MemoryStats,
+    Phase,
+    Record,
+    SurvivorRecord,
+    peak_of,
+)
 from harness.sources import users_line
 
 STEP = "step"
@@ -231,8 +241,10 @@ class Zoom:
 
     def _report(self, look: _Look) -> None:
         survivors = [(look.moment_of(a), a) for a in self._device.watched()]
+        grown = self._series[look.unit].growth_bytes
         self._stop(look)
-        for record in survivor_records(survivors, look.unit, look.num_units, self._step, self._device):
+        records = survivor_records(survivors, look.unit, look.num_units, self._step, self._device)
+        for record in records or _growing_tensor(survivors, look, grown, self._step, self._device):
             self._write(record)
 
     def _end_phase(self, look: _Look, allocated_bytes: int) -> None:
@@ -288,6 +300,12 @@ class _Group:
         kept = (a.num_bytes for a, unit in zip(self.allocations, self.units, strict=True) if unit < num_units - 1)
         return sum(kept) // (num_units - 1)
 
+    def older_handles(self) -> list[Hashable]:
+        """Return the handles of all units but the last, or of all where there is no other, oldest first."""
+        pairs = list(zip(self.allocations, self.units, strict=True))
+        older = [a.handle for a, unit in pairs if unit < max(self.units)]
+        return older or [a.handle for a, _ in pairs]
+
 
 def survivor_records(
     survivors: Iterable[tuple[_Moment, Allocation]], unit: str, num_units: int, step: int, device: Device
@@ -305,11 +323,40 @@ def survivor_records(
     if not growing:
         return []
     tensors = _tensors_by_handle(device)
-    graph = _graph_holder(tensors)
+    # a loss that keeps a graph is itself a number, made at a line that leaves next to nothing
+    older = {h for group in groups.values() if len(set(group.units)) >= least for h in group.older_handles()}
+    graph = _graph_holder({h: items for h, items in tensors.items() if h in older}, MAX_TENSORS_ASKED)
+    if graph is None or not graph.is_users:
+        graph = _graph_holder(tensors)
     return [
         _record(phase, site, group, num_bytes, unit, step, tensors, graph)
         for (phase, site), group, num_bytes in growing
     ]
+
+
+def _growing_tensor(
+    survivors: Sequence[tuple[_Moment, Allocation]], look: _Look, growth_bytes: int, step: int, device: Device
+) -> Iterator[SurvivorRecord]:
+    """Yield the tensor that each unit replaces by a larger one, by a line that adds to it, if that is what grows."""
+    large = [(m, a) for m, a in survivors if m.unit >= look.num_units - 1 and a.num_bytes >= growth_bytes > 0]
+    tensors = _tensors_by_handle(device) if large else {}
+    for moment, allocation in large:
+        holder = _holder(tensors.get(allocation.handle, []))
+        if holder is not None and holder.is_users and holder.adds:
+            tensor = tensors[allocation.handle][0]
+            yield SurvivorRecord(
+                step=step,
+                phase=moment.phase,
+                site=str(users_line(allocation.frames) or ""),
+                holder=f"{GROWING_TENSOR}: {holder}",
+                bytes_per_step=growth_bytes // max(1, look.num_units + STEP_RISES),
+                num_tensors=1,
+                has_grad_fn=tensor.grad_fn is not None,
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                unit=look.unit,
+            )
+            return
 
 
 def peak_records(allocations: Iterable[Allocation], phase: Phase, step: int) -> list[SurvivorRecord]:
@@ -335,8 +382,8 @@ def _record(
     tensors: dict[Hashable, list[torch.Tensor]],
     graph: Holder | None,
 ) -> SurvivorRecord:
-    # the oldest first: those of the last unit may be held by a variable that the next one overwrites
-    held = [tensors[a.handle] for a in group.allocations if a.handle in tensors]
+    # those of the last unit may be held by a variable that the next one overwrites
+    held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
     holder = next((h for h in (_holder(items) for items in held[:MAX_TENSORS_ASKED]) if h is not None), None)
     # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
     in_graph = holder is None and graph is not None
@@ -372,13 +419,13 @@ def _tensors_by_handle(device: Device) -> dict[Hashable, list[torch.Tensor]]:
     return dict(found)
 
 
-def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
+def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
     # what people keep is a loss or another small result, not the activations behind it
     found = (t for items in tensors.values() for t in items if t.grad_fn is not None)
     with_graph = sorted(found, key=torch.Tensor.numel)
     fallback = None
-    for tensor in with_graph[:MAX_GRAPHS_ASKED]:
+    for tensor in with_graph[:num_asked]:
         holder = find_holder(tensor, [with_graph, *tensors.values()])
         if holder is not None and holder.is_users:
             return holder

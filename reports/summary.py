@@ -89,7 +89,12 @@ def exit_code(verdict: Verdict) -> int:
 
 def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
     """Return the result that a log alone supports: its findings and verdict, no fixes."""
-    return ProbeResult(log, detect(log), verdict_of(log, None), next_command=next_command)
+    findings = detect(log)
+    verdict = verdict_of(log, None)
+    # what grows in a script runs out of memory in a longer run, whatever the budget
+    if log.run.script and any(finding.severity == "error" for finding in findings):
+        verdict = "fail"
+    return ProbeResult(log, findings, verdict, next_command=next_command)
 
 
 def agreement_in_words(agreement: AgreementRecord) -> str:
@@ -125,7 +130,7 @@ def verdict_title(result: ProbeResult) -> str:
     return {
         "pass": "FITS",
         "pass_with_fixes": f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}",
-        "fail": "NOT DECIDED" if undecided else "DOES NOT FIT",
+        "fail": "NOT DECIDED" if undecided else "DOES NOT FIT" if result.as_configured.fatal_oom else "GROWS",
     }[result.verdict]
 
 
@@ -135,6 +140,8 @@ def verdict_sentence(result: ProbeResult) -> str:
     applied = plural(sum(fix.applied for fix in result.fixes), "fix", "fixes")
     if result.verdict == "pass":
         return f"Fits as configured: {_peak(log)}."
+    if log.outcome is Outcome.COMPLETED:
+        return f"The script ended within the budget ({_peak(log)}), but what it holds grows with every step."
     if log.fatal_oom is None:
         return _unfinished(log)
     failure = f"Does not fit as configured: {_failure(log, log.fatal_oom)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,10 @@ class Device(Protocol):
         """Return wholly free segments to the driver."""
         ...
 
+    def unobserved(self) -> AbstractContextManager[None]:
+        """Within, operators run at full speed, and what they make is not counted where that has a price."""
+        ...
+
     def driver_used_bytes(self) -> int | None:
         """Return what the driver counts as used on the whole GPU, or None where there is no driver."""
         ...
@@ -138,6 +142,10 @@ class Device(Protocol):
 
     def unwatch(self) -> None:
         """Stop recording."""
+        ...
+
+    def adopt(self, values: Iterable[Any]) -> None:
+        """Count the tensors among the values as the device's, where it would not know of them by itself."""
         ...
 
     def record_history(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,10 @@ class CudaDevice:
         """Return wholly free segments to the driver."""
         torch.cuda.empty_cache()
 
+    def unobserved(self) -> AbstractContextManager[None]:
+        """PyTorch's allocator counts anyway, at no price."""
+        return nullcontext()
+
     def driver_used_bytes(self) -> int | None:
         """Return what the driver counts as used on the GPU by everyone, or None without nvidia-ml-py."""
         if self._nvml is None:
@@ -221,6 +225,9 @@ class CudaDevice:
         """Stop, unless the history is kept for a snapshot."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
+
+    def adopt(self, values: Iterable[Any]) -> None:
+        """PyTorch's allocator knows all that is on the GPU."""
 
     def record_history(self) -> None:
         """Let PyTorch record the last allocations and frees, each with Python's stack."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from configs.cards import Card
 from harness.devices.base import Allocation, live_at_peak
@@ -20,7 +22,7 @@ from harness.simulate.lowering import meta_autocast, operator_lowerings, replace
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 from harness.snapshot import write_snapshot
-from harness.sources import SourceLine
+from harness.sources import SourceLine, users_line
 
 _is_autocast_enabled = torch.is_autocast_enabled
 
@@ -34,6 +36,7 @@ class SimulatedDevice:
         computes: real CPU tensors (small models) when True, else tensors on the meta device: any size, no values.
         attention: `auto`, or the attention backend to take.
         adopts: tensors made before count from their first use on; for loops that are not ours.
+        lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
     """
 
     source = "simulated"
@@ -47,6 +50,7 @@ class SimulatedDevice:
         expandable_segments: bool = False,
         attention: str = "auto",
         adopts: bool = False,
+        lowered: bool = True,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -56,7 +60,10 @@ class SimulatedDevice:
         self.expandable_segments = expandable_segments
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
-        self.tracer = Tracer(memory, operator_lowerings(card), self.torch_device, adopts=adopts)
+        self.tracer = Tracer(memory, operator_lowerings(card) if lowered else {}, self.torch_device, adopts=adopts)
+        self._lowered = lowered
+        self._site_frames = MAX_SITE_FRAMES if lowered else 0
+        self.tracer.site_frames = self._site_frames
         self._elsewhere_bytes = 0
         self._attention = attention
         self._history: MemoryHistory | None = None
@@ -66,6 +73,10 @@ class SimulatedDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, PyTorch code on `torch_device` is taken for code on the card."""
+        if not self._lowered:
+            with self.tracer:
+                yield
+            return
         with ExitStack() as stack:
             stack.enter_context(_cuda_autocast_is_cpu_autocast())
             if not self.computes:
@@ -127,6 +138,18 @@ class SimulatedDevice:
         """Return wholly free segments."""
         self.tracer.sink.empty_cache()
 
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """Within, the tracer is off, unless a mode of the user's lies over it."""
+        if _get_current_dispatch_mode() is not self.tracer:
+            yield
+            return
+        self.tracer.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.tracer.__enter__()
+
     def driver_used_bytes(self) -> int | None:
         """Return what a driver would count; None while the card is this process's alone, as there is none to ask."""
         if not self._elsewhere_bytes:
@@ -168,7 +191,17 @@ class SimulatedDevice:
     def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
         """Tell of every allocation that fails from now on; a run that replays phases tells of none."""
         if isinstance(self.memory, SimulatedMemory):
-            self.memory.on_failure = tell
+            self.memory.on_failure = tell if self._lowered else partial(self._locate, tell)
+
+    def _locate(self, tell: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
+        """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
+        self.tracer.site_frames, kept = WATCHED_SITE_FRAMES, self.tracer.site_frames
+        lines = tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in self.tracer.site())
+        self.tracer.site_frames = kept
+        line = users_line(lines)
+        error.frames = tuple(map(str, lines))
+        error.where = str(line).split(" ")[0] if line else None
+        tell(error)
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by what their names say; see `live_by_category`.
@@ -202,9 +235,14 @@ class SimulatedDevice:
 
     def unwatch(self) -> None:
         """Stop."""
-        self.tracer.site_frames = MAX_SITE_FRAMES if self._history is None else WATCHED_SITE_FRAMES
+        self.tracer.site_frames = self._site_frames if self._history is None else WATCHED_SITE_FRAMES
         if isinstance(self.memory, SimulatedMemory):
             self.memory.watched = self.memory.watched_events = None
+
+    def adopt(self, values: Iterable[Any]) -> None:
+        """Count the tensors among the values from now on, where an operator did not make them."""
+        for value in values:
+            self.tracer.track(value)
 
     def record_history(self) -> None:
         """Keep what the tracer reports; a memory that replays phases remembers the last ones anyway."""

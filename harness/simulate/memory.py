@@ -38,6 +38,10 @@ class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
     Its text begins as PyTorch's does: accelerate's `find_executable_batch_size` looks at that.
     """
 
+    # shown in a traceback as what it stands for
+    __module__ = "torch"
+    __qualname__ = "OutOfMemoryError"
+
     def __init__(self, error: AllocatorOutOfMemory, allocator: CachingAllocator, num_bytes: int, site: Site) -> None:
         frames = tuple(describe_frame(frame) for frame in site)
         super().__init__(
@@ -85,14 +89,18 @@ class SimulatedMemory:
         Raises:
             DeviceOutOfMemory: no room, after the allocator's own retries; nothing has been allocated then.
         """
+        self._is_busy = True  # spelled out, not `_undisturbed`: this and `free` run for every tensor
         try:
-            with self._undisturbed():
-                self.handles[key] = self.allocator.malloc(num_bytes)
+            self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             self.live_at_failure = tuple(self.live())
             failure = SimulatedOutOfMemory(error, self.allocator, num_bytes, site)
             self.on_failure(failure)
             raise failure from None
+        finally:
+            self._is_busy = False
+        if self._freed_meanwhile:
+            self._free_waiting()
         if self.watched is not None:
             made = self.watched[key] = (num_bytes, time.time(), site)
             if self.watched_events is not None:
@@ -109,8 +117,13 @@ class SimulatedMemory:
             return
         handle = self.handles.pop(key, None)
         if handle is not None:
-            with self._undisturbed():
+            self._is_busy = True
+            try:
                 self.allocator.free(handle)
+            finally:
+                self._is_busy = False
+            if self._freed_meanwhile:
+                self._free_waiting()
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -120,6 +133,9 @@ class SimulatedMemory:
             yield
         finally:
             self._is_busy = False
+        self._free_waiting()
+
+    def _free_waiting(self) -> None:
         while self._freed_meanwhile:
             self.free(self._freed_meanwhile.pop())
 
@@ -152,7 +168,17 @@ class SimulatedMemory:
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters."""
-        return MemoryStats(**{f.name: getattr(self.allocator, f.name) for f in dataclasses.fields(MemoryStats)})
+        allocator = self.allocator
+        return MemoryStats(
+            allocated_bytes=allocator.allocated_bytes,
+            reserved_bytes=allocator.reserved_bytes,
+            active_bytes=allocator.active_bytes,
+            inactive_split_bytes=allocator.inactive_split_bytes,
+            peak_allocated_bytes=allocator.peak_allocated_bytes,
+            peak_reserved_bytes=allocator.peak_reserved_bytes,
+            num_alloc_retries=allocator.num_alloc_retries,
+            num_ooms=allocator.num_ooms,
+        )
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""

@@ -72,6 +72,7 @@ class Tracer(TorchDispatchMode):
         self._adopts = adopts
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
+        self._makes_storage: dict[int, bool] = {}
         self._next_key = 0
         self._paused = 0
         self.site_frames = MAX_SITE_FRAMES
@@ -86,10 +87,27 @@ class Tracer(TorchDispatchMode):
             return func(*args, **kwargs)
         if self._adopts:
             self._adopt((*args, *kwargs.values()))
+        if not self._lowerings:
+            return self._run_as_it_is(func, args, kwargs)
         lowering = self._lowerings.get(func)
         out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
         self.track(out)
         return out
+
+    def _run_as_it_is(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator of a script that pays for each microsecond here; half of all make no memory."""
+        out = func(*args, **kwargs)
+        makes = self._makes_storage.get(id(func))  # operators live for ever, and take long to hash
+        if makes is None:
+            makes = self._makes_storage[id(func)] = _makes_storage(func)
+        if makes:
+            self.track(out)
+        return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave out the wrapper that hides a mode from torch.compile, whose frames would show in users' tracebacks."""
+        return False
 
     def track(self, value: Any) -> None:
         """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples) not seen before."""
@@ -178,6 +196,14 @@ class Tracer(TorchDispatchMode):
             yield
         finally:
             self._paused -= 1
+
+
+def _makes_storage(func: Any) -> bool:
+    """Whether what an operator returns may lie in new memory, which that of views and operators in place does not."""
+    returns = func._schema.returns
+    fresh = any(value.alias_info is None for value in returns)
+    # `torch.tensor` makes its memory without an operator, and loading puts it under an empty tensor
+    return fresh or func._schema.name.startswith(("aten::lift_fresh", "aten::set_", "aten::resize_"))
 
 
 _PLUMBING: dict[CodeType, bool] = {}

@@ -15,11 +15,13 @@ from probes.detectors.evidence import (
     Evaluation,
     Severity,
     blocks,
+    called_at,
     evaluations,
     fits_without,
     kept_after,
     robust_slope,
     step_growth,
+    survivors_of,
     where_of,
 )
 from probes.detectors.reading import config_of, is_tight
@@ -58,9 +60,13 @@ def metric_never_reset(log: RunLog) -> list[Finding]:
 def _hoarded(log: RunLog, cause: str) -> list[Finding]:
     model = log.run.model
     hoarding = [e for e in evaluations(log) if _hoards(e)]
-    if model is None or not hoarding or _steps_leave_too(log):
+    if (model is None and not log.run.script) or not hoarding or _steps_leave_too(log):
         return []
-    contents = _contents(hoarding[0], model, config_of(log).model.dtype)
+    if log.run.script:
+        contents = _contents_of_outputs(log, hoarding[0])
+    else:
+        assert model is not None
+        contents = _contents(hoarding[0], model, config_of(log).model.dtype)
     never_released = _never_released(log, hoarding)
     if contents is None:
         named = "metric-never-reset" if never_released else None
@@ -101,6 +107,23 @@ def _contents(evaluation: Evaluation, model: ModelFacts, dtype: str) -> str | No
     return None
 
 
+def _contents_of_outputs(log: RunLog, evaluation: Evaluation) -> str | None:
+    """Return what every batch left, by the sizes of what the model returned in it; None where none of them fits."""
+    forward = evaluation.batches[0].forward
+    left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
+    kept = sum(s.bytes_per_step for s in survivors_of(log, Phase.EVAL))
+    if forward is None:
+        return None
+    sizes = {"logits": forward.logits_bytes, "all that the model returns": forward.output_bytes}
+    for name, size in sizes.items():
+        for found in (left, kept):
+            if size and abs(found - size) <= max(NOISE_BYTES, SAME_SHARE * size):
+                return name
+    # beside its logits, and more than they take
+    beyond = 0 < forward.logits_bytes < left < forward.output_bytes
+    return "a part of what the model returns" if beyond else None
+
+
 def _outputs(model: ModelFacts, dtype: str) -> list[tuple[str, int]]:
     """Return bytes per token of what a model can return, alone and together, in the compute type and in float32."""
     found = []
@@ -129,7 +152,7 @@ def _hoarded_finding(
     until = "and none is ever released" if never_released else "until it ends"
     return Finding(
         cause=cause,
-        severity=_severity(log, largest.grown_bytes),
+        severity="error" if log.run.script and never_released else _severity(log, largest.grown_bytes),
         title=f"Each evaluation batch leaves {format_bytes(round(slope.middle))} on the GPU, {until}",
         explanation=f"Allocated climbs with every batch of the evaluation after step {largest.step}: "
         f"{len(largest.batches)} batches left {format_bytes(largest.grown_bytes)}. By its size this is {contents}.",
@@ -207,6 +230,7 @@ def eval_with_grad(log: RunLog) -> list[Finding]:
             phase=Phase.EVAL,
             steps=(batches[0].step, batches[-1].step),
             bytes=extra,
+            where=called_at(batches),
             evidence={"num_batches": len(batches), "eval_peak_bytes": worst.after.peak_allocated_bytes},
         )
     ]
@@ -271,7 +295,7 @@ def eval_leftover(log: RunLog) -> list[Finding]:
             phase=Phase.EVAL,
             steps=(found[0].step, found[0].step + 1),
             bytes=num_bytes,
-            where=where_of(log, Phase.EVAL),
+            where=where_of(log, Phase.EVAL) or called_at(found[0].batches),
             evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": kept or 0},
         )
     ]

@@ -201,6 +201,8 @@ def growth_severity(log: RunLog, grown_bytes: int, growth: Sequence[StepGrowth])
     if log.fatal_oom is not None:
         return "error" if fits_without(log, grown_bytes) else "warning"
     steps = forecast(log, growth)
+    if log.run.script:  # as long as it was watched: growth that does not end is an error in a longer run
+        return "error" if steps is not None and keeps_growing(growth) else "warning"
     ended = log.outcome is Outcome.COMPLETED
     return "error" if not ended and steps is not None and steps[1] <= log.run.total_steps else "warning"
 
@@ -239,7 +241,13 @@ def evaluations(log: RunLog) -> list[Evaluation]:
     batches = [p for p in log.phases if p.phase is Phase.EVAL]
     if log.fatal_oom is not None and log.fatal_oom.phase is Phase.EVAL:
         batches = batches[:-1]
-    return [Evaluation(step, tuple(group)) for step, group in groupby(batches, key=lambda p: p.step)]
+    found = [Evaluation(step, tuple(group)) for step, group in groupby(batches, key=lambda p: p.step)]
+    # a watched script's last batch lasts until something else happens, when what was evaluated is over and let go
+    return [_without_last(e) for e in found] if log.run.script and log.fatal_oom is None else found
+
+
+def _without_last(evaluation: Evaluation) -> Evaluation:
+    return Evaluation(evaluation.step, evaluation.batches[:-1] or evaluation.batches)
 
 
 def kept_after(log: RunLog, evaluation: Evaluation) -> int | None:
@@ -268,6 +276,11 @@ def main_survivor(survivors: Sequence[SurvivorRecord]) -> SurvivorRecord | None:
     """Return the survivor with the most bytes, of those that lead to the user's own code where any does."""
     users = [s for s in survivors if not (place(s) or LIBRARIES[0]).startswith(LIBRARIES)]
     return next(iter(users or survivors), None)
+
+
+def called_at(records: Iterable[PhaseRecord]) -> str | None:
+    """Return `file:line` that called the model in the first of the phases that knows; only watched scripts do."""
+    return next((p.forward.where for p in records if p.forward is not None and p.forward.where), None)
 
 
 def where_of(log: RunLog, unit: str = "step") -> str | None:

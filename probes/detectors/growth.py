@@ -14,13 +14,14 @@ from itertools import pairwise
 import numpy as np
 
 from configs.units import format_bytes
-from harness.records import CAUGHT_FAILURE, Phase, SurvivorRecord
+from harness.records import CAUGHT_FAILURE, GROWING_TENSOR, Phase, SurvivorRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,
     MIN_STEPS,
     NOISE_BYTES,
+    Severity,
     StepGrowth,
     evaluations,
     forecast,
@@ -67,6 +68,10 @@ CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
 
 
+MAY_END = (UNEXPLAINED_GROWTH, "autocast-cache", "epoch-hoard", "recompile-per-shape", "reference-cycle")
+"""Growth that something can end: the collector, the end of the epoch or of a context, the last new length."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why the floor rises."""
@@ -92,7 +97,7 @@ def growth_finding(cause: str, log: RunLog) -> list[Finding]:
     return [
         Finding(
             cause=cause,
-            severity=growth_severity(log, explanation.grown_bytes, growth),
+            severity=_severity(log, explanation, growth),
             title=explanation.title,
             explanation=" ".join(word for word in words if word),
             phase=explanation.survivor.phase if explanation.survivor else None,
@@ -110,6 +115,12 @@ def growth_finding(cause: str, log: RunLog) -> list[Finding]:
             },
         )
     ]
+
+
+def _severity(log: RunLog, explanation: Explanation, growth: Sequence[StepGrowth]) -> Severity:
+    """Return how bad the growth is; a watched script that ended may have been about to end it too."""
+    may_end = log.run.script and log.fatal_oom is None and explanation.cause in MAY_END
+    return "warning" if may_end else growth_severity(log, explanation.grown_bytes, growth)
 
 
 def _explain(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
@@ -242,12 +253,8 @@ def _until_epoch_ends(log: RunLog, growth: list[StepGrowth]) -> Explanation | No
     for g in growth:
         by_epoch.setdefault(g.epoch, []).append(g)
     ended = [steps for epoch, steps in by_epoch.items() if epoch + 1 in by_epoch]
-    rises = [_total(steps) for steps in ended]
-    falls = [
-        steps[-1].floor_bytes
-        - (by_epoch[steps[0].epoch + 1][0].floor_bytes - by_epoch[steps[0].epoch + 1][0].left_bytes)
-        for steps in ended
-    ]
+    rises = [_climb(steps) for steps in ended]
+    falls = [_fall(steps, by_epoch[steps[0].epoch + 1][0]) for steps in ended]
     if not ended or min(rises) < MIN_GROWTH_BYTES or len(_events(growth)) < len(growth) / 2:
         return None
     if any(fall < EXPLAINED_SHARE * rise for rise, fall in zip(rises, falls, strict=True)):
@@ -259,11 +266,28 @@ def _until_epoch_ends(log: RunLog, growth: list[StepGrowth]) -> Explanation | No
         reason=f"The floor climbs by {format_bytes(max(rises))} within an epoch and falls back at its end: outputs "
         "are kept for an end-of-epoch summary. The peak is at the end of each epoch, so the run dies at the same "
         "fraction of an epoch only where the epochs are long enough.",
-        grown_bytes=max(_total(steps) for steps in by_epoch.values()),
+        grown_bytes=max(_climb(steps) for steps in by_epoch.values()),
         steps=(growth[0].step, growth[-1].step),
         survivor=_largest(log),
         evidence={"num_epochs_ended": len(ended), "rise_per_epoch_bytes": max(rises)},
     )
+
+
+def _climb(steps: Sequence[StepGrowth]) -> int:
+    """Return by how much an epoch's floor climbs to its end, 0 where it falls in between.
+
+    What its first step lets go may be what the epoch before has kept.
+    """
+    first, later = max(0, steps[0].left_bytes), [g.left_bytes for g in steps[1:]]
+    in_one_go = sum(later) >= EXPLAINED_SHARE * sum(max(0, left) for left in later)
+    return first + sum(later) if in_one_go else 0
+
+
+def _fall(steps: Sequence[StepGrowth], following: StepGrowth) -> int:
+    """Return by how much the floor fell when an epoch ended, before the next one's first step or within it."""
+    usual = round(float(np.median([g.left_bytes for g in steps])))
+    left = following.left_bytes if following.left_bytes >= 0 else max(0, usual)
+    return steps[-1].floor_bytes - following.floor_bytes + left
 
 
 def _at_interval(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
@@ -386,7 +410,8 @@ def _of_tensors(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth])
     survivors = survivors_of(log)
     largest = main_survivor(survivors)
     collected = largest is not None and not largest.has_grad_fn and _is_collection(largest) and len(survivors) == 1
-    beyond_epoch = len({g.epoch for g in growth}) > 1
+    # of a watched script one epoch may be all that there is
+    beyond_epoch = len({g.epoch for g in growth}) > 1 or bool(log.run.script)
     if not beyond_epoch or not (collected or (not survivors and _is_logits(log, events))):
         return None
     per_step = _total(events) // len(events)
@@ -403,7 +428,10 @@ def _of_tensors(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth])
 
 
 def _is_collection(survivor: SurvivorRecord) -> bool:
-    return survivor.num_tensors > 1 and any(word in survivor.holder for word in ("list", "dict", "deque", "set"))
+    if survivor.holder.startswith(GROWING_TENSOR):
+        return True
+    several = survivor.num_tensors > 1 and "at most" not in survivor.holder
+    return several and any(word in survivor.holder for word in ("list", "dict", "deque", "set"))
 
 
 def _unknown(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from configs.cards import load_cards
 from configs.models import ModelShape, find_model
 from configs.units import format_bytes
@@ -13,6 +15,8 @@ from probes.detectors.evidence import (
     Severity,
     blocks,
     fits_without,
+    place,
+    survivors_of,
     where_of,
 )
 from probes.detectors.reading import config_of, has_config
@@ -28,6 +32,9 @@ and its optimizer states, which a checkpoint is about, are below 2 % of an 8B mo
 MERGED_RANGE = (0.9, 1.3)
 """Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
 converted."""
+
+CACHE_DIMENSIONS = 4
+"""of keys and of values: batch, heads, tokens, head size"""
 
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
@@ -193,6 +200,8 @@ def adapters_accumulate(log: RunLog) -> list[Finding]:
 
 def kv_cache_held(log: RunLog) -> list[Finding]:
     """Find generate calls that leave behind exactly a key/value cache of their prompts."""
+    if log.run.script:
+        return _caches_among_survivors(log)
     model, config = log.run.model, config_of(log)
     calls = [p for p in log.phases if p.phase is Phase.GENERATE and p.batch]
     if model is None or not calls:
@@ -226,6 +235,34 @@ def _makes_workspace(record: PhaseRecord, log: RunLog) -> bool:
     loaded = max((i for i, phase in enumerate(before) if phase.phase is Phase.LOAD), default=-1)
     multiplies = any(phase.phase in MULTIPLYING for phase in before[loaded + 1 :])
     return not multiplies and _left(record) in {card.cublas_workspace_bytes for card in load_cards().values()}
+
+
+def _caches_among_survivors(log: RunLog) -> list[Finding]:
+    """Find generate calls of a watched script that leave keys and values, by the shapes of what survives them."""
+    calls = [p for p in log.phases if p.phase is Phase.GENERATE]
+    kept = [(p, after.allocated_before_bytes - p.allocated_before_bytes) for p, after in pairwise(calls)]
+    growing = [(p, left) for p, left in kept if left > NOISE_BYTES]
+    caches = [s for s in survivors_of(log, Phase.GENERATE) if len(s.shape) == CACHE_DIMENSIONS]
+    left = sum(size for _, size in growing)
+    if len(growing) < max(2, len(kept) / 2) or not caches or left < MIN_GROWTH_BYTES:
+        return []
+    largest = caches[0]
+    shape = " × ".join(map(str, largest.shape))
+    return [
+        Finding(
+            cause="kv-cache-held",
+            severity="error" if log.fatal_oom is None else _phase_severity(log, left, Phase.GENERATE),
+            title=f"{len(growing)} generate calls left their key/value caches behind: {format_bytes(left)}",
+            explanation=f"After {len(growing)} of {len(calls)} calls more was allocated than before, and it stayed. "
+            f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site} and "
+            f"kept by {largest.holder or 'an unknown holder'}.",
+            phase=Phase.GENERATE,
+            steps=(growing[0][0].step, growing[-1][0].step),
+            bytes=left,
+            where=place(largest),
+            evidence={"num_calls": len(growing), "left_bytes": left, "shape": shape},
+        )
+    ]
 
 
 def _left(record: PhaseRecord) -> int:

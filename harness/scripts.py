@@ -1,0 +1,91 @@
+"""Runs a script as `python SCRIPT ARGS` would, in this process."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from harness.errors import ConfigError
+
+_ROOT = Path(__file__).resolve().parent.parent.as_posix() + "/"
+_OWN_PACKAGES = ("configs", "harness", "probes", "reports", "run_probe")
+
+
+def check_script(script: str) -> None:
+    """Raise ConfigError where there is no such script."""
+    path = Path(script)
+    if not path.is_file():
+        problem = "is no file" if path.exists() else "no such file"
+        raise ConfigError(f"--watch {script}: {problem}; give a Python script")
+
+
+def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
+    """Run the script as `__main__`, with its own arguments and import path; return it, its variables still alive.
+
+    Raises:
+        Whatever the script raises, `SystemExit` included, and SyntaxError where it cannot be compiled.
+    """
+    path = os.path.abspath(script)
+    main = ModuleType("__main__")
+    vars(main).update(
+        __file__=path, __builtins__=builtins, __cached__=None, __loader__=SourceFileLoader("__main__", path)
+    )
+    with _as_started_by_python(main, script, arguments):
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec")
+        exec(code, vars(main))
+    return main
+
+
+@contextmanager
+def _as_started_by_python(main: ModuleType, script: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Within, the script finds its own arguments and modules, not ours: `import configs` means its own."""
+    own = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _OWN_PACKAGES}
+    before = (sys.argv, sys.path[:], sys.modules["__main__"])
+    started_in = os.getcwd()
+    sys.argv = [script, *arguments]
+    folder = os.path.dirname(os.path.realpath(script))
+    sys.path[:] = [folder, *(p for p in sys.path[1:] if os.path.abspath(p) + "/" != _ROOT)]
+    sys.modules["__main__"] = main
+    for name in own:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:], sys.modules["__main__"] = before
+        sys.modules.update(own)
+        os.chdir(started_in)
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print what Python prints when an error ends a script, without the frames of the harness."""
+    _without_own_frames(error, set())
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    kept: list[TracebackType] = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+            kept.append(trace)
+        trace = trace.tb_next
+    chain: TracebackType | None = None
+    for trace in reversed(kept):
+        chain = TracebackType(chain, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
+    error.__traceback__ = chain
+    _without_own_frames(error.__cause__, seen)
+    _without_own_frames(error.__context__, seen)
+
+
+_OWN_FOLDERS = tuple(f"{_ROOT}{name}" for name in ("configs/", "harness/", "probes/", "reports/", "run_probe.py"))

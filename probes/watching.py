@@ -1,0 +1,64 @@
+"""Run any script under observation, and say how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.devices.base import Device
+from harness.recording import open_device
+from harness.records import Outcome
+from harness.runlog import LogWriter, RunLog, read_run_log
+from harness.scripts import run_script, show_traceback
+from harness.watch import Watch
+
+
+def watch_script(
+    script: str, arguments: Sequence[str], log: Path, *, device: str, gpu: str | None, budget_bytes: int | None
+) -> RunLog:
+    """Run the script to its end, its output going where it always goes; return what was recorded.
+
+    An error that ends the script is shown as Python shows it.
+
+    Raises:
+        DeviceError: the device is not to be had.
+    """
+    opened = open_device(device, gpu, budget_bytes, lowered=False)
+    begin = time.perf_counter()
+    with LogWriter(log) as writer:
+        watch = Watch(opened, writer.write, Path(script).name)
+        outcome, message = Outcome.COMPLETED, ""
+        try:
+            with watch.running():
+                main = run_script(script, arguments)
+            watch.settle()  # while its variables are alive
+            del main
+        except BaseException as error:
+            outcome, message = _end_of(error, opened)
+        watch.end(outcome, message, time.perf_counter() - begin)
+    return read_run_log(log)
+
+
+def _end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
+    """Show what ended the script where Python would; return the outcome and why."""
+    if isinstance(error, SystemExit):
+        return _exit(error)
+    show_traceback(error)
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome.STOPPED, "the script was interrupted"
+    if device.as_out_of_memory(error) is not None:
+        return Outcome.OOM, ""
+    return Outcome.ERROR, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _exit(error: SystemExit) -> tuple[Outcome, str]:
+    """Return how a script ended that called `sys.exit`: 0 and nothing are success, text is an error message."""
+    if error.code is None or error.code == 0:
+        return Outcome.COMPLETED, ""
+    if not isinstance(error.code, int):
+        print(error.code, file=sys.stderr)
+        return Outcome.ERROR, f"the script exited with: {error.code}"
+    return Outcome.ERROR, f"the script exited with code {error.code}"

@@ -1,0 +1,119 @@
+"""What watching a script costs: blocks of the same training steps, watched and not, alternating in one process.
+
+python -m tests.bench.watch_cost              two small models on one core of the CPU, in seconds of that core
+python -m tests.bench.watch_cost --gpu        a QLoRA step of Llama-3.1-8B with random weights, on a CUDA GPU
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.devices.base import Device
+from harness.recording import open_device
+from harness.runlog import LogWriter
+from harness.watch import Watch
+from tests.bench.agreement import CONFIGURATIONS, batch_of, train
+from tests.bench.recorder_overhead import NoRecorder
+
+LENGTH = 1024
+SETTLING_STEPS = 4
+"""first steps of a block that are not timed: the optimizer is looked at closely in them"""
+
+Step = Callable[[], object]
+Clock = Callable[[], float]
+
+
+def perceptron() -> Step:
+    """Return a step of a model with 3 thousand parameters on 32 samples: nothing but PyTorch's own overhead."""
+    return _step_of(nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10)), lambda: torch.randn(32, 32))
+
+
+def transformer() -> Step:
+    """Return a step of a language model with 0.5 million parameters on 8 sequences of 64 tokens."""
+    layers = [nn.TransformerEncoderLayer(128, 4, 256, batch_first=True) for _ in range(2)]
+    model = nn.Sequential(nn.Embedding(1000, 128), *layers, nn.Linear(128, 1000))
+    return _step_of(model, lambda: torch.randint(1000, (8, 64)))
+
+
+def _step_of(model: nn.Module, make_batch: Callable[[], torch.Tensor]) -> Step:
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        loss = model(make_batch()).logsumexp(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+@contextmanager
+def qlora(device: Device) -> Iterator[Step]:
+    """Yield a step of the 8B model, as the harness's own loop makes it."""
+    from harness.loop import train_step
+    from harness.strategies.qlora import QLoraStrategy
+
+    config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
+    strategy, batch = QLoraStrategy(config, device), batch_of(train(LENGTH))
+    with device.active():
+        strategy.load()
+
+        def step() -> None:
+            train_step(config, strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
+            torch.cuda.synchronize()
+
+        yield step
+
+
+def milliseconds(step: Step, count: int, clock: Clock) -> float:
+    """Return the mean time of a step, the first ones left out."""
+    for _ in range(SETTLING_STEPS):
+        step()
+    begin = clock()
+    for _ in range(count):
+        step()
+    return 1000 * (clock() - begin) / count
+
+
+def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *, blocks: int, count: int) -> None:
+    """Print a row: the medians of the blocks without and with, and the median of the ratios of neighbours."""
+    off, on = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for block in range(blocks):
+            off.append(milliseconds(step, count, clock))
+            with LogWriter(Path(folder) / f"{block}.jsonl") as writer:
+                watch = Watch(device(), writer.write, name)
+                with watch.running():
+                    on.append(milliseconds(step, count, clock))
+    ratio = statistics.median(b / a for a, b in zip(off, on, strict=True))
+    print(f"{name:44} {statistics.median(off):10.2f} {statistics.median(on):10.2f} {ratio:8.3f}", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}")
+    if "--gpu" in sys.argv:
+        device = open_device("cuda", None, None, lowered=False)
+        with qlora(device) as step:
+            measure(f"Llama-3.1-8B, QLoRA, {LENGTH} tokens", step, lambda: device, time.perf_counter, blocks=8, count=8)
+        return
+    torch.set_num_threads(1)
+
+    def simulated() -> Device:
+        return open_device("simulated", None, None, lowered=False)
+
+    measure("perceptron, 3 thousand parameters", perceptron(), simulated, time.process_time, blocks=5, count=200)
+    measure("transformer, 0.5 million parameters", transformer(), simulated, time.process_time, blocks=5, count=20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""`run_probe.py --watch SCRIPT`: the script runs as Python would run it, and the exit code says what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_probe
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEAK = str(ROOT / "tests" / "watch_scripts" / "tensors_logged.py")
+
+
+def watch(script: object, folder: Path, *flags: str) -> int:
+    arguments = list(flags)
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    after = arguments[len(before) :]
+    return run_probe.main(["--watch", str(script), "--device", "simulated", "--output", str(folder), *before, *after])
+
+
+def script_of(folder: Path, text: str) -> Path:
+    path = folder / "script.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
+    assert watch(LEAK, tmp_path, "--json", str(tmp_path / "report.json")) == 1
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == "fail"
+    assert report["source"] == "simulated"
+    assert report["as_configured"]["outcome"] == "completed"
+    assert [(f["cause"], f["severity"]) for f in report["findings"]] == [("tensors-logged", "error")]
+    shown = capsys.readouterr().out
+    assert "tests/watch_scripts/tensors_logged.py:14" in shown
+    (log,) = tmp_path.glob("*/as_configured.jsonl")
+    assert run_probe.main(["--replay", str(log.parent)]) == run_probe.main(["--replay", str(log)]) == 1
+
+
+def test_a_script_without_training_is_clean(tmp_path, capsys):
+    script = script_of(tmp_path, "print('hello')\n")
+    assert watch(script, tmp_path) == 0
+    assert capsys.readouterr().out.startswith("hello\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("import sys\nsys.exit()", 0, ""),
+        ("import sys\nsys.exit(0)", 0, ""),
+        ("import sys\nsys.exit(4)", 3, ""),
+        ("import sys\nsys.exit('no data here')", 3, "no data here\n"),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt\n"),
+        ("1 / 0", 3, "ZeroDivisionError: division by zero\n"),
+        ("import nowhere_to_be_found", 3, "ModuleNotFoundError: No module named 'nowhere_to_be_found'\n"),
+        ("def f(:\n    pass", 3, "SyntaxError: invalid syntax\n"),
+        ("import torch\ntorch.zeros(2**26)", 1, "256.00 MiB"),
+    ],
+)
+def test_how_a_script_ends(text, code, message, tmp_path, capsys):
+    assert watch(script_of(tmp_path, text), tmp_path, "--budget", "64 MiB") == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["missing.py", "."])
+def test_a_missing_script_is_one_line(name, tmp_path, capsys):
+    assert watch(tmp_path / name, tmp_path / "runs") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"run_probe.py: --watch {tmp_path / name}: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_arguments_of_nobody_are_refused(tmp_path, capsys):
+    assert run_probe.main(["--samples", "10", "--", "x"]) == 2
+    assert capsys.readouterr().err == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT\n"
+
+
+INSPECT = """
+import os, sys
+import configs  # its own, not the harness's
+print(sys.argv, sys.path[0] == os.path.dirname(__file__), os.getcwd(), __name__, __file__, configs.NAME)
+print(sys.modules["__main__"].__dict__ is globals(), __spec__, __builtins__.__name__, __package__)
+
+def helper():
+    try:
+        {}["key"]
+    except KeyError as error:
+        import torch
+        class Failing(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(2, 2)
+            def forward(self, x):
+                raise RuntimeError("not today") from error
+        Failing()(torch.zeros(1))
+
+helper()
+"""
+
+
+def test_a_script_sees_and_says_what_it_would_under_python(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    script = script_of(folder, INSPECT)
+    (folder / "configs.py").write_text("NAME = 'mine'\n", encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+
+    plain = run("project/script.py", "--lr", "1")
+    flags = ("--device", "simulated", "--watch", "project/script.py", "--output", "runs", "--", "--lr", "1")
+    watched = run(str(ROOT / "run_probe.py"), *flags)
+    assert watched.returncode == 3
+    assert watched.stdout.startswith(plain.stdout)
+    assert watched.stderr == plain.stderr
+    assert "NOT DECIDED" in watched.stdout.removeprefix(plain.stdout)
+    assert script.exists()
