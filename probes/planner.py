@@ -28,7 +28,8 @@ class Prediction:
     """What a run's worst moments take."""
 
     passes: bool
-    """within the budget less the headroom"""
+    """within the budget less the headroom, and without the allocator having to give its cache back: each time it does
+    the GPU waits, and it is the last thing before memory runs out"""
     peak_allocated_bytes: int
     """with as much memory as it wants"""
     peak_reserved_bytes: int

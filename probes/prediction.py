@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from harness.data.batching import Batch, Example, eval_batches, train_steps
 from harness.errors import DeviceOutOfMemory
 from harness.loop import evaluate, load, train_step
 from harness.recorder import Recorder
-from harness.records import BatchShape, Phase
+from harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
 from harness.recovery import Unprotected
 from harness.rehearsal import longest_steps
 from harness.run import make_strategy, simulate_card
@@ -50,13 +50,17 @@ PADDING = 2
 
 def predict(config: RunConfig, headroom_bytes: int) -> Prediction:
     """Simulate the worst moments of a configuration, with as much memory as it wants and within its budget."""
+    return predict_on(config, prepare(config, find_model(config.model.model).vocab_size), headroom_bytes)
+
+
+def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Prediction:
+    """Simulate the worst moments that a configuration has with these samples."""
     recorded = recording(config)
-    data = prepare(config, find_model(config.model.model).vocab_size)
     budget = config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
-    allocated, reserved, _ = recorded.peaks(config, data, UNLIMITED)
-    # with less memory than it would take it may still pass, by releasing what it has cached
-    passes = reserved <= budget - headroom_bytes or recorded.peaks(config, data, budget - headroom_bytes)[2]
-    return Prediction(passes, allocated, reserved)
+    taken = recorded.run(config, data, UNLIMITED)
+    # a run that would reserve more has its cache given back before that, or goes out of memory
+    passes = taken.reserved_bytes <= budget - headroom_bytes
+    return Prediction(passes, taken.allocated_bytes, taken.reserved_bytes)
 
 
 _RECORDINGS: dict[str, Recording] = {}
@@ -74,6 +78,14 @@ def recording(config: RunConfig) -> Recording:
     return _RECORDINGS[key]
 
 
+class Taken(NamedTuple):
+    """What moments of a run took, at their peaks, and whether they fit."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    fits: bool
+
+
 class Recording:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
@@ -84,8 +96,8 @@ class Recording:
         assert isinstance(strategy, CompiledStrategy)
         self.strategy: CompiledStrategy = strategy
 
-    def peaks(self, config: RunConfig, data: Prepared, budget_bytes: int) -> tuple[int, int, bool]:
-        """Return the worst moments' peaks, allocated and reserved, and whether they fit."""
+    def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Taken:
+        """Return what the worst moments take."""
         return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
@@ -100,16 +112,16 @@ class Recording:
                 if evaluation is not None:
                     evaluate(config, self.strategy, recorder, [uniform_batch(evaluation, padding)], protection)
 
-        return self._run(config, budget_bytes, moments)[2]
+        return self._run(config, budget_bytes, moments).fits
 
-    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[Recorder], None]) -> tuple[int, int, bool]:
+    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[Recorder], None]) -> Taken:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
-        peaks: list[tuple[int, int]] = [(0, 0)]
+        stats: list[MemoryStats] = [MemoryStats()]
 
-        def write(record: Any) -> None:
-            if record.kind == "phase":
-                peaks.append((record.after.peak_allocated_bytes, record.after.peak_reserved_bytes))
+        def write(record: Record) -> None:
+            if isinstance(record, PhaseRecord):
+                stats.append(record.after)
 
         recorder, fits = Recorder(self.device, write), True
         try:
@@ -118,7 +130,10 @@ class Recording:
                 moments(recorder)
         except DeviceOutOfMemory:
             fits = False
-        return max(a for a, _ in peaks), max(r for _, r in peaks), fits
+        allocated, reserved = (
+            max(getattr(s, f"peak_{kind}_bytes") for s in stats) for kind in ("allocated", "reserved")
+        )
+        return Taken(allocated, reserved, fits)
 
 
 def uniform_batch(shape: Shape, padding: int) -> Batch:

@@ -1,8 +1,9 @@
 """What each fix is worth on the 8B recipe, and whether the chosen ones hold: measured on a GPU, predicted without one.
 
     python -m tests.bench.fixes ladder   FILE.json              each fix: before, after, time, agreement of losses
+    python -m tests.bench.fixes choose   FILE.json              what the planner picks for the two commands below
     python -m tests.bench.fixes variable FILE.json              lengths that vary without a cap: stock, then with fixes
-    python -m tests.bench.fixes planned  FILE.json              the default command's choice, 4000 samples
+    python -m tests.bench.fixes planned  FILE.json              the default command's recipe with the choice
     python -m tests.bench.fixes ladder   FILE.json --predict    the same runs, simulated; goes beside the measurements
     python -m tests.bench.fixes table    FILE.json              both as markdown
     python -m tests.bench.fixes ladder   FILE.json --tiny       a tiny model on real tensors: does it run at all
@@ -14,6 +15,7 @@ over the same samples from the same random weights; how far two runs of the same
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -30,15 +32,17 @@ from typing import Any
 import numpy as np
 
 from configs.cards import Card, emulated, find_card
+from configs.cli import DEFAULT_HEADROOM
 from configs.models import find_model
 from configs.preset import load_preset
 from configs.schema import RunConfig
-from configs.units import GIB, format_bytes, parse_bytes
+from configs.units import GIB, format_bytes, parse_bytes, parse_part
 from harness.data import Prepared, prepare
 from harness.data.batching import Example
 from harness.records import Record
 from harness.runlog import RunLog, collect
 from probes.fixes import FIXES
+from probes.planner import Prediction, make_plan
 
 TARGET, HOST = "t4", "h100"
 """the card that a run is held to, and the GPU that measures (or is simulated)"""
@@ -95,6 +99,7 @@ class Run:
         parts = [f"{key}={value}" for key, value in self.changes]
         parts += [self.data] if self.data != "padded" else []
         parts += [f"budget={self.budget}"] if self.budget else []
+        parts += [f"steps={self.steps}"] if self.steps not in (NUM_STEPS, LADDER_VARIABLE_STEPS) else []
         parts += [f"repeat={self.repeat}"] if self.repeat else []
         return " ".join(parts) or "stock"
 
@@ -385,40 +390,54 @@ def _gib(num_bytes: int) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run what the arguments ask for; results are kept in the file as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("ladder", "variable", "planned", "table"))
+    parser.add_argument("what", choices=("ladder", "choose", "variable", "planned", "table"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--fixes", default=None, help="comma-separated; variable and planned only")
     parser.add_argument("--only", default=None, help="fixes whose runs are wanted, comma-separated; ladder only")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--predict", action="store_const", dest="mode", const="predict", default="measure")
     how.add_argument("--tiny", action="store_const", dest="mode", const="tiny")
     arguments = parser.parse_args(argv)
     content = json.loads(arguments.file.read_text()) if arguments.file.exists() else {}
-    if arguments.what != "table":
+    if arguments.what == "choose":
+        for name, run in (("variable", _VARIABLE), ("planned", planned_runs([])[0])):
+            content.setdefault("choices", {})[name] = _choice(run)
+            arguments.file.write_text(json.dumps(content, indent=1) + "\n")
+    elif arguments.what != "table":
         part = content.setdefault({"measure": "measured", "predict": "predicted"}.get(arguments.mode, "tiny"), {})
 
         def keep(run: Run, result: dict[str, Any]) -> None:
             part[run.name] = result
             arguments.file.write_text(json.dumps(content, indent=1) + "\n")
 
-        run_all(_wanted(arguments), arguments.mode, keep)
+        run_all(_wanted(arguments, content.get("choices", {})), arguments.mode, keep)
     print(ladder_table(content), run_table(content), sep="\n\n")
     return 0
 
 
-def _wanted(arguments: argparse.Namespace) -> list[Run]:
+def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> list[Run]:
     if arguments.what == "variable":
-        return variable_runs((arguments.fixes or VARIABLE_CHOICE).split(","))
+        return variable_runs(choices["variable"])
     if arguments.what == "planned":
-        return planned_runs((arguments.fixes or DEFAULT_CHOICE).split(","))
+        return planned_runs(choices["planned"])
     only = arguments.only.split(",") if arguments.only else list(FIXES)
     wanted = [run for case in CASES if case.fix in only for run in (case.before, case.after, case.losses)]
     return [run for run in ladder_runs() if run in wanted or (run.repeat and not arguments.only)]
 
 
-DEFAULT_CHOICE = "eval-batch"
-VARIABLE_CHOICE = "expandable-segments"
-"""What `run_probe.py` picks for the two recipes; tests/bench/test_fixes.py holds them to it."""
+def _choice(run: Run) -> list[str]:
+    """Return the planner's choice on the target card, with the default headroom."""
+    from probes.prediction import predict_on
+
+    budget = find_card(TARGET).budget_bytes
+    headroom = parse_part(DEFAULT_HEADROOM, budget)
+
+    def predict(configs: Sequence[RunConfig]) -> list[Prediction]:
+        return [predict_on(config, prepared(run, config), headroom) for config in configs]
+
+    plan = make_plan(run.config, FIXES.values(), predict, goal="speed", budget_bytes=budget, headroom_bytes=headroom)
+    assert plan.passes
+    print(json.dumps(dataclasses.asdict(plan), indent=1))
+    return list(plan.chosen.fixes)
 
 
 if __name__ == "__main__":
