@@ -42,7 +42,12 @@ def open_device(config: RunConfig) -> Device:
     card = find_card(config.device.gpu)
     wanted = config.device.device
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
-        return CudaDevice(card, config.device.budget_bytes or card.budget_bytes, attention=config.model.attention)
+        return CudaDevice(
+            card,
+            config.device.budget_bytes or card.budget_bytes,
+            attention=config.model.attention,
+            expandable_segments=config.device.expandable_segments,
+        )
     return simulate_card(config, card)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import importlib
 import json
-import os
 import sys
 import time
 import warnings
@@ -169,8 +168,6 @@ def _open_device(config: RunConfig) -> Device:
 
     from harness.run import open_device
 
-    if config.device.expandable_segments:
-        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
     return open_device(config)

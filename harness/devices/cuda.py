@@ -66,6 +66,7 @@ class CudaDevice:
         card: what the GPU stands for; attention backends that the card lacks are switched off. None takes it as it is.
         budget_bytes: what the allocator may reserve; None for all of the GPU.
         attention: `auto`, or the attention backend to take where it can run.
+        expandable_segments: let the allocator grow segments page by page, from now on in this process.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
 
     Raises:
@@ -77,7 +78,13 @@ class CudaDevice:
     computes = True
 
     def __init__(
-        self, card: Card | None, budget_bytes: int | None, *, attention: str = "auto", share_gpu: bool = False
+        self,
+        card: Card | None,
+        budget_bytes: int | None,
+        *,
+        attention: str = "auto",
+        expandable_segments: bool = False,
+        share_gpu: bool = False,
     ) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
@@ -94,6 +101,9 @@ class CudaDevice:
                 f"--budget {format_bytes(budget_bytes)}: the GPU has {format_bytes(total)}; "
                 "lower --budget or pick another --gpu"
             )
+        if expandable_segments:
+            # the environment's PYTORCH_ALLOC_CONF is read when PyTorch is imported, long before this
+            torch._C._accelerator_setAllocatorSettings("expandable_segments:True")  # type: ignore[attr-defined]
         # the limit is on reserved segments only, which is what the budget counts
         self._fraction = budget_bytes / total
         torch.cuda.set_per_process_memory_fraction(self._fraction)

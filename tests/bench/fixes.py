@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import warnings
@@ -189,8 +188,6 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
     """Carry out one run here: `measure` on the GPU, `predict` on fake tensors, `tiny` on real ones."""
     warnings.simplefilter("ignore", FutureWarning)
     config = run.config.with_fields(**TINY) if mode == "tiny" else run.config
-    if config.device.expandable_segments:
-        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # read when CUDA starts
     from harness.run import execute, make_strategy
 
     device = _open(config, mode)
@@ -212,7 +209,13 @@ def _open(config: RunConfig, mode: str) -> Any:
 
     target = find_card(TARGET)
     budget = config.device.budget_bytes or target.budget_bytes
-    return CudaDevice(host_card(target), budget, attention=config.model.attention, share_gpu=True)
+    return CudaDevice(
+        host_card(target),
+        budget,
+        attention=config.model.attention,
+        expandable_segments=config.device.expandable_segments,
+        share_gpu=True,
+    )
 
 
 def card() -> Card:

@@ -62,7 +62,7 @@ def main(output: Path) -> None:
             torch.cuda.synchronize()
             begin = time.perf_counter()
             record.step += 1
-            train_step(config, strategy, record, [batch], 1e-4)
+            train_step(strategy, record, [batch], 1e-4)
             torch.cuda.synchronize()
             return time.perf_counter() - begin
 

@@ -68,7 +68,7 @@ def qlora(device: Device) -> Iterator[Step]:
         strategy.load()
 
         def step() -> None:
-            train_step(config, strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
+            train_step(strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
             torch.cuda.synchronize()
 
         yield step
