@@ -103,7 +103,7 @@ class CudaDevice:
             )
         if expandable_segments:
             # the environment's PYTORCH_ALLOC_CONF is read when PyTorch is imported, long before this
-            torch._C._accelerator_setAllocatorSettings("expandable_segments:True")  # type: ignore[attr-defined]
+            torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
         # the limit is on reserved segments only, which is what the budget counts
         self._fraction = budget_bytes / total
         torch.cuda.set_per_process_memory_fraction(self._fraction)
