@@ -139,7 +139,7 @@ def verdict_sentence(result: ProbeResult) -> str:
     log, fixed = result.as_configured, result.with_fixes
     applied = plural(sum(fix.applied for fix in result.fixes), "fix", "fixes")
     if result.verdict == "pass":
-        return f"Fits as configured: {_peak(log)}."
+        return f"{'The script fits' if log.run.script else 'Fits as configured'}: {_peak(log)}."
     if log.outcome is Outcome.COMPLETED:
         return f"The script ended within the budget ({_peak(log)}), but what it holds grows with every step."
     if log.fatal_oom is None:

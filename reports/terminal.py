@@ -437,6 +437,7 @@ def _basis(result: ProbeResult) -> Iterator[RenderableType]:
     rows = {
         "memory": how,
         "card": budget_in_words(log),
+        "script": f"{run.script}, unmodified; its phases and steps are inferred" if run.script else "",
         "model": run.model.name if run.model else "",
         "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
         "slower": "; ".join(run.model.fallbacks) if run.model else "",

@@ -45,7 +45,9 @@ def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
 def test_a_script_without_training_is_clean(tmp_path, capsys):
     script = script_of(tmp_path, "print('hello')\n")
     assert watch(script, tmp_path) == 0
-    assert capsys.readouterr().out.startswith("hello\n")
+    shown = capsys.readouterr().out
+    assert shown.startswith("hello\n")
+    assert "The script fits" in shown
 
 
 @pytest.mark.parametrize(
