@@ -242,3 +242,23 @@ def largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     shown = [(name if ":" in name else name.replace("_", " "), size) for name, size in live if size >= least]
     rest = sum(size for _, size in live) - sum(size for _, size in shown)
     return [*shown, ("other", rest)] if rest >= least > 0 else shown
+
+
+def basis(result: ProbeResult) -> dict[str, str]:
+    """Return what a report rests on, by name; empty where it does not apply."""
+    log = result.as_configured
+    run = log.run
+    how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
+    return {
+        "memory": how,
+        "card": budget_in_words(log),
+        "script": f"{run.script}, unmodified; its phases and steps are inferred" if run.script else "",
+        "model": run.model.name if run.model else "",
+        "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
+        "slower": "; ".join(run.model.fallbacks) if run.model else "",
+        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
+        if run.num_train_samples
+        else "",
+        "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
+        "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
+    }

@@ -24,10 +24,9 @@ from probes.findings import Finding, FixResult
 from probes.planner import Option, Planning
 from reports.summary import (
     EQUIVALENCE,
-    WEIGHTS,
     ProbeResult,
     agreement_in_words,
-    budget_in_words,
+    basis,
     largest,
     phase_levels,
     scale_bytes,
@@ -431,22 +430,7 @@ def _also(findings: Iterable[Finding]) -> Iterator[RenderableType]:
 
 
 def _basis(result: ProbeResult) -> Iterator[RenderableType]:
-    log = result.as_configured
-    run = log.run
-    how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
-    rows = {
-        "memory": how,
-        "card": budget_in_words(log),
-        "script": f"{run.script}, unmodified; its phases and steps are inferred" if run.script else "",
-        "model": run.model.name if run.model else "",
-        "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
-        "slower": "; ".join(run.model.fallbacks) if run.model else "",
-        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
-        if run.num_train_samples
-        else "",
-        "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
-        "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
-    }
+    rows = basis(result)
     yield from heading("What this rests on")
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in rows.items():

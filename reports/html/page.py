@@ -27,9 +27,8 @@ from reports.html.memory_map import memory_map_figure
 from reports.html.timeline import timeline_figure
 from reports.summary import (
     EQUIVALENCE,
-    WEIGHTS,
     ProbeResult,
-    budget_in_words,
+    basis,
     largest,
     phase_levels,
     scale_bytes,
@@ -468,23 +467,13 @@ def _setting(item: dataclasses.Field[Any], before: object, after: object) -> tup
 
 
 def _environment(result: ProbeResult) -> Iterator[Node]:
-    log = result.as_configured
-    run = log.run
-    how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
+    run = result.as_configured.run
     rows = {
-        "memory": how,
-        "card": budget_in_words(log),
-        "model": run.model.name if run.model else "",
+        **basis(result),
         "parameters": f"{run.model.num_parameters:,}, of which {run.model.num_trainable_parameters:,} are trained"
         if run.model
         else "",
-        "weights": WEIGHTS.get(run.model.weights, run.model.weights) if run.model else "",
-        "corpus": f"{run.corpus}: {run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
-        if run.num_train_samples
-        else "",
         "started": run.started_at,
-        "probe": f"took {result.seconds:.0f} s" if result.seconds else "",
-        "log": f"{plural(log.num_unreadable_lines, 'line')} could not be read" if log.num_unreadable_lines else "",
         **run.environment,
     }
     yield _definitions({name: value for name, value in rows.items() if value})
