@@ -43,7 +43,12 @@ def test_the_largest_is_found(limit):
 
 def test_limits_are_the_last_that_fit():
     config = TINY.with_fields(
-        budget_bytes=48 * MIB, eval_batch_size=1, max_length=64, train_batch_size=1, gradient_accumulation=1
+        budget_bytes=48 * MIB,
+        eval_batch_size=1,
+        max_length=64,
+        pad_to_multiple_of=64,
+        train_batch_size=1,
+        gradient_accumulation=1,
     )
     limits = find_limits(config, 0)
     recorded, unit = recording(config), config.data.pad_to_multiple_of
