@@ -341,22 +341,15 @@ def ladder_table(content: dict[str, Any]) -> str:
     """Return the measurements and predictions of all fixes as markdown."""
     measured, predicted = content.get("measured") or content.get("tiny", {}), content.get("predicted", {})
     lines = [
-        "| fix | class | needed, GiB | allocated | reserved | predicted reserved | seconds a step | losses differ by |",
+        "| fix | class | allocated, GiB | predicted | reserved | predicted | seconds a step | losses differ by |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
-        before, after = (measured.get(run.name) for run in (case.before, case.after))
         if case.after == case.before:
             continue  # not to be had where the table is made
-        foreseen = [predicted.get(run.name) for run in (case.before, case.after)]
-        cells = [
-            _arrow([before, after], "needed_bytes", _gib),
-            _arrow([before, after], "peak_allocated_bytes", _gib),
-            _arrow([before, after], "peak_reserved_bytes", _gib),
-            _arrow(foreseen, "peak_reserved_bytes", _gib),
-            _arrow([before, after], "seconds_per_step", lambda value: f"{value:.3f}"),
-            agreement(case, measured),
-        ]
+        found, foreseen = ([part.get(run.name) for run in (case.before, case.after)] for part in (measured, predicted))
+        cells = [_arrow(part, _peak(kind)) for kind in ("allocated", "reserved") for part in (found, foreseen)]
+        cells += [_arrow(found, _seconds), agreement(case, measured)]
         lines.append(f"| {case.fix} | {FIXES[case.fix].equivalence} | " + " | ".join(cells) + " |")
     for run in REPEATED:
         first, again = measured.get(replace(run, repeat=0).name), measured.get(run.name)
@@ -381,9 +374,21 @@ def run_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _arrow(results: Sequence[dict[str, Any] | None], key: str, show: Callable[[Any], str]) -> str:
-    values = [None if result is None or result[key] is None else show(result[key]) for result in results]
-    return "" if values == [None, None] else " → ".join(value or "–" for value in values)
+def _arrow(results: Sequence[dict[str, Any] | None], show: Callable[[dict[str, Any]], str]) -> str:
+    values = ["" if result is None else show(result) for result in results]
+    return " → ".join(value or "–" for value in values) if any(values) else ""
+
+
+def _peak(kind: str) -> Callable[[dict[str, Any]], str]:
+    def show(result: dict[str, Any]) -> str:
+        ending = " (out of memory)" if result["outcome"] == "oom" else ""
+        return _gib(result[f"peak_{kind}_bytes"]) + ending
+
+    return show
+
+
+def _seconds(result: dict[str, Any]) -> str:
+    return "" if result["seconds_per_step"] is None else f"{result['seconds_per_step']:.3f}"
 
 
 def _gib(num_bytes: int) -> str:
