@@ -199,9 +199,10 @@ class _Search:
 
 def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     """Yield the local variables of running functions, in any thread, that are the object."""
-    for innermost in sys._current_frames().values():
-        frame: types.FrameType | None = innermost
-        while frame is not None:
+    frame, frames = None, list(sys._current_frames().values())
+    try:
+        while frames:
+            frame = frames.pop()
             code = frame.f_code
             is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_filename not in _OWN_FILES
             if is_function and (name := _local_name(frame, target)):
@@ -209,7 +210,9 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
                 holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code))
                 # a parameter is stored by no line
                 yield holder if holder.line > code.co_firstlineno else replace(holder, line=frame.f_lineno)
-            frame = frame.f_back
+            frames += [frame.f_back] if frame.f_back is not None else []
+    finally:
+        del frames, frame  # this function's own is among them: a circle that would keep the target
 
 
 def _local_name(frame: types.FrameType, target: object) -> str | None:

@@ -96,7 +96,10 @@ class SimulatedMemory:
             self.live_at_failure = tuple(self.live())
             failure = SimulatedOutOfMemory(error, self.allocator, num_bytes, site)
             self.on_failure(failure)
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                del failure  # with its traceback it would keep this frame, and that it, until the collector comes by
         finally:
             self._is_busy = False
         if self._freed_meanwhile:

@@ -4,6 +4,7 @@ import gc
 import importlib
 import inspect
 import itertools
+import weakref
 from collections import deque
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from harness.errors import DeviceOutOfMemory
+from harness.holders import find_holder
 from harness.records import Phase, SurvivorRecord
 from harness.zoom import MAX_ZOOMS, REST_STEPS, Levels
 from tests.harness.loops import Loop
@@ -286,3 +288,30 @@ def test_what_lived_when_memory_ran_out_outlives_the_frames():
         fill()
     assert loop.device.stats().allocated_bytes < floor + 40 * KIB * KIB
     assert loop.device.live_bytes({})["unknown"] > 900 * KIB * KIB
+
+
+@pytest.fixture
+def no_collector():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_asking_who_holds_a_tensor_keeps_it_no_longer():
+    tensor = torch.ones(4)
+    seen = weakref.ref(tensor)
+    assert "`tensor`" in str(find_holder(tensor))
+    del tensor
+    assert seen() is None
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_an_out_of_memory_that_nobody_keeps_goes_with_its_frames():
+    loop, seen = Loop(), None
+    with loop.device.active():
+        try:
+            loop.device.memory.alloc("too large", 2**40, ())
+        except DeviceOutOfMemory as error:
+            seen = weakref.ref(error)
+    assert seen() is None
