@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -263,8 +262,9 @@ def summary(log: RunLog) -> dict[str, Any]:
             str(phase): [stats.peak_allocated_bytes, stats.peak_reserved_bytes] for phase, stats in log.peaks().items()
         },
         "num_steps": len(log.steps),
-        # the first step makes the optimizer's state and warms kernels up
-        "seconds_per_step": statistics.median(seconds[1:]) if len(seconds) > 1 and log.run.source == "cuda" else None,
+        "seconds": seconds,
+        # the first step makes the optimizer's state and warms kernels up; what else the host does only adds time
+        "seconds_per_step": min(seconds[1:]) if len(seconds) > 1 and log.run.source == "cuda" else None,
         "losses": [step.loss for step in log.steps],
         "eval_loss": log.evals[-1].loss if log.evals else None,
         "tokens_per_step": [step.target_tokens for step in log.steps],
