@@ -51,7 +51,7 @@ def main() -> int:
             generate_request(config, Path(request["generate"]), Path(request["log"]))
         else:
             snapshot = Path(request["snapshot"]) if request["snapshot"] else None
-            if request["fault"] is None:
+            if request.get("fault") is None:
                 run_request(config, Path(request["log"]), request["counts"], snapshot)
             else:
                 run_planted(config, Path(request["log"]), request["fault"], snapshot)

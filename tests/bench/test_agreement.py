@@ -32,7 +32,26 @@ def simulate(configuration: Configuration) -> list[dict[str, Any]]:
     return run_plan(configuration, CompiledStrategy(QLoraStrategy(configuration.config, device), device), device)
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda configuration: configuration.name)
+ALWAYS = {
+    "lengths",
+    "variable-lengths",
+    "variable-lengths-expandable",
+    "retries",
+    "clearing",
+    "generation",
+    "t4-unpadded-math",
+    "no-upcast",
+    "mistral-7b",
+}
+"""One for each thing that is simulated; the others are marked slow."""
+
+RECIPES = [
+    pytest.param(recipe, id=recipe.name, marks=() if recipe.name in ALWAYS else pytest.mark.slow)
+    for recipe in CONFIGURATIONS
+]
+
+
+@pytest.mark.parametrize("configuration", RECIPES)
 def test_peaks_are_those_of_the_gpu(configuration: Configuration) -> None:
     measured, simulated = MEASURED[configuration.name], simulate(configuration)
     assert [row["op"] for row in simulated] == [row["op"] for row in measured]

@@ -93,7 +93,7 @@ def test_a_changed_configuration_is_refused_by_name_unless_asked_for(stopped):
     changed = CONFIG.with_fields(learning_rate=1e-3, lora_dropout=0.0, gpu="l4", output="elsewhere")
     with pytest.raises(CheckpointError) as refused:
         train(stopped, changed, resume=stopped)
-    assert "learning_rate (0.0002 -> 0.001)" in str(refused.value)
+    assert f"learning_rate ({CONFIG.train.learning_rate} -> 0.001)" in str(refused.value)
     assert "lora_dropout (0.05 -> 0.0)" in str(refused.value)
     assert "gpu" not in str(refused.value)
     assert "\n" not in str(refused.value)

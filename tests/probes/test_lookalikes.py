@@ -22,7 +22,7 @@ CHECKS = (0.4, 0.7, 1.0)
 """shares of the steps after which the run is asked about, as if it were still going on"""
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("clean", LOOKALIKES, ids=lambda clean: clean.name)
 def test_a_run_without_a_mistake_raises_no_alarm(clean, seed):
     torch.manual_seed(seed)

@@ -51,7 +51,7 @@ def strategy() -> Iterator[CompiledStrategy]:
 
 
 def load(strategy: CompiledStrategy) -> None:
-    with patch.object(modeling, "_random", _random_as_measured):
+    with patch.object(modeling, "random_weight", _random_as_measured):
         strategy.load()
 
 
@@ -73,7 +73,7 @@ def test_memory_after_the_build() -> None:
     built: list[MemoryStats] = []
     with (
         device.active(),
-        patch.object(modeling, "_random", _random_as_measured),
+        patch.object(modeling, "random_weight", _random_as_measured),
         patch.object(QLoraStrategy, "_prepare", lambda self: built.append(device.stats())),
     ):
         QLoraStrategy(RECIPE, device).load()
