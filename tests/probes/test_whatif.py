@@ -26,6 +26,7 @@ def replayer():
     return record(parse_args(LARGE_ENOUGH_TO_FRAGMENT).config)
 
 
+@pytest.mark.slow
 def test_each_remedy_is_tried_on_the_run(replayer):
     trials = {trial.name: trial for trial in remedies(replayer)}
     configured = trials["as configured"]
