@@ -25,7 +25,7 @@ from dataclasses import replace
 
 from configs.schema import RunConfig
 from harness.data import Prepared
-from harness.data.batching import Batch, eval_batches, halves, train_steps
+from harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from harness.devices.base import Device
 from harness.generate import Request, answer, requests
 from harness.manifest import START, Position
@@ -167,7 +167,7 @@ def answer_prompts(
     """
     asked, size = requests(config, data), config.eval.generate_batch_size
     replies: list[Reply] = []
-    divide = Divide("generate_tokens", lambda group: len(group) * _longest(group), _halved)
+    divide: Divide[Sequence[Request]] = Divide("generate_tokens", lambda group: len(group) * _longest(group), in_halves)
     for index, start in enumerate(range(0, len(asked), size)):
         if protection.stop_requested():
             return None
@@ -184,11 +184,6 @@ def answer_prompts(
 
 def _longest(group: Sequence[Request]) -> int:
     return max(len(request.token_ids) for request in group)
-
-
-def _halved(group: Sequence[Request]) -> list[Sequence[Request]]:
-    middle = -(-len(group) // 2)
-    return [group] if len(group) == 1 else [group[:middle], group[middle:]]
 
 
 def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:

@@ -84,17 +84,20 @@ def _write_config(run: Path, config: RunConfig) -> None:
     os.replace(unfinished, run / CONFIG_FILE)
 
 
-def prepare_resume(run: Path, config: RunConfig, data: Prepared, checkpoint: Path, *, allow_changes: bool) -> Position:
+def prepare_resume(run: Path, config: RunConfig, digest: str, checkpoint: Path, *, allow_changes: bool) -> Position:
     """Make a locked folder ready to go on from one of its checkpoints; return where that is.
 
     What came after the checkpoint is set aside: log records in `run.lost-N.jsonl`, checkpoints under another name.
+
+    Args:
+        digest: of the prepared samples, see `data_digest`.
 
     Raises:
         CheckpointError: the checkpoint is not whole, or of another configuration or corpus.
     """
     manifest = read_manifest(checkpoint)
     if not allow_changes:
-        check_same_run(manifest, config, data_digest(data), checkpoint)
+        check_same_run(manifest, config, digest, checkpoint)
     for later in checkpoints(run):
         if int(later.name.partition("-")[2]) > manifest.position.step:
             later.rename(_free_name(run, f"superseded-{later.name}"))
@@ -150,12 +153,13 @@ def train_run(
     """
     with locked(run):
         checkpoint = newest_checkpoint(resume) if resume is not None else None
+        digest = data_digest(data)
         if checkpoint is None:
             prepare_folder(run, config)
             start = START
         else:
-            start = prepare_resume(run, config, data, checkpoint, allow_changes=allow_changes)
-        about = Manifest(start, config.to_dict(), config.fingerprint(), data_digest(data), environment())
+            start = prepare_resume(run, config, digest, checkpoint, allow_changes=allow_changes)
+        about = Manifest(start, config.to_dict(), config.fingerprint(), digest, environment())
         with LogWriter(run / LOG_FILE) as log:
 
             def body(recorder: Recorder) -> Ending:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from configs.schema import RunConfig
 from harness.records import BatchShape
+
+Item = TypeVar("Item")
 
 IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss. Source: `ignore_index` of torch.nn.functional.cross_entropy."""
@@ -138,9 +141,14 @@ def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, m
 
 def halves(batch: Batch, config: RunConfig) -> list[Batch]:
     """Return the batch cut in two, or itself alone where it is one example."""
-    middle = -(-len(batch.examples) // 2)
-    parts = (batch.examples[:middle], batch.examples[middle:])
-    return [batch] if len(batch.examples) == 1 else [_batch(part, config) for part in parts]
+    parts = in_halves(batch.examples)
+    return [batch] if len(parts) == 1 else [_batch(part, config) for part in parts]
+
+
+def in_halves(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Return the items in two parts, the first the larger by one of an odd number; one item as it is."""
+    middle = -(-len(items) // 2)
+    return [items] if len(items) == 1 else [items[:middle], items[middle:]]
 
 
 def _batch(examples: Iterable[Example], config: RunConfig) -> Batch:
