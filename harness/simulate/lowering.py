@@ -122,10 +122,11 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
 def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An addition; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
 
-    It does not while a dispatch mode, such as the tracer, is active.
+    It does not while a dispatch mode, such as the tracer, is active. With gradients on, as in what checkpointing computes
+    again, the addition is the model's own.
     Source: torch/csrc/autograd/input_buffer.cpp, `accumulate` and `can_accumulate_inplace`.
     """
-    if in_backward() and _is_gradient_buffer(args[0]):
+    if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
         return args[0].add_(args[1])
     return _pointwise(tracer, func, args, kwargs)
 

@@ -429,7 +429,7 @@ def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> lis
         return planned_runs(choices["planned"])
     only = arguments.only.split(",") if arguments.only else list(FIXES)
     wanted = [run for case in CASES if case.fix in only for run in (case.before, case.after, case.losses)]
-    return [run for run in ladder_runs() if run in wanted or (run.repeat and not arguments.only)]
+    return [run for run in ladder_runs() if replace(run, repeat=0) in wanted]
 
 
 def _choice(run: Run) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType
 
 import pytest
 import torch
 
 from configs.cards import find_card
+from configs.models import find_model
 from configs.schema import RunConfig
 from harness.data.batching import Batch, Example
 from harness.devices.simulated import SimulatedDevice
@@ -90,6 +93,21 @@ def test_every_allocation_is_freed_once_and_what_a_step_leaves_is_constant() -> 
         after_phase.append(len(live))
     first_step_end, second_step_end = 4, 8  # phases: load, then put, forward, backward, optimizer twice
     assert after_phase[first_step_end] == after_phase[second_step_end] == after_phase[-1]
+
+
+def test_what_checkpointing_computes_again_takes_new_memory() -> None:
+    chain = record_run(TINY.with_fields(kbit_upcast=False), computes=False, batches=[batch((32,), 32)])
+    forward, backward = (
+        Counter(line for _, size, site in phase if size >= 0 for code, line in site[:1] if _is_layer(code))  # type: ignore[index]
+        for phase in chain[2:4]
+    )
+    attention_sum, layer_sum = sorted(forward)
+    assert forward[attention_sum] == forward[layer_sum] == find_model("tiny-llama").num_layers
+    assert backward == {attention_sum: forward[attention_sum]}
+
+
+def _is_layer(code: CodeType) -> bool:
+    return code.co_qualname == "LlamaDecoderLayer.forward"
 
 
 @contextmanager
