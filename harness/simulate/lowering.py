@@ -122,7 +122,7 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
 def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An addition; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
 
-    It does not while a dispatch mode, such as the tracer, is active. With gradients on, as in what checkpointing computes
+    It does not while a dispatch mode, such as the tracer, is active. With gradients on, as where checkpointing computes
     again, the addition is the model's own.
     Source: torch/csrc/autograd/input_buffer.cpp, `accumulate` and `can_accumulate_inplace`.
     """

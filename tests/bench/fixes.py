@@ -339,7 +339,7 @@ def agreement(case: Case, results: dict[str, dict[str, Any]]) -> str:
 
 def ladder_table(content: dict[str, Any]) -> str:
     """Return the measurements and predictions of all fixes as markdown."""
-    measured, predicted = content.get("measured") or content.get("tiny", {}), content.get("predicted", {})
+    measured, predicted = content.get("measured") or content.get("tiny", []), content.get("predicted", [])
     lines = [
         "| fix | class | allocated, GiB | predicted | reserved | predicted | seconds a step | losses differ by |",
         "|---|---|---|---|---|---|---|---|",
@@ -347,15 +347,29 @@ def ladder_table(content: dict[str, Any]) -> str:
     for case in CASES:
         if case.after == case.before:
             continue  # not to be had where the table is made
-        found, foreseen = ([part.get(run.name) for run in (case.before, case.after)] for part in (measured, predicted))
+        runs = (case.before, case.after)
+        results, foretold = _one_call(measured, runs), _one_call(predicted, runs)
+        found, foreseen = ([part.get(run.name) for run in runs] for part in (results, foretold))
         cells = [_arrow(part, _peak(kind)) for kind in ("allocated", "reserved") for part in (found, foreseen)]
-        cells += [_arrow(found, _seconds), agreement(case, measured)]
+        cells += [_arrow(found, _seconds), agreement(case, results)]
         lines.append(f"| {case.fix} | {FIXES[case.fix].equivalence} | " + " | ".join(cells) + " |")
     for run in REPEATED:
-        first, again = measured.get(replace(run, repeat=0).name), measured.get(run.name)
+        results = _one_call(measured, (replace(run, repeat=0), run))
+        first, again = results.get(replace(run, repeat=0).name), results.get(run.name)
         if first and again:
             lines.append(f"| (none, run twice: {run.data}) | | | | | | | {loss_difference(first, again) or 0:.1e} |")
     return "\n".join(lines)
+
+
+def _one_call(calls: Sequence[dict[str, dict[str, Any]]], runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
+    """Return the latest results that one call has of all the runs, as another machine is as fast as it is; else all."""
+    names = {run.name for run in runs}
+    together = (results for results in reversed(calls) if names <= results.keys())
+    return next(together, _all_calls(calls))
+
+
+def _all_calls(calls: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {name: result for results in calls for name, result in results.items()}
 
 
 def run_table(content: dict[str, Any]) -> str:
@@ -366,7 +380,7 @@ def run_table(content: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for source in ("measured", "predicted", "tiny"):
-        for name, result in content.get(source, {}).items():
+        for name, result in _all_calls(content.get(source, [])).items():
             if name not in own:
                 peaks = [_gib(result[f"peak_{kind}_bytes"]) for kind in ("allocated", "reserved")]
                 values = [name, source, result["outcome"], result["num_steps"], *peaks, result["num_alloc_retries"]]
@@ -411,10 +425,11 @@ def main(argv: Sequence[str]) -> int:
             content.setdefault("choices", {})[name] = _choice(run)
             arguments.file.write_text(json.dumps(content, indent=1) + "\n")
     elif arguments.what != "table":
-        part = content.setdefault({"measure": "measured", "predict": "predicted"}.get(arguments.mode, "tiny"), {})
+        calls = content.setdefault({"measure": "measured", "predict": "predicted"}.get(arguments.mode, "tiny"), [])
+        calls.append({})
 
         def keep(run: Run, result: dict[str, Any]) -> None:
-            part[run.name] = result
+            calls[-1][run.name] = result
             arguments.file.write_text(json.dumps(content, indent=1) + "\n")
 
         run_all(_wanted(arguments, content.get("choices", {})), arguments.mode, keep)

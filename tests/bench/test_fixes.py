@@ -50,7 +50,8 @@ def test_the_table_shows_before_after_and_how_losses_agree():
     case = next(case for case in CASES if case.fix == "chunked-loss")
     results = {case.before.name: result([2.0, 1.0]), case.after.name: result([2.0, 1.001], 5 * 2**30, 0.6)}
     results |= {REPEATED[0].name: result([2.0, 1.0002])}
-    table = ladder_table({"measured": results, "predicted": {}})
+    slower = {case.before.name: result([2.0], seconds=0.9)}  # on another machine, later
+    table = ladder_table({"measured": [results, slower], "predicted": []})
     row = next(line for line in table.splitlines() if line.startswith("| chunked-loss"))
     assert "10.00 → 5.00" in row
     assert "0.500 → 0.600 | 1.0e-03 |" in row

@@ -18,43 +18,42 @@ from probes.detectors import detect
 
 pytestmark = pytest.mark.gpu
 
-LEAK = """
+SCRIPT = """
 import torch
 from torch import nn
 
 device = torch.device("cuda")
-model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10)).to(device)
+model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 history = []
 for step in range(60):
-    loss = model(torch.randn(64, 256, device=device)).square().mean()
+    outputs = model(torch.randn(64, 256, device=device))
+    loss = outputs.square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    {keep}
-    print(step, loss.item())
+    history.append({kept})
 """
-KEPT, NOT_KEPT = "history.append(loss)", "history.append(loss.item())"
 
 
-def watch(keep, folder):
+def watch(kept, folder):
     script = folder / "script.py"
-    script.write_text(LEAK.format(keep=keep), encoding="utf-8")
+    script.write_text(SCRIPT.format(kept=kept), encoding="utf-8")
     report = folder / "report.json"
     code = run_probe.main(["--watch", str(script), "--output", str(folder / "runs"), "--json", str(report)])
     return code, json.loads(report.read_text(encoding="utf-8"))
 
 
-def test_a_script_that_keeps_its_losses(tmp_path):
-    code, report = watch(KEPT, tmp_path)
+def test_a_script_that_keeps_its_outputs(tmp_path):
+    code, report = watch("outputs.detach()", tmp_path)
     assert (code, report["source"]) == (1, "cuda")
     (finding,) = [finding for finding in report["findings"] if finding["severity"] == "error"]
-    assert finding["cause"] == "retained-graph"
-    assert "script.py:10" in json.dumps(finding) or "script.py:15" in json.dumps(finding)
+    assert finding["cause"] == "tensors-logged"
+    assert "script.py:" in finding["where"]
 
 
 def test_a_script_that_keeps_numbers(tmp_path):
-    code, report = watch(NOT_KEPT, tmp_path)
+    code, report = watch("loss.item()", tmp_path)
     assert (code, report["source"]) == (0, "cuda")
     assert not [finding for finding in report["findings"] if finding["severity"] == "error"]
 
@@ -83,15 +82,15 @@ def test_the_stock_trainer(tmp_path):
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=4000, num_key_value_heads=2, **sizes))
     samples = [{"input_ids": [1] * 64, "labels": [1] * 64} for _ in range(32)]
+    arguments = {"report_to": [], "num_train_epochs": 1, "per_device_train_batch_size": 2, "eval_strategy": "epoch"}
     trainer = Trainer(
         model,
-        TrainingArguments(tmp_path / "trainer", report_to=[], num_train_epochs=1, per_device_train_batch_size=2),
+        TrainingArguments(tmp_path / "trainer", **arguments),
         train_dataset=samples,
         eval_dataset=samples,
         callbacks=[MemoryCallback(tmp_path / "log")],
     )
     trainer.train()
-    trainer.evaluate()
     log = read_run_log(tmp_path / "log.jsonl")
     assert log.run.source == "cuda"
     assert {Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVAL} <= set(log.peaks())
