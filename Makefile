@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-PIP    := $(RUN) -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+PIP    := $(RUN) -m pip --quiet --disable-pip-version-check install --no-compile --constraint constraints.txt
 
 .PHONY: probe test
 

@@ -34,14 +34,11 @@ def simulate(configuration: Configuration) -> list[dict[str, Any]]:
 
 ALWAYS = {
     "lengths",
-    "variable-lengths",
     "variable-lengths-expandable",
     "retries",
-    "clearing",
     "generation",
     "t4-unpadded-math",
     "no-upcast",
-    "mistral-7b",
 }
 """One for each thing that is simulated; the others are marked slow."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from harness.runlog import read_run_log
 from probes.faults import FAULTS
 from probes.planting import fault_names
@@ -24,12 +26,16 @@ def test_a_planted_mistake_is_found_at_its_line(tmp_path):
     assert "The mistake kept-losses was planted" in replayed.stdout
 
 
-def test_a_mistake_in_a_run_that_resumes_needs_values(tmp_path):
+@pytest.mark.slow
+def test_a_mistake_in_a_run_that_resumes(tmp_path):
     ended = run_probe("--preset", "smoke_cpu", "--fault", "resume-on-gpu", "--max-steps", "2", folder=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "at probes/faults/resume_on_gpu.py:" in ended.stdout
     (log,) = tmp_path.glob("runs/*/*.jsonl")
     assert read_run_log(log).run.fault == "resume-on-gpu"
+
+
+def test_a_mistake_in_what_is_loaded_needs_values(tmp_path):
     refused = run_probe(*FAKE, "--fault", "resume-on-gpu", folder=tmp_path)
     assert refused.code == 2
     assert refused.stderr.splitlines() == [
@@ -37,6 +43,7 @@ def test_a_mistake_in_a_run_that_resumes_needs_values(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_tensors_without_values_take_a_mistake_step_by_step(tmp_path):
     ended = run_probe(
         *FAKE,

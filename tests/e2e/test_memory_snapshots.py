@@ -9,7 +9,9 @@ TINY = ("--preset", "smoke_cpu", "--epochs", "1", "--generate-prompts", "0", "--
 
 
 @pytest.mark.parametrize(
-    ("tensors", "budget"), [("fake", "40 MiB"), ("real", "40 MiB")], ids=["replayed phases", "live tensors"]
+    ("tensors", "budget"),
+    [("fake", "40 MiB"), pytest.param("real", "40 MiB", marks=pytest.mark.slow)],
+    ids=["replayed phases", "live tensors"],
 )
 def test_a_run_s_snapshot_gives_the_report_of_the_run(tensors, budget, tmp_path):
     flags = (*TINY, "--tensors", tensors, "--budget", budget, "--max-length", "256")

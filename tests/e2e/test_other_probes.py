@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.e2e.commands import run_probe
 
 TINY_AND_TOO_SMALL = ("--model", "tiny-llama", "--samples", "24", "--max-length", "64", "--budget", "4 MiB")
 
 
+@pytest.mark.slow
 def test_the_tiny_model_trains_evaluates_and_generates_on_a_cpu(tmp_path):
     ended = run_probe("--preset", "smoke_cpu", folder=tmp_path)
     assert (ended.code, ended.stderr) == (0, "")

@@ -50,6 +50,7 @@ def test_a_replay_is_what_the_run_itself_would_be(tmp_path):
     assert trial_of("run", collect(records)) == trial_of("run", replayed)
 
 
+@pytest.mark.slow
 def test_orders_of_length_are_tried_on_the_same_samples(replayer):
     shuffled, rising, falling = length_orders(replayer)
     assert [trial.name for trial in (shuffled, rising, falling)] == ["shuffled", "short to long", "long to short"]

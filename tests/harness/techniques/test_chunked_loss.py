@@ -120,6 +120,7 @@ def num_recordings(config):
     return compiled.num_traced
 
 
+@pytest.mark.slow
 def test_a_derived_length_takes_what_a_run_of_it_takes():
     config = CHUNKED.with_fields(tensors="fake", dtype="float16", max_length=256)
     assert peaks(config, CompiledStrategy) == peaks(config, lambda strategy, _: strategy)
