@@ -353,11 +353,13 @@ def ladder_table(content: dict[str, Any]) -> str:
         cells = [_arrow(part, _peak(kind)) for kind in ("allocated", "reserved") for part in (found, foreseen)]
         cells += [_arrow(found, _seconds), agreement(case, results)]
         lines.append(f"| {case.fix} | {FIXES[case.fix].equivalence} | " + " | ".join(cells) + " |")
-    for run in REPEATED:
-        results = _one_call(measured, (replace(run, repeat=0), run))
-        first, again = results.get(replace(run, repeat=0).name), results.get(run.name)
-        if first and again:
-            lines.append(f"| (none, run twice: {run.data}) | | | | | | | {loss_difference(first, again) or 0:.1e} |")
+    again = [(run.data, replace(run, repeat=0), run) for run in REPEATED]
+    again += [(f"{case.fix}'s, with more memory", case.before, case.losses) for case in CASES if case.losses]
+    for name, first, second in again:
+        results = _one_call(measured, (first, second))
+        if first.name in results and second.name in results:
+            difference = loss_difference(results[first.name], results[second.name]) or 0
+            lines.append(f"| (none, the same twice: {name}) | | | | | | | {difference:.1e} |")
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ def test_the_table_shows_before_after_and_how_losses_agree():
     row = next(line for line in table.splitlines() if line.startswith("| chunked-loss"))
     assert "10.00 → 5.00" in row
     assert "0.500 → 0.600 | 1.0e-03 |" in row
-    assert "run twice: padded" in table
+    assert "the same twice: padded" in table
 
 
 def test_reordered_runs_have_to_hold_the_same_tokens():

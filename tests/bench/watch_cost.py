@@ -91,7 +91,7 @@ def milliseconds(step: Step, count: int, clock: Clock) -> float:
 
 
 def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *, blocks: int, count: int) -> None:
-    """Print a row: the medians of the blocks without and with, and the median of the ratios of neighbours."""
+    """Print a row: the medians of the blocks without and with, and the ratios of neighbours, their median first."""
     off, on = [], []
     with tempfile.TemporaryDirectory() as folder:
         for block in range(blocks):
@@ -100,13 +100,14 @@ def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *
                 watch = Watch(device(), writer.write, name)
                 with watch.running():
                     on.append(milliseconds(step, count, clock))
-    ratio = statistics.median(b / a for a, b in zip(off, on, strict=True))
-    print(f"{name:44} {statistics.median(off):10.2f} {statistics.median(on):10.2f} {ratio:8.3f}", flush=True)
+    ratios = sorted(b / a for a, b in zip(off, on, strict=True))
+    cells = f"{statistics.median(off):10.2f} {statistics.median(on):10.2f} {statistics.median(ratios):8.3f}"
+    print(f"{name:44} {cells}   {ratios[0]:.3f} to {ratios[-1]:.3f}", flush=True)
 
 
 def main() -> None:
     """Print the table."""
-    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}")
+    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}   lowest to highest")
     if "--gpu" in sys.argv:
         device = open_device("cuda", None, None, lowered=False)
         with qlora(device) as step:
