@@ -136,6 +136,9 @@ def _materialise(model: torch.nn.Module, device: Device, initial: Initial, doubl
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
                 parameter = _quantised_weight(module, initial(full_name, meta.shape), double_quant)
+                # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
+                # gradients that no CUDA card has: the training after it would be another one, and a wrong one
+                module.support_avx512bf16_for_cpu = False
             else:
                 parameter = torch.nn.Parameter(initial(full_name, meta.shape), requires_grad=False)
             made[id(meta)] = parameter

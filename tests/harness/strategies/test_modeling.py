@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
+from configs.cards import find_card
 from configs.models import ModelShape, find_model, load_models
-from harness.strategies.modeling import transformers_config
+from harness.devices.simulated import SimulatedDevice
+from harness.strategies.modeling import quantised_model, transformers_config
 
 
 @pytest.mark.parametrize("shape", load_models().values(), ids=lambda shape: shape.name)
@@ -25,3 +28,18 @@ def layout(config):
     """Return what decides the model's layers: all but where the configuration lies and its special tokens."""
     aside = {"_name_or_path", "bos_token_id", "eos_token_id", "pad_token_id"}
     return {name: value for name, value in config.to_dict().items() if name not in aside}
+
+
+def test_evaluating_on_a_cpu_with_avx512_leaves_the_quantised_weights_as_they_are(monkeypatch):
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    device = SimulatedDevice(find_card("t4"), 2**30, computes=True)
+    with device.active():
+        config = transformers_config(find_model("tiny-llama"))
+        model = quantised_model(config, device, torch.float32, quantise=True, double_quant=True).eval()
+        weight = model.model.layers[0].mlp.up_proj.weight
+        before = weight.data.clone()
+        with torch.no_grad():
+            model(input_ids=torch.ones(1, 4, dtype=torch.int64))
+        assert weight.data.shape == before.shape
+        assert torch.equal(weight.data, before)
+        assert not getattr(weight.quant_state, "packing_format_for_cpu", False)
