@@ -15,7 +15,8 @@ from configs.tables import read_toml, unknown_name
 
 Architecture = Literal["llama", "qwen2", "mistral"]
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", *MLP_LAYERS)
 """Linear layers inside each block; the same in all architectures of models.toml."""
 
 

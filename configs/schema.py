@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from configs.models import MLP_LAYERS
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -35,6 +37,12 @@ class ModelConfig:
     """recompute each layer's activations in the backward pass instead of keeping them"""
     offload_activations: bool = False
     """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
+    embeddings_on_host: bool = False
+    """keep the input embeddings in host memory; only the rows that a batch needs are copied to the device"""
+    tiled_mlp: bool = False
+    """compute feed-forward blocks over mlp_chunk_tokens tokens at a time"""
+    mlp_chunk_tokens: int = 1024
+    """most tokens that a tiled feed-forward block computes at once"""
     attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
     """attention backend; auto takes the one that PyTorch would pick on the card"""
     use_cache: bool = False
@@ -207,6 +215,11 @@ class RunConfig:
             by_section.setdefault(section_of(name), {})[name] = value
         sections = {s: dataclasses.replace(getattr(self, s), **fields) for s, fields in by_section.items()}
         return dataclasses.replace(self, **sections)
+
+    @property
+    def draws_in_mlp(self) -> bool:
+        """Whether feed-forward blocks have adapters with dropout."""
+        return self.lora.lora_dropout > 0 and not set(MLP_LAYERS).isdisjoint(self.lora.target_modules)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain nested dicts, section -> field -> value, ready for JSON."""

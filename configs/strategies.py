@@ -13,6 +13,8 @@ UNSLOTH: dict[str, Any] = {
     "loss": "chunked",  # its fused cross-entropy
     "hold_outputs": False,
     "use_cache": False,
+    "embeddings_on_host": False,
+    "tiled_mlp": False,
 }
 
 

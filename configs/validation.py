@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.cards import find_card
 from configs.errors import ConfigError
-from configs.models import LINEAR_LAYERS, find_model
+from configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
 from configs.schema import RunConfig, section_of
 
 Range = tuple[str, Callable[[Any], bool]]
@@ -31,6 +31,7 @@ RANGES: dict[str, Range] = {
     "lora_dropout": ("0 or more and less than 1", lambda value: 0 <= value < 1),
     "samples": _at_least(1),
     "max_length": _at_least(8),
+    "mlp_chunk_tokens": _at_least(1),
     "eval_fraction": _BETWEEN,
     "max_batch_tokens": _at_least(1),
     "pad_to_multiple_of": _at_least(1),
@@ -124,6 +125,11 @@ def _strategy_problems(config: RunConfig) -> list[str]:
             "--strategy unsloth: --device simulated knows none of its Triton kernels (allowed: --device cuda); "
             "or use --strategy qlora"
         ]
+    if config.model.tiled_mlp and config.draws_in_mlp:
+        return [
+            f"--tiled-mlp: takes no dropout in feed-forward blocks; give --lora-dropout 0 (it is "
+            f"{config.lora.lora_dropout:g}), or leave {', '.join(MLP_LAYERS)} out of --target-modules"
+        ]
     return []
 
 
@@ -160,4 +166,9 @@ def _model_problems(config: RunConfig) -> list[str]:
     if not modules or not set(modules) <= set(LINEAR_LAYERS):
         given = ",".join(modules) or "(empty)"
         problems.append(f"--target-modules {given}: not layers of {model.name} (allowed: {','.join(LINEAR_LAYERS)})")
+    if config.model.embeddings_on_host and model.tie_word_embeddings:
+        problems.append(
+            f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "
+            "leave it out"
+        )
     return problems

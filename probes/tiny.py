@@ -32,6 +32,7 @@ WORST = load_preset("smoke_cpu").with_fields(
     lora_rank=128,  # at less, the 8-bit optimizer keeps 32 bits
     learning_rate=1e-2,
     loss_chunk_tokens=16,
+    mlp_chunk_tokens=16,
     kbit_upcast=True,
     hold_outputs=True,
     use_cache=True,

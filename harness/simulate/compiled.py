@@ -23,7 +23,8 @@ from harness.simulate.lowering import fused_kernels
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from harness.strategies.qlora import QLoraStrategy
-from harness.techniques.chunked_loss import chunk_remainder, num_chunks
+from harness.techniques.chunked_loss import loss_chunks
+from harness.techniques.chunks import remainder
 from harness.techniques.liger_loss import rows_per_chunk
 
 DECODE_SAMPLES = (0, 40, 120)
@@ -170,17 +171,29 @@ class CompiledStrategy:
         full = config.train.train_batch_size if training else config.eval.eval_batch_size
         cut: tuple[int, ...] = ()
         if config.train.loss == "chunked":
-            cut = num_chunks(config, full), chunk_remainder(config, full, shape.padded_tokens)
+            chunks = loss_chunks(config, full)
+            cut = chunks, remainder(shape.padded_tokens, chunks)
         elif config.train.loss == "liger":
             model = find_model(config.model.model)
             cut = (rows_per_chunk(shape.padded_tokens, model.vocab_size, model.hidden_size),)
-        return (*self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding), *cut)
+        whole = self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding, training=training)
+        return (*whole, *cut)
 
-    def _shape_class(self, shape: Shape, padded: bool) -> tuple[Hashable, ...]:
+    def _shape_class(self, shape: Shape, padded: bool, *, training: bool = False) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
         batch, length = shape
-        kernels = fused_kernels(self.device.card, self.inner.linear_shapes, batch * length, self.inner.dtype)
-        return (batch == 1, padded, length % 8 == 0, kernels, self._has_adapter)
+        whole = (batch == 1, padded, length % 8 == 0, self._kernels(batch * length), self._has_adapter)
+        return (*whole, *self._mlp_class(batch * length, training))
+
+    def _mlp_class(self, tokens: int, training: bool) -> tuple[Hashable, ...]:
+        """Return how feed-forward blocks are cut, and what decides which operators run on a chunk."""
+        chunks = self.inner.mlp_chunks(training, tokens)
+        if chunks == 1:
+            return ()
+        return chunks, remainder(tokens, chunks), self._kernels(tokens // chunks), self._kernels(-(-tokens // chunks))
+
+    def _kernels(self, rows: int) -> tuple[bool, ...]:
+        return fused_kernels(self.device.card, self.inner.linear_shapes, rows, self.inner.dtype)
 
     def _family(self, key: Hashable) -> TraceFamily:
         return self._families.setdefault(key, TraceFamily())

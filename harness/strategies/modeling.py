@@ -39,6 +39,9 @@ UNQUANTISED = ["lm_head"]
 Initial = Callable[[str, torch.Size], torch.Tensor]
 """takes a parameter's name and shape; returns its value in 16 bit, newly made on the device"""
 
+Embed = Callable[[torch.Tensor], torch.nn.Module]
+"""takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
+
 
 def transformers_config(shape: ModelShape) -> PreTrainedConfig:
     """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says."""
@@ -74,11 +77,13 @@ def quantised_model(
     quantise: bool,
     double_quant: bool,
     checkpoint: Path | None = None,
+    embed: Embed | None = None,
 ) -> Any:
     """Return the model on the device, its linear layers (but the head) in NF4 when `quantise`.
 
     Args:
         checkpoint: folder with its weights; random ones without it.
+        embed: replaces the input embeddings.
 
     Raises:
         ConfigError: the checkpoint lacks a weight, or has one of another shape.
@@ -86,7 +91,7 @@ def quantised_model(
     with device.on_host():
         model = _on_meta(config, dtype, quantise, double_quant)
     with _initial_weights(model, device, dtype, checkpoint) as initial:
-        _materialise(model, device, initial, double_quant)
+        _materialise(model, device, initial, double_quant, embed)
     return model
 
 
@@ -123,12 +128,16 @@ def _on_meta(config: PreTrainedConfig, dtype: torch.dtype, quantise: bool, doubl
     return model
 
 
-def _materialise(model: torch.nn.Module, device: Device, initial: Initial, double_quant: bool) -> None:
+def _materialise(model: Any, device: Device, initial: Initial, double_quant: bool, embed: Embed | None) -> None:
     import bitsandbytes
 
     made: dict[int, torch.nn.Parameter] = {}
     names = {module: name for name, module in model.named_modules()}
+    table: torch.nn.Embedding = model.get_input_embeddings()
     for module in _in_load_order(model):
+        if embed is not None and module is table:  # in its turn, so that random weights stay what they are
+            model.set_input_embeddings(embed(initial(f"{names[table]}.weight", table.weight.shape)))
+            continue
         is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
         for name, meta in list(module.named_parameters(recurse=False)):
             full_name = f"{names[module]}.{name}"
@@ -138,7 +147,7 @@ def _materialise(model: torch.nn.Module, device: Device, initial: Initial, doubl
                 parameter = _quantised_weight(module, initial(full_name, meta.shape), double_quant)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
-                module.support_avx512bf16_for_cpu = False
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             else:
                 parameter = torch.nn.Parameter(initial(full_name, meta.shape), requires_grad=False)
             made[id(meta)] = parameter

@@ -22,9 +22,12 @@ from harness.records import ForwardFacts, ModelFacts
 from harness.sampling import GREEDY, Sampler, Sampling
 from harness.strategies.modeling import quantised_model, transformers_config
 from harness.techniques.activation_offload import offload_activations
-from harness.techniques.chunked_loss import chunked_causal_lm_loss, num_chunks
+from harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
+from harness.techniques.chunks import num_chunks
 from harness.techniques.expanded_heads import expand_heads
+from harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from harness.techniques.liger_loss import liger_causal_lm_loss
+from harness.techniques.tiled_mlp import tile_mlp
 from harness.weights import find_checkpoint
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -61,9 +64,12 @@ class QLoraStrategy:
         config.use_cache = self.config.model.use_cache
         quantise = self.config.model.quantization == "nf4"
         double_quant = self.config.model.double_quant
-        self.model = quantised_model(config, self.device, self.dtype, quantise, double_quant, checkpoint)
+        embed = self._embed_on_host if self.config.model.embeddings_on_host else None
+        self.model = quantised_model(config, self.device, self.dtype, quantise, double_quant, checkpoint, embed)
         if self.config.model.expand_kv:
             expand_heads(self.model)
+        if self.config.model.tiled_mlp:
+            tile_mlp(self.model, self.mlp_chunks, lambda: self.device.autocast(self.dtype))
         self.device.empty_cache()
         self._prepare()
         if self.config.model.offload_activations:
@@ -99,6 +105,19 @@ class QLoraStrategy:
         if not self.device.computes or self.config.model.random_weights:
             return None
         return find_checkpoint(shape)
+
+    def _embed_on_host(self, weight_VH: torch.Tensor) -> HostEmbedding:
+        # as an upcast table would give them
+        dtype = torch.float32 if self.config.model.kbit_upcast else self.dtype
+        return HostEmbedding(weight_VH, self.device, dtype)
+
+    def mlp_chunks(self, training: bool, tokens: int) -> int:
+        """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
+        at_once = self.config.model.mlp_chunk_tokens
+        if not self.config.model.tiled_mlp or tokens <= at_once:
+            return 1
+        full = self.config.train.train_batch_size if training else self.config.eval.eval_batch_size
+        return num_chunks(self.config, full, at_once)
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
@@ -183,7 +202,7 @@ class QLoraStrategy:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
         model, output = self.model.get_base_model(), None
         if self.config.train.loss == "chunked":
-            chunks = num_chunks(self.config, batch_size)
+            chunks = loss_chunks(self.config, batch_size)
             loss = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype)
         elif self.config.train.loss == "liger":
             loss = liger_causal_lm_loss(model, self.inputs, num_items, self.dtype, self.device)
@@ -378,7 +397,8 @@ def _quant_state_tensors(name: str, state: Any) -> Iterator[tuple[tuple[str, ...
 
 def peft_num_parameters(model: Any) -> int:
     """Return the number of weights, a packed byte of 4-bit weights counted as two."""
-    return sum(p.numel() * (2 if hasattr(p, "quant_state") else 1) for p in model.parameters())
+    on_device = sum(p.numel() * (2 if hasattr(p, "quant_state") else 1) for p in model.parameters())
+    return on_device + num_host_weights(model)
 
 
 def _peft_clears_cache() -> bool:

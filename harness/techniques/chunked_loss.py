@@ -16,6 +16,7 @@ from torch.nn import functional
 from configs.schema import RunConfig
 from harness.data.batching import IGNORE_INDEX
 from harness.errors import ConfigError
+from harness.techniques.chunks import num_chunks, row_slices
 
 GRADIENT_SCALE = 1024.0
 """Gradients wait for the backward pass in 16 bits, without the loss scale that stock training has there. Unscaled, a
@@ -23,29 +24,9 @@ probability below 6e-8 is 0 in float16; 1024 times a gradient (at most 2 x the l
 power of two costs no precision."""
 
 
-def num_chunks(config: RunConfig, batch_size: int) -> int:
-    """Return into how many chunks the loss of every batch is cut: a power of two, so that padded lengths divide evenly.
-
-    The number depends on the largest batch alone, as in liger-kernel: a short batch has smaller chunks, not fewer, and
-    so makes the same sequence of allocations as a long one.
-
-    Args:
-        batch_size: sequences in a full batch.
-    """
-    largest = config.data.max_batch_tokens or batch_size * config.data.max_length
-    needed = -(-largest // config.train.loss_chunk_tokens)
-    return 1 << (needed - 1).bit_length()
-
-
-def chunk_remainder(config: RunConfig, batch_size: int, tokens: int) -> int:
-    """Return what decides how the chunks of a batch differ in size: where it agrees, sizes are linear in the tokens.
-
-    Negative where there are fewer tokens than chunks; 0 where the loss is not cut by `num_chunks`.
-    """
-    if config.train.loss != "chunked":
-        return 0
-    chunks = num_chunks(config, batch_size)
-    return tokens % chunks if tokens >= chunks else -tokens
+def loss_chunks(config: RunConfig, batch_size: int) -> int:
+    """Return into how many chunks the loss of every batch is cut, in batches of at most `batch_size` sequences."""
+    return num_chunks(config, batch_size, config.train.loss_chunk_tokens)
 
 
 def chunked_causal_lm_loss(
@@ -108,7 +89,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden_TH.new_zeros((), dtype=torch.float32)
         # evaluation runs without gradients, and then must not pay for them
         grad_TH = torch.empty_like(hidden_TH, dtype=dtype) if ctx.needs_input_grad[0] else None
-        for rows in _row_slices(len(hidden_TH), chunks):
+        for rows in row_slices(len(hidden_TH), chunks):
             grad_CH = None if grad_TH is None else grad_TH[rows]
             total += _chunk_loss(hidden_TH[rows].to(dtype), weight_VH, targets_T[rows], grad_CH)
         if grad_TH is not None:
@@ -122,12 +103,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # in float32, because the loss scale may exceed what float16 holds
         scaled_TH = grad_TH.float().mul_(grad_outputs[0] / GRADIENT_SCALE)
         return scaled_TH.to(ctx.hidden_dtype), None, None, None, None
-
-
-def _row_slices(rows: int, chunks: int) -> list[slice]:
-    """Cut into `chunks` parts whose sizes differ by one at most, fewer where there are fewer rows."""
-    chunks = min(rows, chunks)
-    return [slice(rows * i // chunks, rows * (i + 1) // chunks) for i in range(chunks)]
 
 
 def _chunk_loss(

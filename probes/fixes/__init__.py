@@ -13,6 +13,7 @@ from probes.fixes.chunked_loss import CHUNKED_LOSS
 from probes.fixes.clear_before_eval import CLEAR_BEFORE_EVAL
 from probes.fixes.clear_cache import CLEAR_CACHE
 from probes.fixes.drop_outputs import DROP_OUTPUTS
+from probes.fixes.embeddings_on_host import EMBEDDINGS_ON_HOST
 from probes.fixes.eval_batch import EVAL_BATCH
 from probes.fixes.expand_kv import EXPAND_KV
 from probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
@@ -21,6 +22,7 @@ from probes.fixes.no_upcast import NO_UPCAST
 from probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
 from probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
 from probes.fixes.paged_optimizer import PAGED_OPTIMIZER
+from probes.fixes.tiled_mlp import TILED_MLP
 from probes.fixes.truncation import TRUNCATION
 
 NOTICEABLE_SLOWDOWN = 1.05
@@ -35,6 +37,7 @@ FIXES: dict[str, Fix] = {
         EXPANDABLE_SEGMENTS,
         CLEAR_BEFORE_EVAL,
         CLEAR_CACHE,
+        EMBEDDINGS_ON_HOST,
         EVAL_BATCH,
         NO_UPCAST,
         AUTO_ATTENTION,
@@ -43,6 +46,7 @@ FIXES: dict[str, Fix] = {
         PAGED_OPTIMIZER,
         CHUNKED_LOSS,
         LIGER_LOSS,
+        TILED_MLP,
         OFFLOAD_ACTIVATIONS,
         BUCKETED_BATCHES,
         TRUNCATION,

@@ -154,6 +154,8 @@ CASES = (
     Case("paged-optimizer", _run(lora_rank=64)),
     Case("chunked-loss", _run()),
     Case("liger-loss", _run()),
+    Case("embeddings-on-host", _run()),
+    Case("tiled-mlp", _run(loss="chunked", kbit_upcast=False)),
     Case("offload-activations", _run()),
     Case("bucketed-batches", _VARIABLE),
     Case("truncation", _run()),

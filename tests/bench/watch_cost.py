@@ -1,7 +1,8 @@
 """What watching a script costs: blocks of the same training steps, watched and not, alternating in one process.
 
 python -m tests.bench.watch_cost              three small models on one core of the CPU, in seconds of that core
-python -m tests.bench.watch_cost --gpu        a QLoRA step of Llama-3.1-8B with random weights, on a CUDA GPU
+python -m tests.bench.watch_cost --gpu        a QLoRA step of Llama-3.1-8B with random weights, on a CUDA GPU: in
+                                              seconds, and in seconds of the processor that drives the GPU
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,9 +26,12 @@ from harness.watch import Watch
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
 
-LENGTH = 1024
+LENGTH = 2048
 SETTLING_STEPS = 4
 """first steps of a block that are not timed: the optimizer is looked at closely in them"""
+
+GPU_BLOCKS, GPU_STEPS = 14, 8
+"""of each kind, and steps in one, the first ones left out"""
 
 Step = Callable[[], object]
 Clock = Callable[[], float]
@@ -105,14 +110,47 @@ def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *
     print(f"{name:44} {cells}   {ratios[0]:.3f} to {ratios[-1]:.3f}", flush=True)
 
 
+def measure_on_gpu(step: Step, device: Device) -> None:
+    """Print how single steps differ: a host that is shared adds to some steps what has nothing to do with watching."""
+    times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as folder:
+        for block in range(2 * GPU_BLOCKS):
+            watched = block % 4 in (1, 2)  # off, on, on, off: a drift falls on both alike
+            with ExitStack() as stack:
+                if watched:
+                    writer = stack.enter_context(LogWriter(Path(folder) / f"{block}.jsonl"))
+                    stack.enter_context(Watch(device, writer.write, "qlora").running())
+                times[watched] += [_times(step) for _ in range(GPU_STEPS)][SETTLING_STEPS:]
+    for name, index in (("seconds", 0), ("processor's seconds", 1)):
+        off, on = ([each[index] for each in times[watched]] for watched in (False, True))
+        low, middle, high = ratio_of_medians(off, on)
+        medians = f"{1000 * statistics.median(off):.1f} -> {1000 * statistics.median(on):.1f} ms"
+        print(f"{name:20} {medians} a step, ratio {middle:.3f}, 95 % of resamplings {low:.3f} to {high:.3f}")
+
+
+def _times(step: Step) -> tuple[float, float]:
+    begin = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - begin[0], time.process_time() - begin[1]
+
+
+def ratio_of_medians(off: list[float], on: list[float]) -> tuple[float, float, float]:
+    """Return the ratio's 2.5 % quantile over resamplings of both, itself, and the 97.5 % quantile."""
+    rng = np.random.default_rng(0)
+    medians = [np.median(rng.choice(sample, (2000, len(sample))), axis=1) for sample in (on, off)]
+    low, high = np.quantile(medians[0] / medians[1], (0.025, 0.975))
+    return float(low), statistics.median(on) / statistics.median(off), float(high)
+
+
 def main() -> None:
     """Print the table."""
-    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}   lowest to highest")
     if "--gpu" in sys.argv:
         device = open_device("cuda", None, None, lowered=False)
         with qlora(device) as step:
-            measure(f"Llama-3.1-8B, QLoRA, {LENGTH} tokens", step, lambda: device, time.perf_counter, blocks=8, count=8)
+            print(f"a QLoRA step of Llama-3.1-8B, {LENGTH} tokens, on {device.gpu_name}, torch {torch.__version__}")
+            measure_on_gpu(step, device)
         return
+    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}   lowest to highest")
     torch.set_num_threads(1)
 
     def simulated() -> Device:

@@ -9,7 +9,8 @@ from configs.schema import RunConfig
 from configs.units import GIB
 from harness.errors import ConfigError
 from harness.simulate.compiled import CompiledStrategy
-from harness.techniques.chunked_loss import chunk_remainder, cross_entropy_sum, num_chunks
+from harness.techniques.chunked_loss import cross_entropy_sum, loss_chunks
+from harness.techniques.chunks import remainder
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,
@@ -97,13 +98,13 @@ def test_a_trained_head_is_refused():
 @given(tokens=st.integers(1, 100_000), batch_size=st.integers(1, 16), at_once=st.integers(1, 4096))
 def test_no_chunk_of_the_largest_batch_exceeds_what_was_asked_for(tokens, batch_size, at_once):
     config = RunConfig().with_fields(max_length=tokens, loss_chunk_tokens=at_once)
-    assert -(-batch_size * tokens // num_chunks(config, batch_size)) <= at_once
+    assert -(-batch_size * tokens // loss_chunks(config, batch_size)) <= at_once
 
 
 def test_padded_lengths_divide_evenly():
     config = LLAMA_8B.with_fields(loss="chunked")
-    assert {chunk_remainder(config, 1, length) for length in range(64, 2049, 64)} == {0}
-    assert {chunk_remainder(config, 8, 8 * length) for length in range(64, 2049, 64)} == {0}
+    for size in (1, 8):
+        assert {remainder(size * length, loss_chunks(config, size)) for length in range(64, 2049, 64)} == {0}
 
 
 def test_chunks_need_no_more_recordings_than_the_full_loss():

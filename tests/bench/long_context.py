@@ -1,0 +1,170 @@
+"""How long a sequence fits, and what a step of it takes: QLoRA with the fixes that save most, beside Unsloth.
+
+    python -m tests.bench.long_context FILE.json               both, each in its own process, on a CUDA GPU
+    python -m tests.bench.long_context FILE.json --predict     what the simulation says of QLoRA's; goes beside it
+    python -m tests.bench.long_context FILE.json --table       as markdown
+
+Llama-3.1-8B with random weights in 4 bit, LoRA of rank 8 on q, k, v and o without dropout, PyTorch's AdamW, float16
+with a loss scale, one sequence per step, on a GPU held to `BUDGET`: the protocol of Unsloth's reference measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.cards import find_card
+from configs.schema import RunConfig
+from configs.strategies import settled
+from configs.units import GIB, parse_bytes
+from harness.environment import environment
+from tests.bench.agreement import batch_of, train
+from tests.bench.unsloth_run import UNSLOTH_SETTINGS
+
+LENGTHS = (2048, 4096, 8192, 16384, 32768, 40960, 49152, 57344)
+STEPS = 3
+"""at each length; the first makes optimizer states and compiles"""
+
+BUDGET = "14.5 GiB"
+HOST = "h100"
+
+MEMORY = {
+    "loss": "chunked",
+    "offload_activations": True,
+    "embeddings_on_host": True,
+    "tiled_mlp": True,
+}
+"""what `--goal memory` picks on this recipe"""
+
+SPEED = {"loss": "chunked"}
+"""what costs hardly any time"""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "unsloth": {"strategy": "unsloth"},
+    "qlora, lean": MEMORY,
+    "qlora, quick": SPEED,
+}
+
+
+def config_of(name: str, length: int) -> RunConfig:
+    """Return a recipe for sequences of one length."""
+    config = RunConfig().with_fields(
+        random_weights=True,
+        lora_dropout=0.0,
+        max_length=length,
+        max_batch_tokens=length,
+        gradient_accumulation=1,
+        eval_batch_size=1,
+        gpu=HOST,
+        **RECIPES[name],
+    )
+    return settled(config)
+
+
+def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
+    """Yield what loading takes, then what steps of each length take, until one does not fit."""
+    config = config_of(name, max(LENGTHS))
+    if name == "unsloth":
+        from harness.unsloth_package import import_unsloth
+
+        import_unsloth(config)
+    from harness.devices.cuda import CudaDevice
+    from harness.run import make_strategy, simulate_card
+    from harness.strategies import STRATEGIES
+
+    budget = parse_bytes(BUDGET)
+    if predict:
+        simulated = simulate_card(config.with_fields(budget_bytes=budget), find_card(HOST))
+        device: Any = simulated
+        strategy: Any = make_strategy(config, simulated)
+    else:
+        device = CudaDevice(None, budget)
+        strategy = STRATEGIES[config.model.strategy](config, device)
+    try:
+        with device.active():
+            strategy.load()
+            yield {"length": 0, **peaks(device)}
+            for length in LENGTHS:
+                (strategy.inner if predict else strategy).config = config_of(name, length)
+                yield {"length": length, **steps(strategy, length), **peaks(device)}
+    except Exception as error:
+        if device.as_out_of_memory(error) is None:
+            raise
+        yield {"length": None, "outcome": "oom"}
+
+
+def peaks(device: Any) -> dict[str, int]:
+    """Return the peaks since the last call."""
+    stats = device.stats()
+    device.reset_peaks()
+    return {
+        "peak_allocated_bytes": stats.peak_allocated_bytes,
+        "peak_reserved_bytes": stats.peak_reserved_bytes,
+        "num_alloc_retries": stats.num_alloc_retries,
+    }
+
+
+def steps(strategy: Any, length: int) -> dict[str, Any]:
+    """Train on one full sequence `STEPS` times; the loss is read at the end of each, which waits for the GPU."""
+    batch, seconds = batch_of(train(length)), []
+    for _ in range(STEPS):
+        begin = time.perf_counter()
+        strategy.put(batch, training=True)
+        strategy.forward(batch.shape.target_tokens)
+        strategy.backward()
+        loss, norm = strategy.optimizer_step(1e-4)
+        seconds.append(time.perf_counter() - begin)
+    measured = loss is not None
+    return {"seconds_per_step": round(min(seconds[1:]), 4) if measured else None, "loss": loss, "grad_norm": norm}
+
+
+def table(results: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table."""
+    names = [name for name in RECIPES if name in results]
+    yield "| tokens | " + " | ".join(f"{n}: GiB allocated | reserved | s a step" for n in names) + " |"
+    yield "|---" * (1 + 3 * len(names)) + "|"
+    for length in LENGTHS:
+        cells = []
+        for name in names:
+            row = next((r for r in results[name]["rows"] if r["length"] == length), None)
+            kinds = ("peak_allocated_bytes", "peak_reserved_bytes")
+            cells += ["–"] * 3 if row is None else [*(f"{row[k] / GIB:.2f}" for k in kinds), row["seconds_per_step"]]
+        yield f"| {length} | " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> int:
+    """Measure, predict or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--only", choices=RECIPES)
+    parser.add_argument("--predict", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    content = json.loads(args.file.read_text()) if args.file.exists() else {}
+    source = "predicted" if args.predict else "measured"
+    if args.only:
+        found = list(rows(args.only, predict=args.predict))
+        content.setdefault(source, {})[args.only] = {"environment": environment(), "rows": found}
+        args.file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return 0
+    for name in () if args.table else RECIPES:
+        if args.predict and name == "unsloth":
+            continue
+        command = [sys.executable, "-m", "tests.bench.long_context", str(args.file), "--only", name]
+        env = {**os.environ, **(UNSLOTH_SETTINGS if name == "unsloth" else {})}
+        subprocess.run([*command, *(["--predict"] if args.predict else [])], env=env, check=False)
+    content = json.loads(args.file.read_text())
+    for source, results in content.items():
+        print(source, *table(results), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
