@@ -1,4 +1,4 @@
-"""How long a sequence fits, and what a step of it takes: QLoRA with the fixes that save most, beside Unsloth.
+"""How long a sequence fits, and what a step of it takes: QLoRA with the fixes of long sequences, beside Unsloth.
 
     python -m tests.bench.long_context FILE.json               both, each in its own process, on a CUDA GPU
     python -m tests.bench.long_context FILE.json --predict     what the simulation says of QLoRA's; goes beside it
@@ -25,6 +25,8 @@ from configs.schema import RunConfig
 from configs.strategies import settled
 from configs.units import GIB, parse_bytes
 from harness.environment import environment
+from probes.fixes import FIXES
+from probes.planner import apply_all
 from tests.bench.agreement import batch_of, train
 from tests.bench.unsloth_run import UNSLOTH_SETTINGS
 
@@ -35,27 +37,17 @@ STEPS = 3
 BUDGET = "14.5 GiB"
 HOST = "h100"
 
-MEMORY = {
-    "loss": "chunked",
-    "offload_activations": True,
-    "embeddings_on_host": True,
-    "tiled_mlp": True,
+RECIPES = {
+    "unsloth": (),
+    "qlora": ("expandable-segments", "embeddings-on-host", "chunked-loss", "tiled-mlp", "offload-activations"),
 }
-"""what `--goal memory` picks on this recipe"""
-
-SPEED = {"loss": "chunked"}
-"""what costs hardly any time"""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "unsloth": {"strategy": "unsloth"},
-    "qlora, lean": MEMORY,
-    "qlora, quick": SPEED,
-}
+"""strategy -> fixes"""
 
 
 def config_of(name: str, length: int) -> RunConfig:
     """Return a recipe for sequences of one length."""
     config = RunConfig().with_fields(
+        strategy=name,
         random_weights=True,
         lora_dropout=0.0,
         max_length=length,
@@ -63,9 +55,8 @@ def config_of(name: str, length: int) -> RunConfig:
         gradient_accumulation=1,
         eval_batch_size=1,
         gpu=HOST,
-        **RECIPES[name],
     )
-    return settled(config)
+    return settled(apply_all(config, (FIXES[fix] for fix in RECIPES[name])))
 
 
 def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
@@ -81,18 +72,21 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
 
     budget = parse_bytes(BUDGET)
     if predict:
-        simulated = simulate_card(config.with_fields(budget_bytes=budget), find_card(HOST))
+        config = config.with_fields(budget_bytes=budget)
+        simulated = simulate_card(config, find_card(HOST))
         device: Any = simulated
         strategy: Any = make_strategy(config, simulated)
     else:
-        device = CudaDevice(None, budget)
+        device = CudaDevice(None, budget, expandable_segments=config.device.expandable_segments)
         strategy = STRATEGIES[config.model.strategy](config, device)
     try:
         with device.active():
             strategy.load()
             yield {"length": 0, **peaks(device)}
             for length in LENGTHS:
-                (strategy.inner if predict else strategy).config = config_of(name, length)
+                for each in (strategy, getattr(strategy, "inner", None), getattr(strategy, "training", None)):
+                    if each is not None:
+                        each.config = config_of(name, length)
                 yield {"length": length, **steps(strategy, length), **peaks(device)}
     except Exception as error:
         if device.as_out_of_memory(error) is None:
