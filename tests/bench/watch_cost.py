@@ -30,7 +30,7 @@ LENGTH = 2048
 SETTLING_STEPS = 3
 """first steps of a block that are not timed: the optimizer is looked at closely in them"""
 
-GPU_BLOCKS, GPU_STEPS = 12, 10
+GPU_BLOCKS, GPU_STEPS = 8, 9
 """of each kind, and steps in one, the first ones left out"""
 
 Step = Callable[[], object]
