@@ -34,8 +34,10 @@ def batch_shape(batch: Any) -> BatchShape | None:
 
 def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
     first = next((fields[name] for name in ("input_ids", "inputs_embeds") if fields.get(name) is not None), None)
-    shape = batch_shape(list(fields.values())) if first is None else _shape_of_tensor(first)
-    mask, labels = fields.get("attention_mask"), fields.get("labels")
+    shape = batch_shape(list(fields.values())) if first is None else batch_shape(first)
+    # lists, of which a collator may make tensors later, have no shape yet
+    given = (fields.get("attention_mask"), fields.get("labels"))
+    mask, labels = (value if hasattr(value, "shape") else None for value in given)
     if shape is None:
         return None
     lengths = shape.lengths

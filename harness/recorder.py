@@ -89,6 +89,8 @@ class Recorder:
         """tells logits from activations; 0 while no model is loaded"""
         self._current: BegunPhase | None = None
         self._process = psutil.Process()
+        self.peak_allocated_bytes = 0
+        """highest of all phases so far"""
         self._host_rss_bytes = 0
         """resident memory when the last phase ended"""
         self._zoom = Zoom(device, write)
@@ -119,6 +121,8 @@ class Recorder:
     def end_phase(self, begun: BegunPhase) -> None:
         """Write the record of a phase, with the peak since it began."""
         self._host_rss_bytes = self._process.memory_info().rss
+        after = self.device.stats()
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, after.peak_allocated_bytes)
         self.write(
             PhaseRecord(
                 phase=begun.phase,
@@ -128,7 +132,7 @@ class Recorder:
                 seconds=time.perf_counter() - begun.time,
                 allocated_before_bytes=begun.before.allocated_bytes,
                 reserved_before_bytes=begun.before.reserved_bytes,
-                after=self.device.stats(),
+                after=after,
                 index=begun.index,
                 batch=begun.batch,
                 host_rss_bytes=self._host_rss_bytes,
@@ -158,7 +162,7 @@ class Recorder:
             epoch=self.epoch,
             micro_steps=len(shapes),
             lengths=lengths,
-            padded_share=1 - sum(lengths) / padded if lengths else 0.0,
+            padded_share=1 - sum(lengths) / padded if padded else 0.0,
             target_tokens=sum(shape.target_tokens for shape in shapes),
             loss=loss,
             learning_rate=learning_rate,

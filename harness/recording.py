@@ -15,7 +15,8 @@
     r.report()
 
 With a CUDA GPU the numbers are measured. Without one, CPU tensors count as if they lay on the card: what is made goes
-through the model of its allocator, and an allocation beyond the budget raises `torch.OutOfMemoryError`.
+through the model of its allocator, and an allocation beyond the budget raises `torch.OutOfMemoryError`. Only the thread
+that opened the recording is seen then: PyTorch's dispatch modes belong to a thread.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def open_device(device: str, gpu: str | None, budget: str | int | None, *, lower
         DeviceError: there is no GPU, or it is smaller than the budget.
     """
     check_device(device, gpu)
-    budget_bytes = budget_bytes_of(budget)
+    budget_bytes = budget_bytes_of(budget, gpu)
     card = find_card(gpu or DEFAULT_CARD)
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
@@ -86,12 +87,17 @@ def open_device(device: str, gpu: str | None, budget: str | int | None, *, lower
 
 def _new_log(path: Path) -> Path:
     """Create a log that nobody else writes to; an earlier one of that name is kept."""
+    if not path.name:
+        raise ConfigError(f"{path}: the name of a log is needed; give another path")
     base = path.with_suffix("") if path.suffix == ".jsonl" else path
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot make the folder ({error.strerror}); give another path") from None
     number = 1
     while True:
         log = base.with_name(base.name + (f"-{number}.jsonl" if number > 1 else ".jsonl"))
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
             log.open("x").close()
         except FileExistsError:
             number += 1
@@ -103,7 +109,7 @@ def _new_log(path: Path) -> Path:
 
 @dataclass
 class StepFacts:
-    """What a loop may say about its step, for the record: numbers, not tensors."""
+    """What a loop may say about its step, for the record; a tensor is read back, which waits for it."""
 
     loss: float | None = None
     learning_rate: float = 0.0
@@ -133,6 +139,9 @@ class Recording:
         self._batch: BatchShape | None = None
         self._gap: BegunPhase | None = None
         """the running step, while no phase of it is"""
+        self._outside: BegunPhase | None = None
+        """what runs outside of steps and phases, while that is so"""
+        self._in_step = self._is_over = False
         self._has_phases = False
         self._inside: Phase | None = None
         self._last: tuple[Phase | None, int, int] = (None, 0, 0)
@@ -147,6 +156,7 @@ class Recording:
         outcome, message = Outcome.COMPLETED, ""
         try:
             with self.device.active():
+                self._begin_outside()
                 yield self
         except BaseException as error:
             outcome, message = self._outcome_of(error), repr(error)
@@ -161,6 +171,8 @@ class Recording:
 
     def _end(self, outcome: Outcome, message: str, seconds: float) -> None:
         """Try what frees memory, say how many steps there were, and close the log."""
+        self._end_outside(is_last=True)
+        self._is_over = True
         if outcome is Outcome.COMPLETED:  # else the error's frames hold whatever they were at
             self.recorder.end_run()
         self.recorder.probe("gc", gc.collect)
@@ -204,21 +216,29 @@ class Recording:
 
         What happens in it outside of any phase is recorded as STEP.
         """
+        self._check_free("step")
+        self._end_outside()
         begin, facts = time.perf_counter(), StepFacts()
         recorder = self.recorder
         recorder.step += 1
         recorder.micro_step, self._shapes, self._has_phases = 0, [], False
         self._batch = batch_shape_on_host(self.device, batch)
         self._gap = recorder.begin_phase(Phase.STEP, self._batch)
+        self._in_step = True
         try:
             yield facts
         finally:
+            self._in_step = False
             self._end_gap(is_whole_step=not self._has_phases)
         shapes = self._shapes or ([self._batch] if self._batch else [])
         seconds = time.perf_counter() - begin
+        with self.device.on_host():
+            loss, grad_norm = _number("loss", facts.loss), _number("grad_norm", facts.grad_norm)
+            learning_rate = _number("learning_rate", facts.learning_rate) or 0.0
         with suppress(GradientError):  # not ours to stop; the log has the norms
-            recorder.end_step(shapes, facts.loss, facts.grad_norm, facts.learning_rate, seconds)
+            recorder.end_step(shapes, loss, grad_norm, learning_rate, seconds)
         self._batch = None
+        self._begin_outside()
 
     @contextmanager
     def phase(self, name: str | Phase, batch: Any = None) -> Iterator[None]:
@@ -233,21 +253,32 @@ class Recording:
             HarnessError: another one is running.
         """
         phase = phase_named(name)
-        if self._inside is not None:
-            raise HarnessError(f"phase {phase}: {self._inside} is still running; phases follow one another")
+        self._check_free(f"phase {phase}", in_step=True)
+        self._end_outside()
         shape = batch_shape_on_host(self.device, batch) or (self._batch if phase in _OF_STEP else None)
         if phase is Phase.FORWARD and shape is not None:
             self.recorder.micro_step = len(self._shapes)
             self._shapes.append(shape)
-        in_step = self._end_gap()
+        self._end_gap()
         self._has_phases, self._inside = True, phase
         try:
             with self.recorder.phase(phase, shape, self._next_index(phase)):
                 yield
         finally:
             self._inside = None
-        if in_step:
+        if self._in_step:
             self._gap = self.recorder.begin_phase(Phase.STEP, self._batch)
+        else:
+            self._begin_outside()
+
+    def _check_free(self, what: str, *, in_step: bool = False) -> None:
+        """Raise HarnessError where what begins would take the peaks of something that still runs."""
+        if self._is_over:
+            raise HarnessError(f"{what}: the recording is over; open another one")
+        if self._inside is not None:
+            raise HarnessError(f"{what}: {self._inside} is still running; phases follow one another")
+        if self._in_step and not in_step:
+            raise HarnessError(f"{what}: step {self.recorder.step} is still running; steps follow one another")
 
     def evaluated(self, loss: float | None, target_tokens: int = 0) -> None:
         """Record that an evaluation is over, whose batches were phases."""
@@ -262,14 +293,30 @@ class Recording:
         self._last = (phase, step, index)
         return index
 
-    def _end_gap(self, *, is_whole_step: bool = False) -> bool:
-        """Record what a step does outside of phases, where that is more than to read numbers; return whether it ran."""
+    def _begin_outside(self) -> None:
+        self.device.reset_peaks()
+        self._outside = BegunPhase(Phase.STEP, None, 0, self.device.stats(), time.perf_counter())
+
+    def _end_outside(self, *, is_last: bool = False) -> None:
+        """Record what ran outside of steps and phases only where the run's peak would be missed without it.
+
+        What comes before the first of them makes the model and its like, which the first one then shows as held.
+        """
+        outside, self._outside = self._outside, None
+        recorder = self.recorder
+        is_first = self._last[0] is None and not recorder.step
+        if outside is None or (is_first and not is_last):
+            return
+        if self.device.stats().peak_allocated_bytes > recorder.peak_allocated_bytes + GAP_BYTES:
+            recorder.end_phase(outside)
+
+    def _end_gap(self, *, is_whole_step: bool = False) -> None:
+        """Record what a step does outside of phases, where that is more than to read numbers."""
         gap, self._gap = self._gap, None
         if gap is not None:
             rise = self.device.stats().peak_allocated_bytes - gap.before.allocated_bytes
             if rise > GAP_BYTES or is_whole_step:
                 self.recorder.end_phase(gap)
-        return gap is not None
 
     def report(self) -> None:
         """Print the report on the log, as `run_probe.py --replay` does."""
@@ -279,6 +326,14 @@ class Recording:
         # a process of its own: the report reads nothing but the log, and imports nothing from here
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
         print(done.stdout + done.stderr, end="")
+
+
+def _number(name: str, value: Any) -> float | None:
+    """Return a number that a loop gave, a tensor's too, for which this waits. Raises HarnessError where it is none."""
+    try:
+        return None if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise HarnessError(f"{name} of a step: a number, not {type(value).__name__}") from None
 
 
 _OF_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)

@@ -39,9 +39,9 @@ class Phase(StrEnum):
 def phase_named(name: str | Phase) -> Phase:
     """Return the phase of that name, in any case. Raises ConfigError where there is none."""
     try:
-        return Phase(name.upper())
+        return Phase(str(name).upper())
     except ValueError:
-        raise ConfigError(unknown_name("phase", name, [phase.value.lower() for phase in Phase])) from None
+        raise ConfigError(unknown_name("phase", str(name), [phase.value.lower() for phase in Phase])) from None
 
 
 class Outcome(StrEnum):

@@ -1,6 +1,7 @@
 """Loops that are not ours: what is recorded of them, on CPU tensors that count as a card's."""
 
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -202,12 +203,71 @@ def test_nothing_is_kept_alive(opened):
         ({"gpu": "t44"}, "did you mean t4"),
         ({"budget": "14 Gigs"}, "not a size"),
         ({"budget": 0}, "not a size"),
+        ({"budget": True}, "not a size"),
+        ({"budget": "16 GiB", "gpu": "t4"}, r"16 GiB: Tesla T4 has 14\.56 GiB"),
     ],
 )
 def test_values_that_cannot_be_used(tmp_path, arguments, words):
     with pytest.raises(ConfigError, match=words), Recorder.open(tmp_path / "log", **arguments):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "runs").write_text("")
+    for path, words in ((tmp_path / "runs" / "log", "cannot make the folder"), ("", "the name of a log is needed")):
+        with pytest.raises(ConfigError, match=words), Recorder.open(path, device="simulated"):
+            pass
+
+
+def test_a_peak_outside_of_steps_and_phases_is_not_missed(opened, tmp_path):
+    """A loop that evaluates between its steps, and says nothing of it."""
+    with opened() as r:
+        kept = torch.zeros(MIB)
+        for size in (2, 1, 3):
+            with r.step(), r.phase("forward"):
+                kept.sum()
+            torch.zeros(MIB, size)
+    phases = [(p.phase, p.step, p.after.peak_allocated_bytes // MIB) for p in read(tmp_path).phases]
+    forward, outside = Phase.FORWARD, Phase.STEP
+    assert phases == [(forward, 1, 4), (outside, 1, 12), (forward, 2, 4), (forward, 3, 4), (outside, 3, 16)]
+
+
+def test_a_loop_that_names_nothing_has_a_peak(opened, tmp_path):
+    with opened():
+        torch.zeros(MIB)
+    assert read(tmp_path).peak_allocated_bytes == 4 * MIB
+
+
+def test_what_follows_a_phase_that_was_tried_again_is_seen(opened, tmp_path):
+    with opened() as r, r.step():
+        for error in (ValueError, None):
+            with suppress(ValueError), r.phase("forward"):
+                if error:
+                    raise error
+        torch.zeros(MIB)
+    assert [p.phase for p in read(tmp_path).phases] == [Phase.FORWARD, Phase.FORWARD, Phase.STEP]
+
+
+def test_steps_do_not_nest_and_end_with_the_recording(opened):
+    with opened() as r:
+        with pytest.raises(HarnessError, match="step 1 is still running"), r.step(), r.step():
+            pass
+        with pytest.raises(HarnessError, match="FORWARD is still running"), r.phase("forward"), r.step():
+            pass
+    with pytest.raises(HarnessError, match="the recording is over"), r.step():
+        pass
+
+
+def test_what_a_loop_says_of_a_step(opened, tmp_path):
+    with opened() as r:
+        with r.step() as step:
+            step.loss = torch.tensor(2.5, requires_grad=True)
+        with pytest.raises(HarnessError, match="learning_rate of a step: a number, not list"), r.step() as step:
+            step.learning_rate = [1e-4]
+        with r.step(torch.zeros(2, 0)):
+            pass
+    assert [s.loss for s in read(tmp_path).steps] == [2.5, None]
 
 
 def test_phases_do_not_nest_and_have_known_names(opened):
@@ -236,6 +296,8 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
         ({"input_ids": IDS, "labels": torch.where(MASK.bool(), IDS, -100)}, BatchShape(2, 4, (4, 4), 6)),
         ({"x": torch.zeros(2, 4)}, BatchShape(2, 4, (4, 4), 8)),
         ("text", None),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 1]], "labels": [[1, 2]]}, None),
+        ({"pixels": IDS, "labels": [[1, 2]]}, BatchShape(2, 4, (4, 4), 8)),
         (torch.tensor(1.0), None),
     ],
 )
