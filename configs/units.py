@@ -21,6 +21,12 @@ def format_bytes(num_bytes: int) -> str:
     return f"{num_bytes} B"
 
 
+def format_apart(first: int, second: int) -> tuple[str, str]:
+    """Return two sizes as `format_bytes` prints them, or in bytes where that would print different ones alike."""
+    texts = format_bytes(first), format_bytes(second)
+    return texts if texts[0] != texts[1] or first == second else (f"{first} B", f"{second} B")
+
+
 def parse_bytes(text: str) -> int:
     """Return the bytes that a size such as `14.4 GiB`, `512MB` or `1048576` stands for.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.units import format_bytes
+from configs.units import format_apart
 from probes.memory_probe import Measured
 
 SCHEMA_VERSION = 1
@@ -78,10 +78,9 @@ def increase(now: Peak, before: Peak | None, share: float) -> str | None:
     """Return by what a peak exceeds the one before, None where it does not or they cannot be compared."""
     if before is None or (before.source, before.gpu_name) != (now.source, now.gpu_name):
         return None
-    if now.peak_allocated_bytes <= before.peak_allocated_bytes * (1 + share):
+    rise = now.peak_allocated_bytes - before.peak_allocated_bytes
+    if rise <= round(before.peak_allocated_bytes * share):  # 115 is not above 100 * 1.15, which is 114.99999999999999
         return None
-    more = now.peak_allocated_bytes / max(1, before.peak_allocated_bytes) - 1
-    return (
-        f"peak of {format_bytes(now.peak_allocated_bytes)} in {now.phase} is {more:.1%} above the baseline's "
-        f"{format_bytes(before.peak_allocated_bytes)} (allowed: {share:.1%})"
-    )
+    now_text, before_text = format_apart(now.peak_allocated_bytes, before.peak_allocated_bytes)
+    more = f"{rise / before.peak_allocated_bytes:.1%} " if before.peak_allocated_bytes else ""
+    return f"peak of {now_text} in {now.phase} is {more}above the baseline's {before_text} (allowed: {share:.1%})"

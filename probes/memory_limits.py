@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from configs.errors import ConfigError
 from configs.targets import budget_bytes_of, check_device
-from configs.units import format_bytes
+from configs.units import format_apart, format_bytes
 from harness.records import Phase, phase_named
 from harness.simulate.blocks import segment_size
 from probes.memory_probe import Measured, Target
@@ -57,24 +57,24 @@ def memory_budget(
 ) -> Budget:
     """Return the marker's meaning. Raises ConfigError where a value is not usable."""
     check_device(device, gpu)
-    return Budget(_size(limit), None if phase is None else phase_named(phase), device, gpu)
+    return Budget(_size(limit, gpu), None if phase is None else phase_named(phase), device, gpu)
 
 
 def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu: str | None = None) -> LeakLimit:
     """Return the marker's meaning. Raises ConfigError where a value is not usable."""
     check_device(device, gpu)
     if not isinstance(steps, int) or steps <= WARM_UP_STEPS:
-        raise ConfigError(f"steps {steps}: not usable (allowed: {WARM_UP_STEPS + 1} or more; the first warm up)")
-    return LeakLimit(_size(limit), steps, device, gpu)
+        raise ConfigError(f"steps {steps!r}: not usable (allowed: {WARM_UP_STEPS + 1} or more; the first warm up)")
+    return LeakLimit(_size(limit, gpu), steps, device, gpu)
 
 
 MARKERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
 
 
-def _size(limit: str | int) -> int:
-    num_bytes = budget_bytes_of(limit)
+def _size(limit: str | int, gpu: str | None) -> int:
+    num_bytes = budget_bytes_of(limit, gpu, name="limit")
     if num_bytes is None:
-        raise ConfigError("budget None: a size is needed, such as '14.4 GiB'")
+        raise ConfigError("limit None: a size is needed, such as '14.4 GiB'")
     return num_bytes
 
 
@@ -109,7 +109,8 @@ def _ran_out(limit_bytes: int, measured: Measured) -> str:
 
 
 def _beyond(limit_bytes: int, phase: Phase, taken: int) -> str:
-    return f"limited to {format_bytes(limit_bytes)} but {phase} allocated {format_bytes(taken)}"
+    limit_text, taken_text = format_apart(limit_bytes, taken)
+    return f"limited to {limit_text} but {phase} allocated {taken_text}"
 
 
 def _leaked(limit: LeakLimit, measured: Measured) -> str | None:
@@ -119,9 +120,9 @@ def _leaked(limit: LeakLimit, measured: Measured) -> str | None:
     grown = floors[-1] - floors[WARM_UP_STEPS - 1] if len(floors) > WARM_UP_STEPS else 0
     if grown <= limit.limit_bytes:
         return None
+    limit_text, grown_text = format_apart(limit.limit_bytes, grown)
     return (
-        f"limited to a leak of {format_bytes(limit.limit_bytes)} but {format_bytes(grown)} stayed allocated over "
-        f"{len(floors) - WARM_UP_STEPS} steps"
+        f"limited to a leak of {limit_text} but {grown_text} stayed allocated over {len(floors) - WARM_UP_STEPS} steps"
     )
 
 

@@ -11,7 +11,9 @@ import inspect
 import sys
 import traceback
 import types
-from collections.abc import Generator
+import unittest
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ MARKERS = {
 _limits = pytest.StashKey[list["Limit"]]()
 _problems = pytest.StashKey[list[str]]()
 _probe = pytest.StashKey["MemoryProbe"]()
+_trace = pytest.StashKey[types.TracebackType]()
 _baseline = pytest.StashKey["dict[str, Peak] | None"]()
 _share = pytest.StashKey["float | None"]()
 
@@ -170,23 +173,50 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Record a test that has limits and no fixture; judge what was recorded of it."""
-    limits, body = pyfuncitem.stash.get(_limits, []), pyfuncitem.obj
-    if _probe not in pyfuncitem.stash and not limits:
+    """Observe a test function while pytest calls it."""
+    with _observed(pyfuncitem):
         return (yield)
-    if _probe not in pyfuncitem.stash:
-        _record_body(pyfuncitem, limits)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Observe a method of a `unittest.TestCase`, which unittest calls, and not pytest."""
+    if not isinstance(item, pytest.Function) or not _is_unittest(item):
+        return (yield)
+    with _observed(item):
+        return (yield)
+
+
+def _is_unittest(item: pytest.Function) -> bool:
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
+
+
+@contextmanager
+def _observed(item: pytest.Function) -> Iterator[None]:
+    """Within, a test that has limits or the fixture is recorded where it has no fixture, and judged when it is over."""
+    limits, body = item.stash.get(_limits, []), item.obj
+    if _probe not in item.stash and not limits:
+        yield
+        return
+    run = body if _probe in item.stash else _recorded(item, limits)
+
+    @functools.wraps(body)
+    def judged(*values: object, **arguments: object) -> object:
+        try:
+            result = run(*values, **arguments)
+        except BaseException as error:
+            if not limits or not _ran_out(error):
+                raise
+            _let_go(error.__traceback__)  # the message says it all
+            result = None
+        _judge(item, limits)
+        return result
+
+    item.obj = judged
     try:
-        result = yield
-    except BaseException as error:
-        if not limits or not _ran_out(error):
-            raise
-        _let_go(error.__traceback__)  # the message says it all
-        result = True
+        yield
     finally:
-        pyfuncitem.obj = body
-    _judge(pyfuncitem, limits)
-    return result
+        item.obj = body
 
 
 def _ran_out(error: BaseException) -> bool:
@@ -195,21 +225,20 @@ def _ran_out(error: BaseException) -> bool:
     return is_out_of_memory(error)
 
 
-def _record_body(item: pytest.Function, limits: list[Limit]) -> None:
-    """Let the test's function run on the device, as often as a leak limit says."""
+def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]:
+    """Return the test's function, run on the device as often as a leak limit says."""
     from probes.memory_limits import LeakLimit
 
     probe, body = _probe_of(item), item.obj
     steps = max((limit.steps for limit in limits if isinstance(limit, LeakLimit)), default=1)
 
-    @functools.wraps(body)
-    def recorded(**arguments: object) -> None:
+    def recorded(*values: object, **arguments: object) -> None:
         with probe.record() as recording:
             for _ in range(steps):
                 with recording.step():
-                    body(**arguments)
+                    body(*values, **arguments)
 
-    item.obj = recorded
+    return recorded
 
 
 def _judge(item: pytest.Function, limits: list[Limit]) -> None:
@@ -237,7 +266,11 @@ def pytest_runtest_makereport(
     """Add what was measured: a section to failures, a property that workers send to the main process."""
     report = yield
     probe = item.stash.get(_probe, None)
-    if probe is None or call.when != "call" or not probe.runs:
+    if probe is None or call.when != "call":
+        return report
+    if call.excinfo is not None:
+        item.stash[_trace] = call.excinfo.tb
+    if not probe.runs:
         return report
     from dataclasses import asdict
 
@@ -256,7 +289,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Let go of what a failed test's frames hold, which pytest keeps for post-mortem debugging."""
     if _probe not in item.stash:
         return
-    _let_go(getattr(sys, "last_traceback", None))
+    if _trace in item.stash:
+        _let_go(item.stash[_trace])
+        del item.stash[_trace]
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         vars(sys).pop(name, None)
     gc.collect()

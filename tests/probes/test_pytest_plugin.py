@@ -110,6 +110,65 @@ def test_warms_up_and_stays():
     result.stdout.fnmatch_lines(["limited to a leak of 1.00 MiB but 6.00 MiB stayed allocated over 6 steps"])
 
 
+def test_methods_of_a_testcase(suite):
+    """unittest calls them, not pytest."""
+    result = suite(
+        """
+import unittest
+@pytest.mark.memory_budget("8 MiB", device="simulated")
+class TestIt(unittest.TestCase):
+    def setUp(self):
+        self.base = torch.zeros(MIB)
+    def test_1_holds(self):
+        self.assertEqual(self.base.sum().item(), 0)
+    def test_2_does_not_hold(self):
+        kept = torch.zeros(16)
+        refs.append(weakref.ref(kept))
+        torch.zeros(9, MIB)
+    def test_3_fails(self):
+        kept = torch.zeros(16)
+        refs.append(weakref.ref(kept))
+        self.fail("a bug")
+    def test_4_nothing_is_left(self):
+        self.assertEqual([ref() for ref in refs], [None, None])
+    @unittest.expectedFailure
+    def test_5_is_not_meant_to_hold(self):
+        torch.zeros(9, MIB)
+class TestLeak(unittest.TestCase):
+    @pytest.mark.memory_leak("1 MiB", steps=8, device="simulated")
+    def test_grows(self):
+        refs.append(torch.zeros(MIB))
+class TestFixture(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def give(self, memory_probe):
+        self.memory_probe = memory_probe
+    @pytest.mark.memory_budget("8 MiB", phase="forward", device="simulated")
+    def test_phase(self):
+        with self.memory_probe.record() as r, r.step(), r.phase("forward"):
+            torch.zeros(9, MIB)
+"""
+    )
+    result.assert_outcomes(passed=2, failed=4, xfailed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "limited to 8.00 MiB but STEP allocated 9.00 MiB",
+            "*AssertionError: a bug",
+            "limited to a leak of 1.00 MiB but 6.00 MiB stayed allocated over 6 steps",
+            "limited to 8.00 MiB but FORWARD allocated 9.00 MiB",
+        ]
+    )
+
+
+def test_sizes_that_print_alike_are_told_apart(suite):
+    suite(
+        """
+@pytest.mark.memory_budget("8 MiB", device="simulated")
+def test_it():
+    torch.zeros(8 * MIB + 1)
+"""
+    ).stdout.fnmatch_lines(["limited to 8388608 B but STEP allocated 8388612 B"])
+
+
 def test_a_failed_test_keeps_nothing_alive(suite):
     suite(
         """
@@ -187,6 +246,16 @@ async def test_j(): pass
 @pytest.mark.memory_budget("1 GiB", device="cuda")
 @pytest.mark.memory_leak("1 MiB", device="simulated")
 def test_k(): pass
+@pytest.mark.memory_budget("16 GiB", gpu="t4")
+def test_l(): pass
+@pytest.mark.memory_budget(True)
+def test_m(): pass
+@pytest.mark.memory_budget("1 GiB", phase=3, gpu=None)
+def test_n(memory_probe): pass
+@pytest.mark.memory_budget("1 GiB", gpu=["t4"])
+def test_o(): pass
+@pytest.mark.memory_leak("1 MiB", steps="20")
+def test_p(): pass
 """
 
 
@@ -195,7 +264,7 @@ def test_wrong_markers_are_told_at_collection_all_at_once(suite):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
-            "*test_a: memory_budget: budget: not a size: '14.4 Gig'*",
+            "*test_a: memory_budget: limit: not a size: '14.4 Gig'*",
             "*test_b: memory_budget: got an unexpected keyword argument 'fase'",
             "*test_c: memory_budget: phase bakward: unknown; did you mean backward?*",
             "*test_d: memory_budget: gpu t44: unknown; did you mean t4?*",
@@ -206,6 +275,11 @@ def test_wrong_markers_are_told_at_collection_all_at_once(suite):
             "*test_i: memory_leak repeats the whole test*",
             "*test_j: memory markers are for test functions that are not async",
             "*test_k: the markers name different devices or cards*",
+            "*test_l: memory_budget: limit 16 GiB: Tesla T4 has 14.56 GiB*",
+            "*test_m: memory_budget: limit True: not a size*",
+            "*test_n: memory_budget: phase 3: unknown (allowed: load*",
+            "*test_o: memory_budget: gpu [[]'t4'[]]: unknown*",
+            "*test_p: memory_leak: steps '20': not usable*",
         ]
     )
 
@@ -264,6 +338,21 @@ def test_peaks_of_different_cards_are_not_compared():
     assert "6.0% above" in (increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) or "")
 
 
+def test_a_rise_of_exactly_what_is_allowed_is_allowed():
+    """In floating point 100 * 1.15 is less than 115."""
+
+    def peak(num_bytes):
+        return Peak(num_bytes, num_bytes, 10**9, "EVAL", "simulated", "Tesla T4")
+
+    for percent in range(100):
+        assert increase(peak(100 + percent), peak(100), read_share(f"{percent}%")) is None
+        assert increase(peak(101 + percent), peak(100), read_share(f"{percent}%"))
+    assert increase(peak(20 * 2**20 + 512), peak(20 * 2**20), 0) == (
+        "peak of 20972032 B in EVAL is 0.0% above the baseline's 20971520 B (allowed: 0.0%)"
+    )
+    assert increase(peak(512), peak(0), 0.05) == "peak of 512 B in EVAL is above the baseline's 0 B (allowed: 5.0%)"
+
+
 def test_a_baseline_reads_as_it_was_written(tmp_path):
     peaks = {"a::b": Peak(1, 2, 3, "EVAL", "simulated", "Tesla T4")}
     write_baseline(tmp_path / "b.json", peaks)
@@ -291,7 +380,7 @@ def test_workers_send_what_they_measured(pytester):
     arguments = ["-p", "probes.pytest_plugin", "-p", "no:cacheprovider", "-n", "1", "--memory-report"]
     result = pytester.runpytest_subprocess(*arguments, "--memory-baseline=peaks.json")
     result.stdout.fnmatch_lines(
-        ["memory_budget: budget: not a size*", "*20.00 MiB*test_it (simulated)", "memory baseline written to *"]
+        ["memory_budget: limit: not a size*", "*20.00 MiB*test_it (simulated)", "memory baseline written to *"]
     )
     result.assert_outcomes(passed=1, errors=1, warnings=None)
     assert list(json.loads(pytester.path.joinpath("peaks.json").read_text())["tests"]) == ["test_good.py::test_it"]
