@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.errors import ConfigError
 from configs.units import format_apart
@@ -54,13 +55,22 @@ def read_baseline(path: Path) -> dict[str, Peak] | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {data['schema_version']}")
-        return {name: Peak(**values) for name, values in data["tests"].items()}
+        return {name: _peak_from(values) for name, values in data["tests"].items()}
     except FileNotFoundError:
+        if not path.parent.is_dir():  # better now than when all tests have run
+            raise ConfigError(f"--memory-baseline {path}: there is no folder {path.parent}") from None
         return None
     except OSError as error:
         raise ConfigError(f"--memory-baseline {path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"--memory-baseline {path}: no baseline of this release ({error})") from None
+
+
+def _peak_from(values: dict[str, Any]) -> Peak:
+    peak = Peak(**values)
+    if not all(isinstance(size, int) for size in (peak.peak_allocated_bytes, peak.peak_reserved_bytes)):
+        raise TypeError("a size is no whole number")
+    return peak
 
 
 def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:
@@ -74,9 +84,14 @@ def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:
         raise ConfigError(f"--memory-baseline {path}: cannot be written ({error.strerror})") from None
 
 
+def is_comparable(now: Peak, before: Peak) -> bool:
+    """Return whether both are of one card, measured or simulated alike."""
+    return (before.source, before.gpu_name) == (now.source, now.gpu_name)
+
+
 def increase(now: Peak, before: Peak | None, share: float) -> str | None:
     """Return by what a peak exceeds the one before, None where it does not or they cannot be compared."""
-    if before is None or (before.source, before.gpu_name) != (now.source, now.gpu_name):
+    if before is None or not is_comparable(now, before):
         return None
     rise = now.peak_allocated_bytes - before.peak_allocated_bytes
     if rise <= round(before.peak_allocated_bytes * share):  # 115 is not above 100 * 1.15, which is 114.99999999999999

@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _baseline_path(config: pytest.Config) -> Path | None:
     """Return the baseline's file where an option asks for one."""
-    asked = config.getoption("memory_fail_on_increase") or config.getoption("memory_update_baseline")
+    asked = config.getoption("memory_fail_on_increase") is not None or config.getoption("memory_update_baseline")
     given = config.getoption("memory_baseline")
     if not given and not asked:
         return None
@@ -311,7 +311,8 @@ class _Collector:
         self._config = config
         self._peaks: dict[str, Peak] = {}
         self._failed: set[str] = set()
-        self._written: Path | None = None
+        self._outcome: str | None = None
+        """what became of the baseline, where it was to be written"""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the peak of a test."""
@@ -322,17 +323,25 @@ class _Collector:
             self._peaks[report.nodeid] = Peak(**found[-1])
             (self._failed.discard if report.passed else self._failed.add)(report.nodeid)
 
-    def pytest_sessionfinish(self) -> None:
+    @property
+    def _passed(self) -> dict[str, Peak]:
+        return {name: peak for name, peak in self._peaks.items() if name not in self._failed}
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the baseline where there is none yet, or where that was asked for."""
-        path = _baseline_path(self._config)
-        passed = {name: peak for name, peak in self._peaks.items() if name not in self._failed}
+        path, passed = _baseline_path(self._config), self._passed
         if path is None or not passed or not (self._config.getoption("memory_update_baseline") or not path.exists()):
             return
+        from configs.errors import ConfigError
         from probes.memory_baseline import write_baseline
 
         before = self._config.stash[_baseline] or {}
-        write_baseline(path, before | passed)  # what did not run this time is kept
-        self._written = path
+        try:
+            write_baseline(path, before | passed)  # what did not run this time is kept
+            self._outcome = f"memory baseline written to {path}"
+        except ConfigError as error:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            self._outcome = f"ERROR: {error}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the peaks, and what became of the baseline."""
@@ -341,10 +350,24 @@ class _Collector:
             terminalreporter.section("memory")
             for line in _table(self._peaks, baseline or {}):
                 terminalreporter.write_line(line)
-        if self._written is not None:
-            terminalreporter.write_line(f"memory baseline written to {self._written}")
-        elif baseline is not None and (new := self._peaks.keys() - baseline.keys()):
-            terminalreporter.write_line(f"not in the memory baseline: {len(new)}; --memory-update-baseline adds them")
+        if self._outcome is not None:
+            terminalreporter.write_line(self._outcome)
+        elif baseline is not None:
+            for line in _not_compared(self._passed, baseline):
+                terminalreporter.write_line(line)
+
+
+def _not_compared(peaks: dict[str, Peak], baseline: dict[str, Peak]) -> list[str]:
+    """Return a line for each reason why peaks were not held against the baseline."""
+    from probes.memory_baseline import is_comparable
+
+    num_new = len(peaks.keys() - baseline.keys())
+    num_other = sum(name in baseline and not is_comparable(peak, baseline[name]) for name, peak in peaks.items())
+    lines = {
+        f"not in the memory baseline: {num_new}; --memory-update-baseline adds them": num_new,
+        f"of another card in the memory baseline, and not compared: {num_other}": num_other,
+    }
+    return [line for line, number in lines.items() if number]
 
 
 def _table(peaks: dict[str, Peak], baseline: dict[str, Peak]) -> list[str]:

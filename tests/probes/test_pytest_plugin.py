@@ -288,11 +288,16 @@ def test_wrong_markers_are_told_at_collection_all_at_once(suite):
     ("options", "words"),
     [
         (["--memory-fail-on-increase=lots"], "*lots: not a percentage*"),
+        (["--memory-fail-on-increase="], "*: not a percentage*"),
         (["--memory-baseline=wrong.json"], "*wrong.json: no baseline of this release*"),
+        (["--memory-baseline=text.json"], "*text.json: no baseline of this release (a size is no whole number)*"),
+        (["--memory-baseline=none/b.json"], "*none/b.json: there is no folder *none*"),
     ],
 )
 def test_wrong_options(suite, pytester, options, words):
     pytester.path.joinpath("wrong.json").write_text('{"tests": 1}')
+    peak = {**vars(Peak(1, 2, 3, "STEP", "simulated", "Tesla T4")), "peak_allocated_bytes": "1"}
+    pytester.path.joinpath("text.json").write_text(json.dumps({"schema_version": 1, "tests": {"a": peak}}))
     result = suite("def test_it(): pass", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([words])
@@ -327,6 +332,31 @@ def test_the_baseline(suite, pytester):
 
     suite(GROWING.format(size=24), "--memory-baseline=peaks.json", "--memory-update-baseline")
     suite(GROWING.format(size=24), *options).assert_outcomes(passed=1)
+
+
+def test_what_is_not_compared_is_told(suite, pytester):
+    code = """
+@pytest.mark.memory_budget("64 MiB", device="simulated", gpu="{gpu}")
+def test_it():
+    torch.zeros({size}, MIB)
+@pytest.mark.memory_budget("1 MiB", device="simulated", gpu="{gpu}")
+def test_fails_and_is_not_added():
+    torch.zeros(8, MIB)
+"""
+    options = ("--memory-baseline=peaks.json", "--memory-fail-on-increase=5%")
+    suite(code.format(gpu="t4", size=1), *options)
+    result = suite(code.format(gpu="l4", size=2), *options)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["of another card in the memory baseline, and not compared: 1"])
+    result.stdout.no_fnmatch_line("not in the memory baseline*")
+
+
+def test_a_baseline_that_cannot_be_written_is_one_line(suite, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    result = suite(GROWING.format(size=1), "--memory-baseline=peaks.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["ERROR: --memory-baseline *peaks.json: cannot be written (Permission denied)"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_peaks_of_different_cards_are_not_compared():
