@@ -21,6 +21,7 @@ import atexit
 import gc
 import os
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ from harness.facts import forward_facts
 from harness.recorder import BegunPhase, Recorder
 from harness.recording import Recording, batch_shape_on_host
 from harness.records import BatchShape, EvalRecord, Phase
+
+_OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
+"""those that are recording"""
 
 
 @dataclass
@@ -58,7 +62,8 @@ class MemoryCallback(TrainerCallback):
     """Records one log each time that the trainer trains, or evaluates or predicts on its own.
 
     A trainer tells its callbacks nothing when it fails: the log of a failure is complete all the same, and closed by
-    `report`, by `close`, by the next training or when Python ends.
+    `report`, by `close`, by the next training, by a new callback or when Python ends. Without a GPU, what is made until
+    then counts as made on the card that it failed on.
 
     Args:
         path: of the log, as in `Recorder.open`; so are the others.
@@ -75,6 +80,8 @@ class MemoryCallback(TrainerCallback):
         gpu: str | None = None,
         budget: str | int | None = None,
     ) -> None:
+        for other in tuple(_OPEN):
+            other.close()
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
         self._stack = ExitStack()
         self._recording: Recording | None = None
@@ -84,20 +91,31 @@ class MemoryCallback(TrainerCallback):
         self._step: _Step | None = None
         self._is_training = False
         self._num_eval_batches = 0
+        self._state: Any = None
+        """of the trainer that trains"""
+        self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+        """those that tell of their forward passes"""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MemoryCallback:
+        """Return itself: the hooks of a model that is copied come here, and an open log has no copy."""
+        return self
 
     # what the trainer calls
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
         """Let the model tell when its forward pass begins and ends."""
-        model.register_forward_pre_hook(self._forward_begins, with_kwargs=True)
-        model.register_forward_hook(self._forward_ends, with_kwargs=True)
+        self._listen_to(model)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: torch.nn.Module, train_dataloader: Any, **kwargs: Any
     ) -> None:
-        """Begin a log."""
+        """Begin a log, of this model: it may be a new one, or the callback have been added to the trainer later."""
         self.close()
-        self._is_training = True
+        for other in tuple(_OPEN):
+            if other._state is not state:  # its trainer has failed, and its device is still on
+                other.close()
+        self._listen_to(model)
+        self._is_training, self._state = True, state
         recording = self._begin(model)
         per_epoch = -(-_length(train_dataloader) // args.gradient_accumulation_steps)
         recording.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
@@ -145,8 +163,10 @@ class MemoryCallback(TrainerCallback):
         """Checkpoints may be due now too."""
         self._begin_checkpoint(control)
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """A batch of an evaluation or a prediction is over."""
+        if model is not None:
+            self._listen_to(model)
         self._to(None)
         self._num_eval_batches += 1
 
@@ -167,6 +187,7 @@ class MemoryCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the log."""
+        self._is_training = False
         self.close()
 
     # what its user calls
@@ -179,28 +200,39 @@ class MemoryCallback(TrainerCallback):
 
     def close(self) -> None:
         """End the log. Where the trainer failed, PyTorch code runs on the recorded device until then."""
-        recording, phase = self._recording, self._phase
-        self._recording = self._phase = self._step = None
+        recording, phase, has_failed = self._recording, self._phase, self._phase is not None or self._is_training
+        self._recording = self._phase = self._step = self._state = None
         self._is_training = False
         if recording is None:
             return
         atexit.unregister(self.close)
+        _OPEN.discard(self)
         stack, self._stack = self._stack, ExitStack()
-        if phase is None:
+        if not has_failed:
             stack.close()
             return
-        # the trainer left a phase without ending it: it has failed
-        recording.recorder.end_phase(phase)
+        # the trainer left a phase without ending it, or never told that the training is over
+        if phase is not None:
+            recording.recorder.end_phase(phase)
         gc.collect()  # what the dead frames held is no evidence of cycles
-        error = recording.failure or RuntimeError(f"the trainer ended in {phase.phase}")
+        where = "between two phases" if phase is None else f"in {phase.phase}"
+        error = recording.failure or RuntimeError(f"the trainer ended {where}")
         stack.__exit__(type(error), error, None)
 
     # the state between
+
+    def _listen_to(self, model: torch.nn.Module) -> None:
+        self._models.add(model)
+        # the copy of a model has its hooks
+        if not any(getattr(hook, "__self__", None) is self for hook in model._forward_pre_hooks.values()):
+            model.register_forward_pre_hook(self._forward_begins, with_kwargs=True)
+            model.register_forward_hook(self._forward_ends, with_kwargs=True)
 
     def _begin(self, model: torch.nn.Module) -> Recording:
         self._recording = self._last = self._stack.enter_context(self._open())
         self._recording.describe(model)
         atexit.register(self.close)
+        _OPEN.add(self)
         return self._recording
 
     def _to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
@@ -214,6 +246,8 @@ class MemoryCallback(TrainerCallback):
         self._phase = None if phase is None else recorder.begin_phase(phase, batch, index)
 
     def _forward_begins(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if model not in self._models:
+            return  # a copy
         if model.training and self._step is not None and self._recording is not None:
             shape = batch_shape_on_host(self._recording.device, kwargs or args)
             if shape is not None:
@@ -231,6 +265,8 @@ class MemoryCallback(TrainerCallback):
     def _forward_ends(self, model: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._recording is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
             return
+        if model not in self._models:
+            return  # a copy
         recorder = self._recording.recorder
         recorder.forward_facts = forward_facts(model, output)
         if self._phase.phase is Phase.FORWARD and self._step is not None:

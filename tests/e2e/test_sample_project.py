@@ -20,7 +20,7 @@ def test_the_sample_project(tmp_path):
         check=False,
     )
     lines = result.stdout
-    assert "2 failed, 8 passed" in lines, lines
+    assert "2 failed, 11 passed" in lines, lines
     assert "limited to 64.00 MiB but STEP allocated" in lines
     assert "limited to a leak of 16.00 KiB but" in lines
     assert "kept by global `history` of check_memory: list of" in " ".join(lines.split())

@@ -1,9 +1,11 @@
 """What the project promises about its memory, on a simulated card."""
 
+import copy
+
 import pytest
 import torch
 from own_loop import HIDDEN, LENGTH, VOCABULARY, loss_of, train_step
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from harness.callback import MemoryCallback
 from harness.recorder import Recorder
@@ -114,3 +116,46 @@ def test_predicting_alone(tmp_path):
     log = read_run_log(tmp_path / "log.jsonl")
     assert log.outcome == "completed"
     assert [(p.phase, p.batch.batch_size) for p in log.phases] == [("EVAL", 8), ("EVAL", 1)]
+
+
+class Bug(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        raise RuntimeError("a bug")
+
+
+def test_a_trainer_that_failed_is_followed_by_another(tmp_path):
+    """As in a notebook: the cell that failed is run again with other values, and nobody closes anything."""
+    _, trainer = make_trainer(tmp_path / "first", 16384, "20 MiB")
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train()
+    _, trainer = make_trainer(tmp_path / "second", 16384, "2 GiB")
+    trainer.add_callback(Bug())
+    with pytest.raises(RuntimeError, match="a bug"):
+        trainer.train()
+    _, trainer = make_trainer(tmp_path / "third", 64, "2 GiB")
+    trainer.train()
+    logs = [read_run_log(tmp_path / name / "log.jsonl") for name in ("first", "second", "third")]
+    assert [log.outcome for log in logs] == ["oom", "error", "completed"]
+    assert [log.steps[-1].step for log in logs[1:]] == [1, 6]
+
+
+def test_a_callback_that_is_added_later_and_a_model_that_is_made_anew(tmp_path):
+    _, trainer = make_trainer(tmp_path, 64, "2 GiB")
+    trainer.pop_callback(MemoryCallback)
+    trainer.add_callback(MemoryCallback(tmp_path / "later", device="simulated"))
+    model = copy.deepcopy(trainer.model)
+    trainer.model_init = lambda: copy.deepcopy(model)
+    trainer.train()
+    trainer.train()
+    for name in ("later", "later-2"):
+        log = read_run_log(tmp_path / f"{name}.jsonl")
+        assert log.peaks().keys() == {"DATA", "FORWARD", "BACKWARD", "OPTIMIZER", "EVAL", "CHECKPOINT"}
+        assert [s.micro_steps for s in log.steps] == [3] * 6
+
+
+def test_the_forward_passes_of_a_copy_are_not_the_models(tmp_path):
+    memory, trainer = make_trainer(tmp_path, 64, "2 GiB")
+    copied = copy.deepcopy(trainer.model)
+    copied.eval()(trainer.eval_dataset[0]["input_ids"][None])
+    memory.close()
+    assert not list(tmp_path.glob("*.jsonl"))
