@@ -119,7 +119,7 @@ def phase_levels(log: RunLog) -> dict[Phase, Level]:
         before = levels.get(oom.phase, Level())
         allocated = max(before.allocated_bytes, oom.allocated_bytes)
         reserved = max(before.reserved_bytes, oom.reserved_bytes)
-        levels[oom.phase] = Level(allocated, reserved, oom.requested_bytes)
+        levels[oom.phase] = Level(allocated, reserved, oom.requested_bytes, allocated - oom.allocated_bytes)
     return levels
 
 

@@ -31,11 +31,18 @@ class Level:
     reserved_bytes: int = 0
     requested_bytes: int = 0
     """the request that failed, on top of what was allocated"""
+    freed_bytes: int = 0
+    """of the highest that was allocated, what the request no longer met: an earlier batch of the phase took more"""
+
+    @property
+    def met_bytes(self) -> int:
+        """What was allocated when the request failed."""
+        return self.allocated_bytes - self.freed_bytes
 
     @property
     def top_bytes(self) -> int:
         """Where the drawing ends."""
-        return max(self.allocated_bytes + self.requested_bytes, self.reserved_bytes)
+        return max(self.allocated_bytes, self.met_bytes + self.requested_bytes, self.reserved_bytes)
 
 
 def to_ascii(text: str) -> str:

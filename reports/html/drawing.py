@@ -128,7 +128,7 @@ def _bar(level: Level, scale: int, top: float) -> list[Node]:
     drawn.append(rect("allocated", 0, level.allocated_bytes / scale, top, BAR_PX, title))
     if level.requested_bytes:
         title = f"request that failed: {format_bytes(level.requested_bytes)}"
-        ends = level.allocated_bytes / scale, (level.allocated_bytes + level.requested_bytes) / scale
+        ends = level.met_bytes / scale, (level.met_bytes + level.requested_bytes) / scale
         drawn.append(rect("request", *ends, top, BAR_PX, title))
     return drawn
 
@@ -137,9 +137,9 @@ def level_in_words(level: Level) -> str:
     """Return `11.54 + 7.83 GiB`, or `12.34 GiB`."""
     if not level.requested_bytes:
         return format_bytes(level.allocated_bytes)
-    if level.allocated_bytes >= GIB and level.requested_bytes >= GIB:
-        return f"{gib(level.allocated_bytes)} + {gib(level.requested_bytes)} GiB"
-    return f"{format_bytes(level.allocated_bytes)} + {format_bytes(level.requested_bytes)}"
+    if level.met_bytes >= GIB and level.requested_bytes >= GIB:
+        return f"{gib(level.met_bytes)} + {gib(level.requested_bytes)} GiB"
+    return f"{format_bytes(level.met_bytes)} + {format_bytes(level.requested_bytes)}"
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Node:

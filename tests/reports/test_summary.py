@@ -94,6 +94,16 @@ def test_the_failing_phase_shows_what_it_held_and_asked_for():
     assert (level.allocated_bytes, level.requested_bytes) == (oom.allocated_bytes, 8405385216)
 
 
+def test_an_earlier_batch_that_took_more_is_not_added_to_the_request():
+    log = as_published_oom()
+    oom = log.fatal_oom
+    earlier = next(p for p in log.phases if p.phase is Phase.FORWARD)
+    earlier = replace(earlier, phase=Phase.EVAL, after=replace(earlier.after, peak_allocated_bytes=13 * GIB))
+    level = phase_levels(replace(log, phases=[*log.phases, earlier]))[Phase.EVAL]
+    assert (level.allocated_bytes, level.met_bytes) == (13 * GIB, oom.allocated_bytes)
+    assert level.top_bytes == oom.allocated_bytes + oom.requested_bytes
+
+
 def test_a_report_on_a_log_has_no_fixes():
     result = result_of_log(as_published_oom())
     assert (result.verdict, result.with_fixes, result.fixes) == ("fail", None, [])

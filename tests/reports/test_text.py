@@ -32,6 +32,7 @@ def test_a_bar_is_as_wide_as_asked_and_grows_with_allocated(level, width, budget
 def test_a_bar_shows_allocated_reserved_request_and_budget():
     assert bar(Level(4 * GIB, 6 * GIB), 10, 10 * GIB, 8 * GIB).plain == "████░░  │ "
     assert bar(Level(4 * GIB, 6 * GIB, 5 * GIB), 10, 10 * GIB, 8 * GIB).plain == "████▒▒▒▒│ "
+    assert bar(Level(5 * GIB, 6 * GIB, 3 * GIB, 1 * GIB), 10, 10 * GIB, 8 * GIB).plain == "█████▒▒ │ "
 
 
 @given(columns=st.lists(levels, max_size=30), budget=st.integers(GIB, 40 * GIB))
