@@ -13,9 +13,8 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from filelock import FileLock
 from configs.errors import ConfigError
 from configs.units import GIB
 from harness.data import Prepared
+from harness.files import partial_of, write_whole
 from harness.records import EvalRecord, MetricsRecord, RunRecord, StepRecord
 from harness.replies import VETTED, Reply
 from harness.runlog import RunLog
@@ -266,7 +266,7 @@ def _check_writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            partial = _partial(path)
+            partial = partial_of(path)
             partial.write_bytes(b"")
             partial.unlink()
     except OSError as error:
@@ -282,22 +282,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Put the text in the file's place: it is on disk under another name before, so no crash leaves half of it."""
-    partial = _partial(path)
     try:
-        with partial.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

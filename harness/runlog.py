@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import LogError
+from harness.files import write_whole
 from harness.records import (
     SCHEMA_VERSION,
     AgreementRecord,
@@ -173,9 +174,7 @@ def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     if kept >= len(content):
         return
     lost.write_bytes(content[kept:])
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(content[:kept])
-    unfinished.replace(path)
+    write_whole(path, content[:kept])
 
 
 def _ends_checkpoint(line: bytes) -> bool:

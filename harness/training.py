@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from harness.data import Prepared
 from harness.devices.base import Device
 from harness.environment import environment
 from harness.errors import CheckpointError
+from harness.files import write_whole
 from harness.loop import train
 from harness.manifest import (
     CONFIG_FILE,
@@ -79,9 +79,7 @@ def prepare_folder(run: Path, config: RunConfig) -> None:
 
 
 def _write_config(run: Path, config: RunConfig) -> None:
-    unfinished = run / (CONFIG_FILE + ".unfinished")
-    unfinished.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, run / CONFIG_FILE)
+    write_whole(run / CONFIG_FILE, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def prepare_resume(run: Path, config: RunConfig, digest: str, checkpoint: Path, *, allow_changes: bool) -> Position:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.units import format_apart
+from harness.files import write_whole
 from probes.memory_probe import Measured
 
 SCHEMA_VERSION = 1
@@ -76,10 +76,8 @@ def _peak_from(values: dict[str, Any]) -> Peak:
 def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:
     """Write the peaks, or leave the file as it was. Raises ConfigError where it cannot be written."""
     data = {"schema_version": SCHEMA_VERSION, "tests": {name: asdict(peaks[name]) for name in sorted(peaks)}}
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"--memory-baseline {path}: cannot be written ({error.strerror})") from None
 

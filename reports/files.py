@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from pathlib import Path
 
 from configs.errors import ConfigError
+from harness.files import write_whole
 
 
 def check_file(flag: str, path: Path, begins: str) -> None:
@@ -39,14 +38,10 @@ def write_file(flag: str, path: Path, text: str) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise _unwritable(flag, path, error) from None
 
 

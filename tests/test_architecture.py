@@ -20,7 +20,7 @@ TORCH_FREE += ("harness.snapshot", "harness.sources", "probes.analysis", "probes
 TORCH_FREE += ("probes.fixes", "reports")
 TORCH_FREE += ("probes.pytest_plugin", "probes.memory_probe", "probes.memory_limits", "probes.memory_baseline")
 TORCH_FREE += ("harness.data", "harness.replies", "harness.metrics", "harness.experiments", "harness.human_sheet")
-TORCH_FREE += ("harness.model_card", "harness.hub")
+TORCH_FREE += ("harness.files", "harness.model_card", "harness.hub")
 
 CUDA_MEMORY = {
     "_dump_snapshot",

@@ -176,7 +176,7 @@ def test_a_crash_while_writing_leaves_what_was_there(
     def crash(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(experiments.os, "fsync", crash)
+    monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(ConfigError, match="No space left"):
         append_experiment(tmp_path, trained.log, trained.data, {})
     assert (tmp_path / "LLAMAExperiments.json").read_bytes() == before
