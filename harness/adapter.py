@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,11 @@ from safetensors import SafetensorError
 
 from configs.errors import ConfigError
 from harness.devices.base import Device
+from harness.files import replace_folder, sync
+from harness.records import EvalRecord, record_from_dict, record_to_dict
+
+EVALUATION_FILE = "evaluation.json"
+"""beside an adapter: the evaluation that it was kept for"""
 
 
 def export_adapter(folder: Path, model: Any, base_model: str, device: Device) -> None:
@@ -38,11 +42,23 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
             state = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
             model.save_pretrained(str(written), state_dict=state, save_embedding_layers=False)
         for file in written.iterdir():
-            with file.open("rb") as content:
-                os.fsync(content.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        written.rename(folder)
+            sync(file)
+        replace_folder(folder, written)
+
+
+def write_evaluation(folder: Path, record: EvalRecord) -> None:
+    """Write down beside an adapter which evaluation it is of. Raises OSError where that cannot be written."""
+    (folder / EVALUATION_FILE).write_text(json.dumps(record_to_dict(record)) + "\n", encoding="utf-8")
+    sync(folder / EVALUATION_FILE)
+
+
+def evaluation_of(folder: Path) -> EvalRecord | None:
+    """Return the evaluation that the adapter in the folder was kept for; None where that is not known."""
+    try:
+        record = record_from_dict(json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if isinstance(record, EvalRecord) else None
 
 
 def import_adapter(folder: Path, model: Any, device: Device) -> None:

@@ -8,22 +8,24 @@ peft's format, with its model card. In the folder above, `GeneratedResponses.jso
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from configs.schema import RunConfig
+from harness.adapter import evaluation_of, write_evaluation
 from harness.assessment import assess
 from harness.data import Prepared
 from harness.devices.base import Device
 from harness.experiments import RESPONSES, append_experiment, append_responses
+from harness.files import put_back_replaced, replace_folder
 from harness.generate import vetted_replies
 from harness.hub import push
 from harness.loop import answer_prompts
 from harness.manifest import ADAPTER, LOG_FILE
 from harness.model_card import write_model_card
 from harness.recorder import Recorder
-from harness.records import EvalRecord, Outcome, Record
+from harness.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from harness.recovery import Protection, Unprotected
 from harness.replies import TUNED, Reply
 from harness.run import Ending, recorded
@@ -53,8 +55,10 @@ def fine_tune(
         HarnessError: something that the user gave has to change.
     """
     replies: list[Reply] = []
-    log = run / LOG_FILE
-    best = BestAdapter(strategy, run / ADAPTER, read_run_log(log) if resume is not None and log.exists() else None)
+    best = BestAdapter(strategy, run / ADAPTER)
+
+    def begun(recorder: Recorder) -> None:
+        best.begin(recorder, read_run_log(run / LOG_FILE))
 
     def finish(recorder: Recorder, protection: Protection) -> bool:
         evaluated = best.put_back(recorder.step)
@@ -77,6 +81,7 @@ def fine_tune(
         let_in_by=let_in_by,
         also=also,
         stop=stop,
+        begun=begun,
         finish=finish,
     )
     if outcome is not Outcome.STOPPED:  # a run that goes on later is written down then
@@ -87,27 +92,60 @@ def fine_tune(
 class BestAdapter:
     """Keeps the adapter with the lowest held-out loss on disk: on the device there is never a second one.
 
+    Which evaluation it is of lies beside it, in the same folder: a run can be killed between any two writes.
+
     Args:
         strategy: whose adapter it is.
         folder: where it is kept.
-        log: of the run so far, where it is resumed.
     """
 
-    def __init__(self, strategy: TrainableStrategy, folder: Path, log: RunLog | None) -> None:
+    def __init__(self, strategy: TrainableStrategy, folder: Path) -> None:
         self._strategy = strategy
         self._folder = folder
         self._is_done = False
-        earlier = [record for record in log.evals if _counts(record)] if log is not None and folder.exists() else []
-        self._best = min(earlier, key=lambda record: record.loss or math.inf, default=None)
+        self._recorder: Recorder | None = None
+        self._best: EvalRecord | None = None
+
+    def begin(self, recorder: Recorder, log: RunLog) -> None:
+        """Find out what a run that begins, or has been restored, has on disk.
+
+        Args:
+            recorder: takes what could not be written.
+            log: of the run up to here. What is on disk but not in it comes from steps that do not count any more: they
+                were lost, or are done otherwise now.
+        """
+        self._recorder = recorder
+        put_back_replaced(self._folder)
+        known = [record for record in log.evals if _counts(record)]
+        on_disk = evaluation_of(self._folder)
+        if any(repr(record) == repr(on_disk) for record in known):  # a loss that is no number equals nothing
+            self._best = on_disk
+        elif known and (best := min(known, key=_loss)).step == recorder.step:
+            self._keep(best)  # it is the adapter that has just been restored
 
     def consider(self, record: EvalRecord) -> None:
         """Write the adapter out where no evaluation before this one was as good."""
-        if self._is_done or not _counts(record):
-            return
-        if self._best is None or _loss(record) < _loss(self._best):
-            with suppress(OSError):  # a full disk is no reason to stop training; what was the best so far stays
-                self._strategy.export(self._folder)
-                self._best = record
+        if not self._is_done and _counts(record) and (self._best is None or _loss(record) < _loss(self._best)):
+            self._keep(record)
+
+    def _keep(self, record: EvalRecord) -> None:
+        """Put the adapter as it is now in the folder's place; a full disk is no reason to stop training."""
+        partial = self._folder.with_name(f".{self._folder.name}.unfinished")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._strategy.export(partial)
+            write_evaluation(partial, record)
+            replace_folder(self._folder, partial)
+        except OSError as error:  # what was the best so far stays
+            shutil.rmtree(partial, ignore_errors=True)
+            self._note(record, error)
+        else:
+            self._best = record
+
+    def _note(self, record: EvalRecord, error: OSError) -> None:
+        if self._recorder is not None:
+            reason = error.strerror or str(error)
+            self._recorder.write(RecoveryRecord(Phase.EVAL, record.step, record.epoch, "skip-adapter", reason))
 
     def put_back(self, step: int) -> EvalRecord | None:
         """End the search; give the strategy the best adapter again where a later step has another; return its loss."""

@@ -31,6 +31,7 @@ ACTIONS = {
     "split-batch": "did the evaluation or generation again in smaller batches",
     "skip-batch": "left out an evaluation batch or prompt that does not fit even alone",
     "skip-checkpoint": "went on without a checkpoint that could not be written",
+    "skip-adapter": "went on without the best adapter so far, which could not be written",
     "stop": "stopped at a checkpoint",
 }
 

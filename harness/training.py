@@ -132,6 +132,7 @@ def train_run(
     let_in_by: str,
     also: Callable[[Record], None],
     stop: Callable[[], str],
+    begun: Callable[[Recorder], None] = lambda recorder: None,
     finish: Callable[[Recorder, Protection], bool],
 ) -> Outcome:
     """Train into a folder, from the beginning or from a checkpoint, until the end or until a stop is asked for.
@@ -142,6 +143,7 @@ def train_run(
         let_in_by: the probe that passed, or that there was none; for the log.
         also: takes each record, after the log.
         stop: the name of the signal that asks to stop; empty while none does.
+        begun: runs on the device before the first step that is left, once the log ends where the run goes on.
         finish: runs on the device after the last step, within the log; tells whether it got to its end.
 
     Raises:
@@ -178,6 +180,7 @@ def train_run(
                 else:
                     with recorder.phase(Phase.RESUME):
                         restore_checkpoint(checkpoint, strategy.restore)
+                begun(recorder)
                 done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
                 if not done:
                     return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")

@@ -3,8 +3,9 @@
     python -m tests.bench.kill_and_resume --points 50
 
 A point is the n-th record written, the n-th allocation on the device, or the n-th touch of a file in the run's folder,
-n at random; so every phase is met, and every stage of writing a checkpoint. Some runs are killed again while they
-resume. Each attempt is a process of its own, forked once the libraries are loaded, and is killed by SIGKILL.
+or in that of the best adapter, n at random; so every phase is met, and every stage of writing a checkpoint. Some runs
+are killed again while they resume. Each attempt is a process of its own, forked once the libraries are loaded, and is
+killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.devices.simulated import SimulatedDevice
 from harness.errors import CheckpointError
-from harness.manifest import LOG_FILE, newest_checkpoint, read_manifest
+from harness.manifest import ADAPTER, LOG_FILE, newest_checkpoint, read_manifest
 from harness.records import PhaseBegin, Record
-from harness.runlog import read_run_log
-from tests.harness.training_runs import CONFIG, are_equal, last_states, prepared, train
+from harness.runlog import LogWriter, read_run_log
+from tests.harness.training_runs import CONFIG, are_equal, files_of, fine_tuned, last_states, prepared
 
-KINDS = ("record", "allocation", "file")
+KINDS = ("record", "allocation", "file", "adapter")
 SHARE_KILLED_TWICE = 0.3
+
+CARD = "README.md"
+"""of the adapter: its peaks of memory are those of several processes"""
 
 
 class Countdown:
@@ -47,11 +53,15 @@ class Countdown:
         if (kind, self.counts[kind]) == self._target:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_record(self, record: Record) -> None:
-        self("record")
-
     def watch(self, device: SimulatedDevice) -> None:
-        """Count allocations, and files that Python opens, renames, removes or syncs."""
+        """Count records, allocations, and files that Python opens, renames, removes or syncs."""
+        write = LogWriter.write
+
+        def noted(log: LogWriter, record: Record) -> None:
+            write(log, record)
+            self("record")
+
+        LogWriter.write = noted  # type: ignore[method-assign]
         allocator = device.memory.allocator  # type: ignore[union-attr]
         malloc = allocator.malloc
 
@@ -63,8 +73,12 @@ class Countdown:
         sys.addaudithook(self._on_audit)
 
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith(("open", "os.", "shutil.")) and any(self.run in str(value) for value in arguments):
-            self("file")
+        if event.startswith(("open", "os.", "shutil.")):
+            paths = [str(value) for value in arguments if self.run in str(value)]
+            if paths:
+                self("file")
+            if any(f"{ADAPTER}." in path or f"{ADAPTER}/" in path for path in paths):
+                self("adapter")
 
 
 def in_child(work: Callable[[], Any]) -> Any:
@@ -97,14 +111,16 @@ def attempt(run: Path, kind: str = "", number: int = 0) -> Counter[str]:
         read_manifest(resume)
     except CheckpointError:
         resume = None
-    train(run, resume=resume and run, also=countdown.on_record, prepare_device=countdown.watch)
+    fine_tuned(run, resume=resume and run, prepare_device=countdown.watch)
     return countdown.counts
 
 
 def result(run: Path) -> tuple[Any, ...]:
-    """Return what has to be equal: losses of steps and evaluations, and the final training state."""
+    """Return what has to be equal: losses of steps and evaluations, the adapter, and the final training state."""
     log = read_run_log(run / LOG_FILE)
-    return [(s.step, s.loss) for s in log.steps], [(e.step, e.model, e.loss) for e in log.evals], last_states(run)
+    adapter = {name: content for name, content in files_of(run / ADAPTER).items() if name != CARD}
+    steps, evals = [(s.step, s.loss) for s in log.steps], [(e.step, e.model, e.loss) for e in log.evals]
+    return steps, evals, adapter, last_states(run)
 
 
 def last_began(run: Path) -> str:
@@ -116,17 +132,19 @@ def last_began(run: Path) -> str:
 
 def differs(a: tuple[Any, ...], b: tuple[Any, ...]) -> str:
     """Return what differs, or nothing."""
-    names = [name for name, left, right in zip(("steps", "evaluations"), a, b, strict=False) if left != right]
-    return ", ".join(names + ([] if are_equal(a[2], b[2]) else ["training state"]))
+    parts = ("steps", "evaluations", "adapter")
+    names = [name for name, left, right in zip(parts, a, b, strict=False) if left != right]
+    return ", ".join(names + ([] if are_equal(a[-1], b[-1]) else ["training state"]))
 
 
 def kill_and_resume(points: int, seed: int, show: Callable[[str], object]) -> int:
     """Run the trials; return how many ended as the undisturbed run did."""
+    torch.set_num_threads(1)  # as a worker does: tensors this small take longer to share out than to compute
     chance = random.Random(seed)
     equal = 0
     prepared(CONFIG)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
+        whole = Path(folder) / "whole" / "run"
         counts = in_child(lambda: attempt(whole))
         expected = in_child(lambda: result(whole))
         for number in range(points):
@@ -134,7 +152,7 @@ def kill_and_resume(points: int, seed: int, show: Callable[[str], object]) -> in
             if chance.random() < SHARE_KILLED_TWICE:
                 kinds.append(chance.choice(KINDS))
             kills = [(kind, chance.randint(1, counts[kind])) for kind in kinds]
-            where, difference = trial(Path(folder) / f"run-{number}", kills, expected)
+            where, difference = trial(Path(folder) / f"trial-{number}" / "run", kills, expected)
             equal += not difference
             show(f"{number + 1:3} {'equal' if not difference else 'DIFFERS in ' + difference}: killed at {where}")
     return equal
@@ -148,7 +166,7 @@ def trial(run: Path, kills: list[tuple[str, int]], expected: tuple[Any, ...]) ->
             where.append(f"{kind} {number} in {last_began(run)}")
     in_child(lambda: attempt(run))
     difference = differs(in_child(lambda: result(run)), expected)
-    shutil.rmtree(run)
+    shutil.rmtree(run.parent)
     return ", then ".join(where), difference
 
 

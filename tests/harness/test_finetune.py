@@ -1,6 +1,7 @@
 """The best adapter, kept on disk and read back."""
 
 import shutil
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -37,13 +38,27 @@ class Adapter:
         self.value = int((folder / "value").read_text())
 
 
-def trained(tmp_path, losses, log=None, strategy=None):
+def evaluated(step, loss, model="tuned"):
+    return EvalRecord(step, 1, 1, 10, loss, model)
+
+
+def best_adapter(tmp_path, strategy, earlier=(), step=0):
+    """Return what keeps the adapter of a run that goes on after so many evaluations, and what it writes down."""
+    log = make_log(AS_PUBLISHED)
+    log.evals[:] = earlier
+    written = []
+    best = BestAdapter(strategy, tmp_path / "adapter")
+    best.begin(SimpleNamespace(step=step, write=written.append), log)
+    return best, written
+
+
+def trained(tmp_path, losses, earlier=(), strategy=None):
     """Return the strategy after so many evaluations, one a step, its value the step's number, and the best record."""
     strategy = strategy or Adapter()
-    best = BestAdapter(strategy, tmp_path / "adapter", log)
+    best, _ = best_adapter(tmp_path, strategy, earlier)
     for step, loss in enumerate(losses, 1):
         strategy.value = step
-        best.consider(EvalRecord(step, 1, 1, 10, loss))
+        best.consider(evaluated(step, loss))
     record = best.put_back(len(losses))
     return strategy.value, record
 
@@ -66,32 +81,72 @@ def test_without_an_evaluation_the_last_adapter_is_kept(tmp_path):
 
 
 def test_a_resumed_run_knows_the_best_of_before(tmp_path):
-    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
-    log.evals[:] = [EvalRecord(1, 1, 1, 10, 0.5), EvalRecord(2, 1, 1, 10, 0.1, "base")]
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "value").write_text("77")
-    value, record = trained(tmp_path, [None, 2.0, 1.0], log)
+    keep(tmp_path, 77, evaluated(1, 0.5))
+    value, record = trained(tmp_path, [None, 2.0, 1.0], [evaluated(1, 0.5), evaluated(2, 0.1, "base")])
     assert (value, record.loss) == (77, 0.5)
+
+
+def keep(tmp_path, value, record):
+    """Leave what a process that was killed had on disk."""
+    strategy = Adapter()
+    strategy.value = value
+    best_adapter(tmp_path, strategy)[0].consider(record)
+
+
+def test_an_evaluation_that_was_lost_is_no_rival_of_what_is_trained_now(tmp_path):
+    keep(tmp_path, 99, evaluated(3, 0.1))  # after the checkpoint, or of steps that are done otherwise now
+    value, record = trained(tmp_path, [3.0, 2.0, 2.5], [evaluated(0, 4.0)])
+    assert (value, record.step) == (2, 2)
+
+
+def test_what_the_log_says_was_best_counts_only_where_it_is_on_disk(tmp_path):
+    """The evaluation was logged, and the run killed before its adapter was written."""
+    keep(tmp_path, 2, evaluated(2, 2.0))
+    strategy = Adapter()
+    best, _ = best_adapter(tmp_path, strategy, [evaluated(2, 2.0)], step=2)
+    strategy.value = 4
+    best.consider(evaluated(4, 1.0))
+    assert best.put_back(4).step == 4
+    assert (tmp_path / "adapter" / "value").read_text() == "4"
+
+
+def test_the_adapter_of_the_checkpoint_is_kept_again_where_a_lost_one_took_its_place(tmp_path):
+    keep(tmp_path, 99, evaluated(3, 0.1))
+    strategy = Adapter()
+    strategy.value = 2  # as restored
+    best, _ = best_adapter(tmp_path, strategy, [evaluated(1, 3.0), evaluated(2, 2.0)], step=2)
+    strategy.value = 3
+    best.consider(evaluated(3, 2.5))
+    assert best.put_back(3).step == 2
+    assert strategy.value == 2
+
+
+def test_an_adapter_that_was_lost_between_two_renames_is_found_again(tmp_path):
+    keep(tmp_path, 1, evaluated(1, 1.0))
+    (tmp_path / "adapter").rename(tmp_path / ".adapter.replaced")
+    value, record = trained(tmp_path, [None, 2.0], [evaluated(1, 1.0)])
+    assert (value, record.step) == (1, 1)
 
 
 def test_a_full_disk_does_not_stop_the_training(tmp_path):
     strategy = Adapter()
-    best = BestAdapter(strategy, tmp_path / "adapter", None)
+    best, written = best_adapter(tmp_path, strategy)
     strategy.value = 1
-    best.consider(EvalRecord(1, 1, 1, 10, 2.0))
+    best.consider(evaluated(1, 2.0))
     strategy.value, strategy.disk_is_full = 2, True
-    best.consider(EvalRecord(2, 1, 1, 10, 1.0))
+    best.consider(evaluated(2, 1.0))
+    assert [(record.step, record.action) for record in written] == [(2, "skip-adapter")]
     assert best.put_back(2).step == 1
     assert strategy.value == 1
 
 
 def test_what_is_evaluated_after_training_is_not_considered(tmp_path):
     strategy = Adapter()
-    best = BestAdapter(strategy, tmp_path / "adapter", None)
-    best.consider(EvalRecord(1, 1, 1, 10, 2.0))
+    best, _ = best_adapter(tmp_path, strategy)
+    best.consider(evaluated(1, 2.0))
     best.put_back(1)
     strategy.value = 9
-    best.consider(EvalRecord(1, 1, 1, 10, 0.1))
+    best.consider(evaluated(1, 0.1))
     assert (tmp_path / "adapter" / "value").read_text() == "0"
 
 

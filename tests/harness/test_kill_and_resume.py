@@ -5,4 +5,4 @@ from tests.bench.kill_and_resume import kill_and_resume
 
 def test_killed_runs_end_as_the_undisturbed_one():
     shown = []
-    assert kill_and_resume(3, 1, shown.append) == 3, shown
+    assert kill_and_resume(4, 1, shown.append) == 4, shown

@@ -16,6 +16,7 @@ from harness.assessment import assess
 from harness.checkpoint import STATE_FILE
 from harness.data import Prepared, prepare
 from harness.devices.simulated import SimulatedDevice
+from harness.finetune import fine_tune
 from harness.manifest import LOG_FILE, checkpoints
 from harness.recorder import Recorder
 from harness.records import Outcome, Record
@@ -94,6 +95,37 @@ def train(
         finish=finish,
     )
     return Trained(outcome, read_run_log(run / LOG_FILE), last_states(run), replies)
+
+
+def fine_tuned(
+    run: Path,
+    config: RunConfig = CONFIG,
+    *,
+    resume: Path | None = None,
+    allow_changes: bool = False,
+    stop: Callable[[], str] = str,
+    prepare_device: Callable[[SimulatedDevice], None] = lambda device: None,
+) -> Outcome:
+    """Do the same with the best adapter and the artefacts, as the command line does."""
+    device = open_device(config)
+    assert isinstance(device, SimulatedDevice)
+    prepare_device(device)
+    return fine_tune(
+        run,
+        config,
+        device,
+        QLoraStrategy(config, device),
+        prepared(config),
+        let_in_by="a test",
+        resume=resume,
+        allow_changes=allow_changes,
+        stop=stop,
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what the files of a folder hold."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @cache
