@@ -40,7 +40,10 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
         with device.on_host():
             # given its state, peft does not ask the model for all of it: that reads every 4-bit layer's constants back
             state = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-            model.save_pretrained(str(written), state_dict=state, save_embedding_layers=False)
+            try:
+                model.save_pretrained(str(written), state_dict=state, save_embedding_layers=False)
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(str(error)) from None
         for file in written.iterdir():
             sync(file)
         replace_folder(folder, written)

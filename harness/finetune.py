@@ -17,6 +17,7 @@ from harness.adapter import evaluation_of, write_evaluation
 from harness.assessment import assess
 from harness.data import Prepared
 from harness.devices.base import Device
+from harness.errors import CheckpointError, ConfigError
 from harness.experiments import RESPONSES, append_experiment, append_responses
 from harness.files import put_back_replaced, replace_folder
 from harness.generate import vetted_replies
@@ -148,13 +149,26 @@ class BestAdapter:
             self._recorder.write(RecoveryRecord(Phase.EVAL, record.step, record.epoch, "skip-adapter", reason))
 
     def put_back(self, step: int) -> EvalRecord | None:
-        """End the search; give the strategy the best adapter again where a later step has another; return its loss."""
+        """End the search; give the strategy the best adapter again where a later step has another; return its loss.
+
+        Raises:
+            CheckpointError: there is no adapter on disk yet, and none can be written.
+        """
         self._is_done = True
         if self._best is None:
-            self._strategy.export(self._folder)
+            self._export_last()
         elif self._best.step != step:
             self._strategy.load_adapter(self._folder)
         return self._best
+
+    def _export_last(self) -> None:
+        try:
+            self._strategy.export(self._folder)
+        except OSError as error:
+            reason, run = error.strerror or error, self._folder.parent
+            raise CheckpointError(
+                f"{self._folder}: cannot be written ({reason}); make room, then go on with --resume {run}"
+            ) from None
 
 
 def _counts(record: EvalRecord) -> bool:
@@ -198,7 +212,10 @@ def leave_artefacts(config: RunConfig, data: Prepared, run: Path, replies: Seque
     log, parent, adapter = read_run_log(run / LOG_FILE), run.parent, run / ADAPTER
     artefacts = {"log": str(run / LOG_FILE)}
     if adapter.exists():
-        write_model_card(adapter, log)
+        try:
+            write_model_card(adapter, log)
+        except OSError as error:
+            raise ConfigError(f"{adapter}: its model card cannot be written ({error.strerror}); make room") from None
         artefacts["adapter"] = str(adapter)
     if replies:
         append_responses(parent, log.run, data, replies)

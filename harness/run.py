@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.devices.base import Device
 from harness.devices.cuda import CudaDevice
 from harness.devices.simulated import SimulatedDevice
 from harness.environment import environment
-from harness.errors import GradientError
+from harness.errors import GradientError, LogError
 from harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
 from harness.manifest import START, Position
 from harness.recorder import Recorder
@@ -158,7 +159,8 @@ def recorded(
     try:
         failure = attempt(device, run)
     except Exception as error:
-        write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
+        with suppress(LogError):  # it may be what went wrong
+            write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
         raise
     recorder.end_run()
     recorder.probe("gc", gc.collect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -130,20 +131,29 @@ def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
 
 
 class LogWriter:
-    """Appends records to a file, one JSON object a line, each flushed: a crash loses at most the line being written."""
+    """Appends records to a file, one JSON object a line, unbuffered: a crash loses at most the line being written."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def write(self, record: Record) -> None:
-        """Append one record and flush it to the operating system."""
-        self._file.write(json.dumps(record_to_dict(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Hand one record to the operating system. Raises LogError where the disk does not take all of it."""
+        line = (json.dumps(record_to_dict(record), ensure_ascii=False) + "\n").encode()
+        begin = self._file.tell()
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._file.seek(begin))
+            raise LogError(f"{self._path}: the log cannot be written ({error.strerror}); make room for it") from None
 
     @property
     def num_bytes(self) -> int:
-        """Size of what has been written; waits until it is on the disk."""
+        """Size of what has been written; waits until it is on the disk. Raises OSError where it cannot get there."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 

@@ -21,7 +21,7 @@ from harness.checkpoint import restore_checkpoint
 from harness.data import Prepared
 from harness.devices.base import Device
 from harness.environment import environment
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, LogError
 from harness.files import write_whole
 from harness.loop import train
 from harness.manifest import (
@@ -147,8 +147,7 @@ def train_run(
         finish: runs on the device after the last step, within the log; tells whether it got to its end.
 
     Raises:
-        CheckpointError: the folder is in use or not usable.
-        OSError: the first checkpoint cannot be written.
+        CheckpointError: the folder is in use or not usable, or its disk is full: the last checkpoint stays.
         Whatever else ends the run, after an end record has been written.
     """
     with locked(run):
@@ -176,7 +175,7 @@ def train_run(
                 )
                 if checkpoint is None:
                     with recorder.phase(Phase.CHECKPOINT):
-                        recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
+                        _write_first(recovery, start, run)
                 else:
                     with recorder.phase(Phase.RESUME):
                         restore_checkpoint(checkpoint, strategy.restore)
@@ -190,4 +189,17 @@ def train_run(
                 log.write(replace(record, let_in_by=let_in_by) if isinstance(record, RunRecord) else record)
                 also(record)
 
-            return recorded(config, device, strategy, data, write, body, start=start)
+            try:
+                return recorded(config, device, strategy, data, write, body, start=start)
+            except LogError as error:
+                raise CheckpointError(f"{error}, then go on with --resume {run}") from None
+
+
+def _write_first(recovery: Recovery, start: Position, run: Path) -> None:
+    """Write a checkpoint before the first step: a folder that refuses is better known now than in an hour."""
+    try:
+        recovery.write_checkpoint(start)
+    except OSError as error:
+        raise CheckpointError(
+            f"{run}: no checkpoint can be written ({error.strerror or error}); give another --output"
+        ) from None

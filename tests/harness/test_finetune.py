@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from configs.cards import find_card
@@ -13,6 +14,7 @@ from configs.errors import ConfigError
 from configs.models import find_model
 from configs.preset import load_preset
 from harness.devices.simulated import SimulatedDevice
+from harness.errors import CheckpointError
 from harness.finetune import BestAdapter
 from harness.records import EvalRecord
 from harness.strategies.modeling import transformers_config
@@ -179,6 +181,24 @@ def test_an_adapter_is_read_back_bit_by_bit(exported):
         other.load_adapter(folder)
     assert all(torch.equal(a, b) for a, b in zip(strategy.trainable(), other.trainable(), strict=True))
     assert other.device.stats().allocated_bytes == before
+
+
+def test_what_the_library_makes_of_a_full_disk_is_an_oserror(exported, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("peft.peft_model.safe_save_file", refuse)
+    with pytest.raises(OSError, match="No space left on device"):
+        exported[0].export(tmp_path / "adapter")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path):
+    strategy = Adapter()
+    strategy.disk_is_full = True
+    best, _ = best_adapter(tmp_path, strategy)
+    with pytest.raises(CheckpointError, match=r"cannot be written \(no space left\); make room, then .*--resume"):
+        best.put_back(3)
 
 
 def test_peft_reads_what_was_written(exported):

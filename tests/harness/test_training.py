@@ -1,8 +1,10 @@
 """A run that is stopped and resumed is the run that never stopped, bit by bit; what cannot be resumed is refused."""
 
 import json
+import resource
 import shutil
 import threading
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -10,6 +12,7 @@ from harness import checkpoint
 from harness.errors import CheckpointError
 from harness.manifest import LOG_FILE, MANIFEST_FILE, checkpoints
 from harness.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
+from harness.runlog import read_run_log
 from harness.training import LOCK_FILE, locked
 from tests.harness.training_runs import CONFIG, are_equal, train
 
@@ -221,6 +224,45 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeyp
     assert [(r.step, r.action, r.detail) for r in run.log.recoveries] == [
         (4, "skip-checkpoint", "No space left on device")
     ]
+
+
+@contextmanager
+def full_disk(num_bytes):
+    """Within, no file of this process grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_log_that_cannot_be_written_stops_the_run_at_its_last_checkpoint(whole, tmp_path):
+    disk = ExitStack()
+
+    def fill(record):
+        if isinstance(record, StepRecord) and record.step == 5:
+            disk.enter_context(full_disk((tmp_path / LOG_FILE).stat().st_size + 100))
+
+    with disk, pytest.raises(CheckpointError) as stopped:
+        train(tmp_path, also=fill)
+    assert str(stopped.value).startswith(
+        f"{tmp_path / LOG_FILE}: the log cannot be written (File too large); make room"
+    )
+    assert str(stopped.value).endswith(f"--resume {tmp_path}")
+    assert read_run_log(tmp_path / LOG_FILE).num_unreadable_lines == 0
+    again = train(tmp_path, resume=tmp_path)
+    assert again.losses == whole.losses
+    assert are_equal(again.states, whole.states)
+
+
+def test_a_folder_that_takes_no_checkpoint_is_told_before_the_first_step(tmp_path, monkeypatch):
+    def refuse(run, save, about):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.recovery.write_checkpoint", refuse)
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be written \(No space left on device\)"):
+        train(tmp_path)
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_the_one_before(stopped, monkeypatch):
