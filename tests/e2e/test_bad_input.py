@@ -54,6 +54,7 @@ CASES = {
     "JSON below a file": (["--json", "file/report.json"], ["--json file/report.json", "cannot be written"]),
     "JSON over the corpus": (["--data", "corpus.csv", "--json", "corpus.csv"], ["--json corpus.csv", "no report"]),
     "a picture over a folder": (["--svg", "."], ["--svg .", "no report"]),
+    "two reports in one file": (["--json", "new", "--html", "./new"], ["--html new", "--json writes the same file"]),
     "a page over the corpus": (["--data", "corpus.csv", "--html", "corpus.csv"], ["--html corpus.csv", "no report"]),
     "no log": (["--replay", "nowhere.jsonl"], ["--replay", "nowhere.jsonl", "No such file"]),
     "a log without a run": (["--replay", "log.jsonl"], ["--replay", "log.jsonl", "no run record"]),
