@@ -17,7 +17,10 @@ from configs.values import from_toml
 DEFAULT_PRESET = "as_published"
 
 RUN_CONFIG = "config.json"
-"""in the folder of a training run: what it was started with"""
+"""in the folder of a training run: what it was started with, or last went on with"""
+
+CHECKPOINT_MANIFEST = "manifest.json"
+"""in each of its checkpoints; holds the configuration under `config`"""
 
 RUN_SUFFIX = "-train"
 """ends the name of a training run's folder, unless there are several of the same second"""
@@ -49,7 +52,7 @@ def load_preset(name: str) -> RunConfig:
 
 
 def config_of_run(flag: str, folder: Path) -> RunConfig | None:
-    """Return the configuration that a training run was started with; None for a folder that is no run's.
+    """Return the configuration that a training run goes on with, that of its last checkpoint; None where it is no run.
 
     Args:
         flag: the one that named the folder.
@@ -60,6 +63,8 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{flag} {folder}: no such folder")
+    if config := _config_of_checkpoint(_newest_checkpoint(folder)):
+        return config
     for file in (folder / RUN_CONFIG, folder.parent / RUN_CONFIG):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -70,6 +75,21 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"{flag} {folder}: cannot read {file.name} ({error})") from None
     return None
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    """Return the last checkpoint in a folder; itself where it holds none."""
+    numbers = [path.name.partition("-")[2] for path in folder.glob("checkpoint-*")]
+    steps = [int(number) for number in numbers if number.isdecimal()]
+    return folder / f"checkpoint-{max(steps)}" if steps else folder
+
+
+def _config_of_checkpoint(folder: Path) -> RunConfig | None:
+    """Return what a checkpoint was written with; None where it is no whole one, which loading it tells better."""
+    try:
+        return config_from_dict(json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
 
 
 def newest_run(output: Path) -> Path:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.preset import RUN_CONFIG
+from configs.preset import CHECKPOINT_MANIFEST, RUN_CONFIG
 from configs.schema import RunConfig
 from harness.errors import CheckpointError
 
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
 
-MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
 
 FREE_SECTIONS = ("device", "output")
@@ -187,6 +187,20 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
             if section not in FREE_SECTIONS and json.dumps(before) != json.dumps(now):
                 changed.append(f"{name} ({before} -> {now})")
     return changed
+
+
+def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) -> None:
+    """Refuse to give an optimizer the states of another one.
+
+    Raises:
+        CheckpointError: the checkpoint was written by another.
+    """
+    saved = manifest.config.get("train", {}).get("optimizer")
+    if saved != config.train.optimizer:
+        raise CheckpointError(
+            f"--resume {folder}: it holds the states of {saved}, of no use to {config.train.optimizer}; "
+            f"give --optimizer {saved}"
+        )
 
 
 def check_same_run(manifest: Manifest, config: RunConfig, data_digest: str, folder: Path) -> None:

@@ -170,6 +170,40 @@ class LogWriter:
         self.close()
 
 
+class HeldLog:
+    """A log that takes records before it may be touched: they are held back until it is `open`ed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: list[Record] = []
+        self._writer: LogWriter | None = None
+
+    def open(self) -> None:
+        """Append what was held back; from now on records go to the file at once."""
+        if self._writer is None:
+            self._writer = LogWriter(self._path)
+            while self._held:
+                self._writer.write(self._held.pop(0))
+
+    def write(self, record: Record) -> None:
+        """Append one record, or hold it back; raises as `LogWriter.write`."""
+        if self._writer is None:
+            self._held.append(record)
+        else:
+            self._writer.write(record)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the opened log, see `LogWriter`."""
+        assert self._writer is not None
+        return self._writer.num_bytes
+
+    def close(self) -> None:
+        """Close the file; what is still held back is dropped."""
+        if self._writer is not None:
+            self._writer.close()
+
+
 def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     """Move what a run wrote after its checkpoint into another file: the resumed run writes it again.
 
@@ -264,14 +298,17 @@ class FollowedLog:
 
     def _begin(self) -> None:
         self._offset = 0
+        self._file_id: int | None = None
         self._log: RunLog | None = None
 
     def poll(self) -> RunLog | None:
-        """Return the log so far, None before its run record; starts over where the file has become shorter."""
+        """Return the log so far, None before its run record; starts over where it has been cut."""
         if not self._path.exists():
             return None
-        if self._path.stat().st_size < self._offset:
+        status = self._path.stat()
+        if status.st_size < self._offset or status.st_ino != self._file_id:
             self._begin()
+            self._file_id = status.st_ino
         with self._path.open("rb") as file:
             file.seek(self._offset)
             new = file.read()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from harness.checkpoint import restore_checkpoint
 from harness.data import Prepared
 from harness.devices.base import Device
 from harness.environment import environment
-from harness.errors import CheckpointError, LogError
+from harness.errors import CheckpointError, HarnessError, LogError
 from harness.files import write_whole
 from harness.loop import train
 from harness.manifest import (
@@ -30,7 +30,8 @@ from harness.manifest import (
     LOG_FILE,
     START,
     Manifest,
-    Position,
+    changed_fields,
+    check_same_optimizer,
     check_same_run,
     checkpoints,
     newest_checkpoint,
@@ -40,8 +41,18 @@ from harness.recorder import Recorder
 from harness.records import Outcome, Phase, Record, RunRecord
 from harness.recovery import Protection, Recovery
 from harness.run import Ending, recorded
-from harness.runlog import LogWriter, cut_log
+from harness.runlog import HeldLog, cut_log
 from harness.strategies.base import TrainableStrategy
+
+
+@contextmanager
+def _writing(run: Path) -> Iterator[None]:
+    """Tell in one line what keeps the run's folder from being written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{run}: cannot be written ({reason}); make room, or give another --output") from None
 
 
 @contextmanager
@@ -82,10 +93,8 @@ def _write_config(run: Path, config: RunConfig) -> None:
     write_whole(run / CONFIG_FILE, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
-def prepare_resume(run: Path, config: RunConfig, digest: str, checkpoint: Path, *, allow_changes: bool) -> Position:
-    """Make a locked folder ready to go on from one of its checkpoints; return where that is.
-
-    What came after the checkpoint is set aside: log records in `run.lost-N.jsonl`, checkpoints under another name.
+def check_resume(config: RunConfig, digest: str, checkpoint: Path, *, allow_changes: bool) -> Manifest:
+    """Return the manifest of a checkpoint that the run may go on from.
 
     Args:
         digest: of the prepared samples, see `data_digest`.
@@ -96,13 +105,17 @@ def prepare_resume(run: Path, config: RunConfig, digest: str, checkpoint: Path, 
     manifest = read_manifest(checkpoint)
     if not allow_changes:
         check_same_run(manifest, config, digest, checkpoint)
+    check_same_optimizer(manifest, config, checkpoint)
+    return manifest
+
+
+def set_aside(run: Path, manifest: Manifest) -> None:
+    """Make a folder end at a checkpoint: later records go to `run.lost-N.jsonl`, later checkpoints get another name."""
     for later in checkpoints(run):
         if int(later.name.partition("-")[2]) > manifest.position.step:
             later.rename(_free_name(run, f"superseded-{later.name}"))
     if (run / LOG_FILE).exists():
         cut_log(run / LOG_FILE, manifest.log_bytes, _free_name(run, "run.lost", ".jsonl"))
-    _write_config(run, config)
-    return manifest.position
 
 
 def _free_name(folder: Path, stem: str, suffix: str = "") -> Path:
@@ -150,56 +163,67 @@ def train_run(
         CheckpointError: the folder is in use or not usable, or its disk is full: the last checkpoint stays.
         Whatever else ends the run, after an end record has been written.
     """
-    with locked(run):
-        checkpoint = newest_checkpoint(resume) if resume is not None else None
+    with locked(run), closing(HeldLog(run / LOG_FILE)) as log:
         digest = data_digest(data)
+        checkpoint = newest_checkpoint(resume) if resume is not None else None
         if checkpoint is None:
-            prepare_folder(run, config)
-            start = START
+            saved, start = None, START
+            with _writing(run):
+                prepare_folder(run, config)
+                log.open()
         else:
-            start = prepare_resume(run, config, digest, checkpoint, allow_changes=allow_changes)
+            saved = check_resume(config, digest, checkpoint, allow_changes=allow_changes)
+            start = saved.position
         about = Manifest(start, config.to_dict(), config.fingerprint(), digest, environment())
-        with LogWriter(run / LOG_FILE) as log:
 
-            def body(recorder: Recorder) -> Ending:
-                recovery = Recovery(
-                    config,
-                    device,
-                    strategy,
-                    recorder,
-                    run,
-                    about,
-                    start,
-                    log_bytes=lambda: log.num_bytes,
-                    stop_requested=lambda: bool(stop()),
-                )
-                if checkpoint is None:
+        def body(recorder: Recorder) -> Ending:
+            recovery = Recovery(
+                config,
+                device,
+                strategy,
+                recorder,
+                run,
+                about,
+                start,
+                log_bytes=lambda: log.num_bytes,
+                stop_requested=lambda: bool(stop()),
+            )
+            if saved is None:
+                with _writing(run), recorder.phase(Phase.CHECKPOINT):
+                    recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
+            else:
+                restore(recorder, recovery, saved)
+            begun(recorder)
+            done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
+            if not done:
+                return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
+            return Ending(Outcome.COMPLETED)
+
+        def restore(recorder: Recorder, recovery: Recovery, saved: Manifest) -> None:
+            """Go back to the checkpoint; what came after it is touched only once that has worked."""
+            assert checkpoint is not None
+            with recorder.phase(Phase.RESUME):
+                restore_checkpoint(checkpoint, strategy.restore)
+            with _writing(run):
+                set_aside(run, saved)
+                log.open()
+                if changed_fields(saved, config) or saved.data_digest != digest:  # what was allowed once stays so
                     with recorder.phase(Phase.CHECKPOINT):
-                        _write_first(recovery, start, run)
-                else:
-                    with recorder.phase(Phase.RESUME):
-                        restore_checkpoint(checkpoint, strategy.restore)
-                begun(recorder)
-                done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
-                if not done:
-                    return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
-                return Ending(Outcome.COMPLETED)
+                        recovery.save(start)
+                _write_config(run, config)
 
-            def write(record: Record) -> None:
-                log.write(replace(record, let_in_by=let_in_by) if isinstance(record, RunRecord) else record)
-                also(record)
+        def write(record: Record) -> None:
+            log.write(replace(record, let_in_by=let_in_by) if isinstance(record, RunRecord) else record)
+            also(record)
 
-            try:
-                return recorded(config, device, strategy, data, write, body, start=start)
-            except LogError as error:
-                raise CheckpointError(f"{error}, then go on with --resume {run}") from None
-
-
-def _write_first(recovery: Recovery, start: Position, run: Path) -> None:
-    """Write a checkpoint before the first step: a folder that refuses is better known now than in an hour."""
-    try:
-        recovery.write_checkpoint(start)
-    except OSError as error:
-        raise CheckpointError(
-            f"{run}: no checkpoint can be written ({error.strerror or error}); give another --output"
-        ) from None
+        try:
+            outcome = recorded(config, device, strategy, data, write, body, start=start)
+        except LogError as error:
+            raise CheckpointError(f"{error}, then go on with --resume {run}") from None
+        except HarnessError:
+            raise  # refused: the log stays as it is
+        except Exception:
+            log.open()
+            raise
+        log.open()  # it may have ended before it was restored
+        return outcome

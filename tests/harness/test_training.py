@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from configs.preset import config_of_run
 from harness import checkpoint
 from harness.errors import CheckpointError
 from harness.manifest import LOG_FILE, MANIFEST_FILE, checkpoints
@@ -107,6 +108,47 @@ def test_a_changed_configuration_is_refused_by_name_unless_asked_for(stopped):
 def test_an_adapter_of_another_shape_is_refused_even_then(stopped):
     with pytest.raises(CheckpointError, match="--lora-rank"):
         train(stopped, CONFIG.with_fields(lora_rank=4), resume=stopped, allow_changes=True)
+
+
+def content_of(run):
+    return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"optimizer": "adamw_8bit"}], ids=["shape", "optimizer"])
+def test_a_refused_attempt_changes_nothing(changes, stopped):
+    before = content_of(stopped)
+    with pytest.raises(CheckpointError):
+        train(stopped, CONFIG.with_fields(**changes), resume=stopped / "checkpoint-2", allow_changes=True)
+    assert content_of(stopped) == before
+
+
+def test_a_change_that_was_allowed_stays_so_where_the_run_is_killed_at_once(stopped):
+    changed = CONFIG.with_fields(learning_rate=1e-3)
+
+    def kill(record):
+        if isinstance(record, PhaseBegin) and record.phase is Phase.FORWARD:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, changed, resume=stopped, allow_changes=True, also=kill)
+    assert config_of_run("--resume", stopped) == changed
+    assert config_of_run("--resume", stopped / "checkpoint-2") == CONFIG
+    assert train(stopped, changed, resume=stopped).outcome is Outcome.COMPLETED
+
+
+def test_a_change_counts_once_the_run_has_been_restored(stopped, monkeypatch):
+    """Killed before, it goes on as it was."""
+    changed = CONFIG.with_fields(learning_rate=1e-3)
+
+    def kill(run, manifest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.set_aside", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped, changed, resume=stopped, allow_changes=True)
+    assert config_of_run("--resume", stopped) == CONFIG
+    assert train(stopped, resume=stopped).outcome is Outcome.COMPLETED
 
 
 def test_a_folder_with_a_run_is_not_begun_anew(stopped):
@@ -261,7 +303,7 @@ def test_a_folder_that_takes_no_checkpoint_is_told_before_the_first_step(tmp_pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("harness.recovery.write_checkpoint", refuse)
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be written \(No space left on device\)"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)"):
         train(tmp_path)
 
 
