@@ -207,6 +207,8 @@ class HeldLog:
 def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     """Move what a run wrote after its checkpoint into another file: the resumed run writes it again.
 
+    What tells of an out-of-memory that ended it stays too: the resumed run may be configured otherwise because of it.
+
     Args:
         path: the log.
         num_bytes: its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
@@ -218,7 +220,23 @@ def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     if kept >= len(content):
         return
     lost.write_bytes(content[kept:])
-    write_whole(path, content[:kept])
+    write_whole(path, content[:kept] + _failures(content[kept:]))
+
+
+def _failures(content: bytes) -> bytes:
+    """Return the lines that tell of each out-of-memory that ended a process: what it led to is no part of the rest."""
+    failures = stopped = oom = b""
+    for line in content.splitlines(keepends=True):
+        record = next(_parse_lines(line.decode("utf-8", errors="replace")), None)
+        if isinstance(record, RunRecord):
+            stopped = oom = b""
+        elif isinstance(record, RecoveryRecord):
+            stopped = line if record.action == "stop" else b""
+        elif isinstance(record, OomRecord):
+            oom = line
+        elif isinstance(record, EndRecord) and record.outcome is Outcome.OOM:
+            failures += stopped + oom + line
+    return failures
 
 
 def _ends_checkpoint(line: bytes) -> bool:

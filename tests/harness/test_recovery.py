@@ -135,6 +135,7 @@ def test_one_sequence_that_does_not_fit_stops_at_the_step_before(whole, tmp_path
     again = train(tmp_path, resume=tmp_path)
     assert again.outcome is Outcome.COMPLETED
     assert again.losses[:4] == whole[0].losses[:4]
+    assert_still_told(run, again)
 
 
 def test_an_unexpected_failure_in_the_update_stops_at_the_last_checkpoint(whole, tmp_path):
@@ -144,6 +145,29 @@ def test_an_unexpected_failure_in_the_update_stops_at_the_last_checkpoint(whole,
     again = train(tmp_path, resume=tmp_path)
     assert again.losses == whole[0].losses
     assert are_equal(again.states, whole[0].states)
+    assert_still_told(run, again)
+
+
+def assert_still_told(run, again):
+    """What ended the first process is in the log of the run that went on."""
+    assert run.log.fatal_oom is not None
+    assert again.log.ooms == run.log.ooms
+    assert again.log.recoveries == run.log.recoveries
+    assert again.log.fatal_oom is None
+
+
+@pytest.mark.parametrize("phase", [Phase.LOAD, Phase.RESUME])
+def test_a_failure_before_the_first_step_of_a_resumed_run_ends_that_process_alone(phase, whole, tmp_path):
+    Failing(phase=Phase.OPTIMIZER, step=5).train(tmp_path)
+    checkpoint = (tmp_path / "checkpoint-4" / "manifest.json").read_bytes()
+    failed = Failing(phase=phase, step=4).train(tmp_path, resume=tmp_path)
+    assert failed.outcome is failed.log.outcome is Outcome.OOM
+    assert failed.log.fatal_oom.phase is phase
+    assert (tmp_path / "checkpoint-4" / "manifest.json").read_bytes() == checkpoint
+    again = train(tmp_path, resume=tmp_path)
+    assert again.losses == whole[0].losses
+    assert are_equal(again.states, whole[0].states)
+    assert [oom.phase for oom in again.log.ooms] == [Phase.OPTIMIZER, phase]
 
 
 def test_what_was_learnt_of_the_limits_outlives_a_stop(tmp_path):
