@@ -7,7 +7,6 @@ A checkpoint is written under another name, synced, and renamed once it is whole
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from harness.devices.base import Device
 from harness.errors import CheckpointError
+from harness.files import replace_folder, sync
 from harness.manifest import MANIFEST_FILE, Manifest, Position, checkpoints, file_sha256, manifest_text, read_manifest
 from harness.rng import random_states, restore_random_states
 
@@ -38,9 +38,8 @@ def write_checkpoint(run: Path, save: Callable[[Path], None], about: Manifest) -
         OSError: the folder cannot be written; what was there before stays.
     """
     folder = run / f"checkpoint-{about.position.step}"
-    unfinished, replaced = run / f".{folder.name}.unfinished", run / f".{folder.name}.replaced"
-    for leftover in (unfinished, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished = run / f".{folder.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         save(unfinished)
@@ -48,30 +47,17 @@ def write_checkpoint(run: Path, save: Callable[[Path], None], about: Manifest) -
         files = {path.name: _seal(path) for path in sorted(unfinished.iterdir())}
         (unfinished / MANIFEST_FILE).write_text(manifest_text(replace(about, files=files)), encoding="utf-8")
         for path in (unfinished / MANIFEST_FILE, unfinished):
-            _sync(path)
+            sync(path)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    if folder.exists():
-        folder.rename(replaced)
-    unfinished.rename(folder)
-    _sync(run)
-    shutil.rmtree(replaced, ignore_errors=True)
+    replace_folder(folder, unfinished)
     return folder
 
 
 def _seal(path: Path) -> dict[str, Any]:
-    _sync(path)
+    sync(path)
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def restore_checkpoint(folder: Path, restore: Callable[[Path], None]) -> Position:

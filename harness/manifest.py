@@ -16,6 +16,7 @@ from typing import Any
 from configs.preset import CHECKPOINT_MANIFEST, RUN_CONFIG
 from configs.schema import RunConfig
 from harness.errors import CheckpointError
+from harness.files import put_back_replaced, replaced_folders
 
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
@@ -171,6 +172,8 @@ def newest_checkpoint(run: Path) -> Path:
     """
     if (run / MANIFEST_FILE).exists() or not run.is_dir() or run.name.startswith("checkpoint-"):
         return run  # read_manifest says what is wrong with it
+    for folder in replaced_folders(run, "checkpoint-*"):  # it was killed while it wrote one again
+        put_back_replaced(folder)
     found = checkpoints(run)
     if not found:
         raise CheckpointError(f"--resume {run}: no checkpoint in it; start the run anew without --resume")

@@ -155,7 +155,7 @@ class Recovery:
         self._recorder = recorder
         self._run = run
         self._about = about
-        self._last = start
+        self._last = replace(start, pending=False)  # what was pending is done before the first step
         self._log_bytes = log_bytes
         self.limits = start.limits
         self.stop_requested = stop_requested

@@ -246,6 +246,13 @@ def test_a_bad_checkpoint_is_one_clear_line(damage, stopped):
     assert (stopped / LOG_FILE).read_bytes() == log
 
 
+def test_a_checkpoint_that_was_lost_between_two_renames_is_found_again(stopped, whole):
+    for folder in checkpoints(stopped):
+        folder.rename(stopped / f".{folder.name}.replaced")
+    again = train(stopped, resume=stopped)
+    assert again.losses == whole.losses
+
+
 def test_a_folder_without_checkpoints_is_no_silent_restart(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint"):
         train(tmp_path, resume=tmp_path)
