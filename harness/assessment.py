@@ -63,8 +63,10 @@ def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> Metr
     computed = evaluated.loss is not None
     # of an evaluation that had to leave batches out, the bytes are not known
     is_whole = evaluated.target_tokens == sum(example.num_target_tokens for example in data.eval)
-    texts = [reply.text for reply in replies] if computed else []
-    references = [data.prompts[reply.prompt].references for reply in replies] if computed else []
+    # where lengths are estimated, ids are made up, and nothing was said
+    said = [reply for reply in replies if computed and data.prompts[reply.prompt].input_ids is not None]
+    texts = [reply.text for reply in said]
+    references = [data.prompts[reply.prompt].references for reply in said]
     return MetricsRecord(
         step=evaluated.step,
         model=evaluated.model,

@@ -112,6 +112,20 @@ def test_references_from_the_corpus_are_scored(trained: Trained) -> None:
     assert (scores.num_replies, scores.bleu, scores.rougeL) == (2, pytest.approx(100), 1.0)
 
 
+def test_replies_that_do_not_exist_have_no_score(trained: Trained) -> None:
+    """Without a tokenizer every reply is empty."""
+    from dataclasses import replace
+
+    from harness.assessment import metrics
+
+    data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2), 1024)
+    data = replace(data, prompts=[replace(prompt, input_ids=None) for prompt in data.prompts])
+    empty = [Reply(i, 0, "", (0,), TUNED, None, False) for i in range(2)]
+    scores = metrics(trained.log.evals[-1], empty, data)
+    assert (scores.num_replies, scores.bleu, scores.chrf, scores.rougeL) == (0, None, None, None)
+    assert scores.perplexity is not None
+
+
 def test_the_artefacts_are_valid_and_are_appended_to(trained: Trained, tmp_path: Path) -> None:
     check_artefacts(tmp_path)
     for _ in range(2):
