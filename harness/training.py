@@ -118,6 +118,12 @@ def set_aside(run: Path, manifest: Manifest) -> None:
         cut_log(run / LOG_FILE, manifest.log_bytes, _free_name(run, "run.lost", ".jsonl"))
 
 
+def _where(run: Path, step: int) -> str:
+    """Return the checkpoint of a step, or what there is where a full disk has cost that."""
+    newest = checkpoints(run)[-1].name
+    return newest if newest == f"checkpoint-{step}" else f"step {step}, of which there is no checkpoint, but {newest}"
+
+
 def _free_name(folder: Path, stem: str, suffix: str = "") -> Path:
     number = 1
     while (path := folder / f"{stem}-{number}{suffix}").exists():
@@ -196,7 +202,7 @@ def train_run(
             begun(recorder)
             done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
             if not done:
-                return Ending(Outcome.STOPPED, f"stopped by {stop()} at checkpoint-{recorder.step}")
+                return Ending(Outcome.STOPPED, f"stopped by {stop()} at {_where(run, recorder.step)}")
             return Ending(Outcome.COMPLETED)
 
         def restore(recorder: Recorder, recovery: Recovery, saved: Manifest) -> None:

@@ -152,7 +152,8 @@ class Worker:
                 reader.join(SECONDS_BETWEEN_LOOKS)
         self.is_done = True
         ends = [_without_error(message)["trained"] for message in messages]
-        if received and ends != [str(Outcome.COMPLETED)]:
+        was_ended = ends in ([str(Outcome.STOPPED)], [str(Outcome.OOM)]) or (not ends and self.process.wait() < 0)
+        if received and was_ended:
             raise RunStopped(received[0], arguments["run"])
         if not ends:
             raise self._died("the training run", f"; --replay {arguments['run']} reports on what it wrote until then")

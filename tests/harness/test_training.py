@@ -275,6 +275,17 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeyp
     ]
 
 
+def test_a_stop_names_the_checkpoint_that_there_is(tmp_path, monkeypatch):
+    def refuse(run, save, about):
+        if about.position.step == 3:
+            raise OSError(28, "No space left on device")
+        return checkpoint.write_checkpoint(run, save, about)
+
+    monkeypatch.setattr("harness.recovery.write_checkpoint", refuse)
+    run = train_until(tmp_path, lambda record: isinstance(record, StepRecord) and record.step == 3)
+    assert run.log.end.message == "stopped by SIGTERM at step 3, of which there is no checkpoint, but checkpoint-2"
+
+
 @contextmanager
 def full_disk(num_bytes):
     """Within, no file of this process grows beyond so many bytes."""
