@@ -13,6 +13,7 @@ import pytest
 from probes.process import RunDied, RunStopped, Worker
 from tests.builders import AS_PUBLISHED
 
+
 def train(ends):
     """Train in a worker that ends as told once it is asked to stop."""
     script = f"import signal, sys, time\ndef done(*_):\n    {ends}\nsignal.signal(signal.SIGTERM, done)\n"
@@ -35,7 +36,7 @@ def train(ends):
 @pytest.mark.parametrize(
     "ends",
     [
-        "print('{\"trained\": \"stopped\"}', flush=True); sys.exit()",
+        'print(\'{"trained": "stopped"}\', flush=True); sys.exit()',
         "signal.signal(signal.SIGTERM, signal.SIG_DFL); signal.raise_signal(signal.SIGTERM)",
     ],
     ids=["at a checkpoint", "before it could"],
@@ -52,4 +53,4 @@ def test_one_that_dies_of_an_error_meanwhile_has_died():
 
 
 def test_one_that_was_done_anyway_is_done():
-    train("print('{\"trained\": \"completed\"}', flush=True); sys.exit()")
+    train('print(\'{"trained": "completed"}\', flush=True); sys.exit()')
