@@ -33,7 +33,7 @@ def gate_of(session: Session, folder: Path) -> Gate | None:
     """Return what the probe lets in, None where it did not pass."""
     fixes = ", ".join(fix.name for fix in session.fixes if fix.applied)
     log = session.with_fixes or session.as_configured
-    if log.outcome is not Outcome.COMPLETED:
+    if log.outcome is not Outcome.COMPLETED or log.run.fault:
         return None
     return Gate(session.fixed_config, f"the probe in {folder} passed" + (f" with {fixes}" if fixes else ""))
 
@@ -74,7 +74,9 @@ def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | 
         run = read_run_log(log)
     except LogError:
         return None
-    return (Gate(config, f"the probe in {log.parent} passed"), run) if run.outcome is Outcome.COMPLETED else None
+    # with a fault planted, another run has passed than the one that would train
+    passed = run.outcome is Outcome.COMPLETED and not run.run.fault
+    return (Gate(config, f"the probe in {log.parent} passed"), run) if passed else None
 
 
 def run_of(resume: Path) -> Path:

@@ -74,6 +74,14 @@ def test_what_trains_has_the_fixes_of_the_probe(tmp_path):
     assert found.config.with_fields(output="") == gate.config.with_fields(output="")
 
 
+@pytest.mark.parametrize("name", [FIRST_LOG, "1_eval-batch.jsonl"])
+def test_a_run_with_a_planted_fault_lets_nothing_in(config, tmp_path, name):
+    log = make_log(config)
+    write_log(tmp_path / "a" / name, replace(log, run=replace(log.run, fault="loss-kept")))
+    write_log(tmp_path / "a" / FIRST_LOG, as_published_oom()) if name != FIRST_LOG else None
+    assert find_passing_probe(config, "simulated") is None
+
+
 def test_damaged_logs_let_nothing_in(config, tmp_path):
     write_log(tmp_path / "a" / FIRST_LOG, make_log(config))
     log = tmp_path / "a" / FIRST_LOG
