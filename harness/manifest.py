@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise CheckpointError(f"--resume {folder}: no such checkpoint{_others(folder)}")
     content = _content(folder)
-    if content.get("schema_version", 0) > MANIFEST_VERSION:
+    if content["schema_version"] > MANIFEST_VERSION:
         raise CheckpointError(
             f"--resume {folder}: written by a newer release (checkpoint version {content['schema_version']}; "
             f"this one reads up to {MANIFEST_VERSION}); update{_others(folder)}"
@@ -117,7 +117,7 @@ def _content(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"--resume {folder}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
-    if not isinstance(content, dict) or "checksum" not in content:
+    if not isinstance(content, dict) or "checksum" not in content or not isinstance(content.get("schema_version"), int):
         raise CheckpointError(
             f"--resume {folder}: not a checkpoint of this program (its {MANIFEST_FILE} is another one's)"
             f"{_others(folder)}"

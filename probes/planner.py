@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from configs.schema import RunConfig
 from configs.units import format_bytes
+from harness.errors import LogError
+from harness.files import write_whole
 from probes.findings import Fix
 from probes.fixes import rung
 
@@ -94,16 +96,25 @@ class Planning:
 
 def write_planning(planning: Planning, path: Path) -> None:
     """Write it as JSON, for `read_planning`."""
-    path.write_text(json.dumps(dataclasses.asdict(planning), indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(dataclasses.asdict(planning), indent=1) + "\n")
 
 
 def read_planning(path: Path) -> Planning | None:
-    """Return what `write_planning` wrote, None where there is no such file."""
+    """Return what `write_planning` wrote, None where there is no such file.
+
+    Raises:
+        LogError: it is damaged, or another release's.
+    """
     if not path.exists():
         return None
-    data = json.loads(path.read_text(encoding="utf-8"))
-    plan, limits = data["plan"], data["limits"]
-    return Planning(_plan_from(plan) if plan else None, Limits(**limits) if limits else None)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        plan, limits = data["plan"], data["limits"]
+        return Planning(_plan_from(plan) if plan else None, Limits(**limits) if limits else None)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise LogError(
+            f"{path}: damaged, or of another release; without it the rest of the probe can be read"
+        ) from None
 
 
 def _plan_from(data: dict[str, Any]) -> Plan:

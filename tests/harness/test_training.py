@@ -224,6 +224,11 @@ def damage_foreign_manifest(folder):
     return "not a checkpoint of this program"
 
 
+def damage_foreign_version(folder):
+    (folder / MANIFEST_FILE).write_text('{"schema_version": "2.0", "checksum": ""}')
+    return "not a checkpoint of this program"
+
+
 def damage_gone(folder):
     for path in folder.iterdir():
         path.unlink()

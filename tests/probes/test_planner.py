@@ -10,6 +10,7 @@ from configs.cli import parse_args
 from configs.errors import ConfigError
 from configs.schema import RunConfig
 from configs.units import GIB, parse_part
+from harness.errors import LogError
 from probes.fixes import FIXES, rung
 from probes.planner import Planning, Prediction, apply_all, make_plan, read_planning, write_planning
 
@@ -93,6 +94,9 @@ def test_a_plan_comes_back_from_its_file(tmp_path):
     write_planning(planning, tmp_path / "plan.json")
     assert read_planning(tmp_path / "plan.json") == planning
     assert read_planning(tmp_path / "missing.json") is None
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text()[:-20])
+    with pytest.raises(LogError, match=r"plan.json: damaged"):
+        read_planning(tmp_path / "plan.json")
 
 
 def test_headroom_is_a_share_or_a_size():
