@@ -150,16 +150,21 @@ def _write_files(command: Command, result: ProbeResult, training: dict[str, Any]
 
 
 def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
-    """Show what changed from one run to another; a probe's folder stands for the run as configured."""
+    """Show what changed from one run to another; a folder stands for its training run, or its run as configured."""
     if json is not None:
         check_file("--json", json, BEGINS)
-    logs = [path / FIRST_LOG if path.is_dir() else path for path in paths]
+    logs = [_log_in(path) if path.is_dir() else path for path in paths]
     names = Names(str(logs[0]), str(logs[1]))
     comparison = compare(read_run_log(logs[0], "--compare"), read_run_log(logs[1], "--compare"))
     print_comparison(comparison, names, make_console())
     if json is not None:
         write_file("--json", json, comparison_json(comparison, names))
     return comparison_exit_code(comparison)
+
+
+def _log_in(folder: Path) -> Path:
+    trained = folder / LOG_FILE
+    return trained if trained.exists() else folder / FIRST_LOG
 
 
 def replay(path: Path) -> ProbeResult:

@@ -31,6 +31,7 @@ ACTIONS = {
     "split-batch": "did the evaluation or generation again in smaller batches",
     "skip-batch": "left out an evaluation batch or prompt that does not fit even alone",
     "skip-checkpoint": "went on without a checkpoint that could not be written",
+    "keep-outdated": "left outdated checkpoints that could not be removed",
     "skip-adapter": "went on without the best adapter so far, which could not be written",
     "stop": "stopped at a checkpoint",
 }
@@ -283,11 +284,14 @@ class Recovery:
         self._record("skip-checkpoint", reason)
 
     def write_checkpoint(self, position: Position) -> None:
-        """Write a checkpoint and remove the oldest. Raises OSError where the disk refuses."""
+        """Write a checkpoint and remove the oldest. Raises OSError where the disk refuses the new one."""
         position = replace(position, limits=self.limits)
         about = replace(self._about, position=position, log_bytes=self._log_bytes())
         write_checkpoint(self._run, self._strategy.save, about)
-        keep_newest(self._run, self._config.eval.keep_checkpoints)
+        try:
+            keep_newest(self._run, self._config.eval.keep_checkpoints)
+        except OSError as error:
+            self._record("keep-outdated", error.strerror or str(error))
 
     def _heed_retries(self) -> None:
         """Clear the cache between steps once the allocator has had to retry repeatedly: the next failure is near."""

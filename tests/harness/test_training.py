@@ -280,6 +280,17 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeyp
     ]
 
 
+def test_a_checkpoint_that_cannot_be_removed_is_no_skipped_one(tmp_path, monkeypatch):
+    def refuse(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr("harness.checkpoint.shutil.rmtree", refuse)
+    run = train(tmp_path, CONFIG.with_fields(max_steps=4, generate_prompts=0, keep_checkpoints=2))
+    assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-0", "checkpoint-2", "checkpoint-4"]
+    assert [(record.action, record.detail) for record in run.log.recoveries] == [("keep-outdated", "Permission denied")]
+
+
 def test_a_stop_names_the_checkpoint_that_there_is(tmp_path, monkeypatch):
     def refuse(run, save, about):
         if about.position.step == 3:

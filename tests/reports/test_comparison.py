@@ -97,6 +97,11 @@ def test_the_command_ends_as_its_verdict(folder, capsys, first, second, code):
     assert (json.loads(report.read_text())["verdict"] == "worse") is (code == 1)
 
 
+def test_the_folder_of_a_training_run_stands_for_its_log(folder, tmp_path, capsys):
+    shutil.copy(folder / "worse peak.jsonl", tmp_path / "run.jsonl")
+    assert main(["--compare", str(folder / "identical.jsonl"), str(tmp_path)]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
