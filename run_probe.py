@@ -227,7 +227,9 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
 def train(command: Command, arguments: Sequence[str]) -> int:
     """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
     config = command.config
-    source = _check_before_training("--train", config)
+    if command.resume is not None:  # its results go beside it, wherever it lay when it began
+        config = config.with_fields(output=str(run_of(command.resume).parent))
+    source = _check_before_training("--train" if command.resume is None else "--resume", config)
     if config.model.random_weights:
         print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
     before: ProbeResult | None = None

@@ -14,7 +14,10 @@ import jsonschema
 import pytest
 from safetensors.torch import load_file
 
+from configs.errors import ConfigError
+from configs.preset import load_preset
 from harness import experiments
+from run_probe import main
 from tests.e2e.commands import ROOT, run_probe
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
@@ -125,6 +128,22 @@ def test_an_adapter_answers_questions_of_ones_own(ended, folder):
     assert "আজ মন খারাপ" in result.stdout
     content = json.loads((folder / "runs" / "GeneratedResponses.json").read_text(encoding="utf-8"))
     assert [reply["answered_by"] for reply in content["responses"][-2:]] == ["tuned", "tuned"]
+
+
+def test_a_run_that_was_moved_leaves_its_results_beside_it(tmp_path, monkeypatch):
+    run = tmp_path / "moved" / "x-train"
+    run.mkdir(parents=True)
+    config = load_preset("smoke_cpu").with_fields(output="/proc/where/it/was")
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    checked = []
+
+    def check(flag, config):
+        checked.append((flag, config.output.output))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("run_probe._check_before_training", check)
+    assert main(["--resume", str(run)]) == 2
+    assert checked == [("--resume", str(run.parent))]
 
 
 def test_what_cannot_be_trained_is_refused_at_once(folder):
