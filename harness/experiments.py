@@ -147,7 +147,8 @@ def _finished_at(log: RunLog) -> str | None:
     """Return when the run ended, or None where its log was cut off."""
     if log.end is None:
         return None
-    end = datetime.fromisoformat(log.run.started_at) + timedelta(seconds=log.end.seconds)
+    began = log.run.resumed_at or log.run.started_at
+    end = datetime.fromisoformat(began) + timedelta(seconds=log.end.seconds)
     return end.isoformat(timespec="seconds")
 
 

@@ -124,6 +124,7 @@ class RunRecord:
     """`synthetic` or the file's name"""
     environment: dict[str, str]
     started_at: str
+    """when its first process began, where it was resumed"""
     model: ModelFacts | None = None
     let_in_by: str = ""
     """of a training run: the probe that it passed, or that it was forced; empty for a probe"""
@@ -131,6 +132,10 @@ class RunRecord:
     """name of the mistake that was planted in the run on purpose"""
     script: str = ""
     """name of the script that was watched: its phases and steps were inferred"""
+    resumed_at: str = ""
+    """when this process began, where it goes on with a run"""
+    seconds_before: float = 0.0
+    """of all phases of its earlier processes, but for what was lost and is done again"""
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -141,7 +141,8 @@ def recorded(
     recorder = Recorder(device, write)
     recorder.step, recorder.epoch = start.step, start.epoch if start.step else 0
     recorder.vocab_size = find_model(config.model.model).vocab_size
-    write(_run_record(config, device, data, facts))
+    run_record = _run_record(config, device, data, facts)
+    write(run_record)
     ending = Ending(Outcome.OOM)
 
     def run() -> None:
@@ -150,7 +151,7 @@ def recorded(
         with device.active():
             if facts is None:
                 loaded = load(strategy, recorder)
-                write(_run_record(config, device, data, loaded))
+                write(replace(run_record, model=loaded))
             try:
                 ending = body(recorder)
             except GradientError as error:

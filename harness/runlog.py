@@ -93,6 +93,11 @@ class RunLog:
         return (oom.phase, oom.step, oom.micro_step) == (begin.phase, begin.step, begin.micro_step)
 
     @property
+    def seconds(self) -> float | None:
+        """What the run has taken, with its earlier processes; None where its log was cut off."""
+        return None if self.end is None else self.run.seconds_before + self.end.seconds
+
+    @property
     def fatal_oom(self) -> OomRecord | None:
         """The out-of-memory that ended the run, or None."""
         return self.ooms[-1] if self.ooms and self.outcome is Outcome.OOM else None
@@ -271,18 +276,19 @@ def collect(records: Iterable[Record]) -> RunLog:
     return log
 
 
-def read_run_log(path: Path, flag: str = "--replay") -> RunLog:
+def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = None) -> RunLog:
     """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
 
     Args:
         path: the file.
         flag: the one that named it, for messages.
+        num_bytes: how much of it to read; None is all.
 
     Raises:
         LogError: the file is missing, has no run record, or was written by a newer schema.
     """
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes()[:num_bytes].decode("utf-8", errors="replace")
     except OSError as error:
         raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
     parsed = list(_parse_lines(text))

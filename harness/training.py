@@ -41,7 +41,7 @@ from harness.recorder import Recorder
 from harness.records import Outcome, Phase, Record, RunRecord
 from harness.recovery import Protection, Recovery
 from harness.run import Ending, recorded
-from harness.runlog import HeldLog, cut_log
+from harness.runlog import HeldLog, RunLog, cut_log, read_run_log
 from harness.strategies.base import TrainableStrategy
 
 
@@ -116,6 +116,22 @@ def set_aside(run: Path, manifest: Manifest) -> None:
             later.rename(_free_name(run, f"superseded-{later.name}"))
     if (run / LOG_FILE).exists():
         cut_log(run / LOG_FILE, manifest.log_bytes, _free_name(run, "run.lost", ".jsonl"))
+
+
+def _earlier(run: Path, saved: Manifest) -> RunLog | None:
+    """Return the log up to a checkpoint; None where there is none any more."""
+    try:
+        return read_run_log(run / LOG_FILE, "--resume", saved.log_bytes)
+    except LogError:
+        return None
+
+
+def _going_on(record: RunRecord, earlier: RunLog | None) -> RunRecord:
+    """Return the record of a process, with the beginning and the time of those before it."""
+    if earlier is None:
+        return record
+    seconds = sum(phase.seconds for phase in earlier.phases)
+    return replace(record, started_at=earlier.run.started_at, resumed_at=record.started_at, seconds_before=seconds)
 
 
 def _where(run: Path, step: int) -> str:
@@ -218,8 +234,12 @@ def train_run(
                         recovery.save(start)
                 _write_config(run, config)
 
+        earlier = None if saved is None else _earlier(run, saved)
+
         def write(record: Record) -> None:
-            log.write(replace(record, let_in_by=let_in_by) if isinstance(record, RunRecord) else record)
+            if isinstance(record, RunRecord):
+                record = _going_on(replace(record, let_in_by=let_in_by), earlier)
+            log.write(record)
             also(record)
 
         try:

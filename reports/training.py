@@ -90,7 +90,7 @@ def end_sentence(log: RunLog) -> str:
     """Return how far the run came, in what time and memory, in one sentence."""
     step = log.steps[-1].step if log.steps else 0
     peak = of_budget(log.peak_reserved_bytes, log.run.budget_bytes)
-    took = f" in {in_words(log.end.seconds)}" if log.end else ""
+    took = f" in {in_words(log.seconds)}" if log.seconds is not None else ""
     why = f" ({log.end.message})" if log.end and log.end.message else ""
     return f"{step} of {plural(log.run.total_steps, 'step')}{took}; PyTorch reserved at most {peak}{why}."
 

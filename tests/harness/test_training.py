@@ -78,6 +78,15 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(whole, reached, tmp
     assert are_equal(second.states, whole.states)
 
 
+def test_a_resumed_run_began_when_its_first_process_did(stopped):
+    before = read_run_log(stopped / LOG_FILE)
+    after = train(stopped, resume=stopped).log
+    assert after.run.started_at == before.run.started_at <= after.run.resumed_at
+    kept = sum(phase.seconds for phase in before.phases)
+    assert 0.5 * kept < after.run.seconds_before <= kept
+    assert after.seconds == after.run.seconds_before + after.end.seconds
+
+
 def test_what_came_after_the_checkpoint_is_set_aside(stopped):
     log = (stopped / LOG_FILE).read_bytes()
     train(stopped, resume=stopped)

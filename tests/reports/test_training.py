@@ -10,6 +10,7 @@ from reports.terminal import make_console
 from reports.training import (
     TrainingResult,
     artefacts_in,
+    end_sentence,
     mean_losses,
     print_training,
     training_exit_code,
@@ -52,6 +53,13 @@ def test_a_run_that_ended_early_says_so():
     assert "STOPPED" in text
     assert "5 of 32 steps" in text
     assert "SIGTERM" in " ".join(text.split())
+
+
+def test_a_resumed_run_took_the_time_of_all_its_processes():
+    log = trained_log()
+    assert end_sentence(replace(log, run=replace(log.run, seconds_before=7140.0))).startswith(
+        "32 of 32 steps in 2 h 00"
+    )
 
 
 def test_programs_read_the_same():
