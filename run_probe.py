@@ -46,6 +46,7 @@ from probes.gate import (
     find_passing_probe,
     gate_of,
     gate_of_run,
+    is_complete,
     run_of,
     source_of,
 )
@@ -236,6 +237,9 @@ def train(command: Command, arguments: Sequence[str]) -> int:
     gate: Gate | None
     if command.resume is not None:
         gate, run = gate_of_run(command.resume, config), run_of(command.resume)
+        if not command.allow_changes and is_complete(command.resume, config):
+            _say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
+            return _report_training(command, run)
     else:
         before, gate = _let_in(command, arguments, source)
         if before is not None:
@@ -245,12 +249,17 @@ def train(command: Command, arguments: Sequence[str]) -> int:
             return exit_code("fail")
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{gate.config.fingerprint()}{RUN_SUFFIX}"
         run = _new_folder(Path(config.output.output), name)
-    console = make_console()
-    with follow(run / LOG_FILE, console) as watch:
-        log = train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)
+    with follow(run / LOG_FILE, make_console()) as watch:
+        train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)
+    return _report_training(command, run, before)
+
+
+def _report_training(command: Command, run: Path, before: ProbeResult | None = None) -> int:
+    """Report on a training run; `before` is the probe that let it in, where there was one now."""
+    log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
     trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
-    print_training(trained, console)
+    print_training(trained, make_console())
     _write_files(command, before or result_of_log(log), training_to_json(trained))
     return training_exit_code(log)
 

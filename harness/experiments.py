@@ -13,7 +13,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from configs.errors import ConfigError
 from configs.units import GIB
 from harness.data import Prepared
 from harness.files import partial_of, write_whole
-from harness.records import EvalRecord, MetricsRecord, RunRecord, StepRecord
+from harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
 from harness.replies import VETTED, Reply
 from harness.runlog import RunLog
 
@@ -61,17 +61,23 @@ def check_artefacts(folder: Path) -> None:
     _check_writable(folder / RESPONSES_CSV)
 
 
-def append_responses(folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply]) -> None:
+def append_responses(
+    folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply], *, again: bool = False
+) -> None:
     """Append the replies to `GeneratedResponses.json` and `.csv`.
+
+    Args:
+        again: leave out those of the same run that are there already.
 
     Raises:
         ConfigError: as `check_artefacts`.
     """
     entries = [_response(run, data, reply) for reply in replies]
-    _append_to_list(folder / RESPONSES, entries)
+    outdated = experiment_id(run) if again else None
+    _append_to_list(folder / RESPONSES, entries, lambda entry: entry.get("experiment_id") == outdated)
     path = folder / RESPONSES_CSV
     with _locked(path):
-        before = _read_csv(path)
+        before = _without_rows(_read_csv(path), outdated)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore")
         if not before:
@@ -82,7 +88,7 @@ def append_responses(folder: Path, run: RunRecord, data: Prepared, replies: Sequ
 
 
 def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> None:
-    """Append the run to `LLAMAExperiments.json`.
+    """Append the run to `LLAMAExperiments.json`, in place of what an earlier process wrote of the same folder.
 
     Args:
         folder: where the file is, or will be.
@@ -93,7 +99,30 @@ def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapp
     Raises:
         ConfigError: as `check_artefacts`.
     """
-    _append_to_list(folder / EXPERIMENTS, [_experiment(log, data, artefacts)])
+    run = _folder_of(artefacts)
+    _append_to_list(
+        folder / EXPERIMENTS,
+        [_experiment(log, data, artefacts)],
+        lambda entry: run is not None and _folder_of(entry.get("artefacts", {})) == run,
+    )
+
+
+def is_written_down(run: Path) -> bool:
+    """Tell whether the experiments beside a run's folder have it as completed.
+
+    Raises:
+        ConfigError: the file is not ours or cannot be read.
+    """
+    entries = _read_list(run.parent / EXPERIMENTS)
+    return any(
+        _folder_of(entry.get("artefacts", {})) == run.name and entry.get("outcome") == Outcome.COMPLETED
+        for entry in entries
+    )
+
+
+def _folder_of(artefacts: Mapping[str, str]) -> str | None:
+    """Return the name of a run's folder: what tells it from the others beside it, wherever that is."""
+    return Path(artefacts["log"]).parent.name if "log" in artefacts else None
 
 
 def _response(run: RunRecord, data: Prepared, reply: Reply) -> dict[str, Any]:
@@ -202,10 +231,13 @@ def write_new(files: Mapping[Path, str]) -> None:
         _write_whole(path, text)
 
 
-def _append_to_list(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+def _append_to_list(
+    path: Path, entries: Sequence[Mapping[str, Any]], is_outdated: Callable[[dict[str, Any]], bool]
+) -> None:
     key = LISTS[path.name]
     with _locked(path):
-        content = {"schema_version": VERSION, key: [*_read_list(path), *map(_finite, entries)]}
+        before = [entry for entry in _read_list(path) if not is_outdated(entry)]
+        content = {"schema_version": VERSION, key: [*before, *map(_finite, entries)]}
         _write_whole(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
@@ -242,6 +274,16 @@ def _read_csv(path: Path) -> str:
     if next(csv.reader(io.StringIO(text.removeprefix("\ufeff"))), None) != list(CSV_COLUMNS):
         raise _not_ours(path, "other columns")
     return text if text.endswith("\n") else text + "\r\n"
+
+
+def _without_rows(text: str, outdated: str | None) -> str:
+    """Return the text of a CSV without an experiment's rows."""
+    if outdated is None or outdated not in text:
+        return text
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    kept = io.StringIO(newline="")
+    csv.writer(kept).writerows(row for row in rows if row[:1] != [outdated])
+    return "\ufeff" + kept.getvalue()
 
 
 def _read(path: Path) -> str | None:

@@ -218,7 +218,7 @@ def leave_artefacts(config: RunConfig, data: Prepared, run: Path, replies: Seque
             raise ConfigError(f"{adapter}: its model card cannot be written ({error.strerror}); make room") from None
         artefacts["adapter"] = str(adapter)
     if replies:
-        append_responses(parent, log.run, data, replies)
+        append_responses(parent, log.run, data, replies, again=True)
         artefacts["responses"] = str(parent / RESPONSES)
     append_experiment(parent, log, data, artefacts)
     if config.output.push_to_hub and adapter.exists() and log.outcome is Outcome.COMPLETED:

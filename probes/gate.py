@@ -10,7 +10,8 @@ from configs.models import ModelShape, find_model
 from configs.schema import RunConfig
 from harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
 from harness.errors import ConfigError, LogError
-from harness.manifest import LOG_FILE, newest_checkpoint, read_manifest
+from harness.experiments import is_written_down
+from harness.manifest import LOG_FILE, changed_fields, newest_checkpoint, read_manifest
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from harness.weights import find_checkpoint
@@ -93,6 +94,18 @@ def gate_of_run(resume: Path, config: RunConfig) -> Gate:
     read_manifest(newest_checkpoint(resume))
     log = run_of(resume) / LOG_FILE
     return Gate(config, read_run_log(log).run.let_in_by if log.exists() else "a checkpoint without a log")
+
+
+def is_complete(resume: Path, config: RunConfig) -> bool:
+    """Tell whether nothing is left to do of a run: trained to the end, scored, and written down.
+
+    A checkpoint that is named, a change that was allowed, or an adapter that is to be uploaded is something to do.
+    """
+    log = resume / LOG_FILE
+    if config.output.push_to_hub is not None or not log.exists():
+        return False
+    changed = changed_fields(read_manifest(newest_checkpoint(resume)), config)
+    return not changed and read_run_log(log).outcome is Outcome.COMPLETED and is_written_down(resume)
 
 
 def source_of(config: RunConfig) -> str:

@@ -107,6 +107,16 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
     assert training(folder)["let_in_by"] == first
 
 
+def test_a_run_that_is_complete_is_not_done_again(ended, folder):
+    run = sorted((folder / "runs").glob("*-train*"))[0]
+    before = {path.name: path.read_bytes() for path in (folder / "runs").iterdir() if path.is_file()}
+    result = run_probe("--resume", str(run), folder=folder)
+    assert result.code == 0, result.stderr
+    assert "complete, nothing is left to do" in result.stderr
+    assert "10 of 10 steps" in result.stdout
+    assert {path.name: path.read_bytes() for path in (folder / "runs").iterdir() if path.is_file()} == before
+
+
 def wait_for_step(folder, process):
     """Wait until the run that began last has taken a step."""
     for _ in range(600):

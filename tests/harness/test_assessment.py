@@ -21,7 +21,14 @@ from harness import experiments
 from harness.assessment import assess
 from harness.data import Prepared, prepare
 from harness.data.batching import left_padded
-from harness.experiments import append_experiment, append_responses, check_artefacts, experiment_id, read_responses
+from harness.experiments import (
+    append_experiment,
+    append_responses,
+    check_artefacts,
+    experiment_id,
+    is_written_down,
+    read_responses,
+)
 from harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
 from harness.manifest import LOG_FILE
 from harness.model_card import write_model_card
@@ -151,6 +158,26 @@ def test_the_artefacts_are_valid_and_are_appended_to(trained: Trained, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == [
         "GeneratedResponses.csv", "GeneratedResponses.json", "LLAMAExperiments.json",
     ]  # fmt: skip
+
+
+def test_what_another_process_wrote_of_the_same_run_is_replaced(trained: Trained, tmp_path: Path) -> None:
+    """A run that went out of memory and was remedied, or was killed before all was written, is one experiment."""
+    from dataclasses import replace
+
+    other = replace(trained.log.run, started_at="2020-01-01T00:00:00+00:00")
+    append_responses(tmp_path, other, trained.data, trained.replies)
+    for _ in range(2):
+        append_responses(tmp_path, trained.log.run, trained.data, trained.replies, again=True)
+        append_experiment(tmp_path, trained.log, trained.data, {"log": "runs/x-train/run.jsonl"})
+    append_experiment(tmp_path, trained.log, trained.data, {"log": "runs/y-train/run.jsonl"})
+    ids = [reply["experiment_id"] for reply in read_responses(tmp_path)]
+    with (tmp_path / "GeneratedResponses.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [row["experiment_id"] for row in csv.DictReader(file)] == ids
+    number = len(trained.replies)
+    assert ids == number * [experiment_id(other)] + number * [experiment_id(trained.log.run)]
+    assert len(json.loads((tmp_path / "LLAMAExperiments.json").read_text())["experiments"]) == 2
+    assert is_written_down(tmp_path / "x-train")
+    assert not is_written_down(tmp_path / "z-train")
 
 
 def _append_both(trained: Trained, folder: Path) -> None:
