@@ -280,6 +280,7 @@ class Recovery:
             if failure is None:
                 return
             reason = str(failure)
+            self._recorder.out_of_memory(failure)
             self._device.empty_cache()
         self._record("skip-checkpoint", reason)
 
