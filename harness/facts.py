@@ -83,8 +83,8 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
 
 def forward_facts(model: torch.nn.Module, output: Any) -> ForwardFacts:
     """Return how a forward pass was made that returned `output`, of transformers' kind or a tensor."""
-    loss = output if isinstance(output, torch.Tensor) else _field(output, "loss")
-    cache = _field(output, "past_key_values")
+    loss = output if isinstance(output, torch.Tensor) else field_of(output, "loss")
+    cache = field_of(output, "past_key_values")
     states = [t for layer in getattr(cache, "layers", ()) for t in (layer.keys, layer.values)]
     return ForwardFacts(
         has_graph=isinstance(loss, torch.Tensor) and loss.requires_grad,
@@ -94,7 +94,8 @@ def forward_facts(model: torch.nn.Module, output: Any) -> ForwardFacts:
     )
 
 
-def _field(output: Any, name: str) -> Any:
+def field_of(output: Any, name: str) -> Any:
+    """Return what an output has under a name, as a mapping or as an object; None where it has nothing."""
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.sources import adding_line, is_library, short_path, storing_line
+from harness.sources import adding_line, is_library, module_lines, short_path, storing_line
 
 MAX_DEPTH = 10
 """Referrers from the tensor to the holder's name; a list in an attribute of an object in a list takes four."""
@@ -28,6 +28,7 @@ MAX_REFERRERS = 50
 _OWN_FILES = {__file__, *(__file__.replace("holders", name) for name in ("zoom", "watch"))}
 """Their local variables hold what they look at."""
 
+_WITH_KEY = "dict with key "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
 _HOOK_DICTS = {
     "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks", "_global_forward_hooks",
@@ -44,6 +45,8 @@ class Holder:
     line: int = 0
     adds: bool = False
     """whether the line adds to what is there, as `append` does"""
+    stores: bool = False
+    """whether the line stores into the name; else the name's scope begins there"""
 
     @property
     def is_users(self) -> bool:
@@ -62,6 +65,19 @@ def find_holder(target: object, ignored: Sequence[object] = ()) -> Holder | None
         ignored: containers of the caller's that refer to it too.
     """
     return _Search(ignored).holder_of(target, (), MAX_DEPTH)
+
+
+def referred(targets: Sequence[object], ignored: Sequence[object]) -> list[object]:
+    """Return those of the objects that any Python object but the ignored ones refers to; one walk over all objects."""
+    skipped, wanted = {id(item) for item in (*ignored, targets, ignored)}, {id(target) for target in targets}
+    found: set[int] = set()
+    for referrer in gc.get_referrers(*targets):
+        if id(referrer) not in skipped and _code_of(referrer) not in _OWN_FILES:
+            found |= wanted & {id(item) for item in gc.get_referents(referrer)}
+    for frame in _running_frames():
+        if frame.f_code.co_filename not in _OWN_FILES:
+            found |= wanted & {id(value) for value in local_variables(frame).values()}
+    return [target for target in targets if id(target) in found]
 
 
 class _Search:
@@ -90,7 +106,7 @@ class _Search:
         self._lookups -= 1
         found = [r for r in gc.get_referrers(target) if id(r) not in self._seen and not isinstance(r, _IGNORED)]
         self._seen.add(id(found))
-        own = [r for r in found if isinstance(r, types.FrameType) and r.f_code.co_filename in _OWN_FILES]
+        own = [r for r in found if _code_of(r) in _OWN_FILES]
         kept = [r for r in found if not any(r is frame for frame in own)]
         self._seen.update((id(own), id(kept)))
         return sorted(kept, key=_rank)[:MAX_REFERRERS]
@@ -154,7 +170,7 @@ class _Search:
         name = next(n for n, c in zip(code.co_freevars, function.__closure__ or (), strict=True) if c is cell)
         kind = "hook" if self._is_hook(function) else "closure"
         words = _words(f"variable `{name}` of the {kind} {code.co_name}()", inner)
-        return _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code))
+        return _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
 
     def _is_hook(self, function: object) -> bool:
         """Whether a module or a tensor calls the function as a hook."""
@@ -176,7 +192,7 @@ class _Search:
         for owner in self._referrers(mapping):
             if getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
-        return self.holder_of(mapping, (f"dict with key {key!r}", *inner), depth - 1)
+        return self.holder_of(mapping, (f"{_WITH_KEY}{key!r}", *inner), depth - 1)
 
     def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
         name = next((name for name, value in vars(owner).items() if value is target), None)
@@ -186,9 +202,7 @@ class _Search:
 
     def _named_attribute(self, owner: object, name: str, inner: tuple[str, ...], depth: int) -> Holder | None:
         """End at an object of the user's; behind a library's, look for who holds that."""
-        path, first, last = _class_lines(type(owner))
-        words = _words(f"attribute `{name}` of {type(owner).__name__}", inner)
-        holder = _stored(words, path, name, first, last) if path else Holder(words)
+        holder = _of_class(_words(f"attribute `{name}` of {type(owner).__name__}", inner), type(owner), name, inner)
         if holder.is_users and holder.adds:
             return holder
         outer = self.holder_of(owner, (f"{type(owner).__name__}.{name}", *inner), depth - 1)
@@ -199,20 +213,37 @@ class _Search:
 
 def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     """Yield the local variables of running functions, in any thread, that are the object."""
-    frame, frames = None, list(sys._current_frames().values())
+    frame = None
     try:
-        while frames:
-            frame = frames.pop()
+        for frame in _running_frames():
             code = frame.f_code
             is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_filename not in _OWN_FILES
             if is_function and (name := _local_name(frame, target)):
                 words = _words(f"local `{name}` of {code.co_name}()", inner)
-                holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code))
+                holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
                 # a parameter is stored by no line
                 yield holder if holder.line > code.co_firstlineno else replace(holder, line=frame.f_lineno)
+    finally:
+        del frame  # this function's own may be it: a circle that would keep the target
+
+
+def _running_frames() -> Iterator[types.FrameType]:
+    """Yield the frames of all threads, innermost first."""
+    frame, frames = None, list(sys._current_frames().values())
+    try:
+        while frames:
+            frame = frames.pop()
+            yield frame
             frames += [frame.f_back] if frame.f_back is not None else []
     finally:
-        del frames, frame  # this function's own is among them: a circle that would keep the target
+        del frames, frame
+
+
+def _code_of(referrer: object) -> str | None:
+    """Return the file of a frame's or a generator's code, None for anything else."""
+    if isinstance(referrer, types.FrameType):
+        return referrer.f_code.co_filename
+    return referrer.gi_code.co_filename if isinstance(referrer, types.GeneratorType) else None
 
 
 def _local_name(frame: types.FrameType, target: object) -> str | None:
@@ -228,16 +259,32 @@ def local_variables(frame: types.FrameType) -> dict[str, Any]:
     return found
 
 
-def _stored(words: str, path: str, name: str, first: int, last: int) -> Holder:
+def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holder:
+    """Return the holder that an attribute is, with the line that stores into it, in the class or in one it is of."""
+    places = [place for place in map(_class_lines, cls.__mro__[:-1]) if place[0]]
+    return _best([_stored(words, path, name, first, last, inner) for path, first, last in places], Holder(words))
+
+
+def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
+    """Return the user's holder whose line adds, else whose line stores, else the first."""
+    users = [holder for holder in holders if holder.is_users]
+    adding = [holder for holder in users if holder.adds]
+    storing = [holder for holder in users if holder.stores]
+    return next(iter(adding or storing or users or holders), otherwise)
+
+
+def _stored(words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...]) -> Holder:
     """Return a holder with the line, of those given, that stores into its name."""
-    added = adding_line(path, name, first, last)
-    return Holder(words, path, added or storing_line(path, name, first, last) or first, adds=added is not None)
+    keys = {text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY)}
+    added = adding_line(path, name, first, last, keys)
+    line = added or storing_line(path, name, first, last)
+    return Holder(words, path, line or first, adds=added is not None, stores=line is not None)
 
 
 def _global(module: types.ModuleType, name: str, inner: tuple[str, ...]) -> Holder:
     path = getattr(module, "__file__", None) or ""
     words = _words(f"global `{name}` of {module.__name__}", inner)
-    return _stored(words, path, name, 1, sys.maxsize) if path else Holder(words)
+    return _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
 
 
 def _rank(referrer: object) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ _HARNESS = Path(__file__).resolve().parent.as_posix() + "/"
 _PROJECT = _HARNESS.removesuffix("harness/")
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "setdefault", "update"}
 
 
@@ -63,20 +65,52 @@ def users_line(frames: Iterable[SourceLine]) -> SourceLine | None:
 def storing_line(path: str, name: str, first: int, last: int) -> int | None:
     """Return the line between `first` and `last` of a file that stores something into `name`, or None.
 
-    A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment.
+    A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment,
+    and that before a definition.
     """
+    # `name = None` and the like hold nothing yet
     assigned = [
-        node.lineno  # type: ignore[attr-defined]
+        (isinstance(getattr(node, "value", None), ast.Constant), node.lineno)  # type: ignore[attr-defined]
         for node in _nodes(path)
         if first <= getattr(node, "lineno", 0) <= last and any(_is_named(target, name) for target in _targets(node))
     ]
-    return adding_line(path, name, first, last) or min(assigned, default=None)
+    defined = (n.lineno for n in _nodes(path) if isinstance(n, _DEFINITIONS) and n.name == name)
+    found = adding_line(path, name, first, last) or min(assigned, default=(False, 0))[1]
+    return found or min((line for line in defined if first <= line <= last), default=None)
 
 
-def adding_line(path: str, name: str, first: int, last: int) -> int | None:
-    """Return the first line between `first` and `last` that adds to what is stored in `name`, or None."""
-    lines = (getattr(node, "lineno", 0) for node in _nodes(path) if _adds_to(node, name))
-    return min((line for line in lines if first <= line <= last), default=None)
+def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a file, first and last line, where `name` is the module's: no function has its own."""
+    begin = 1
+    for function in sorted(
+        (n for n in _nodes(path) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and _has_own(n, name)),
+        key=lambda node: node.lineno,
+    ):
+        if function.lineno >= begin:
+            yield begin, function.lineno - 1
+            begin = (function.end_lineno or function.lineno) + 1
+    yield begin, sys.maxsize
+
+
+def _has_own(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> bool:
+    """Whether a function takes or assigns a variable of that name that is not the module's."""
+    nodes = list(ast.walk(function))
+    if any(isinstance(node, ast.Global) and name in node.names for node in nodes):
+        return False
+    stored = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in nodes)
+    return stored or any(isinstance(node, ast.arg) and node.arg == name for node in nodes)
+
+
+def adding_line(path: str, name: str, first: int, last: int, keys: Collection[str] = ()) -> int | None:
+    """Return the first line between `first` and `last` that adds to what is stored in `name`, or None.
+
+    Lines that name one of the keys, given as Python writes them, go before others.
+    """
+    nodes = [n for n in _nodes(path) if first <= getattr(n, "lineno", 0) <= last and _adds_to(n, name)]
+    with_key = [
+        n for n in nodes if keys and any(repr(c.value) in keys for c in ast.walk(n) if isinstance(c, ast.Constant))
+    ]
+    return min((n.lineno for n in with_key or nodes), default=None)  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +128,7 @@ def _adds_to(node: ast.AST, name: str) -> bool:
         return _is_named(_without_subscripts(node.target), name)
     if isinstance(node, ast.Assign):
         into_item = any(isinstance(t, ast.Subscript) and _is_named(_without_subscripts(t), name) for t in node.targets)
-        assigned = any(_is_named(target, name) for target in node.targets)
+        assigned = any(_is_named(target, name) for target in _targets(node))
         return into_item or (assigned and any(_is_named(part, name) for part in ast.walk(node.value)))
     return False
 

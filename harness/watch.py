@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 
 from harness.devices.base import Device
 from harness.errors import DeviceOutOfMemory
-from harness.facts import batch_shape, model_facts
+from harness.facts import batch_shape, field_of, model_facts
 from harness.recorder import BegunPhase, Recorder
 from harness.recording import new_run_record
 from harness.records import (
@@ -58,6 +58,12 @@ take for a moment is what they took then."""
 
 MAX_FRAMES = 24
 """Frames looked at for a function that generates, from the model's call outwards."""
+
+SETTLED_STEPS = 6
+"""Steps before the collector is asked: earlier there is little that could wait for it."""
+
+_GROWING = (STEP, Phase.EVAL)
+"""Units whose survivors the collector is asked about: it may free them."""
 
 _Call = Callable[..., Any]
 
@@ -113,7 +119,7 @@ class Watch:
         self._patches = ExitStack()
 
     def _write(self, record: Record) -> None:
-        self._grew = self._grew or (isinstance(record, SurvivorRecord) and record.unit == STEP)
+        self._grew = self._grew or (isinstance(record, SurvivorRecord) and record.unit in _GROWING)
         self._write_out(record)
 
     def _switch(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> None:
@@ -329,7 +335,7 @@ class Watch:
         seconds = time.perf_counter() - self._step_began
         recorder.end_step(self._shapes, None, None, learning_rate, seconds)
         self._step_ended = True
-        if self._grew:
+        if self._grew and recorder.step >= SETTLED_STEPS:
             # here, amid the loop: at the end of the script the collector frees models and all
             self._grew = False
             recorder.probe("gc", gc.collect)
@@ -524,8 +530,8 @@ def _batch_of(values: list[Any]) -> BatchShape | None:
 def _facts(output: Any, batch: BatchShape | None) -> ForwardFacts:
     """Return how an evaluation's forward pass was made, as far as its output tells."""
     tensors = _tensors(output)
-    cache = _tensors(getattr(output, "past_key_values", None))
-    logits = getattr(output, "logits", output if isinstance(output, torch.Tensor) else None)
+    cache = _tensors(field_of(output, "past_key_values"))
+    logits = output if isinstance(output, torch.Tensor) else field_of(output, "logits")
     return ForwardFacts(
         has_graph=any(t.grad_fn is not None for t in tensors),
         cache_bytes=sum(_num_bytes(t) for t in cache),

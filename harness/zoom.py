@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 
 from harness.devices.base import Allocation, Device
-from harness.holders import Holder, find_holder, local_variables
+from harness.holders import Holder, find_holder, local_variables, referred
 from harness.records import (
     BEFORE_LOAD,
     CAUGHT_FAILURE,
@@ -72,6 +72,9 @@ MAX_TENSORS_ASKED = 3
 
 MAX_GRAPHS_ASKED = 12
 """The same of tensors with a graph, the smallest first."""
+
+MAX_GRAPHS_LOOKED_AT = 500
+"""Tensors with a graph among which those are looked for that anybody refers to."""
 
 SKIPPED_STEPS = 2
 """First steps, in which what stays for good appears."""
@@ -328,8 +331,18 @@ def survivor_records(
     graph = _graph_holder({h: items for h, items in tensors.items() if h in older}, MAX_TENSORS_ASKED)
     if graph is None or not graph.is_users:
         graph = _graph_holder(tensors)
+    gradients = _gradient_handles(device)
     return [
-        _record(phase, site, group, num_bytes, unit, step, tensors, graph)
+        _record(
+            phase,
+            site,
+            group,
+            num_bytes,
+            unit,
+            step,
+            tensors,
+            None if gradients & set(group.older_handles()) else graph,
+        )
         for (phase, site), group, num_bytes in growing
     ]
 
@@ -338,7 +351,8 @@ def _growing_tensor(
     survivors: Sequence[tuple[_Moment, Allocation]], look: _Look, growth_bytes: int, step: int, device: Device
 ) -> Iterator[SurvivorRecord]:
     """Yield the tensor that each unit replaces by a larger one, by a line that adds to it, if that is what grows."""
-    large = [(m, a) for m, a in survivors if m.unit >= look.num_units - 1 and a.num_bytes >= growth_bytes > 0]
+    # beside it the last output may still be there
+    large = [(m, a) for m, a in survivors if m.unit >= look.num_units - 1 and 2 * a.num_bytes >= growth_bytes > 0]
     tensors = _tensors_by_handle(device) if large else {}
     for moment, allocation in large:
         holder = _holder(tensors.get(allocation.handle, []))
@@ -419,18 +433,26 @@ def _tensors_by_handle(device: Device) -> dict[Hashable, list[torch.Tensor]]:
     return dict(found)
 
 
+def _gradient_handles(device: Device) -> set[Hashable]:
+    """Return where gradients lie: their parameters hold them, which Python does not see."""
+    leaves = (item for item in gc.get_objects() if issubclass(type(item), torch.Tensor) and item.is_leaf)
+    return {device.handle_of(leaf.grad) for leaf in leaves if leaf.grad is not None} - {None}
+
+
 def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
     # what people keep is a loss or another small result, not the activations behind it
     found = (t for items in tensors.values() for t in items if t.grad_fn is not None)
     with_graph = sorted(found, key=torch.Tensor.numel)
-    fallback = None
-    for tensor in with_graph[:num_asked]:
-        holder = find_holder(tensor, [with_graph, *tensors.values()])
-        if holder is not None and holder.is_users:
-            return holder
-        fallback = fallback or holder
-    return fallback
+    # a graph saves many, which only it refers to
+    asked = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])[:num_asked]
+    holders = [
+        h for h in (find_holder(tensor, [asked, with_graph, *tensors.values()]) for tensor in asked) if h is not None
+    ]
+    users = [holder for holder in holders if holder.is_users]
+    # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
+    adding = [holder for holder in users if holder.adds]
+    return next(iter(adding or users or holders), None)
 
 
 def _failure_holder(device: Device) -> Holder | None:

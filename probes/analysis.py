@@ -115,7 +115,8 @@ def factor_request(
     found = [product for product in known if _is_size(product.num_bytes, requested_bytes, rounded=rounded)]
     if found or rounded:
         return found
-    vocabularies = [model.vocab_size] if model else sorted({shape.vocab_size for shape in load_models().values()})
+    known_models = sorted({shape.vocab_size for shape in load_models().values()})
+    vocabularies = known_models if model is None else [model.vocab_size] if model.vocab_size else []
     return [product for size in vocabularies for product in _logits_of_some_tokens(requested_bytes, size)]
 
 

@@ -226,7 +226,8 @@ class SimulatedDevice:
     def watched(self) -> list[Allocation]:
         """Return what still lives."""
         watched = (self.memory.watched or {}) if isinstance(self.memory, SimulatedMemory) else {}
-        return [_allocation(key, *made) for key, made in watched.items()]
+        # copied in one go: the collector may free some of it meanwhile
+        return [_allocation(key, *made) for key, made in watched.copy().items()]
 
     def watched_peak(self) -> list[Allocation]:
         """Return what lived at the peak."""

@@ -194,7 +194,7 @@ class SimulatedMemory:
 
     def live(self) -> Iterator[tuple[Hashable, int]]:
         """Yield (key, requested bytes) of everything allocated."""
-        keys = {handle: key for key, handle in self.handles.items()}
+        keys = {handle: key for key, handle in self.handles.copy().items()}
         for segment in self.allocator.segments():
             for block in segment.blocks:
                 if block.handle is not None:

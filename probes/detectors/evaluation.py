@@ -18,8 +18,10 @@ from probes.detectors.evidence import (
     called_at,
     evaluations,
     fits_without,
+    freed_by,
     kept_after,
     robust_slope,
+    settled,
     step_growth,
     survivors_of,
     where_of,
@@ -62,6 +64,8 @@ def _hoarded(log: RunLog, cause: str) -> list[Finding]:
     hoarding = [e for e in evaluations(log) if _hoards(e)]
     if (model is None and not log.run.script) or not hoarding or _steps_leave_too(log):
         return []
+    if freed_by(log, settled(step_growth(log)), "gc"):
+        return []  # nobody keeps it
     if log.run.script:
         contents = _contents_of_outputs(log, hoarding[0])
     else:
@@ -257,6 +261,7 @@ def eval_use_cache(log: RunLog) -> list[Finding]:
             phase=Phase.EVAL,
             steps=(batches[0].step, batches[-1].step),
             bytes=num_bytes,
+            where=called_at(batches),
             evidence={"cache_bytes": num_bytes, "padded_tokens": tokens, "num_batches": len(batches)},
         )
     ]

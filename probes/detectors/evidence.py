@@ -35,6 +35,10 @@ MIN_GROWTH_BYTES = 64 * KIB
 MIN_STEPS = 6
 """Steps after the burn-in before a course is called growth."""
 
+FREED_SHARE = 0.5
+"""Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
+before."""
+
 LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/")
 """Begin of the paths whose lines are not the user's."""
 
@@ -144,6 +148,19 @@ def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
     floor = lasting_floor(growth)
     late = 2 * len(floor) // 3
     return int(floor[late] - floor[0]) > NOISE_BYTES and int(floor[-1] - floor[late]) > NOISE_BYTES
+
+
+def lasting(growth: Sequence[StepGrowth]) -> int:
+    """Return by how much the floor is higher at the end than at the begin."""
+    return growth[-1].floor_bytes - growth[0].floor_bytes if growth else 0
+
+
+def freed_by(log: RunLog, growth: Sequence[StepGrowth], name: str) -> int:
+    """Return what a probe freed, 0 where that is little or not what had grown until then."""
+    probes = [p for p in log.probes if p.name == name]
+    grown = lasting([g for g in growth if g.step <= max((p.step for p in probes), default=0)])
+    freed = sum(p.freed_bytes for p in probes)
+    return freed if freed >= max(MIN_GROWTH_BYTES, FREED_SHARE * grown) else 0
 
 
 @dataclass(frozen=True)
@@ -256,7 +273,9 @@ def kept_after(log: RunLog, evaluation: Evaluation) -> int | None:
     if following is None:
         return None
     usual = np.median([g.left_bytes for g in settled(step_growth(log))] or [0])
-    return int(following.floor_bytes - evaluation.before_bytes - max(0.0, float(usual)))
+    # at the same point of the loop, where there is one: its own input is there before the first batch begins
+    floor = next((s.allocated_bytes for s in log.steps if s.step == evaluation.step), evaluation.before_bytes)
+    return int(following.floor_bytes - min(floor, evaluation.before_bytes) - max(0.0, float(usual)))
 
 
 def survivors_of(log: RunLog, unit: str = "step") -> list[SurvivorRecord]:

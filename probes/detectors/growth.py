@@ -26,9 +26,11 @@ from probes.detectors.evidence import (
     evaluations,
     forecast,
     forecast_in_words,
+    freed_by,
     growth_severity,
     keeps_growing,
     kept_after,
+    lasting,
     main_survivor,
     place,
     robust_slope,
@@ -41,12 +43,11 @@ from probes.findings import UNEXPLAINED_GROWTH, Finding
 EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""
 
-FREED_SHARE = 0.5
-"""Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
-before."""
-
 GRAPH_SHARE = 0.9
 """Least that a step leaves, over what its forward passes add, where a whole graph is kept and nothing else tells."""
+
+GRAPH_SURVIVORS_SHARE = 0.5
+"""Share of what survives that must hang on a graph before that is what is kept."""
 
 GRAPH_HIDDEN_BYTES, GRAPH_WIDE_BYTES = 40, 12
 """Most that a layer keeps for each token, per hidden and per intermediate unit, when all its activations are kept: 34
@@ -149,10 +150,8 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
         return None
     if growth[-1].step == failed[0].step and (log.fatal_oom is None or log.fatal_oom.step <= failed[0].step):
         return None  # no step has followed that could show whether it stays
-    lasting = (
-        min(g.floor_bytes for g in growth if g.step >= failed[0].step) - failed[0].floor_bytes + failed[0].left_bytes
-    )
-    if lasting <= NOISE_BYTES:
+    kept = min(g.floor_bytes for g in growth if g.step >= failed[0].step) - failed[0].floor_bytes + failed[0].left_bytes
+    if kept <= NOISE_BYTES:
         return None
     in_backward = all(Phase.BACKWARD in g.failed_phases for g in failed)
     where = "backward" if in_backward else "forward"
@@ -174,19 +173,9 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
     )
 
 
-def _freed_by(log: RunLog, growth: list[StepGrowth], name: str) -> int:
-    """Return what a probe freed, 0 where that is little or not what grew."""
-    freed = sum(p.freed_bytes for p in log.probes if p.name == name)
-    return freed if freed >= max(MIN_GROWTH_BYTES, FREED_SHARE * _lasting(growth)) else 0
-
-
-def _lasting(growth: Sequence[StepGrowth]) -> int:
-    return growth[-1].floor_bytes - growth[0].floor_bytes if growth else 0
-
-
 def _in_cycles(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     """Garbage that one run of the collector frees."""
-    freed = _freed_by(log, growth, "gc")
+    freed = freed_by(log, growth, "gc")
     if not freed or not growth:
         return None
     return Explanation(
@@ -196,14 +185,14 @@ def _in_cycles(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
         "each other in a circle keep their tensors until the collector comes by, which counts objects, not bytes.",
         grown_bytes=freed,
         steps=(growth[0].step, growth[-1].step),
-        survivor=_largest(log),
-        evidence={"freed_by_gc_bytes": freed, "floor_rise_bytes": _lasting(growth)},
+        survivor=_largest(log) or main_survivor(survivors_of(log, Phase.EVAL)),
+        evidence={"freed_by_gc_bytes": freed, "floor_rise_bytes": lasting(growth)},
     )
 
 
 def _in_autocast(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     """Copies of weights that autocast keeps until its context is left."""
-    freed = _freed_by(log, growth, "autocast_cache")
+    freed = freed_by(log, growth, "autocast_cache")
     if not freed or not growth:
         return None
     return Explanation(
@@ -214,7 +203,7 @@ def _in_autocast(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
         grown_bytes=freed,
         steps=(growth[0].step, growth[-1].step),
         survivor=_largest(log),
-        evidence={"freed_by_clearing_bytes": freed, "floor_rise_bytes": _lasting(growth)},
+        evidence={"freed_by_clearing_bytes": freed, "floor_rise_bytes": lasting(growth)},
     )
 
 
@@ -244,7 +233,7 @@ def _at_new_lengths(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
 
 def _stays(growth: Sequence[StepGrowth], num_bytes: int) -> bool:
     """Whether the floor ends higher than it began by about as much."""
-    return _lasting(growth) >= 0.5 * num_bytes or not growth
+    return lasting(growth) >= 0.5 * num_bytes or not growth
 
 
 def _until_epoch_ends(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
@@ -362,7 +351,7 @@ def _of_graphs(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) 
     seen = sum(s.bytes_per_step for s in survivors)
     forward = sum(g.forward_bytes for g in events)
     share = _total(events) / forward if forward > 0 else 0.0
-    by_survivors = seen > 0 and with_graph >= FREED_SHARE * seen
+    by_survivors = seen > 0 and with_graph >= GRAPH_SURVIVORS_SHARE * seen
     by_size = not survivors and share >= GRAPH_SHARE and _is_graph_sized(log, events)
     if not by_survivors and not by_size:
         return None
@@ -436,7 +425,7 @@ def _is_collection(survivor: SurvivorRecord) -> bool:
 
 def _unknown(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     """Growth that none of the questions before explains."""
-    total = _lasting(growth)
+    total = lasting(growth)
     if total < MIN_GROWTH_BYTES or len(growth) < MIN_STEPS or not keeps_growing(growth):
         return None
     in_steps = sum(max(0, g.left_bytes) for g in growth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from configs.units import MIB, format_bytes
 from harness.records import BatchShape, OomRecord, Phase, StepRecord
 from harness.runlog import RunLog
+from harness.simulate.blocks import segment_size
 from probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, config_of, fatal_finding, has_config, train_batches
 from probes.findings import Finding
 
@@ -136,9 +137,12 @@ def _is_carved(log: RunLog, oom: OomRecord) -> bool:
     """
     needed = -(-oom.requested_bytes // PAGE_BYTES) * PAGE_BYTES
     fits_in_one_piece = oom.allocated_bytes + needed <= oom.budget_bytes
-    budget_stopped_it = oom.reserved_bytes + needed > oom.budget_bytes
+    budget_stopped_it = oom.reserved_bytes + segment_size(oom.requested_bytes) > oom.budget_bytes
     much_unused = oom.reserved_bytes - oom.allocated_bytes >= CACHED_SHARE * oom.budget_bytes
-    return fits_in_one_piece and budget_stopped_it and much_unused and _num_lengths(log) >= MIN_LENGTHS
+    # else what lies unused was reserved for the very batch that failed
+    carved_before = max((s.reserved_bytes for s in log.steps), default=0) >= oom.reserved_bytes / 2
+    varied = carved_before and _num_lengths(log) >= MIN_LENGTHS
+    return fits_in_one_piece and budget_stopped_it and much_unused and varied
 
 
 def _num_lengths(log: RunLog) -> int:

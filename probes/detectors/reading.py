@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from configs.schema import RunConfig, config_from_dict
 from configs.units import format_bytes
@@ -107,8 +108,10 @@ def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool)
     """
     if oom.batch is None or model is None:
         return None
-    for bytes_per_element in (4, 2):
-        size = LogitsSize(oom.batch.batch_size, oom.batch.padded_length, model.vocab_size, bytes_per_element)
+    # a loss that predicts the next token leaves the last one out
+    lengths = (oom.batch.padded_length, oom.batch.padded_length - 1)
+    for length, bytes_per_element in product(lengths, (4, 2)):
+        size = LogitsSize(oom.batch.batch_size, length, model.vocab_size, bytes_per_element)
         is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
         # CUDA reports the segment that it could not get: the tensor rounded up
         if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
