@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from harness.records import OPTIMIZER_STATE
 from harness.sources import adding_line, is_library, module_lines, short_path, storing_line
 
 MAX_DEPTH = 10
@@ -185,14 +188,13 @@ class _Search:
     def _dict(self, target: object, mapping: dict[Any, Any], inner: tuple[str, ...], depth: int) -> Holder | None:
         """The variables of a module, the attributes of an object, or a dict like any other."""
         key = next((key for key, value in list(mapping.items()) if value is target), None)
-        module = sys.modules.get(str(mapping.get("__name__"))) if "__name__" in mapping else None
-        if module is not None and vars(module) is mapping:
-            return _global(module, str(key), inner)
+        if "__name__" in mapping and "__builtins__" in mapping:  # of a module, which need not be registered any more
+            return _global(mapping, str(key), inner)
         self._seen.add(id(mapping))
         for owner in self._referrers(mapping):
             if getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
-        return self.holder_of(mapping, (f"{_WITH_KEY}{key!r}", *inner), depth - 1)
+        return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
     def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
         name = next((name for name, value in vars(owner).items() if value is target), None)
@@ -205,7 +207,10 @@ class _Search:
         holder = _of_class(_words(f"attribute `{name}` of {type(owner).__name__}", inner), type(owner), name, inner)
         if holder.is_users and holder.adds:
             return holder
-        outer = self.holder_of(owner, (f"{type(owner).__name__}.{name}", *inner), depth - 1)
+        is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
+        outer = self.holder_of(
+            owner, (OPTIMIZER_STATE if is_state else f"{type(owner).__name__}.{name}", *inner), depth - 1
+        )
         # an object that only carries it, in a list of such objects
         better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if better else holder
@@ -281,9 +286,9 @@ def _stored(words: str, path: str, name: str, first: int, last: int, inner: tupl
     return Holder(words, path, line or first, adds=added is not None, stores=line is not None)
 
 
-def _global(module: types.ModuleType, name: str, inner: tuple[str, ...]) -> Holder:
-    path = getattr(module, "__file__", None) or ""
-    words = _words(f"global `{name}` of {module.__name__}", inner)
+def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Holder:
+    path = variables.get("__file__") or ""
+    words = _words(f"global `{name}` of {variables['__name__']}", inner)
     return _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
 
 
@@ -296,6 +301,11 @@ def _rank(referrer: object) -> int:
 def _words(name: str, inner: tuple[str, ...]) -> str:
     """Return `local `losses` of train(): list of 12`."""
     return ": ".join([name, ", ".join(inner)]) if inner else name
+
+
+def _key_words(key: object) -> str:
+    """Return a key as Python writes it; a tensor would write its values."""
+    return repr(key) if isinstance(key, (str, int, float, tuple)) else type(key).__name__
 
 
 def _describe(container: object) -> str:

@@ -30,6 +30,8 @@ from harness.records import (
 from harness.zoom import Zoom
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.recording import Recording
 
 
@@ -83,6 +85,7 @@ class Recorder:
         self.step = 0
         self.micro_step = 0
         self.epoch = 0
+        self.training = 1
         self.forward_facts: ForwardFacts | None = None
         """how the forward pass of the running phase was made"""
         self.vocab_size = 0
@@ -172,10 +175,15 @@ class Recorder:
             num_alloc_retries=stats.num_alloc_retries,
             host_rss_bytes=self._process.memory_info().rss,
             grad_norm=grad_norm,
+            training=self.training,
         )
         self.write(record)
         self._zoom.end_step(self.step, stats)
         self._gradients.check(record)
+
+    def note_old_model(self, model: torch.nn.Module, num_bytes: int) -> None:
+        """Write who holds a model that was trained before the present one."""
+        self._zoom.note_old_model(model, num_bytes)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""

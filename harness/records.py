@@ -213,6 +213,8 @@ class StepRecord:
     num_alloc_retries: int
     host_rss_bytes: int
     grad_norm: float | None = None
+    training: int = 1
+    """counts from 1: a script may train one model after another, whose floors do not compare"""
     kind: str = "step"
 
 
@@ -309,6 +311,12 @@ HOST = "host"
 GROWING_TENSOR = "one tensor, which grows"
 """How the holder of a `SurvivorRecord` begins where each unit replaces a tensor by a larger one."""
 
+OPTIMIZER_STATE = "state of an optimizer"
+"""In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""
+
+OLD_MODEL = "old model"
+"""Unit of a `SurvivorRecord`: a model that was trained before another one, and still is there."""
+
 BEFORE_LOAD = "before load"
 """Unit of a `SurvivorRecord`: what was there before the model."""
 
@@ -343,8 +351,8 @@ class SurvivorRecord:
     dtype: str
     unit: str = "step"
     """what was watched: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
-    watched as a whole; `peak_of` a phase, of which nothing may have survived; `BEFORE_LOAD`, `CAUGHT_FAILURE`,
-    `HOST`"""
+    watched as a whole; `peak_of` a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
+    `CAUGHT_FAILURE`, `HOST`"""
     kind: str = "survivor"
 
 

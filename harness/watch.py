@@ -7,13 +7,14 @@ BACKWARD    from there to the optimizer, or to the next forward pass
 OPTIMIZER   inside `step()`; the step is over when it returns
 EVAL        a module called in evaluation mode or without gradients; a batch lasts until the same module is called again
 GENERATE    from a call of `generate` to whatever comes next
-CHECKPOINT  from `state_dict()` to the end of `torch.save`
+CHECKPOINT  from `state_dict()`, or a copy of the model, to the end of `torch.save`
 
 Nothing of the script is changed. Calls of PyTorch that tell where the script is are wrapped while it runs.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import gc
@@ -55,6 +56,9 @@ GENERATE = "generate"
 OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
 take for a moment is what they took then."""
+
+MIN_OLD_BYTES = 256 * 1024
+"""Least that an earlier model must have to be worth a report."""
 
 MAX_FRAMES = 24
 """Frames looked at for a function that generates, from the model's call outwards."""
@@ -105,6 +109,10 @@ class Watch:
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
         self._steps_elsewhere = 0
+        self._leaders: list[weakref.ref[torch.Tensor]] = []
+        """the leading parameters of all trainings so far"""
+        self._calls: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
+        """steps in which each module was first trained and last called, of those called from outside"""
         self._has_stepped = False
         self._step_ended = False
         self._step_began = time.perf_counter()
@@ -180,7 +188,10 @@ class Watch:
         values = [*args, *kwargs.values()]
         self.device.adopt(values)
         graph = torch.is_grad_enabled()
-        if graph and (module.training or module in self._trained):
+        trains = graph and (module.training or module in self._trained)
+        if trains or module in self._calls:
+            self._calls[module] = (self._calls.get(module, (self.recorder.step + 1,))[0], self.recorder.step + 1)
+        if trains:
             if self._phase is not Phase.FORWARD:
                 self._begin_forward(_batch_of(values))
             return None
@@ -326,9 +337,19 @@ class Watch:
         leader = self._leader() if self._leader else None
         self._steps_elsewhere += 1
         if leader is None or first is leader or self._steps_elsewhere > 4:
-            self._leader, self._steps_elsewhere = weakref.ref(first), 0
+            if first is not leader:
+                self._leader = weakref.ref(first)
+                self.recorder.training = self._training_of(first)
+            self._steps_elsewhere = 0
             return True
         return False
+
+    def _training_of(self, parameter: torch.Tensor) -> int:
+        """Return which of the trainings so far the parameter leads, or the number of a new one."""
+        known = [number for number, leader in enumerate(self._leaders, 1) if leader() is parameter]
+        if not known:
+            self._leaders.append(weakref.ref(parameter))
+        return known[0] if known else len(self._leaders)
 
     def _end_step(self, learning_rate: float) -> None:
         recorder = self.recorder
@@ -365,6 +386,13 @@ class Watch:
             return call(module, *args, **kwargs)
         finally:
             self._depth -= 1
+
+    def copy(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Copy something; of a model it may be the begin of a checkpoint."""
+        is_model = bool(args) and isinstance(args[0], torch.nn.Module) and self._known_modules.get(args[0], False)
+        if is_model and not self._is_elsewhere and self._phase not in (Phase.LOAD, None):
+            self._begin_checkpoint()
+        return call(*args, **kwargs)
 
     def _begin_checkpoint(self) -> None:
         if self._phase is not Phase.CHECKPOINT:
@@ -416,13 +444,29 @@ class Watch:
             with self.device.active():
                 yield
 
+    def _note_old_models(self) -> None:
+        """Report models that were trained before the present one, and called no more since it is."""
+        began = max((first for first, _ in self._calls.values()), default=0)
+        if self.recorder.training == 1 or began == 0:
+            return
+        # parameters that the present one has taken over are its own
+        taken = {id(p) for module, (_, last) in self._calls.items() if last >= began for p in module.parameters()}
+        for module in [module for module, (_, last) in self._calls.items() if last < began]:
+            own = [p for p in module.parameters() if id(p) not in taken]
+            tensors = [t for p in own for t in (p, p.grad) if t is not None and self.device.handle_of(t) is not None]
+            num_bytes = sum(_num_bytes(t) for t in tensors)
+            if num_bytes >= MIN_OLD_BYTES:
+                self.recorder.note_old_model(module, num_bytes)
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        self._note_old_models()
         self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
         self.recorder.out_of_memory(error)
 
     def settle(self) -> None:
         """Finish what is looked at: the script has run to its end, and what it holds will go."""
         self._end_phase(void=self._phase is Phase.DATA)
+        self._note_old_models()
         self.recorder.end_run()
 
     def end(self, outcome: Outcome, message: str, seconds: float) -> None:
@@ -472,6 +516,7 @@ def _wrappers(watch: Watch) -> list[tuple[Any, str, _Call]]:
         (torch.autograd, "backward", _wrapped(torch.autograd.backward, watch.backward)),
         (torch.autograd, "grad", _wrapped(torch.autograd.grad, watch.backward)),
         (torch, "save", _wrapped(torch.save, watch.save)),
+        (copy, "deepcopy", _wrapped(copy.deepcopy, watch.copy)),
     ]
 
 

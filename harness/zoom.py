@@ -32,6 +32,7 @@ from harness.records import (
     CAUGHT_FAILURE,
     GROWING_TENSOR,
     HOST,
+    OLD_MODEL,
     MemoryStats,
     Phase,
     Record,
@@ -273,20 +274,29 @@ class Zoom:
         else:
             holder = _model_holder(tensors)
         if holder is not None:
-            self._write(
-                SurvivorRecord(
-                    step=self._step,
-                    phase=self._phase,
-                    site="",
-                    holder=str(holder),
-                    bytes_per_step=num_bytes,
-                    num_tensors=len(tensors),
-                    has_grad_fn=False,
-                    shape=(),
-                    dtype="",
-                    unit=unit,
-                )
+            self._write_holder(holder, unit, num_bytes, len(tensors))
+
+    def note_old_model(self, model: torch.nn.Module, num_bytes: int) -> None:
+        """Report who holds a model that is no longer trained."""
+        holder = find_holder(model)
+        if holder is not None and holder.is_users:
+            self._write_holder(holder, OLD_MODEL, num_bytes, 1)
+
+    def _write_holder(self, holder: Holder, unit: str, num_bytes: int, num_tensors: int) -> None:
+        self._write(
+            SurvivorRecord(
+                step=self._step,
+                phase=self._phase,
+                site="",
+                holder=str(holder),
+                bytes_per_step=num_bytes,
+                num_tensors=num_tensors,
+                has_grad_fn=False,
+                shape=(),
+                dtype="",
+                unit=unit,
             )
+        )
 
 
 @dataclass

@@ -7,6 +7,7 @@ the batch, the floor does not.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -81,14 +82,15 @@ class StepGrowth:
 
 
 def step_growth(log: RunLog) -> list[StepGrowth]:
-    """Return what each finished step left, in order."""
+    """Return what each finished step left, in order, of the longest training where there are several."""
     parts = {step: list(records) for step, records in groupby(_in_step(log), key=lambda record: record.step)}
+    longest = _longest_training(log)
     seen: set[int] = set()
     failures = _caught_failures(log)
     result = []
     for record in log.steps:
         phases = parts.get(record.step, [])
-        if not phases:
+        if not phases or record.training != longest:
             continue
         forwards = [p for p in phases if p.phase is Phase.FORWARD]
         batches = [p.batch for p in forwards or phases if p.batch]
@@ -109,6 +111,11 @@ def step_growth(log: RunLog) -> list[StepGrowth]:
         )
         seen |= lengths
     return result
+
+
+def _longest_training(log: RunLog) -> int:
+    """Return which training has the most steps, of a script that trains one model after another."""
+    return Counter(s.training for s in log.steps).most_common(1)[0][0] if log.steps else 1
 
 
 def _in_step(log: RunLog) -> Iterable[PhaseRecord]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from configs.units import format_bytes
-from harness.records import CAUGHT_FAILURE, GROWING_TENSOR, Phase, SurvivorRecord
+from harness.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     BURN_IN_STEPS,
@@ -126,6 +126,9 @@ def _severity(log: RunLog, explanation: Explanation, growth: Sequence[StepGrowth
 
 def _explain(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     """Return the first explanation that holds."""
+    survivors = survivors_of(log)
+    if survivors and all(OPTIMIZER_STATE in s.holder for s in survivors):
+        return None  # it keeps as much as it is configured to
     for question in QUESTIONS:
         explanation = question(log, growth)
         if explanation is not None:
@@ -286,6 +289,9 @@ def _at_interval(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     if len(events) < MIN_EVENTS or len(gaps) != 1 or gaps == {1} or not keeps_growing(growth):
         return None
     (interval,) = gaps
+    survivor = _largest(log)
+    if log.run.script and survivor is None:
+        return None  # a loop of one's own may do anything every so many steps
     total = _total(events)
     return Explanation(
         cause="tensors-logged",
@@ -294,7 +300,7 @@ def _at_interval(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
         "in all. That is the beat of a logger, which keeps tensors of the device where it should keep numbers.",
         grown_bytes=total,
         steps=(events[0].step, events[-1].step),
-        survivor=_largest(log),
+        survivor=survivor,
         evidence={"interval_steps": interval, "num_events": len(events), "grown_bytes": total},
     )
 

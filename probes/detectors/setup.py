@@ -6,16 +6,18 @@ import numpy as np
 
 from configs.models import find_model
 from configs.units import MIB, format_bytes
-from harness.records import BEFORE_LOAD, Phase
+from harness.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     MIN_STEPS,
     Severity,
     fits_without,
+    place,
     robust_slope,
     settled,
     step_growth,
+    survivors_of,
     where_of,
 )
 from probes.detectors.reading import config_of, has_config
@@ -159,6 +161,8 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
 
 def old_model_alive(log: RunLog) -> list[Finding]:
     """Find memory that was taken before the run loaded its model."""
+    if log.run.script:
+        return [_old_models(log, found) for found in [survivors_of(log, OLD_MODEL)] if found]
     load = next((p for p in log.phases if p.phase is Phase.LOAD), None)
     idle = UNSLOTH_IDLE_BYTES if config_of(log).model.strategy == "unsloth" else IDLE_BYTES
     if load is None or load.allocated_before_bytes <= idle:
@@ -179,6 +183,24 @@ def old_model_alive(log: RunLog) -> list[Finding]:
             evidence={"before_load_bytes": before, "model_bytes": own},
         )
     ]
+
+
+def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding:
+    """Report models that a script has trained before another one, and keeps."""
+    num_bytes = sum(s.bytes_per_step for s in survivors)
+    models = "a model that was" if len(survivors) == 1 else f"{len(survivors)} models that were"
+    return Finding(
+        cause="old-model-alive",
+        severity="error" if fits_without(log, num_bytes) else "warning",
+        title=f"{format_bytes(num_bytes)} belongs to {models} trained before",
+        explanation=f"Another model has been trained since, and nothing has called "
+        f"{'it' if len(survivors) == 1 else 'them'}: parameters and gradients are kept by {survivors[0].holder}.",
+        phase=survivors[0].phase,
+        steps=(survivors[0].step, survivors[0].step),
+        bytes=num_bytes,
+        where=place(survivors[0]),
+        evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
+    )
 
 
 def other_process(log: RunLog) -> list[Finding]:
