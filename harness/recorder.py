@@ -185,6 +185,10 @@ class Recorder:
         """Write who holds a model that was trained before the present one."""
         self._zoom.note_old_model(model, num_bytes)
 
+    def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
+        """Write who holds the tensors of a checkpoint that has been restored."""
+        self._zoom.note_checkpoint_kept(tensors)
+
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
         self._zoom.end_run(self.device.stats().allocated_bytes)

@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
 from unittest.mock import patch
@@ -59,6 +59,9 @@ take for a moment is what they took then."""
 
 MIN_OLD_BYTES = 256 * 1024
 """Least that an earlier model must have to be worth a report."""
+
+LOADED_DEPTH = 8
+"""How deeply a checkpoint's tensors are nested: an optimizer's states in a dictionary of dictionaries take five."""
 
 MAX_FRAMES = 24
 """Frames looked at for a function that generates, from the model's call outwards."""
@@ -108,6 +111,10 @@ class Watch:
         """functions that generate, each call of which is seen"""
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
+        self._loaded: list[weakref.ref[torch.Tensor]] = []
+        """tensors on the device that the last file gave"""
+        self._resumed_at: int | None = None
+        """step before which a module took its state from them"""
         self._steps_elsewhere = 0
         self._leaders: list[weakref.ref[torch.Tensor]] = []
         """the leading parameters of all trainings so far"""
@@ -356,6 +363,8 @@ class Watch:
         seconds = time.perf_counter() - self._step_began
         recorder.end_step(self._shapes, None, None, learning_rate, seconds)
         self._step_ended = True
+        if self._loaded and self._resumed_at is not None and recorder.step - self._resumed_at == OBSERVED_STEPS:
+            self._note_checkpoint_kept()
         if self._grew and recorder.step >= SETTLED_STEPS:
             # here, amid the loop: at the end of the script the collector frees models and all
             self._grew = False
@@ -393,6 +402,41 @@ class Watch:
         if is_model and not self._is_elsewhere and self._phase not in (Phase.LOAD, None):
             self._begin_checkpoint()
         return call(*args, **kwargs)
+
+    def load(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Read a file, and take note of the tensors that lie on the device then."""
+        where = kwargs.get("map_location", args[1] if len(args) > 1 else None)
+        if self._is_elsewhere:
+            return call(*args, **kwargs)
+        on_host = isinstance(where, (str, torch.device)) and torch.device(where).type == "cpu"
+        with self.device.on_host() if on_host else nullcontext():
+            loaded = call(*args, **kwargs)
+        if not on_host:
+            tensors = _tensors(loaded, LOADED_DEPTH)
+            self.device.adopt(tensors)
+            self._loaded = [weakref.ref(tensor) for tensor in tensors]
+            self._resumed_at = None
+        return loaded
+
+    def load_state_dict(
+        self, call: _Call, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Restore a module's state, which is a resumption where a file gave it."""
+        state = kwargs.get("state_dict", args[0] if args else {})
+        given = {id(tensor) for tensor in _tensors(state)}
+        if self._resumed_at is None and any(id(tensor()) in given for tensor in self._loaded):
+            self._resumed_at = self.recorder.step
+        return call(module, *args, **kwargs)
+
+    def _note_checkpoint_kept(self) -> None:
+        """Report what was loaded, has been restored from, and still lies on the device beside what it went into."""
+        in_use = {self.device.handle_of(t) for module in self._known_modules for t in module.state_dict().values()}
+        in_use |= {self.device.handle_of(t) for o in self._optimizers for t in _tensors(list(o.state.values()))}
+        alive = [tensor for tensor in (reference() for reference in self._loaded) if tensor is not None]
+        kept = [t for t in alive if self.device.handle_of(t) not in in_use | {None}]
+        self._loaded = []
+        if sum(map(_num_bytes, kept)) >= MIN_OLD_BYTES:
+            self.recorder.note_checkpoint_kept(kept)
 
     def _begin_checkpoint(self) -> None:
         if self._phase is not Phase.CHECKPOINT:
@@ -508,8 +552,16 @@ def _wrappers(watch: Watch) -> list[tuple[Any, str, _Call]]:
         with watch.device.on_host():
             return to_host(self, *args, **kwargs).clone()
 
+    load_original = torch.nn.Module.load_state_dict
+
+    @functools.wraps(load_original)
+    def load_state_dict(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return watch.load_state_dict(load_original, self, args, kwargs)
+
     return [
         (torch.Tensor, "cpu", cpu),
+        (torch, "load", _wrapped(torch.load, watch.load)),
+        (torch.nn.Module, "load_state_dict", load_state_dict),
         (torch.nn.Module, "__call__", call),
         (torch.nn.Module, "state_dict", state_dict),
         (DataLoader, "__iter__", begin_loader),

@@ -18,11 +18,12 @@ from __future__ import annotations
 import bisect
 import gc
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from harness.devices.base import Allocation, Device
@@ -282,6 +283,14 @@ class Zoom:
         if holder is not None and holder.is_users:
             self._write_holder(holder, OLD_MODEL, num_bytes, 1)
 
+    def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
+        """Report who holds tensors of a checkpoint that has been restored."""
+        num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        found = (find_holder(tensor, [tensors]) for tensor in tensors[:MAX_TENSORS_ASKED])
+        holder = next((holder for holder in found if holder is not None and holder.is_users), None)
+        if holder is not None:
+            self._write_holder(holder, Phase.RESUME, num_bytes, len(tensors))
+
     def _write_holder(self, holder: Holder, unit: str, num_bytes: int, num_tensors: int) -> None:
         self._write(
             SurvivorRecord(
@@ -489,8 +498,24 @@ def _host_holder(device: Device) -> Holder | None:
     tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.device.type == "cpu"]
     loose = [t for t in tensors if t.layout is torch.strided and not isinstance(t, torch.nn.Parameter)]
     host = sorted((t for t in loose if device.handle_of(t) is None), key=torch.Tensor.numel, reverse=True)
-    found = (find_holder(tensor, [tensors, loose, host]) for tensor in host[:MAX_TENSORS_ASKED])
+    asked = host[:MAX_TENSORS_ASKED]
+    found = (find_holder(tensor, [tensors, loose, host, asked]) for tensor in asked)
+    users = next((holder for holder in found if holder is not None and holder.is_users), None)
+    return users or _array_holder()
+
+
+def _array_holder() -> Holder | None:
+    """Return who holds the most bytes of NumPy arrays in one list or dictionary; the collector knows of no array."""
+    sizes = [(_array_bytes(item), item) for item in gc.get_objects() if type(item) in (list, dict, deque)]
+    largest = sorted((pair for pair in sizes if pair[0] >= MIN_LEFT_BYTES), key=lambda pair: -pair[0])
+    asked = [item for _, item in largest[:MAX_TENSORS_ASKED]]
+    found = (find_holder(item, [sizes, largest, asked, *sizes, *largest]) for item in asked)
     return next((holder for holder in found if holder is not None and holder.is_users), None)
+
+
+def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
+    items = container.values() if isinstance(container, dict) else container
+    return sum(item.nbytes for item in list(items) if isinstance(item, np.ndarray))
 
 
 def _model_holder(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from configs.cards import load_cards
 from configs.models import ModelShape, find_model
 from configs.units import format_bytes
-from harness.records import ModelFacts, Phase, PhaseRecord, peak_of
+from harness.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
 from harness.runlog import RunLog
 from probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
@@ -147,6 +147,8 @@ def _phase_severity(log: RunLog, num_bytes: int, *phases: Phase) -> Severity:
 
 def resume_on_gpu(log: RunLog) -> list[Finding]:
     """Find a resumed run that keeps on the GPU more than the optimizer states that it had to restore."""
+    if log.run.script:
+        return [_checkpoint_kept(log, s) for s in survivors_of(log, Phase.RESUME)]
     resume = next((p for p in log.phases if p.phase is Phase.RESUME), None)
     model = log.run.model
     if resume is None or model is None:
@@ -171,6 +173,23 @@ def resume_on_gpu(log: RunLog) -> list[Finding]:
             evidence={"left_bytes": left, "optimizer_state_bytes": states},
         )
     ]
+
+
+def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
+    """Report a checkpoint that a watched script has restored from and keeps on the device."""
+    num_bytes = survivor.bytes_per_step
+    return Finding(
+        cause="resume-on-gpu",
+        severity=_phase_severity(log, num_bytes, *Phase),
+        title=f"The checkpoint that was resumed from still takes {format_bytes(num_bytes)}",
+        explanation=f"{survivor.num_tensors} tensors that torch.load put on the device were restored into the model, "
+        f"and are still there at step {survivor.step}, kept by {survivor.holder}. A fresh run does not have them.",
+        phase=survivor.phase,
+        steps=(survivor.step, survivor.step),
+        bytes=num_bytes,
+        where=place(survivor),
+        evidence={"left_bytes": num_bytes, "num_tensors": survivor.num_tensors},
+    )
 
 
 def adapters_accumulate(log: RunLog) -> list[Finding]:
