@@ -18,6 +18,8 @@ import copy
 import dataclasses
 import functools
 import gc
+import linecache
+import re
 import sys
 import threading
 import time
@@ -72,6 +74,8 @@ SETTLED_STEPS = 6
 _GROWING = (STEP, Phase.EVAL)
 """Units whose survivors the collector is asked about: it may free them."""
 
+_TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
+
 _Call = Callable[..., Any]
 
 
@@ -120,7 +124,7 @@ class Watch:
         """the leading parameters of all trainings so far"""
         self._calls: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
         """steps in which each module was first trained and last called, of those called from outside"""
-        self._has_stepped = False
+        self._has_optimizer = self._has_stepped = False
         self._step_ended = False
         self._step_began = time.perf_counter()
         self._shapes: list[BatchShape] = []
@@ -218,7 +222,7 @@ class Watch:
     def _begin_micro_step(self) -> None:
         """End what came before: a step, the preparation of this one, or an evaluation."""
         recorder = self.recorder
-        if self._phase is Phase.BACKWARD and not self._has_stepped and not _has_optimizer():
+        if self._phase is Phase.BACKWARD and not self._has_stepped and not self._has_optimizer:
             self._end_phase()
             self._end_step(0.0)
         if self._step_ended or recorder.step == 0:
@@ -338,9 +342,17 @@ class Watch:
         self._switch(Phase.DATA)
         self._floor = self._begun
 
+    def make_optimizer(self, make: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An optimizer is made: steps will end with its, and no longer with `backward`."""
+        self._has_optimizer = True
+        make(*args, **kwargs)
+
     def _leads(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether a step ends with this optimizer: the one that stepped first, or another that has its parameters."""
-        first = optimizer.param_groups[0]["params"][0]
+        # a group may be empty, and some optimizers have nothing to do
+        first = next((p for group in optimizer.param_groups for p in group["params"]), None)
+        if first is None:
+            return False
         leader = self._leader() if self._leader else None
         self._steps_elsewhere += 1
         if leader is None or first is leader or self._steps_elsewhere > 4:
@@ -552,6 +564,16 @@ def _wrappers(watch: Watch) -> list[tuple[Any, str, _Call]]:
         with watch.device.on_host():
             return to_host(self, *args, **kwargs).clone()
 
+    convert = torch.Tensor.to
+
+    @functools.wraps(convert)
+    def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """`.to("cpu")` does what `.cpu()` does, but not `.to(device)`, by which scripts without a GPU mean the card."""
+        where = args[0] if args else kwargs.get("device")
+        if isinstance(where, str) and where == "cpu" and _says_cpu(sys._getframe(1)):
+            return convert(cpu(self), *args, **kwargs)
+        return convert(self, *args, **kwargs)
+
     load_original = torch.nn.Module.load_state_dict
 
     @functools.wraps(load_original)
@@ -560,6 +582,8 @@ def _wrappers(watch: Watch) -> list[tuple[Any, str, _Call]]:
 
     return [
         (torch.Tensor, "cpu", cpu),
+        (torch.Tensor, "to", to),
+        (torch.optim.Optimizer, "__init__", _wrapped(torch.optim.Optimizer.__init__, watch.make_optimizer)),
         (torch, "load", _wrapped(torch.load, watch.load)),
         (torch.nn.Module, "load_state_dict", load_state_dict),
         (torch.nn.Module, "__call__", call),
@@ -572,16 +596,18 @@ def _wrappers(watch: Watch) -> list[tuple[Any, str, _Call]]:
     ]
 
 
+def _says_cpu(frame: FrameType) -> bool:
+    """Tell whether the line that a frame is at names the CPU itself."""
+    code = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return not is_library(frame.f_code.co_filename) and bool(_TO_CPU.search(code))
+
+
 def _wrapped(function: _Call, handler: _Call) -> _Call:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         return handler(function, args, kwargs)
 
     return call
-
-
-def _has_optimizer() -> bool:
-    return any(isinstance(item, torch.optim.Optimizer) for item in gc.get_objects())
 
 
 def _running_generator() -> CodeType | None:

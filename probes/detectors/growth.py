@@ -321,7 +321,7 @@ def _of_hooks(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) -
     """What a forward pass leaves under no_grad too, or what is held by hooks."""
     survivors = survivors_of(log)
     held = next((s for s in survivors if "hook" in s.holder), None)
-    if held is None and not _forwards_leave_in_evaluation(log):
+    if held is None and (_evaluation_is_kept_elsewhere(log) or not _forwards_leave_in_evaluation(log)):
         return None
     per_step = _total(events) // len(events)
     return Explanation(
@@ -335,6 +335,12 @@ def _of_hooks(log: RunLog, growth: list[StepGrowth], events: list[StepGrowth]) -
         survivor=held or _largest(log),
         evidence={"grown_bytes": _total(events), "num_events": len(events)},
     )
+
+
+def _evaluation_is_kept_elsewhere(log: RunLog) -> bool:
+    """Whether another place is known to keep what evaluation batches leave than what steps leave."""
+    of_steps, of_batches = ({place(s) for s in survivors_of(log, unit) if s.holder} for unit in ("step", Phase.EVAL))
+    return bool(of_steps and of_batches) and of_steps.isdisjoint(of_batches)
 
 
 def _forwards_leave_in_evaluation(log: RunLog) -> bool:

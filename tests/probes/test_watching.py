@@ -38,10 +38,11 @@ CAUSES = {
     "retained_graph": "retained-graph",
     "save_doubles": "save-doubles",
     "tensors_logged": "tensors-logged",
+    "two_lists": "tensors-logged",
 }
 GROW_WITHOUT_END = {
     "cached_batches", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
-    "outputs_hoarded", "retain_graph_flag", "retained_graph", "tensors_logged",
+    "outputs_hoarded", "retain_graph_flag", "retained_graph", "tensors_logged", "two_lists",
 }  # fmt: skip
 BUDGETS = {"eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB}
 CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
