@@ -42,6 +42,7 @@ from probes.detectors import detect
 from probes.gate import (
     FORCED,
     Gate,
+    check_num_gpus,
     check_trainable,
     find_passing_probe,
     gate_of,
@@ -231,6 +232,7 @@ def train(command: Command, arguments: Sequence[str]) -> int:
     if command.resume is not None:  # its results go beside it, wherever it lay when it began
         config = config.with_fields(output=str(run_of(command.resume).parent))
     source = _check_before_training("--train" if command.resume is None else "--resume", config)
+    check_num_gpus(config, source)
     if config.model.random_weights:
         print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
     before: ProbeResult | None = None

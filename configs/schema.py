@@ -179,6 +179,8 @@ class DeviceConfig:
     """simulated device only: fake computes nothing and takes any size, real computes on the CPU (tiny models)"""
     expandable_segments: bool = False
     """let the allocator grow segments page by page (PYTORCH_ALLOC_CONF=expandable_segments:True)"""
+    num_gpus: int = 1
+    """GPUs of this host that train together, each on its share of every step; a probe shows what one of them takes"""
 
 
 @dataclass(frozen=True)

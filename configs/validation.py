@@ -58,6 +58,7 @@ RANGES: dict[str, Range] = {
     "repetition_penalty": _POSITIVE,
     "generate_seed": ("0 to 4294967295", lambda value: 0 <= value < 2**32),
     "budget_bytes": _at_least(1),
+    "num_gpus": _at_least(1),
 }
 
 
@@ -69,6 +70,7 @@ def validate(config: RunConfig) -> None:
     """
     problems = [line for name in RANGES if (line := _out_of_range(config, name))]
     problems += _batch_problems(config) + _strategy_problems(config) + _generation_problems(config)
+    problems += _group_problems(config)
     for check in (_card_problems, _model_problems):
         try:
             problems += check(config)
@@ -129,6 +131,18 @@ def _strategy_problems(config: RunConfig) -> list[str]:
         return [
             f"--tiled-mlp: takes no dropout in feed-forward blocks; give --lora-dropout 0 (it is "
             f"{config.lora.lora_dropout:g}), or leave {', '.join(MLP_LAYERS)} out of --target-modules"
+        ]
+    return []
+
+
+def _group_problems(config: RunConfig) -> list[str]:
+    number, step = config.device.num_gpus, config.train.train_batch_size * config.train.gradient_accumulation
+    if number > 1 and config.model.strategy == "unsloth":
+        return [f"--num-gpus {number}: Unsloth trains on one GPU (allowed with it: 1); or use --strategy qlora"]
+    if number > step:
+        return [
+            f"--num-gpus {number}: a step has {step} sequences, so that some GPUs would never have one (allowed: 1 to "
+            f"{step}); or raise --gradient-accumulation"
         ]
     return []
 

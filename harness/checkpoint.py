@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from harness.rng import random_states, restore_random_states
 
 STATE_FILE = "training_state.pt"
 RANDOM_FILE = "random_states.pt"
+PEER_RANDOM_FILE = "random_states.rank{rank}.pt"
+"""of each of several GPUs but the first"""
 
 
 def write_checkpoint(run: Path, save: Callable[[Path], None], about: Manifest) -> Path:
@@ -60,16 +62,27 @@ def _seal(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def restore_checkpoint(folder: Path, restore: Callable[[Path], None]) -> Position:
+def restore_checkpoint(folder: Path, restore: Callable[[Path], None], rank: int = 0) -> Position:
     """Restore the training state and the random states; return where the run was.
+
+    Args:
+        rank: which of the run's GPUs this is; one that was not there keeps the random states that it has.
 
     Raises:
         CheckpointError: it is not whole.
     """
     manifest = read_manifest(folder)
     restore(folder)
-    restore_random_states(_load(folder / RANDOM_FILE))
+    file = folder / (PEER_RANDOM_FILE.format(rank=rank) if rank else RANDOM_FILE)
+    if file.exists() or rank == 0:
+        restore_random_states(_load(file))
     return manifest.position
+
+
+def save_peers(folder: Path, states: Iterable[dict[str, Any]]) -> None:
+    """Write the random states of the run's other GPUs into a checkpoint's folder."""
+    for rank, own in enumerate(states, 1):
+        _dump(own, folder / PEER_RANDOM_FILE.format(rank=rank))
 
 
 def keep_newest(run: Path, number: int) -> None:

@@ -7,7 +7,9 @@ HarnessError           defined in configs.errors, as is
 ├── DeviceError        the device cannot do what was asked (exit code 2)
 ├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
 ├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
+├── PeerLost           another process of a run on several GPUs has ended, which says why
 └── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.attempt`
+    └── PeerOutOfMemory  ... on another GPU of the run
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configs.errors import ConfigError, HarnessError
-from harness.records import SegmentRuns
+from harness.records import OomRecord, SegmentRuns
 
 __all__ = [
     "CheckpointError",
@@ -26,6 +28,8 @@ __all__ = [
     "GradientError",
     "HarnessError",
     "LogError",
+    "PeerLost",
+    "PeerOutOfMemory",
 ]
 
 
@@ -47,6 +51,10 @@ class GradientError(HarnessError):
 
 class CheckpointError(HarnessError):
     """A checkpoint is missing, damaged, foreign or of another run, or its folder is in use."""
+
+
+class PeerLost(HarnessError):
+    """Another process of a run on several GPUs has ended, or does not answer."""
 
 
 class DeviceOutOfMemory(HarnessError):
@@ -79,6 +87,17 @@ class DeviceOutOfMemory(HarnessError):
         self.where = where
         self.frames = tuple(frames)
         self.segments = tuple(segments)
+        self.record: OomRecord | None = None
+        """what several GPUs have agreed on that failed; None where this one alone decides"""
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
         )
+
+
+class PeerOutOfMemory(DeviceOutOfMemory):
+    """An allocation did not fit on another GPU of the run; what that was is in `record`, once all have told it."""
+
+    def __init__(self, record: OomRecord | None = None) -> None:
+        sizes = (record.requested_bytes, record.allocated_bytes, record.reserved_bytes) if record else (0, 0, 0)
+        super().__init__(*sizes)
+        self.record = record

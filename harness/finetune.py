@@ -56,19 +56,24 @@ def fine_tune(
         HarnessError: something that the user gave has to change.
     """
     replies: list[Reply] = []
+    group = device.group
     best = BestAdapter(strategy, run / ADAPTER)
 
     def begun(recorder: Recorder) -> None:
-        best.begin(recorder, read_run_log(run / LOG_FILE))
+        if group.rank == 0:
+            best.begin(recorder, read_run_log(run / LOG_FILE))
 
     def finish(recorder: Recorder, protection: Protection) -> bool:
-        evaluated = best.put_back(recorder.step)
+        evaluated = best.put_back(recorder.step) if group.rank == 0 else None
+        evaluated = group.gather(evaluated)[0]
+        if group.rank and evaluated is not None and evaluated.step != recorder.step:
+            strategy.load_adapter(run / ADAPTER)
         found = assess(config, strategy, recorder, data, protection, evaluated)
         replies.extend(found or ())
         return found is not None
 
     def also(record: Record) -> None:
-        if isinstance(record, EvalRecord):
+        if isinstance(record, EvalRecord) and group.rank == 0:
             best.consider(record)
 
     outcome = train_run(
@@ -85,7 +90,7 @@ def fine_tune(
         begun=begun,
         finish=finish,
     )
-    if outcome is not Outcome.STOPPED:  # a run that goes on later is written down then
+    if outcome is not Outcome.STOPPED and group.rank == 0:  # a run that goes on later is written down then
         leave_artefacts(config, data, run, replies)
     return outcome
 

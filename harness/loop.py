@@ -7,6 +7,7 @@ for each epoch
             DATA        copy it to the device
             FORWARD     loss over its target tokens, divided by those of the whole step
             BACKWARD    add to the gradients; the graph dies here
+        [several GPUs: each takes its share of the micro-batches; gradients and losses are added up]
         OPTIMIZER       unscale, clip, update, clear the gradients
         [release cached blocks, if asked for]
         when due: [release cached blocks, if asked for], EVAL, then CHECKPOINT    (else at the end of each epoch)
@@ -23,6 +24,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from configs.schema import RunConfig
 from harness.data import Prepared
 from harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
@@ -31,7 +34,7 @@ from harness.generate import Request, answer, requests
 from harness.manifest import START, Position
 from harness.recorder import Recorder
 from harness.records import BatchShape, EvalRecord, ModelFacts, Phase
-from harness.recovery import Divide, Protection
+from harness.recovery import Divide, Protection, together
 from harness.replies import TUNED, Reply
 from harness.strategies.base import Strategy
 
@@ -103,16 +106,25 @@ def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[B
     """Run one optimizer step: every target token of the step counts the same, whatever micro-batch it is in."""
     begin = time.perf_counter()
     target_tokens = max(1, sum(batch.shape.target_tokens for batch in micro_batches))
-    for recorder.micro_step, batch in enumerate(micro_batches):
-        with recorder.phase(Phase.DATA, batch.shape):
-            strategy.put(batch, training=True)
-        with recorder.phase(Phase.FORWARD, batch.shape):
-            strategy.forward(target_tokens)
-            recorder.forward_facts = strategy.forward_facts
-        with recorder.phase(Phase.BACKWARD, batch.shape):
-            strategy.backward()
-    with recorder.phase(Phase.OPTIMIZER):
-        loss, grad_norm = strategy.optimizer_step(learning_rate)
+    device, group = recorder.device, recorder.device.group
+
+    def compute() -> list[torch.Tensor]:
+        for recorder.micro_step, batch in enumerate(group.share(micro_batches)):
+            with recorder.phase(Phase.DATA, batch.shape):
+                strategy.put(batch, training=True)
+            with recorder.phase(Phase.FORWARD, batch.shape):
+                strategy.forward(target_tokens)
+                recorder.forward_facts = strategy.forward_facts
+            with recorder.phase(Phase.BACKWARD, batch.shape):
+                strategy.backward()
+        return strategy.summands() if group.is_joined else []
+
+    def update() -> tuple[float | None, float | None]:
+        with recorder.phase(Phase.OPTIMIZER):
+            return strategy.optimizer_step(learning_rate)
+
+    group.add_up(together(device, compute))
+    loss, grad_norm = together(device, update)
     seconds = time.perf_counter() - begin
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
@@ -130,11 +142,14 @@ def evaluate(
     Returns:
         None where a stop was asked for before the last batch; then nothing is recorded of the loss.
     """
-    total, tokens = 0.0, 0
+    group, found = recorder.device.group, []
     divide = Divide("eval_tokens", lambda batch: batch.shape.padded_tokens, lambda batch: halves(batch, config))
-    for index, whole in enumerate(batches):
+    for index, dealt in enumerate(group.deal(batches, divide.tokens)):
         if protection.stop_requested():
             return None
+        if dealt is None:
+            continue
+        position, whole = dealt
 
         def run(batch: Batch, index: int = index) -> tuple[float | None, int]:
             with recorder.phase(Phase.EVAL, batch.shape, index):
@@ -143,9 +158,11 @@ def evaluate(
                 recorder.forward_facts = strategy.forward_facts
             return loss, batch.shape.target_tokens
 
-        for loss, num_targets in protection.in_parts(run, whole, divide):
-            total += float("nan") if loss is None else loss
-            tokens += num_targets
+        found.append((position, protection.in_parts(run, whole, divide)))
+    total, tokens = 0.0, 0
+    for loss, num_targets in (part for parts in group.collect(found) for part in parts):
+        total += float("nan") if loss is None else loss
+        tokens += num_targets
     mean = total / tokens if tokens and total == total else None
     record = EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean, model)
     recorder.write(record)
@@ -166,24 +183,27 @@ def answer_prompts(
         None where a stop was asked for before the last ones.
     """
     asked, size = requests(config, data), config.eval.generate_batch_size
-    replies: list[Reply] = []
-    divide: Divide[Sequence[Request]] = Divide("generate_tokens", lambda group: len(group) * _longest(group), in_halves)
-    for index, start in enumerate(range(0, len(asked), size)):
+    batches: list[Sequence[Request]] = [asked[start : start + size] for start in range(0, len(asked), size)]
+    group, found = recorder.device.group, []
+    divide: Divide[Sequence[Request]] = Divide("generate_tokens", lambda batch: len(batch) * _longest(batch), in_halves)
+    for index, dealt in enumerate(group.deal(batches, divide.tokens)):
         if protection.stop_requested():
             return None
+        if dealt is None:
+            continue
+        position, whole = dealt
 
-        def run(group: Sequence[Request], index: int = index) -> list[Reply]:
-            lengths = tuple(len(request.token_ids) for request in group)
-            with recorder.phase(Phase.GENERATE, BatchShape(len(group), _longest(group), lengths, 0), index):
-                return answer(config, strategy, data, group, model)
+        def run(batch: Sequence[Request], index: int = index) -> list[Reply]:
+            lengths = tuple(len(request.token_ids) for request in batch)
+            with recorder.phase(Phase.GENERATE, BatchShape(len(batch), _longest(batch), lengths, 0), index):
+                return answer(config, strategy, data, batch, model)
 
-        for part in protection.in_parts(run, asked[start : start + size], divide):
-            replies += part
-    return replies
+        found.append((position, protection.in_parts(run, whole, divide)))
+    return [reply for parts in group.collect(found) for replies in parts for reply in replies]
 
 
-def _longest(group: Sequence[Request]) -> int:
-    return max(len(request.token_ids) for request in group)
+def _longest(batch: Sequence[Request]) -> int:
+    return max(len(request.token_ids) for request in batch)
 
 
 def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:

@@ -21,11 +21,17 @@ from harness.files import put_back_replaced, replaced_folders
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
 
+PEER_LOG_FILE = "run.rank{rank}.jsonl"
+"""log of each of several GPUs but the first, whose log is that of the run"""
+
 MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
 
 FREE_SECTIONS = ("device", "output")
 """sections that may change between two parts of a run: where it runs and where results go"""
+
+NUM_GPUS = "num_gpus"
+"""the one field of these that may not: it decides how a step is summed up, and what is dropped out"""
 
 _CHUNK_BYTES = 2**20
 
@@ -186,8 +192,8 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
     for section, values in config.to_dict().items():
         saved = manifest.config.get(section, {})
         for name, now in values.items():
-            before = saved.get(name)
-            if section not in FREE_SECTIONS and json.dumps(before) != json.dumps(now):
+            before = saved.get(name, 1 if name == NUM_GPUS else None)  # older releases knew one GPU
+            if (section not in FREE_SECTIONS or name == NUM_GPUS) and json.dumps(before) != json.dumps(now):
                 changed.append(f"{name} ({before} -> {now})")
     return changed
 

@@ -222,29 +222,31 @@ class Recorder:
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed in the phase that ran last."""
         self._zoom.stop()
+        self.write(error.record or self.oom_record(error))
+
+    def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:
+        """Return what there is to say of it."""
         begun = self._current
         phase = begun.phase if begun else Phase.LOAD
         batch = begun.batch if begun else None
         tokens = batch.padded_tokens if batch else 0
         logits_sizes = {tokens * self.vocab_size * size: "logits" for size in (2, 4) if tokens * self.vocab_size}
         stats = self.device.stats()
-        self.write(
-            OomRecord(
-                phase=phase,
-                step=self.step,
-                micro_step=self.micro_step,
-                epoch=self.epoch,
-                requested_bytes=error.requested_bytes,
-                allocated_bytes=error.allocated_bytes,
-                reserved_bytes=error.reserved_bytes,
-                budget_bytes=self.device.budget_bytes,
-                largest_free_block_bytes=error.largest_free_block_bytes,
-                num_alloc_retries=stats.num_alloc_retries,
-                batch=batch,
-                where=error.where,
-                frames=error.frames,
-                live_bytes=dict(self.device.live_bytes(logits_sizes)),
-                index=begun.index if begun else 0,
-                segments=error.segments,
-            )
+        return OomRecord(
+            phase=phase,
+            step=self.step,
+            micro_step=self.micro_step,
+            epoch=self.epoch,
+            requested_bytes=error.requested_bytes,
+            allocated_bytes=error.allocated_bytes,
+            reserved_bytes=error.reserved_bytes,
+            budget_bytes=self.device.budget_bytes,
+            largest_free_block_bytes=error.largest_free_block_bytes,
+            num_alloc_retries=stats.num_alloc_retries,
+            batch=batch,
+            where=error.where,
+            frames=error.frames,
+            live_bytes=dict(self.device.live_bytes(logits_sizes)),
+            index=begun.index if begun else 0,
+            segments=error.segments,
         )

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from configs.schema import RunConfig
-from harness.checkpoint import keep_newest, write_checkpoint
+from harness.checkpoint import keep_newest, save_peers, write_checkpoint
 from harness.data.batching import Batch, halves
 from harness.devices.base import Device
-from harness.errors import DeviceOutOfMemory
+from harness.errors import DeviceOutOfMemory, PeerOutOfMemory
 from harness.manifest import Manifest, Position, checkpoints
 from harness.recorder import Recorder
 from harness.records import Phase, RecoveryRecord
@@ -75,6 +75,20 @@ def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory |
         failure.__traceback__ = failure.__context__ = failure.__cause__ = None
         return failure
     return None
+
+
+def together(device: Device, action: Callable[[], Result]) -> Result:
+    """Run what every GPU of the run runs at this point; where memory runs out on one of them, raise on all.
+
+    So no GPU waits for one that has failed, and none goes on to what another cannot do.
+    """
+    if not device.group.is_joined:
+        return action()
+    results: list[Result] = []
+    failure = attempt(device, lambda: results.append(action()))
+    if device.group.any(failure is not None):
+        raise failure or PeerOutOfMemory()
+    return results[0]
 
 
 class Protection(Protocol):
@@ -176,7 +190,7 @@ class Recovery:
             if may_clear and self._fits_once_cleared(failure):
                 may_clear = False
                 self._note(failure, "clear-cache")
-            elif smaller := self._smaller(batches):
+            elif smaller := self._smaller(batches, failure):
                 self._note(failure, "split-micro-batch", f"{len(batches)} micro-batches, now {len(smaller)}")
                 batches = smaller
             else:
@@ -187,18 +201,31 @@ class Recovery:
 
     def _stop(self, failure: DeviceOutOfMemory) -> NoReturn:
         newest = checkpoints(self._run)[-1].name
-        self._record("stop", newest)
+        self._record("stop", newest, self._phase_of(failure))
         raise failure
+
+    def _as_agreed(self, failure: DeviceOutOfMemory) -> DeviceOutOfMemory:
+        """Return what ran out of memory on any of the GPUs and needed most, for all of them to decide alike."""
+        group = self._device.group
+        if not group.is_joined:
+            return failure
+        mine = None if isinstance(failure, PeerOutOfMemory) else self._recorder.oom_record(failure)
+        records = [record for record in group.gather(mine) if record is not None]
+        return PeerOutOfMemory(max(records, key=lambda record: record.requested_bytes + record.allocated_bytes))
+
+    def _phase_of(self, failure: DeviceOutOfMemory) -> Phase | None:
+        return failure.record.phase if failure.record else self._recorder.phase_that_failed
 
     def _attempt_step(
         self, run: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
     ) -> DeviceOutOfMemory | None:
         """Run the step; where it fails, leave no trace of it but the allocator's statistics."""
-        saved = self._strategy.host_copy() if self._optimizer_may_fail() else None
+        saved = self._strategy.host_copy() if self._device.group.any(self._optimizer_may_fail()) else None
         failure = attempt(self._device, lambda: run(batches))
         if failure is None:
             return None
-        if self._recorder.phase_that_failed is Phase.OPTIMIZER:
+        failure = self._as_agreed(failure)
+        if self._phase_of(failure) is Phase.OPTIMIZER:
             if saved is None:  # a part of the update may have happened: only the last checkpoint is whole
                 self._stop(failure)
             self._strategy.put_back(saved)
@@ -216,9 +243,9 @@ class Recovery:
             return [batch]
         return [part for half in halves(batch, self._config) for part in self._within_limit(half)]
 
-    def _smaller(self, batches: Sequence[Batch]) -> list[Batch]:
+    def _smaller(self, batches: Sequence[Batch], failure: DeviceOutOfMemory) -> list[Batch]:
         """Return the batches with all as large as the one that failed in halves; empty where none can be halved."""
-        failed = self._recorder.batch_that_failed
+        failed = failure.record.batch if failure.record else self._recorder.batch_that_failed
         if failed is None:  # the optimizer, whose need no batch decides
             return []
         smaller = [part for batch in batches for part in self._halved(batch, failed.padded_tokens)]
@@ -272,6 +299,10 @@ class Recovery:
 
     def save(self, position: Position) -> None:
         """Write a checkpoint and remove the oldest; a disk that refuses costs this checkpoint, not the run."""
+        self._save(position)
+        self._device.group.any(False)  # nobody goes on before it is there
+
+    def _save(self, position: Position) -> None:
         try:
             failure = attempt(self._device, lambda: self.write_checkpoint(position))
         except OSError as error:
@@ -285,10 +316,18 @@ class Recovery:
         self._record("skip-checkpoint", reason)
 
     def write_checkpoint(self, position: Position) -> None:
-        """Write a checkpoint and remove the oldest. Raises OSError where the disk refuses the new one."""
+        """Write a checkpoint (the first GPU does) and remove the oldest. Raises OSError where the disk refuses it."""
+        _, *others = self._device.group.gather(random_states())
+        if self._device.group.rank:
+            return
         position = replace(position, limits=self.limits)
         about = replace(self._about, position=position, log_bytes=self._log_bytes())
-        write_checkpoint(self._run, self._strategy.save, about)
+
+        def save(folder: Path) -> None:
+            self._strategy.save(folder)
+            save_peers(folder, others)
+
+        write_checkpoint(self._run, save, about)
         try:
             keep_newest(self._run, self._config.eval.keep_checkpoints)
         except OSError as error:
@@ -305,7 +344,7 @@ class Recovery:
     def _note(self, failure: DeviceOutOfMemory, action: str, detail: str = "") -> None:
         """Record what failed and what is done about it."""
         self._recorder.out_of_memory(failure)
-        self._record(action, detail)
+        self._record(action, detail, self._phase_of(failure))
         self._seen_retries = self._device.stats().num_alloc_retries
 
     def _record(self, action: str, detail: str, phase: Phase | None = None) -> None:

@@ -23,6 +23,7 @@ from harness.environment import environment
 from harness.errors import GradientError, LogError
 from harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
 from harness.manifest import START, Position
+from harness.parallel import Group
 from harness.recorder import Recorder
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from harness.recovery import Unprotected, attempt
@@ -34,8 +35,11 @@ from harness.strategies.base import Strategy
 from harness.strategies.qlora import QLoraStrategy
 
 
-def open_device(config: RunConfig) -> Device:
+def open_device(config: RunConfig, group: Group | None = None) -> Device:
     """Return the device that the configuration asks for.
+
+    Args:
+        group: the GPUs of the run; without it, one of those configured takes its share and the others are not there.
 
     Raises:
         DeviceError: it is not to be had.
@@ -48,11 +52,17 @@ def open_device(config: RunConfig) -> Device:
             config.device.budget_bytes or card.budget_bytes,
             attention=config.model.attention,
             expandable_segments=config.device.expandable_segments,
+            group=group or share_of(config),
         )
-    return simulate_card(config, card)
+    return simulate_card(config, card, group)
 
 
-def simulate_card(config: RunConfig, card: Card) -> SimulatedDevice:
+def share_of(config: RunConfig) -> Group:
+    """Return the first of the configured GPUs, which has the longest batches and never fewer than others."""
+    return Group(0, config.device.num_gpus)
+
+
+def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> SimulatedDevice:
     """Return a simulation of the card, with the configuration's settings."""
     return SimulatedDevice(
         card,
@@ -60,6 +70,7 @@ def simulate_card(config: RunConfig, card: Card) -> SimulatedDevice:
         computes=config.device.tensors == "real",
         expandable_segments=config.device.expandable_segments,
         attention=config.model.attention,
+        group=group or share_of(config),
     )
 
 
@@ -151,6 +162,8 @@ def recorded(
         with device.active():
             if facts is None:
                 loaded = load(strategy, recorder)
+                if device.group.rank:  # the same weights everywhere, but no two GPUs drop out the same
+                    seed_all(config.data.seed + (device.group.rank << 32))
                 write(replace(run_record, model=loaded))
             try:
                 ending = body(recorder)

@@ -2,7 +2,8 @@
 
 The folder holds `config.json`, for `--resume`; `run.jsonl`, the log, whose records after the last checkpoint are moved
 to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.checkpoint`; and `run.lock`,
-which a process holds while it trains.
+which a process holds while it trains. Of several GPUs the first does all that; each other one keeps a log of its own,
+`run.rankN.jsonl`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from harness.manifest import (
     CONFIG_FILE,
     LOCK_FILE,
     LOG_FILE,
+    PEER_LOG_FILE,
     START,
     Manifest,
     changed_fields,
@@ -185,13 +187,16 @@ def train_run(
         CheckpointError: the folder is in use or not usable, or its disk is full: the last checkpoint stays.
         Whatever else ends the run, after an end record has been written.
     """
-    with locked(run), closing(HeldLog(run / LOG_FILE)) as log:
+    group = device.group
+    log_file = run / (PEER_LOG_FILE.format(rank=group.rank) if group.rank else LOG_FILE)
+    with locked(run) if group.rank == 0 else nullcontext(), closing(HeldLog(log_file)) as log:
         digest = data_digest(data)
         checkpoint = newest_checkpoint(resume) if resume is not None else None
         if checkpoint is None:
             saved, start = None, START
             with _writing(run):
-                prepare_folder(run, config)
+                if group.rank == 0:
+                    prepare_folder(run, config)
                 log.open()
         else:
             saved = check_resume(config, digest, checkpoint, allow_changes=allow_changes)
@@ -208,7 +213,7 @@ def train_run(
                 about,
                 start,
                 log_bytes=lambda: log.num_bytes,
-                stop_requested=lambda: bool(stop()),
+                stop_requested=lambda: group.any(bool(stop())),
             )
             if saved is None:
                 with _writing(run), recorder.phase(Phase.CHECKPOINT):
@@ -218,21 +223,23 @@ def train_run(
             begun(recorder)
             done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
             if not done:
-                return Ending(Outcome.STOPPED, f"stopped by {stop()} at {_where(run, recorder.step)}")
+                return Ending(Outcome.STOPPED, f"stopped by {stop() or 'a signal'} at {_where(run, recorder.step)}")
             return Ending(Outcome.COMPLETED)
 
         def restore(recorder: Recorder, recovery: Recovery, saved: Manifest) -> None:
             """Go back to the checkpoint; what came after it is touched only once that has worked."""
             assert checkpoint is not None
             with recorder.phase(Phase.RESUME):
-                restore_checkpoint(checkpoint, strategy.restore)
+                restore_checkpoint(checkpoint, strategy.restore, group.rank)
             with _writing(run):
-                set_aside(run, saved)
+                if group.rank == 0:
+                    set_aside(run, saved)
                 log.open()
                 if changed_fields(saved, config) or saved.data_digest != digest:  # what was allowed once stays so
                     with recorder.phase(Phase.CHECKPOINT):
                         recovery.save(start)
-                _write_config(run, config)
+                if group.rank == 0:
+                    _write_config(run, config)
 
         earlier = None if saved is None else _earlier(run, saved)
 

@@ -117,6 +117,21 @@ def source_of(config: RunConfig) -> str:
     return config.device.device
 
 
+def check_num_gpus(config: RunConfig, source: str) -> None:
+    """Make sure that there are as many GPUs as are to train together.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if source == "cuda":
+        import torch
+
+        number, there = config.device.num_gpus, torch.cuda.device_count()
+        if number > there:
+            allowed = "1" if there == 1 else f"1 to {there}"
+            raise ConfigError([f"--num-gpus {number}: more GPUs than are here (allowed: {allowed})"])
+
+
 def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
     """Make sure that training means something: values are computed, weights and tokenizer are the model's.
 

@@ -107,7 +107,9 @@ class Recording:
         def moments(recorder: Recorder) -> None:
             for padding in (PADDING, 0):
                 for recorder.step in (1, 2):
-                    micro_batches = [uniform_batch(train, padding)] * min(2, config.train.gradient_accumulation)
+                    micro_batches = [uniform_batch(train, padding)] * min(
+                        2 * config.device.num_gpus, config.train.gradient_accumulation
+                    )
                     train_step(self.strategy, recorder, micro_batches, 0.0)
                 if evaluation is not None:
                     evaluate(config, self.strategy, recorder, [uniform_batch(evaluation, padding)], protection)

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -22,11 +23,15 @@ from harness.errors import HarnessError
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from probes.findings import OtherCount
+from probes.worker import PEER_LOST
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
 SECONDS_BETWEEN_LOOKS = 0.25
+
+SECONDS_TO_END = 5.0
+"""for the other processes of a run on several GPUs, once one has died, to write down where they were"""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a notebook's session, a terminal that was closed."""
@@ -66,12 +71,14 @@ class RunStopped(HarnessError):
 
 
 @contextmanager
-def start_worker(*, own_group: bool = False) -> Iterator[Worker]:
+def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator[Worker]:
     """Start a worker that waits for a request; leaving early ends it.
 
     Args:
         own_group: keep signals that a terminal sends to all processes from it.
+        gpu: the only one that it sees, of those that this process may see; None shows all of them.
     """
+    environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _visible(gpu)}
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -82,7 +89,7 @@ def start_worker(*, own_group: bool = False) -> Iterator[Worker]:
             stderr=errors,
             encoding="utf-8",
             process_group=0 if own_group else None,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **environment, "PYTHONPATH": path},
         ) as process,
     ):
         worker = Worker(process, errors)
@@ -91,6 +98,12 @@ def start_worker(*, own_group: bool = False) -> Iterator[Worker]:
         finally:
             if not worker.is_done:
                 process.kill()
+
+
+def _visible(gpu: int) -> str:
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [] if shown is None else shown.split(",")
+    return str(gpu) if shown is None else names[gpu] if gpu < len(names) else shown
 
 
 @dataclass
@@ -132,31 +145,51 @@ class Worker:
                 return read_run_log(log)
         raise self._died(f"the run {title!r}", f"; --replay {log} reports on what it wrote until then")
 
-    def train(self, config: RunConfig, arguments: dict[str, Any], watch: Callable[[], None]) -> None:
+    def train(
+        self,
+        config: RunConfig,
+        arguments: dict[str, Any],
+        watch: Callable[[], None],
+        others: Sequence[tuple[Worker, dict[str, Any]]] = (),
+    ) -> None:
         """Train as `harness.finetune` does with the arguments; call `watch` a few times a second until that ends.
 
         A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
+
+        Args:
+            others: the workers that train together with this one, each with its arguments; where one dies, all end.
 
         Raises:
             RunRefused: the worker says what the user has to change.
             RunStopped: it ended because of a signal.
             RunDied: it died; what it wrote to standard error is in the details.
         """
-        self._send({"config": config.to_dict(), "train": arguments})
+        workers = [self, *(worker for worker, _ in others)]
         messages: list[dict[str, Any]] = []
-        reader = threading.Thread(target=lambda: messages.extend(self._lines()), daemon=True)
-        with _passing_on_signals(self.process) as received:
-            reader.start()
-            while reader.is_alive():
+        readers = []
+        for worker, own in ((self, arguments), *others):
+            worker._send({"config": config.to_dict(), "train": own})
+            listen = partial(_listen, worker, messages)
+            readers.append(threading.Thread(target=listen, daemon=True))
+        with _passing_on_signals([worker.process for worker in workers]) as received:
+            for reader in readers:
+                reader.start()
+            while running := [reader for reader in readers if reader.is_alive()]:
                 watch()
-                reader.join(SECONDS_BETWEEN_LOOKS)
-        self.is_done = True
+                running[0].join(SECONDS_BETWEEN_LOOKS)
+                _end_where_one_died(workers)
+        for worker in workers:
+            worker.is_done = True
         ends = [_without_error(message)["trained"] for message in messages]
-        was_ended = ends in ([str(Outcome.STOPPED)], [str(Outcome.OOM)]) or (not ends and self.process.wait() < 0)
+        was_ended = set(ends) <= {str(Outcome.STOPPED), str(Outcome.OOM)} if ends else self.process.wait() < 0
         if received and was_ended:
             raise RunStopped(received[0], arguments["run"])
-        if not ends:
-            raise self._died("the training run", f"; --replay {arguments['run']} reports on what it wrote until then")
+        if len(ends) < len(workers):
+            dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
+            where = f" on GPU {workers.index(dead)}" if others else ""
+            raise dead._died(
+                f"the training run{where}", f"; --replay {arguments['run']} reports on what it wrote until then"
+            )
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
@@ -205,14 +238,30 @@ def _without_error(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
+def _listen(worker: Worker, messages: list[dict[str, Any]]) -> None:
+    messages.extend(worker._lines())
+
+
+def _end_where_one_died(workers: Sequence[Worker]) -> None:
+    """Kill the others of a worker that has died, unless they notice in time and end by themselves."""
+    if all(worker.process.poll() in (None, 0) for worker in workers):
+        return
+    for worker in workers:
+        try:
+            worker.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+
+
 @contextmanager
-def _passing_on_signals(process: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """Within, signals that ask this process to end go to the other; yields the list of those that came."""
+def _passing_on_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+    """Within, signals that ask this process to end go to the others; yields the list of those that came."""
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+        for process in processes:
+            process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
     before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:

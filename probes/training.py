@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from configs.schema import RunConfig
 from harness.manifest import ADAPTER, LOG_FILE, checkpoints
@@ -68,8 +70,17 @@ def _train_once(gate: Gate, run: Path, watch: Callable[[], None], resume: Path |
         "resume": None if resume is None else str(resume),
         "allow_changes": allow_changes,
     }
-    with start_worker(own_group=True) as worker:
-        worker.train(gate.config, arguments, watch)
+    number = gate.config.device.num_gpus
+    with ExitStack() as stack:
+        if number == 1:
+            stack.enter_context(start_worker(own_group=True)).train(gate.config, arguments, watch)
+        else:
+            meeting = Path(stack.enter_context(TemporaryDirectory())) / "meeting"
+            shares = [
+                {**arguments, "group": {"rank": r, "size": number, "meeting": str(meeting)}} for r in range(number)
+            ]
+            workers = [stack.enter_context(start_worker(own_group=True, gpu=r)) for r in range(number)]
+            workers[0].train(gate.config, shares[0], watch, list(zip(workers, shares, strict=True))[1:])
     return read_run_log(run / LOG_FILE)
 
 

@@ -3,7 +3,8 @@
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
 goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
-(arguments of `harness.finetune`), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
+(arguments of `harness.finetune`, and `group` with the arguments of `harness.parallel.join` where several GPUs train
+together, each in a worker), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
 it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
 while it works, `{"logged": true}` when the log is complete, and at the end
 `{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"trained": outcome}`; or
@@ -26,20 +27,24 @@ from configs.cards import find_card
 from configs.models import find_model
 from configs.schema import RunConfig, config_from_dict
 from harness.data import Prepared, prepare
-from harness.errors import DataError, HarnessError
+from harness.errors import DataError, HarnessError, PeerLost
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from harness.unsloth_package import import_unsloth
 
 if TYPE_CHECKING:
     from harness.devices.base import Device
+    from harness.parallel import Group
     from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
+PEER_LOST = 75
+"""exit code of a worker that ended only because another one has, which says why"""
+
 
 def main() -> int:
-    """Run the request; return 0, or 2 where the user has to change something."""
+    """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
     request = _read_request()
     if request is None:
         return 0
@@ -55,6 +60,9 @@ def main() -> int:
                 run_request(config, Path(request["log"]), request["counts"], snapshot)
             else:
                 run_planted(config, Path(request["log"]), request["fault"], snapshot)
+    except PeerLost as error:
+        print(error, file=sys.stderr)
+        return PEER_LOST
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
@@ -127,7 +135,7 @@ def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
 
     with stop_on_signals() as request:
         data = _read_data(config)
-        device = _open_device(config)
+        device = _open_device(config, _group(arguments))
         from harness.finetune import fine_tune
         from harness.strategies import STRATEGIES
 
@@ -147,6 +155,7 @@ def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
 
 def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     """Answer prompts with a trained adapter."""
+    config = config.with_fields(num_gpus=1)  # it may have been trained on more
     data = _read_data(config)
     device = _open_device(config)
     from harness.finetune import answer_only
@@ -162,7 +171,15 @@ def _read_data(config: RunConfig) -> Prepared:
     return _prepare(config)
 
 
-def _open_device(config: RunConfig) -> Device:
+def _group(arguments: dict[str, Any]) -> Group | None:
+    if arguments.get("group") is None:
+        return None
+    from harness.parallel import join
+
+    return join(**arguments["group"])
+
+
+def _open_device(config: RunConfig, group: Group | None = None) -> Device:
     warnings.simplefilter("ignore", FutureWarning)
     import torch
 
@@ -170,7 +187,7 @@ def _open_device(config: RunConfig) -> Device:
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
-    return open_device(config)
+    return open_device(config, group)
 
 
 def _predict(config: RunConfig, data: Prepared, log: Path) -> None:

@@ -74,7 +74,7 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     """Return the epoch's optimizer steps, each a tuple of micro-batches; every example is in exactly one of them.
 
     A step holds train_batch_size x gradient_accumulation examples, the last one the rest. The order depends on the seed
-    and the epoch alone.
+    and the epoch alone; the number of GPUs decides only how a step's examples are cut into micro-batches.
     """
     size = config.train.train_batch_size
     step_size = size * config.train.gradient_accumulation
@@ -83,8 +83,23 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     if config.data.batching == "bucketed":
         cap = config.data.max_batch_tokens or size * config.data.max_length
         steps = _steps_of_like_length(shuffled, step_size, rng)
-        return [tuple(_split_under_cap(step, config, cap, max_size=step_size)) for step in steps]
-    return [tuple(_batch(micro, config) for micro in _chunks(step, size)) for step in _chunks(shuffled, step_size)]
+        return [_spread(_split_under_cap(step, config, cap, max_size=step_size), config) for step in steps]
+    chunked = _chunks(shuffled, step_size)
+    return [_spread([_batch(micro, config) for micro in _chunks(step, size)], config) for step in chunked]
+
+
+def _spread(micro_batches: Sequence[Batch], config: RunConfig) -> tuple[Batch, ...]:
+    """Return a step's micro-batches so that dealing them out gives each GPU alike to do: as many, the longest first."""
+    batches, num_gpus = list(micro_batches), config.device.num_gpus
+    while len(batches) % num_gpus and (several := [batch for batch in batches if len(batch.examples) > 1]):
+        extreme = max if len(batches) < num_gpus else min
+        cut = extreme(several, key=_padded_tokens)
+        batches = [part for batch in batches for part in (halves(batch, config) if batch is cut else [batch])]
+    return tuple(sorted(batches, key=_padded_tokens, reverse=True) if num_gpus > 1 else batches)
+
+
+def _padded_tokens(batch: Batch) -> int:
+    return batch.shape.padded_tokens
 
 
 def unshuffled(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[Example]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.errors import DeviceOutOfMemory
+from harness.parallel import Group
 from harness.records import MemoryStats, RunRecord, SegmentRuns
 from harness.sources import SourceLine
 
@@ -59,6 +60,8 @@ class Device(Protocol):
     """where tensors are made"""
     computes: bool
     """whether tensors have values; False on the meta device"""
+    group: Group
+    """the GPUs of the run, this one among them"""
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""

@@ -25,6 +25,7 @@ from configs.cards import Card, emulated, load_cards
 from configs.units import format_bytes, parse_bytes
 from harness.devices.base import Allocation, LifeEvent, live_at_peak
 from harness.errors import DeviceError, DeviceOutOfMemory
+from harness.parallel import LONE, Group
 from harness.records import MemoryStats, RunRecord, SegmentRuns
 from harness.snapshot import runs_of_segments
 from harness.sources import SourceLine
@@ -68,6 +69,7 @@ class CudaDevice:
         attention: `auto`, or the attention backend to take where it can run.
         expandable_segments: let the allocator grow segments page by page, from now on in this process.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
+        group: the GPUs of the run.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -85,7 +87,9 @@ class CudaDevice:
         attention: str = "auto",
         expandable_segments: bool = False,
         share_gpu: bool = False,
+        group: Group = LONE,
     ) -> None:
+        self.group = group
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
         free, total = torch.cuda.mem_get_info()
@@ -188,6 +192,8 @@ class CudaDevice:
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """Return PyTorch's out-of-memory with its sizes, or None when the error is another one."""
+        if isinstance(error, DeviceOutOfMemory):  # raised again once all GPUs of the run know of it
+            return error
         if not isinstance(error, torch.OutOfMemoryError):
             return None
         return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, _frames(error))
@@ -356,4 +362,5 @@ def _nvml_handle() -> Any:
     except ImportError:
         return None
     pynvml.nvmlInit()
-    return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+    # NVML counts all GPUs, whichever of them CUDA_VISIBLE_DEVICES shows to this process
+    return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda._get_nvml_device_index(None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from configs.cards import Card
 from harness.devices.base import Allocation, live_at_peak
 from harness.errors import DeviceOutOfMemory
+from harness.parallel import LONE, Group
 from harness.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
 from harness.simulate.history import MemoryHistory, history_of
 from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
@@ -37,6 +39,7 @@ class SimulatedDevice:
         attention: `auto`, or the attention backend to take.
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
+        group: the cards of the run.
     """
 
     source = "simulated"
@@ -51,6 +54,7 @@ class SimulatedDevice:
         attention: str = "auto",
         adopts: bool = False,
         lowered: bool = True,
+        group: Group = LONE,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -61,6 +65,7 @@ class SimulatedDevice:
         memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
         self.memory: SimulatedMemory | MemoizedMemory = memory
         self.tracer = Tracer(memory, operator_lowerings(card) if lowered else {}, self.torch_device, adopts=adopts)
+        self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
         self._site_frames = MAX_SITE_FRAMES if lowered else 0
         self.tracer.site_frames = self._site_frames

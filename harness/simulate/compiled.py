@@ -89,6 +89,10 @@ class CompiledStrategy:
         """Replay or record the backward pass."""
         self._phase(self.inner.backward)
 
+    def summands(self) -> list[torch.Tensor]:
+        """Nothing is computed."""
+        return []
+
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Replay or record an optimizer step; the first one makes the optimizer's state."""
         self._begin(("optimizer", self._has_optimizer_state), (1, 1), ("optimizer_step",))

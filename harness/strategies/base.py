@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from harness.data.batching import Batch
 from harness.records import ForwardFacts, ModelFacts
 from harness.sampling import GREEDY, Sampling
@@ -36,6 +38,13 @@ class Strategy(Protocol):
 
     def backward(self) -> None:
         """Add to the gradients; the graph and the batch die here."""
+        ...
+
+    def summands(self) -> list[torch.Tensor]:
+        """Return what several GPUs add up before they update: the gradients, zeros where there are none, and the loss.
+
+        Each float32, on the device; empty where nothing is computed.
+        """
         ...
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:

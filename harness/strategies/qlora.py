@@ -218,6 +218,15 @@ class QLoraStrategy:
         self.graph = self._held = None
         self.inputs = {}
 
+    def summands(self) -> list[torch.Tensor]:
+        """Return gradients and loss, made where no micro-batch of this step was this GPU's."""
+        for parameter in self.trainable():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.loss is None:
+            self.loss = torch.zeros((), device=self.device.torch_device)
+        return [*(p.grad for p in self.trainable() if p.grad is not None), self.loss]
+
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
         for group in self.optimizer.param_groups:

@@ -136,6 +136,10 @@ class UnslothStrategy:
         """Scale the loss and add its gradients."""
         self.training.backward()
 
+    def summands(self) -> list[torch.Tensor]:
+        """Return gradients and loss."""
+        return self.training.summands()
+
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update, free the gradients."""
         return self.training.optimizer_step(learning_rate)

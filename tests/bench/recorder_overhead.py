@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from harness.parallel import LONE
 from harness.records import Phase
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
@@ -29,6 +31,7 @@ class NoRecorder:
 
     step = micro_step = epoch = 0
     forward_facts = None
+    device = SimpleNamespace(group=LONE)
 
     @contextmanager
     def phase(self, *_: Any) -> Iterator[None]:

@@ -168,3 +168,16 @@ def test_estimated_lengths_get_seeded_random_ids_below_the_vocabulary() -> None:
     assert (ids[~real] == 8).all()
     assert (ids == batch.arrays(pad_id=8, vocab_size=8, seed=3)["input_ids"]).all()
     assert (ids != batch.arrays(pad_id=8, vocab_size=8, seed=4)["input_ids"]).any()
+
+
+@given(cases(), st.integers(2, 4))
+def test_several_gpus_take_the_same_steps_in_even_shares(case: tuple[list[Example], RunConfig], num_gpus: int) -> None:
+    examples, config = case
+    together = train_steps(examples, config.with_fields(num_gpus=num_gpus), 1)
+    for step, alone in zip(together, train_steps(examples, config, 1), strict=True):
+        assert Counter(e for b in step for e in b.examples) == Counter(e for b in alone for e in b.examples)
+        tokens = [batch.shape.padded_tokens for batch in step]
+        assert tokens == sorted(tokens, reverse=True)
+        assert max(tokens) <= max(batch.shape.padded_tokens for batch in alone)
+        assert len(step) % num_gpus == 0 or all(len(batch.examples) == 1 for batch in step)
+        check_shapes(list(step), config)
