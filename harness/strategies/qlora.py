@@ -225,6 +225,7 @@ class QLoraStrategy:
                 parameter.grad = torch.zeros_like(parameter)
         if self.loss is None:
             self.loss = torch.zeros((), device=self.device.torch_device)
+            self.scaler.scale(self.loss)  # makes the scale, which a new scaler lacks until it has scaled something
         return [*(p.grad for p in self.trainable() if p.grad is not None), self.loss]
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
