@@ -9,7 +9,7 @@ HarnessError           defined in configs.errors, as is
 ├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
 ├── PeerLost           another process of a run on several GPUs has ended, which says why
 └── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.attempt`
-    └── PeerOutOfMemory  ... on another GPU of the run
+    └── SharedOutOfMemory  ... on one of several GPUs, of which all are told
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "HarnessError",
     "LogError",
     "PeerLost",
-    "PeerOutOfMemory",
+    "SharedOutOfMemory",
 ]
 
 
@@ -88,16 +88,15 @@ class DeviceOutOfMemory(HarnessError):
         self.frames = tuple(frames)
         self.segments = tuple(segments)
         self.record: OomRecord | None = None
-        """what several GPUs have agreed on that failed; None where this one alone decides"""
+        """of the GPU that it happened on, where that may be another one"""
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
         )
 
 
-class PeerOutOfMemory(DeviceOutOfMemory):
-    """An allocation did not fit on another GPU of the run; what that was is in `record`, once all have told it."""
+class SharedOutOfMemory(DeviceOutOfMemory):
+    """An allocation did not fit on one of several GPUs; raised on all of them."""
 
-    def __init__(self, record: OomRecord | None = None) -> None:
-        sizes = (record.requested_bytes, record.allocated_bytes, record.reserved_bytes) if record else (0, 0, 0)
-        super().__init__(*sizes)
+    def __init__(self, record: OomRecord) -> None:
+        super().__init__(record.requested_bytes, record.allocated_bytes, record.reserved_bytes)
         self.record = record

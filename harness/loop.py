@@ -106,7 +106,7 @@ def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[B
     """Run one optimizer step: every target token of the step counts the same, whatever micro-batch it is in."""
     begin = time.perf_counter()
     target_tokens = max(1, sum(batch.shape.target_tokens for batch in micro_batches))
-    device, group = recorder.device, recorder.device.group
+    group = recorder.device.group
 
     def compute() -> list[torch.Tensor]:
         for recorder.micro_step, batch in enumerate(group.share(micro_batches)):
@@ -123,8 +123,8 @@ def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[B
         with recorder.phase(Phase.OPTIMIZER):
             return strategy.optimizer_step(learning_rate)
 
-    group.add_up(together(device, compute))
-    loss, grad_norm = together(device, update)
+    group.add_up(together(recorder, compute))
+    loss, grad_norm = together(recorder, update)
     seconds = time.perf_counter() - begin
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 

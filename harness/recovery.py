@@ -18,7 +18,7 @@ from configs.schema import RunConfig
 from harness.checkpoint import keep_newest, save_peers, write_checkpoint
 from harness.data.batching import Batch, halves
 from harness.devices.base import Device
-from harness.errors import DeviceOutOfMemory, PeerOutOfMemory
+from harness.errors import DeviceOutOfMemory, SharedOutOfMemory
 from harness.manifest import Manifest, Position, checkpoints
 from harness.recorder import Recorder
 from harness.records import Phase, RecoveryRecord
@@ -77,18 +77,24 @@ def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory |
     return None
 
 
-def together(device: Device, action: Callable[[], Result]) -> Result:
+def together(recorder: Recorder, action: Callable[[], Result]) -> Result:
     """Run what every GPU of the run runs at this point; where memory runs out on one of them, raise on all.
 
-    So no GPU waits for one that has failed, and none goes on to what another cannot do.
+    So no GPU waits for one that has failed, none goes on to what another cannot do, and all decide by the same failure.
+
+    Raises:
+        SharedOutOfMemory: what needed most, where there are several GPUs.
     """
-    if not device.group.is_joined:
+    group = recorder.device.group
+    if not group.is_joined:
         return action()
     results: list[Result] = []
-    failure = attempt(device, lambda: results.append(action()))
-    if device.group.any(failure is not None):
-        raise failure or PeerOutOfMemory()
-    return results[0]
+    failure = attempt(recorder.device, lambda: results.append(action()))
+    if not group.any(failure is not None):
+        return results[0]
+    found = group.gather(None if failure is None else recorder.oom_record(failure))
+    records = [record for record in found if record is not None]
+    raise SharedOutOfMemory(max(records, key=lambda record: record.requested_bytes + record.allocated_bytes))
 
 
 class Protection(Protocol):
@@ -204,15 +210,6 @@ class Recovery:
         self._record("stop", newest, self._phase_of(failure))
         raise failure
 
-    def _as_agreed(self, failure: DeviceOutOfMemory) -> DeviceOutOfMemory:
-        """Return what ran out of memory on any of the GPUs and needed most, for all of them to decide alike."""
-        group = self._device.group
-        if not group.is_joined:
-            return failure
-        mine = None if isinstance(failure, PeerOutOfMemory) else self._recorder.oom_record(failure)
-        records = [record for record in group.gather(mine) if record is not None]
-        return PeerOutOfMemory(max(records, key=lambda record: record.requested_bytes + record.allocated_bytes))
-
     def _phase_of(self, failure: DeviceOutOfMemory) -> Phase | None:
         return failure.record.phase if failure.record else self._recorder.phase_that_failed
 
@@ -224,7 +221,6 @@ class Recovery:
         failure = attempt(self._device, lambda: run(batches))
         if failure is None:
             return None
-        failure = self._as_agreed(failure)
         if self._phase_of(failure) is Phase.OPTIMIZER:
             if saved is None:  # a part of the update may have happened: only the last checkpoint is whole
                 self._stop(failure)

@@ -26,7 +26,7 @@ from harness.manifest import START, Position
 from harness.parallel import Group
 from harness.recorder import Recorder
 from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
-from harness.recovery import Unprotected, attempt
+from harness.recovery import Unprotected, attempt, together
 from harness.rehearsal import rehearse
 from harness.rng import seed_all
 from harness.simulate.compiled import CompiledStrategy
@@ -161,7 +161,7 @@ def recorded(
         seed_all(config.data.seed)
         with device.active():
             if facts is None:
-                loaded = load(strategy, recorder)
+                loaded = together(recorder, lambda: load(strategy, recorder))
                 if device.group.rank:  # the same weights everywhere, but no two GPUs drop out the same
                     seed_all(config.data.seed + (device.group.rank << 32))
                 write(replace(run_record, model=loaded))

@@ -41,7 +41,7 @@ from harness.manifest import (
 )
 from harness.recorder import Recorder
 from harness.records import Outcome, Phase, Record, RunRecord
-from harness.recovery import Protection, Recovery
+from harness.recovery import Protection, Recovery, together
 from harness.run import Ending, recorded
 from harness.runlog import HeldLog, RunLog, cut_log, read_run_log
 from harness.strategies.base import TrainableStrategy
@@ -228,9 +228,14 @@ def train_run(
 
         def restore(recorder: Recorder, recovery: Recovery, saved: Manifest) -> None:
             """Go back to the checkpoint; what came after it is touched only once that has worked."""
-            assert checkpoint is not None
-            with recorder.phase(Phase.RESUME):
-                restore_checkpoint(checkpoint, strategy.restore, group.rank)
+            saved_in = checkpoint
+            assert saved_in is not None
+
+            def go_back() -> None:
+                with recorder.phase(Phase.RESUME):
+                    restore_checkpoint(saved_in, strategy.restore, group.rank)
+
+            together(recorder, go_back)
             with _writing(run):
                 if group.rank == 0:
                     set_aside(run, saved)

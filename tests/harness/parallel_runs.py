@@ -110,7 +110,8 @@ def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watch
         stop=watcher.stop,
         finish=finish,
     )
-    adapter = {name: p.detach().clone() for name, p in strategy.model.named_parameters() if p.requires_grad}
+    parameters = strategy.model.named_parameters() if strategy.model is not None else ()
+    adapter = {name: p.detach().clone() for name, p in parameters if p.requires_grad}
     log = run / (f"run.rank{rank}.jsonl" if rank else LOG_FILE)
     return Part(outcome, adapter, replies, read_run_log(log))
 

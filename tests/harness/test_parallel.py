@@ -133,6 +133,13 @@ def test_what_one_cannot_help_stops_all_at_a_checkpoint(tmp_path, both):
         assert part.log.fatal_oom.phase is Phase.FORWARD
 
 
+def test_a_model_that_does_not_fit_one_of_them_ends_all(tmp_path):
+    for part in train_together(tmp_path / "run", TWO, lambda r: Failing(Phase.LOAD, 0, times=r)):
+        assert part.outcome is part.log.outcome is Outcome.OOM
+        assert part.log.fatal_oom.phase is Phase.LOAD
+        assert part.log.fatal_oom.requested_bytes
+
+
 class Stopping(Watcher):
     """Asks to stop from a step on."""
 
