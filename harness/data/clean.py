@@ -5,6 +5,7 @@ Nothing is ever cut out of a sentence: half a sentence of advice can say the opp
 
 from __future__ import annotations
 
+import html
 import random
 import unicodedata
 from collections import Counter
@@ -131,7 +132,7 @@ def _replace_personal_data(row: Row) -> tuple[Row, Counter[str]]:
 
 
 def _is_crisis(row: Row) -> bool:
-    return asks_in_crisis(row.question) or _CRISIS.search(row.answer) is not None
+    return asks_in_crisis(row.question) or _CRISIS.search(_as_read(row.answer)) is not None
 
 
 def asks_in_crisis(question: str, phrases: Iterable[str] = ()) -> bool:
@@ -139,11 +140,18 @@ def asks_in_crisis(question: str, phrases: Iterable[str] = ()) -> bool:
     patterns = [_CRISIS, _METHOD]
     if phrases := [regex.escape(phrase, special_only=True) for phrase in phrases]:
         patterns.append(_any_of(phrases))
-    return any(pattern.search(question) for pattern in patterns)
+    text = _as_read(question)
+    return any(pattern.search(text) for pattern in patterns)
+
+
+def _as_read(text: str) -> str:
+    """Return the text as somebody reads it: without mark-up, joiners and line ends, which no pattern has to know."""
+    text = _JOINERS.sub("", _TAG.sub("", html.unescape(text))).replace("\u2019", "'")
+    return " ".join(text.split())
 
 
 def _why_dropped(row: Row) -> str | None:
-    if _METHOD.search(row.answer):
+    if _METHOD.search(_as_read(row.answer)):
         return "self_harm_method"
     if _DOSAGE.search(row.answer):
         return "medication_dosage"
@@ -155,26 +163,51 @@ def _any_of(phrases: Iterable[str]) -> regex.Pattern[str]:
 
     In NFC, as the texts are: it takes the letters with a dot below apart, so a pattern left as typed never matches.
     """
-    alternatives = unicodedata.normalize("NFC", "|".join(phrases))
+    alternatives = unicodedata.normalize("NFC", "|".join(phrases)).replace(_CHANDRABINDU, f"{_CHANDRABINDU}?")
     return regex.compile(rf"(?<![{WORD_CHARS}])(?:{alternatives})", regex.IGNORECASE)
 
 
+_CHANDRABINDU = "\u0981"
+"""The nasal sign, which many leave out when they type."""
+
+_TAG = regex.compile(r"</?[A-Za-z][^<>]*>")
+_JOINERS = regex.compile("[\u200c\u200d]")
 _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}]--[\s\u200c\u200d]]", regex.V1)
 _BLANK_LINES = regex.compile(r"\n{3,}")
 _FIRST_SENTENCE = regex.compile(r"[^।?!\n]*")
 
+_NO_WISH = r"ইচ্ছ[াে] (?:(?:কর|হ)\S* ?না|নেই|নাই)|মন চা\S* ?না"
+"""After "to live"; without its negation it is the opposite."""
+
+_SOMEWHERE = "(?:with|in|at|near|like|here|there|alone|apart|together|under|on|by|off|next|far)"
+"""After "live": where or with whom, which is no crisis."""
+
 _CRISIS = _any_of((
-    "আত্মহত্যা", "আত্মহনন", "আত্মঘাতী", "মরে যেতে (?:চাই|ইচ্ছ[াে])", "মরতে (?:চাই|ইচ্ছ[াে])",
-    "বেঁচে থাকতে (?:চাই না|ইচ্ছ[াে] কর)", "বাঁচতে (?:চাই না|ইচ্ছ[াে] কর)", "নিজেকে শেষ কর", "জীবন(?:টা)? শেষ কর",
-    "নিজেকে (?:আঘাত|জখম|ক্ষতবিক্ষত) কর", "নিজের ক্ষতি কর",
-    r"suicid\p{L}*", r"kill(?:ing)? my ?self", r"end(?:ing)? my (?:own )?life", "want(?:ed)? to die",
-    "self[- ]?harm", r"(?:hurt|harm|cut)(?:t?ing)? my ?self",
+    "আত্[মন] ?হত্যা", "আত্মহনন", "আত্মঘাতী", "সুইসাইড",
+    "মর(?:ে যে)?তে (?:চাই|ইচ্ছ[াে]|মন চা)", "মারা যেতে (?:চাই|ইচ্ছ[াে])",
+    "মৃত্যু (?:চাই|কামনা)", "মরে গেলে(?:ই)? (?:ভাল|বাঁচ|শান্তি|মুক্তি|সব শেষ)", "মরে যাওয়া(?:ই|টাই)? ভাল", "আমি মরে যাব",
+    rf"(?:বেঁচে থাক|বাঁচ)তে (?:চাই ?না|{_NO_WISH})",
+    r"(?:বেঁচে থাক|বাঁচ)ার (?:আর )?(?:কোনো? )?(?:ইচ্ছ[াে]|মানে|অর্থ|কারণ|আগ্রহ)\p{M}* (?:নেই|নাই|হয় না|\S*পাই না)",
+    "বেঁচে থেকে (?:আর )?(?:(?:কী|কি|কোনো?) )?(?:লাভ|হবে)", "পৃথিবীতে (?:আর )?থাকতে চাই ?না", "চিরতরে ঘুমি", "চিরনিদ্রা",
+    "নিজেকে (?:শেষ কর|মেরে ফেল|কাট(?:ি|ছি|তে))", "জীবন(?:টা)? শেষ কর", "নিজের জীবন (?:নিয়ে নেব|নিতে চাই|দিয়ে দেব)",
+    "নিজেকে (?:আঘাত|জখম|ক্ষতবিক্ষত) কর", "নিজের ক্ষতি কর", "(?:ব্লেড|ছুরি|চাকু) দিয়ে (?:নিজের )?(?:হাত|শরীর|কব্জি) ক[াে]ট",
+    r"su[i1]cid\p{L}*", r"(?:kill|unaliv)(?:e|ing)? my ?self",
+    r"(?:end|tak)(?:e|ing)? my own life", r"end(?:ing)? my life(?!\p{L})",
+    r"(?:(?:want|wish)(?:ed)? to|wanna) (?:die|be dead)(?!\p{L})", r"wish i (?:was|were) (?:dead|never born)",
+    rf"(?:do not|don'?t|no longer|never) (?:want to|wanna) (?:live(?! {_SOMEWHERE})(?!\p{{L}})|be alive|exist|wake up)",
+    "better off (?:dead|without me)", "end(?:ing)? it all",
+    "nothing (?:left )?to live for", "no (?:reason|point)(?: in)? (?:to live|living)",
+    "self[- ]?harm", r"(?:hurt|harm|cut)(?:t?ing)? my ?self", r"(?:cut|slit)(?:ting)? my (?:wrists?|veins?)",
+    r"m[ao]r(?:e je)?te (?:chai|chay|ich?ch[ae]|mon chay?)", r"at[mt]{1,2}[ao] ?h[ao]t+[yj]?[ao]", "nijeke (?:s?h?esh kor|mere fel)",
+    r"b[ae]n?ch(?:te|e thakte) (?:chai|chay|ich?ch[ae])\p{L}*(?: \p{L}+)? ?na(?!\p{L})",
 ))  # fmt: skip
 """Said of suicide or self-harm, by whoever asks or answers."""
 
 _METHOD = _any_of((
-    "গলায় (?:দড়ি|ফাঁস)", "ফাঁস (?:দি|লাগা|নি)", "ফাঁসিতে ঝুল", "বিষ (?:খা|খে|পান)", "কীটনাশক খ[াে]",
-    "ঘুমের (?:ওষুধ|বড়ি) (?:একসঙ্গে|একসাথে|অনেক)", "(?:রগ|শিরা) (?:কাট|কেটে)", "ছাদ থেকে (?:লাফ|ঝাঁপ)",
+    "গলায় (?:দড়ি|ফাঁস)", "ফাঁস (?:দি|লাগা|নি)", "ফাঁসিতে ঝুল", "ফাঁসি (?:দি|নি)য়ে মর",
+    "বিষ (?:খা|খে|পান)", "কীটনাশক খ[াে]",
+    "ঘুমের (?:ওষুধ|বড়ি) (?:একসঙ্গে|একসাথে|অনেক|খেয়ে মর)", r"অনেক(?:গুলো|গুলি)? ঘুমের (?:ওষুধ|বড়ি)",
+    "(?:রগ|শিরা) (?:কাট|কেটে)", "ছাদ থেকে (?:লাফ|ঝাঁপ)",
     "ট্রেনের (?:নিচে|নীচে|সামনে) (?:লাফ|ঝাঁপ)",
     "hang(?:ing|ed)? (?:your|my|him|her|one)self", "slit(?:ting)? (?:your|my|his|her|the) wrists?", "overdos(?:e|ing)",
     "drink(?:ing)? poison", "jump(?:ing|ed)? off (?:a|the) (?:bridge|roof|building)",

@@ -179,6 +179,9 @@ def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFr
     if not isinstance(table.index, pd.RangeIndex):
         raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas ({flag})")
     table.columns = table.columns.str.strip()
+    if not table.columns.is_unique:
+        twice = ", ".join(map(repr, table.columns[table.columns.duplicated()].unique()))
+        raise DataError(f"{file} has {twice} more than once; leave one, or give another file with {flag}")
     return table.fillna(""), len(malformed)
 
 

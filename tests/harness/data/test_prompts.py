@@ -70,9 +70,39 @@ def test_held_out_prompts_keep_their_number() -> None:
     assert len(prepare(TINY.with_fields(generate_prompts=2), 1024).prompts) == 2
 
 
-@pytest.mark.parametrize("text", ["আত্মবিশ্বাস কীভাবে বাড়াব", "পরীক্ষায় মরিয়া হয়ে পড়ছি", "my skills are dying out", "মরেছে গাছটা"])
+OTHERS = (
+    "আত্মবিশ্বাস কীভাবে বাড়াব", "পরীক্ষায় মরিয়া হয়ে পড়ছি", "my skills are dying out", "মরেছে গাছটা",
+    "সুস্থভাবে বাঁচতে ইচ্ছা করে", "বাঁচতে চাই", "নিজেকে শেষ কবে সময় দিয়েছি মনে নেই", "নিজের জীবন নিয়ে নেতিবাচক ভাবনা",
+    "এই শহরে থাকতে চাই না", "আমার বাবা মারা গেছেন", "মৃত্যুর ভয় লাগে", "ঘুমের ওষুধ কি ক্ষতিকর", "হাসতে হাসতে মরে যাচ্ছি",
+    "I want to diet", "I don't want to live with my parents",
+    "ending my lifelong friendship", "I ran 5 kms", "a < b > c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OTHERS)
 def test_other_questions_are_asked(text: str) -> None:
     assert not asks_in_crisis(normalise(text), load_crisis().phrases)
+
+
+IN_CRISIS = (
+    "আত্মহত্যা করব", "আত্নহত্যার চিন্তা আসে", "আত্ম\u200cহত্যা নিয়ে ভাবছি", "সুইসাইড করতে ইচ্ছা করে", "আর বাচতে চাই না",
+    "আর বাঁচতে চাইনা", "বাঁচতে ইচ্ছে করছে না", "বেঁচে থাকার কোনো মানে নেই", "বেঁচে থেকে কী লাভ", "মরে যেতে মন চায়",
+    "মরে গেলে ভালো হতো", "নিজের জীবন নিয়ে নেব", "ব্লেড দিয়ে হাত কাটি", "পৃথিবীতে আর থাকতে চাই না",
+    "আমি <b>মরতে</b> চাই", "আমি&nbsp;মরতে&nbsp;চাই", "আমি\nমরতে\nচাই",
+    "I wanna die", "i don’t want to live anymore", "I dont want to live", "take my own life", "end it all", "SU1CIDE",
+    "I wish I was dead", "better off dead", "unalive myself", "cut my wrists",
+    "ami more jete chai", "ar bachte chai na", "amar bachte icche kore na", "atmohotta korbo",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", IN_CRISIS)
+def test_questions_of_self_harm_are_found_however_they_are_typed(text: str) -> None:
+    assert asks_in_crisis(normalise(text), load_crisis().phrases)
+
+
+def test_a_column_twice_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 'question' more than once"):
+        read_prompts(file(tmp_path, "question,question \nক,খ\n"))
 
 
 def test_phrases_are_plain_text_found_in_any_case_and_ending() -> None:
