@@ -198,7 +198,8 @@ _CRISIS = _any_of((
     "better off (?:dead|without me)", "end(?:ing)? it all",
     "nothing (?:left )?to live for", "no (?:reason|point)(?: in)? (?:to live|living)",
     "self[- ]?harm", r"(?:hurt|harm|cut)(?:t?ing)? my ?self", r"(?:cut|slit)(?:ting)? my (?:wrists?|veins?)",
-    r"m[ao]r(?:e je)?te (?:chai|chay|ich?ch[ae]|mon chay?)", r"at[mt]{1,2}[ao] ?h[ao]t+[yj]?[ao]", "nijeke (?:s?h?esh kor|mere fel)",
+    r"m[ao]r(?:e je)?te (?:chai|chay|ich?ch[ae]|mon chay?)", r"at[mt]{1,2}[ao] ?h[ao]t+[yj]?[ao]",
+    "nijeke (?:s?h?esh kor|mere fel)",
     r"b[ae]n?ch(?:te|e thakte) (?:chai|chay|ich?ch[ae])\p{L}*(?: \p{L}+)? ?na(?!\p{L})",
 ))  # fmt: skip
 """Said of suicide or self-harm, by whoever asks or answers."""
