@@ -57,7 +57,7 @@ from probes.session import FIRST_LOG, Session, run_session, session_of_folder
 from probes.training import generate_in_worker, train_in_worker
 from reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from reports.explain import print_explanation
-from reports.files import check_file, check_files_differ, write_file
+from reports.files import check_file, write_file
 from reports.html import BEGINS as HTML_BEGINS
 from reports.html import html_text
 from reports.json_report import BEGINS, json_text
@@ -113,9 +113,6 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.fault is not None:
         check_fault_name(command.fault)
     # a file that cannot be written is better known before the run than after it
-    check_files_differ(
-        {"--json": command.json, "--svg": command.svg, "--html": command.html, "--snapshot": command.snapshot}
-    )
     if command.json is not None:
         check_file("--json", command.json, BEGINS)
     if command.svg is not None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from configs import schema
 from configs.cards import find_card
 from configs.errors import ConfigError
-from configs.preset import DEFAULT_PRESET, config_of_run, load_preset, newest_run
+from configs.preset import DEFAULT_PRESET, RUN_CONFIG, config_of_run, load_preset, newest_run, real_folder
 from configs.schema import SECTIONS, RunConfig
 from configs.strategies import settled
 from configs.tables import did_you_mean
@@ -137,6 +137,9 @@ def parse_args(argv: Sequence[str]) -> Command:
         raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
     if options.get("resume") == NEWEST:
         options["resume"] = newest_run(Path(given.get("output", RunConfig().output.output)))
+    for name in ("resume", "generate"):
+        if name in options:
+            options[name] = real_folder(options[name])
     config = settled(_begin(options).with_fields(**given))
     validate(config)
     command = Command(config, **options, script_arguments=script_arguments, gpu_is_named="gpu" in given)
@@ -151,6 +154,11 @@ def _begin(options: dict[str, Any]) -> RunConfig:
             if "preset" in options:
                 raise ConfigError(f"--preset: --{name} takes the configuration of the run; leave it out")
             return config
+    if "resume" in options and "preset" not in options:
+        raise ConfigError(
+            f"--resume {options['resume']}: no training run (it has no {RUN_CONFIG}); name the folder of one, or give "
+            "the --preset it began with"
+        )
     return load_preset(options.get("preset", DEFAULT_PRESET))
 
 
@@ -166,11 +174,19 @@ def _check_options(command: Command) -> None:
         problems.append("--force: trains without a probe; give --train too")
     if command.allow_changes and command.resume is None:
         problems.append("--allow-changes: changes what a run goes on with; give --resume too")
+    problems += _without_probe(command) + _same_files(command)
+    try:
+        _ = command.headroom_bytes
+    except ConfigError as error:
+        problems += error.problems
     exclusive = {
         "--train, --resume": command.train or command.resume is not None,
         "--generate": command.generate is not None,
         "--replay": command.replay is not None,
         "--watch": command.watch is not None,
+        "--explain": command.explain is not None,
+        "--human-sheet": command.human_sheet is not None,
+        "--score-sheet": command.score_sheet is not None,
     }
     if len(given := [flags for flags, asked_for in exclusive.items() if asked_for]) > 1:
         problems.append(f"{' and '.join(given)}: each does something else; give one of them")
@@ -179,6 +195,37 @@ def _check_options(command: Command) -> None:
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT")
     if problems:
         raise ConfigError(problems)
+
+
+def _without_probe(command: Command) -> list[str]:
+    """Return what only a probe does, where none is run or what it finds does not matter."""
+    without = {
+        "--resume": command.resume is not None,
+        "--generate": command.generate is not None,
+        "--force": command.force,
+        "--replay": command.replay is not None,
+        "--watch": command.watch is not None,
+    }
+    flags = [flag for flag, given in without.items() if given]
+    problems = []
+    if command.snapshot is not None and flags:
+        problems.append(f"--snapshot {command.snapshot}: is of a probe, which {flags[0]} does not run; leave out one")
+    if command.fault is not None and (flags or command.train):
+        flag = flags[0] if flags else "--train"
+        problems.append(f"--fault {command.fault}: stops at the diagnosis of a probe; leave it or {flag} out")
+    return problems
+
+
+def _same_files(command: Command) -> list[str]:
+    """Return the reports that would overwrite each other."""
+    seen: dict[Path, str] = {}
+    problems = []
+    for name in ("json", "svg", "html", "snapshot"):
+        if (path := getattr(command, name)) is None:
+            continue
+        if (other := seen.setdefault(path.resolve(), name)) != name:
+            problems.append(f"--{name} {path}: --{other} writes the same file; name another")
+    return problems
 
 
 def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -48,7 +48,10 @@ def load_crisis(path: str | None = None) -> Crisis:
         ConfigError: the file cannot be read, or something in it is missing or of the wrong kind; all problems at once.
     """
     file = DEFAULT_FILE if path is None else Path(path)
-    table = read_toml(file)
+    try:
+        table = read_toml(file)
+    except ConfigError as error:
+        raise ConfigError(f"--crisis {file}: {error}") from None
     problems = [*_problems(table), *_number_problems(table.get("numbers", []))]
     if problems:
         raise ConfigError([f"--crisis {file}: {problem}" for problem in problems])

@@ -12,7 +12,7 @@ from typing import Any
 from configs.errors import ConfigError
 from configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
 from configs.tables import did_you_mean, read_toml, unknown_name
-from configs.values import from_toml
+from configs.values import NONE, from_toml
 
 DEFAULT_PRESET = "as_published"
 
@@ -41,14 +41,29 @@ def load_preset(name: str) -> RunConfig:
     """
     path = _preset_path(name)
     problems: list[str] = []
+    try:
+        content = read_toml(path)
+    except ConfigError as error:
+        raise ConfigError(f"--preset: {error}") from None
     sections = {
         section: _read_section(section, values, problems)
-        for section, values in read_toml(path).items()
+        for section, values in content.items()
         if _is_section(section, values, problems)
     }
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return config_from_dict(sections)
+
+
+def real_folder(path: Path) -> Path:
+    """Return a folder by its own name where it is given as a link or as `.`.
+
+    Its name and the folder above tell a checkpoint from a run. A link that is itself named like a checkpoint stays: its
+    run is where the link is.
+    """
+    if path.name.startswith("checkpoint-") or (path.name not in ("", "..") and not path.is_symlink()):
+        return path
+    return path.resolve()
 
 
 def config_of_run(flag: str, folder: Path) -> RunConfig | None:
@@ -59,7 +74,7 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
         folder: of the run, or one of the folders in it.
 
     Raises:
-        ConfigError: there is no such folder, or another release wrote it.
+        ConfigError: there is no such folder, or its configuration is damaged or another release's.
     """
     if not folder.is_dir():
         raise ConfigError(f"{flag} {folder}: no such folder")
@@ -68,12 +83,15 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
     for file in (folder / RUN_CONFIG, folder.parent / RUN_CONFIG):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            if set(content) <= set(SECTIONS):
-                return config_from_dict(content)
+            if isinstance(content, dict) and set(content) <= set(SECTIONS):
+                return _read_config(content)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{flag} {folder}: cannot read {file.name} ({error})") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(
+                f"{flag} {folder}: cannot read {file.name} ({reason}); remove it and give the --preset it began with"
+            ) from None
     return None
 
 
@@ -87,9 +105,22 @@ def _newest_checkpoint(folder: Path) -> Path:
 def _config_of_checkpoint(folder: Path) -> RunConfig | None:
     """Return what a checkpoint was written with; None where it is no whole one, which loading it tells better."""
     try:
-        return config_from_dict(json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return _read_config(json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _read_config(content: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration in JSON. Raises ValueError: it is damaged, or another release's."""
+    problems: list[str] = []
+    sections = {
+        section: _read_section(section, {k: NONE if v is None else v for k, v in values.items()}, problems)
+        for section, values in content.items()
+        if _is_section(section, values, problems)
+    }
+    if problems:
+        raise ValueError(", ".join(problems))
+    return config_from_dict(sections)
 
 
 def newest_run(output: Path) -> Path:

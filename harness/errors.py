@@ -14,6 +14,7 @@ HarnessError           defined in configs.errors, as is
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from configs.errors import ConfigError, HarnessError
@@ -30,7 +31,20 @@ __all__ = [
     "LogError",
     "PeerLost",
     "SharedOutOfMemory",
+    "disk_refused",
 ]
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Full, over a quota, read-only, failing: nothing that a program can help."""
+
+
+def disk_refused(error: OSError) -> str | None:
+    """Return the line for an error of the disk; None for another, which somebody has to look into."""
+    if error.errno not in DISK_ERRORS:
+        return None
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}cannot be written ({error.strerror}); make room, or give another folder with --output"
 
 
 class DataError(HarnessError):

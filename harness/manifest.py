@@ -96,19 +96,23 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise CheckpointError(f"--resume {folder}: no such checkpoint{_others(folder)}")
     content = _content(folder)
-    if content["schema_version"] > MANIFEST_VERSION:
+    version = content["schema_version"]
+    if version > MANIFEST_VERSION:
         raise CheckpointError(
-            f"--resume {folder}: written by a newer release (checkpoint version {content['schema_version']}; "
+            f"--resume {folder}: written by a newer release (checkpoint version {version}; "
             f"this one reads up to {MANIFEST_VERSION}); update{_others(folder)}"
         )
     checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
-    position = dict(content.pop("position"))
-    limits = Limits(**position.pop("limits"))
-    manifest = Manifest(position=Position(**position, limits=limits), **content)
-    for name, expected in manifest.files.items():
-        _check_file(folder, name, expected)
+    try:
+        position = dict(content.pop("position"))
+        limits = Limits(**position.pop("limits"))
+        manifest = Manifest(position=Position(**position, limits=limits), **content)
+        for name, expected in content["files"].items():
+            _check_file(folder, name, expected)
+    except (KeyError, TypeError, ValueError, AttributeError):  # whole, but written by hand or by another program
+        raise _damaged(folder, f"{MANIFEST_FILE} holds something else than a manifest does") from None
     return manifest
 
 
@@ -120,7 +124,9 @@ def _content(folder: Path) -> dict[str, Any]:
             f"--resume {folder}: not a checkpoint of this program (it has no {MANIFEST_FILE}){_others(folder)}"
         ) from None
     except OSError as error:
-        raise CheckpointError(f"--resume {folder}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(
+            f"--resume {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}){_others(folder)}"
+        ) from None
     except ValueError:
         raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
     if not isinstance(content, dict) or "checksum" not in content or not isinstance(content.get("schema_version"), int):

@@ -11,7 +11,7 @@ from configs.schema import RunConfig
 from harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
 from harness.errors import ConfigError, LogError
 from harness.experiments import is_written_down
-from harness.manifest import LOG_FILE, changed_fields, newest_checkpoint, read_manifest
+from harness.manifest import LOG_FILE, MANIFEST_FILE, changed_fields, newest_checkpoint, read_manifest
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from harness.weights import find_checkpoint
@@ -58,12 +58,13 @@ def find_passing_probe(config: RunConfig, source: str) -> tuple[Gate, Session | 
 
 def _begins_alike(log: Path, fingerprint: str, source: str) -> bool:
     """Tell from the first line alone, as logs are long; simulations beside a measured log are of another source."""
-    with log.open(encoding="utf-8", errors="replace") as file:
-        try:
+    try:
+        with log.open(encoding="utf-8", errors="replace") as file:
             record = json.loads(file.readline())
-        except ValueError:
-            return False
-    return bool(record.get("fingerprint") == fingerprint and record.get("source") == source)
+    except (OSError, ValueError):  # damaged, unreadable, a folder
+        return False
+    is_record = isinstance(record, dict)
+    return is_record and (record.get("fingerprint"), record.get("source")) == (fingerprint, source)
 
 
 def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | None:
@@ -82,7 +83,8 @@ def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | 
 
 def run_of(resume: Path) -> Path:
     """Return the folder of the run that `--resume` names: itself, or the one that its checkpoint lies in."""
-    return resume.parent if resume.name.startswith("checkpoint-") else resume
+    is_checkpoint = resume.name.startswith("checkpoint-") or (resume / MANIFEST_FILE).exists()
+    return resume.parent if is_checkpoint else resume
 
 
 def gate_of_run(resume: Path, config: RunConfig) -> Gate:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from configs.errors import ConfigError
 from harness.files import write_whole
-
-
-def check_files_differ(files: Mapping[str, Path | None]) -> None:
-    """Raise ConfigError where two flags name the same file: the second would be written over the first."""
-    flags: dict[Path, str] = {}
-    for flag, path in files.items():
-        if path is not None and (other := flags.setdefault(path.resolve(), flag)) != flag:
-            raise ConfigError(f"{flag} {path}: {other} writes the same file; name another one")
 
 
 def check_file(flag: str, path: Path, begins: str) -> None:

@@ -255,7 +255,7 @@ def test_all_problems_of_a_preset_are_reported_at_once(tmp_path):
 def test_a_preset_that_is_not_text_is_one_line(tmp_path):
     path = tmp_path / "own.toml"
     path.write_bytes(b"\xff\xfe")
-    assert problems("--preset", str(path)) == (f"cannot read {path}: not UTF-8 text",)
+    assert problems("--preset", str(path)) == (f"--preset: cannot read {path}: not UTF-8 text",)
 
 
 def test_the_output_folder_is_created(tmp_path):
@@ -335,12 +335,47 @@ def test_what_cannot_be_gone_on_with_is_one_line(run, tmp_path):
     assert "no training run in --output" in line
     (line,) = problems("--resume", str(run), "--preset", "t4")
     assert line.startswith("--preset: --resume takes the configuration of the run")
-    (run / "config.json").write_text("{")
+    (run / "config.json").unlink()
     (line,) = problems("--resume", str(run))
-    assert "cannot read config.json" in line
+    assert "no training run" in line
+    assert parse_args(["--resume", str(run), "--preset", "t4"]).config == load_preset("t4")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("{", "Expecting property name"),
+        ('{"train": {"epochs": "x"}}', "[train] epochs: 'x' is not a whole number"),
+        ('{"train": 3}', "write a section [train]"),
+        ('{"lora": {"target_modules": 5}}', "[lora] target_modules: 5 is not a list of texts"),
+        ('{"data": {"foo": 1}}', "[data] foo: unknown key"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_one_line(run, content, part):
+    (run / "config.json").write_text(content)
+    (line,) = problems("--resume", str(run))
+    assert line.startswith(f"--resume {run}: cannot read config.json (")
+    assert part in line
+
+
+def test_a_checkpoint_is_found_under_other_names(run, monkeypatch):
+    checkpoint = run / "checkpoint-5"
+    (run.parent / "latest").symlink_to(checkpoint)
+    assert parse_args(["--resume", str(run.parent / "latest")]).resume == checkpoint.resolve()
+    monkeypatch.chdir(checkpoint)
+    assert parse_args(["--resume", "."]).resume == checkpoint.resolve()
+    # one that was moved to a larger disk, a link left in its place
+    checkpoint.rename(run.parent / "moved")
+    checkpoint.symlink_to(run.parent / "moved")
+    assert parse_args(["--resume", str(checkpoint)]).resume == checkpoint
 
 
 def test_options_that_exclude_or_need_each_other():
     assert problems("--force") == ("--force: trains without a probe; give --train too",)
     assert problems("--allow-changes")[0].startswith("--allow-changes: ")
-    assert "each does something else" in problems("--train", "--replay", "x")[0]
+    for other in (["--replay", "x"], ["--human-sheet", "x"], ["--score-sheet", "x"], ["--explain"]):
+        assert "each does something else" in problems("--train", *other)[0]
+    assert problems("--train", "--fault", "x")[0].startswith("--fault x: stops at the diagnosis")
+    assert problems("--train", "--force", "--snapshot", "x")[0].startswith("--snapshot x: is of a probe")
+    assert problems("--json", "x", "--html", "./x") == ("--html x: --json writes the same file; name another",)
+    assert problems("--train", "--headroom", "200 %")[0].startswith("--headroom: ")

@@ -1,5 +1,6 @@
 """A run that is stopped and resumed is the run that never stopped, bit by bit; what cannot be resumed is refused."""
 
+import hashlib
 import json
 import resource
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from configs.preset import config_of_run
 from harness import checkpoint
 from harness.errors import CheckpointError
-from harness.manifest import LOG_FILE, MANIFEST_FILE, checkpoints
+from harness.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
 from harness.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
 from harness.runlog import read_run_log
 from harness.training import LOCK_FILE, locked
@@ -221,6 +222,27 @@ def damage_future(folder):
     return "newer release"
 
 
+def damage_version_of_another_kind(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": "2"}))
+    return f"{MANIFEST_FILE} does not match its checksum"
+
+
+def damage_rewritten(folder):
+    """By a program that knows how to make the checksum, but not what belongs in."""
+    path = folder / MANIFEST_FILE
+    manifest = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("checksum", "position")}
+    checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**manifest, "checksum": checksum}))
+    return f"{MANIFEST_FILE} holds something else"
+
+
+def damage_manifest_is_a_folder(folder):
+    (folder / MANIFEST_FILE).unlink()
+    (folder / MANIFEST_FILE).mkdir()
+    return "Is a directory"
+
+
 def damage_foreign(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -272,6 +294,22 @@ def test_a_folder_without_checkpoints_is_no_silent_restart(tmp_path):
         train(tmp_path, resume=tmp_path)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         train(tmp_path, resume=tmp_path / "nowhere")
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_line(tmp_path, monkeypatch):
+    def refuse(run, save, about):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.recovery.write_checkpoint", refuse)
+    with pytest.raises(CheckpointError, match="first checkpoint cannot be written"):
+        train(tmp_path)
+
+
+def test_a_configuration_that_is_refused_does_not_become_the_runs(stopped):
+    before = (stopped / CONFIG_FILE).read_text()
+    with pytest.raises(CheckpointError, match="--lora-rank"):
+        train(stopped, CONFIG.with_fields(lora_rank=4), resume=stopped, allow_changes=True)
+    assert (stopped / CONFIG_FILE).read_text() == before
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ import pytest
 from configs.cli import parse_args
 from configs.errors import ConfigError
 from harness.errors import CheckpointError
+from harness.manifest import MANIFEST_FILE
 from harness.records import Outcome
 from harness.runlog import LogWriter, RunLog
-from probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run
+from probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
 from probes.session import FIRST_LOG, session_of_folder
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
@@ -109,6 +110,20 @@ def test_training_needs_weights_a_tokenizer_and_a_device_that_computes(monkeypat
 
 def test_a_model_made_for_tests_trains_its_random_weights(monkeypatch):
     check_trainable("--train", parse_args(["--preset", "smoke_cpu"]).config, True)
+
+
+def test_logs_that_cannot_be_read_let_nothing_in(config, tmp_path):
+    (tmp_path / "a" / FIRST_LOG).mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / FIRST_LOG).write_text("[1]\n")
+    assert find_passing_probe(config, "simulated") is None
+
+
+def test_a_copied_checkpoint_is_no_run(tmp_path):
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "best" / MANIFEST_FILE).touch()
+    assert run_of(tmp_path / "run" / "best") == tmp_path / "run"
+    assert run_of(tmp_path / "run") == tmp_path / "run"
 
 
 def test_a_run_that_goes_on_needs_a_checkpoint(config, tmp_path):
