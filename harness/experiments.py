@@ -37,6 +37,12 @@ VERSION = 1
 LISTS = {RESPONSES: "responses", EXPERIMENTS: "experiments"}
 """file -> the key of the list that is appended to"""
 
+NEEDED = {
+    "responses": ("experiment_id", "prompt_id", "sample_id", "question", "response", "answered_by"),
+    "experiments": ("id",),
+}
+"""list -> what this program reads of each entry"""
+
 CSV_COLUMNS = (
     "experiment_id", "prompt_id", "sample_id", "question", "response", "answered_by", "stopped", "num_tokens",
     "temperature", "top_p", "repetition_penalty", "max_new_tokens", "seed",
@@ -218,6 +224,15 @@ def read_responses(folder: Path) -> list[dict[str, Any]]:
     return _read_list(folder / RESPONSES)
 
 
+def has_experiment(folder: Path, run: RunRecord) -> bool:
+    """Tell whether the run is among those in the folder's `LLAMAExperiments.json`.
+
+    Raises:
+        ConfigError: the file is not ours or cannot be read.
+    """
+    return any(entry["id"] == experiment_id(run) for entry in _read_list(folder / EXPERIMENTS))
+
+
 def write_new(files: Mapping[Path, str]) -> None:
     """Write files that are not there yet.
 
@@ -255,24 +270,39 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
         return []
     key = LISTS[path.name]
     try:
-        content = json.loads(text)
-    except ValueError as error:
+        content = json.loads(text, parse_constant=_no_json)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+    except (ValueError, RecursionError) as error:
         raise _not_ours(path, f"not valid JSON: {error}") from None
     if not isinstance(content, dict) or "schema_version" not in content:
         raise _not_ours(path, "no schema_version")
     if content["schema_version"] != VERSION:
         raise _not_ours(path, f"schema_version {content['schema_version']}; this release writes {VERSION}")
-    if not isinstance(content.get(key), list):
+    entries = content.get(key)
+    if not isinstance(entries, list):
         raise _not_ours(path, f"no list of {key}")
-    return list(content[key])
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or not set(NEEDED[key]) <= set(entry):
+            raise _not_ours(path, f"number {number} of {key} lacks one of {', '.join(NEEDED[key])}")
+    return entries
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _read_csv(path: Path) -> str:
     """Return the file's content, or nothing where there is none."""
     if (text := _read(path)) is None:
         return ""
-    if next(csv.reader(io.StringIO(text.removeprefix("\ufeff"))), None) != list(CSV_COLUMNS):
+    try:
+        rows = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
+    except csv.Error as error:
+        raise _not_ours(path, str(error)) from None
+    if not rows or rows[0] != list(CSV_COLUMNS):
         raise _not_ours(path, "other columns")
+    if cut := [number for number, row in enumerate(rows, 1) if row and len(row) != len(CSV_COLUMNS)]:
+        raise _not_ours(path, f"row {cut[0]} has not all columns")  # what is appended would become part of it
     return text if text.endswith("\n") else text + "\r\n"
 
 
@@ -319,9 +349,16 @@ def _check_writable(path: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep other runs that append to the same file waiting."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _write_whole(path: Path, text: str) -> None:

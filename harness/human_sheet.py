@@ -58,6 +58,8 @@ def write_sheet(folder: Path, seed: int) -> Path:
     Raises:
         ConfigError: no replies there, or a sheet is there already: it may hold somebody's ratings.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"--human-sheet {folder}: no such folder; give the one with GeneratedResponses.json")
     responses = read_responses(folder)
     last = [r for r in responses if r["experiment_id"] == responses[-1]["experiment_id"] and r["answered_by"] != VETTED]
     if not last:
@@ -113,25 +115,42 @@ def _read_sheet(sheet: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"--score-sheet {sheet}: cannot be read ({reason})") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := [name for name in ("row", *CRITERIA) if name not in (reader.fieldnames or ())]:
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+        columns, rows = reader.fieldnames or (), list(reader)
+    except csv.Error as error:
+        raise ConfigError(f"--score-sheet {sheet}: is no CSV ({error})") from None
+    if missing := [name for name in ("row", *CRITERIA) if name not in columns]:
         raise ConfigError(f"--score-sheet {sheet}: lacks the columns {', '.join(missing)}")
-    return list(reader)
+    return rows
+
+
+def _delimiter(text: str) -> str:
+    """Return what stands between the columns: spreadsheets in many countries save semicolons, or tabs."""
+    header = text.partition("\n")[0]
+    return max(",;\t", key=header.count)
 
 
 def _read_key(sheet: Path) -> dict[str, dict[str, Any]]:
     file = sheet.with_name(KEY)
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        key = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise ConfigError(f"--score-sheet {sheet}: needs its key {file} beside it ({reason})") from None
+    if not isinstance(key, dict) or not all(
+        isinstance(entry, dict) and {"prompt_id", "answered_by"} <= set(entry) for entry in key.values()
+    ):
+        raise ConfigError(f"--score-sheet {sheet}: {file} is not the key that was written with it")
+    return key
 
 
 def _ratings(rows: list[dict[str, str]], key: Mapping[str, Any], problems: list[str]) -> Iterator[_Cell]:
     seen: set[str] = set()
     for row in rows:
         name = (row["row"] or "").strip()
+        if not any(row[column] for column in ("row", *CRITERIA)):  # spreadsheets save empty rows below the last
+            continue
         if name not in key or name in seen:
             problems.append(f"row {name!r}: {'twice' if name in seen else 'not in the key'}")
             continue

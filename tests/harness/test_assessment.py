@@ -208,6 +208,31 @@ def test_a_file_that_is_not_ours_is_left_alone(
     assert (tmp_path / name).read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"schema_version": 1, "responses": [{"x": NaN}]}', "NaN is no number of JSON"),
+        ('{"schema_version": 1, "responses": [{"question": "\\ud800"}]}', "surrogates not allowed"),
+        ('{"schema_version": 1, "responses": [{"question": "x"}]}', "number 1 of responses lacks one of experiment_id"),
+        ('{"schema_version": 1, "responses": ["x"]}', "number 1 of responses lacks"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_what_somebody_has_made_of_a_file_is_known_before_the_run(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "GeneratedResponses.json").write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        check_artefacts(tmp_path)
+
+
+def test_a_table_cut_within_a_cell_is_not_added_to(trained: Trained, tmp_path: Path) -> None:
+    append_responses(tmp_path, trained.log.run, trained.data, trained.replies)
+    table = tmp_path / "GeneratedResponses.csv"
+    whole = table.read_text(encoding="utf-8")
+    table.write_text(whole + '2026-a,0,0,"half a quest', encoding="utf-8")
+    with pytest.raises(ConfigError, match="has not all columns"):
+        check_artefacts(tmp_path)
+
+
 def test_a_crash_while_writing_leaves_what_was_there(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,8 +339,27 @@ def test_a_sheet_is_blind_and_its_ratings_are_told_apart_by_the_key(
     ]  # fmt: skip
 
 
-def _write(sheet: Path, rows: list[dict[str, str]]) -> None:
+def test_a_sheet_is_read_as_spreadsheets_save_it_and_only_with_its_key(trained: Trained, tmp_path: Path) -> None:
+    append_responses(tmp_path, trained.log.run, trained.data, trained.replies)
+    sheet = write_sheet(tmp_path, seed=1)
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row | {"empathy": "4"} for row in csv.DictReader(file)]
+    empty = dict.fromkeys(rows[0], "")
+    for delimiter in ",;\t":
+        _write(sheet, [*rows, empty], delimiter)
+        assert score_sheet(sheet).num_blank >= 8 * 3
+    (tmp_path / KEY).write_text('{"1": 3}')
+    with pytest.raises(ConfigError, match="is not the key"):
+        score_sheet(sheet)
+    _write(sheet, [rows[0] | {"comment": "x" * 200_000}])
+    with pytest.raises(ConfigError, match="is no CSV"):
+        score_sheet(sheet)
+    with pytest.raises(ConfigError, match="no such folder"):
+        write_sheet(sheet, seed=1)
+
+
+def _write(sheet: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:
     with sheet.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
