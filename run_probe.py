@@ -28,10 +28,11 @@ from configs.models import find_model
 from configs.preset import RUN_SUFFIX
 from configs.schema import RunConfig
 from configs.validation import check_output
+from harness.errors import disk_refused
 from harness.experiments import check_artefacts
 from harness.hub import check_hub
 from harness.human_sheet import score_lines, score_sheet, write_sheet
-from harness.manifest import LOG_FILE
+from harness.manifest import LOG_FILE, checkpoints
 from harness.records import Outcome
 from harness.runlog import read_run_log
 from harness.scripts import check_script
@@ -54,7 +55,7 @@ from probes.gate import (
 from probes.planting import check_fault_name
 from probes.process import OnProgress, RunDied, RunRefused, RunStopped
 from probes.session import FIRST_LOG, Session, run_session, session_of_folder
-from probes.training import generate_in_worker, train_in_worker
+from probes.training import adapter_in, generate_in_worker, train_in_worker
 from reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from reports.explain import print_explanation
 from reports.files import check_file, write_file
@@ -86,8 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{error.details}run_probe.py: {error}", file=sys.stderr)
         return 3
     except RunStopped as error:
-        print(f"run_probe.py: {error}; go on with: {_python()} run_probe.py --resume {error.run}", file=sys.stderr)
+        print(f"run_probe.py: {error}; {_how_to_go_on(Path(error.run))}", file=sys.stderr)
         return 128 + error.number
+    except OSError as error:
+        if (refused := disk_refused(error)) is None:
+            raise
+        print(f"run_probe.py: {refused}", file=sys.stderr)
+        return 2
     except HarnessError as error:
         for line in str(error).splitlines():
             print(f"run_probe.py: {line}", file=sys.stderr)
@@ -228,14 +234,16 @@ def train(command: Command, arguments: Sequence[str]) -> int:
     config = command.config
     if command.resume is not None:  # its results go beside it, wherever it lay when it began
         config = config.with_fields(output=str(run_of(command.resume).parent))
+    # first: what cannot be gone on with is no matter of weights
+    resumed = None if command.resume is None else gate_of_run(command.resume, config)
     source = _check_before_training("--train" if command.resume is None else "--resume", config)
     check_num_gpus(config, source)
     if config.model.random_weights:
         print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
     before: ProbeResult | None = None
     gate: Gate | None
-    if command.resume is not None:
-        gate, run = gate_of_run(command.resume, config), run_of(command.resume)
+    if command.resume is not None and resumed is not None:
+        gate, run = resumed, run_of(command.resume)
         if not command.allow_changes and is_complete(command.resume, config):
             _say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
             return _report_training(command, run)
@@ -260,7 +268,15 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
     print_training(trained, make_console())
     _write_files(command, before or result_of_log(log), training_to_json(trained))
+    if log.outcome is Outcome.STOPPED:
+        _say(_how_to_go_on(run))
     return training_exit_code(log)
+
+
+def _how_to_go_on(run: Path) -> str:
+    if not checkpoints(run):
+        return "there was no checkpoint yet: start it anew"
+    return f"go on with: {shlex.join([_python(), 'run_probe.py', '--resume', str(run)])}"
 
 
 def _say(line: str) -> None:
@@ -285,7 +301,8 @@ def _let_in(command: Command, arguments: Sequence[str], source: str) -> tuple[Pr
     """Return the probe that decides whether to train, one of before or a new one, and what it lets in."""
     if command.force:
         return None, Gate(command.config, FORCED)
-    if found := find_passing_probe(command.config, source):
+    # a snapshot is of a probe's memory: one is made
+    if command.snapshot is None and (found := find_passing_probe(command.config, source)):
         gate, evidence = found
         return _result(evidence) if isinstance(evidence, Session) else result_of_log(evidence), gate
     return probe(command, arguments)
@@ -295,9 +312,10 @@ def generate(command: Command) -> int:
     """Answer prompts with the adapter of a training run; return the exit code."""
     assert command.generate is not None
     config = command.config
+    adapter = adapter_in(command.generate)
     _check_before_training("--generate", config)
     folder = _new_folder(Path(config.output.output), f"{datetime.now():%Y%m%d-%H%M%S}-generate")
-    log = generate_in_worker(config, command.generate, folder / LOG_FILE)
+    log = generate_in_worker(config, adapter, folder / LOG_FILE)
     result = result_of_log(log)
     if log.outcome is Outcome.COMPLETED:
         print_replies(Path(config.output.output), log.run, make_console())

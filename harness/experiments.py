@@ -224,15 +224,6 @@ def read_responses(folder: Path) -> list[dict[str, Any]]:
     return _read_list(folder / RESPONSES)
 
 
-def has_experiment(folder: Path, run: RunRecord) -> bool:
-    """Tell whether the run is among those in the folder's `LLAMAExperiments.json`.
-
-    Raises:
-        ConfigError: the file is not ours or cannot be read.
-    """
-    return any(entry["id"] == experiment_id(run) for entry in _read_list(folder / EXPERIMENTS))
-
-
 def write_new(files: Mapping[Path, str]) -> None:
     """Write files that are not there yet.
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to stop at the next safe point: so a notebook or a batch system ends a session."""
+"""SIGTERM, SIGINT, SIGHUP as a request to stop at the next safe point: so notebooks, batch systems, terminals end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:

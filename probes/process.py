@@ -263,7 +263,9 @@ def _passing_on_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[
         for process in processes:
             process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    # what nohup, or a shell's background, has set to be ignored stays so
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield received
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.schema import RunConfig
+from harness.errors import ConfigError
 from harness.manifest import ADAPTER, LOG_FILE, checkpoints
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
@@ -16,6 +17,9 @@ from probes.findings import Fix
 from probes.fixes import propose
 from probes.gate import Gate
 from probes.process import start_worker
+
+WEIGHTS = "adapter_model.safetensors"
+"""as peft calls it; its own constant needs PyTorch"""
 
 
 def train_in_worker(
@@ -84,13 +88,28 @@ def _train_once(gate: Gate, run: Path, watch: Callable[[], None], resume: Path |
     return read_run_log(run / LOG_FILE)
 
 
-def generate_in_worker(config: RunConfig, folder: Path, log: Path) -> RunLog:
-    """Answer prompts with the adapter of a training run, or with the adapter in `folder`; return what the log says.
+def adapter_in(folder: Path) -> Path:
+    """Return the folder of the adapter that `--generate` names: a training run's, or the folder itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    inside = folder / ADAPTER
+    adapter = inside if inside.is_dir() else folder
+    if not (adapter / WEIGHTS).is_file():
+        raise ConfigError(
+            f"--generate {folder}: no adapter in it (no {WEIGHTS}); name the folder of a training run that has"
+            " evaluated, or of an adapter in peft's format"
+        )
+    return adapter
+
+
+def generate_in_worker(config: RunConfig, adapter: Path, log: Path) -> RunLog:
+    """Answer prompts with the adapter in a folder; return what the log says.
 
     Raises:
         RunRefused: something that the user gave has to change.
         RunDied: it died.
     """
-    inside = folder / ADAPTER
     with start_worker() as worker:
-        return worker.generate(config, inside if inside.is_dir() else folder, log)
+        return worker.generate(config, adapter, log)

@@ -16,7 +16,10 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +30,7 @@ from configs.cards import find_card
 from configs.models import find_model
 from configs.schema import RunConfig, config_from_dict
 from harness.data import Prepared, prepare
-from harness.errors import DataError, HarnessError, PeerLost
+from harness.errors import DataError, HarnessError, PeerLost, disk_refused
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from harness.unsloth_package import import_unsloth
@@ -45,6 +48,7 @@ PEER_LOST = 75
 
 def main() -> int:
     """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     request = _read_request()
     if request is None:
         return 0
@@ -66,7 +70,22 @@ def main() -> int:
     except HarnessError as error:
         _say({"error": str(error)})
         return 2
+    except OSError as error:
+        if (refused := disk_refused(error)) is None:
+            raise
+        _say({"error": refused})
+        return 2
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """Wait until the process that started this one is gone, and end as SIGTERM does: training saves first.
+
+    Killed, it can pass no signal on; and a run that nobody watches would hold its folder, and the GPU, for hours.
+    """
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_REPORTS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _read_request() -> dict[str, Any] | None:

@@ -117,6 +117,15 @@ def test_a_run_that_is_complete_is_not_done_again(ended, folder):
     assert {path.name: path.read_bytes() for path in (folder / "runs").iterdir() if path.is_file()} == before
 
 
+def test_what_is_no_run_is_told_before_anything_else(folder):
+    (folder / "empty").mkdir(exist_ok=True)
+    for flag, said in (("--resume", "no training run"), ("--generate", "no adapter in it")):
+        refused = run_probe(flag, "empty", folder=folder)
+        assert refused.code == 2
+        (line,) = refused.stderr.splitlines()
+        assert f"{flag} empty: {said}" in line
+
+
 def wait_for_step(folder, process):
     """Wait until the run that began last has taken a step."""
     for _ in range(600):

@@ -1,4 +1,4 @@
-"""What becomes of a worker that is asked to stop."""
+"""A worker and the process that started it: what ends one, and what the other does then."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
+import time
 
+import psutil
 import pytest
 
-from probes.process import RunDied, RunStopped, Worker
+from harness.errors import ConfigError
+from probes.process import ROOT, RunDied, RunStopped, Worker, _passing_on_signals
+from probes.training import WEIGHTS, adapter_in
 from tests.builders import AS_PUBLISHED
 
 
@@ -54,3 +59,47 @@ def test_one_that_dies_of_an_error_meanwhile_has_died():
 
 def test_one_that_was_done_anyway_is_done():
     train('print(\'{"trained": "completed"}\', flush=True); sys.exit()')
+
+
+def test_a_worker_ends_with_the_process_that_started_it():
+    """Which is killed, and can tell nobody."""
+    parent = """
+        import subprocess, sys, time
+        worker = subprocess.Popen([sys.executable, "-m", "probes.worker"], stdin=subprocess.PIPE)
+        print(worker.pid, flush=True)
+        time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(parent)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        worker = psutil.Process(int(process.stdout.readline()))
+        time.sleep(2.0)  # it reads a request by then
+        process.kill()
+    deadline = time.monotonic() + 30
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As nohup has it, so that training goes on when the terminal is closed."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with _passing_on_signals([process]) as received:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert (received, process.poll()) == ([], None)
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert received == [signal.SIGTERM]
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+def test_what_answers_has_an_adapter(tmp_path):
+    with pytest.raises(ConfigError, match=f"--generate {tmp_path}: no adapter in it"):
+        adapter_in(tmp_path)
+    (tmp_path / WEIGHTS).touch()
+    assert adapter_in(tmp_path) == tmp_path
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / WEIGHTS).touch()
+    assert adapter_in(tmp_path) == tmp_path / "adapter"
