@@ -90,8 +90,13 @@ def forward_facts(model: torch.nn.Module, output: Any) -> ForwardFacts:
         has_graph=isinstance(loss, torch.Tensor) and loss.requires_grad,
         cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
         num_checkpointed_layers=sum(_is_checkpointed(m) for m in model.modules()),
-        num_adapters=max(1, len(getattr(model, "peft_config", ()))),
+        num_adapters=num_adapters(model),
     )
+
+
+def num_adapters(model: torch.nn.Module) -> int:
+    """Return how many adapters of peft's a model has, 1 where it is not peft's."""
+    return max(1, len(getattr(model, "peft_config", ())))
 
 
 def field_of(output: Any, name: str) -> Any:

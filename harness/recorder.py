@@ -185,6 +185,10 @@ class Recorder:
         """Write who holds a model that was trained before the present one."""
         self._zoom.note_old_model(model, num_bytes)
 
+    def note_failure_kept(self) -> None:
+        """Write who keeps an out-of-memory that was caught, now that the run goes on."""
+        self._zoom.note_failure_kept(self.device.stats())
+
     def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
         """Write who holds the tensors of a checkpoint that has been restored."""
         self._zoom.note_checkpoint_kept(tensors)

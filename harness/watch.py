@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 
 from harness.devices.base import Device
 from harness.errors import DeviceOutOfMemory
-from harness.facts import batch_shape, field_of, model_facts
+from harness.facts import batch_shape, field_of, model_facts, num_adapters
 from harness.recorder import BegunPhase, Recorder
 from harness.recording import new_run_record
 from harness.records import (
@@ -111,8 +111,6 @@ class Watch:
         self._batch_module: weakref.ref[torch.nn.Module] | None = None
         """whose calls count the batches of the running evaluation"""
         self._index = 0
-        self._generators: set[CodeType] = set()
-        """functions that generate, each call of which is seen"""
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
         self._loaded: list[weakref.ref[torch.Tensor]] = []
@@ -125,6 +123,8 @@ class Watch:
         self._calls: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
         """steps in which each module was first trained and last called, of those called from outside"""
         self._has_optimizer = self._has_stepped = False
+        self._has_failed = False
+        """an allocation did, and no forward pass has begun since"""
         self._step_ended = False
         self._step_began = time.perf_counter()
         self._shapes: list[BatchShape] = []
@@ -170,14 +170,16 @@ class Watch:
             known = self._meet(module)
         if not known:
             return call(module, *args, **kwargs)
-        batch = self._begin_call(module, args, kwargs)
+        self._begin_call(module, args, kwargs)
         self._depth += 1
         try:
             output = call(module, *args, **kwargs)
         finally:
             self._depth -= 1
         if self._phase is Phase.EVAL:
-            self.recorder.forward_facts = _facts(output, batch)
+            self.recorder.forward_facts = _facts(module, output)
+        elif self._phase is Phase.FORWARD and hasattr(module, "peft_config"):
+            self.recorder.forward_facts = ForwardFacts(True, 0, 0, num_adapters(module))
         return output
 
     def _meet(self, module: torch.nn.Module) -> bool:
@@ -195,7 +197,7 @@ class Watch:
                 self._describe(model=model_facts(module))
         return bool(parameters)
 
-    def _begin_call(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BatchShape | None:
+    def _begin_call(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         values = [*args, *kwargs.values()]
         self.device.adopt(values)
         graph = torch.is_grad_enabled()
@@ -205,16 +207,19 @@ class Watch:
         if trains:
             if self._phase is not Phase.FORWARD:
                 self._begin_forward(_batch_of(values))
-            return None
+            return
         if self._phase is Phase.FORWARD and not graph:
-            return None  # a target or a reward, in the middle of a training pass
+            return  # a target or a reward, in the middle of a training pass
         if generator := _running_generator():
             self._begin_generate(generator, values)
-            return None
-        return self._begin_evaluation(module, values)
+        else:
+            self._begin_evaluation(module, values)
 
     def _begin_forward(self, batch: BatchShape | None) -> None:
         self._begin_micro_step()
+        if self._has_failed:
+            self._has_failed = False
+            self.recorder.note_failure_kept()
         if batch is not None:
             self._shapes.append(batch)
         self._switch(Phase.FORWARD, batch)
@@ -246,20 +251,18 @@ class Watch:
             recorder.micro_step += 1
         self._floor = None
 
-    def _begin_evaluation(self, module: torch.nn.Module, values: list[Any]) -> BatchShape | None:
+    def _begin_evaluation(self, module: torch.nn.Module, values: list[Any]) -> None:
         """Begin a batch where this module's call begins one."""
         own = self._batch_module() if self._batch_module else None
         if self._phase is Phase.EVAL and own is not None and own is not module:
-            return None
-        batch = _batch_of(values)
+            return
         self._index = self._index + 1 if self._phase is Phase.EVAL else 0
         if self._index > 0:
             self._floor = None  # more than one call: an evaluation, which answers for what it leaves
         self._loader_began = self._loader_began and self.recorder.step == 0
         self._leave_gap()
         self._batch_module = weakref.ref(module)
-        self._switch(Phase.EVAL, batch, self._index)
-        return batch
+        self._switch(Phase.EVAL, _batch_of(values), self._index)
 
     def _leave_gap(self) -> None:
         """End what follows a step, where it is not the preparation of the next one."""
@@ -472,12 +475,11 @@ class Watch:
         """Let further calls of a function be seen, wherever a module of the user's refers to it."""
         for module in list(sys.modules.values()):
             function = getattr(module, "__dict__", {}).get(code.co_name)
-            if getattr(function, "__code__", None) is code and not is_library(code.co_filename):
+            if _innermost_code(function) is code and not is_library(code.co_filename):
                 self._wrap(module, code.co_name, function)
 
     def _wrap(self, owner: Any, name: str, function: Any) -> None:
-        if function.__code__ not in self._generators or not hasattr(function, "__wrapped__"):
-            self._generators.add(function.__code__)
+        if function.__code__ is not _WRAPPER:
             self._patches.enter_context(patch.object(owner, name, _wrapped(function, self.generate)))
 
     # The run as a whole
@@ -516,6 +518,7 @@ class Watch:
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         self._note_old_models()
+        self._has_failed = True
         self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
         self.recorder.out_of_memory(error)
 
@@ -610,6 +613,17 @@ def _wrapped(function: _Call, handler: _Call) -> _Call:
     return call
 
 
+_WRAPPER = _wrapped(print, print).__code__
+"""what all wrapped functions have in common"""
+
+
+def _innermost_code(function: Any) -> CodeType | None:
+    """Return the code of a function behind its decorators, such as `torch.no_grad()`; None where it has none."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return getattr(function, "__code__", None)
+
+
 def _running_generator() -> CodeType | None:
     """Return the outermost function that generates among those that led to the model's call, or None."""
     found: CodeType | None = None
@@ -650,7 +664,7 @@ def _batch_of(values: list[Any]) -> BatchShape | None:
     return None if shape is None else dataclasses.replace(shape, lengths=())
 
 
-def _facts(output: Any, batch: BatchShape | None) -> ForwardFacts:
+def _facts(module: torch.nn.Module, output: Any) -> ForwardFacts:
     """Return how an evaluation's forward pass was made, as far as its output tells."""
     tensors = _tensors(output)
     cache = _tensors(field_of(output, "past_key_values"))
@@ -660,6 +674,7 @@ def _facts(output: Any, batch: BatchShape | None) -> ForwardFacts:
         cache_bytes=sum(_num_bytes(t) for t in cache),
         num_checkpointed_layers=0,
         logits_bytes=_num_bytes(logits) if isinstance(logits, torch.Tensor) else 0,
+        num_adapters=num_adapters(module),
         output_bytes=sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values()),
         where=_calling_line(),
     )

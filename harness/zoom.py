@@ -283,6 +283,15 @@ class Zoom:
         if holder is not None and holder.is_users:
             self._write_holder(holder, OLD_MODEL, num_bytes, 1)
 
+    def note_failure_kept(self, stats: MemoryStats) -> None:
+        """Report who keeps an out-of-memory that was caught, where the run goes on and no step has ended since."""
+        left = stats.allocated_bytes - self._floor_bytes
+        if left >= MIN_LEFT_BYTES and not self._ended_at.get(CAUGHT_FAILURE):
+            holder = _failure_holder(self._device)
+            if holder is not None:
+                self._ended_at[CAUGHT_FAILURE] = [self._step]
+                self._write_holder(holder, CAUGHT_FAILURE, left, 1)
+
     def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
         """Report who holds tensors of a checkpoint that has been restored."""
         num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in tensors)

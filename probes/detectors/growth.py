@@ -8,7 +8,7 @@ made of.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -84,6 +84,8 @@ class Explanation:
     steps: tuple[int, int]
     survivor: SurvivorRecord | None = None
     evidence: dict[str, int | float | str] = field(default_factory=dict)
+    ends_training: bool = False
+    """whether no step succeeds any more"""
 
 
 def growth_finding(cause: str, log: RunLog) -> list[Finding]:
@@ -120,6 +122,8 @@ def growth_finding(cause: str, log: RunLog) -> list[Finding]:
 
 def _severity(log: RunLog, explanation: Explanation, growth: Sequence[StepGrowth]) -> Severity:
     """Return how bad the growth is; a watched script that ended may have been about to end it too."""
+    if explanation.ends_training:
+        return "error"
     may_end = log.run.script and log.fatal_oom is None and explanation.cause in MAY_END
     return "warning" if may_end else growth_severity(log, explanation.grown_bytes, growth)
 
@@ -173,6 +177,28 @@ def _after_failures(log: RunLog, growth: list[StepGrowth]) -> Explanation | None
         steps=(failed[0].step, failed[-1].step),
         survivor=main_survivor(survivors_of(log, CAUGHT_FAILURE)),
         evidence={"num_failures": len(failed), "grown_bytes": total},
+    )
+
+
+def _never_recovered(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
+    """An out-of-memory that is kept, and after which no step has ended: whatever is tried then fails as well."""
+    survivor = main_survivor(survivors_of(log, CAUGHT_FAILURE))
+    first = next(iter(log.ooms), None)
+    if not log.run.script or survivor is None or first is None or len(log.ooms) < MIN_EVENTS:
+        return None
+    if any(step.step >= first.step for step in log.steps):
+        return None
+    return Explanation(
+        cause="exception-holds-frames",
+        title=f"A caught out-of-memory keeps {format_bytes(survivor.bytes_per_step)}, and no step ended after it",
+        reason=f"At step {first.step} an allocation failed and the run went on; {len(log.ooms) - 1} more have failed "
+        f"since. The first one's exception is kept by {survivor.holder}: its traceback keeps every frame with its "
+        "tensors.",
+        grown_bytes=survivor.bytes_per_step,
+        steps=(first.step, log.ooms[-1].step),
+        survivor=survivor,
+        evidence={"num_failures": len(log.ooms), "grown_bytes": survivor.bytes_per_step},
+        ends_training=True,
     )
 
 
@@ -239,8 +265,27 @@ def _stays(growth: Sequence[StepGrowth], num_bytes: int) -> bool:
     return lasting(growth) >= 0.5 * num_bytes or not growth
 
 
+def _by_falls(log: RunLog, growth: list[StepGrowth]) -> list[StepGrowth]:
+    """Return the steps with epochs told by the floor's falls, of a script whose epochs nothing else tells.
+
+    As many steps from fall to fall, and a list that grew from one step to the next: else the epochs are as they were.
+    """
+    survivor = _largest(log)
+    if not log.run.script or growth[-1].epoch > 1 or survivor is None or not _is_collection(survivor):
+        return growth
+    epoch, lowest, falls, found = 1, growth[0].floor_bytes, [], [growth[0]]
+    for before, g in pairwise(growth):
+        if before.floor_bytes - g.floor_bytes >= EXPLAINED_SHARE * max(MIN_GROWTH_BYTES, before.floor_bytes - lowest):
+            epoch, lowest = epoch + 1, g.floor_bytes
+            falls.append(g.step)
+        found.append(replace(g, epoch=epoch))
+    periods = {b - a for a, b in pairwise(falls)}
+    return found if len(periods) == 1 else growth
+
+
 def _until_epoch_ends(log: RunLog, growth: list[StepGrowth]) -> Explanation | None:
     """A floor that climbs through each epoch and falls at its end."""
+    growth = _by_falls(log, growth) if growth else growth
     by_epoch: dict[int, list[StepGrowth]] = {}
     for g in growth:
         by_epoch.setdefault(g.epoch, []).append(g)
@@ -470,6 +515,7 @@ def _largest(log: RunLog) -> SurvivorRecord | None:
 Question = Callable[[RunLog, list[StepGrowth]], Explanation | None]
 
 QUESTIONS: tuple[Question, ...] = (
+    _never_recovered,
     _after_failures,
     _in_cycles,
     _in_autocast,

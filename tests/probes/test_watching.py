@@ -26,25 +26,36 @@ CAUSES = {
     "eval_leftover": "eval-leftover",
     "eval_with_grad": "eval-with-grad",
     "exception_holds_frames": "exception-holds-frames",
+    "failure_kept": "exception-holds-frames",
     "growing_tensor": "tensors-logged",
     "hook_holds_activations": "hook-holds-activations",
     "kv_cache_held": "kv-cache-held",
+    "logits_concatenated": "logits-hoarded",
     "logits_hoarded": "logits-hoarded",
+    "longest_sample": "longest-sample",
     "metric_never_reset": "metric-never-reset",
+    "old_model_alive": "old-model-alive",
+    "oom_in_backward": "oom-in-backward",
     "outputs_hoarded": "outputs-hoarded",
     "recompile_per_shape": "recompile-per-shape",
     "reference_cycle": "reference-cycle",
+    "resume_on_gpu": "resume-on-gpu",
     "retain_graph_flag": "retained-graph",
     "retained_graph": "retained-graph",
+    "rnn_state": "retained-graph",
     "save_doubles": "save-doubles",
+    "shifted_logits": "logits-fp32-copies",
     "tensors_logged": "tensors-logged",
     "two_lists": "tensors-logged",
 }
 GROW_WITHOUT_END = {
-    "cached_batches", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
-    "outputs_hoarded", "retain_graph_flag", "retained_graph", "tensors_logged", "two_lists",
+    "cached_batches", "failure_kept", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
+    "outputs_hoarded", "retain_graph_flag", "retained_graph", "rnn_state", "tensors_logged", "two_lists",
 }  # fmt: skip
-BUDGETS = {"eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB}
+BUDGETS = {
+    "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
+    "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
+}  # fmt: skip
 CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
 
 
