@@ -21,7 +21,7 @@ optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
 for _ in range(12):
     x = torch.randn(16, 64)
 
-    def closure():
+    def closure(x=x):
         optimizer.zero_grad()
         loss = (model(x) - x).pow(2).mean()
         loss.backward()

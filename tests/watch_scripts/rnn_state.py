@@ -20,7 +20,7 @@ torch.manual_seed(0)
 net = CharRNN()
 optimizer = torch.optim.RMSprop(net.out.parameters(), lr=1e-3)
 state = None
-for step in range(14):
+for _ in range(14):
     x = torch.randint(60, (8, 20))
     logits, state = net(x, state)  # the mistake
     loss = nn.functional.cross_entropy(logits.reshape(-1, 60), x.reshape(-1))
