@@ -81,6 +81,11 @@ class BatchShape:
         """Tokens that the model computes, padding included."""
         return self.batch_size * self.padded_length
 
+    @property
+    def lengths_at_most(self) -> tuple[int, ...]:
+        """The lengths, or what they are padded to where nobody has looked."""
+        return self.lengths or (self.padded_length,) * self.batch_size
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -428,7 +428,7 @@ def _record(
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
     holder = next((h for h in (_holder(items) for items in held[:MAX_TENSORS_ASKED]) if h is not None), None)
     # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
-    in_graph = holder is None and graph is not None
+    in_graph = holder is None and graph is not None and not any(referred(i, [i]) for i in held[:MAX_TENSORS_ASKED])
     largest = max((tensor for items in held for tensor in items), key=torch.Tensor.numel, default=None)
     return SurvivorRecord(
         step=step,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -96,7 +97,9 @@ def _steps_leave_too(log: RunLog) -> bool:
 def _never_released(log: RunLog, hoarding: Sequence[Evaluation]) -> bool:
     kept = [(kept_after(log, e), e.grown_bytes) for e in hoarding]
     known = [(k, grown) for k, grown in kept if k is not None]
-    return len(hoarding) > 1 and bool(known) and all(k >= KEPT_SHARE * grown for k, grown in known)
+    # a buffer that some later step empties is released
+    stays = all(b.before_bytes - a.before_bytes >= KEPT_SHARE * a.grown_bytes for a, b in pairwise(hoarding))
+    return len(hoarding) > 1 and stays and bool(known) and all(k >= KEPT_SHARE * grown for k, grown in known)
 
 
 def _contents(evaluation: Evaluation, model: ModelFacts, dtype: str) -> str | None:

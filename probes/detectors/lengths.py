@@ -99,8 +99,8 @@ def longest_sample(log: RunLog) -> list[Finding]:
 
 
 def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[BatchShape], largest: int) -> Finding:
-    longest = max(batch.lengths, default=batch.padded_length)
-    seen = [length for b in earlier for length in b.lengths]
+    longest = max(batch.lengths_at_most)
+    seen = [length for b in earlier for length in b.lengths_at_most]
     percentile = 100 * sum(length < longest for length in seen) / max(1, len(seen))
     return fatal_finding(
         oom,

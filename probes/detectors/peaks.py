@@ -117,8 +117,9 @@ def length_limit(log: RunLog) -> LengthLimit | None:
     fitted = quadratic if quadratic.residual_bytes <= BETTER_FIT * linear.residual_bytes else linear
     if fitted.residual_bytes > CLOSE_FIT * log.peak_allocated_bytes:
         return None
-    lengths = [length for record in records if record.batch for length in record.batch.lengths]
-    batch_size = max(record.batch.batch_size for record in records if record.batch)
+    batches = [record.batch for record in records if record.batch]
+    lengths = [length for batch in batches for length in batch.lengths_at_most]
+    batch_size = max(batch.batch_size for batch in batches)
     room = log.run.budget_bytes - max(record.allocated_before_bytes for record in records)
     tried_up_to = LOOK_AHEAD * max(lengths)
     longest = fitted.longest_within(room, batch_size, tried_up_to)

@@ -11,6 +11,7 @@ from configs.units import MIB
 from harness.records import Outcome, Phase
 from harness.runlog import RunLog
 from probes.detectors import detect
+from probes.detectors.peaks import length_limit
 from probes.watching import watch_script
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,6 +181,41 @@ def test_parameters_updated_by_hand_make_steps(tmp_path):
     log = watched(script_of(tmp_path, text), tmp_path)
     assert [p.phase for p in log.phases].count(Phase.BACKWARD) >= 1
     assert log.outcome is Outcome.COMPLETED
+
+
+def test_what_fits_is_told_where_the_padding_is_not_looked_at(tmp_path):
+    text = (
+        "import torch\n"
+        "model = torch.nn.Sequential(torch.nn.Embedding(50, 64), torch.nn.Linear(64, 64))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for length in (100, 300, 150, 200, 250, 400, 350):\n"
+        "    model(torch.zeros(4, length, dtype=torch.long)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.zero_grad()\n"
+    )
+    limit = length_limit(watched(script_of(tmp_path, text), tmp_path))
+    assert limit is not None
+    assert limit.num_samples == 6 * 4
+
+
+def test_a_buffer_that_is_emptied_after_some_steps_is_no_metric(tmp_path):
+    text = (
+        "import torch\n"
+        "policy = torch.nn.Linear(512, 6)\n"
+        "optimizer = torch.optim.Adam(policy.parameters())\n"
+        "seen = []\n"
+        "for _ in range(4):\n"
+        "    for _ in range(20):\n"
+        "        seen.append(torch.randn(8, 512))\n"
+        "        with torch.no_grad():\n"
+        "            policy(seen[-1])\n"
+        "    for _ in range(3):\n"
+        "        optimizer.zero_grad()\n"
+        "        policy(torch.cat(seen[:4])).mean().backward()\n"
+        "        optimizer.step()\n"
+        "    seen.clear()\n"
+    )
+    assert detect(watched(script_of(tmp_path, text), tmp_path)) == []
 
 
 def test_what_is_moved_to_the_host_leaves_the_card(tmp_path):
