@@ -3,6 +3,8 @@
 python -m tests.bench.watch_cost              three small models on one core of the CPU, in seconds of that core
 python -m tests.bench.watch_cost --gpu        a QLoRA step of Llama-3.1-8B with random weights, on a CUDA GPU: in
                                               seconds, and in seconds of the processor that drives the GPU
+python -m tests.bench.watch_cost --parts      the calls of such a step that are watched, counted without a GPU, times
+                                              what one of them costs on this processor
 """
 
 from __future__ import annotations
@@ -11,18 +13,23 @@ import statistics
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
 
+from configs.cards import find_card
 from harness.devices.base import Device
+from harness.loop import train_step
 from harness.recording import open_device
 from harness.runlog import LogWriter
-from harness.watch import Watch
+from harness.watch import Watch, _wrappers
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
 
@@ -70,7 +77,6 @@ def _step_of(model: nn.Module, make_batch: Callable[[], torch.Tensor]) -> Step:
 @contextmanager
 def qlora(device: Device) -> Iterator[Step]:
     """Yield a step of the 8B model, as the harness's own loop makes it."""
-    from harness.loop import train_step
     from harness.strategies.qlora import QLoraStrategy
 
     config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
@@ -143,8 +149,50 @@ def ratio_of_medians(off: list[float], on: list[float]) -> tuple[float, float, f
     return float(low), statistics.median(on) / statistics.median(off), float(high)
 
 
+def measure_parts() -> None:
+    """Print how often a QLoRA step of the 8B model calls what is wrapped, and what the wrappers add to a call."""
+    from harness.run import simulate_card
+    from harness.strategies.qlora import QLoraStrategy
+
+    config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
+    device = simulate_card(config.with_fields(tensors="fake"), find_card("h100"))
+    strategy, batch = QLoraStrategy(config, device), batch_of(train(LENGTH))
+    counts = {"__call__": 0, "to": 0}
+    with device.active(), ExitStack() as stack:
+        strategy.load()
+        for owner, name in ((nn.Module, "__call__"), (torch.Tensor, "to")):
+            stack.enter_context(patch.object(owner, name, _counted(getattr(owner, name), name, counts)))
+        train_step(strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
+    module, tensor = nn.Identity(), torch.zeros(())
+    calls: dict[str, Step] = {"__call__": lambda: module(tensor), "to": lambda: tensor.to(torch.float32)}
+    watch = Watch(open_device("simulated", None, None, lowered=False), lambda record: None, "parts")
+    watch._depth = 1  # inside the model's own call, as nearly all are
+    for owner, name, wrapper in _wrappers(watch):
+        if name in calls and owner in (nn.Module, torch.Tensor):
+            off = _nanoseconds(calls[name])
+            with patch.object(owner, name, wrapper):
+                added = _nanoseconds(calls[name]) - off
+            total = counts[name] * added / 1e6
+            print(f"{owner.__name__}.{name}: {counts[name]} a step, {added:.0f} ns each, {total:.2f} ms a step")
+
+
+def _counted(function: Callable[..., Any], name: str, counts: dict[str, int]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        counts[name] += 1
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _nanoseconds(call: Step, number: int = 20_000) -> float:
+    return min(timeit.repeat(call, number=number, repeat=9)) / number * 1e9
+
+
 def main() -> None:
     """Print the table."""
+    if "--parts" in sys.argv:
+        measure_parts()
+        return
     if "--gpu" in sys.argv:
         device = open_device("cuda", None, None, lowered=False)
         with qlora(device) as step:
