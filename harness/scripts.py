@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from harness.errors import ConfigError
+from harness.sources import is_harness
 
 _ROOT = Path(__file__).resolve().parent.parent.as_posix() + "/"
 _OWN_PACKAGES = ("configs", "harness", "probes", "reports", "run_probe")
@@ -77,7 +78,7 @@ def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
     kept: list[TracebackType] = []
     trace = error.__traceback__
     while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        if not is_harness(trace.tb_frame.f_code.co_filename):
             kept.append(trace)
         trace = trace.tb_next
     chain: TracebackType | None = None
@@ -86,6 +87,3 @@ def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
     error.__traceback__ = chain
     _without_own_frames(error.__cause__, seen)
     _without_own_frames(error.__context__, seen)
-
-
-_OWN_FOLDERS = tuple(f"{_ROOT}{name}" for name in ("configs/", "harness/", "probes/", "reports/", "run_probe.py"))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 _HARNESS = Path(__file__).resolve().parent.as_posix() + "/"
 _PROJECT = _HARNESS.removesuffix("harness/")
+OWN_FOLDERS = tuple(f"{_PROJECT}{name}" for name in ("configs/", "harness/", "probes/", "reports/", "run_probe.py"))
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -35,6 +36,11 @@ def is_library(path: str) -> bool:
     path = path.replace("\\", "/")
     installed = "/site-packages/" in path or "/dist-packages/" in path or path.startswith(_STANDARD_LIBRARY)
     return installed or path.startswith((_HARNESS, "<"))
+
+
+def is_harness(path: str) -> bool:
+    """Return whether a file is the harness's own."""
+    return path.replace("\\", "/").startswith(OWN_FOLDERS)
 
 
 def short_path(path: str) -> str:

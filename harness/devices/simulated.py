@@ -24,7 +24,7 @@ from harness.simulate.lowering import meta_autocast, operator_lowerings, replace
 from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 from harness.snapshot import write_snapshot
-from harness.sources import SourceLine, users_line
+from harness.sources import SourceLine, is_harness, users_line
 
 _is_autocast_enabled = torch.is_autocast_enabled
 
@@ -201,7 +201,8 @@ class SimulatedDevice:
     def _locate(self, tell: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
         """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
         self.tracer.site_frames, kept = WATCHED_SITE_FRAMES, self.tracer.site_frames
-        lines = tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in self.tracer.site())
+        frames = (SourceLine(code.co_filename, line, code.co_name) for code, line in self.tracer.site())
+        lines = tuple(line for line in frames if not is_harness(line.path))
         self.tracer.site_frames = kept
         line = users_line(lines)
         error.frames = tuple(map(str, lines))

@@ -74,7 +74,7 @@ def _hoarded(log: RunLog, cause: str) -> list[Finding]:
         contents = _contents(hoarding[0], model, config_of(log).model.dtype)
     never_released = _never_released(log, hoarding)
     if contents is None:
-        named = "metric-never-reset" if never_released else None
+        named = "metric-never-reset" if never_released and _adds_up(hoarding) else None
     else:
         named = "logits-hoarded" if contents == "logits" else "outputs-hoarded"
     if named != cause:
@@ -97,9 +97,12 @@ def _steps_leave_too(log: RunLog) -> bool:
 def _never_released(log: RunLog, hoarding: Sequence[Evaluation]) -> bool:
     kept = [(kept_after(log, e), e.grown_bytes) for e in hoarding]
     known = [(k, grown) for k, grown in kept if k is not None]
-    # a buffer that some later step empties is released
-    stays = all(b.before_bytes - a.before_bytes >= KEPT_SHARE * a.grown_bytes for a, b in pairwise(hoarding))
-    return len(hoarding) > 1 and stays and bool(known) and all(k >= KEPT_SHARE * grown for k, grown in known)
+    return len(hoarding) > 1 and bool(known) and all(k >= KEPT_SHARE * grown for k, grown in known)
+
+
+def _adds_up(hoarding: Sequence[Evaluation]) -> bool:
+    """Whether each evaluation begins with what the one before has left: a buffer is emptied in between."""
+    return all(b.before_bytes - a.before_bytes >= KEPT_SHARE * a.grown_bytes for a, b in pairwise(hoarding))
 
 
 def _contents(evaluation: Evaluation, model: ModelFacts, dtype: str) -> str | None:
