@@ -23,12 +23,14 @@ from harness.errors import HarnessError
 from harness.records import Outcome
 from harness.runlog import RunLog, read_run_log
 from probes.findings import OtherCount
-from probes.worker import PEER_LOST
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
 SECONDS_BETWEEN_LOOKS = 0.25
+
+PEER_LOST = 75
+"""exit code of a worker that ended only because another one has, which says why"""
 
 SECONDS_TO_END = 5.0
 """for the other processes of a run on several GPUs, once one has died, to write down where they were"""

@@ -34,6 +34,7 @@ from harness.errors import DataError, HarnessError, PeerLost, disk_refused
 from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from harness.unsloth_package import import_unsloth
+from probes.process import PEER_LOST
 
 if TYPE_CHECKING:
     from harness.devices.base import Device
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
-
-PEER_LOST = 75
-"""exit code of a worker that ended only because another one has, which says why"""
 
 
 def main() -> int:

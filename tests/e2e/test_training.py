@@ -161,6 +161,7 @@ def test_a_run_that_was_moved_leaves_its_results_beside_it(tmp_path, monkeypatch
         raise ConfigError("enough")
 
     monkeypatch.setattr("run_probe._check_before_training", check)
+    monkeypatch.setattr("run_probe.gate_of_run", lambda resume, config: None)  # which looks for a checkpoint
     assert main(["--resume", str(run)]) == 2
     assert checked == [("--resume", str(run.parent))]
 

@@ -27,7 +27,7 @@ def train(ends):
 
     def watch():
         if not asked:
-            asked.append(os.kill(os.getpid(), signal.SIGINT))
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
 
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
     with (
