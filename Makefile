@@ -27,6 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(RUN)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) --editable '.[dev]'
+	@mkdir -p $(VENV)/checkout && ln -sfn ../.. $(VENV)/checkout/memory_harness
 	@touch $@
 
 # A half-made environment would pass for a whole one, so a failure removes it.

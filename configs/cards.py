@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.errors import ConfigError
-from configs.tables import read_toml, unknown_name
-from configs.units import parse_bytes
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import read_toml, unknown_name
+from memory_harness.configs.units import parse_bytes
 
 SdpaBackend = Literal["flash", "memory_efficient", "math"]
 

@@ -15,16 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from configs import schema
-from configs.cards import find_card
-from configs.errors import ConfigError
-from configs.preset import DEFAULT_PRESET, RUN_CONFIG, config_of_run, load_preset, newest_run, real_folder
-from configs.schema import SECTIONS, RunConfig
-from configs.strategies import settled
-from configs.tables import did_you_mean
-from configs.units import parse_part
-from configs.validation import validate
-from configs.values import from_text, is_size, to_text, without_none
+from memory_harness.configs import schema
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.preset import (
+    DEFAULT_PRESET,
+    RUN_CONFIG,
+    config_of_run,
+    load_preset,
+    newest_run,
+    real_folder,
+)
+from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.strategies import settled
+from memory_harness.configs.tables import did_you_mean
+from memory_harness.configs.units import parse_part
+from memory_harness.configs.validation import validate
+from memory_harness.configs.values import from_text, is_size, to_text, without_none
 
 _USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)"
 

@@ -7,8 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError
-from configs.tables import read_toml
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import read_toml
 
 DEFAULT_FILE = Path(__file__).with_name("crisis.toml")
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError
-from configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
-from configs.tables import did_you_mean, read_toml, unknown_name
-from configs.values import NONE, from_toml
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
+from memory_harness.configs.tables import did_you_mean, read_toml, unknown_name
+from memory_harness.configs.values import NONE, from_toml
 
 DEFAULT_PRESET = "as_published"
 

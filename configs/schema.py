@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from configs.models import MLP_LAYERS
+from memory_harness.configs.models import MLP_LAYERS
 
 
 @dataclass(frozen=True)

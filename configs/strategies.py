@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.schema import RunConfig
+from memory_harness.configs.schema import RunConfig
 
 UNSLOTH: dict[str, Any] = {
     "double_quant": True,

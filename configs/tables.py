@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError
+from memory_harness.configs.errors import ConfigError
 
 
 def read_toml(path: Path) -> dict[str, Any]:

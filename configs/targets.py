@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from configs.cards import find_card, load_cards
-from configs.errors import ConfigError
-from configs.tables import unknown_name
-from configs.units import format_bytes, parse_bytes
+from memory_harness.configs.cards import find_card, load_cards
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import unknown_name
+from memory_harness.configs.units import format_bytes, parse_bytes
 
 DEVICES = ("auto", "cuda", "simulated")
 DEFAULT_CARD = "t4"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs.cards import find_card
-from configs.errors import ConfigError
-from configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
-from configs.schema import RunConfig, section_of
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
+from memory_harness.configs.schema import RunConfig, section_of
 
 Range = tuple[str, Callable[[Any], bool]]
 """The allowed values in words, and the test; a comparison with NaN is false, so NaN never passes."""

@@ -8,7 +8,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.units import format_bytes, parse_bytes
+from memory_harness.configs.units import format_bytes, parse_bytes
 
 NONE = "none"
 """Written for "not set" in a flag and in TOML, which has no null."""

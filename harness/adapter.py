@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.files import replace_folder, sync
+from memory_harness.harness.records import EvalRecord, record_from_dict, record_to_dict
 from safetensors import SafetensorError
-
-from configs.errors import ConfigError
-from harness.devices.base import Device
-from harness.files import replace_folder, sync
-from harness.records import EvalRecord, record_from_dict, record_to_dict
 
 EVALUATION_FILE = "evaluation.json"
 """beside an adapter: the evaluation that it was kept for"""

@@ -28,12 +28,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from memory_harness.harness.facts import forward_facts
+from memory_harness.harness.recorder import BegunPhase, Recorder
+from memory_harness.harness.recording import Recording, batch_shape_on_host
+from memory_harness.harness.records import BatchShape, EvalRecord, Phase
 from transformers import TrainerCallback
-
-from harness.facts import forward_facts
-from harness.recorder import BegunPhase, Recorder
-from harness.recording import Recording, batch_shape_on_host
-from harness.records import BatchShape, EvalRecord, Phase
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
 """those that are recording"""

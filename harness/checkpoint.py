@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import CheckpointError
+from memory_harness.harness.files import replace_folder, sync
+from memory_harness.harness.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    Position,
+    checkpoints,
+    file_sha256,
+    manifest_text,
+    read_manifest,
+)
+from memory_harness.harness.rng import random_states, restore_random_states
 from torch.utils._pytree import tree_map
-
-from harness.devices.base import Device
-from harness.errors import CheckpointError
-from harness.files import replace_folder, sync
-from harness.manifest import MANIFEST_FILE, Manifest, Position, checkpoints, file_sha256, manifest_text, read_manifest
-from harness.rng import random_states, restore_random_states
 
 STATE_FILE = "training_state.pt"
 RANDOM_FILE = "random_states.pt"

@@ -17,8 +17,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from configs.errors import ConfigError, HarnessError
-from harness.records import OomRecord, SegmentRuns
+from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.harness.records import OomRecord, SegmentRuns
 
 __all__ = [
     "CheckpointError",

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-
-from configs.errors import ConfigError
-from configs.units import GIB
-from harness.data import Prepared
-from harness.files import partial_of, write_whole
-from harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
-from harness.replies import VETTED, Reply
-from harness.runlog import RunLog
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.units import GIB
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.files import partial_of, write_whole
+from memory_harness.harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
+from memory_harness.harness.replies import VETTED, Reply
+from memory_harness.harness.runlog import RunLog
 
 RESPONSES, RESPONSES_CSV, EXPERIMENTS = "GeneratedResponses.json", "GeneratedResponses.csv", "LLAMAExperiments.json"
 

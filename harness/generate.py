@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.replies import VETTED, Reply
-from harness.sampling import Sampling, sample_seed
-from harness.strategies.base import Strategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.replies import VETTED, Reply
+from memory_harness.harness.sampling import Sampling, sample_seed
+from memory_harness.harness.strategies.base import Strategy
 
 
 @dataclass(frozen=True)

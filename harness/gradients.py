@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from harness.errors import GradientError
-from harness.records import StepRecord
+from memory_harness.harness.errors import GradientError
+from memory_harness.harness.records import StepRecord
 
 Useless = Literal["zero", "not finite"]
 

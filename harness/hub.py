@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, HarnessError
+from memory_harness.configs.errors import ConfigError, HarnessError
 
 
 def check_hub(repo: str) -> None:

@@ -17,9 +17,9 @@ from random import Random
 from statistics import fmean, stdev
 from typing import Any
 
-from configs.errors import ConfigError
-from harness.experiments import read_responses, write_new
-from harness.replies import BASE, TUNED, VETTED
+from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.experiments import read_responses, write_new
+from memory_harness.harness.replies import BASE, TUNED, VETTED
 
 SHEET, KEY = "HumanEvaluation.csv", "HumanEvaluationKey.json"
 

@@ -25,18 +25,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
-from harness.devices.base import Device
-from harness.generate import Request, answer, requests
-from harness.manifest import START, Position
-from harness.recorder import Recorder
-from harness.records import BatchShape, EvalRecord, ModelFacts, Phase
-from harness.recovery import Divide, Protection, together
-from harness.replies import TUNED, Reply
-from harness.strategies.base import Strategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.generate import Request, answer, requests
+from memory_harness.harness.manifest import START, Position
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import BatchShape, EvalRecord, ModelFacts, Phase
+from memory_harness.harness.recovery import Divide, Protection, together
+from memory_harness.harness.replies import TUNED, Reply
+from memory_harness.harness.strategies.base import Strategy
 
 
 def load(strategy: Strategy, recorder: Recorder) -> ModelFacts:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.models import find_model
-from harness.data.chat import SYSTEM_PROMPT
-from harness.records import MetricsRecord
-from harness.replies import BASE, TUNED
-from harness.runlog import RunLog
+from memory_harness.configs.models import find_model
+from memory_harness.harness.data.chat import SYSTEM_PROMPT
+from memory_harness.harness.records import MetricsRecord
+from memory_harness.harness.replies import BASE, TUNED
+from memory_harness.harness.runlog import RunLog
 
 _ROWS = {
     "perplexity": "perplexity per target token",

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from memory_harness.harness.errors import PeerLost
 from torch import distributed
-
-from harness.errors import PeerLost
 
 Item = TypeVar("Item")
 

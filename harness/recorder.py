@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-
-from harness.devices.base import Device
-from harness.errors import DeviceOutOfMemory
-from harness.gradients import GradientGuard
-from harness.records import (
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.gradients import GradientGuard
+from memory_harness.harness.records import (
     BatchShape,
     ForwardFacts,
     MemoryStats,
@@ -27,12 +26,11 @@ from harness.records import (
     Record,
     StepRecord,
 )
-from harness.zoom import Zoom
+from memory_harness.harness.zoom import Zoom
 
 if TYPE_CHECKING:
     import torch
-
-    from harness.recording import Recording
+    from memory_harness.harness.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Recorder:
             ConfigError: a value is not usable.
             DeviceError: the device is not to be had.
         """
-        from harness.recording import open_recording  # which builds on this module
+        from memory_harness.harness.recording import open_recording  # which builds on this module
 
         return open_recording(Path(path), device, gpu, budget)
 

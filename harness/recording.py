@@ -1,6 +1,6 @@
 """Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
 
-    from harness.recorder import Recorder
+    from memory_harness.harness.recorder import Recorder
 
     with Recorder.open("runs/mine", budget="14.4 GiB") as r:
         for batch in loader:
@@ -35,23 +35,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from configs.cards import find_card
-from configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
-from harness.devices.base import Device
-from harness.devices.cuda import CudaDevice
-from harness.devices.simulated import SimulatedDevice
-from harness.environment import environment
-from harness.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
-from harness.facts import batch_shape, model_facts
-from harness.recorder import BegunPhase, Recorder
-from harness.records import BatchShape, EndRecord, EvalRecord, Outcome, Phase, Record, RunRecord, phase_named
-from harness.runlog import LogWriter
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.places import IMPORT_FOLDER
+from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.cuda import CudaDevice
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.environment import environment
+from memory_harness.harness.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
+from memory_harness.harness.facts import batch_shape, model_facts
+from memory_harness.harness.recorder import BegunPhase, Recorder
+from memory_harness.harness.records import (
+    BatchShape,
+    EndRecord,
+    EvalRecord,
+    Outcome,
+    Phase,
+    Record,
+    RunRecord,
+    phase_named,
+)
+from memory_harness.harness.runlog import LogWriter
 
 GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
-
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
@@ -320,8 +327,8 @@ class Recording:
 
     def report(self) -> None:
         """Print the report on the log, as `run_probe.py --replay` does."""
-        path = os.pathsep.join(part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "run_probe", "--replay", str(self.log)]
+        path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
+        command = [sys.executable, "-m", "memory_harness.reports.command", "--replay", str(self.log)]
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
         # a process of its own: the report reads nothing but the log, and imports nothing from here
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from configs.errors import ConfigError
-from configs.tables import unknown_name
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import unknown_name
 
 SCHEMA_VERSION = 1
 

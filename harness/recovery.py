@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from configs.schema import RunConfig
-from harness.checkpoint import keep_newest, save_peers, write_checkpoint
-from harness.data.batching import Batch, halves
-from harness.devices.base import Device
-from harness.errors import DeviceOutOfMemory, SharedOutOfMemory
-from harness.manifest import Manifest, Position, checkpoints
-from harness.recorder import Recorder
-from harness.records import Phase, RecoveryRecord
-from harness.rng import random_states, restore_random_states
-from harness.strategies.base import Strategy, TrainableStrategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.checkpoint import keep_newest, save_peers, write_checkpoint
+from memory_harness.harness.data.batching import Batch, halves
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import DeviceOutOfMemory, SharedOutOfMemory
+from memory_harness.harness.manifest import Manifest, Position, checkpoints
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Phase, RecoveryRecord
+from memory_harness.harness.rng import random_states, restore_random_states
+from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
 
 ACTIONS = {
     "clear-cache": "released the allocator's cached blocks",

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.data.batching import Batch, eval_batches, train_steps
-from harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
-from harness.recorder import Recorder
-from harness.records import Phase
-from harness.recovery import Protection
-from harness.strategies.base import Strategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
+from memory_harness.harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Phase
+from memory_harness.harness.recovery import Protection
+from memory_harness.harness.strategies.base import Strategy
 
 SOAK_STEPS = 20
 """enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""

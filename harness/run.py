@@ -11,28 +11,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-
-from configs.cards import Card, find_card
-from configs.models import find_model
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.devices.base import Device
-from harness.devices.cuda import CudaDevice
-from harness.devices.simulated import SimulatedDevice
-from harness.environment import environment
-from harness.errors import GradientError, LogError
-from harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
-from harness.manifest import START, Position
-from harness.parallel import Group
-from harness.recorder import Recorder
-from harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
-from harness.recovery import Unprotected, attempt, together
-from harness.rehearsal import rehearse
-from harness.rng import seed_all
-from harness.simulate.compiled import CompiledStrategy
-from harness.strategies import STRATEGIES
-from harness.strategies.base import Strategy
-from harness.strategies.qlora import QLoraStrategy
+from memory_harness.configs.cards import Card, find_card
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.cuda import CudaDevice
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.environment import environment
+from memory_harness.harness.errors import GradientError, LogError
+from memory_harness.harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
+from memory_harness.harness.manifest import START, Position
+from memory_harness.harness.parallel import Group
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
+from memory_harness.harness.recovery import Unprotected, attempt, together
+from memory_harness.harness.rehearsal import rehearse
+from memory_harness.harness.rng import seed_all
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.strategies import STRATEGIES
+from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 
 def open_device(config: RunConfig, group: Group | None = None) -> Device:

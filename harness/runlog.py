@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from harness.errors import LogError
-from harness.files import write_whole
-from harness.records import (
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.files import write_whole
+from memory_harness.harness.records import (
     SCHEMA_VERSION,
     AgreementRecord,
     EndRecord,

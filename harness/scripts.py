@@ -12,11 +12,8 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from harness.errors import ConfigError
-from harness.sources import is_harness
-
-_ROOT = Path(__file__).resolve().parent.parent.as_posix() + "/"
-_OWN_PACKAGES = ("configs", "harness", "probes", "reports", "run_probe")
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.sources import is_harness
 
 
 def check_script(script: str) -> None:
@@ -47,21 +44,17 @@ def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
 
 @contextmanager
 def _as_started_by_python(main: ModuleType, script: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Within, the script finds its own arguments and modules, not ours: `import configs` means its own."""
-    own = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _OWN_PACKAGES}
+    """Within, the script finds its own arguments and its own folder first in the import path."""
     before = (sys.argv, sys.path[:], sys.modules["__main__"])
     started_in = os.getcwd()
     sys.argv = [script, *arguments]
     folder = os.path.dirname(os.path.realpath(script))
-    sys.path[:] = [folder, *(p for p in sys.path[1:] if os.path.abspath(p) + "/" != _ROOT)]
+    sys.path[0] = folder  # in place of the folder of what was started, as Python does
     sys.modules["__main__"] = main
-    for name in own:
-        del sys.modules[name]
     try:
         yield
     finally:
         sys.argv, sys.path[:], sys.modules["__main__"] = before
-        sys.modules.update(own)
         os.chdir(started_in)
 
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from harness.errors import LogError
-from harness.records import (
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.records import (
     BatchShape,
     EndRecord,
     MemoryStats,
@@ -31,9 +31,9 @@ from harness.records import (
     record_from_dict,
     segment_runs,
 )
-from harness.runlog import RunLog
-from harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
-from harness.sources import SourceLine, users_line
+from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
+from memory_harness.harness.sources import SourceLine, users_line
 
 PICKLE_PROTOCOL = 4
 """The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""

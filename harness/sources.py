@@ -10,9 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-_HARNESS = Path(__file__).resolve().parent.as_posix() + "/"
-_PROJECT = _HARNESS.removesuffix("harness/")
-OWN_FOLDERS = tuple(f"{_PROJECT}{name}" for name in ("configs/", "harness/", "probes/", "reports/", "run_probe.py"))
+from memory_harness.configs.places import PARTS_FOLDER
+
+_PROJECT = PARTS_FOLDER.as_posix() + "/"
+_HARNESS = f"{_PROJECT}harness/"
+_OWN_NAMES = ("configs/", "harness/", "probes/", "reports/", "run_probe.py", "memory_harness.py")
+OWN_FOLDERS = tuple(f"{_PROJECT}{name}" for name in _OWN_NAMES)
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -44,12 +47,12 @@ def is_harness(path: str) -> bool:
 
 
 def short_path(path: str) -> str:
-    """Return what follows site-packages, the path within the project, or the last three parts."""
+    """Return the path within the project, what follows site-packages, or the last three parts."""
     path = path.replace("\\", "/")
-    if "/site-packages/" in path:
-        return path.split("/site-packages/")[-1]
     if path.startswith(_PROJECT):
         return path.removeprefix(_PROJECT)
+    if "/site-packages/" in path:
+        return path.split("/site-packages/")[-1]
     return "/".join(path.split("/")[-3:])
 
 

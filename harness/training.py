@@ -16,16 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-
-from configs.schema import RunConfig
-from harness.checkpoint import restore_checkpoint
-from harness.data import Prepared
-from harness.devices.base import Device
-from harness.environment import environment
-from harness.errors import CheckpointError, HarnessError, LogError
-from harness.files import write_whole
-from harness.loop import train
-from harness.manifest import (
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.checkpoint import restore_checkpoint
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.environment import environment
+from memory_harness.harness.errors import CheckpointError, HarnessError, LogError
+from memory_harness.harness.files import write_whole
+from memory_harness.harness.loop import train
+from memory_harness.harness.manifest import (
     CONFIG_FILE,
     LOCK_FILE,
     LOG_FILE,
@@ -39,12 +38,12 @@ from harness.manifest import (
     newest_checkpoint,
     read_manifest,
 )
-from harness.recorder import Recorder
-from harness.records import Outcome, Phase, Record, RunRecord
-from harness.recovery import Protection, Recovery, together
-from harness.run import Ending, recorded
-from harness.runlog import HeldLog, RunLog, cut_log, read_run_log
-from harness.strategies.base import TrainableStrategy
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Outcome, Phase, Record, RunRecord
+from memory_harness.harness.recovery import Protection, Recovery, together
+from memory_harness.harness.run import Ending, recorded
+from memory_harness.harness.runlog import HeldLog, RunLog, cut_log, read_run_log
+from memory_harness.harness.strategies.base import TrainableStrategy
 
 
 @contextmanager

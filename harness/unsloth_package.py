@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Iterable
 from importlib import metadata
 
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.errors import ConfigError
 from packaging.requirements import Requirement
-
-from configs.schema import RunConfig
-from harness.errors import ConfigError
 
 NEEDED = ("unsloth>=2026.10", "trl>=1.10")
 """as the extra `unsloth` of pyproject.toml"""

@@ -31,16 +31,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch.nn.parameter import is_lazy
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.data import DataLoader
-
-from harness.devices.base import Device
-from harness.errors import DeviceOutOfMemory
-from harness.facts import batch_shape, field_of, model_facts, num_adapters
-from harness.recorder import BegunPhase, Recorder
-from harness.recording import new_run_record
-from harness.records import (
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.facts import batch_shape, field_of, model_facts, num_adapters
+from memory_harness.harness.recorder import BegunPhase, Recorder
+from memory_harness.harness.recording import new_run_record
+from memory_harness.harness.records import (
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -49,8 +45,11 @@ from harness.records import (
     Record,
     SurvivorRecord,
 )
-from harness.sources import is_library, short_path
-from harness.zoom import STEP
+from memory_harness.harness.sources import is_library, short_path
+from memory_harness.harness.zoom import STEP
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data import DataLoader
 
 GENERATE = "generate"
 """begin of the names of functions that are taken to generate"""

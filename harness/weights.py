@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import ConfigError
-from configs.models import ModelShape, hub_id, is_local_checkpoint
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint
 
 if TYPE_CHECKING:
     import torch

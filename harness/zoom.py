@@ -25,10 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-
-from harness.devices.base import Allocation, Device
-from harness.holders import Holder, find_holder, local_variables, referred
-from harness.records import (
+from memory_harness.harness.devices.base import Allocation, Device
+from memory_harness.harness.holders import Holder, find_holder, local_variables, referred
+from memory_harness.harness.records import (
     BEFORE_LOAD,
     CAUGHT_FAILURE,
     GROWING_TENSOR,
@@ -40,7 +39,7 @@ from harness.records import (
     SurvivorRecord,
     peak_of,
 )
-from harness.sources import users_line
+from memory_harness.harness.sources import users_line
 
 STEP = "step"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
 
-from configs.models import load_models
-from configs.units import format_bytes
-from harness.records import BatchShape, ModelFacts, OomRecord
-from harness.runlog import RunLog
-from harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
+from memory_harness.configs.models import load_models
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import BatchShape, ModelFacts, OomRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
 
 DTYPES = {4: "float32", 2: "16-bit"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probes.findings import UNEXPLAINED_GROWTH
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,22 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from configs.cli import flag_of
-from configs.schema import SECTIONS
-from configs.units import MIB
-from configs.values import to_text
-from harness.errors import LogError
-from harness.records import Outcome, Phase
-from harness.runlog import RunLog
-from probes.detectors.evidence import BURN_IN_STEPS, MIN_GROWTH_BYTES, MIN_STEPS, NOISE_BYTES, Slope, robust_slope
-from probes.detectors.reading import config_of, has_config
+from memory_harness.configs.cli import flag_of
+from memory_harness.configs.schema import SECTIONS
+from memory_harness.configs.units import MIB
+from memory_harness.configs.values import to_text
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import (
+    BURN_IN_STEPS,
+    MIN_GROWTH_BYTES,
+    MIN_STEPS,
+    NOISE_BYTES,
+    Slope,
+    robust_slope,
+)
+from memory_harness.probes.detectors.reading import config_of, has_config
 
 ALLOCATED_NOISE_SHARE = 0.001
 """Share of the larger value within which two allocated peaks are equal: five times the largest difference between

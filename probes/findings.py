@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from configs.schema import RunConfig
-from harness.records import AgreementRecord, Outcome, Phase
-from harness.runlog import RunLog
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.records import AgreementRecord, Outcome, Phase
+from memory_harness.harness.runlog import RunLog
 
 Severity = Literal["error", "warning", "info"]
 Equivalence = Literal["exact", "numerical", "reordered", "data"]

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError
-from configs.units import format_apart
-from harness.files import write_whole
-from probes.memory_probe import Measured
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.units import format_apart
+from memory_harness.harness.files import write_whole
+from memory_harness.probes.memory_probe import Measured
 
 SCHEMA_VERSION = 1
 

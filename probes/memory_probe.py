@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import ConfigError
-from configs.preset import load_preset
-from configs.schema import SECTIONS, RunConfig
-from configs.tables import did_you_mean
-from configs.validation import validate
-from harness.records import Outcome, Phase, Record
-from harness.runlog import RunLog, collect, predicted_log, read_run_log
-from probes.process import RunDied, start_worker
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.tables import did_you_mean
+from memory_harness.configs.validation import validate
+from memory_harness.harness.records import Outcome, Phase, Record
+from memory_harness.harness.runlog import RunLog, collect, predicted_log, read_run_log
+from memory_harness.probes.process import RunDied, start_worker
 
 if TYPE_CHECKING:
-    from harness.recording import Recording
-    from probes.findings import Finding
+    from memory_harness.harness.recording import Recording
+    from memory_harness.probes.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Measured:
     @cached_property
     def findings(self) -> list[Finding]:
         """What the detectors say, errors first."""
-        from probes.detectors import detect
+        from memory_harness.probes.detectors import detect
 
         return detect(self.log)
 
@@ -134,7 +134,7 @@ class MemoryProbe:
     @contextmanager
     def record(self) -> Iterator[Recording]:
         """Record a loop of one's own, see `harness.recording`; `runs[-1]` is what was measured, once it is over."""
-        from harness.recording import Recording, open_device
+        from memory_harness.harness.recording import Recording, open_device
 
         device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)
         records: list[Record] = []

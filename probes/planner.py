@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.schema import RunConfig
-from configs.units import format_bytes
-from harness.errors import LogError
-from harness.files import write_whole
-from probes.findings import Fix
-from probes.fixes import rung
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.files import write_whole
+from memory_harness.probes.findings import Fix
+from memory_harness.probes.fixes import rung
 
 Goal = Literal["speed", "memory"]
 

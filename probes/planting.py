@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.errors import ConfigError
-from configs.tables import unknown_name
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import unknown_name
 
 _FOLDER = Path(__file__).parent / "faults"
 _NO_FAULTS = {"__init__", "__main__", "base", "run"}

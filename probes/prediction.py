@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from configs.cards import find_card
-from configs.models import find_model
-from configs.schema import RunConfig, section_of
-from configs.units import TIB
-from harness.data import Prepared, prepare
-from harness.data.batching import Batch, Example, eval_batches, train_steps
-from harness.errors import DeviceOutOfMemory
-from harness.loop import evaluate, load, train_step
-from harness.recorder import Recorder
-from harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
-from harness.recovery import Unprotected
-from harness.rehearsal import longest_steps
-from harness.run import make_strategy, simulate_card
-from harness.simulate.compiled import CompiledStrategy
-from harness.simulate.trace import Shape
-from probes.planner import Limits, Prediction
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig, section_of
+from memory_harness.configs.units import TIB
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.loop import evaluate, load, train_step
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
+from memory_harness.harness.recovery import Unprotected
+from memory_harness.harness.rehearsal import longest_steps
+from memory_harness.harness.run import make_strategy, simulate_card
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.simulate.trace import Shape
+from memory_harness.probes.planner import Limits, Prediction
 
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""

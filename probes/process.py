@@ -18,11 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from configs.schema import RunConfig
-from harness.errors import HarnessError
-from harness.records import Outcome
-from harness.runlog import RunLog, read_run_log
-from probes.findings import OtherCount
+from memory_harness.configs.places import IMPORT_FOLDER
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.errors import HarnessError
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.probes.findings import OtherCount
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
@@ -37,8 +38,6 @@ SECONDS_TO_END = 5.0
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a notebook's session, a terminal that was closed."""
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class RunDied(HarnessError):
@@ -81,11 +80,11 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
         gpu: the only one that it sees, of those that this process may see; None shows all of them.
     """
     environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _visible(gpu)}
-    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
+    path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "probes.worker"],
+            [sys.executable, "-m", "memory_harness.probes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

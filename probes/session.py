@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.schema import RunConfig
-from harness.records import AgreementRecord, Outcome
-from harness.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
-from probes.detectors import detect
-from probes.detectors.reading import config_of
-from probes.findings import Finding, Fix, FixResult, OtherCount
-from probes.fixes import FIXES, propose
-from probes.planner import Goal, Planning, read_planning, write_planning
-from probes.planning import limits_of, plan_fixes, start_processes, tiny_agreement
-from probes.process import OnProgress, start_worker
-from probes.verify import agreement_of, slowdown_of, why_not_verified
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.records import AgreementRecord, Outcome
+from memory_harness.harness.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.reading import config_of
+from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
+from memory_harness.probes.fixes import FIXES, propose
+from memory_harness.probes.planner import Goal, Planning, read_planning, write_planning
+from memory_harness.probes.planning import limits_of, plan_fixes, start_processes, tiny_agreement
+from memory_harness.probes.process import OnProgress, start_worker
+from memory_harness.probes.verify import agreement_of, slowdown_of, why_not_verified
 
 Run = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""

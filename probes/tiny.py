@@ -7,16 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-
-from configs.models import find_model
-from configs.preset import load_preset
-from configs.schema import RunConfig
-from harness.data import prepare
-from harness.records import AgreementRecord, Record
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import RunLog, collect
-from probes.fixes import FIXES
-from probes.verify import agreement_of
+from memory_harness.configs.models import find_model
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import prepare
+from memory_harness.harness.records import AgreementRecord, Record
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.verify import agreement_of
 
 WORST = load_preset("smoke_cpu").with_fields(
     samples=6,

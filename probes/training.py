@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from configs.schema import RunConfig
-from harness.errors import ConfigError
-from harness.manifest import ADAPTER, LOG_FILE, checkpoints
-from harness.records import Outcome
-from harness.runlog import RunLog, read_run_log
-from probes.detectors import detect
-from probes.findings import Fix
-from probes.fixes import propose
-from probes.gate import Gate
-from probes.process import start_worker
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.manifest import ADAPTER, LOG_FILE, checkpoints
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import Fix
+from memory_harness.probes.fixes import propose
+from memory_harness.probes.gate import Gate
+from memory_harness.probes.process import start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""

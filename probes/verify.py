@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.records import AgreementRecord, StepRecord
-from harness.runlog import RunLog
-from probes.findings import Finding, Fix
+from memory_harness.harness.records import AgreementRecord, StepRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.findings import Finding, Fix
 
 GPU_NOISE = 1e-3
 """Relative difference up to which losses count as the same on a GPU: fixes that keep every operation changed a loss by

@@ -8,12 +8,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.devices.base import Device
-from harness.recording import open_device
-from harness.records import Outcome
-from harness.runlog import LogWriter, RunLog, read_run_log
-from harness.scripts import run_script, show_traceback
-from harness.watch import Watch
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.recording import open_device
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.scripts import run_script, show_traceback
+from memory_harness.harness.watch import Watch
 
 
 def watch_script(

@@ -1,6 +1,6 @@
 """Would clearing the cache, expandable segments or bucketing help? Each tried by replaying the recorded run.
 
-    python -m probes.whatif --batching dynamic --pad-to-multiple-of 1 --samples 600 --max-steps 40
+    python -m memory_harness.probes.whatif --batching dynamic --pad-to-multiple-of 1 --samples 600 --max-steps 40
 
 What the model allocates has been recorded once; a trial replays it under other settings, or over the samples in another
 order of length, through the allocator's model. Only the allocator's part changes: the trials say what fragmentation
@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.cli import parse_args
-from configs.models import find_model
-from configs.schema import RunConfig
-from configs.units import format_bytes
-from harness.data import Prepared, prepare
-from harness.data.batching import unshuffled
-from harness.errors import HarnessError
-from harness.records import Outcome, Record
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import RunLog, collect
-from harness.simulate.compiled import CompiledStrategy
-from probes.fixes import FIXES
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.batching import unshuffled
+from memory_harness.harness.errors import HarnessError
+from memory_harness.harness.records import Outcome, Record
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.probes.fixes import FIXES
 
 FRAGMENTATION = "fragmentation"
 

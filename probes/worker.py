@@ -1,4 +1,4 @@
-"""One run in a process of its own: `python -m probes.worker`, driven by `probes.process`.
+"""One run in a process of its own: `python -m memory_harness.probes.worker`, driven by `probes.process`.
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
@@ -26,20 +26,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.cards import find_card
-from configs.models import find_model
-from configs.schema import RunConfig, config_from_dict
-from harness.data import Prepared, prepare
-from harness.errors import DataError, HarnessError, PeerLost, disk_refused
-from harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
-from harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
-from harness.unsloth_package import import_unsloth
-from probes.process import PEER_LOST
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig, config_from_dict
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.errors import DataError, HarnessError, PeerLost, disk_refused
+from memory_harness.harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
+from memory_harness.harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
+from memory_harness.harness.unsloth_package import import_unsloth
+from memory_harness.probes.process import PEER_LOST
 
 if TYPE_CHECKING:
-    from harness.devices.base import Device
-    from harness.parallel import Group
-    from harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.devices.base import Device
+    from memory_harness.harness.parallel import Group
+    from memory_harness.harness.simulate.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -91,7 +91,7 @@ def _read_request() -> dict[str, Any] | None:
     for line in sys.stdin:
         if request := json.loads(line):
             return dict(request)
-        importlib.import_module("harness.run")
+        importlib.import_module("memory_harness.harness.run")
     return None
 
 
@@ -100,8 +100,8 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
-    from harness.run import execute, make_strategy
-    from harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.run import execute, make_strategy
+    from memory_harness.harness.simulate.compiled import CompiledStrategy
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
@@ -129,7 +129,7 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
 def run_planted(config: RunConfig, log: Path, name: str, snapshot: Path | None = None) -> None:
     """Run the configuration with a fault in it into `log`."""
     _read_data(config)  # what cannot be used is told before PyTorch is imported
-    from probes.faults import FAULTS, check_plantable, execute_with
+    from memory_harness.probes.faults import FAULTS, check_plantable, execute_with
 
     fault = FAULTS[name]
     configured = fault.configure(config)
@@ -148,13 +148,13 @@ def run_planted(config: RunConfig, log: Path, name: str, snapshot: Path | None =
 
 def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
     """Train, and say how it ended."""
-    from harness.interrupts import stop_on_signals
+    from memory_harness.harness.interrupts import stop_on_signals
 
     with stop_on_signals() as request:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
-        from harness.finetune import fine_tune
-        from harness.strategies import STRATEGIES
+        from memory_harness.harness.finetune import fine_tune
+        from memory_harness.harness.strategies import STRATEGIES
 
         outcome = fine_tune(
             Path(arguments["run"]),
@@ -175,8 +175,8 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     config = config.with_fields(num_gpus=1)  # it may have been trained on more
     data = _read_data(config)
     device = _open_device(config)
-    from harness.finetune import answer_only
-    from harness.strategies import STRATEGIES
+    from memory_harness.harness.finetune import answer_only
+    from memory_harness.harness.strategies import STRATEGIES
 
     answer_only(adapter, config, device, STRATEGIES[config.model.strategy](config, device), data, log)
     _say({"logged": True})
@@ -191,7 +191,7 @@ def _read_data(config: RunConfig) -> Prepared:
 def _group(arguments: dict[str, Any]) -> Group | None:
     if arguments.get("group") is None:
         return None
-    from harness.parallel import join
+    from memory_harness.harness.parallel import join
 
     return join(**arguments["group"])
 
@@ -199,8 +199,7 @@ def _group(arguments: dict[str, Any]) -> Group | None:
 def _open_device(config: RunConfig, group: Group | None = None) -> Device:
     warnings.simplefilter("ignore", FutureWarning)
     import torch
-
-    from harness.run import open_device
+    from memory_harness.harness.run import open_device
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
@@ -209,9 +208,9 @@ def _open_device(config: RunConfig, group: Group | None = None) -> Device:
 
 def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
     """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
-    from harness.devices.cuda import host_card
-    from harness.run import execute, make_strategy, simulate_card
-    from harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.devices.cuda import host_card
+    from memory_harness.harness.run import execute, make_strategy, simulate_card
+    from memory_harness.harness.simulate.compiled import CompiledStrategy
 
     config = config.with_fields(tensors="fake")  # a GPU computes whatever this says
     device = simulate_card(config, host_card(find_card(config.device.gpu)))
@@ -231,7 +230,7 @@ def _run_count(
     config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
 ) -> tuple[int, int, int, str] | None:
     """Run with another number of samples on what was recorded of the model; None where the corpus has fewer."""
-    from harness.run import execute
+    from memory_harness.harness.run import execute
 
     config = config.with_fields(samples=samples)
     try:

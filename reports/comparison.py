@@ -7,20 +7,19 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.compare import Change, Comparison
+from memory_harness.reports.json_report import SCHEMA_VERSION
+from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.terminal import heading, show
+from memory_harness.reports.text import plural
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-
-from configs.units import format_bytes
-from harness.records import Outcome
-from harness.runlog import RunLog
-from probes.compare import Change, Comparison
-from reports.json_report import SCHEMA_VERSION
-from reports.summary import source_in_words
-from reports.terminal import heading, show
-from reports.text import plural
 
 VERDICT_TITLES = {"worse": "WORSE", "better": "BETTER", "same": "NO CHANGE"}
 STYLES = {"worse": "red", "better": "green"}

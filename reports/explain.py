@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from memory_harness.configs.cli import ALL_CAUSES
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.tables import did_you_mean
+from memory_harness.probes.causes import CAUSES, UNEXPLAINED, Cause
+from memory_harness.probes.detectors import DETECTORS
+from memory_harness.probes.fixes import FIXES
+from memory_harness.reports.terminal import show
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
-
-from configs.cli import ALL_CAUSES
-from configs.errors import ConfigError
-from configs.tables import did_you_mean
-from probes.causes import CAUSES, UNEXPLAINED, Cause
-from probes.detectors import DETECTORS
-from probes.fixes import FIXES
-from reports.terminal import show
 
 _EXPLAINED = {**CAUSES, UNEXPLAINED.id: UNEXPLAINED}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from configs.errors import ConfigError
-from harness.files import write_whole
+from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.files import write_whole
 
 
 def check_file(flag: str, path: Path, begins: str) -> None:

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
-from harness.records import AgreementRecord
-from harness.runlog import RunLog
-from probes.findings import Finding, FixResult
-from probes.planner import Limits, Option, Plan
-from reports.summary import ProbeResult, phase_levels
+from memory_harness.harness.records import AgreementRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.findings import Finding, FixResult
+from memory_harness.probes.planner import Limits, Option, Plan
+from memory_harness.reports.summary import ProbeResult, phase_levels
 
 SCHEMA_VERSION = 1
 BEGINS = '{\n  "schema_version": '

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memory_harness.harness.records import EvalRecord, Phase, StepRecord
+from memory_harness.harness.runlog import FollowedLog, RunLog
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import Finding
+from memory_harness.reports.terminal import MAX_WIDTH, show
+from memory_harness.reports.text import Level, bar, gib, of_budget
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-
-from harness.records import EvalRecord, Phase, StepRecord
-from harness.runlog import FollowedLog, RunLog
-from probes.detectors import detect
-from probes.findings import Finding
-from reports.terminal import MAX_WIDTH, show
-from reports.text import Level, bar, gib, of_budget
 
 RECENT_STEPS = 20
 """steps that the rates shown are of"""

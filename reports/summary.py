@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.units import format_bytes
-from harness.records import AgreementRecord, OomRecord, Outcome, Phase
-from harness.runlog import RunLog
-from probes.detectors import detect
-from probes.detectors.reading import config_of, has_config
-from probes.findings import Equivalence, Finding, FixResult, OtherCount
-from probes.planner import Planning
-from reports.text import Level, gib, of_budget, plural
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import AgreementRecord, OomRecord, Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.findings import Equivalence, Finding, FixResult, OtherCount
+from memory_harness.probes.planner import Planning
+from memory_harness.reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
 

@@ -9,20 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
-from configs.units import format_bytes
-from harness.records import MemoryStats, Outcome, Phase
-from harness.runlog import RunLog
-from probes.analysis import End, analyse_failure, recurrence_in_words
-from probes.detectors.peaks import length_limit
-from probes.findings import Finding, FixResult
-from probes.planner import Option, Planning
-from reports.summary import (
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import MemoryStats, Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.analysis import End, analyse_failure, recurrence_in_words
+from memory_harness.probes.detectors.peaks import length_limit
+from memory_harness.probes.findings import Finding, FixResult
+from memory_harness.probes.planner import Option, Planning
+from memory_harness.reports.summary import (
     EQUIVALENCE,
     ProbeResult,
     agreement_in_words,
@@ -35,7 +29,7 @@ from reports.summary import (
     verdict_sentence,
     verdict_title,
 )
-from reports.text import (
+from memory_harness.reports.text import (
     ALLOCATED_STYLE,
     BUDGET_STYLE,
     BUDGET_UP,
@@ -54,6 +48,11 @@ from reports.text import (
     to_ascii,
     wrap_command,
 )
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 PIPED_WIDTH = 80
 MAX_WIDTH = 120

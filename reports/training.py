@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memory_harness.harness.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
+from memory_harness.harness.manifest import ADAPTER, LOG_FILE
+from memory_harness.harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.findings import Finding
+from memory_harness.reports.json_report import finding_to_json, run_to_json
+from memory_harness.reports.live import in_words, tokens_per_second
+from memory_harness.reports.summary import WEIGHTS
+from memory_harness.reports.terminal import heading, show
+from memory_harness.reports.text import of_budget, plural
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-
-from harness.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
-from harness.manifest import ADAPTER, LOG_FILE
-from harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord
-from harness.runlog import RunLog
-from probes.findings import Finding
-from reports.json_report import finding_to_json, run_to_json
-from reports.live import in_words, tokens_per_second
-from reports.summary import WEIGHTS
-from reports.terminal import heading, show
-from reports.text import of_budget, plural
 
 MEAN_STEPS = 10
 """most steps at either end whose mean loss is shown: a single batch's says little"""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from configs.schema import RunConfig
-from configs.units import GIB, MIB, parse_bytes
-from harness.records import (
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB, MIB, parse_bytes
+from memory_harness.harness.records import (
     BatchShape,
     EndRecord,
     EvalRecord,
@@ -22,7 +22,7 @@ from harness.records import (
     RunRecord,
     StepRecord,
 )
-from harness.runlog import RunLog, collect
+from memory_harness.harness.runlog import RunLog, collect
 
 LLAMA_8B = ModelFacts(
     name="llama-3.1-8b",

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from probes.findings import UNEXPLAINED_GROWTH, Fix
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Fix
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("configs", "harness", "probes", "reports", "run_probe")
+PARTS = ("configs", "harness", "probes", "reports")
 """A part may import itself and the parts before it."""
 
 TORCH_FREE = ("configs", "harness.records", "harness.runlog", "harness.errors", "probes.findings", "probes.causes")
@@ -45,13 +44,11 @@ CUDA_MEMORY = {
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("memory_harness", *path.relative_to(ROOT).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path): path for layer in LAYERS[:-1] for path in sorted((ROOT / layer).rglob("*.py"))}
-if (ROOT / "run_probe.py").exists():
-    FILES["run_probe"] = ROOT / "run_probe.py"
+FILES = {module_name(path): path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))}
 
 
 def syntax_tree(name: str) -> ast.Module:
@@ -69,14 +66,16 @@ def imports(name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_imports_go_down_the_layers(name):
-    own = LAYERS.index(name.partition(".")[0])
-    above = {target for target in imports(name) if target.partition(".")[0] in LAYERS[own + 1 :]}
-    assert not above, f"{name} imports {above}; the order is {' <- '.join(LAYERS)}"
+def test_imports_go_down_the_parts(name):
+    above = PARTS[PARTS.index(name.split(".")[1]) + 1 :]
+    wrong = {t for t in imports(name) if t.startswith(tuple(f"memory_harness.{part}" for part in above))}
+    assert not wrong, f"{name} imports {wrong}; the order is {' <- '.join(PARTS)}"
+    bare = {t for t in imports(name) if t.partition(".")[0] in PARTS}
+    assert not bare, f"{name} imports {bare}; what is imported is memory_harness"
 
 
 def test_torch_free_modules_never_bring_torch_in():
-    modules = [name for name in FILES if any(name == free or name.startswith(free + ".") for free in TORCH_FREE)]
+    modules = [n for n in FILES if any(f"{n}.".startswith(f"memory_harness.{free}.") for free in TORCH_FREE)]
     code = (
         "import importlib, sys\n"
         f"for name in {modules!r}:\n"
@@ -88,18 +87,21 @@ def test_torch_free_modules_never_bring_torch_in():
     assert result.returncode == 0, result.stderr
 
 
+READ_BY_DETECTORS = ("records", "runlog", "errors", "gradients", "simulate.blocks")
+
+
 def test_detectors_read_nothing_but_the_log():
     """All that they take from the harness is how a log is written; they open no file and ask no device."""
-    allowed = tuple(f"harness.{name}." for name in ("records", "runlog", "errors", "gradients", "simulate.blocks"))
-    for name in [name for name in FILES if name.startswith("probes.detectors")]:
-        others = {t for t in imports(name) if t.startswith("harness.") and not t.startswith(allowed)}
+    allowed = tuple(f"memory_harness.harness.{name}." for name in READ_BY_DETECTORS)
+    for name in [name for name in FILES if name.startswith("memory_harness.probes.detectors")]:
+        others = {t for t in imports(name) if t.startswith("memory_harness.harness.") and not t.startswith(allowed)}
         assert not others, f"{name} imports {others}"
         calls = [n for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.Call)]
         opens = [n.lineno for n in calls if ast.unparse(n.func) in ("open", "Path", "read_run_log")]
         assert not opens, f"{name} lines {opens}: a detector gets the log, and reads nothing else"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "harness.devices.cuda"])
+@pytest.mark.parametrize("name", [name for name in FILES if name != "memory_harness.harness.devices.cuda"])
 def test_only_the_cuda_device_touches_cuda_memory(name):
     def touches(node: ast.AST) -> bool:
         if isinstance(node, ast.Attribute) and node.attr in CUDA_MEMORY:
@@ -117,8 +119,8 @@ def modules_in(package: str) -> list[str]:
 
 def test_every_detector_is_registered():
     """A public function that returns findings is a detector: the dict, or `detect` itself, must know it."""
-    known = set(imports("probes.detectors"))
-    for name in modules_in("probes.detectors"):
+    known = set(imports("memory_harness.probes.detectors"))
+    for name in modules_in("memory_harness.probes.detectors"):
         functions = [node for node in syntax_tree(name).body if isinstance(node, ast.FunctionDef) and node.returns]
         detectors = {
             f"{name}.{f.name}" for f in functions if f.name[0] != "_" and ast.unparse(f.returns) == "list[Finding]"
@@ -127,34 +129,32 @@ def test_every_detector_is_registered():
 
 
 def test_every_fix_is_registered():
-    registered = importlib.import_module("probes.fixes").FIXES
+    registered = importlib.import_module("memory_harness.probes.fixes").FIXES
     assert all(name == fix.name for name, fix in registered.items())
-    for name in modules_in("probes.fixes"):
+    for name in modules_in("memory_harness.probes.fixes"):
         defined = {value.name for value in vars(importlib.import_module(name)).values() if isinstance(value, Fix)}
         assert defined <= set(registered), f"add to FIXES in probes/fixes/__init__.py: {defined - set(registered)}"
 
 
 def test_every_fault_is_registered():
-    missing = {
-        module
-        for module in modules_in("probes.faults")
-        if module != "probes.faults.__main__" and not any(t.startswith(module) for t in imports("probes.faults"))
-    }
+    imported = set(imports("memory_harness.probes.faults"))
+    files = [name for name in modules_in("memory_harness.probes.faults") if not name.endswith(".__main__")]
+    missing = {name for name in files if not any(target.startswith(name) for target in imported)}
     assert not missing, f"add to FAULTS in probes/faults/__init__.py: {missing}"
 
 
 def test_registries_know_only_listed_causes():
-    causes = importlib.import_module("probes.causes").CAUSES
+    causes = importlib.import_module("memory_harness.probes.causes").CAUSES
     assert all(cause.id == name for name, cause in causes.items())
-    assert set(importlib.import_module("probes.detectors").DETECTORS) <= set(causes)
-    for fix in importlib.import_module("probes.fixes").FIXES.values():
+    assert set(importlib.import_module("memory_harness.probes.detectors").DETECTORS) <= set(causes)
+    for fix in importlib.import_module("memory_harness.probes.fixes").FIXES.values():
         assert set(fix.addresses) <= set(causes), f"{fix.name}: {set(fix.addresses) - set(causes)}"
 
 
 def test_detectors_name_only_listed_causes():
     """Every `cause=` in a detector's file, as a literal or as a constant of the module, is an id of the cause table."""
-    listed = {*importlib.import_module("probes.causes").CAUSES, UNEXPLAINED_GROWTH}
-    for name in modules_in("probes.detectors"):
+    listed = {*importlib.import_module("memory_harness.probes.causes").CAUSES, UNEXPLAINED_GROWTH}
+    for name in modules_in("memory_harness.probes.detectors"):
         module = importlib.import_module(name)
         given = [n.value for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.keyword) and n.arg == "cause"]
         causes = {value.value for value in given if isinstance(value, ast.Constant)}

@@ -7,8 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-
-from configs.cli import parse_args
+from memory_harness.configs.cli import parse_args
 
 PATH = Path(__file__).resolve().parent.parent / "notebooks" / "bengali_t4.ipynb"
 NOTEBOOK = json.loads(PATH.read_text(encoding="utf-8"))

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 
-from configs.crisis import Crisis, load_crisis
-from configs.schema import RunConfig
-from harness.data.batching import Example
-from harness.data.chat import build_example, build_prompt, plain
-from harness.data.clean import DROPPED as CLEAN_DROPPED
-from harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
-from harness.data.corpus import DROPPED as READ_DROPPED
-from harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
-from harness.data.prompts import read_prompts
-from harness.data.synthetic import NUM_ROWS, synthetic_corpus
-from harness.data.tokenizer import Tokenizer, load_tokenizer
-from harness.errors import DataError
+from memory_harness.configs.crisis import Crisis, load_crisis
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Example
+from memory_harness.harness.data.chat import build_example, build_prompt, plain
+from memory_harness.harness.data.clean import DROPPED as CLEAN_DROPPED
+from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
+from memory_harness.harness.data.corpus import DROPPED as READ_DROPPED
+from memory_harness.harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
+from memory_harness.harness.data.prompts import read_prompts
+from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
+from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
+from memory_harness.harness.errors import DataError
 
 
 @dataclass(frozen=True)

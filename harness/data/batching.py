@@ -11,9 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-from configs.schema import RunConfig
-from harness.records import BatchShape
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.records import BatchShape
 
 Item = TypeVar("Item")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.data.batching import Example
+from memory_harness.harness.data.batching import Example
 
 if TYPE_CHECKING:
-    from harness.data.tokenizer import Tokenizer
+    from memory_harness.harness.data.tokenizer import Tokenizer
 
 SYSTEM_PROMPT = "You are an empathetic listener. Reply in Bengali."
 """In English, which costs a fifth of the tokens: this text is in every sample."""

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import regex
-
-from harness.data.corpus import Corpus, Row
+from memory_harness.harness.data.corpus import Corpus, Row
 
 WORD_CHARS = r"\p{L}\p{M}\p{N}\u200c\u200d"
 """Characters of a word. Python's own `\\w` and `\\b` break Bengali words at every vowel sign and joiner."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.data.clean import normalise, replace_personal_data
-from harness.data.corpus import ReadReport, Row, read_table, select_rows
-from harness.errors import DataError
+from memory_harness.harness.data.clean import normalise, replace_personal_data
+from memory_harness.harness.data.corpus import ReadReport, Row, read_table, select_rows
+from memory_harness.harness.errors import DataError
 
 COLUMN = "question"
 ALSO = "questions"

@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from string import Formatter
 
-from harness.data.corpus import COLUMNS, MAX_FIELD_CHARS, Corpus, Row, select_rows
-from harness.data.tokenizer import TOKENS_PER_BYTE
+from memory_harness.harness.data.corpus import COLUMNS, MAX_FIELD_CHARS, Corpus, Row, select_rows
+from memory_harness.harness.data.tokenizer import TOKENS_PER_BYTE
 
 NAME = "synthetic"
 

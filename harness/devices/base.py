@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-
-from harness.errors import DeviceOutOfMemory
-from harness.parallel import Group
-from harness.records import MemoryStats, RunRecord, SegmentRuns
-from harness.sources import SourceLine
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.parallel import Group
+from memory_harness.harness.records import MemoryStats, RunRecord, SegmentRuns
+from memory_harness.harness.sources import SourceLine
 
 
 @dataclass(frozen=True)

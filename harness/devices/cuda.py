@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory_harness.configs.cards import Card, emulated, load_cards
+from memory_harness.configs.units import format_bytes, parse_bytes
+from memory_harness.harness.devices.base import Allocation, LifeEvent, live_at_peak
+from memory_harness.harness.errors import DeviceError, DeviceOutOfMemory
+from memory_harness.harness.parallel import LONE, Group
+from memory_harness.harness.records import MemoryStats, RunRecord, SegmentRuns
+from memory_harness.harness.snapshot import runs_of_segments
+from memory_harness.harness.sources import SourceLine
 from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from configs.cards import Card, emulated, load_cards
-from configs.units import format_bytes, parse_bytes
-from harness.devices.base import Allocation, LifeEvent, live_at_peak
-from harness.errors import DeviceError, DeviceOutOfMemory
-from harness.parallel import LONE, Group
-from harness.records import MemoryStats, RunRecord, SegmentRuns
-from harness.snapshot import runs_of_segments
-from harness.sources import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""

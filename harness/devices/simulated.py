@@ -12,19 +12,18 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from memory_harness.configs.cards import Card
+from memory_harness.harness.devices.base import Allocation, live_at_peak
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.parallel import LONE, Group
+from memory_harness.harness.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
+from memory_harness.harness.simulate.history import MemoryHistory, history_of
+from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
+from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
+from memory_harness.harness.snapshot import write_snapshot
+from memory_harness.harness.sources import SourceLine, is_harness, users_line
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-
-from configs.cards import Card
-from harness.devices.base import Allocation, live_at_peak
-from harness.errors import DeviceOutOfMemory
-from harness.parallel import LONE, Group
-from harness.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
-from harness.simulate.history import MemoryHistory, history_of
-from harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
-from harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
-from harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
-from harness.snapshot import write_snapshot
-from harness.sources import SourceLine, is_harness, users_line
 
 _is_autocast_enabled = torch.is_autocast_enabled
 

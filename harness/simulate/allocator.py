@@ -21,7 +21,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.simulate.blocks import (
+from memory_harness.harness.simulate.blocks import (
     ADDRESS_BITS,
     FREE,
     LARGE_SEGMENT_BYTES,

@@ -9,9 +9,8 @@ import math
 from typing import Any
 
 import torch
-
-from configs.cards import Card
-from harness.simulate.tracer import Tracer
+from memory_harness.configs.cards import Card
+from memory_harness.harness.simulate.tracer import Tracer
 
 _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
 

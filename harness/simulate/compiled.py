@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from configs.models import find_model
-from harness.data.batching import Batch
-from harness.devices.simulated import SimulatedDevice
-from harness.records import ForwardFacts, ModelFacts
-from harness.sampling import GREEDY, Sampling
-from harness.simulate.lowering import fused_kernels
-from harness.simulate.memory import MemoizedMemory, SimulatedMemory
-from harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
-from harness.strategies.qlora import QLoraStrategy
-from harness.techniques.chunked_loss import loss_chunks
-from harness.techniques.chunks import remainder
-from harness.techniques.liger_loss import rows_per_chunk
+from memory_harness.configs.models import find_model
+from memory_harness.harness.data.batching import Batch
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.sampling import GREEDY, Sampling
+from memory_harness.harness.simulate.lowering import fused_kernels
+from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.techniques.chunked_loss import loss_chunks
+from memory_harness.harness.techniques.chunks import remainder
+from memory_harness.harness.techniques.liger_loss import rows_per_chunk
 
 DECODE_SAMPLES = (0, 40, 120)
 """lengths beyond the first at which decoding is recorded; multiples of 8, so that masks are aligned alike"""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from harness.errors import DeviceOutOfMemory
-from harness.simulate.allocator import Segment
-from harness.simulate.memory import MemoizedMemory, SimulatedMemory
-from harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
-from harness.simulate.tracer import Site
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.simulate.allocator import Segment
+from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
+from memory_harness.harness.simulate.tracer import Site
 
 MAX_ENTRIES = 100_000
 """Entries kept, as `max_entries` of `_record_memory_history`: some nine steps of an 8B model, 8 MB on disk."""

@@ -13,11 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-
-from configs.cards import Card
-from harness.simulate.attention import scaled_dot_product_attention
-from harness.simulate.bnb_rules import fused_gemm_rule
-from harness.simulate.tracer import HOST, Lowering, Tracer
+from memory_harness.configs.cards import Card
+from memory_harness.harness.simulate.attention import scaled_dot_product_attention
+from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
+from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer
 
 aten = torch.ops.aten
 

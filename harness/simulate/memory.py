@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-
-from configs.units import format_bytes
-from harness.errors import DeviceOutOfMemory
-from harness.records import MemoryStats, SegmentRuns, segment_runs
-from harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
-from harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
-from harness.simulate.tracer import Site, describe_frame
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.records import MemoryStats, SegmentRuns, segment_runs
+from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
+from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
+from memory_harness.harness.simulate.tracer import Site, describe_frame
 
 _EMPTY_CACHE = "empty_cache"
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 
-from harness.simulate.tracer import Site
+from memory_harness.harness.simulate.tracer import Site
 
 FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
 """in place of a size: the storage ends; it gets a lasting name; it begins unless it exists; the cache is emptied"""

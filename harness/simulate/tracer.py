@@ -18,9 +18,8 @@ from types import CodeType
 from typing import Any, Protocol
 
 import torch
+from memory_harness.harness.sources import SourceLine
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from harness.sources import SourceLine
 
 Frame = tuple[CodeType, int]
 Site = tuple[Frame, ...]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from configs.schema import RunConfig
-from harness.devices.base import Device
-from harness.strategies.base import TrainableStrategy
-from harness.strategies.qlora import QLoraStrategy
-from harness.strategies.unsloth import UnslothStrategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.strategies.base import TrainableStrategy
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.unsloth import UnslothStrategy
 
 STRATEGIES: dict[str, Callable[[RunConfig, Device], TrainableStrategy]] = {
     "qlora": QLoraStrategy,

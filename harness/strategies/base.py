@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-
-from harness.data.batching import Batch
-from harness.records import ForwardFacts, ModelFacts
-from harness.sampling import GREEDY, Sampling
+from memory_harness.harness.data.batching import Batch
+from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.sampling import GREEDY, Sampling
 
 
 class Strategy(Protocol):

@@ -10,25 +10,24 @@ from typing import Any
 
 import peft
 import torch
+from memory_harness.configs.models import ModelShape, find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness import checkpoint
+from memory_harness.harness.adapter import export_adapter, import_adapter
+from memory_harness.harness.data.batching import Batch, left_padded
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.techniques.activation_offload import offload_activations
+from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
+from memory_harness.harness.techniques.chunks import num_chunks
+from memory_harness.harness.techniques.expanded_heads import expand_heads
+from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
+from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
+from memory_harness.harness.techniques.tiled_mlp import tile_mlp
+from memory_harness.harness.weights import find_checkpoint
 from transformers import DynamicCache
-
-from configs.models import ModelShape, find_model
-from configs.schema import RunConfig
-from harness import checkpoint
-from harness.adapter import export_adapter, import_adapter
-from harness.data.batching import Batch, left_padded
-from harness.devices.base import Device
-from harness.records import ForwardFacts, ModelFacts
-from harness.sampling import GREEDY, Sampler, Sampling
-from harness.strategies.modeling import quantised_model, transformers_config
-from harness.techniques.activation_offload import offload_activations
-from harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
-from harness.techniques.chunks import num_chunks
-from harness.techniques.expanded_heads import expand_heads
-from harness.techniques.host_embeddings import HostEmbedding, num_host_weights
-from harness.techniques.liger_loss import liger_causal_lm_loss
-from harness.techniques.tiled_mlp import tile_mlp
-from harness.weights import find_checkpoint
 
 CHECKPOINTING = {"use_reentrant": False}
 

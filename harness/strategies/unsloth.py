@@ -10,17 +10,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-
-from configs.models import ModelShape, find_model
-from configs.schema import RunConfig
-from harness.data.batching import Batch, left_padded
-from harness.devices.base import Device
-from harness.errors import DeviceError
-from harness.records import ForwardFacts, ModelFacts
-from harness.sampling import GREEDY, Sampler, Sampling
-from harness.strategies.qlora import QLoraStrategy
-from harness.strategies.random_checkpoint import write_random_checkpoint
-from harness.unsloth_package import NO_GPU, import_unsloth, missing_kernels
+from memory_harness.configs.models import ModelShape, find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Batch, left_padded
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import DeviceError
+from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
+from memory_harness.harness.unsloth_package import NO_GPU, import_unsloth, missing_kernels
 
 DECODE_BUFFERS = (
     "paged_attention_K",

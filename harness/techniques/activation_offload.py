@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-
-from harness.devices.base import Device
+from memory_harness.harness.devices.base import Device
 
 
 def offload_activations(model: Any, device: Device) -> None:

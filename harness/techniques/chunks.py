@@ -6,7 +6,7 @@ same sequence of allocations as a long one.
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
+from memory_harness.configs.schema import RunConfig
 
 
 def num_chunks(config: RunConfig, batch_size: int, at_once: int) -> int:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from memory_harness.harness.devices.base import Device
 from torch.nn import functional
-
-from harness.devices.base import Device
 
 
 class HostEmbedding(torch.nn.Module):

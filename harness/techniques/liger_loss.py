@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from memory_harness.harness.data.batching import IGNORE_INDEX
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.techniques.chunked_loss import frozen_head, hidden_and_targets
 from torch.nn import functional
-
-from harness.data.batching import IGNORE_INDEX
-from harness.devices.base import Device
-from harness.errors import ConfigError
-from harness.techniques.chunked_loss import frozen_head, hidden_and_targets
 
 
 def liger_causal_lm_loss(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from harness.runlog import RunLog
-from probes.analysis import analyse_failure
-from probes.detectors.configuration import kbit_upcast
-from probes.detectors.evaluation import (
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.analysis import analyse_failure
+from memory_harness.probes.detectors.configuration import kbit_upcast
+from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
     eval_with_grad,
@@ -17,13 +17,19 @@ from probes.detectors.evaluation import (
     metric_never_reset,
     outputs_hoarded,
 )
-from probes.detectors.gradients import zero_gradient
-from probes.detectors.growth import GROWTH_CAUSES, growth_finding, unexplained_growth
-from probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
-from probes.detectors.logits import eval_batch_logits, logits_fp32_copies
-from probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
-from probes.detectors.saving import adapters_accumulate, kv_cache_held, merge_dequantises, resume_on_gpu, save_doubles
-from probes.detectors.setup import (
+from memory_harness.probes.detectors.gradients import zero_gradient
+from memory_harness.probes.detectors.growth import GROWTH_CAUSES, growth_finding, unexplained_growth
+from memory_harness.probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
+from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp32_copies
+from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
+from memory_harness.probes.detectors.saving import (
+    adapters_accumulate,
+    kv_cache_held,
+    merge_dequantises,
+    resume_on_gpu,
+    save_doubles,
+)
+from memory_harness.probes.detectors.setup import (
     checkpointing_lost,
     head_trainable,
     host_leak,
@@ -31,8 +37,8 @@ from probes.detectors.setup import (
     optimizer_lazy,
     other_process,
 )
-from probes.detectors.unexplained import unexplained_oom
-from probes.findings import Detector, Finding
+from memory_harness.probes.detectors.unexplained import unexplained_oom
+from memory_harness.probes.findings import Detector, Finding
 
 DETECTORS: dict[str, Detector] = {
     "zero-gradient": zero_gradient,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from configs.units import format_bytes
-from harness.records import Phase
-from harness.runlog import RunLog
-from probes.detectors.reading import config_of, is_tight
-from probes.findings import Finding
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.reading import config_of, is_tight
+from memory_harness.probes.findings import Finding
 
 
 def kbit_upcast(log: RunLog) -> list[Finding]:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-
-from configs.units import format_bytes
-from harness.records import HOST, ModelFacts, Phase, PhaseRecord
-from harness.runlog import RunLog
-from probes.detectors.evidence import (
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import HOST, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     NOISE_BYTES,
     Evaluation,
@@ -27,8 +26,8 @@ from probes.detectors.evidence import (
     survivors_of,
     where_of,
 )
-from probes.detectors.reading import config_of, is_tight
-from probes.findings import Finding
+from memory_harness.probes.detectors.reading import config_of, is_tight
+from memory_harness.probes.findings import Finding
 
 MIN_BATCHES = 3
 """Evaluation batches that must have left something before they are said to hoard."""

@@ -15,10 +15,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from configs.units import KIB
-from harness.records import Outcome, Phase, PhaseRecord, SurvivorRecord
-from harness.runlog import RunLog
+from memory_harness.configs.units import KIB
+from memory_harness.harness.records import Outcome, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.runlog import RunLog
 
 BURN_IN_STEPS = 2
 """Steps in which memory may appear for good: optimizer states, workspaces, gradients of the first accumulation."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.gradients import MAX_STEPS, described, useless_end, uselessness
-from harness.records import Outcome, Phase
-from harness.runlog import RunLog
-from probes.findings import Finding
+from memory_harness.harness.gradients import MAX_STEPS, described, useless_end, uselessness
+from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.findings import Finding
 
 
 def zero_gradient(log: RunLog) -> list[Finding]:

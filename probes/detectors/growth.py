@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-
-from configs.units import format_bytes
-from harness.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
-from harness.runlog import RunLog
-from probes.detectors.evidence import (
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,
     MIN_STEPS,
@@ -38,7 +37,7 @@ from probes.detectors.evidence import (
     step_growth,
     survivors_of,
 )
-from probes.findings import UNEXPLAINED_GROWTH, Finding
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""

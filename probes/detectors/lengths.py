@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from configs.units import MIB, format_bytes
-from harness.records import BatchShape, OomRecord, Phase, StepRecord
-from harness.runlog import RunLog
-from harness.simulate.blocks import segment_size
-from probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, config_of, fatal_finding, has_config, train_batches
-from probes.findings import Finding
+from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.records import BatchShape, OomRecord, Phase, StepRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.simulate.blocks import segment_size
+from memory_harness.probes.detectors.reading import (
+    FORWARD_PHASES,
+    GRAPH_PHASES,
+    config_of,
+    fatal_finding,
+    has_config,
+    train_batches,
+)
+from memory_harness.probes.findings import Finding
 
 PADDED_SHARE = 1 / 3
 """Share of padding from which padding to the maximum is called a cost: a third of the run's time goes into it. Rounding

@@ -5,11 +5,11 @@ U stands for the 16-bit logits of one batch, batch x length x vocabulary x 2 byt
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from configs.units import format_bytes
-from harness.records import BatchShape, ModelFacts, OomRecord, Phase
-from harness.runlog import RunLog
-from probes.detectors.reading import (
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
     TRAIN_PHASES,
@@ -21,7 +21,7 @@ from probes.detectors.reading import (
     peak_allocated_bytes,
     train_batches,
 )
-from probes.findings import Finding
+from memory_harness.probes.findings import Finding
 
 LOSS_UNITS = 5
 """U that the full loss holds at its peak: 16-bit logits, float32 logits, log-softmax. Source: cause table."""

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-
-from configs.units import format_bytes
-from harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
-from harness.runlog import RunLog
-from probes.detectors.evidence import Severity
-from probes.detectors.reading import (
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import Severity
+from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
     config_of,
@@ -20,7 +19,7 @@ from probes.detectors.reading import (
     is_tight,
     train_batches,
 )
-from probes.findings import Finding
+from memory_harness.probes.findings import Finding
 
 MIN_LENGTHS = 4
 """Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""

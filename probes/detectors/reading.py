@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from configs.schema import RunConfig, config_from_dict
-from configs.units import format_bytes
-from harness.errors import LogError
-from harness.records import BatchShape, ModelFacts, OomRecord, Phase
-from harness.runlog import RunLog
-from harness.simulate.blocks import segment_size
-from probes.findings import Finding
+from memory_harness.configs.schema import RunConfig, config_from_dict
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.simulate.blocks import segment_size
+from memory_harness.probes.findings import Finding
 
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 

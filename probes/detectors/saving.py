@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from configs.cards import load_cards
-from configs.models import ModelShape, find_model
-from configs.units import format_bytes
-from harness.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
-from harness.runlog import RunLog
-from probes.detectors.evidence import (
+from memory_harness.configs.cards import load_cards
+from memory_harness.configs.models import ModelShape, find_model
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     NOISE_BYTES,
     Severity,
@@ -19,8 +19,8 @@ from probes.detectors.evidence import (
     survivors_of,
     where_of,
 )
-from probes.detectors.reading import config_of, has_config
-from probes.findings import Finding
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.findings import Finding
 
 MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
 """phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once"""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-
-from configs.models import find_model
-from configs.units import MIB, format_bytes
-from harness.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
-from harness.runlog import RunLog
-from probes.detectors.evidence import (
+from memory_harness.configs.models import find_model
+from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     MIN_STEPS,
     Severity,
@@ -20,9 +19,9 @@ from probes.detectors.evidence import (
     survivors_of,
     where_of,
 )
-from probes.detectors.reading import config_of, has_config
-from probes.detectors.saving import layer_shapes
-from probes.findings import Finding
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.detectors.saving import layer_shapes
+from memory_harness.probes.findings import Finding
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from configs.units import format_bytes
-from harness.runlog import RunLog
-from probes.analysis import analyse_failure
-from probes.detectors.reading import fatal_finding
-from probes.findings import UNEXPLAINED_GROWTH, Finding
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.analysis import analyse_failure
+from memory_harness.probes.detectors.reading import fatal_finding
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 
 def unexplained_oom(log: RunLog) -> list[Finding]:

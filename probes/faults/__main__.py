@@ -1,6 +1,6 @@
-"""Print which detector answers to which fault: `python -m probes.faults [--markdown] [NAME ...]`.
+"""Print which detector answers to which fault: `python -m memory_harness.probes.faults [--markdown] [NAME ...]`.
 
-`--markdown` prints the document instead: `python -m probes.faults --markdown > probes/faults/README.md`.
+`--markdown` prints the document instead: `python -m memory_harness.probes.faults --markdown > probes/faults/README.md`.
 
 Exit code 0 where every fault's cause is found and no other cause is called an error, 1 otherwise, 2 for an unknown
 name.
@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from memory_harness.configs.tables import did_you_mean
+from memory_harness.probes.causes import CAUSES
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 from rich.console import Console
 from rich.table import Table
-
-from configs.tables import did_you_mean
-from probes.causes import CAUSES
-from probes.detectors import detect
-from probes.faults import FAULTS, Fault, run_with, tiny_config
-from probes.findings import UNEXPLAINED_GROWTH, Finding
 
 PIPED_WIDTH = 120
 
@@ -98,8 +97,8 @@ def document(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> str:
     not_shown = ", ".join(f"`{cause}` ({reason})" for cause, reason in NOT_SHOWN.items())
     return f"""# Faults and what is found of them
 
-Made by `python -m probes.faults --markdown > probes/faults/README.md`, which plants each mistake in a short run of a
-tiny model, with real tensors on a simulated card, and asks all detectors about its log.
+Made by `python -m memory_harness.probes.faults --markdown > probes/faults/README.md`, which plants each mistake in a
+short run of a tiny model, with real tensors on a simulated card, and asks all detectors about its log.
 `python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own.
 
 {len(results)} faults show {causes} of {len(CAUSES)} causes. Not shown: {not_shown}. \

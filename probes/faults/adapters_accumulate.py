@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from configs.schema import RunConfig
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, after
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, after
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from harness.data import Prepared
-from probes.faults.base import Fault, with_lengths
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.probes.faults.base import Fault, with_lengths
 
 
 def _configure(config: RunConfig) -> RunConfig:

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-
-from configs.schema import RunConfig
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, on_output
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, on_output
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.data.batching import Example
-from harness.strategies.qlora import QLoraStrategy
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.batching import Example
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 MISTAKE = "# the mistake"
 """marks the line that a finding has to name"""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from configs.schema import RunConfig
-from configs.units import MIB
-from harness.data import Prepared
-from harness.errors import DeviceOutOfMemory
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, around, with_lengths
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, around, with_lengths
 
 
 @contextmanager

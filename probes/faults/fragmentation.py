@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from configs.units import MIB
-from harness.data import Prepared
-from probes.faults.base import Fault, with_lengths
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data import Prepared
+from memory_harness.probes.faults.base import Fault, with_lengths
 
 LENGTHS = (1500, 200, 1900, 700, 1100, 1300, 300, 1700, 500, 900, 2000, 1600)
 

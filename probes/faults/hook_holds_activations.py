@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, after
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, after
 
 
 @contextmanager

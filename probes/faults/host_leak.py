@@ -6,9 +6,9 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from configs.units import MIB
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, before_training_batch
+from memory_harness.configs.units import MIB
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, before_training_batch
 
 BUFFER_BYTES = 4 * MIB
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from probes.faults.base import Fault
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.faults.base import Fault
 
 
 def _configure(config: RunConfig) -> RunConfig:

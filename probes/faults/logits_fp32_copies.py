@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from configs.units import MIB
-from probes.faults.base import Fault
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.probes.faults.base import Fault
 
 
 def _configure(config: RunConfig) -> RunConfig:

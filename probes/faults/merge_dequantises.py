@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bitsandbytes
-
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, around
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, around
 
 
 @contextmanager

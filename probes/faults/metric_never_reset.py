@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from configs.schema import RunConfig
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, on_output
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, on_output
 
 TOP_K = 48
 

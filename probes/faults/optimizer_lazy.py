@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from configs.models import LINEAR_LAYERS
-from configs.schema import RunConfig
-from configs.units import MIB
-from probes.faults.base import Fault
+from memory_harness.configs.models import LINEAR_LAYERS
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.probes.faults.base import Fault
 
 
 def _configure(config: RunConfig) -> RunConfig:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from configs.schema import RunConfig
-from configs.units import GIB, MIB
-from harness.devices.simulated import SimulatedDevice
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, before_training_batch
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, before_training_batch
 
 TAKEN_PER_STEP_BYTES = 96 * MIB
 

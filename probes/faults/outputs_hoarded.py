@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from configs.schema import RunConfig
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, after, before_training_batch, on_output
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, after, before_training_batch, on_output
 
 
 @contextmanager

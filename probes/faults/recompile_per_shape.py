@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-
-from configs.schema import RunConfig
-from harness.data import Prepared
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, on_output, with_lengths
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, on_output, with_lengths
 
 
 @contextmanager

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, around
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, around
 
 
 @contextmanager

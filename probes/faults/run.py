@@ -8,20 +8,20 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from configs.errors import ConfigError
-from configs.models import find_model
-from configs.preset import load_preset
-from configs.schema import RunConfig
-from configs.units import format_bytes
-from harness.data import Prepared, prepare
-from harness.data.batching import eval_batches
-from harness.devices.base import Device
-from harness.loop import num_steps, steps_per_epoch
-from harness.records import Outcome, Record, RunRecord
-from harness.run import execute, open_device
-from harness.runlog import RunLog, collect
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import find_model
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.batching import eval_batches
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.loop import num_steps, steps_per_epoch
+from memory_harness.harness.records import Outcome, Record, RunRecord
+from memory_harness.harness.run import execute, open_device
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault
 
 MAX_TRACED_BATCHES = 400
 """Most batches that a run on fake tensors takes through PyTorch one by one: some 3 s each for 8B, on 2 cores."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, around
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, around
 
 
 @contextmanager

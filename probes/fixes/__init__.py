@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from configs.schema import RunConfig
-from probes.findings import Finding, Fix
-from probes.fixes.auto_attention import AUTO_ATTENTION
-from probes.fixes.bucketed_batches import BUCKETED_BATCHES
-from probes.fixes.cache_off import CACHE_OFF
-from probes.fixes.chunked_loss import CHUNKED_LOSS
-from probes.fixes.clear_before_eval import CLEAR_BEFORE_EVAL
-from probes.fixes.clear_cache import CLEAR_CACHE
-from probes.fixes.drop_outputs import DROP_OUTPUTS
-from probes.fixes.embeddings_on_host import EMBEDDINGS_ON_HOST
-from probes.fixes.eval_batch import EVAL_BATCH
-from probes.fixes.expand_kv import EXPAND_KV
-from probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
-from probes.fixes.liger_loss import LIGER_LOSS
-from probes.fixes.no_upcast import NO_UPCAST
-from probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
-from probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
-from probes.fixes.paged_optimizer import PAGED_OPTIMIZER
-from probes.fixes.tiled_mlp import TILED_MLP
-from probes.fixes.truncation import TRUNCATION
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.findings import Finding, Fix
+from memory_harness.probes.fixes.auto_attention import AUTO_ATTENTION
+from memory_harness.probes.fixes.bucketed_batches import BUCKETED_BATCHES
+from memory_harness.probes.fixes.cache_off import CACHE_OFF
+from memory_harness.probes.fixes.chunked_loss import CHUNKED_LOSS
+from memory_harness.probes.fixes.clear_before_eval import CLEAR_BEFORE_EVAL
+from memory_harness.probes.fixes.clear_cache import CLEAR_CACHE
+from memory_harness.probes.fixes.drop_outputs import DROP_OUTPUTS
+from memory_harness.probes.fixes.embeddings_on_host import EMBEDDINGS_ON_HOST
+from memory_harness.probes.fixes.eval_batch import EVAL_BATCH
+from memory_harness.probes.fixes.expand_kv import EXPAND_KV
+from memory_harness.probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
+from memory_harness.probes.fixes.liger_loss import LIGER_LOSS
+from memory_harness.probes.fixes.no_upcast import NO_UPCAST
+from memory_harness.probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
+from memory_harness.probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
+from memory_harness.probes.fixes.paged_optimizer import PAGED_OPTIMIZER
+from memory_harness.probes.fixes.tiled_mlp import TILED_MLP
+from memory_harness.probes.fixes.truncation import TRUNCATION
 
 NOTICEABLE_SLOWDOWN = 1.05
 """A fix that makes a step slower than this comes after all that keep the result up to rounding and do not: rounding

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from probes.findings import Fix
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.findings import Fix
 
 CLEAR_EVERY_STEPS = 10
 """Varying lengths added 0.25 GiB of cache a step in the reference measurement (10.27 GiB after 2, 17.13 after 30):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from probes.findings import Fix
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.findings import Fix
 
 
 def _apply(config: RunConfig) -> RunConfig | None:

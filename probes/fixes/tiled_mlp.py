@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from probes.findings import Fix
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.findings import Fix
 
 NUM_CHUNKS = 4
 """Of long batches: with that many, what a layer keeps for attention's backward pass outweighs a chunk."""

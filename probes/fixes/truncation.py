@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig
-from probes.findings import Fix
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.findings import Fix
 
 TRUNCATED_LENGTH = 1024
 """Of the synthetic corpus's samples 4 % are longer, and 1 % longer than 2048."""

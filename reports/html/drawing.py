@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from configs.units import GIB, MIB, format_bytes
-from reports.html.markup import Child, Node, add, node
-from reports.text import Level, gib
+from memory_harness.configs.units import GIB, MIB, format_bytes
+from memory_harness.reports.html.markup import Child, Node, add, node
+from memory_harness.reports.text import Level, gib
 
 BAR_PX, ROW_PX = 14, 44
 LABEL_PX = 14

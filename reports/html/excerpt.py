@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from memory_harness.configs.places import PARTS_FOLDER
+
 LINES_AROUND = 3
 """Lines shown before and after the one that is meant."""
 
 MAX_FILE_BYTES = 2 * 2**20
-
-_PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _candidates(path: str) -> Iterator[Path]:
     if not path.endswith(".py") or not parts or ".." in parts or Path(path).is_absolute():
         return
     here = Path.cwd().resolve()
-    for folder in (_PROJECT, Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib")), here):
+    for folder in (PARTS_FOLDER, Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib")), here):
         if (folder / path).is_file():
             yield folder / path
     # a path shortened to its last parts may begin above the current folder

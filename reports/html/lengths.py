@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from configs.units import format_bytes
-from harness.records import BatchShape, Phase
-from harness.runlog import RunLog
-from reports.html.drawing import figure, label, line, marks_legend, memory_axis, percent, plot, svg, tooltip
-from reports.html.markup import Child, Node, node
-from reports.summary import source_in_words
-from reports.text import of_budget, plural
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import BatchShape, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.reports.html.drawing import (
+    figure,
+    label,
+    line,
+    marks_legend,
+    memory_axis,
+    percent,
+    plot,
+    svg,
+    tooltip,
+)
+from memory_harness.reports.html.markup import Child, Node, node
+from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.text import of_budget, plural
 
 PLOT_PX, AXIS_PX = 220, 40
 MAX_NAMED, NAME_PX = 5, 15

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from configs.units import MIB, format_bytes
-from harness.records import SegmentRuns
-from harness.runlog import RunLog
-from harness.simulate.blocks import segment_size
-from reports.html.drawing import figure, label, legend, rect, svg
-from reports.html.markup import Child, Node
-from reports.summary import source_in_words
-from reports.text import plural
+from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.records import SegmentRuns
+from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.simulate.blocks import segment_size
+from memory_harness.reports.html.drawing import figure, label, legend, rect, svg
+from memory_harness.reports.html.markup import Child, Node
+from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.text import plural
 
 ROW_PX, GAP_PX, HEAD_PX = 15, 4, 18
 TARGET_ROWS = 26

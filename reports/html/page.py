@@ -8,24 +8,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import schema
-from configs.cli import field_help, flag_of
-from configs.schema import SECTIONS
-from configs.units import format_bytes
-from configs.values import to_text as value_text
-from harness.records import MemoryStats, Outcome, Phase
-from harness.runlog import RunLog
-from probes.analysis import End, Failure, analyse_failure, recurrence_in_words
-from probes.causes import CAUSES
-from probes.detectors.reading import config_of, has_config
-from probes.findings import Finding, FixResult
-from reports.html.drawing import bar_rows, figure, hatches, legend, level_in_words
-from reports.html.excerpt import Excerpt, excerpt
-from reports.html.lengths import lengths_figure
-from reports.html.markup import Child, Node, add, node, to_text
-from reports.html.memory_map import memory_map_figure
-from reports.html.timeline import timeline_figure
-from reports.summary import (
+from memory_harness.configs import schema
+from memory_harness.configs.cli import field_help, flag_of
+from memory_harness.configs.schema import SECTIONS
+from memory_harness.configs.units import format_bytes
+from memory_harness.configs.values import to_text as value_text
+from memory_harness.harness.records import MemoryStats, Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.analysis import End, Failure, analyse_failure, recurrence_in_words
+from memory_harness.probes.causes import CAUSES
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.findings import Finding, FixResult
+from memory_harness.reports.html.drawing import bar_rows, figure, hatches, legend, level_in_words
+from memory_harness.reports.html.excerpt import Excerpt, excerpt
+from memory_harness.reports.html.lengths import lengths_figure
+from memory_harness.reports.html.markup import Child, Node, add, node, to_text
+from memory_harness.reports.html.memory_map import memory_map_figure
+from memory_harness.reports.html.timeline import timeline_figure
+from memory_harness.reports.summary import (
     EQUIVALENCE,
     ProbeResult,
     basis,
@@ -36,7 +36,7 @@ from reports.summary import (
     verdict_sentence,
     verdict_title,
 )
-from reports.text import Level, of_budget, plural, split_formula, wrap_command
+from memory_harness.reports.text import Level, of_budget, plural, split_formula, wrap_command
 
 BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
 """The file's first characters."""

@@ -7,13 +7,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from configs.units import format_bytes
-from harness.records import OomRecord, Phase, PhaseRecord
-from harness.runlog import RunLog
-from reports.html.drawing import WIDE, figure, label, legend, line, memory_axis, plot, rect, stretched, svg
-from reports.html.markup import Child, Node, node
-from reports.summary import source_in_words
-from reports.text import Level, gib, of_budget
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.records import OomRecord, Phase, PhaseRecord
+from memory_harness.harness.runlog import RunLog
+from memory_harness.reports.html.drawing import (
+    WIDE,
+    figure,
+    label,
+    legend,
+    line,
+    memory_axis,
+    plot,
+    rect,
+    stretched,
+    svg,
+)
+from memory_harness.reports.html.markup import Child, Node, node
+from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.text import Level, gib, of_budget
 
 MAX_COLUMNS = 320
 """Columns that the run is cut into: each two to three pixels wide on a large screen."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.cards import Card, find_card
-from configs.schema import RunConfig
-from configs.units import GIB, parse_bytes
-from harness.data.batching import Batch, Example
-from harness.records import BatchShape
+from memory_harness.configs.cards import Card, find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB, parse_bytes
+from memory_harness.harness.data.batching import Batch, Example
+from memory_harness.harness.records import BatchShape
 
 NUM_PROCESSES = 3
 """at once: a 4-bit 8B model with its peaks three times fits 80 GB, and memory counters do not mind company"""
@@ -178,9 +178,9 @@ def measure(name: str) -> dict[str, Any]:
     configuration = next(c for c in CONFIGURATIONS if c.name == name)
     if configuration.config.device.expandable_segments:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-    from harness.devices.cuda import CudaDevice
-    from harness.environment import environment
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.devices.cuda import CudaDevice
+    from memory_harness.harness.environment import environment
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     device = CudaDevice(card_of(configuration), configuration.budget_bytes, share_gpu=True)
     rows = run_plan(configuration, QLoraStrategy(configuration.config, device), device)
@@ -189,7 +189,7 @@ def measure(name: str) -> dict[str, Any]:
 
 def card_of(configuration: Configuration) -> Card:
     """Return the card as the measuring GPU emulated it."""
-    from configs.cards import emulated
+    from memory_harness.configs.cards import emulated
 
     return emulated(find_card(configuration.target), find_card(HOST))
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from time import perf_counter
 
-from harness.simulate.allocator import CachingAllocator
+from memory_harness.harness.simulate.allocator import CachingAllocator
 
 NUM_WEIGHTS, NUM_LAYERS, EVENTS_PER_LAYER = 2500, 32, 150
 Events = list[tuple[int, int]]  # (bytes, slot): bytes > 0 allocates into the slot, 0 frees the slot

@@ -28,19 +28,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-
-from configs.cards import Card, emulated, find_card
-from configs.cli import DEFAULT_HEADROOM
-from configs.models import find_model
-from configs.preset import load_preset
-from configs.schema import RunConfig
-from configs.units import GIB, format_bytes, parse_bytes, parse_part
-from harness.data import Prepared, prepare
-from harness.data.batching import Example
-from harness.records import Record
-from harness.runlog import RunLog, collect
-from probes.fixes import FIXES
-from probes.planner import Prediction, make_plan
+from memory_harness.configs.cards import Card, emulated, find_card
+from memory_harness.configs.cli import DEFAULT_HEADROOM
+from memory_harness.configs.models import find_model
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB, format_bytes, parse_bytes, parse_part
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.batching import Example
+from memory_harness.harness.records import Record
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.planner import Prediction, make_plan
 
 TARGET, HOST = "t4", "h100"
 """the card that a run is held to, and the GPU that measures (or is simulated)"""
@@ -189,7 +188,7 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
     """Carry out one run here: `measure` on the GPU, `predict` on fake tensors, `tiny` on real ones."""
     warnings.simplefilter("ignore", FutureWarning)
     config = run.config.with_fields(**TINY) if mode == "tiny" else run.config
-    from harness.run import execute, make_strategy
+    from memory_harness.harness.run import execute, make_strategy
 
     device = _open(config, mode)
     records: list[Record] = []
@@ -202,11 +201,11 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
 
 
 def _open(config: RunConfig, mode: str) -> Any:
-    from harness.run import simulate_card
+    from memory_harness.harness.run import simulate_card
 
     if mode != "measure":
         return simulate_card(config, card())
-    from harness.devices.cuda import CudaDevice, host_card
+    from memory_harness.harness.devices.cuda import CudaDevice, host_card
 
     target = find_card(TARGET)
     budget = config.device.budget_bytes or target.budget_bytes
@@ -293,7 +292,7 @@ def run_all(runs: Iterable[Run], mode: str, keep: Callable[[Run, dict[str, Any]]
 def _take_turn(run: Run, mode: str, turn: Any) -> dict[str, Any]:
     import gc
 
-    import harness.run  # noqa: F401  (seconds, spent while another run has the GPU)
+    import memory_harness.harness.run  # noqa: F401  (seconds, spent while another run has the GPU)
 
     with turn:
         result = execute_run(run, mode)
@@ -453,7 +452,7 @@ def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> lis
 
 def _choice(run: Run) -> list[str]:
     """Return the planner's choice on the target card, with the default headroom."""
-    from probes.prediction import predict_on
+    from memory_harness.probes.prediction import predict_on
 
     budget = find_card(TARGET).budget_bytes
     headroom = parse_part(DEFAULT_HEADROOM, budget)

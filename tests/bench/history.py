@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.simulate.trace import Event
+from memory_harness.harness.simulate.trace import Event
+
 from tests.bench.agreement import CONFIGURATIONS, HOST, Op, card_of, run_op
 
 NAME, LENGTH, WARM_UP_STEPS = "outputs-dropped", 512, 2
@@ -28,9 +29,8 @@ Line = tuple[str, int, str]
 def record(path: Path) -> None:
     """Run the recipe on this GPU and write the allocator's history of one step after the warm-up."""
     import torch
-
-    from harness.devices.cuda import CudaDevice
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.devices.cuda import CudaDevice
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     device = CudaDevice(card_of(CONFIGURATION), CONFIGURATION.budget_bytes)
     strategy = QLoraStrategy(CONFIGURATION.config, device)
@@ -58,9 +58,9 @@ def _line(event: dict[str, Any]) -> Line | None:
 
 def simulated_step() -> list[Line]:
     """Return the same step's events from the simulation, sizes rounded as the allocator rounds them."""
-    from harness.devices.simulated import SimulatedDevice
-    from harness.simulate.trace import TraceRecorder
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.devices.simulated import SimulatedDevice
+    from memory_harness.harness.simulate.trace import TraceRecorder
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     device = SimulatedDevice(card_of(CONFIGURATION), CONFIGURATION.budget_bytes, computes=False)
     strategy = QLoraStrategy(CONFIGURATION.config, device)
@@ -75,7 +75,7 @@ def simulated_step() -> list[Line]:
 
 
 def _lines(events: Sequence[Event], sizes: dict[Any, int]) -> list[Line]:
-    from harness.simulate.tracer import describe_frame
+    from memory_harness.harness.simulate.tracer import describe_frame
 
     lines: list[Line] = []
     sizes = dict(sizes)

@@ -17,14 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from configs.models import find_model
-from configs.schema import RunConfig
-from configs.units import KIB, MIB, format_bytes
-from harness.data import prepare
-from harness.records import MemoryStats, PhaseRecord, Record, RunRecord, StepRecord
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import RunLog, collect
-from probes.detectors import detect
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import KIB, MIB, format_bytes
+from memory_harness.harness.data import prepare
+from memory_harness.harness.records import MemoryStats, PhaseRecord, Record, RunRecord, StepRecord
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.probes.detectors import detect
 
 RECIPE = RunConfig().with_fields(
     device="simulated",

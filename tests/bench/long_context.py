@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.cards import find_card
-from configs.schema import RunConfig
-from configs.strategies import settled
-from configs.units import GIB, parse_bytes
-from harness.environment import environment
-from probes.fixes import FIXES
-from probes.planner import apply_all
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import settled
+from memory_harness.configs.units import GIB, parse_bytes
+from memory_harness.harness.environment import environment
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.planner import apply_all
+
 from tests.bench.agreement import batch_of, train
 from tests.bench.unsloth_run import UNSLOTH_SETTINGS
 
@@ -63,12 +64,12 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
     """Yield what loading takes, then what steps of each length take, until one does not fit."""
     config = config_of(name, max(LENGTHS))
     if name == "unsloth":
-        from harness.unsloth_package import import_unsloth
+        from memory_harness.harness.unsloth_package import import_unsloth
 
         import_unsloth(config)
-    from harness.devices.cuda import CudaDevice
-    from harness.run import make_strategy, simulate_card
-    from harness.strategies import STRATEGIES
+    from memory_harness.harness.devices.cuda import CudaDevice
+    from memory_harness.harness.run import make_strategy, simulate_card
+    from memory_harness.harness.strategies import STRATEGIES
 
     budget = parse_bytes(BUDGET)
     if predict:

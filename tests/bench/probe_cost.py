@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from configs.units import format_bytes
+from memory_harness.configs.units import format_bytes
+
 from tests.e2e.commands import run_probe
 
 DEFAULT = ("--max-length", "2048", "--samples", "4000")

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.parallel import LONE
-from harness.records import Phase
+from memory_harness.harness.parallel import LONE
+from memory_harness.harness.records import Phase
+
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
 LENGTH, PAIRS, WARM_UP, EMPTY_PHASES = 1024, 60, 6, 500
@@ -45,13 +46,12 @@ class NoRecorder:
 def main(output: Path) -> None:
     """Measure and write the ratio of the times, with and without, of each pair."""
     import torch
-
-    from harness.devices.cuda import CudaDevice
-    from harness.environment import environment
-    from harness.loop import train_step
-    from harness.recorder import Recorder
-    from harness.runlog import LogWriter
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.devices.cuda import CudaDevice
+    from memory_harness.harness.environment import environment
+    from memory_harness.harness.loop import train_step
+    from memory_harness.harness.recorder import Recorder
+    from memory_harness.harness.runlog import LogWriter
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     config = CONFIGURATION.config
     device = CudaDevice(card_of(CONFIGURATION), CONFIGURATION.budget_bytes)

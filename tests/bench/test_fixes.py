@@ -1,14 +1,14 @@
 """The bench of fixes: it covers the ladder, and what it compares is the same run with and without the fix."""
 
 import pytest
+from memory_harness.probes.fixes import FIXES
 
-from probes.fixes import FIXES
 from tests.bench.fixes import CASES, REPEATED, STOCK, agreement, ladder_runs, ladder_table, planned_runs, variable_runs
 
 
 @pytest.fixture(autouse=True)
 def liger_is_installed(monkeypatch):
-    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: True)
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
 
 
 def test_every_fix_is_measured_where_it_changes_something():
@@ -28,7 +28,7 @@ def test_after_is_before_with_the_fix(case):
 
 def test_a_kernel_that_is_missing_is_left_out(monkeypatch):
     with_it = ladder_runs()
-    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: None)
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: None)
     assert len(ladder_runs()) == len(with_it) - 1
     assert STOCK.train.loss == "full"
 

@@ -1,6 +1,7 @@
 """What the stored run on two GPUs shows."""
 
-from harness.records import Outcome
+from memory_harness.harness.records import Outcome
+
 from tests.bench.two_gpus import read_logs
 
 

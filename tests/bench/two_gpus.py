@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.runlog import RunLog
+from memory_harness.harness.runlog import RunLog
+
 from tests.bench.epoch import read_log
 
 RESULTS = Path(__file__).parent / "results" / "h100_two_gpus"

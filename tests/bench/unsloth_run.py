@@ -26,13 +26,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.models import find_model
-from configs.schema import RunConfig
-from configs.strategies import settled
-from harness.data import prepare
-from harness.data.batching import eval_batches
-from harness.records import Phase
-from harness.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import settled
+from memory_harness.harness.data import prepare
+from memory_harness.harness.data.batching import eval_batches
+from memory_harness.harness.records import Phase
+from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
 
 STRATEGIES = ("unsloth", "qlora")
 WARM_UP_STEPS = 20
@@ -72,12 +72,11 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
     """Train, save, forget, load, evaluate and generate with one strategy; write its log and results."""
     config = config_of(strategy, model, steps)
     if strategy == "unsloth":
-        from harness.unsloth_package import import_unsloth
+        from memory_harness.harness.unsloth_package import import_unsloth
 
         import_unsloth(config)
     import torch
-
-    from harness.run import execute, make_strategy, open_device
+    from memory_harness.harness.run import execute, make_strategy, open_device
 
     torch.manual_seed(config.data.seed)
     device = open_device(config)

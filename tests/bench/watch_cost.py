@@ -22,14 +22,14 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.loop import train_step
+from memory_harness.harness.recording import open_device
+from memory_harness.harness.runlog import LogWriter
+from memory_harness.harness.watch import Watch, _wrappers
 from torch import nn
 
-from configs.cards import find_card
-from harness.devices.base import Device
-from harness.loop import train_step
-from harness.recording import open_device
-from harness.runlog import LogWriter
-from harness.watch import Watch, _wrappers
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
 
@@ -77,7 +77,7 @@ def _step_of(model: nn.Module, make_batch: Callable[[], torch.Tensor]) -> Step:
 @contextmanager
 def qlora(device: Device) -> Iterator[Step]:
     """Yield a step of the 8B model, as the harness's own loop makes it."""
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
     strategy, batch = QLoraStrategy(config, device), batch_of(train(LENGTH))
@@ -151,8 +151,8 @@ def ratio_of_medians(off: list[float], on: list[float]) -> tuple[float, float, f
 
 def measure_parts() -> None:
     """Print how often a QLoRA step of the 8B model calls what is wrapped, and what the wrappers add to a call."""
-    from harness.run import simulate_card
-    from harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.run import simulate_card
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
     device = simulate_card(config.with_fields(tensors="fake"), find_card("h100"))

@@ -9,14 +9,13 @@ import typing
 from pathlib import Path
 
 import pytest
-
-from configs.cli import NO_FLAGS, Command, build_parser, flag_of, parse_args
-from configs.errors import ConfigError
-from configs.preset import load_preset, preset_names
-from configs.schema import SECTIONS, RunConfig
-from configs.units import GIB
-from configs.validation import RANGES, check_output
-from configs.values import without_none
+from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, flag_of, parse_args
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.preset import load_preset, preset_names
+from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.units import GIB
+from memory_harness.configs.validation import RANGES, check_output
+from memory_harness.configs.values import without_none
 
 
 def write(folder: Path, text: str) -> str:

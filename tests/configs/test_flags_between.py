@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.cli import flags_between, parse_args
+from memory_harness.configs.cli import flags_between, parse_args
 
 
 def test_the_flags_of_a_difference_make_that_difference() -> None:

@@ -8,10 +8,9 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from configs.cli import field_help
-from configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
-from configs.values import from_text, to_text, without_none
+from memory_harness.configs.cli import field_help
+from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
+from memory_harness.configs.values import from_text, to_text, without_none
 
 ANY_OF: dict[type, st.SearchStrategy[Any]] = {
     int: st.integers(0, 2**40),

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-
-import configs.cards
-from configs.cards import find_card, load_cards
-from configs.errors import ConfigError
-from configs.models import ModelShape, find_model, is_local_checkpoint, load_models
-from configs.tables import read_toml
-from configs.units import GIB
+from memory_harness.configs import cards
+from memory_harness.configs.cards import find_card, load_cards
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import ModelShape, find_model, is_local_checkpoint, load_models
+from memory_harness.configs.tables import read_toml
+from memory_harness.configs.units import GIB
 
 CARDS = list(load_cards().values())
 MODELS = list(load_models().values())
@@ -56,7 +55,7 @@ def test_a_card_follows_from_its_capability(card):
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_a_card_leaves_a_budget_and_names_its_sources(card):
     assert 0.9 * card.capacity_bytes < card.budget_bytes == card.capacity_bytes - card.context_bytes
-    table = read_toml(Path(configs.cards.__file__).with_name("gpus.toml"))["cards"][card.name]
+    table = read_toml(Path(cards.__file__).with_name("gpus.toml"))["cards"][card.name]
     assert set(card.sources) == set(table) - {"title", "sources"}
     assert all(card.sources.values())
 

@@ -3,8 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from configs.units import GIB, KIB, MIB, TIB, format_bytes, parse_bytes
+from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from memory_harness.configs.cli import parse_args
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import read_run_log
+from memory_harness.reports.summary import result_of_log, verdict_sentence
+from memory_harness.reports.terminal import make_console, print_report
 
-from configs.cli import parse_args
-from harness.errors import LogError
-from harness.records import Outcome
-from harness.runlog import read_run_log
-from reports.summary import result_of_log, verdict_sentence
-from reports.terminal import make_console, print_report
 from tests.e2e.commands import ROOT
 
 FLAGS = ["--preset", "smoke_cpu", "--generate-prompts", "0"]
@@ -31,7 +31,7 @@ def killed(tmp_path_factory):
         "snapshot": None,
         "fault": None,
     }
-    worker = [sys.executable, "-W", "ignore", "-m", "probes.worker"]
+    worker = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.worker"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         worker,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_sample_project(tmp_path):
     project = shutil.copytree(ROOT / "tests" / "sample_project", tmp_path / "project")
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "probes.pytest_plugin", "--memory-report"],
+        [sys.executable, "-m", "pytest", "-p", "memory_harness.probes.pytest_plugin", "--memory-report"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

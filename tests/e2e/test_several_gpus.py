@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import psutil
+from memory_harness.harness.runlog import read_run_log
 
-from harness.runlog import read_run_log
 from tests.e2e.commands import ROOT, run_probe
 
 SECONDS_AT_MOST = 240
@@ -48,6 +48,6 @@ def _kill_second(pid: int, folder: Path) -> None:
     while not any('"kind": "step"' in log.read_text() for log in folder.glob("runs/*-train/run.rank1.jsonl")):
         assert time.monotonic() < end
         time.sleep(0.05)
-    workers = [child for child in psutil.Process(pid).children() if "probes.worker" in child.cmdline()]
+    workers = [child for child in psutil.Process(pid).children() if "memory_harness.probes.worker" in child.cmdline()]
     (second,) = (w for w in workers if any(file.path.endswith("rank1.jsonl") for file in w.open_files()))
     os.kill(second.pid, signal.SIGKILL)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.preset import load_preset
+from memory_harness.harness import experiments
+from memory_harness.reports.command import main
 from safetensors.torch import load_file
 
-from configs.errors import ConfigError
-from configs.preset import load_preset
-from harness import experiments
-from run_probe import main
 from tests.e2e.commands import ROOT, run_probe
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
@@ -160,8 +160,9 @@ def test_a_run_that_was_moved_leaves_its_results_beside_it(tmp_path, monkeypatch
         checked.append((flag, config.output.output))
         raise ConfigError("enough")
 
-    monkeypatch.setattr("run_probe._check_before_training", check)
-    monkeypatch.setattr("run_probe.gate_of_run", lambda resume, config: None)  # which looks for a checkpoint
+    monkeypatch.setattr("memory_harness.reports.command._check_before_training", check)
+    # which looks for a checkpoint
+    monkeypatch.setattr("memory_harness.reports.command.gate_of_run", lambda resume, config: None)
     assert main(["--resume", str(run)]) == 2
     assert checked == [("--resume", str(run.parent))]
 

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import run_probe
+from memory_harness.reports import command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEAK = str(ROOT / "tests" / "watch_scripts" / "tensors_logged.py")
@@ -20,7 +19,7 @@ def watch(script: object, folder: Path, *flags: str) -> int:
     arguments = list(flags)
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     after = arguments[len(before) :]
-    return run_probe.main(["--watch", str(script), "--device", "simulated", "--output", str(folder), *before, *after])
+    return command.main(["--watch", str(script), "--device", "simulated", "--output", str(folder), *before, *after])
 
 
 def script_of(folder: Path, text: str) -> Path:
@@ -39,7 +38,7 @@ def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "tests/watch_scripts/tensors_logged.py:14" in shown
     (log,) = tmp_path.glob("*/as_configured.jsonl")
-    assert run_probe.main(["--replay", str(log.parent)]) == run_probe.main(["--replay", str(log)]) == 1
+    assert command.main(["--replay", str(log.parent)]) == command.main(["--replay", str(log)]) == 1
 
 
 def test_a_script_without_training_is_clean(tmp_path, capsys):
@@ -80,7 +79,7 @@ def test_a_missing_script_is_one_line(name, tmp_path, capsys):
 
 
 def test_arguments_of_nobody_are_refused(tmp_path, capsys):
-    assert run_probe.main(["--samples", "10", "--", "x"]) == 2
+    assert command.main(["--samples", "10", "--", "x"]) == 2
     assert capsys.readouterr().err == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT\n"
 
 

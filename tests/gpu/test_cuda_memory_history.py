@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.units import MIB
+from memory_harness.harness.records import Outcome, Phase, RunRecord
+from memory_harness.harness.snapshot import read_snapshot
 
-from configs.cards import find_card
-from configs.units import MIB
-from harness.records import Outcome, Phase, RunRecord
-from harness.snapshot import read_snapshot
 from tests.harness.loops import Loop
 
 pytestmark = pytest.mark.gpu
@@ -23,7 +23,7 @@ BUDGET = 2**30
 
 @pytest.fixture
 def device():
-    from harness.devices.cuda import CudaDevice
+    from memory_harness.harness.devices.cuda import CudaDevice
 
     return CudaDevice(find_card("h100"), BUDGET)
 

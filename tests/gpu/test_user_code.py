@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory_harness.configs.units import MIB
+from memory_harness.harness.callback import MemoryCallback
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Phase
+from memory_harness.harness.runlog import read_run_log
+from memory_harness.probes.detectors import detect
+from memory_harness.reports import command
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
-
-import run_probe
-from configs.units import MIB
-from harness.callback import MemoryCallback
-from harness.recorder import Recorder
-from harness.records import Phase
-from harness.runlog import read_run_log
-from probes.detectors import detect
 
 pytestmark = pytest.mark.gpu
 
@@ -40,7 +39,7 @@ def watch(kept, folder):
     script = folder / "script.py"
     script.write_text(SCRIPT.format(kept=kept), encoding="utf-8")
     report = folder / "report.json"
-    code = run_probe.main(["--watch", str(script), "--output", str(folder / "runs"), "--json", str(report)])
+    code = command.main(["--watch", str(script), "--output", str(folder / "runs"), "--json", str(report)])
     return code, json.loads(report.read_text(encoding="utf-8"))
 
 
@@ -104,7 +103,7 @@ def test_a_budget_of_a_test():
 
 def test_the_smallest_preset_goes_the_whole_way(tmp_path):
     arguments = ["--preset", "smoke_cpu", "--device", "cuda", "--train", "--output", str(tmp_path)]
-    assert run_probe.main(arguments) == 0
+    assert command.main(arguments) == 0
     (folder,) = Path(tmp_path).glob("*-train")
     log = read_run_log(folder / "run.jsonl")
     assert log.run.source == "cuda"

@@ -1,11 +1,10 @@
 """A loop small enough to watch: what a user's callback keeps is all that grows."""
 
 import torch
-
-from configs.cards import find_card
-from harness.devices.simulated import SimulatedDevice
-from harness.recorder import Recorder
-from harness.records import BatchShape, Phase, SurvivorRecord
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import BatchShape, Phase, SurvivorRecord
 
 BATCH = BatchShape(1, 4, (4,), 4)
 

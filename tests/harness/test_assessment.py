@@ -11,17 +11,15 @@ import jsonschema
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from configs.errors import ConfigError
-from configs.models import find_model
-from configs.preset import load_preset
-from configs.schema import RunConfig
-from harness import experiments
-from harness.assessment import assess
-from harness.data import Prepared, prepare
-from harness.data.batching import left_padded
-from harness.experiments import (
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import find_model
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness import experiments
+from memory_harness.harness.assessment import assess
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.batching import left_padded
+from memory_harness.harness.experiments import (
     append_experiment,
     append_responses,
     check_artefacts,
@@ -29,18 +27,19 @@ from harness.experiments import (
     is_written_down,
     read_responses,
 )
-from harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
-from harness.manifest import LOG_FILE
-from harness.model_card import write_model_card
-from harness.recorder import Recorder
-from harness.records import Outcome, Phase
-from harness.recovery import Protection
-from harness.replies import BASE, TUNED, VETTED, Reply
-from harness.run import make_strategy, open_device
-from harness.runlog import RunLog, read_run_log
-from harness.strategies.modeling import transformers_config
-from harness.training import train_run
-from run_probe import main
+from memory_harness.harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
+from memory_harness.harness.manifest import LOG_FILE
+from memory_harness.harness.model_card import write_model_card
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.recovery import Protection
+from memory_harness.harness.replies import BASE, TUNED, VETTED, Reply
+from memory_harness.harness.run import make_strategy, open_device
+from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.harness.strategies.modeling import transformers_config
+from memory_harness.harness.training import train_run
+from memory_harness.reports.command import main
+from safetensors.torch import load_file
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 
@@ -110,7 +109,7 @@ def test_replies_are_drawn_apart_and_a_question_of_self_harm_is_answered_in_adva
 
 
 def test_references_from_the_corpus_are_scored(trained: Trained) -> None:
-    from harness.assessment import metrics
+    from memory_harness.harness.assessment import metrics
 
     config = trained.config.with_fields(prompts=None, generate_prompts=2)
     data = prepare(config, 1024)
@@ -123,7 +122,7 @@ def test_replies_that_do_not_exist_have_no_score(trained: Trained) -> None:
     """Without a tokenizer every reply is empty."""
     from dataclasses import replace
 
-    from harness.assessment import metrics
+    from memory_harness.harness.assessment import metrics
 
     data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2), 1024)
     data = replace(data, prompts=[replace(prompt, input_ids=None) for prompt in data.prompts])

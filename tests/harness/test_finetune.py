@@ -6,19 +6,19 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import find_model
+from memory_harness.configs.preset import load_preset
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.errors import CheckpointError
+from memory_harness.harness.finetune import BestAdapter
+from memory_harness.harness.records import EvalRecord
+from memory_harness.harness.strategies.modeling import transformers_config
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from configs.cards import find_card
-from configs.errors import ConfigError
-from configs.models import find_model
-from configs.preset import load_preset
-from harness.devices.simulated import SimulatedDevice
-from harness.errors import CheckpointError
-from harness.finetune import BestAdapter
-from harness.records import EvalRecord
-from harness.strategies.modeling import transformers_config
-from harness.strategies.qlora import QLoraStrategy
 from tests.builders import AS_PUBLISHED, make_log
 
 CONFIG = load_preset("smoke_cpu").with_fields(quantization="none")

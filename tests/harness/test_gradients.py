@@ -4,16 +4,15 @@ import math
 
 import pytest
 import torch
-
-from harness.data import prepare
-from harness.errors import GradientError
-from harness.gradients import MAX_STEPS, GradientGuard, useless_end, uselessness
-from harness.records import Outcome, StepRecord
-from harness.run import execute, open_device
-from harness.runlog import collect
-from harness.strategies.qlora import QLoraStrategy
-from probes.detectors import detect
-from probes.faults import tiny_config
+from memory_harness.harness.data import prepare
+from memory_harness.harness.errors import GradientError
+from memory_harness.harness.gradients import MAX_STEPS, GradientGuard, useless_end, uselessness
+from memory_harness.harness.records import Outcome, StepRecord
+from memory_harness.harness.run import execute, open_device
+from memory_harness.harness.runlog import collect
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.faults import tiny_config
 
 
 def step(number, loss, grad_norm):

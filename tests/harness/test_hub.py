@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
-
-from configs.errors import ConfigError, HarnessError
-from harness.hub import check_hub, push
+from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.harness.hub import check_hub, push
 
 
 class StubApi:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from memory_harness.harness import recovery
+from memory_harness.harness.errors import CheckpointError
+from memory_harness.harness.records import Outcome, Phase, PhaseBegin, StepRecord
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import collect
+from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 
-from harness import recovery
-from harness.errors import CheckpointError
-from harness.records import Outcome, Phase, PhaseBegin, StepRecord
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import collect
-from harness.simulate.allocator import AllocatorOutOfMemory
 from tests.harness.parallel_runs import Watcher, train_together
 from tests.harness.training_runs import CONFIG, prepared, train
 

@@ -6,14 +6,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-
-from configs.units import MIB
-from harness import recording
-from harness.errors import ConfigError, HarnessError
-from harness.facts import batch_shape, model_facts
-from harness.recorder import Recorder
-from harness.records import BatchShape, Outcome, Phase
-from harness.runlog import read_run_log
+from memory_harness.configs.units import MIB
+from memory_harness.harness import recording
+from memory_harness.harness.errors import ConfigError, HarnessError
+from memory_harness.harness.facts import batch_shape, model_facts
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import BatchShape, Outcome, Phase
+from memory_harness.harness.runlog import read_run_log
 
 
 @pytest.fixture(autouse=True)

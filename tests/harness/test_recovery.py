@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from memory_harness.harness import recovery
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.records import OomRecord, Outcome, Phase, PhaseBegin
+from memory_harness.harness.run import open_device
+from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.training import train_run
 
-from harness import recovery
-from harness.errors import DeviceOutOfMemory
-from harness.records import OomRecord, Outcome, Phase, PhaseBegin
-from harness.run import open_device
-from harness.simulate.allocator import AllocatorOutOfMemory
-from harness.strategies.qlora import QLoraStrategy
-from harness.training import train_run
 from tests.harness.training_runs import CONFIG, are_equal, prepared, train
 
 PHASES = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVAL, Phase.GENERATE)

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_harness.configs.schema import config_from_dict
+from memory_harness.harness.errors import LogError
+from memory_harness.harness.records import Outcome, Phase, record_from_dict, record_to_dict
+from memory_harness.harness.runlog import LogWriter, collect, read_run_log
+from memory_harness.reports.json_report import to_json
+from memory_harness.reports.summary import result_of_log
+from memory_harness.reports.terminal import make_console, print_report
 
-from configs.schema import config_from_dict
-from harness.errors import LogError
-from harness.records import Outcome, Phase, record_from_dict, record_to_dict
-from harness.runlog import LogWriter, collect, read_run_log
-from reports.json_report import to_json
-from reports.summary import result_of_log
-from reports.terminal import make_console, print_report
 from tests.builders import AS_PUBLISHED, FLOOR, as_published_oom, make_log
 
 SHORT = AS_PUBLISHED.with_fields(samples=10)

@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.generate import generate
+from memory_harness.harness.sampling import GREEDY, Sampler, Sampling, draw, penalised, sample_seed
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.simulate.trace import Chain, TraceRecorder, canonical
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 from transformers import RepetitionPenaltyLogitsProcessor
-
-from configs.cards import find_card
-from configs.schema import RunConfig
-from harness.devices.simulated import SimulatedDevice
-from harness.generate import generate
-from harness.sampling import GREEDY, Sampler, Sampling, draw, penalised, sample_seed
-from harness.simulate.compiled import CompiledStrategy
-from harness.simulate.trace import Chain, TraceRecorder, canonical
-from harness.strategies.qlora import QLoraStrategy
 
 TINY = RunConfig().with_fields(model="tiny-llama", dtype="float32", quantization="none", gpu="t4")
 PROMPTS = ([7, 8, 9, 10], [11, 12, 13, 14, 15, 16], [17, 18])

@@ -9,17 +9,17 @@ import subprocess
 import sys
 
 import pytest
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.errors import DeviceOutOfMemory, LogError
+from memory_harness.harness.records import Outcome, Phase, record_from_dict, record_to_dict
+from memory_harness.harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
+from memory_harness.harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.trace import FREE
+from memory_harness.harness.snapshot import is_snapshot, load_snapshot, log_of_snapshot, read_snapshot, write_snapshot
+from memory_harness.probes.detectors import detect
+from memory_harness.reports.summary import result_of_log, verdict_sentence
 from torch.cuda import _memory_viz
 
-from configs.units import GIB, MIB
-from harness.errors import DeviceOutOfMemory, LogError
-from harness.records import Outcome, Phase, record_from_dict, record_to_dict
-from harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
-from harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
-from harness.simulate.trace import FREE
-from harness.snapshot import is_snapshot, load_snapshot, log_of_snapshot, read_snapshot, write_snapshot
-from probes.detectors import detect
-from reports.summary import result_of_log, verdict_sentence
 from tests.builders import as_published_oom
 
 BUDGET = 400 * MIB

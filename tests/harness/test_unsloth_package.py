@@ -11,13 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-
-from configs.schema import RunConfig
-from configs.strategies import settled
-from harness import unsloth_package
-from harness.errors import ConfigError
-from harness.records import ModelFacts, RunRecord, record_from_dict, record_to_dict
-from harness.unsloth_package import NEEDED, check_versions, import_unsloth
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import settled
+from memory_harness.harness import unsloth_package
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.records import ModelFacts, RunRecord, record_from_dict, record_to_dict
+from memory_harness.harness.unsloth_package import NEEDED, check_versions, import_unsloth
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RunConfig().with_fields(strategy="unsloth", device="cuda")
@@ -103,7 +102,7 @@ def test_it_does_not_come_after_what_it_patches(site, monkeypatch, early):
 
 STUB_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 REPORTS = """import os, sys
-early = [name for name in ("transformers", "peft", "trl", "harness.run") if name in sys.modules]
+early = [name for name in ("transformers", "peft", "trl", "memory_harness.harness.run") if name in sys.modules]
 seen = {name: os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "HF_HUB_OFFLINE")}
 raise ImportError(f"early {early}, {seen}")
 """
@@ -117,7 +116,7 @@ def test_a_worker_imports_it_first_offline_and_with_the_runs_allocator(site, tmp
     config = CONFIG.with_fields(expandable_segments=expandable, samples=8)
     request = {"config": config.to_dict(), "log": str(tmp_path / "log.jsonl"), "counts": [], "snapshot": None}
     result = subprocess.run(
-        [sys.executable, "-m", "probes.worker"],
+        [sys.executable, "-m", "memory_harness.probes.worker"],
         input=json.dumps(request) + "\n",
         env={"PYTHONPATH": f"{site}:{ROOT}", "PATH": "/usr/bin:/bin"},
         capture_output=True,

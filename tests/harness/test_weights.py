@@ -6,17 +6,16 @@ import shutil
 import bitsandbytes
 import pytest
 import torch
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import find_model, load_models
+from memory_harness.configs.preset import load_preset
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.weights import download_checkpoint, find_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-from configs.cards import find_card
-from configs.errors import ConfigError
-from configs.models import find_model, load_models
-from configs.preset import load_preset
-from harness.devices.simulated import SimulatedDevice
-from harness.strategies.modeling import quantised_model, transformers_config
-from harness.strategies.qlora import QLoraStrategy
-from harness.weights import download_checkpoint, find_checkpoint
 
 IDS = torch.arange(40).reshape(2, 20) * 7 % 1024
 

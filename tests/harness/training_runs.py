@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from configs.preset import load_preset
-from configs.schema import RunConfig
-from harness.assessment import assess
-from harness.checkpoint import STATE_FILE
-from harness.data import Prepared, prepare
-from harness.devices.simulated import SimulatedDevice
-from harness.finetune import fine_tune
-from harness.manifest import LOG_FILE, checkpoints
-from harness.recorder import Recorder
-from harness.records import Outcome, Record
-from harness.recovery import Protection
-from harness.replies import Reply
-from harness.run import open_device
-from harness.runlog import RunLog, read_run_log
-from harness.strategies.qlora import QLoraStrategy
-from harness.training import train_run
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.assessment import assess
+from memory_harness.harness.checkpoint import STATE_FILE
+from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.finetune import fine_tune
+from memory_harness.harness.manifest import LOG_FILE, checkpoints
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.records import Outcome, Record
+from memory_harness.harness.recovery import Protection
+from memory_harness.harness.replies import Reply
+from memory_harness.harness.run import open_device
+from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.training import train_run
 
 CONFIG = load_preset("smoke_cpu").with_fields(
     samples=16,

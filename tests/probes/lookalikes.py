@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-
-from configs.models import LINEAR_LAYERS
-from configs.schema import RunConfig
-from configs.units import MIB
-from harness.data import Prepared
-from harness.errors import DeviceOutOfMemory
-from harness.strategies.qlora import QLoraStrategy
-from probes.faults.base import Fault, after, around, before_training_batch, on_output, with_lengths
+from memory_harness.configs.models import LINEAR_LAYERS
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data import Prepared
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.probes.faults.base import Fault, after, around, before_training_batch, on_output, with_lengths
 
 Install = Callable[[QLoraStrategy], Any]
 VARYING = (64, 40, 56, 24, 48, 60, 32)

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.devices.cuda import requested_bytes
+from memory_harness.harness.records import BatchShape, Phase
+from memory_harness.probes.analysis import End, analyse_failure, factor_request, recurrence, recurrence_in_words
+from memory_harness.probes.detectors import detect
 
-from configs.units import GIB, MIB
-from harness.devices.cuda import requested_bytes
-from harness.records import BatchShape, Phase
-from probes.analysis import End, analyse_failure, factor_request, recurrence, recurrence_in_words
-from probes.detectors import detect
 from tests.builders import LLAMA_8B, Failure, as_published_oom, make_log, with_oom
 
 V, H, MLP, HEADS = LLAMA_8B.vocab_size, LLAMA_8B.hidden_size, LLAMA_8B.intermediate_size, LLAMA_8B.num_heads

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.records import BatchShape, Outcome, Phase
+from memory_harness.probes.detectors import DETECTORS, detect
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
-from configs.units import GIB, MIB
-from harness.records import BatchShape, Outcome, Phase
-from probes.detectors import DETECTORS, detect
-from probes.findings import UNEXPLAINED_GROWTH
 from tests.builders import (
     AS_PUBLISHED,
     FLOOR,

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-
-from harness.runlog import RunLog
-from probes.causes import CAUSES
-from probes.detectors import DETECTORS, detect
-from probes.faults import FAULTS, Fault, run_with, tiny_config
-from probes.faults.__main__ import NOT_SHOWN, wrong_errors
-from probes.faults.base import MISTAKE
-from probes.findings import UNEXPLAINED_GROWTH
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.causes import CAUSES
+from memory_harness.probes.detectors import DETECTORS, detect
+from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
+from memory_harness.probes.faults.__main__ import NOT_SHOWN, wrong_errors
+from memory_harness.probes.faults.base import MISTAKE
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "probes" / "faults"
@@ -84,7 +83,7 @@ def source_line(where: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(FILLS_ITS_PROCESS))
 def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
-    command = [sys.executable, "-W", "ignore", "-m", "probes.faults", name]
+    command = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.faults", name]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{name}: warning" in result.stdout
@@ -94,7 +93,7 @@ def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
 def test_the_document_is_up_to_date():
     rows = [line.split(" | ") for line in (FOLDER / "README.md").read_text("utf-8").splitlines() if line[:3] == "| `"]
     found = {name.strip("| `"): (title, cause, where.strip("`")) for name, title, cause, where, *_ in rows}
-    assert list(found) == list(FAULTS), "python -m probes.faults --markdown > probes/faults/README.md"
+    assert list(found) == list(FAULTS), "python -m memory_harness.probes.faults --markdown > probes/faults/README.md"
     for name, (title, cause, where) in found.items():
         fault = FAULTS[name]
         assert title == fault.title
@@ -111,7 +110,7 @@ def test_every_cause_that_one_process_can_show_has_a_fault_and_a_detector():
 
 
 def test_an_unknown_fault_is_refused_with_one_line():
-    command = [sys.executable, "-W", "ignore", "-m", "probes.faults", "retained-grap"]
+    command = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.faults", "retained-grap"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "did you mean" in result.stdout

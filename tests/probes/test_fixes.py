@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import Finding
+from memory_harness.probes.fixes import FIXES, propose, rung
 
-from configs.schema import RunConfig
-from probes.detectors import detect
-from probes.findings import Finding
-from probes.fixes import FIXES, propose, rung
 from tests.builders import AS_PUBLISHED, as_published_oom
 
 configs = st.builds(
@@ -63,12 +63,12 @@ def finding(cause):
 
 @pytest.mark.parametrize("name", FIXES)
 def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
-    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: True)
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert FIXES[name].apply(WORST) == WORST.with_fields(**CHANGES[name])
 
 
 def test_a_kernel_that_is_not_installed_is_not_proposed(monkeypatch):
-    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: None)
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: None)
     assert FIXES["liger-loss"].apply(WORST) is None
 
 

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pytest
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.errors import CheckpointError
+from memory_harness.harness.manifest import MANIFEST_FILE
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import LogWriter, RunLog
+from memory_harness.probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
+from memory_harness.probes.session import FIRST_LOG, session_of_folder
 
-from configs.cli import parse_args
-from configs.errors import ConfigError
-from harness.errors import CheckpointError
-from harness.manifest import MANIFEST_FILE
-from harness.records import Outcome
-from harness.runlog import LogWriter, RunLog
-from probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
-from probes.session import FIRST_LOG, session_of_folder
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 
@@ -100,7 +100,7 @@ def refused(*flags, computes=True):
 
 def test_training_needs_weights_a_tokenizer_and_a_device_that_computes(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("harness.data.tokenizer._llama_models_file", lambda: None)
+    monkeypatch.setattr("memory_harness.harness.data.tokenizer._llama_models_file", lambda: None)
     device, weights, tokenizer = refused(computes=False)
     assert "no CUDA GPU" in device
     assert all(word in weights for word in ("no weights of llama-3.1-8b", "--model DIR", "--random-weights"))

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_harness.configs.units import GIB, KIB, MIB
+from memory_harness.harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
+from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.evidence import StepGrowth, keeps_growing, place, robust_slope
+from memory_harness.probes.detectors.peaks import fit_peaks, length_limit, share_beyond
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
-from configs.units import GIB, KIB, MIB
-from harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
-from harness.runlog import RunLog, collect
-from probes.detectors import detect
-from probes.detectors.evidence import StepGrowth, keeps_growing, place, robust_slope
-from probes.detectors.peaks import fit_peaks, length_limit, share_beyond
-from probes.findings import UNEXPLAINED_GROWTH
 from tests.bench.leak_latency import RECIPE, cut_after, found_at, simulated_records, with_leak
 from tests.builders import make_log
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from memory_harness.configs.units import MIB
+from memory_harness.harness.records import Outcome
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors import DETECTORS, detect
+from memory_harness.probes.detectors.growth import GROWTH_CAUSES
+from memory_harness.probes.faults import run_with, tiny_config
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
-from configs.units import MIB
-from harness.records import Outcome
-from harness.runlog import RunLog
-from probes.detectors import DETECTORS, detect
-from probes.detectors.growth import GROWTH_CAUSES
-from probes.faults import run_with, tiny_config
-from probes.findings import UNEXPLAINED_GROWTH
 from tests.probes.lookalikes import LOOKALIKES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "young_heap")

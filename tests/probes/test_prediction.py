@@ -1,14 +1,13 @@
 """Predictions are the peaks that the run itself has, and limits the last that fit."""
 
 import pytest
-
-from configs.preset import load_preset
-from configs.units import MIB
-from harness.data import prepare
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import collect
-from probes.fixes import FIXES
-from probes.prediction import find_limits, largest, predict, recording
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data import prepare
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import collect
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.prediction import find_limits, largest, predict, recording
 
 TINY = load_preset("smoke_cpu").with_fields(
     tensors="fake", dtype="float16", batching="padded", eval_batch_size=8, generate_prompts=0, kbit_upcast=True

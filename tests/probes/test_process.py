@@ -12,11 +12,12 @@ import time
 
 import psutil
 import pytest
+from memory_harness.harness.errors import ConfigError
+from memory_harness.probes.process import RunDied, RunStopped, Worker, _passing_on_signals
+from memory_harness.probes.training import WEIGHTS, adapter_in
 
-from harness.errors import ConfigError
-from probes.process import ROOT, RunDied, RunStopped, Worker, _passing_on_signals
-from probes.training import WEIGHTS, adapter_in
 from tests.builders import AS_PUBLISHED
+from tests.e2e.commands import ROOT
 
 
 def train(ends):
@@ -65,7 +66,7 @@ def test_a_worker_ends_with_the_process_that_started_it():
     """Which is killed, and can tell nobody."""
     parent = """
         import subprocess, sys, time
-        worker = subprocess.Popen([sys.executable, "-m", "probes.worker"], stdin=subprocess.PIPE)
+        worker = subprocess.Popen([sys.executable, "-m", "memory_harness.probes.worker"], stdin=subprocess.PIPE)
         print(worker.pid, flush=True)
         time.sleep(600)
     """

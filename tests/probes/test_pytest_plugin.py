@@ -8,17 +8,17 @@ from pathlib import Path
 import bitsandbytes  # noqa: F401  (what pytester imports and takes away again cannot be imported twice)
 import pytest
 import torch
-
-from configs.schema import RunConfig
-from harness import recording  # noqa: F401
-from harness.errors import ConfigError
-from harness.records import Phase
-from probes.memory_baseline import Peak, increase, read_baseline, read_share, write_baseline
-from probes.memory_probe import Target, configured
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness import recording  # noqa: F401
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.records import Phase
+from memory_harness.probes.memory_baseline import Peak, increase, read_baseline, read_share, write_baseline
+from memory_harness.probes.memory_probe import Target, configured
 
 pytest_plugins = ["pytester"]
 
-PLUGIN = ("-p", "probes.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
+PLUGIN = ("-p", "memory_harness.probes.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+PLUGIN += ("-p", "no:hypothesispytest")
 
 
 @pytest.fixture(autouse=True)
@@ -407,7 +407,7 @@ def test_workers_send_what_they_measured(pytester):
         test_good=f"import pytest, torch\nMIB = 2**18\n{GROWING.format(size=20)}",
         test_bad='import pytest\n@pytest.mark.memory_budget("1 Gig")\ndef test_wrong(): pass',
     )
-    arguments = ["-p", "probes.pytest_plugin", "-p", "no:cacheprovider", "-n", "1", "--memory-report"]
+    arguments = ["-p", "memory_harness.probes.pytest_plugin", "-p", "no:cacheprovider", "-n", "1", "--memory-report"]
     result = pytester.runpytest_subprocess(*arguments, "--memory-baseline=peaks.json")
     result.stdout.fnmatch_lines(
         ["memory_budget: limit: not a size*", "*20.00 MiB*test_it (simulated)", "memory baseline written to *"]

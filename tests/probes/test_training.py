@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from memory_harness.harness.records import EndRecord, Outcome, Phase
+from memory_harness.probes import training
+from memory_harness.probes.gate import Gate
+from memory_harness.probes.training import remedy, train_in_worker
 
-from harness.records import EndRecord, Outcome, Phase
-from probes import training
-from probes.gate import Gate
-from probes.training import remedy, train_in_worker
 from tests.builders import AS_PUBLISHED, Failure, make_log
 
 CONFIG = AS_PUBLISHED.with_fields(eval_batch_size=1)

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from memory_harness.harness.records import ForwardFacts, Phase
+from memory_harness.probes.detectors import detect
+from memory_harness.reports.summary import phase_in_words, result_of_log, verdict_sentence
 
-from harness.records import ForwardFacts, Phase
-from probes.detectors import detect
-from reports.summary import phase_in_words, result_of_log, verdict_sentence
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 
 OF_THE_CONFIGURATION = {

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from memory_harness.harness.records import AgreementRecord, EvalRecord
+from memory_harness.probes.findings import Finding
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.tiny import WORST, tiny_agreement, tiny_run
+from memory_harness.probes.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 
-from harness.records import AgreementRecord, EvalRecord
-from probes.findings import Finding
-from probes.fixes import FIXES
-from probes.tiny import WORST, tiny_agreement, tiny_run
-from probes.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 from tests.builders import AS_PUBLISHED, make_log
 
 EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES["bucketed-batches"]
@@ -16,7 +16,7 @@ EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES
 
 @pytest.mark.parametrize("name", [name for name, fix in FIXES.items() if fix.equivalence != "data"])
 def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
-    monkeypatch.setattr("probes.fixes.liger_loss.find_spec", lambda name: True)
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert FIXES[name].apply(WORST) is not None, "or nothing is compared"
     agreement = tiny_agreement(name)
     assert agreement.agrees

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from configs.units import MIB
-from harness.records import Outcome, Phase
-from harness.runlog import RunLog
-from probes.detectors import detect
-from probes.detectors.peaks import length_limit
-from probes.watching import watch_script
+from memory_harness.configs.units import MIB
+from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.runlog import RunLog
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.peaks import length_limit
+from memory_harness.probes.watching import watch_script
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

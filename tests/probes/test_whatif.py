@@ -1,16 +1,16 @@
 """Remedies for fragmentation and orders of length, each tried by replay."""
 
 import pytest
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.data import prepare
+from memory_harness.harness.data.batching import train_steps, unshuffled
+from memory_harness.harness.errors import HarnessError
+from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.runlog import collect
+from memory_harness.probes.whatif import length_orders, main, record, remedies, trial_of
 
-from configs.cli import parse_args
-from configs.units import GIB, MIB
-from harness.data import prepare
-from harness.data.batching import train_steps, unshuffled
-from harness.errors import HarnessError
-from harness.records import Outcome, Phase
-from harness.run import execute, make_strategy, open_device
-from harness.runlog import collect
-from probes.whatif import length_orders, main, record, remedies, trial_of
 from tests.builders import Failure, make_log, with_oom
 
 OF_VARYING_LENGTH = ("--batching", "dynamic", "--dtype", "float16", "--generate-prompts", "0", "--epochs", "1")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from configs.units import GIB
-from harness.records import AgreementRecord, Outcome
-from probes.detectors import detect
-from probes.findings import FixResult, OtherCount
-from probes.planner import Limits, Option, Plan, Planning, Prediction
-from reports.summary import ProbeResult
+from memory_harness.configs.units import GIB
+from memory_harness.harness.records import AgreementRecord, Outcome
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import FixResult, OtherCount
+from memory_harness.probes.planner import Limits, Option, Plan, Planning, Prediction
+from memory_harness.reports.summary import ProbeResult
+
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 FITS = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))

@@ -8,12 +8,18 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from memory_harness.harness.runlog import LogWriter
+from memory_harness.reports.command import main
+from memory_harness.reports.comparison import (
+    Names,
+    comparison_exit_code,
+    comparison_json,
+    comparison_sentence,
+    print_comparison,
+)
+from memory_harness.reports.json_report import BEGINS
+from memory_harness.reports.terminal import make_console
 
-from harness.runlog import LogWriter
-from reports.comparison import Names, comparison_exit_code, comparison_json, comparison_sentence, print_comparison
-from reports.json_report import BEGINS
-from reports.terminal import make_console
-from run_probe import main
 from tests.probes.test_compare import LOG, VARIANTS, compare, measured
 
 NAMES = Names("runs/a.jsonl", "runs/b.jsonl")

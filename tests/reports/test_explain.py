@@ -5,13 +5,12 @@ import subprocess
 import sys
 
 import pytest
-
-from configs.cli import ALL_CAUSES, parse_args
-from configs.errors import ConfigError
-from probes.causes import CAUSES, UNEXPLAINED
-from probes.findings import UNEXPLAINED_GROWTH
-from reports.explain import print_explanation
-from reports.terminal import make_console
+from memory_harness.configs.cli import ALL_CAUSES, parse_args
+from memory_harness.configs.errors import ConfigError
+from memory_harness.probes.causes import CAUSES, UNEXPLAINED
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH
+from memory_harness.reports.explain import print_explanation
+from memory_harness.reports.terminal import make_console
 
 
 @pytest.fixture(autouse=True)

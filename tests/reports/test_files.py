@@ -1,9 +1,8 @@
 """Report files: refused before the run where they cannot be written, written whole after it."""
 
 import pytest
-
-from configs.errors import ConfigError
-from reports.files import check_file, write_file
+from memory_harness.configs.errors import ConfigError
+from memory_harness.reports.files import check_file, write_file
 
 
 def test_a_file_is_written_whole_and_again(tmp_path):

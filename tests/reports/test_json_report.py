@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from memory_harness.reports.json_report import BEGINS, json_text, to_json
+from memory_harness.reports.summary import result_of_log
 
-from reports.json_report import BEGINS, json_text, to_json
-from reports.summary import result_of_log
 from tests.builders import as_published_oom
 from tests.reports.results import FITS, fixed_result, planned_result, unfixed_result
 

@@ -4,11 +4,11 @@ import io
 from dataclasses import replace
 
 import pytest
+from memory_harness.harness.runlog import FollowedLog, LogWriter
+from memory_harness.reports.live import Lines, Watcher, facts, follow, in_words, render, seconds_left, tokens_per_second
+from memory_harness.reports.terminal import make_console
 from rich.console import Console
 
-from harness.runlog import FollowedLog, LogWriter
-from reports.live import Lines, Watcher, facts, follow, in_words, render, seconds_left, tokens_per_second
-from reports.terminal import make_console
 from tests.builders import AS_PUBLISHED, make_log
 
 CONFIG = AS_PUBLISHED.with_fields(eval_batch_size=1)
@@ -68,7 +68,7 @@ def test_a_log_that_was_cut_is_read_anew(growing):
 def test_findings_are_looked_for_every_few_seconds_only(growing, monkeypatch):
     path, grow = growing
     clock, calls = Clock(), []
-    monkeypatch.setattr("reports.live.detect", lambda log: calls.append(clock.now) or [])
+    monkeypatch.setattr("memory_harness.reports.live.detect", lambda log: calls.append(clock.now) or [])
     watcher = Watcher(FollowedLog(path), clock)
     for _ in range(100):
         grow(1)
@@ -86,7 +86,7 @@ def test_a_slow_diagnosis_is_made_less_often(growing, monkeypatch):
         clock.now += 2
         return []
 
-    monkeypatch.setattr("reports.live.detect", slow)
+    monkeypatch.setattr("memory_harness.reports.live.detect", slow)
     watcher = Watcher(FollowedLog(path), clock)
     grow(100)
     while clock.now < 200:
@@ -113,7 +113,7 @@ def test_without_a_terminal_there_are_lines(growing, tmp_path):
 
 def test_a_finding_is_told_once():
     log = make_log(AS_PUBLISHED.with_fields(samples=40), lengths=(300, 900), leak_per_step=200 * 2**20)
-    from probes.detectors import detect
+    from memory_harness.probes.detectors import detect
 
     findings = detect(log)
     assert findings

@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import pytest
-
-from configs.units import GIB
-from harness.records import EndRecord, Outcome, Phase
-from probes.findings import FixResult
-from reports.summary import (
+from memory_harness.configs.units import GIB
+from memory_harness.harness.records import EndRecord, Outcome, Phase
+from memory_harness.probes.findings import FixResult
+from memory_harness.reports.summary import (
     ProbeResult,
     exit_code,
     phase_levels,
@@ -16,6 +15,7 @@ from reports.summary import (
     verdict_of,
     verdict_sentence,
 )
+
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 from tests.reports.results import EVAL_BATCH_FIX, FITS, fixed_result, unfixed_result
 

@@ -3,9 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from configs.units import GIB
-from reports.text import (
+from memory_harness.configs.units import GIB
+from memory_harness.reports.text import (
     EIGHTHS_ACROSS,
     EIGHTHS_UP,
     Level,

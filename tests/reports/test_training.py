@@ -5,9 +5,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from harness.records import MetricsRecord, Outcome
-from reports.terminal import make_console
-from reports.training import (
+from memory_harness.harness.records import MetricsRecord, Outcome
+from memory_harness.reports.terminal import make_console
+from memory_harness.reports.training import (
     TrainingResult,
     artefacts_in,
     end_sentence,
@@ -16,6 +16,7 @@ from reports.training import (
     training_exit_code,
     training_to_json,
 )
+
 from tests.builders import AS_PUBLISHED, make_log
 
 

@@ -4,13 +4,12 @@ import copy
 
 import pytest
 import torch
+from memory_harness.harness.callback import MemoryCallback
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.runlog import read_run_log
+from memory_harness.probes.detectors import detect
 from own_loop import HIDDEN, LENGTH, VOCABULARY, loss_of, train_step
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
-
-from harness.callback import MemoryCallback
-from harness.recorder import Recorder
-from harness.runlog import read_run_log
-from probes.detectors import detect
 
 history = []
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.data.chat import SYSTEM_PROMPT, build_example, build_prompt, llama3_format, render
-from harness.data.tokenizer import CharacterTokenizer, LengthEstimate
+from memory_harness.harness.data.chat import SYSTEM_PROMPT, build_example, build_prompt, llama3_format, render
+from memory_harness.harness.data.tokenizer import CharacterTokenizer, LengthEstimate
 
 CHARACTERS = CharacterTokenizer()
 ESTIMATE = LengthEstimate(128_256, 128004, (128001, 128008, 128009))

@@ -7,8 +7,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.data.clean import (
+from memory_harness.harness.data.clean import (
     CleanReport,
     add_reflective_prefixes,
     clean,
@@ -16,7 +15,7 @@ from harness.data.clean import (
     reflects,
     replace_personal_data,
 )
-from harness.data.corpus import Corpus, Row, select_rows
+from memory_harness.harness.data.corpus import Corpus, Row, select_rows
 
 ZWJ, ZWNJ = "\u200d", "\u200c"
 

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.data.corpus import CORPUS_FILES, DROPPED, MAX_FIELD_CHARS, Row, read_corpus, select_rows, take
-from harness.errors import DataError
+from memory_harness.harness.data.corpus import (
+    CORPUS_FILES,
+    DROPPED,
+    MAX_FIELD_CHARS,
+    Row,
+    read_corpus,
+    select_rows,
+    take,
+)
+from memory_harness.harness.errors import DataError
 
 HEADER = "Topics,Question-Title,Questions,Answers\n"
 ROW = "পরিবার,মন খারাপ,আমার মন ভালো নেই।,পাশে আছি।\n"

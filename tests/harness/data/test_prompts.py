@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from configs.crisis import load_crisis
-from configs.errors import ConfigError
-from configs.schema import RunConfig
-from harness.data import prepare
-from harness.data.clean import asks_in_crisis, normalise, replace_personal_data
-from harness.data.prompts import read_prompts
-from harness.errors import DataError
-from harness.generate import requests, vetted_replies
+from memory_harness.configs.crisis import load_crisis
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data import prepare
+from memory_harness.harness.data.clean import asks_in_crisis, normalise, replace_personal_data
+from memory_harness.harness.data.prompts import read_prompts
+from memory_harness.harness.errors import DataError
+from memory_harness.harness.generate import requests, vetted_replies
 
 TINY = RunConfig().with_fields(model="tiny-llama", max_length=128, samples=8)
 

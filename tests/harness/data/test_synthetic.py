@@ -12,10 +12,9 @@ from statistics import median
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.data.clean import clean, normalise, replace_personal_data
-from harness.data.corpus import DROPPED, MAX_FIELD_CHARS, read_corpus
-from harness.data.synthetic import (
+from memory_harness.harness.data.clean import clean, normalise, replace_personal_data
+from memory_harness.harness.data.corpus import DROPPED, MAX_FIELD_CHARS, read_corpus
+from memory_harness.harness.data.synthetic import (
     ANSWER_LENGTHS,
     LONG_SHARE,
     NUM_ROWS,
@@ -24,7 +23,7 @@ from harness.data.synthetic import (
     synthetic_table,
     write_csv,
 )
-from harness.data.tokenizer import estimate_tokens
+from memory_harness.harness.data.tokenizer import estimate_tokens
 
 
 @settings(max_examples=25, deadline=None)

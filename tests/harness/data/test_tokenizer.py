@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from configs.schema import RunConfig
-from harness.data.chat import build_example, render
-from harness.data.tokenizer import CharacterTokenizer, LengthEstimate, TransformersTokenizer, load_tokenizer
-from harness.errors import DataError
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.chat import build_example, render
+from memory_harness.harness.data.tokenizer import (
+    CharacterTokenizer,
+    LengthEstimate,
+    TransformersTokenizer,
+    load_tokenizer,
+)
+from memory_harness.harness.errors import DataError
 
 VOCAB_SIZE = 128_256
 BENGALI = "আমি ভালো নেই।"
@@ -26,7 +30,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of what this machine has cached or installed is found."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("harness.data.tokenizer.find_spec", lambda name: None)
+    monkeypatch.setattr("memory_harness.harness.data.tokenizer.find_spec", lambda name: None)
 
 
 def write_tokenizer(folder: Path, specials: list[str], chat_template: str | None = None) -> Path:
@@ -163,7 +167,7 @@ def test_metas_tokenizer_file_is_converted_once_and_kept(tmp_path: Path, monkeyp
     ranks = "".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256))
     (site / "llama_models" / "llama3" / "tokenizer.model").write_text(ranks)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr("harness.data.tokenizer.find_spec", importlib.util.find_spec)
+    monkeypatch.setattr("memory_harness.harness.data.tokenizer.find_spec", importlib.util.find_spec)
     first = load_tokenizer(RunConfig(), VOCAB_SIZE)
     for name in [name for name in sys.modules if name.startswith("tiktoken")]:
         monkeypatch.delitem(sys.modules, name)

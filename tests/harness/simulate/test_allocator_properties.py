@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
+from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
 
 MIB = 2**20
 BUDGET = 110 * MIB  # no multiple of a page

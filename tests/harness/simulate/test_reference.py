@@ -10,17 +10,16 @@ from unittest.mock import patch
 
 import pytest
 import torch
-
-from configs.cards import find_card
-from configs.schema import RunConfig
-from configs.units import GIB
-from harness.data.batching import Batch, Example
-from harness.devices.simulated import SimulatedDevice
-from harness.errors import DeviceOutOfMemory
-from harness.records import BatchShape, MemoryStats
-from harness.simulate.compiled import CompiledStrategy
-from harness.strategies import modeling
-from harness.strategies.qlora import QLoraStrategy
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB
+from memory_harness.harness.data.batching import Batch, Example
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.records import BatchShape, MemoryStats
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.strategies import modeling
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 REFERENCE = json.loads((Path(__file__).parents[2] / "bench/results/h200_seed_recipe.json").read_text())
 TOLERANCE = 0.005

@@ -7,17 +7,17 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data.batching import Batch
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
-from configs.cards import find_card
-from configs.schema import RunConfig
-from configs.units import MIB
-from harness.data.batching import Batch
-from harness.devices.simulated import SimulatedDevice
-from harness.errors import DeviceOutOfMemory
-from harness.simulate.compiled import CompiledStrategy
-from harness.simulate.memory import MemoizedMemory, SimulatedMemory
-from harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
-from harness.strategies.qlora import QLoraStrategy
 from tests.harness.simulate.test_tracing import TINY, batch
 
 SHAPES = [(1, 277), (2, 1003), (3, 640)]

@@ -10,17 +10,16 @@ from types import CodeType
 
 import pytest
 import torch
-
-from configs.cards import find_card
-from configs.models import find_model
-from configs.schema import RunConfig
-from harness.data.batching import Batch, Example
-from harness.devices.simulated import SimulatedDevice
-from harness.records import BatchShape
-from harness.simulate.lowering import AUTOGRAD_WORKSPACE, MAIN_WORKSPACE
-from harness.simulate.trace import ENSURE, FREE, Chain, Event, TraceRecorder, canonical
-from harness.simulate.tracer import describe_frame
-from harness.strategies.qlora import QLoraStrategy
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Batch, Example
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.records import BatchShape
+from memory_harness.harness.simulate.lowering import AUTOGRAD_WORKSPACE, MAIN_WORKSPACE
+from memory_harness.harness.simulate.trace import ENSURE, FREE, Chain, Event, TraceRecorder, canonical
+from memory_harness.harness.simulate.tracer import describe_frame
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 TINY = RunConfig().with_fields(model="tiny-llama", dtype="float16", kbit_upcast=True, lora_dropout=0.05)
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from configs.cards import find_card
-from configs.models import ModelShape, find_model, load_models
-from harness.devices.simulated import SimulatedDevice
-from harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.models import ModelShape, find_model, load_models
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 
 
 @pytest.mark.parametrize("shape", load_models().values(), ids=lambda shape: shape.name)

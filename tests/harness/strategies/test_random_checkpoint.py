@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.errors import DeviceError
+from memory_harness.harness.run import open_device
+from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
+from memory_harness.harness.strategies.unsloth import UnslothStrategy
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from configs.models import find_model
-from configs.schema import RunConfig
-from harness.errors import DeviceError
-from harness.run import open_device
-from harness.strategies.random_checkpoint import write_random_checkpoint
-from harness.strategies.unsloth import UnslothStrategy
 
 CPU = open_device(RunConfig().with_fields(model="tiny-llama", device="simulated", tensors="real"))
 TINY = find_model("tiny-llama")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
-from configs.cards import find_card
-from configs.schema import RunConfig
-from harness.data.batching import Batch, Example
-from harness.devices.simulated import SimulatedDevice
-from harness.records import BatchShape, MemoryStats
-from harness.strategies.qlora import QLoraStrategy
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Batch, Example
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.records import BatchShape, MemoryStats
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 UNLIMITED = 2**45
 

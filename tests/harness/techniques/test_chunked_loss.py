@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.units import GIB
+from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.techniques.chunked_loss import cross_entropy_sum, loss_chunks
+from memory_harness.harness.techniques.chunks import remainder
 
-from configs.schema import RunConfig
-from configs.units import GIB
-from harness.errors import ConfigError
-from harness.simulate.compiled import CompiledStrategy
-from harness.techniques.chunked_loss import cross_entropy_sum, loss_chunks
-from harness.techniques.chunks import remainder
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,

@@ -7,14 +7,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.records import Phase, SegmentRuns
+from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.probes.findings import OtherCount
+from memory_harness.reports.command import main
+from memory_harness.reports.html import BEGINS, html_text
+from memory_harness.reports.summary import ProbeResult, result_of_log
 
-from configs.units import GIB, MIB
-from harness.records import Phase, SegmentRuns
-from harness.runlog import LogWriter, RunLog, read_run_log
-from probes.findings import OtherCount
-from reports.html import BEGINS, html_text
-from reports.summary import ProbeResult, result_of_log
-from run_probe import main
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 

@@ -1,0 +1,34 @@
+"""The one name under which everything here is imported: `from memory_harness import Recorder, MemoryCallback`.
+
+The parts lie in the folders `configs`, `harness`, `probes` and `reports`, names that other projects use too. As parts
+of this package they collide with nobody's. An installed wheel keeps them in a folder beside this file, a checkout in
+the folder of this file itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memory_harness.harness.callback import MemoryCallback
+    from memory_harness.harness.recorder import Recorder
+
+__all__ = ["MemoryCallback", "Recorder"]
+
+_HERE = Path(__file__).resolve().parent
+_INSTALLED = _HERE / "memory_harness"
+__path__ = [str(_INSTALLED if _INSTALLED.is_dir() else _HERE)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: both need PyTorch, and half of the package does not."""
+    if name == "MemoryCallback":
+        from memory_harness.harness.callback import MemoryCallback
+
+        return MemoryCallback
+    if name == "Recorder":
+        from memory_harness.harness.recorder import Recorder
+
+        return Recorder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
