@@ -3,7 +3,7 @@
 HarnessError
 └── ConfigError        a value the user gave is not usable (exit code 2)
 
-`harness.errors` draws the rest of the tree.
+`harness.log.errors` draws the rest of the tree.
 """
 
 from __future__ import annotations

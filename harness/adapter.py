@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.files import replace_folder, sync
-from memory_harness.harness.records import EvalRecord, record_from_dict, record_to_dict
+from memory_harness.harness.log.files import replace_folder, sync
+from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
 from safetensors import SafetensorError
 
 EVALUATION_FILE = "evaluation.json"

@@ -8,10 +8,10 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.generate import vetted_replies
+from memory_harness.harness.log.records import EvalRecord, MetricsRecord
 from memory_harness.harness.loop import answer_prompts, evaluate
 from memory_harness.harness.metrics import bits_per_byte, perplexity, score_texts
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import EvalRecord, MetricsRecord
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.replies import BASE, TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy

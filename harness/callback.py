@@ -29,9 +29,9 @@ from typing import Any
 
 import torch
 from memory_harness.harness.facts import forward_facts
+from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.recorder import BegunPhase, Recorder
 from memory_harness.harness.recording import Recording, batch_shape_on_host
-from memory_harness.harness.records import BatchShape, EvalRecord, Phase
 from transformers import TrainerCallback
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()

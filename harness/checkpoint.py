@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import CheckpointError
-from memory_harness.harness.files import replace_folder, sync
-from memory_harness.harness.manifest import (
+from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.files import replace_folder, sync
+from memory_harness.harness.log.manifest import (
     MANIFEST_FILE,
     Manifest,
     Position,

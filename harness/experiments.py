@@ -23,10 +23,10 @@ from filelock import FileLock
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import GIB
 from memory_harness.harness.data import Prepared
-from memory_harness.harness.files import partial_of, write_whole
-from memory_harness.harness.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
+from memory_harness.harness.log.files import partial_of, write_whole
+from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.replies import VETTED, Reply
-from memory_harness.harness.runlog import RunLog
 
 RESPONSES, RESPONSES_CSV, EXPERIMENTS = "GeneratedResponses.json", "GeneratedResponses.csv", "LLAMAExperiments.json"
 

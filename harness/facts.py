@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
-from memory_harness.harness.records import BatchShape, ForwardFacts, ModelFacts
+from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
 IGNORED_LABEL = -100
 """label of tokens without a loss. Source: torch.nn.functional.cross_entropy, `ignore_index`."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from memory_harness.harness.records import OPTIMIZER_STATE
-from memory_harness.harness.sources import adding_line, is_library, module_lines, short_path, storing_line
+from memory_harness.harness.log.records import OPTIMIZER_STATE
+from memory_harness.harness.log.source_lines import adding_line, is_library, module_lines, short_path, storing_line
 
 MAX_DEPTH = 10
 """Referrers from the tensor to the holder's name; a list in an attribute of an object in a list takes four."""

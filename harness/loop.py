@@ -30,9 +30,9 @@ from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.generate import Request, answer, requests
-from memory_harness.harness.manifest import START, Position
+from memory_harness.harness.log.manifest import START, Position
+from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFacts, Phase
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import BatchShape, EvalRecord, ModelFacts, Phase
 from memory_harness.harness.recovery import Divide, Protection, together
 from memory_harness.harness.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from memory_harness.configs.models import find_model
 from memory_harness.harness.data.chat import SYSTEM_PROMPT
-from memory_harness.harness.records import MetricsRecord
+from memory_harness.harness.log.records import MetricsRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.replies import BASE, TUNED
-from memory_harness.harness.runlog import RunLog
 
 _ROWS = {
     "perplexity": "perplexity per target token",

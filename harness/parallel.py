@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from memory_harness.harness.errors import PeerLost
+from memory_harness.harness.log.errors import PeerLost
 from torch import distributed
 
 Item = TypeVar("Item")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import DeviceOutOfMemory
-from memory_harness.harness.gradients import GradientGuard
-from memory_harness.harness.records import (
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.gradients import GradientGuard
+from memory_harness.harness.log.records import (
     BatchShape,
     ForwardFacts,
     MemoryStats,

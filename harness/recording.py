@@ -41,11 +41,10 @@ from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.environment import environment
-from memory_harness.harness.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
 from memory_harness.harness.facts import batch_shape, model_facts
-from memory_harness.harness.recorder import BegunPhase, Recorder
-from memory_harness.harness.records import (
+from memory_harness.harness.log.environment import environment
+from memory_harness.harness.log.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
+from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
     EvalRecord,
@@ -55,7 +54,8 @@ from memory_harness.harness.records import (
     RunRecord,
     phase_named,
 )
-from memory_harness.harness.runlog import LogWriter
+from memory_harness.harness.log.runlog import LogWriter
+from memory_harness.harness.recorder import BegunPhase, Recorder
 
 GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""

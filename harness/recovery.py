@@ -18,10 +18,10 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.checkpoint import keep_newest, save_peers, write_checkpoint
 from memory_harness.harness.data.batching import Batch, halves
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import DeviceOutOfMemory, SharedOutOfMemory
-from memory_harness.harness.manifest import Manifest, Position, checkpoints
+from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
+from memory_harness.harness.log.manifest import Manifest, Position, checkpoints
+from memory_harness.harness.log.records import Phase, RecoveryRecord
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Phase, RecoveryRecord
 from memory_harness.harness.rng import random_states, restore_random_states
 from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
 

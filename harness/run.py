@@ -18,13 +18,13 @@ from memory_harness.harness.data import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.environment import environment
-from memory_harness.harness.errors import GradientError, LogError
+from memory_harness.harness.log.environment import environment
+from memory_harness.harness.log.errors import GradientError, LogError
+from memory_harness.harness.log.manifest import START, Position
+from memory_harness.harness.log.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from memory_harness.harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
-from memory_harness.harness.manifest import START, Position
 from memory_harness.harness.parallel import Group
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from memory_harness.harness.recovery import Unprotected, attempt, together
 from memory_harness.harness.rehearsal import rehearse
 from memory_harness.harness.rng import seed_all

@@ -12,8 +12,8 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from memory_harness.harness.errors import ConfigError
-from memory_harness.harness.sources import is_harness
+from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.log.source_lines import is_harness
 
 
 def check_script(script: str) -> None:

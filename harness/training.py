@@ -20,11 +20,10 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.checkpoint import restore_checkpoint
 from memory_harness.harness.data import Prepared
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.environment import environment
-from memory_harness.harness.errors import CheckpointError, HarnessError, LogError
-from memory_harness.harness.files import write_whole
-from memory_harness.harness.loop import train
-from memory_harness.harness.manifest import (
+from memory_harness.harness.log.environment import environment
+from memory_harness.harness.log.errors import CheckpointError, HarnessError, LogError
+from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.manifest import (
     CONFIG_FILE,
     LOCK_FILE,
     LOG_FILE,
@@ -38,11 +37,12 @@ from memory_harness.harness.manifest import (
     newest_checkpoint,
     read_manifest,
 )
+from memory_harness.harness.log.records import Outcome, Phase, Record, RunRecord
+from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run_log
+from memory_harness.harness.loop import train
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Outcome, Phase, Record, RunRecord
 from memory_harness.harness.recovery import Protection, Recovery, together
 from memory_harness.harness.run import Ending, recorded
-from memory_harness.harness.runlog import HeldLog, RunLog, cut_log, read_run_log
 from memory_harness.harness.strategies.base import TrainableStrategy
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from importlib import metadata
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError
 from packaging.requirements import Requirement
 
 NEEDED = ("unsloth>=2026.10", "trl>=1.10")

@@ -32,11 +32,9 @@ from unittest.mock import patch
 
 import torch
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import DeviceOutOfMemory
 from memory_harness.harness.facts import batch_shape, field_of, model_facts, num_adapters
-from memory_harness.harness.recorder import BegunPhase, Recorder
-from memory_harness.harness.recording import new_run_record
-from memory_harness.harness.records import (
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -45,7 +43,9 @@ from memory_harness.harness.records import (
     Record,
     SurvivorRecord,
 )
-from memory_harness.harness.sources import is_library, short_path
+from memory_harness.harness.log.source_lines import is_library, short_path
+from memory_harness.harness.recorder import BegunPhase, Recorder
+from memory_harness.harness.recording import new_run_record
 from memory_harness.harness.zoom import STEP
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from memory_harness.harness.devices.base import Allocation, Device
 from memory_harness.harness.holders import Holder, find_holder, local_variables, referred
-from memory_harness.harness.records import (
+from memory_harness.harness.log.records import (
     BEFORE_LOAD,
     CAUGHT_FAILURE,
     GROWING_TENSOR,
@@ -39,7 +39,7 @@ from memory_harness.harness.records import (
     SurvivorRecord,
     peak_of,
 )
-from memory_harness.harness.sources import users_line
+from memory_harness.harness.log.source_lines import users_line
 
 STEP = "step"
 

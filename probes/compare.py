@@ -16,9 +16,9 @@ from memory_harness.configs.cli import flag_of
 from memory_harness.configs.schema import SECTIONS
 from memory_harness.configs.units import MIB
 from memory_harness.configs.values import to_text
-from memory_harness.harness.errors import LogError
-from memory_harness.harness.records import Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.records import AgreementRecord, Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 
 Severity = Literal["error", "warning", "info"]
 Equivalence = Literal["exact", "numerical", "reordered", "data"]

@@ -19,8 +19,8 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import SECTIONS, RunConfig
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.validation import validate
-from memory_harness.harness.records import Outcome, Phase, Record
-from memory_harness.harness.runlog import RunLog, collect, predicted_log, read_run_log
+from memory_harness.harness.log.records import Outcome, Phase, Record
+from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
 from memory_harness.probes.process import RunDied, start_worker
 
 if TYPE_CHECKING:

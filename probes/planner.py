@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.errors import LogError
-from memory_harness.harness.files import write_whole
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.files import write_whole
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import rung
 

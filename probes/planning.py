@@ -14,7 +14,7 @@ from functools import partial
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.records import AgreementRecord
+from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.planner import Goal, Limits, Plan, Prediction, make_plan
 

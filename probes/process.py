@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.errors import HarnessError
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.harness.log.errors import HarnessError
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
 
 OnProgress = Callable[[str, int, int], None]

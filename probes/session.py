@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.records import AgreementRecord, Outcome
-from memory_harness.harness.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
+from memory_harness.harness.log.records import AgreementRecord, Outcome
+from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
 from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount

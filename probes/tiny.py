@@ -11,9 +11,9 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data import prepare
-from memory_harness.harness.records import AgreementRecord, Record
+from memory_harness.harness.log.records import AgreementRecord, Record
+from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.run import execute, make_strategy, open_device
-from memory_harness.harness.runlog import RunLog, collect
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.verify import agreement_of
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.errors import ConfigError
-from memory_harness.harness.manifest import ADAPTER, LOG_FILE, checkpoints
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import RunLog, read_run_log
+from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE, checkpoints
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose

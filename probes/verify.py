@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memory_harness.harness.records import AgreementRecord, StepRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import AgreementRecord, StepRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, Fix
 
 GPU_NOISE = 1e-3

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.recording import open_device
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.scripts import run_script, show_traceback
 from memory_harness.harness.watch import Watch
 

@@ -20,10 +20,10 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import unshuffled
-from memory_harness.harness.errors import HarnessError
-from memory_harness.harness.records import Outcome, Record
+from memory_harness.harness.log.errors import HarnessError
+from memory_harness.harness.log.records import Outcome, Record
+from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.run import execute, make_strategy, open_device
-from memory_harness.harness.runlog import RunLog, collect
 from memory_harness.harness.simulate.compiled import CompiledStrategy
 from memory_harness.probes.fixes import FIXES
 

@@ -30,9 +30,9 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.harness.data import Prepared, prepare
-from memory_harness.harness.errors import DataError, HarnessError, PeerLost, disk_refused
-from memory_harness.harness.records import EndRecord, Outcome, Record, RunRecord, StepRecord
-from memory_harness.harness.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
+from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
+from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
+from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.unsloth_package import import_unsloth
 from memory_harness.probes.process import PEER_LOST
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison
 from memory_harness.reports.json_report import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.files import write_whole
+from memory_harness.harness.log.files import write_whole
 
 
 def check_file(flag: str, path: Path, begins: str) -> None:

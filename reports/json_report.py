@@ -6,8 +6,8 @@ import dataclasses
 import json
 from typing import Any
 
-from memory_harness.harness.records import AgreementRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import AgreementRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.planner import Limits, Option, Plan
 from memory_harness.reports.summary import ProbeResult, phase_levels

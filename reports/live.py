@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from memory_harness.harness.records import EvalRecord, Phase, StepRecord
-from memory_harness.harness.runlog import FollowedLog, RunLog
+from memory_harness.harness.log.records import EvalRecord, Phase, StepRecord
+from memory_harness.harness.log.runlog import FollowedLog, RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.terminal import MAX_WIDTH, show

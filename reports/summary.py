@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import AgreementRecord, OomRecord, Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import AgreementRecord, OomRecord, Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Equivalence, Finding, FixResult, OtherCount

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, MIB, parse_bytes
-from memory_harness.harness.records import (
+from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
     EvalRecord,
@@ -22,7 +22,7 @@ from memory_harness.harness.records import (
     RunRecord,
     StepRecord,
 )
-from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.harness.log.runlog import RunLog, collect
 
 LLAMA_8B = ModelFacts(
     name="llama-3.1-8b",

@@ -18,7 +18,7 @@ from memory_harness.harness.data.corpus import Corpus, ReadReport, Row, read_cor
 from memory_harness.harness.data.prompts import read_prompts
 from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
 from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 
 @dataclass(frozen=True)

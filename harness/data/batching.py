@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.records import BatchShape
+from memory_harness.harness.log.records import BatchShape
 
 Item = TypeVar("Item")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import regex
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memory_harness.harness.data.clean import normalise, replace_personal_data
 from memory_harness.harness.data.corpus import ReadReport, Row, read_table, select_rows
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 COLUMN = "question"
 ALSO = "questions"

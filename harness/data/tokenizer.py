@@ -20,7 +20,7 @@ import regex
 from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint, load_models
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat import SYSTEM_PROMPT, ChatFormat, llama3_format
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 TOKENS_PER_BYTE = 0.46
 """Llama 3's tokens per UTF-8 byte of Bengali."""

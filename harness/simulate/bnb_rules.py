@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_harness.harness.errors import DeviceError
+from memory_harness.harness.log.errors import DeviceError
 
 _MODULE = "bitsandbytes.backends.cuda.ops"
 _RULE = "_gemm_4bit_use_custom_cuda"

@@ -16,7 +16,7 @@ import torch
 from memory_harness.configs.models import find_model
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.sampling import GREEDY, Sampling
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory

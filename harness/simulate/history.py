@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from memory_harness.harness.errors import DeviceOutOfMemory
+from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.allocator import Segment
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.errors import DeviceOutOfMemory
-from memory_harness.harness.records import MemoryStats, SegmentRuns, segment_runs
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, AllocatorState, CachingAllocator
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
 from memory_harness.harness.simulate.tracer import Site, describe_frame

@@ -18,7 +18,7 @@ from types import CodeType
 from typing import Any, Protocol
 
 import torch
-from memory_harness.harness.sources import SourceLine
+from memory_harness.harness.log.source_lines import SourceLine
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Frame = tuple[CodeType, int]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from memory_harness.harness.data.batching import Batch
-from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.sampling import GREEDY, Sampling
 
 

@@ -16,7 +16,7 @@ from memory_harness.harness import checkpoint
 from memory_harness.harness.adapter import export_adapter, import_adapter
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 from memory_harness.harness.techniques.activation_offload import offload_activations

@@ -14,8 +14,8 @@ from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import DeviceError
-from memory_harness.harness.records import ForwardFacts, ModelFacts
+from memory_harness.harness.log.errors import DeviceError
+from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint

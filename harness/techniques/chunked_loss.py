@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import IGNORE_INDEX
-from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.techniques.chunks import num_chunks, row_slices
 from torch.nn import functional
 

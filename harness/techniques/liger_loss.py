@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.techniques.chunked_loss import frozen_head, hidden_and_targets
 from torch.nn import functional
 

@@ -1,11 +1,11 @@
-"""Detectors: one file per family of causes, each a function from a `RunLog` to findings. Register it in `DETECTORS`."""
+"""Detectors: one file per family of causes, each from a `RunLog` to findings. Never imports torch."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
 
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.analysis import analyse_failure
 from memory_harness.probes.detectors.configuration import kbit_upcast
 from memory_harness.probes.detectors.evaluation import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import config_of, is_tight
 from memory_harness.probes.findings import Finding
 

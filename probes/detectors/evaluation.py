@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import HOST, ModelFacts, Phase, PhaseRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import HOST, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     NOISE_BYTES,

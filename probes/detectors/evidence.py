@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from memory_harness.configs.units import KIB
-from memory_harness.harness.records import Outcome, Phase, PhaseRecord, SurvivorRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
 
 BURN_IN_STEPS = 2
 """Steps in which memory may appear for good: optimizer states, workspaces, gradients of the first accumulation."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memory_harness.harness.gradients import MAX_STEPS, described, useless_end, uselessness
-from memory_harness.harness.records import Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.gradients import MAX_STEPS, described, useless_end, uselessness
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 
 

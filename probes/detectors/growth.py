@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import BatchShape, ModelFacts, OomRecord, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import BatchShape, ModelFacts, Phase, PhaseRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import BatchShape, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Severity
 from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,

@@ -7,9 +7,9 @@ from itertools import product
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.errors import LogError
-from memory_harness.harness.records import BatchShape, ModelFacts, OomRecord, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.probes.findings import Finding
 

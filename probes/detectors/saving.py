@@ -7,8 +7,8 @@ from itertools import pairwise
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     NOISE_BYTES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from memory_harness.configs.models import find_model
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
     MIN_STEPS,

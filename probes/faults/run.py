@@ -16,10 +16,10 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.log.records import Outcome, Record, RunRecord
+from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.loop import num_steps, steps_per_epoch
-from memory_harness.harness.records import Outcome, Record, RunRecord
 from memory_harness.harness.run import execute, open_device
-from memory_harness.harness.runlog import RunLog, collect
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault
 

@@ -1,4 +1,4 @@
-"""Fixes: one file each, a pure function from `RunConfig` to `RunConfig`. Register it in `FIXES`."""
+"""Fixes: one file each, a pure function from `RunConfig` to `RunConfig`. Never imports torch."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def excerpt(where: str, functions: Iterable[str], versions: Mapping[str, str]) -
     """Return the lines around `file:line`, or None where they cannot be told for sure.
 
     Args:
-        where: `file:line`; the path as `harness.sources.short_path` writes it.
+        where: `file:line`; the path as `harness.log.source_lines.short_path` writes it.
         functions: names of which one must enclose the line, where they are known.
         versions: of packages, as the log has them: the lines of another version would be others.
     """

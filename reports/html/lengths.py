@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import BatchShape, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import BatchShape, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports.html.drawing import (
     figure,
     label,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.records import SegmentRuns
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import SegmentRuns
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.reports.html.drawing import figure, label, legend, rect, svg
 from memory_harness.reports.html.markup import Child, Node

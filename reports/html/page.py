@@ -13,8 +13,8 @@ from memory_harness.configs.cli import field_help, flag_of
 from memory_harness.configs.schema import SECTIONS
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
-from memory_harness.harness.records import MemoryStats, Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.analysis import End, Failure, analyse_failure, recurrence_in_words
 from memory_harness.probes.causes import CAUSES
 from memory_harness.probes.detectors.reading import config_of, has_config

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.records import OomRecord, Phase, PhaseRecord
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports.html.drawing import (
     WIDE,
     figure,

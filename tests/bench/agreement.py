@@ -19,7 +19,7 @@ from memory_harness.configs.cards import Card, find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_bytes
 from memory_harness.harness.data.batching import Batch, Example
-from memory_harness.harness.records import BatchShape
+from memory_harness.harness.log.records import BatchShape
 
 NUM_PROCESSES = 3
 """at once: a 4-bit 8B model with its peaks three times fits 80 GB, and memory counters do not mind company"""
@@ -179,7 +179,7 @@ def measure(name: str) -> dict[str, Any]:
     if configuration.config.device.expandable_segments:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     from memory_harness.harness.devices.cuda import CudaDevice
-    from memory_harness.harness.environment import environment
+    from memory_harness.harness.log.environment import environment
     from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     device = CudaDevice(card_of(configuration), configuration.budget_bytes, share_gpu=True)

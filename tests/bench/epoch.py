@@ -20,13 +20,13 @@ from memory_harness.configs.cards import emulated, find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.harness.data import prepare
+from memory_harness.harness.log.manifest import Position
+from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
+from memory_harness.harness.log.runlog import RunLog, collect, read_run_log
 from memory_harness.harness.loop import answer_prompts, train
-from memory_harness.harness.manifest import Position
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.recovery import Unprotected
 from memory_harness.harness.run import Ending, make_strategy, recorded, simulate_card
-from memory_harness.harness.runlog import RunLog, collect, read_run_log
 
 RESULTS = Path(__file__).parent / "results"
 EPOCH = RESULTS / "h100_epoch" / "run.jsonl.gz"

@@ -24,7 +24,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import settled
 from memory_harness.configs.units import GIB, parse_bytes
-from memory_harness.harness.environment import environment
+from memory_harness.harness.log.environment import environment
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.planner import apply_all
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from memory_harness.harness.log.records import Phase
 from memory_harness.harness.parallel import LONE
-from memory_harness.harness.records import Phase
 
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
@@ -47,10 +47,10 @@ def main(output: Path) -> None:
     """Measure and write the ratio of the times, with and without, of each pair."""
     import torch
     from memory_harness.harness.devices.cuda import CudaDevice
-    from memory_harness.harness.environment import environment
+    from memory_harness.harness.log.environment import environment
+    from memory_harness.harness.log.runlog import LogWriter
     from memory_harness.harness.loop import train_step
     from memory_harness.harness.recorder import Recorder
-    from memory_harness.harness.runlog import LogWriter
     from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     config = CONFIGURATION.config

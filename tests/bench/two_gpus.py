@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog
 
 from tests.bench.epoch import read_log
 

@@ -31,8 +31,8 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import settled
 from memory_harness.harness.data import prepare
 from memory_harness.harness.data.batching import eval_batches
-from memory_harness.harness.records import Phase
-from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 
 STRATEGIES = ("unsloth", "qlora")
 WARM_UP_STEPS = 20

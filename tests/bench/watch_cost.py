@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.loop import train_step
 from memory_harness.harness.recording import open_device
-from memory_harness.harness.runlog import LogWriter
 from memory_harness.harness.watch import Watch, _wrappers
 from torch import nn
 

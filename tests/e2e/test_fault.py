@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from memory_harness.harness.runlog import read_run_log
+from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.probes.faults import FAULTS
 from memory_harness.probes.planting import fault_names
 

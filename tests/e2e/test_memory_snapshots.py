@@ -1,7 +1,7 @@
 """`--snapshot` and `--replay` of a snapshot, as a user runs them."""
 
 import pytest
-from memory_harness.harness.snapshot import load_snapshot
+from memory_harness.harness.log.snapshot import load_snapshot
 
 from tests.e2e.commands import run_probe
 

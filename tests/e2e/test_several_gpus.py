@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
-from memory_harness.harness.runlog import read_run_log
+from memory_harness.harness.log.runlog import read_run_log
 
 from tests.e2e.commands import ROOT, run_probe
 

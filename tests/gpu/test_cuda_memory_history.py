@@ -11,8 +11,8 @@ import pytest
 import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.units import MIB
-from memory_harness.harness.records import Outcome, Phase, RunRecord
-from memory_harness.harness.snapshot import read_snapshot
+from memory_harness.harness.log.records import Outcome, Phase, RunRecord
+from memory_harness.harness.log.snapshot import read_snapshot
 
 from tests.harness.loops import Loop
 

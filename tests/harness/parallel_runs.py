@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.assessment import assess
-from memory_harness.harness.manifest import LOG_FILE
+from memory_harness.harness.log.manifest import LOG_FILE
+from memory_harness.harness.log.records import Outcome, Record
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.parallel import join
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Outcome, Record
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.replies import Reply
 from memory_harness.harness.run import open_device
-from memory_harness.harness.runlog import RunLog, read_run_log
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.training import train_run
 

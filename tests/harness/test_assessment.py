@@ -28,14 +28,14 @@ from memory_harness.harness.experiments import (
     read_responses,
 )
 from memory_harness.harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
-from memory_harness.harness.manifest import LOG_FILE
+from memory_harness.harness.log.manifest import LOG_FILE
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.model_card import write_model_card
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Outcome, Phase
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.replies import BASE, TUNED, VETTED, Reply
 from memory_harness.harness.run import make_strategy, open_device
-from memory_harness.harness.runlog import RunLog, read_run_log
 from memory_harness.harness.strategies.modeling import transformers_config
 from memory_harness.harness.training import train_run
 from memory_harness.reports.command import main

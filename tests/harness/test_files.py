@@ -1,8 +1,8 @@
 """Files and folders are there as a whole, whatever happens while they are written."""
 
 import pytest
-from memory_harness.harness import files
-from memory_harness.harness.files import put_back_replaced, replace_folder, replaced_folders, write_whole
+from memory_harness.harness.log import files
+from memory_harness.harness.log.files import put_back_replaced, replace_folder, replaced_folders, write_whole
 
 
 def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from memory_harness.harness import recovery
-from memory_harness.harness.errors import CheckpointError
-from memory_harness.harness.records import Outcome, Phase, PhaseBegin, StepRecord
+from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.records import Outcome, Phase, PhaseBegin, StepRecord
+from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.run import execute, make_strategy, open_device
-from memory_harness.harness.runlog import collect
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 
 from tests.harness.parallel_runs import Watcher, train_together

@@ -8,11 +8,11 @@ import pytest
 import torch
 from memory_harness.configs.units import MIB
 from memory_harness.harness import recording
-from memory_harness.harness.errors import ConfigError, HarnessError
 from memory_harness.harness.facts import batch_shape, model_facts
+from memory_harness.harness.log.errors import ConfigError, HarnessError
+from memory_harness.harness.log.records import BatchShape, Outcome, Phase
+from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import BatchShape, Outcome, Phase
-from memory_harness.harness.runlog import read_run_log
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 from memory_harness.harness import recovery
-from memory_harness.harness.errors import DeviceOutOfMemory
-from memory_harness.harness.records import OomRecord, Outcome, Phase, PhaseBegin
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import OomRecord, Outcome, Phase, PhaseBegin
 from memory_harness.harness.run import open_device
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy

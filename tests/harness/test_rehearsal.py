@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.data import prepare
-from memory_harness.harness.records import Outcome, Phase, Record
+from memory_harness.harness.log.records import Outcome, Phase, Record
+from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.rehearsal import SOAK_STEPS
 from memory_harness.harness.run import execute, make_strategy, open_device
-from memory_harness.harness.runlog import RunLog, collect
 
 CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
 

@@ -10,12 +10,18 @@ import sys
 
 import pytest
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.errors import DeviceOutOfMemory, LogError
-from memory_harness.harness.records import Outcome, Phase, record_from_dict, record_to_dict
+from memory_harness.harness.log.errors import DeviceOutOfMemory, LogError
+from memory_harness.harness.log.records import Outcome, Phase, record_from_dict, record_to_dict
+from memory_harness.harness.log.snapshot import (
+    is_snapshot,
+    load_snapshot,
+    log_of_snapshot,
+    read_snapshot,
+    write_snapshot,
+)
 from memory_harness.harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
 from memory_harness.harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE
-from memory_harness.harness.snapshot import is_snapshot, load_snapshot, log_of_snapshot, read_snapshot, write_snapshot
 from memory_harness.probes.detectors import detect
 from memory_harness.reports.summary import result_of_log, verdict_sentence
 from torch.cuda import _memory_viz

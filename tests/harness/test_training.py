@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from memory_harness.configs.preset import config_of_run
 from memory_harness.harness import checkpoint
-from memory_harness.harness.errors import CheckpointError
-from memory_harness.harness.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
-from memory_harness.harness.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
-from memory_harness.harness.runlog import read_run_log
+from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
+from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
+from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.training import LOCK_FILE, locked
 
 from tests.harness.training_runs import CONFIG, are_equal, train

@@ -16,13 +16,13 @@ from memory_harness.harness.checkpoint import STATE_FILE
 from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.finetune import fine_tune
-from memory_harness.harness.manifest import LOG_FILE, checkpoints
+from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
+from memory_harness.harness.log.records import Outcome, Record
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.records import Outcome, Record
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.replies import Reply
 from memory_harness.harness.run import open_device
-from memory_harness.harness.runlog import RunLog, read_run_log
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.training import train_run
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.devices.cuda import requested_bytes
-from memory_harness.harness.records import BatchShape, Phase
+from memory_harness.harness.log.records import BatchShape, Phase
 from memory_harness.probes.analysis import End, analyse_failure, factor_request, recurrence, recurrence_in_words
 from memory_harness.probes.detectors import detect
 

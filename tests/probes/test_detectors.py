@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.records import BatchShape, Outcome, Phase
+from memory_harness.harness.log.records import BatchShape, Outcome, Phase
 from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.causes import CAUSES
 from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config

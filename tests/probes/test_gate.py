@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.errors import CheckpointError
-from memory_harness.harness.manifest import MANIFEST_FILE
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import LogWriter, RunLog
+from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.manifest import MANIFEST_FILE
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import LogWriter, RunLog
 from memory_harness.probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
 from memory_harness.probes.session import FIRST_LOG, session_of_folder
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_harness.configs.units import GIB, KIB, MIB
-from memory_harness.harness.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
-from memory_harness.harness.runlog import RunLog, collect
+from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.evidence import StepGrowth, keeps_growing, place, robust_slope
 from memory_harness.probes.detectors.peaks import fit_peaks, length_limit, share_beyond

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from memory_harness.configs.units import MIB
-from memory_harness.harness.records import Outcome
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.detectors.growth import GROWTH_CAUSES
 from memory_harness.probes.faults import run_with, tiny_config

@@ -9,7 +9,7 @@ from memory_harness.configs.cli import parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_part
-from memory_harness.harness.errors import LogError
+from memory_harness.harness.log.errors import LogError
 from memory_harness.probes.fixes import FIXES, rung
 from memory_harness.probes.planner import Planning, Prediction, apply_all, make_plan, read_planning, write_planning
 

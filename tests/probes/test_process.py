@@ -12,7 +12,7 @@ import time
 
 import psutil
 import pytest
-from memory_harness.harness.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError
 from memory_harness.probes.process import RunDied, RunStopped, Worker, _passing_on_signals
 from memory_harness.probes.training import WEIGHTS, adapter_in
 

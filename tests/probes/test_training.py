@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from memory_harness.harness.records import EndRecord, Outcome, Phase
+from memory_harness.harness.log.records import EndRecord, Outcome, Phase
 from memory_harness.probes import training
 from memory_harness.probes.gate import Gate
 from memory_harness.probes.training import remedy, train_in_worker

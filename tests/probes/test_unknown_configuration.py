@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from memory_harness.harness.records import ForwardFacts, Phase
+from memory_harness.harness.log.records import ForwardFacts, Phase
 from memory_harness.probes.detectors import detect
 from memory_harness.reports.summary import phase_in_words, result_of_log, verdict_sentence
 

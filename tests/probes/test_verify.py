@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from memory_harness.harness.records import AgreementRecord, EvalRecord
+from memory_harness.harness.log.records import AgreementRecord, EvalRecord
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.tiny import WORST, tiny_agreement, tiny_run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from memory_harness.configs.units import MIB
-from memory_harness.harness.records import Outcome, Phase
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.watching import watch_script

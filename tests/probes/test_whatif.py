@@ -5,10 +5,10 @@ from memory_harness.configs.cli import parse_args
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.data import prepare
 from memory_harness.harness.data.batching import train_steps, unshuffled
-from memory_harness.harness.errors import HarnessError
-from memory_harness.harness.records import Outcome, Phase
+from memory_harness.harness.log.errors import HarnessError
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.run import execute, make_strategy, open_device
-from memory_harness.harness.runlog import collect
 from memory_harness.probes.whatif import length_orders, main, record, remedies, trial_of
 
 from tests.builders import Failure, make_log, with_oom

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memory_harness.configs.units import GIB
-from memory_harness.harness.records import AgreementRecord, Outcome
+from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
 from memory_harness.probes.planner import Limits, Option, Plan, Planning, Prediction

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from memory_harness.harness.runlog import LogWriter
+from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.reports.command import main
 from memory_harness.reports.comparison import (
     Names,

@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from memory_harness.harness.runlog import FollowedLog, LogWriter
+from memory_harness.harness.log.runlog import FollowedLog, LogWriter
 from memory_harness.reports.live import Lines, Watcher, facts, follow, in_words, render, seconds_left, tokens_per_second
 from memory_harness.reports.terminal import make_console
 from rich.console import Console

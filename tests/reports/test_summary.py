@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from memory_harness.configs.units import GIB
-from memory_harness.harness.records import EndRecord, Outcome, Phase
+from memory_harness.harness.log.records import EndRecord, Outcome, Phase
 from memory_harness.probes.findings import FixResult
 from memory_harness.reports.summary import (
     ProbeResult,

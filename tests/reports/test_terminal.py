@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.records import MemoryStats, Outcome, Phase
+from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
 from rich.console import Console

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from memory_harness.harness.records import MetricsRecord, Outcome
+from memory_harness.harness.log.records import MetricsRecord, Outcome
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.training import (
     TrainingResult,

@@ -16,7 +16,7 @@ from memory_harness.harness.data.corpus import (
     select_rows,
     take,
 )
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 HEADER = "Topics,Question-Title,Questions,Answers\n"
 ROW = "পরিবার,মন খারাপ,আমার মন ভালো নেই।,পাশে আছি।\n"

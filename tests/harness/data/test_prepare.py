@@ -14,7 +14,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data import prepare, split_by_question
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
 from memory_harness.harness.data.synthetic import synthetic_table, write_csv
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 TINY = RunConfig().with_fields(model="tiny-llama", max_length=256)
 

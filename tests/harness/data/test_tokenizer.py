@@ -19,7 +19,7 @@ from memory_harness.harness.data.tokenizer import (
     TransformersTokenizer,
     load_tokenizer,
 )
-from memory_harness.harness.errors import DataError
+from memory_harness.harness.log.errors import DataError
 
 VOCAB_SIZE = 128_256
 BENGALI = "আমি ভালো নেই।"

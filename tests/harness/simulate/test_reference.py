@@ -15,8 +15,8 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB
 from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.errors import DeviceOutOfMemory
-from memory_harness.harness.records import BatchShape, MemoryStats
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import BatchShape, MemoryStats
 from memory_harness.harness.simulate.compiled import CompiledStrategy
 from memory_harness.harness.strategies import modeling
 from memory_harness.harness.strategies.qlora import QLoraStrategy

@@ -15,7 +15,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.records import BatchShape
+from memory_harness.harness.log.records import BatchShape
 from memory_harness.harness.simulate.lowering import AUTOGRAD_WORKSPACE, MAIN_WORKSPACE
 from memory_harness.harness.simulate.trace import ENSURE, FREE, Chain, Event, TraceRecorder, canonical
 from memory_harness.harness.simulate.tracer import describe_frame

@@ -9,7 +9,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.records import BatchShape, MemoryStats
+from memory_harness.harness.log.records import BatchShape, MemoryStats
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 UNLIMITED = 2**45

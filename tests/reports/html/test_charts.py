@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.records import OomRecord, Phase, SegmentRuns
+from memory_harness.harness.log.records import OomRecord, Phase, SegmentRuns
 from memory_harness.reports.html.drawing import tick_bytes
 from memory_harness.reports.html.lengths import shapes
 from memory_harness.reports.html.memory_map import Moment, merged, pieces, row_bytes

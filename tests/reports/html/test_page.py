@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.records import Phase, SegmentRuns
-from memory_harness.harness.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.log.records import Phase, SegmentRuns
+from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
 from memory_harness.reports.command import main
 from memory_harness.reports.html import BEGINS, html_text

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from memory_harness.harness.errors import GradientError
-from memory_harness.harness.records import StepRecord
+from memory_harness.harness.log.errors import GradientError
+from memory_harness.harness.log.records import StepRecord
 
 Useless = Literal["zero", "not finite"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from memory_harness.harness.errors import LogError
-from memory_harness.harness.files import write_whole
-from memory_harness.harness.records import (
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.records import (
     SCHEMA_VERSION,
     AgreementRecord,
     EndRecord,

@@ -15,8 +15,8 @@ from typing import Any
 
 from memory_harness.configs.preset import CHECKPOINT_MANIFEST, RUN_CONFIG
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.errors import CheckpointError
-from memory_harness.harness.files import put_back_replaced, replaced_folders
+from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.files import put_back_replaced, replaced_folders
 
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""

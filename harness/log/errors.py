@@ -18,7 +18,7 @@ import errno
 from collections.abc import Sequence
 
 from memory_harness.configs.errors import ConfigError, HarnessError
-from memory_harness.harness.records import OomRecord, SegmentRuns
+from memory_harness.harness.log.records import OomRecord, SegmentRuns
 
 __all__ = [
     "CheckpointError",

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from memory_harness.harness.errors import LogError
-from memory_harness.harness.records import (
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
     MemoryStats,
@@ -31,9 +31,9 @@ from memory_harness.harness.records import (
     record_from_dict,
     segment_runs,
 )
-from memory_harness.harness.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.harness.log.source_lines import SourceLine, users_line
 from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
-from memory_harness.harness.sources import SourceLine, users_line
 
 PICKLE_PROTOCOL = 4
 """The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
