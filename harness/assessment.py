@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import eval_batches
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.generate import vetted_replies
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord
 from memory_harness.harness.loop import answer_prompts, evaluate

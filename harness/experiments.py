@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import GIB
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.files import partial_of, write_whole
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog

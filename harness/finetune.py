@@ -15,7 +15,7 @@ from pathlib import Path
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.assessment import assess
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.experiments import RESPONSES, append_experiment, append_responses
 from memory_harness.harness.generate import vetted_replies

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.replies import VETTED, Reply
 from memory_harness.harness.sampling import Sampling, sample_seed
 from memory_harness.harness.strategies.base import Strategy

@@ -26,8 +26,8 @@ from dataclasses import replace
 
 import torch
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.generate import Request, answer, requests
 from memory_harness.harness.log.manifest import START, Position

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from memory_harness.configs.models import find_model
-from memory_harness.harness.data.chat import SYSTEM_PROMPT
+from memory_harness.harness.data.chat_format import SYSTEM_PROMPT
 from memory_harness.harness.log.records import MetricsRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.replies import BASE, TUNED

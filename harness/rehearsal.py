@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
 from memory_harness.harness.recorder import Recorder

@@ -14,7 +14,7 @@ import torch
 from memory_harness.configs.cards import Card, find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice

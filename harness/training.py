@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.checkpoint import restore_checkpoint
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import CheckpointError, HarnessError, LogError

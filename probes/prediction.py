@@ -16,8 +16,8 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, section_of
 from memory_harness.configs.units import TIB
-from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
 from memory_harness.harness.loop import evaluate, load, train_step

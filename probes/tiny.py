@@ -10,7 +10,7 @@ import torch
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import AgreementRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.run import execute, make_strategy, open_device

@@ -18,8 +18,8 @@ from memory_harness.configs.cli import parse_args
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import unshuffled
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, collect

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
-from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import regex
 from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint, load_models
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.chat import SYSTEM_PROMPT, ChatFormat, llama3_format
+from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, ChatFormat, llama3_format
 from memory_harness.harness.log.errors import DataError
 
 TOKENS_PER_BYTE = 0.46

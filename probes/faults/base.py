@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
 from memory_harness.harness.data.batching import Example
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 MISTAKE = "# the mistake"

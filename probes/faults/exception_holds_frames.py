@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around, with_lengths

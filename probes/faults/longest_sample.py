@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import Prepared
+from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output, with_lengths
 

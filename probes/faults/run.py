@@ -13,8 +13,8 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import eval_batches
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome, Record, RunRecord
 from memory_harness.harness.log.runlog import RunLog, collect

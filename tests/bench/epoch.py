@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from memory_harness.configs.cards import emulated, find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.manifest import Position
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect, read_run_log

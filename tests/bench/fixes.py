@@ -34,8 +34,8 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, format_bytes, parse_bytes, parse_part
-from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import Example
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.records import Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.fixes import FIXES

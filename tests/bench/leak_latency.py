@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import KIB, MIB, format_bytes
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import MemoryStats, PhaseRecord, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.run import execute, make_strategy, open_device

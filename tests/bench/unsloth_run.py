@@ -29,8 +29,8 @@ from typing import Any
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import settled
-from memory_harness.harness.data import prepare
 from memory_harness.harness.data.batching import eval_batches
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 

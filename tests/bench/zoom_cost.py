@@ -15,7 +15,7 @@ import torch
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.models import find_model
 from memory_harness.harness import zoom
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import SurvivorRecord
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.run import execute, make_strategy, open_device

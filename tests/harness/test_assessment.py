@@ -17,8 +17,8 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness import experiments
 from memory_harness.harness.assessment import assess
-from memory_harness.harness.data import Prepared, prepare
 from memory_harness.harness.data.batching import left_padded
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.experiments import (
     append_experiment,
     append_responses,

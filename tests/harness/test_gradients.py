@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.errors import GradientError
 from memory_harness.harness.log.gradients import MAX_STEPS, GradientGuard, useless_end, uselessness
 from memory_harness.harness.log.records import Outcome, StepRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from memory_harness.configs.preset import load_preset
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.rehearsal import SOAK_STEPS

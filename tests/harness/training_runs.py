@@ -13,7 +13,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.assessment import assess
 from memory_harness.harness.checkpoint import STATE_FILE
-from memory_harness.harness.data import Prepared, prepare
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.finetune import fine_tune
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints

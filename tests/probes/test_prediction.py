@@ -3,7 +3,7 @@
 import pytest
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data import prepare
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES

@@ -3,8 +3,8 @@
 import pytest
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.data import prepare
 from memory_harness.harness.data.batching import train_steps, unshuffled
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import collect

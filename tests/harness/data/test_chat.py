@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_harness.harness.data.chat import SYSTEM_PROMPT, build_example, build_prompt, llama3_format, render
+from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, build_example, build_prompt, llama3_format, render
 from memory_harness.harness.data.tokenizer import CharacterTokenizer, LengthEstimate
 
 CHARACTERS = CharacterTokenizer()

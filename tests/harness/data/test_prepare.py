@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import prepare, split_by_question
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
+from memory_harness.harness.data.prepare import prepare, split_by_question
 from memory_harness.harness.data.synthetic import synthetic_table, write_csv
 from memory_harness.harness.log.errors import DataError
 
@@ -115,7 +115,7 @@ def test_four_thousand_samples_take_seconds() -> None:
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys; from configs.schema import RunConfig; from harness.data import prepare;"
+        "import sys; from configs.schema import RunConfig; from harness.data.prepare import prepare;"
         "prepare(RunConfig().with_fields(samples=8, model='tiny-llama'), 1024);"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

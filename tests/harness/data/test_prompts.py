@@ -8,8 +8,8 @@ import pytest
 from memory_harness.configs.crisis import load_crisis
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data import prepare
 from memory_harness.harness.data.clean import asks_in_crisis, normalise, replace_personal_data
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.data.prompts import read_prompts
 from memory_harness.harness.generate import requests, vetted_replies
 from memory_harness.harness.log.errors import DataError

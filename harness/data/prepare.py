@@ -1,0 +1,235 @@
+"""The corpus of a run, ready for training: samples taken, cleaned, split, tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from random import Random
+
+from memory_harness.configs.crisis import Crisis, load_crisis
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Example
+from memory_harness.harness.data.chat_format import build_example, build_prompt, plain
+from memory_harness.harness.data.clean import DROPPED as CLEAN_DROPPED
+from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
+from memory_harness.harness.data.corpus import DROPPED as READ_DROPPED
+from memory_harness.harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
+from memory_harness.harness.data.prompts import read_prompts
+from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
+from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
+from memory_harness.harness.log.errors import DataError
+
+
+@dataclass(frozen=True)
+class GenerationPrompt:
+    """A question to be answered, and every answer that the corpus has for it (none where it is from elsewhere)."""
+
+    question: str
+    references: tuple[str, ...]
+    num_tokens: int
+    input_ids: tuple[int, ...] | None
+    """None where lengths are estimated"""
+    vetted_reply: str | None = None
+    """given in place of the model's, to a question of self-harm"""
+
+    def tokens(self) -> tuple[int, ...]:
+        """Return the prompt's ids; zeros in their number where only that is known."""
+        return (0,) * self.num_tokens if self.input_ids is None else self.input_ids
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs of the data."""
+
+    train: list[Example]
+    eval: list[Example]
+    prompts: list[GenerationPrompt]
+    corpus_name: str
+    """`synthetic` or the file's name"""
+    tokenizer: Tokenizer
+    read_report: ReadReport
+    clean_report: CleanReport
+    num_truncated: int
+    num_prefixed: int
+    """training answers that got a reflective prefix"""
+    eval_answer_bytes: int | None = None
+    """UTF-8 bytes of the held-out answers, as far as they are not truncated; None where lengths are estimated"""
+    prompt_report: ReadReport | None = None
+    """of --prompts"""
+    approved_by: str = ""
+    """who has approved the vetted reply; empty where nobody has"""
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What reports call the tokenizer."""
+        return self.tokenizer.name
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples by what became of them."""
+        return {
+            "rows": self.read_report.num_rows,
+            "usable": self.read_report.num_usable,
+            "taken": self.clean_report.num_rows,
+            "kept": self.clean_report.num_kept,
+            "train": len(self.train),
+            "eval": len(self.eval),
+            "truncated": self.num_truncated,
+        }
+
+    @property
+    def fates(self) -> dict[str, int]:
+        """What became of each row of the corpus, by name; all of them together are its rows."""
+        cleaned = self.clean_report
+        return {
+            "trained on": len(self.train),
+            "evaluated on": len(self.eval),
+            "not taken": self.read_report.num_usable - cleaned.num_rows,
+            "set aside for vetted replies": len(cleaned.crisis),
+            **{READ_DROPPED[kind]: count for kind, count in self.read_report.dropped.items()},
+            **{CLEAN_DROPPED[reason]: count for reason, count in cleaned.dropped.items()},
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the report, one line each for the corpus, reading, cleaning, the split, the tokens and the prompts."""
+        num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)
+        approval = f"approved by {self.approved_by}" if self.approved_by else "NOT APPROVED BY ANYBODY, see --crisis"
+        vetted = f", {num_vetted} of them by the vetted reply ({approval})" if num_vetted else ""
+        asked = f"prompts: {len(self.prompts)} to answer{vetted}"
+        return (
+            f"corpus: {self.corpus_name}",
+            self.read_report.line(),
+            self.clean_report.line(),
+            f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
+            f"{len(self.eval)} to evaluate",
+            f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
+            f"{asked}; {self.prompt_report.line()}" if self.prompt_report else asked,
+        )
+
+
+def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
+    """Read or make the corpus, clean it, split it by question and turn it into examples.
+
+    Raises:
+        DataError: the corpus or the tokenizer cannot be used.
+    """
+    data = config.data
+    tokenizer = load_tokenizer(config, model_vocab_size)
+    corpus = _first_samples(config)
+    cleaned, clean_report = clean(corpus)
+    if not cleaned.rows:
+        raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
+    train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
+    if not eval_rows:
+        taken = "" if data.samples is None else f" at --samples {data.samples}"
+        raise DataError(f"nothing to evaluate on: {corpus.name} has one question{taken}; give two or more")
+    prefixed, num_prefixed = add_reflective_prefixes(train_rows, data.seed)
+    train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
+    evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
+    questions, prompt_report = _questions(config, eval_rows)
+    crisis = load_crisis(config.generation.crisis)
+    return Prepared(
+        train=train,
+        eval=evaluation,
+        prompts=_prompts(tokenizer, questions, crisis, data.max_length),
+        corpus_name=corpus.name,
+        tokenizer=tokenizer,
+        read_report=corpus.report,
+        clean_report=clean_report,
+        num_truncated=train_truncated + eval_truncated,
+        num_prefixed=num_prefixed,
+        eval_answer_bytes=_answer_bytes(tokenizer, eval_rows, evaluation),
+        prompt_report=prompt_report,
+        approved_by=crisis.approved_by,
+    )
+
+
+def _first_samples(config: RunConfig) -> Corpus:
+    """Return the rows to use; a synthetic corpus is as large as it must be to keep that many once it is cleaned."""
+    data = config.data
+    if data.data is None:
+        return synthetic_corpus(NUM_ROWS if data.samples is None else data.samples, data.seed)
+    corpus = read_corpus(data.data)
+    return replace(corpus, rows=take(corpus, data.samples))
+
+
+def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tuple[list[Example], int]:
+    """Return the rows as examples, and how many of them were truncated."""
+    built = [build_example(tokenizer, row.question, row.answer, max_length) for row in rows]
+    return [example for example, _ in built], sum(truncated for _, truncated in built)
+
+
+def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[Example]) -> int | None:
+    """Return the bytes of the answers as the examples hold them: of one that was truncated, what is left."""
+    total = 0
+    for row, example in zip(rows, examples, strict=True):
+        if example.input_ids is None:
+            return None
+        ids = example.input_ids[example.num_prompt_tokens :]
+        is_whole = bool(ids) and ids[-1] in tokenizer.stop_ids
+        total += len((plain(row.answer) if is_whole else tokenizer.decode(ids)).encode())
+    return total
+
+
+def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[dict[str, list[str]], ReadReport | None]:
+    """Return the questions to be answered, each with its references, and what became of the rows of --prompts."""
+    if config.generation.prompts is not None:
+        questions, report = read_prompts(config.generation.prompts)
+        return {question: [] for question in questions}, report
+    references: dict[str, list[str]] = {}
+    for row in eval_rows:
+        references.setdefault(row.question, []).append(row.answer)
+    return dict(islice(references.items(), config.eval.generate_prompts)), None
+
+
+def _prompts(
+    tokenizer: Tokenizer, questions: dict[str, list[str]], crisis: Crisis, max_length: int
+) -> list[GenerationPrompt]:
+    return [
+        GenerationPrompt(
+            question,
+            tuple(references),
+            *build_prompt(tokenizer, question, max_length),
+            vetted_reply=crisis.text if asks_in_crisis(question, crisis.phrases) else None,
+        )
+        for question, references in questions.items()
+    ]
+
+
+def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return training and evaluation rows in random order, all answers to one question on one side.
+
+    The evaluation side is as near to its fraction as whole questions allow; neither is empty, given two questions.
+    """
+    by_question: dict[str, list[Row]] = {}
+    for row in rows:
+        by_question.setdefault(row.question, []).append(row)
+    groups = list(by_question.values())
+    Random(seed).shuffle(groups)
+    train: list[Row] = []
+    evaluation: list[Row] = []
+    chosen = _choose([len(group) for group in groups], eval_fraction * len(rows))
+    for i, group in enumerate(groups):
+        (evaluation if i in chosen else train).extend(group)
+    return train, evaluation
+
+
+def _choose(sizes: Sequence[int], target: float) -> set[int]:
+    """Return indices whose sizes add up to the reachable sum nearest to the target, neither nothing nor everything."""
+    total = sum(sizes)
+    last_of: dict[int, int] = {0: -1}
+    reachable = 1  # bit s is set where some of the sizes so far add up to s
+    for i, size in enumerate(sizes):
+        new = (reachable << size) & ~reachable
+        reachable |= new
+        while new:
+            lowest = new & -new
+            last_of[lowest.bit_length() - 1] = i
+            new ^= lowest
+    sums = [s for s in last_of if 0 < s < total] or [0]
+    left, chosen = min(sums, key=lambda s: (abs(s - target), s)), set()
+    while left:
+        chosen.add(last_of[left])
+        left -= sizes[last_of[left]]
+    return chosen
