@@ -17,19 +17,19 @@ from memory_harness.harness.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.assessment import assess
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.experiments import RESPONSES, append_experiment, append_responses
 from memory_harness.harness.generate import vetted_replies
-from memory_harness.harness.hub import push
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
 from memory_harness.harness.log.files import put_back_replaced, replace_folder
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.loop import answer_prompts
-from memory_harness.harness.model_card import write_model_card
 from memory_harness.harness.recorder import Recorder
 from memory_harness.harness.recovery import Protection, Unprotected
-from memory_harness.harness.replies import TUNED, Reply
+from memory_harness.harness.results.experiments import RESPONSES, append_experiment, append_responses
+from memory_harness.harness.results.hub import push
+from memory_harness.harness.results.model_card import write_model_card
+from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.run import Ending, recorded
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.training import train_run

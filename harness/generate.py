@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.replies import VETTED, Reply
+from memory_harness.harness.results.replies import VETTED, Reply
 from memory_harness.harness.sampling import Sampling, sample_seed
 from memory_harness.harness.strategies.base import Strategy
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
-from memory_harness.harness.experiments import is_written_down
 from memory_harness.harness.log.errors import ConfigError, LogError
 from memory_harness.harness.log.manifest import (
     LOG_FILE,
@@ -20,6 +19,7 @@ from memory_harness.harness.log.manifest import (
 )
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
+from memory_harness.harness.results.experiments import is_written_down
 from memory_harness.harness.weights import find_checkpoint
 from memory_harness.probes.session import FIRST_LOG, Session, session_of_folder
 

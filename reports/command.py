@@ -18,14 +18,14 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.experiments import check_artefacts
-from memory_harness.harness.hub import check_hub
-from memory_harness.harness.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.log.errors import disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.log.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
+from memory_harness.harness.results.experiments import check_artefacts
+from memory_harness.harness.results.hub import check_hub
+from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.scripts import check_script
 from memory_harness.harness.weights import download_checkpoint
 from memory_harness.probes.compare import compare

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory_harness.harness.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
+from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.json_report import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
-from memory_harness.harness import experiments
+from memory_harness.harness.results import experiments
 from memory_harness.reports.command import main
 from safetensors.torch import load_file
 

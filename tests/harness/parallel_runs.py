@@ -23,7 +23,7 @@ from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.parallel import join
 from memory_harness.harness.recorder import Recorder
 from memory_harness.harness.recovery import Protection
-from memory_harness.harness.replies import Reply
+from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.run import open_device
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.training import train_run

@@ -15,11 +15,16 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness import experiments
 from memory_harness.harness.assessment import assess
 from memory_harness.harness.data.batching import left_padded
 from memory_harness.harness.data.prepare import Prepared, prepare
-from memory_harness.harness.experiments import (
+from memory_harness.harness.log.manifest import LOG_FILE
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog, read_run_log
+from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.recovery import Protection
+from memory_harness.harness.results import experiments
+from memory_harness.harness.results.experiments import (
     append_experiment,
     append_responses,
     check_artefacts,
@@ -27,14 +32,9 @@ from memory_harness.harness.experiments import (
     is_written_down,
     read_responses,
 )
-from memory_harness.harness.human_sheet import KEY, SHEET, score_sheet, write_sheet
-from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.records import Outcome, Phase
-from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.model_card import write_model_card
-from memory_harness.harness.recorder import Recorder
-from memory_harness.harness.recovery import Protection
-from memory_harness.harness.replies import BASE, TUNED, VETTED, Reply
+from memory_harness.harness.results.human_sheet import KEY, SHEET, score_sheet, write_sheet
+from memory_harness.harness.results.model_card import write_model_card
+from memory_harness.harness.results.replies import BASE, TUNED, VETTED, Reply
 from memory_harness.harness.run import make_strategy, open_device
 from memory_harness.harness.strategies.modeling import transformers_config
 from memory_harness.harness.training import train_run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants
 from memory_harness.configs.errors import ConfigError, HarnessError
-from memory_harness.harness.hub import check_hub, push
+from memory_harness.harness.results.hub import check_hub, push
 
 
 class StubApi:

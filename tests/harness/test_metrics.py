@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from memory_harness.harness.metrics import bits_per_byte, comparable, perplexity, score_texts, words
+from memory_harness.harness.results.metrics import bits_per_byte, comparable, perplexity, score_texts, words
 
 TEXT = "আপনার কথা শুনে বুঝতে পারছি, সময়টা সহজ যাচ্ছে না। একটু বিশ্রাম নিন।"
 OTHER = "আকাশে মেঘ জমেছে বলে পাখিরা তাড়াতাড়ি ঘরে ফেরে, নদীর জল বাড়ে।"

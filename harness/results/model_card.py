@@ -8,7 +8,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT
 from memory_harness.harness.log.records import MetricsRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.replies import BASE, TUNED
+from memory_harness.harness.results.replies import BASE, TUNED
 
 _ROWS = {
     "perplexity": "perplexity per target token",

@@ -26,7 +26,7 @@ from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.files import partial_of, write_whole
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.replies import VETTED, Reply
+from memory_harness.harness.results.replies import VETTED, Reply
 
 RESPONSES, RESPONSES_CSV, EXPERIMENTS = "GeneratedResponses.json", "GeneratedResponses.csv", "LLAMAExperiments.json"
 

@@ -18,8 +18,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.experiments import read_responses, write_new
-from memory_harness.harness.replies import BASE, TUNED, VETTED
+from memory_harness.harness.results.experiments import read_responses, write_new
+from memory_harness.harness.results.replies import BASE, TUNED, VETTED
 
 SHEET, KEY = "HumanEvaluation.csv", "HumanEvaluationKey.json"
 
