@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.assessment import assess
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
@@ -31,6 +30,7 @@ from memory_harness.harness.results.hub import push
 from memory_harness.harness.results.model_card import write_model_card
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.run import Ending, recorded
+from memory_harness.harness.strategies.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.training import train_run
 

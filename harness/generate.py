@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.results.replies import VETTED, Reply
-from memory_harness.harness.sampling import Sampling, sample_seed
 from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.strategies.sampling import Sampling, sample_seed
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,20 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
+from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import GradientError, LogError
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from memory_harness.harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
-from memory_harness.harness.parallel import Group
 from memory_harness.harness.recorder import Recorder
 from memory_harness.harness.recovery import Unprotected, attempt, together
 from memory_harness.harness.rehearsal import rehearse
 from memory_harness.harness.rng import seed_all
-from memory_harness.harness.simulate.compiled import CompiledStrategy
 from memory_harness.harness.strategies import STRATEGIES
 from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 

@@ -25,8 +25,8 @@ from memory_harness.harness.recorder import Recorder
 from memory_harness.harness.recovery import Unprotected
 from memory_harness.harness.rehearsal import longest_steps
 from memory_harness.harness.run import make_strategy, simulate_card
-from memory_harness.harness.simulate.compiled import CompiledStrategy
 from memory_harness.harness.simulate.trace import Shape
+from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.probes.planner import Limits, Prediction
 
 NUM_MIXED_STEPS = 48

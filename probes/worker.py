@@ -3,7 +3,7 @@
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
 goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
-(arguments of `harness.finetune`, and `group` with the arguments of `harness.parallel.join` where several GPUs train
+(arguments of `harness.finetune`, and `group` with the arguments of `harness.devices.parallel.join` where several GPUs train
 together, each in a worker), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
 it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
 while it works, `{"logged": true}` when the log is complete, and at the end
@@ -33,13 +33,13 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
-from memory_harness.harness.unsloth_package import import_unsloth
+from memory_harness.harness.strategies.unsloth_package import import_unsloth
 from memory_harness.probes.process import PEER_LOST
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import Device
-    from memory_harness.harness.parallel import Group
-    from memory_harness.harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.devices.parallel import Group
+    from memory_harness.harness.strategies.compiled import CompiledStrategy
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -101,7 +101,7 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
     from memory_harness.harness.run import execute, make_strategy
-    from memory_harness.harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.strategies.compiled import CompiledStrategy
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
@@ -191,7 +191,7 @@ def _read_data(config: RunConfig) -> Prepared:
 def _group(arguments: dict[str, Any]) -> Group | None:
     if arguments.get("group") is None:
         return None
-    from memory_harness.harness.parallel import join
+    from memory_harness.harness.devices.parallel import join
 
     return join(**arguments["group"])
 
@@ -210,7 +210,7 @@ def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
     """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
     from memory_harness.harness.devices.cuda import host_card
     from memory_harness.harness.run import execute, make_strategy, simulate_card
-    from memory_harness.harness.simulate.compiled import CompiledStrategy
+    from memory_harness.harness.strategies.compiled import CompiledStrategy
 
     config = config.with_fields(tensors="fake")  # a GPU computes whatever this says
     device = simulate_card(config, host_card(find_card(config.device.gpu)))

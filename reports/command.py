@@ -27,7 +27,7 @@ from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.scripts import check_script
-from memory_harness.harness.weights import download_checkpoint
+from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.gate import (

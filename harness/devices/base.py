@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
 from memory_harness.harness.log.source_lines import SourceLine
-from memory_harness.harness.parallel import Group
 
 
 @dataclass(frozen=True)

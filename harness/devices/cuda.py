@@ -22,11 +22,11 @@ import torch
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, LifeEvent, live_at_peak
+from memory_harness.harness.devices.parallel import LONE, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
-from memory_harness.harness.parallel import LONE, Group
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MAX_FOREIGN_BYTES = 2 * 2**30

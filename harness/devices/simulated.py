@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, live_at_peak
+from memory_harness.harness.devices.parallel import LONE, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
-from memory_harness.harness.parallel import LONE, Group
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
-from memory_harness.harness.sampling import GREEDY, Sampling
+from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 
 
 class Strategy(Protocol):

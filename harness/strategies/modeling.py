@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from memory_harness.configs.models import ModelShape, is_local_checkpoint
 from memory_harness.harness.devices.base import Device, params4bit
-from memory_harness.harness.weights import open_weights
+from memory_harness.harness.strategies.weights import open_weights
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,

@@ -13,12 +13,13 @@ import torch
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness import checkpoint
-from memory_harness.harness.adapter import export_adapter, import_adapter
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
-from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
 from memory_harness.harness.techniques.chunks import num_chunks
@@ -26,7 +27,6 @@ from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
-from memory_harness.harness.weights import find_checkpoint
 from transformers import DynamicCache
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -295,7 +295,7 @@ class QLoraStrategy:
         return self.model.disable_adapter()
 
     def export(self, folder: Path) -> None:
-        """Write the adapter for peft; see `harness.adapter`."""
+        """Write the adapter for peft; see `harness.strategies.adapter`."""
         export_adapter(folder, self.model, self.config.model.model, self.device)
 
     def load_adapter(self, folder: Path) -> None:

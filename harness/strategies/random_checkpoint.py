@@ -14,7 +14,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.strategies.modeling import random_weight, transformers_config
-from memory_harness.harness.weights import INDEX
+from memory_harness.harness.strategies.weights import INDEX
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel

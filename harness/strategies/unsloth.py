@@ -16,10 +16,10 @@ from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
-from memory_harness.harness.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
-from memory_harness.harness.unsloth_package import NO_GPU, import_unsloth, missing_kernels
+from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.unsloth_package import NO_GPU, import_unsloth, missing_kernels
 
 DECODE_BUFFERS = (
     "paged_attention_K",

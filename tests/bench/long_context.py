@@ -64,7 +64,7 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
     """Yield what loading takes, then what steps of each length take, until one does not fit."""
     config = config_of(name, max(LENGTHS))
     if name == "unsloth":
-        from memory_harness.harness.unsloth_package import import_unsloth
+        from memory_harness.harness.strategies.unsloth_package import import_unsloth
 
         import_unsloth(config)
     from memory_harness.harness.devices.cuda import CudaDevice

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from memory_harness.harness.devices.parallel import LONE
 from memory_harness.harness.log.records import Phase
-from memory_harness.harness.parallel import LONE
 
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 from tests.bench.agreement import CONFIGURATIONS, Configuration, card_of, run_plan

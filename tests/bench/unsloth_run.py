@@ -72,7 +72,7 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
     """Train, save, forget, load, evaluate and generate with one strategy; write its log and results."""
     config = config_of(strategy, model, steps)
     if strategy == "unsloth":
-        from memory_harness.harness.unsloth_package import import_unsloth
+        from memory_harness.harness.strategies.unsloth_package import import_unsloth
 
         import_unsloth(config)
     import torch

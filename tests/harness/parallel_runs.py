@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.assessment import assess
+from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.parallel import join
 from memory_harness.harness.recorder import Recorder
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results.replies import Reply

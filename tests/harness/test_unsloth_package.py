@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import settled
-from memory_harness.harness import unsloth_package
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import ModelFacts, RunRecord, record_from_dict, record_to_dict
-from memory_harness.harness.unsloth_package import NEEDED, check_versions, import_unsloth
+from memory_harness.harness.strategies import unsloth_package
+from memory_harness.harness.strategies.unsloth_package import NEEDED, check_versions, import_unsloth
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RunConfig().with_fields(strategy="unsloth", device="cuda")

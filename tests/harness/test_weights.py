@@ -13,7 +13,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.weights import download_checkpoint, find_checkpoint
+from memory_harness.harness.strategies.weights import download_checkpoint, find_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

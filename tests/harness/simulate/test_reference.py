@@ -17,8 +17,8 @@ from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats
-from memory_harness.harness.simulate.compiled import CompiledStrategy
 from memory_harness.harness.strategies import modeling
+from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 REFERENCE = json.loads((Path(__file__).parents[2] / "bench/results/h200_seed_recipe.json").read_text())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.validation import validate
-from memory_harness.harness.simulate.compiled import CompiledStrategy
+from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.techniques import activation_offload
 
 from tests.harness.techniques.driving import LLAMA_8B, TINY, micro_batch, opened, simulated_peak, uniform_batch

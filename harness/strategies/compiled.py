@@ -17,11 +17,11 @@ from memory_harness.configs.models import find_model
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
-from memory_harness.harness.sampling import GREEDY, Sampling
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 from memory_harness.harness.techniques.chunked_loss import loss_chunks
 from memory_harness.harness.techniques.chunks import remainder
 from memory_harness.harness.techniques.liger_loss import rows_per_chunk
