@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memory_harness.harness.callback import MemoryCallback
-    from memory_harness.harness.recorder import Recorder
+    from memory_harness.harness.observe.recorder import Recorder
+    from memory_harness.harness.observe.trainer import MemoryCallback
 
 __all__ = ["MemoryCallback", "Recorder"]
 
@@ -24,11 +24,11 @@ __path__ = [str(_INSTALLED if _INSTALLED.is_dir() else _HERE)]
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: both need PyTorch, and half of the package does not."""
     if name == "MemoryCallback":
-        from memory_harness.harness.callback import MemoryCallback
+        from memory_harness.harness.observe.trainer import MemoryCallback
 
         return MemoryCallback
     if name == "Recorder":
-        from memory_harness.harness.recorder import Recorder
+        from memory_harness.harness.observe.recorder import Recorder
 
         return Recorder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.generate import vetted_replies
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord
 from memory_harness.harness.loop import answer_prompts, evaluate
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results.metrics import bits_per_byte, perplexity, score_texts
 from memory_harness.harness.results.replies import BASE, TUNED, Reply

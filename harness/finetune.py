@@ -23,7 +23,7 @@ from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.loop import answer_prompts
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection, Unprotected
 from memory_harness.harness.results.experiments import RESPONSES, append_experiment, append_responses
 from memory_harness.harness.results.hub import push

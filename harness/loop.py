@@ -32,7 +32,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.generate import Request, answer, requests
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFacts, Phase
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Divide, Protection, together
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy

@@ -21,7 +21,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
 from memory_harness.harness.log.manifest import Manifest, Position, checkpoints
 from memory_harness.harness.log.records import Phase, RecoveryRecord
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.rng import random_states, restore_random_states
 from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
 

@@ -21,7 +21,7 @@ from memory_harness.harness.data.batching import Batch, eval_batches, train_step
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.strategies.base import Strategy
 

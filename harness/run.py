@@ -24,7 +24,7 @@ from memory_harness.harness.log.errors import GradientError, LogError
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
 from memory_harness.harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Unprotected, attempt, together
 from memory_harness.harness.rehearsal import rehearse
 from memory_harness.harness.rng import seed_all

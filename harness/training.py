@@ -40,7 +40,7 @@ from memory_harness.harness.log.manifest import (
 from memory_harness.harness.log.records import Outcome, Phase, Record, RunRecord
 from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run_log
 from memory_harness.harness.loop import train
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection, Recovery, together
 from memory_harness.harness.run import Ending, recorded
 from memory_harness.harness.strategies.base import TrainableStrategy

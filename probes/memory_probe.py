@@ -24,7 +24,7 @@ from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, re
 from memory_harness.probes.process import RunDied, start_worker
 
 if TYPE_CHECKING:
-    from memory_harness.harness.recording import Recording
+    from memory_harness.harness.observe.own_loop import Recording
     from memory_harness.probes.findings import Finding
 
 
@@ -133,8 +133,8 @@ class MemoryProbe:
 
     @contextmanager
     def record(self) -> Iterator[Recording]:
-        """Record a loop of one's own, see `harness.recording`; `runs[-1]` is what was measured, once it is over."""
-        from memory_harness.harness.recording import Recording, open_device
+        """Record a loop of one's own, see `harness.observe.own_loop`; `runs[-1]` is what was measured, once it is over."""
+        from memory_harness.harness.observe.own_loop import Recording, open_device
 
         device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)
         records: list[Record] = []

@@ -21,7 +21,7 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
 from memory_harness.harness.loop import evaluate, load, train_step
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Unprotected
 from memory_harness.harness.rehearsal import longest_steps
 from memory_harness.harness.run import make_strategy, simulate_card

@@ -11,9 +11,9 @@ from pathlib import Path
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
-from memory_harness.harness.recording import open_device
-from memory_harness.harness.scripts import run_script, show_traceback
-from memory_harness.harness.watch import Watch
+from memory_harness.harness.observe.own_loop import open_device
+from memory_harness.harness.observe.run_script import run_script, show_traceback
+from memory_harness.harness.observe.script import Watch
 
 
 def watch_script(

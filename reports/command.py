@@ -23,10 +23,10 @@ from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.log.snapshot import SNAPSHOT_BEGINS, is_snapshot, read_snapshot
+from memory_harness.harness.observe.run_script import check_script
 from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
-from memory_harness.harness.scripts import check_script
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
 from memory_harness.probes.detectors import detect

@@ -24,7 +24,7 @@ from memory_harness.harness.log.manifest import Position
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect, read_run_log
 from memory_harness.harness.loop import answer_prompts, train
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Unprotected
 from memory_harness.harness.run import Ending, make_strategy, recorded, simulate_card
 

@@ -50,7 +50,7 @@ def main(output: Path) -> None:
     from memory_harness.harness.log.environment import environment
     from memory_harness.harness.log.runlog import LogWriter
     from memory_harness.harness.loop import train_step
-    from memory_harness.harness.recorder import Recorder
+    from memory_harness.harness.observe.recorder import Recorder
     from memory_harness.harness.strategies.qlora import QLoraStrategy
 
     config = CONFIGURATION.config

@@ -26,8 +26,8 @@ from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.loop import train_step
-from memory_harness.harness.recording import open_device
-from memory_harness.harness.watch import Watch, _wrappers
+from memory_harness.harness.observe.own_loop import open_device
+from memory_harness.harness.observe.script import Watch, _wrappers
 from torch import nn
 
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from memory_harness.configs.units import MIB
-from memory_harness.harness.callback import MemoryCallback
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.trainer import MemoryCallback
 from memory_harness.probes.detectors import detect
 from memory_harness.reports import command
 from torch import nn

@@ -4,7 +4,7 @@ import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import BatchShape, Phase, SurvivorRecord
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 
 BATCH = BatchShape(1, 4, (4,), 4)
 

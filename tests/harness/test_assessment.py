@@ -21,7 +21,7 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results import experiments
 from memory_harness.harness.results.experiments import (

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from memory_harness.configs.units import MIB
-from memory_harness.harness import recording
-from memory_harness.harness.facts import batch_shape, model_facts
 from memory_harness.harness.log.errors import ConfigError, HarnessError
 from memory_harness.harness.log.records import BatchShape, Outcome, Phase
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe import own_loop as recording
+from memory_harness.harness.observe.facts import batch_shape, model_facts
+from memory_harness.harness.observe.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)

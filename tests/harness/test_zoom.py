@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory_harness.harness.holders import find_holder
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import Phase, SurvivorRecord
-from memory_harness.harness.zoom import MAX_ZOOMS, REST_STEPS, Levels
+from memory_harness.harness.observe.holders import find_holder
+from memory_harness.harness.observe.survivors import MAX_ZOOMS, REST_STEPS, Levels
 
 from tests.harness.loops import Loop
 

@@ -19,7 +19,7 @@ from memory_harness.harness.finetune import fine_tune
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.recorder import Recorder
+from memory_harness.harness.observe.recorder import Recorder
 from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.run import open_device

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from memory_harness.harness.devices.base import Allocation, Device
-from memory_harness.harness.holders import Holder, find_holder, local_variables, referred
 from memory_harness.harness.log.records import (
     BEFORE_LOAD,
     CAUGHT_FAILURE,
@@ -40,6 +39,7 @@ from memory_harness.harness.log.records import (
     peak_of,
 )
 from memory_harness.harness.log.source_lines import users_line
+from memory_harness.harness.observe.holders import Holder, find_holder, local_variables, referred
 
 STEP = "step"
 

@@ -32,7 +32,6 @@ from unittest.mock import patch
 
 import torch
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.facts import batch_shape, field_of, model_facts, num_adapters
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     BatchShape,
@@ -44,9 +43,10 @@ from memory_harness.harness.log.records import (
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library, short_path
-from memory_harness.harness.recorder import BegunPhase, Recorder
-from memory_harness.harness.recording import new_run_record
-from memory_harness.harness.zoom import STEP
+from memory_harness.harness.observe.facts import batch_shape, field_of, model_facts, num_adapters
+from memory_harness.harness.observe.own_loop import new_run_record
+from memory_harness.harness.observe.recorder import BegunPhase, Recorder
+from memory_harness.harness.observe.survivors import STEP
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader

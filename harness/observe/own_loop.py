@@ -1,6 +1,6 @@
 """Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
 
-    from memory_harness.harness.recorder import Recorder
+    from memory_harness.harness.observe.recorder import Recorder
 
     with Recorder.open("runs/mine", budget="14.4 GiB") as r:
         for batch in loader:
@@ -41,7 +41,6 @@ from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.facts import batch_shape, model_facts
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
 from memory_harness.harness.log.records import (
@@ -55,7 +54,8 @@ from memory_harness.harness.log.records import (
     phase_named,
 )
 from memory_harness.harness.log.runlog import LogWriter
-from memory_harness.harness.recorder import BegunPhase, Recorder
+from memory_harness.harness.observe.facts import batch_shape, model_facts
+from memory_harness.harness.observe.recorder import BegunPhase, Recorder
 
 GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from memory_harness.harness.facts import forward_facts
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
-from memory_harness.harness.recorder import BegunPhase, Recorder
-from memory_harness.harness.recording import Recording, batch_shape_on_host
+from memory_harness.harness.observe.facts import forward_facts
+from memory_harness.harness.observe.own_loop import Recording, batch_shape_on_host
+from memory_harness.harness.observe.recorder import BegunPhase, Recorder
 from transformers import TrainerCallback
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()

@@ -26,11 +26,11 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
-from memory_harness.harness.zoom import Zoom
+from memory_harness.harness.observe.survivors import Zoom
 
 if TYPE_CHECKING:
     import torch
-    from memory_harness.harness.recording import Recording
+    from memory_harness.harness.observe.own_loop import Recording
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Recorder:
         gpu: str | None = None,
         budget: str | int | None = None,
     ) -> AbstractContextManager[Recording]:
-        """Record any training loop into a log, see `harness.recording`.
+        """Record any training loop into a log, see `harness.observe.own_loop`.
 
         Args:
             path: of the log; `.jsonl` is added, and a number where there is one of that name.
@@ -73,7 +73,7 @@ class Recorder:
             ConfigError: a value is not usable.
             DeviceError: the device is not to be had.
         """
-        from memory_harness.harness.recording import open_recording  # which builds on this module
+        from memory_harness.harness.observe.own_loop import open_recording  # which builds on this module
 
         return open_recording(Path(path), device, gpu, budget)
 
