@@ -20,13 +20,13 @@ from memory_harness.harness.data.batching import Batch, Example, eval_batches, t
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
-from memory_harness.harness.loop import evaluate, load, train_step
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Unprotected
-from memory_harness.harness.rehearsal import longest_steps
-from memory_harness.harness.run import make_strategy, simulate_card
 from memory_harness.harness.simulate.trace import Shape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.train.loop import evaluate, load, train_step
+from memory_harness.harness.train.recovery import Unprotected
+from memory_harness.harness.train.rehearsal import longest_steps
+from memory_harness.harness.train.run import make_strategy, simulate_card
 from memory_harness.probes.planner import Limits, Prediction
 
 NUM_MIXED_STEPS = 48

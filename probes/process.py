@@ -153,7 +153,7 @@ class Worker:
         watch: Callable[[], None],
         others: Sequence[tuple[Worker, dict[str, Any]]] = (),
     ) -> None:
-        """Train as `harness.finetune` does with the arguments; call `watch` a few times a second until that ends.
+        """Train as `harness.train.finetune` does with the arguments; call `watch` a few times a second until that ends.
 
         A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
 

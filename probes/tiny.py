@@ -13,7 +13,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import AgreementRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.verify import agreement_of
 

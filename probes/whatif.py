@@ -23,8 +23,8 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.run import execute, make_strategy, open_device
 from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
 
 FRAGMENTATION = "fragmentation"

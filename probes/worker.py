@@ -3,7 +3,7 @@
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
 goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
-(arguments of `harness.finetune`, and `group` with the arguments of `harness.devices.parallel.join` where several GPUs train
+(arguments of `harness.train.finetune`, and `group` with the arguments of `harness.devices.parallel.join` where several GPUs train
 together, each in a worker), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
 it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
 while it works, `{"logged": true}` when the log is complete, and at the end
@@ -91,7 +91,7 @@ def _read_request() -> dict[str, Any] | None:
     for line in sys.stdin:
         if request := json.loads(line):
             return dict(request)
-        importlib.import_module("memory_harness.harness.run")
+        importlib.import_module("memory_harness.harness.train.run")
     return None
 
 
@@ -100,8 +100,8 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
-    from memory_harness.harness.run import execute, make_strategy
     from memory_harness.harness.strategies.compiled import CompiledStrategy
+    from memory_harness.harness.train.run import execute, make_strategy
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
@@ -148,13 +148,13 @@ def run_planted(config: RunConfig, log: Path, name: str, snapshot: Path | None =
 
 def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
     """Train, and say how it ended."""
-    from memory_harness.harness.interrupts import stop_on_signals
+    from memory_harness.harness.train.interrupts import stop_on_signals
 
     with stop_on_signals() as request:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
-        from memory_harness.harness.finetune import fine_tune
         from memory_harness.harness.strategies import STRATEGIES
+        from memory_harness.harness.train.finetune import fine_tune
 
         outcome = fine_tune(
             Path(arguments["run"]),
@@ -175,8 +175,8 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     config = config.with_fields(num_gpus=1)  # it may have been trained on more
     data = _read_data(config)
     device = _open_device(config)
-    from memory_harness.harness.finetune import answer_only
     from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.train.finetune import answer_only
 
     answer_only(adapter, config, device, STRATEGIES[config.model.strategy](config, device), data, log)
     _say({"logged": True})
@@ -199,7 +199,7 @@ def _group(arguments: dict[str, Any]) -> Group | None:
 def _open_device(config: RunConfig, group: Group | None = None) -> Device:
     warnings.simplefilter("ignore", FutureWarning)
     import torch
-    from memory_harness.harness.run import open_device
+    from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
@@ -209,8 +209,8 @@ def _open_device(config: RunConfig, group: Group | None = None) -> Device:
 def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
     """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
     from memory_harness.harness.devices.cuda import host_card
-    from memory_harness.harness.run import execute, make_strategy, simulate_card
     from memory_harness.harness.strategies.compiled import CompiledStrategy
+    from memory_harness.harness.train.run import execute, make_strategy, simulate_card
 
     config = config.with_fields(tensors="fake")  # a GPU computes whatever this says
     device = simulate_card(config, host_card(find_card(config.device.gpu)))
@@ -230,7 +230,7 @@ def _run_count(
     config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
 ) -> tuple[int, int, int, str] | None:
     """Run with another number of samples on what was recorded of the model; None where the corpus has fewer."""
-    from memory_harness.harness.run import execute
+    from memory_harness.harness.train.run import execute
 
     config = config.with_fields(samples=samples)
     try:

@@ -2,7 +2,7 @@
 
 The processes talk through gloo and the host's memory: NCCL's buffers would lie on each GPU, outside PyTorch's allocator
 and so outside every budget, for the sake of adapter gradients of some MiB a step. A GPU takes what it would take alone.
-All processes have to talk at the same points of a run; see `harness.recovery.together`.
+All processes have to talk at the same points of a run; see `harness.train.recovery.together`.
 """
 
 from __future__ import annotations

@@ -388,7 +388,7 @@ class RecoveryRecord:
     step: int
     epoch: int
     action: str
-    """a key of `harness.recovery.ACTIONS`"""
+    """a key of `harness.train.recovery.ACTIONS`"""
     detail: str = ""
     kind: str = "recovery"
 

@@ -12,7 +12,6 @@ import peft
 import torch
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness import checkpoint
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
@@ -27,6 +26,7 @@ from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
+from memory_harness.harness.train import checkpoint
 from transformers import DynamicCache
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -303,7 +303,7 @@ class QLoraStrategy:
         import_adapter(folder, self.model, self.device)
 
     def save(self, folder: Path) -> None:
-        """Write adapter, optimizer and scaler; see `harness.checkpoint`."""
+        """Write adapter, optimizer and scaler; see `harness.train.checkpoint`."""
         checkpoint.save(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def restore(self, folder: Path) -> None:

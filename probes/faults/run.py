@@ -18,9 +18,9 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome, Record, RunRecord
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.loop import num_steps, steps_per_epoch
-from memory_harness.harness.run import execute, open_device
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.train.loop import num_steps, steps_per_epoch
+from memory_harness.harness.train.run import execute, open_device
 from memory_harness.probes.faults.base import Fault
 
 MAX_TRACED_BATCHES = 400

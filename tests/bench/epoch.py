@@ -23,10 +23,10 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.manifest import Position
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect, read_run_log
-from memory_harness.harness.loop import answer_prompts, train
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Unprotected
-from memory_harness.harness.run import Ending, make_strategy, recorded, simulate_card
+from memory_harness.harness.train.loop import answer_prompts, train
+from memory_harness.harness.train.recovery import Unprotected
+from memory_harness.harness.train.run import Ending, make_strategy, recorded, simulate_card
 
 RESULTS = Path(__file__).parent / "results"
 EPOCH = RESULTS / "h100_epoch" / "run.jsonl.gz"

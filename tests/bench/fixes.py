@@ -188,7 +188,7 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
     """Carry out one run here: `measure` on the GPU, `predict` on fake tensors, `tiny` on real ones."""
     warnings.simplefilter("ignore", FutureWarning)
     config = run.config.with_fields(**TINY) if mode == "tiny" else run.config
-    from memory_harness.harness.run import execute, make_strategy
+    from memory_harness.harness.train.run import execute, make_strategy
 
     device = _open(config, mode)
     records: list[Record] = []
@@ -201,7 +201,7 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
 
 
 def _open(config: RunConfig, mode: str) -> Any:
-    from memory_harness.harness.run import simulate_card
+    from memory_harness.harness.train.run import simulate_card
 
     if mode != "measure":
         return simulate_card(config, card())
@@ -292,7 +292,7 @@ def run_all(runs: Iterable[Run], mode: str, keep: Callable[[Run, dict[str, Any]]
 def _take_turn(run: Run, mode: str, turn: Any) -> dict[str, Any]:
     import gc
 
-    import memory_harness.harness.run  # noqa: F401  (seconds, spent while another run has the GPU)
+    import memory_harness.harness.train.run  # noqa: F401  (seconds, spent while another run has the GPU)
 
     with turn:
         result = execute_run(run, mode)

@@ -23,7 +23,7 @@ from memory_harness.configs.units import KIB, MIB, format_bytes
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import MemoryStats, PhaseRecord, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.detectors import detect
 
 RECIPE = RunConfig().with_fields(

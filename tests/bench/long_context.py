@@ -68,8 +68,8 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
 
         import_unsloth(config)
     from memory_harness.harness.devices.cuda import CudaDevice
-    from memory_harness.harness.run import make_strategy, simulate_card
     from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.train.run import make_strategy, simulate_card
 
     budget = parse_bytes(BUDGET)
     if predict:

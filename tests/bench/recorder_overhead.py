@@ -49,9 +49,9 @@ def main(output: Path) -> None:
     from memory_harness.harness.devices.cuda import CudaDevice
     from memory_harness.harness.log.environment import environment
     from memory_harness.harness.log.runlog import LogWriter
-    from memory_harness.harness.loop import train_step
     from memory_harness.harness.observe.recorder import Recorder
     from memory_harness.harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.train.loop import train_step
 
     config = CONFIGURATION.config
     device = CudaDevice(card_of(CONFIGURATION), CONFIGURATION.budget_bytes)

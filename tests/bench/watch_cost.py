@@ -25,9 +25,9 @@ import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.runlog import LogWriter
-from memory_harness.harness.loop import train_step
 from memory_harness.harness.observe.own_loop import open_device
 from memory_harness.harness.observe.script import Watch, _wrappers
+from memory_harness.harness.train.loop import train_step
 from torch import nn
 
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
@@ -151,8 +151,8 @@ def ratio_of_medians(off: list[float], on: list[float]) -> tuple[float, float, f
 
 def measure_parts() -> None:
     """Print how often a QLoRA step of the 8B model calls what is wrapped, and what the wrappers add to a call."""
-    from memory_harness.harness.run import simulate_card
     from memory_harness.harness.strategies.qlora import QLoraStrategy
+    from memory_harness.harness.train.run import simulate_card
 
     config = next(c for c in CONFIGURATIONS if c.name == "outputs-dropped").config
     device = simulate_card(config.with_fields(tensors="fake"), find_card("h100"))

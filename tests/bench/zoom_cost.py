@@ -18,7 +18,7 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import SurvivorRecord
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.observe import survivors as zoom
-from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 
 FLAGS = ["--preset", "smoke_cpu", "--epochs", "6", "--eval-every", "1000", "--save-every", "1000"]
 FLAGS += ["--generate-prompts", "0"]

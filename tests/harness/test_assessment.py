@@ -15,14 +15,12 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.assessment import assess
 from memory_harness.harness.data.batching import left_padded
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results import experiments
 from memory_harness.harness.results.experiments import (
     append_experiment,
@@ -35,9 +33,11 @@ from memory_harness.harness.results.experiments import (
 from memory_harness.harness.results.human_sheet import KEY, SHEET, score_sheet, write_sheet
 from memory_harness.harness.results.model_card import write_model_card
 from memory_harness.harness.results.replies import BASE, TUNED, VETTED, Reply
-from memory_harness.harness.run import make_strategy, open_device
 from memory_harness.harness.strategies.modeling import transformers_config
-from memory_harness.harness.training import train_run
+from memory_harness.harness.train.assessment import assess
+from memory_harness.harness.train.recovery import Protection
+from memory_harness.harness.train.run import make_strategy, open_device
+from memory_harness.harness.train.run_folder import train_run
 from memory_harness.reports.command import main
 from safetensors.torch import load_file
 
@@ -109,7 +109,7 @@ def test_replies_are_drawn_apart_and_a_question_of_self_harm_is_answered_in_adva
 
 
 def test_references_from_the_corpus_are_scored(trained: Trained) -> None:
-    from memory_harness.harness.assessment import metrics
+    from memory_harness.harness.train.assessment import metrics
 
     config = trained.config.with_fields(prompts=None, generate_prompts=2)
     data = prepare(config, 1024)
@@ -122,7 +122,7 @@ def test_replies_that_do_not_exist_have_no_score(trained: Trained) -> None:
     """Without a tokenizer every reply is empty."""
     from dataclasses import replace
 
-    from memory_harness.harness.assessment import metrics
+    from memory_harness.harness.train.assessment import metrics
 
     data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2), 1024)
     data = replace(data, prompts=[replace(prompt, input_ids=None) for prompt in data.prompts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_harness.harness.checkpoint import keep_newest
+from memory_harness.harness.train.checkpoint import keep_newest
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):

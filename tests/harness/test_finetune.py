@@ -11,11 +11,11 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.finetune import BestAdapter
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.records import EvalRecord
 from memory_harness.harness.strategies.modeling import transformers_config
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.train.finetune import BestAdapter
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 

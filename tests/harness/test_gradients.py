@@ -9,8 +9,8 @@ from memory_harness.harness.log.errors import GradientError
 from memory_harness.harness.log.gradients import MAX_STEPS, GradientGuard, useless_end, uselessness
 from memory_harness.harness.log.records import Outcome, StepRecord
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.run import execute, open_device
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.train.run import execute, open_device
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.faults import tiny_config
 

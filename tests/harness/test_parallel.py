@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from memory_harness.harness import recovery
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.records import Outcome, Phase, PhaseBegin, StepRecord
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.run import execute, make_strategy, open_device
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
+from memory_harness.harness.train import recovery
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 
 from tests.harness.parallel_runs import Watcher, train_together
 from tests.harness.training_runs import CONFIG, prepared, train

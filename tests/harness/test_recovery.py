@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from memory_harness.harness import recovery
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import OomRecord, Outcome, Phase, PhaseBegin
-from memory_harness.harness.run import open_device
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.training import train_run
+from memory_harness.harness.train import recovery
+from memory_harness.harness.train.run import open_device
+from memory_harness.harness.train.run_folder import train_run
 
 from tests.harness.training_runs import CONFIG, are_equal, prepared, train
 

@@ -9,8 +9,8 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.rehearsal import SOAK_STEPS
-from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.train.rehearsal import SOAK_STEPS
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 
 CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
 

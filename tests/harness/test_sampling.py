@@ -10,11 +10,11 @@ import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.generate import generate
 from memory_harness.harness.simulate.trace import Chain, TraceRecorder, canonical
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling, draw, penalised, sample_seed
+from memory_harness.harness.train.generate import generate
 from transformers import RepetitionPenaltyLogitsProcessor
 
 TINY = RunConfig().with_fields(model="tiny-llama", dtype="float32", quantization="none", gpu="t4")

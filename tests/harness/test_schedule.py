@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.loop import learning_rate
+from memory_harness.harness.train.loop import learning_rate
 
 
 def rates(total, **changes):

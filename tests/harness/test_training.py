@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from memory_harness.configs.preset import config_of_run
-from memory_harness.harness import checkpoint
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.training import LOCK_FILE, locked
+from memory_harness.harness.train import checkpoint
+from memory_harness.harness.train.run_folder import LOCK_FILE, locked
 
 from tests.harness.training_runs import CONFIG, are_equal, train
 
@@ -154,7 +154,7 @@ def test_a_change_counts_once_the_run_has_been_restored(stopped, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("memory_harness.harness.training.set_aside", kill)
+        patch.setattr("memory_harness.harness.train.run_folder.set_aside", kill)
         with pytest.raises(KeyboardInterrupt):
             train(stopped, changed, resume=stopped, allow_changes=True)
     assert config_of_run("--resume", stopped) == CONFIG
@@ -300,7 +300,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(tmp_path, monkeypatch):
     def refuse(run, save, about):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("memory_harness.harness.recovery.write_checkpoint", refuse)
+    monkeypatch.setattr("memory_harness.harness.train.recovery.write_checkpoint", refuse)
     with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); make room"):
         train(tmp_path)
 
@@ -318,7 +318,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(whole, tmp_path, monkeyp
             raise OSError(28, "No space left on device")
         return checkpoint.write_checkpoint(run, save, about)
 
-    monkeypatch.setattr("memory_harness.harness.recovery.write_checkpoint", refuse)
+    monkeypatch.setattr("memory_harness.harness.train.recovery.write_checkpoint", refuse)
     run = train(tmp_path)
     assert run.outcome is Outcome.COMPLETED
     assert run.losses == whole.losses
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_no_skipped_one(tmp_path, monkeyp
         if not ignore_errors:
             raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr("memory_harness.harness.checkpoint.shutil.rmtree", refuse)
+    monkeypatch.setattr("memory_harness.harness.train.checkpoint.shutil.rmtree", refuse)
     run = train(tmp_path, CONFIG.with_fields(max_steps=4, generate_prompts=0, keep_checkpoints=2))
     assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-0", "checkpoint-2", "checkpoint-4"]
     assert [(record.action, record.detail) for record in run.log.recoveries] == [("keep-outdated", "Permission denied")]
@@ -344,7 +344,7 @@ def test_a_stop_names_the_checkpoint_that_there_is(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return checkpoint.write_checkpoint(run, save, about)
 
-    monkeypatch.setattr("memory_harness.harness.recovery.write_checkpoint", refuse)
+    monkeypatch.setattr("memory_harness.harness.train.recovery.write_checkpoint", refuse)
     run = train_until(tmp_path, lambda record: isinstance(record, StepRecord) and record.step == 3)
     assert run.log.end.message == "stopped by SIGTERM at step 3, of which there is no checkpoint, but checkpoint-2"
 
@@ -383,7 +383,7 @@ def test_a_folder_that_takes_no_checkpoint_is_told_before_the_first_step(tmp_pat
     def refuse(run, save, about):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("memory_harness.harness.recovery.write_checkpoint", refuse)
+    monkeypatch.setattr("memory_harness.harness.train.recovery.write_checkpoint", refuse)
     with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)"):
         train(tmp_path)
 

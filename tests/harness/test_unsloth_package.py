@@ -102,7 +102,7 @@ def test_it_does_not_come_after_what_it_patches(site, monkeypatch, early):
 
 STUB_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 REPORTS = """import os, sys
-early = [name for name in ("transformers", "peft", "trl", "memory_harness.harness.run") if name in sys.modules]
+early = [name for name in ("transformers", "peft", "trl", "memory_harness.harness.train.run") if name in sys.modules]
 seen = {name: os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "HF_HUB_OFFLINE")}
 raise ImportError(f"early {early}, {seen}")
 """

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.assessment import assess
-from memory_harness.harness.checkpoint import STATE_FILE
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.finetune import fine_tune
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results.replies import Reply
-from memory_harness.harness.run import open_device
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.training import train_run
+from memory_harness.harness.train.assessment import assess
+from memory_harness.harness.train.checkpoint import STATE_FILE
+from memory_harness.harness.train.finetune import fine_tune
+from memory_harness.harness.train.recovery import Protection
+from memory_harness.harness.train.run import open_device
+from memory_harness.harness.train.run_folder import train_run
 
 CONFIG = load_preset("smoke_cpu").with_fields(
     samples=16,

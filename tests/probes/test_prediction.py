@@ -5,7 +5,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.run import execute, make_strategy, open_device
+from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.prediction import find_limits, largest, predict, recording
 

@@ -11,8 +11,8 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.clean import asks_in_crisis, normalise, replace_personal_data
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.data.prompts import read_prompts
-from memory_harness.harness.generate import requests, vetted_replies
 from memory_harness.harness.log.errors import DataError
+from memory_harness.harness.train.generate import requests, vetted_replies
 
 TINY = RunConfig().with_fields(model="tiny-llama", max_length=128, samples=8)
 

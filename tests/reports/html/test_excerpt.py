@@ -65,5 +65,5 @@ def test_a_library_is_shown_in_the_version_that_ran_only():
 
 
 def test_a_file_of_the_project_is_found(here):
-    assert excerpt("harness/loop.py:3", [], {}) is not None
+    assert excerpt("harness/train/loop.py:3", [], {}) is not None
     assert not Path("harness").exists()

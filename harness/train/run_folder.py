@@ -1,7 +1,7 @@
 """A training run in a folder of its own: started once, resumed as often as need be.
 
 The folder holds `config.json`, for `--resume`; `run.jsonl`, the log, whose records after the last checkpoint are moved
-to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.checkpoint`; and `run.lock`,
+to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.train.checkpoint`; and `run.lock`,
 which a process holds while it trains. Of several GPUs the first does all that; each other one keeps a log of its own,
 `run.rankN.jsonl`.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.checkpoint import restore_checkpoint
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.environment import environment
@@ -39,11 +38,12 @@ from memory_harness.harness.log.manifest import (
 )
 from memory_harness.harness.log.records import Outcome, Phase, Record, RunRecord
 from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run_log
-from memory_harness.harness.loop import train
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection, Recovery, together
-from memory_harness.harness.run import Ending, recorded
 from memory_harness.harness.strategies.base import TrainableStrategy
+from memory_harness.harness.train.checkpoint import restore_checkpoint
+from memory_harness.harness.train.loop import train
+from memory_harness.harness.train.recovery import Protection, Recovery, together
+from memory_harness.harness.train.run import Ending, recorded
 
 
 @contextmanager

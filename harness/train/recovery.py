@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.checkpoint import keep_newest, save_peers, write_checkpoint
 from memory_harness.harness.data.batching import Batch, halves
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
 from memory_harness.harness.log.manifest import Manifest, Position, checkpoints
 from memory_harness.harness.log.records import Phase, RecoveryRecord
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.rng import random_states, restore_random_states
 from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
+from memory_harness.harness.train.checkpoint import keep_newest, save_peers, write_checkpoint
+from memory_harness.harness.train.rng import random_states, restore_random_states
 
 ACTIONS = {
     "clear-cache": "released the allocator's cached blocks",

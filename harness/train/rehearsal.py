@@ -20,10 +20,17 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import Phase
-from memory_harness.harness.loop import answer_prompts, evaluate, learning_rate, num_steps, steps_per_epoch, train_step
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection
 from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.train.loop import (
+    answer_prompts,
+    evaluate,
+    learning_rate,
+    num_steps,
+    steps_per_epoch,
+    train_step,
+)
+from memory_harness.harness.train.recovery import Protection
 
 SOAK_STEPS = 20
 """enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""

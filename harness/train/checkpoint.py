@@ -26,7 +26,7 @@ from memory_harness.harness.log.manifest import (
     manifest_text,
     read_manifest,
 )
-from memory_harness.harness.rng import random_states, restore_random_states
+from memory_harness.harness.train.rng import random_states, restore_random_states
 from torch.utils._pytree import tree_map
 
 STATE_FILE = "training_state.pt"

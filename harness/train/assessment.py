@@ -7,14 +7,14 @@ from dataclasses import asdict
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.generate import vetted_replies
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord
-from memory_harness.harness.loop import answer_prompts, evaluate
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection
 from memory_harness.harness.results.metrics import bits_per_byte, perplexity, score_texts
 from memory_harness.harness.results.replies import BASE, TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.train.generate import vetted_replies
+from memory_harness.harness.train.loop import answer_prompts, evaluate
+from memory_harness.harness.train.recovery import Protection
 
 
 def assess(

@@ -14,7 +14,7 @@ for each epoch
 CHECKPOINT  of the last step, if it has none
 GENERATE    answer held-out prompts
 
-What happens when one of these fails is up to `harness.recovery`.
+What happens when one of these fails is up to `harness.train.recovery`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.generate import Request, answer, requests
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFacts, Phase
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Divide, Protection, together
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
+from memory_harness.harness.train.generate import Request, answer, requests
+from memory_harness.harness.train.recovery import Divide, Protection, together
 
 
 def load(strategy: Strategy, recorder: Recorder) -> ModelFacts:

@@ -1,6 +1,6 @@
 """A whole fine-tune: training under observation, the best adapter kept, replies and scores, artefacts on disk.
 
-Beside what `harness.training` writes into the run's folder, `adapter/` is the adapter with the lowest held-out loss, in
+Beside what `harness.train.run_folder` writes into the run's folder, `adapter/` is the adapter with the lowest held-out loss, in
 peft's format, with its model card. In the folder above, `GeneratedResponses.json` and `.csv` and
 `LLAMAExperiments.json` are those of all runs there.
 """
@@ -13,26 +13,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.assessment import assess
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.generate import vetted_replies
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
 from memory_harness.harness.log.files import put_back_replaced, replace_folder
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
-from memory_harness.harness.loop import answer_prompts
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Protection, Unprotected
 from memory_harness.harness.results.experiments import RESPONSES, append_experiment, append_responses
 from memory_harness.harness.results.hub import push
 from memory_harness.harness.results.model_card import write_model_card
 from memory_harness.harness.results.replies import TUNED, Reply
-from memory_harness.harness.run import Ending, recorded
 from memory_harness.harness.strategies.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.strategies.base import TrainableStrategy
-from memory_harness.harness.training import train_run
+from memory_harness.harness.train.assessment import assess
+from memory_harness.harness.train.generate import vetted_replies
+from memory_harness.harness.train.loop import answer_prompts
+from memory_harness.harness.train.recovery import Protection, Unprotected
+from memory_harness.harness.train.run import Ending, recorded
+from memory_harness.harness.train.run_folder import train_run
 
 
 def fine_tune(

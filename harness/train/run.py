@@ -23,15 +23,15 @@ from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import GradientError, LogError
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
-from memory_harness.harness.loop import answer_prompts, load, num_steps, steps_per_epoch, train
 from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.recovery import Unprotected, attempt, together
-from memory_harness.harness.rehearsal import rehearse
-from memory_harness.harness.rng import seed_all
 from memory_harness.harness.strategies import STRATEGIES
 from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.train.loop import answer_prompts, load, num_steps, steps_per_epoch, train
+from memory_harness.harness.train.recovery import Unprotected, attempt, together
+from memory_harness.harness.train.rehearsal import rehearse
+from memory_harness.harness.train.rng import seed_all
 
 
 def open_device(config: RunConfig, group: Group | None = None) -> Device:
@@ -98,7 +98,7 @@ def execute(
     Args:
         facts: of a model that is loaded already; None loads it.
         resume: folder of a checkpoint whose adapter and optimizer the run starts from.
-        rehearsal: run the short version instead, see `harness.rehearsal`.
+        rehearsal: run the short version instead, see `harness.train.rehearsal`.
 
     Raises:
         Whatever is not a lack of memory, after an end record has been written.
