@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from memory_harness.probes.memory_baseline import Peak
-    from memory_harness.probes.memory_limits import Limit
-    from memory_harness.probes.memory_probe import MemoryProbe
+    from memory_harness.probes.budgets.baseline import Peak
+    from memory_harness.probes.budgets.limits import Limit
+    from memory_harness.probes.budgets.probe import MemoryProbe
 
 FIXTURE = "memory_probe"
 PROPERTY = "memory"
@@ -74,7 +74,7 @@ def _baseline_path(config: pytest.Config) -> Path | None:
 
 def _read_baseline(config: pytest.Config) -> None:
     from memory_harness.configs.errors import ConfigError
-    from memory_harness.probes.memory_baseline import read_baseline, read_share
+    from memory_harness.probes.budgets.baseline import read_baseline, read_share
 
     path, share = _baseline_path(config), config.getoption("memory_fail_on_increase")
     assert path is not None
@@ -104,8 +104,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _read_limits(item: pytest.Item) -> tuple[list[Limit], list[str]]:
     """Return the limits of a test, of each phase the closest marker's, and what is wrong with its markers."""
     from memory_harness.configs.errors import ConfigError
-    from memory_harness.probes.memory_limits import MARKERS as READERS
-    from memory_harness.probes.memory_limits import Budget
+    from memory_harness.probes.budgets.limits import MARKERS as READERS
+    from memory_harness.probes.budgets.limits import Budget
 
     limits: dict[tuple[str, Any], Limit] = {}
     problems = []
@@ -124,7 +124,7 @@ def _read_limits(item: pytest.Item) -> tuple[list[Limit], list[str]]:
 
 def _misfits(item: pytest.Item, limits: list[Limit]) -> list[str]:
     """Return what cannot be asked of this test."""
-    from memory_harness.probes.memory_limits import Budget, LeakLimit
+    from memory_harness.probes.budgets.limits import Budget, LeakLimit
 
     uses_fixture = FIXTURE in getattr(item, "fixturenames", ())
     problems = []
@@ -144,7 +144,7 @@ def memory_probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def _probe_of(item: pytest.Item, folders: pytest.TempPathFactory | None = None) -> MemoryProbe:
-    from memory_harness.probes.memory_probe import MemoryProbe, Target
+    from memory_harness.probes.budgets.probe import MemoryProbe, Target
 
     def make_folder() -> Path:
         assert folders is not None
@@ -220,14 +220,14 @@ def _observed(item: pytest.Function) -> Iterator[None]:
 
 
 def _ran_out(error: BaseException) -> bool:
-    from memory_harness.probes.memory_probe import is_out_of_memory
+    from memory_harness.probes.budgets.probe import is_out_of_memory
 
     return is_out_of_memory(error)
 
 
 def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]:
     """Return the test's function, run on the device as often as a leak limit says."""
-    from memory_harness.probes.memory_limits import LeakLimit
+    from memory_harness.probes.budgets.limits import LeakLimit
 
     probe, body = _probe_of(item), item.obj
     steps = max((limit.steps for limit in limits if isinstance(limit, LeakLimit)), default=1)
@@ -243,8 +243,8 @@ def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]
 
 def _judge(item: pytest.Function, limits: list[Limit]) -> None:
     """Fail the test where a run went beyond a limit, or its peak beyond the baseline."""
-    from memory_harness.probes.memory_baseline import increase, peak_of
-    from memory_harness.probes.memory_limits import exceeded
+    from memory_harness.probes.budgets.baseline import increase, peak_of
+    from memory_harness.probes.budgets.limits import exceeded
 
     runs = item.stash[_probe].runs
     problems = [problem for run in runs for limit in limits if (problem := exceeded(limit, run))]
@@ -274,8 +274,8 @@ def pytest_runtest_makereport(
         return report
     from dataclasses import asdict
 
-    from memory_harness.probes.memory_baseline import peak_of
-    from memory_harness.probes.memory_limits import section_text
+    from memory_harness.probes.budgets.baseline import peak_of
+    from memory_harness.probes.budgets.limits import section_text
 
     worst = max(map(peak_of, probe.runs), key=lambda peak: peak.peak_allocated_bytes)
     report.user_properties.append((PROPERTY, asdict(worst)))
@@ -318,7 +318,7 @@ class _Collector:
         """Take the peak of a test."""
         found = [value for name, value in report.user_properties if name == PROPERTY and isinstance(value, dict)]
         if report.when == "call" and found:
-            from memory_harness.probes.memory_baseline import Peak
+            from memory_harness.probes.budgets.baseline import Peak
 
             self._peaks[report.nodeid] = Peak(**found[-1])
             (self._failed.discard if report.passed else self._failed.add)(report.nodeid)
@@ -333,7 +333,7 @@ class _Collector:
         if path is None or not passed or not (self._config.getoption("memory_update_baseline") or not path.exists()):
             return
         from memory_harness.configs.errors import ConfigError
-        from memory_harness.probes.memory_baseline import write_baseline
+        from memory_harness.probes.budgets.baseline import write_baseline
 
         before = self._config.stash[_baseline] or {}
         try:
@@ -359,7 +359,7 @@ class _Collector:
 
 def _not_compared(peaks: dict[str, Peak], baseline: dict[str, Peak]) -> list[str]:
     """Return a line for each reason why peaks were not held against the baseline."""
-    from memory_harness.probes.memory_baseline import is_comparable
+    from memory_harness.probes.budgets.baseline import is_comparable
 
     num_new = len(peaks.keys() - baseline.keys())
     num_other = sum(name in baseline and not is_comparable(peak, baseline[name]) for name, peak in peaks.items())

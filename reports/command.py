@@ -30,7 +30,8 @@ from memory_harness.harness.results.human_sheet import score_lines, score_sheet,
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
 from memory_harness.probes.detectors import detect
-from memory_harness.probes.gate import (
+from memory_harness.probes.faults.names import check_fault_name
+from memory_harness.probes.session.gate import (
     FORCED,
     Gate,
     check_num_gpus,
@@ -42,10 +43,9 @@ from memory_harness.probes.gate import (
     run_of,
     source_of,
 )
-from memory_harness.probes.planting import check_fault_name
-from memory_harness.probes.process import OnProgress, RunDied, RunRefused, RunStopped
-from memory_harness.probes.session import FIRST_LOG, Session, run_session, session_of_folder
-from memory_harness.probes.training import adapter_in, generate_in_worker, train_in_worker
+from memory_harness.probes.session.process import OnProgress, RunDied, RunRefused, RunStopped
+from memory_harness.probes.session.session import FIRST_LOG, Session, run_session, session_of_folder
+from memory_harness.probes.session.train import adapter_in, generate_in_worker, train_in_worker
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, write_file
@@ -180,7 +180,7 @@ def watch(command: Command, script: str) -> int:
     device = command.config.device
     log = _new_folder(check_output(command.config), f"{datetime.now():%Y%m%d-%H%M%S}-{Path(script).stem}") / FIRST_LOG
     # importing PyTorch takes seconds: only after everything else has proved usable
-    from memory_harness.probes.watching import watch_script
+    from memory_harness.probes.session.watch import watch_script
 
     gpu = device.gpu if command.gpu_is_named else None
     recorded = watch_script(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from memory_harness.configs.cli import ALL_CAUSES
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import did_you_mean
-from memory_harness.probes.causes import CAUSES, UNEXPLAINED, Cause
 from memory_harness.probes.detectors import DETECTORS
+from memory_harness.probes.detectors.causes import CAUSES, UNEXPLAINED, Cause
 from memory_harness.probes.fixes import FIXES
 from memory_harness.reports.terminal import show
 from rich.console import Console, Group, RenderableType

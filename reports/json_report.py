@@ -9,7 +9,7 @@ from typing import Any
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, FixResult
-from memory_harness.probes.planner import Limits, Option, Plan
+from memory_harness.probes.plan.choose import Limits, Option, Plan
 from memory_harness.reports.summary import ProbeResult, phase_levels
 
 SCHEMA_VERSION = 1

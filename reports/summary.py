@@ -12,7 +12,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Equivalence, Finding, FixResult, OtherCount
-from memory_harness.probes.planner import Planning
+from memory_harness.probes.plan.choose import Planning
 from memory_harness.reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]

@@ -12,10 +12,10 @@ from typing import IO
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.analysis import End, analyse_failure, recurrence_in_words
+from memory_harness.probes.detectors.analysis import End, analyse_failure, recurrence_in_words
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.findings import Finding, FixResult
-from memory_harness.probes.planner import Option, Planning
+from memory_harness.probes.plan.choose import Option, Planning
 from memory_harness.reports.summary import (
     EQUIVALENCE,
     ProbeResult,

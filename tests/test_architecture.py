@@ -145,7 +145,7 @@ def test_every_fault_is_registered():
 
 
 def test_registries_know_only_listed_causes():
-    causes = importlib.import_module("memory_harness.probes.causes").CAUSES
+    causes = importlib.import_module("memory_harness.probes.detectors.causes").CAUSES
     assert all(cause.id == name for name, cause in causes.items())
     assert set(importlib.import_module("memory_harness.probes.detectors").DETECTORS) <= set(causes)
     for fix in importlib.import_module("memory_harness.probes.fixes").FIXES.values():
@@ -154,7 +154,7 @@ def test_registries_know_only_listed_causes():
 
 def test_detectors_name_only_listed_causes():
     """Every `cause=` in a detector's file, as a literal or as a constant of the module, is an id of the cause table."""
-    listed = {*importlib.import_module("memory_harness.probes.causes").CAUSES, UNEXPLAINED_GROWTH}
+    listed = {*importlib.import_module("memory_harness.probes.detectors.causes").CAUSES, UNEXPLAINED_GROWTH}
     for name in modules_in("memory_harness.probes.detectors"):
         module = importlib.import_module(name)
         given = [n.value for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.keyword) and n.arg == "cause"]

@@ -6,7 +6,7 @@ import dataclasses
 from functools import partial
 
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.analysis import analyse_failure
+from memory_harness.probes.detectors.analysis import analyse_failure
 from memory_harness.probes.detectors.configuration import kbit_upcast
 from memory_harness.probes.detectors.evaluation import (
     eval_leftover,

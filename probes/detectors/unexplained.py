@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.analysis import analyse_failure
+from memory_harness.probes.detectors.analysis import analyse_failure
 from memory_harness.probes.detectors.reading import fatal_finding
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 

@@ -15,8 +15,8 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.analysis import End, Failure, analyse_failure, recurrence_in_words
-from memory_harness.probes.causes import CAUSES
+from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
+from memory_harness.probes.detectors.causes import CAUSES
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.reports.html.drawing import bar_rows, figure, hatches, legend, level_in_words

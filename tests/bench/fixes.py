@@ -39,7 +39,7 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.records import Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.planner import Prediction, make_plan
+from memory_harness.probes.plan.choose import Prediction, make_plan
 
 TARGET, HOST = "t4", "h100"
 """the card that a run is held to, and the GPU that measures (or is simulated)"""
@@ -452,7 +452,7 @@ def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> lis
 
 def _choice(run: Run) -> list[str]:
     """Return the planner's choice on the target card, with the default headroom."""
-    from memory_harness.probes.prediction import predict_on
+    from memory_harness.probes.plan.predict import predict_on
 
     budget = find_card(TARGET).budget_bytes
     headroom = parse_part(DEFAULT_HEADROOM, budget)

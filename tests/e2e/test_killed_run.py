@@ -31,7 +31,7 @@ def killed(tmp_path_factory):
         "snapshot": None,
         "fault": None,
     }
-    worker = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.worker"]
+    worker = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.session.worker"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         worker,

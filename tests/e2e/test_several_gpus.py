@@ -48,6 +48,8 @@ def _kill_second(pid: int, folder: Path) -> None:
     while not any('"kind": "step"' in log.read_text() for log in folder.glob("runs/*-train/run.rank1.jsonl")):
         assert time.monotonic() < end
         time.sleep(0.05)
-    workers = [child for child in psutil.Process(pid).children() if "memory_harness.probes.worker" in child.cmdline()]
+    workers = [
+        child for child in psutil.Process(pid).children() if "memory_harness.probes.session.worker" in child.cmdline()
+    ]
     (second,) = (w for w in workers if any(file.path.endswith("rank1.jsonl") for file in w.open_files()))
     os.kill(second.pid, signal.SIGKILL)

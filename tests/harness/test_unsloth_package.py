@@ -116,7 +116,7 @@ def test_a_worker_imports_it_first_offline_and_with_the_runs_allocator(site, tmp
     config = CONFIG.with_fields(expandable_segments=expandable, samples=8)
     request = {"config": config.to_dict(), "log": str(tmp_path / "log.jsonl"), "counts": [], "snapshot": None}
     result = subprocess.run(
-        [sys.executable, "-m", "memory_harness.probes.worker"],
+        [sys.executable, "-m", "memory_harness.probes.session.worker"],
         input=json.dumps(request) + "\n",
         env={"PYTHONPATH": f"{site}:{ROOT}", "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.devices.cuda import requested_bytes
 from memory_harness.harness.log.records import BatchShape, Phase
-from memory_harness.probes.analysis import End, analyse_failure, factor_request, recurrence, recurrence_in_words
 from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.analysis import (
+    End,
+    analyse_failure,
+    factor_request,
+    recurrence,
+    recurrence_in_words,
+)
 
 from tests.builders import LLAMA_8B, Failure, as_published_oom, make_log, with_oom
 

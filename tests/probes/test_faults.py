@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.causes import CAUSES
 from memory_harness.probes.detectors import DETECTORS, detect
+from memory_harness.probes.detectors.causes import CAUSES
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
 from memory_harness.probes.faults.__main__ import NOT_SHOWN, wrong_errors
 from memory_harness.probes.faults.base import MISTAKE

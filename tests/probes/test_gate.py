@@ -9,8 +9,8 @@ from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.manifest import MANIFEST_FILE
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog
-from memory_harness.probes.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
-from memory_harness.probes.session import FIRST_LOG, session_of_folder
+from memory_harness.probes.session.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
+from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 

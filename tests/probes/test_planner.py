@@ -11,7 +11,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_part
 from memory_harness.harness.log.errors import LogError
 from memory_harness.probes.fixes import FIXES, rung
-from memory_harness.probes.planner import Planning, Prediction, apply_all, make_plan, read_planning, write_planning
+from memory_harness.probes.plan.choose import Planning, Prediction, apply_all, make_plan, read_planning, write_planning
 
 BASE = RunConfig().with_fields(kbit_upcast=True, hold_outputs=True, use_cache=True, eval_batch_size=8)
 NAMES = ("drop-outputs", "cache-off", "expandable-segments", "eval-batch", "no-upcast", "chunked-loss")

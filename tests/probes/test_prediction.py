@@ -7,7 +7,7 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.prediction import find_limits, largest, predict, recording
+from memory_harness.probes.plan.predict import find_limits, largest, predict, recording
 
 TINY = load_preset("smoke_cpu").with_fields(
     tensors="fake", dtype="float16", batching="padded", eval_batch_size=8, generate_prompts=0, kbit_upcast=True

@@ -13,8 +13,8 @@ import time
 import psutil
 import pytest
 from memory_harness.harness.log.errors import ConfigError
-from memory_harness.probes.process import RunDied, RunStopped, Worker, _passing_on_signals
-from memory_harness.probes.training import WEIGHTS, adapter_in
+from memory_harness.probes.session.process import RunDied, RunStopped, Worker, _passing_on_signals
+from memory_harness.probes.session.train import WEIGHTS, adapter_in
 
 from tests.builders import AS_PUBLISHED
 from tests.e2e.commands import ROOT
@@ -66,7 +66,7 @@ def test_a_worker_ends_with_the_process_that_started_it():
     """Which is killed, and can tell nobody."""
     parent = """
         import subprocess, sys, time
-        worker = subprocess.Popen([sys.executable, "-m", "memory_harness.probes.worker"], stdin=subprocess.PIPE)
+        worker = subprocess.Popen([sys.executable, "-m", "memory_harness.probes.session.worker"], stdin=subprocess.PIPE)
         print(worker.pid, flush=True)
         time.sleep(600)
     """

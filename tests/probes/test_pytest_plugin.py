@@ -12,8 +12,8 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.observe import own_loop as recording  # noqa: F401
-from memory_harness.probes.memory_baseline import Peak, increase, read_baseline, read_share, write_baseline
-from memory_harness.probes.memory_probe import Target, configured
+from memory_harness.probes.budgets.baseline import Peak, increase, read_baseline, read_share, write_baseline
+from memory_harness.probes.budgets.probe import Target, configured
 
 pytest_plugins = ["pytester"]
 

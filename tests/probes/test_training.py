@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 from memory_harness.harness.log.records import EndRecord, Outcome, Phase
-from memory_harness.probes import training
-from memory_harness.probes.gate import Gate
-from memory_harness.probes.training import remedy, train_in_worker
+from memory_harness.probes.session.gate import Gate
+from memory_harness.probes.session.session import train as training
+from memory_harness.probes.session.train import remedy, train_in_worker
 
 from tests.builders import AS_PUBLISHED, Failure, make_log
 

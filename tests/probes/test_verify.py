@@ -6,8 +6,8 @@ import pytest
 from memory_harness.harness.log.records import AgreementRecord, EvalRecord
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.tiny import WORST, tiny_agreement, tiny_run
-from memory_harness.probes.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
+from memory_harness.probes.plan.tiny import WORST, tiny_agreement, tiny_run
+from memory_harness.probes.plan.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 
 from tests.builders import AS_PUBLISHED, make_log
 

@@ -11,7 +11,7 @@ from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.peaks import length_limit
-from memory_harness.probes.watching import watch_script
+from memory_harness.probes.session.watch import watch_script
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

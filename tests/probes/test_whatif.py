@@ -9,7 +9,7 @@ from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.train.run import execute, make_strategy, open_device
-from memory_harness.probes.whatif import length_orders, main, record, remedies, trial_of
+from memory_harness.probes.plan.replay_fixes import length_orders, main, record, remedies, trial_of
 
 from tests.builders import Failure, make_log, with_oom
 

@@ -8,7 +8,7 @@ from memory_harness.configs.units import GIB
 from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
-from memory_harness.probes.planner import Limits, Option, Plan, Planning, Prediction
+from memory_harness.probes.plan.choose import Limits, Option, Plan, Planning, Prediction
 from memory_harness.reports.summary import ProbeResult
 
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log

@@ -7,7 +7,7 @@ import sys
 import pytest
 from memory_harness.configs.cli import ALL_CAUSES, parse_args
 from memory_harness.configs.errors import ConfigError
-from memory_harness.probes.causes import CAUSES, UNEXPLAINED
+from memory_harness.probes.detectors.causes import CAUSES, UNEXPLAINED
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.terminal import make_console

@@ -1,4 +1,4 @@
-"""One run in a process of its own: `python -m memory_harness.probes.worker`, driven by `probes.process`.
+"""One run in a process of its own: `python -m memory_harness.probes.session.worker`, driven by `probes.session.process`.
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
@@ -34,7 +34,7 @@ from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost,
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.process import PEER_LOST
+from memory_harness.probes.session.process import PEER_LOST
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import Device

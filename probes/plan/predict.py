@@ -27,7 +27,7 @@ from memory_harness.harness.train.loop import evaluate, load, train_step
 from memory_harness.harness.train.recovery import Unprotected
 from memory_harness.harness.train.rehearsal import longest_steps
 from memory_harness.harness.train.run import make_strategy, simulate_card
-from memory_harness.probes.planner import Limits, Prediction
+from memory_harness.probes.plan.choose import Limits, Prediction
 
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""

@@ -15,7 +15,7 @@ from memory_harness.harness.log.records import AgreementRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.train.run import execute, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.verify import agreement_of
+from memory_harness.probes.plan.verify import agreement_of
 
 WORST = load_preset("smoke_cpu").with_fields(
     samples=6,

@@ -16,7 +16,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.planner import Goal, Limits, Plan, Prediction, make_plan
+from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, make_plan
 
 
 @contextmanager
@@ -60,18 +60,18 @@ def budget_of(config: RunConfig) -> int:
 
 def tiny_agreement(name: str) -> AgreementRecord:
     """Return how the losses of a tiny run agree without and with a fix; slow, for a process of the pool."""
-    from memory_harness.probes import tiny
+    from memory_harness.probes.plan import tiny
 
     return tiny.tiny_agreement(name)
 
 
 def _predict(config: RunConfig, headroom_bytes: int) -> Prediction:
-    from memory_harness.probes import prediction
+    from memory_harness.probes.plan import predict as prediction
 
     return prediction.predict(config, headroom_bytes)
 
 
 def _find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
-    from memory_harness.probes import prediction
+    from memory_harness.probes.plan import predict as prediction
 
     return prediction.find_limits(config, headroom_bytes)

@@ -1,6 +1,6 @@
 """Which fixes to apply: the cheapest set that passes with room to spare, found by predicting before running anything.
 
-A prediction is the simulation of a run's worst moments (`probes.prediction`); it comes in as a function, so that the
+A prediction is the simulation of a run's worst moments (`probes.plan.predict`); it comes in as a function, so that the
 choice itself needs no PyTorch. Fixes are judged by what they cost (`rung`: what becomes of the result, then of the
 time) and by what the prediction says that they save, alone and together.
 """

@@ -15,8 +15,8 @@ from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose
-from memory_harness.probes.gate import Gate
-from memory_harness.probes.process import start_worker
+from memory_harness.probes.session.gate import Gate
+from memory_harness.probes.session.process import start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""

@@ -21,7 +21,7 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.results.experiments import is_written_down
 from memory_harness.harness.strategies.weights import find_checkpoint
-from memory_harness.probes.session import FIRST_LOG, Session, session_of_folder
+from memory_harness.probes.session.session import FIRST_LOG, Session, session_of_folder
 
 FORCED = "--force, without a probe"
 

@@ -21,7 +21,7 @@ from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.validation import validate
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
-from memory_harness.probes.process import RunDied, start_worker
+from memory_harness.probes.session.process import RunDied, start_worker
 
 if TYPE_CHECKING:
     from memory_harness.harness.observe.own_loop import Recording

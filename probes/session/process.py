@@ -1,4 +1,4 @@
-"""`probes.worker` in a process of its own, seen from the process that started it."""
+"""`probes.session.worker` in a process of its own, seen from the process that started it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "memory_harness.probes.worker"],
+            [sys.executable, "-m", "memory_harness.probes.session.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

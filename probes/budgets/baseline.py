@@ -12,7 +12,7 @@ from typing import Any
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import format_apart
 from memory_harness.harness.log.files import write_whole
-from memory_harness.probes.memory_probe import Measured
+from memory_harness.probes.budgets.probe import Measured
 
 SCHEMA_VERSION = 1
 

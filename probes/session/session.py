@@ -1,7 +1,7 @@
 """A whole probe: run as configured, find out why it fails, try fixes one at a time, each in a fresh process.
 
 A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and the losses
-agree as its class demands, see `probes.verify`. With a goal, a plan says which fixes are tried, see `probes.planner`.
+agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see `probes.plan.choose`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
 from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
 from memory_harness.probes.fixes import FIXES, propose
-from memory_harness.probes.planner import Goal, Planning, read_planning, write_planning
-from memory_harness.probes.planning import limits_of, plan_fixes, start_processes, tiny_agreement
-from memory_harness.probes.process import OnProgress, start_worker
-from memory_harness.probes.verify import agreement_of, slowdown_of, why_not_verified
+from memory_harness.probes.plan.choose import Goal, Planning, read_planning, write_planning
+from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_processes, tiny_agreement
+from memory_harness.probes.plan.verify import agreement_of, slowdown_of, why_not_verified
+from memory_harness.probes.session.process import OnProgress, start_worker
 
 Run = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""

@@ -1,0 +1,1 @@
+"""Memory budgets in pytest: markers, limits, baselines. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Which fixes to take: predicted before anything runs, proved by a run afterwards."""
