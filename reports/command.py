@@ -51,7 +51,7 @@ from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, write_file
 from memory_harness.reports.html import BEGINS as HTML_BEGINS
 from memory_harness.reports.html import html_text
-from memory_harness.reports.json_report import BEGINS, json_text
+from memory_harness.reports.json import BEGINS, json_text
 from memory_harness.reports.live import follow
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, verdict_of
 from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text

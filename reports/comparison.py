@@ -11,7 +11,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison
-from memory_harness.reports.json_report import SCHEMA_VERSION
+from memory_harness.reports.json import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.terminal import heading, show
 from memory_harness.reports.text import plural

@@ -14,7 +14,7 @@ from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcom
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
-from memory_harness.reports.json_report import finding_to_json, run_to_json
+from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.summary import WEIGHTS
 from memory_harness.reports.terminal import heading, show

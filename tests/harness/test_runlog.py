@@ -10,7 +10,7 @@ from memory_harness.configs.schema import config_from_dict
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome, Phase, record_from_dict, record_to_dict
 from memory_harness.harness.log.runlog import LogWriter, collect, read_run_log
-from memory_harness.reports.json_report import to_json
+from memory_harness.reports.json import to_json
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import make_console, print_report
 

@@ -17,7 +17,7 @@ from memory_harness.reports.comparison import (
     comparison_sentence,
     print_comparison,
 )
-from memory_harness.reports.json_report import BEGINS
+from memory_harness.reports.json import BEGINS
 from memory_harness.reports.terminal import make_console
 
 from tests.probes.test_compare import LOG, VARIANTS, compare, measured

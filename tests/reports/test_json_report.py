@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from memory_harness.reports.json_report import BEGINS, json_text, to_json
+from memory_harness.reports.json import BEGINS, json_text, to_json
 from memory_harness.reports.summary import result_of_log
 
 from tests.builders import as_published_oom
