@@ -30,7 +30,7 @@ from memory_harness.harness.results.human_sheet import score_lines, score_sheet,
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
 from memory_harness.probes.detectors import detect
-from memory_harness.probes.faults.names import check_fault_name
+from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.gate import (
     FORCED,
     Gate,

@@ -7,7 +7,7 @@ import json
 import pytest
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.probes.faults import FAULTS
-from memory_harness.probes.faults.names import fault_names
+from memory_harness.probes.fault_names import fault_names
 
 from tests.e2e.commands import run_probe
 
