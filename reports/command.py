@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 from memory_harness.configs.cli import Command, flags_between, parse_args
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
@@ -63,8 +66,6 @@ from memory_harness.reports.training import (
     training_exit_code,
     training_to_json,
 )
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SAMPLE_COUNTS = (600, 2000, 4000)
 """a failure at the same fraction of the run whatever the number of samples is shown, not claimed"""

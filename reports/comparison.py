@@ -7,6 +7,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
@@ -15,11 +21,6 @@ from memory_harness.reports.json import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.terminal import heading, show
 from memory_harness.reports.text import plural
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 VERDICT_TITLES = {"worse": "WORSE", "better": "BETTER", "same": "NO CHANGE"}
 STYLES = {"worse": "red", "better": "green"}

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
 from memory_harness.configs.cli import ALL_CAUSES
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import did_you_mean
@@ -11,10 +16,6 @@ from memory_harness.probes.detectors import DETECTORS
 from memory_harness.probes.detectors.causes import CAUSES, UNEXPLAINED, Cause
 from memory_harness.probes.fixes import FIXES
 from memory_harness.reports.terminal import show
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 _EXPLAINED = {**CAUSES, UNEXPLAINED.id: UNEXPLAINED}
 

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from memory_harness.harness.log.records import EvalRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import FollowedLog, RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import Level, bar, gib, of_budget
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 RECENT_STEPS = 20
 """steps that the rates shown are of"""

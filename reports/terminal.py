@@ -9,6 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
@@ -48,11 +54,6 @@ from memory_harness.reports.text import (
     to_ascii,
     wrap_command,
 )
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 PIPED_WIDTH = 80
 MAX_WIDTH = 120

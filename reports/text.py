@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory_harness.configs.units import GIB, MIB, format_bytes
 from rich.text import Text
+
+from memory_harness.configs.units import GIB, MIB, format_bytes
 
 EIGHTHS_ACROSS = " ▏▎▍▌▋▊▉█"
 EIGHTHS_UP = " ▁▂▃▄▅▆▇█"

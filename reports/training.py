@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
@@ -19,11 +25,6 @@ from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.summary import WEIGHTS
 from memory_harness.reports.terminal import heading, show
 from memory_harness.reports.text import of_budget, plural
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 MEAN_STEPS = 10
 """most steps at either end whose mean loss is shown: a single batch's says little"""

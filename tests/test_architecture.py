@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Fix
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from memory_harness.configs.cli import parse_args
 
 PATH = Path(__file__).resolve().parent.parent / "notebooks" / "bengali_t4.ipynb"

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import BatchShape
 

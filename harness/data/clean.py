@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import regex
+
 from memory_harness.harness.data.corpus import Corpus, Row
 
 WORD_CHARS = r"\p{L}\p{M}\p{N}\u200c\u200d"

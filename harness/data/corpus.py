@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import regex
+
 from memory_harness.harness.log.errors import DataError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import regex
+
 from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint, load_models
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, ChatFormat, llama3_format

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+
 from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, LifeEvent, live_at_peak
@@ -27,7 +29,6 @@ from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""

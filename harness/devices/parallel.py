@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from memory_harness.harness.log.errors import PeerLost
 from torch import distributed
+
+from memory_harness.harness.log.errors import PeerLost
 
 Item = TypeVar("Item")
 

@@ -12,6 +12,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, live_at_peak
 from memory_harness.harness.devices.parallel import LONE, Group
@@ -23,7 +25,6 @@ from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _is_autocast_enabled = torch.is_autocast_enabled
 

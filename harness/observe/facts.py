@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
+
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
 IGNORED_LABEL = -100

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
 from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.log.source_lines import adding_line, is_library, module_lines, short_path, storing_line
 

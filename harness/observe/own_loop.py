@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.gradients import GradientGuard
@@ -30,6 +31,7 @@ from memory_harness.harness.observe.survivors import Zoom
 
 if TYPE_CHECKING:
     import torch
+
     from memory_harness.harness.observe.own_loop import Recording
 
 

@@ -31,6 +31,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data import DataLoader
+
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
@@ -47,9 +51,6 @@ from memory_harness.harness.observe.facts import batch_shape, field_of, model_fa
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, Recorder
 from memory_harness.harness.observe.survivors import STEP
-from torch.nn.parameter import is_lazy
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.data import DataLoader
 
 GENERATE = "generate"
 """begin of the names of functions that are taken to generate"""

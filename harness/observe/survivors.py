@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
 from memory_harness.harness.devices.base import Allocation, Device
 from memory_harness.harness.log.records import (
     BEFORE_LOAD,

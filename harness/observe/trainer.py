@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
+
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.observe.facts import forward_facts
 from memory_harness.harness.observe.own_loop import Recording, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase, Recorder
-from transformers import TrainerCallback
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
 """those that are recording"""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import GIB
 from memory_harness.harness.data.prepare import Prepared

@@ -12,9 +12,10 @@ from typing import Any
 
 # here and not where they are used: that a package is missing has to show before a training run, not after it
 import regex
-from memory_harness.harness.data.clean import WORD_CHARS, normalise
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
+
+from memory_harness.harness.data.clean import WORD_CHARS, normalise
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+
 from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate.tracer import Tracer
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from memory_harness.harness.log.errors import DeviceError
 
 _MODULE = "bitsandbytes.backends.cuda.ops"

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+
 from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs

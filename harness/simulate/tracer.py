@@ -18,8 +18,9 @@ from types import CodeType
 from typing import Any, Protocol
 
 import torch
-from memory_harness.harness.log.source_lines import SourceLine
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from memory_harness.harness.log.source_lines import SourceLine
 
 Frame = tuple[CodeType, int]
 Site = tuple[Frame, ...]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.files import replace_folder, sync
 from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
-from safetensors import SafetensorError
 
 EVALUATION_FILE = "evaluation.json"
 """beside an adapter: the evaluation that it was kept for"""

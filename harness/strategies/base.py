@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from memory_harness.configs.models import find_model
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_harness.configs.models import ModelShape, is_local_checkpoint
-from memory_harness.harness.devices.base import Device, params4bit
-from memory_harness.harness.strategies.weights import open_weights
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +24,10 @@ from transformers import (
     Qwen2Config,
 )
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+from memory_harness.configs.models import ModelShape, is_local_checkpoint
+from memory_harness.harness.devices.base import Device, params4bit
+from memory_harness.harness.strategies.weights import open_weights
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""

@@ -10,6 +10,8 @@ from typing import Any
 
 import peft
 import torch
+from transformers import DynamicCache
+
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
@@ -27,7 +29,6 @@ from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
 from memory_harness.harness.train import checkpoint
-from transformers import DynamicCache
 
 CHECKPOINTING = {"use_reentrant": False}
 

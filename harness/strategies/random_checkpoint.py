@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
 from memory_harness.configs.models import ModelShape
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.strategies.modeling import random_weight, transformers_config
 from memory_harness.harness.strategies.weights import INDEX
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 
 def write_random_checkpoint(shape: ModelShape, folder: Path, dtype: torch.dtype, device: Device) -> None:

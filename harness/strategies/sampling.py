@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from memory_harness.harness.devices.base import Device
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+from memory_harness.harness.devices.base import Device
 
 
 @dataclass(frozen=True)

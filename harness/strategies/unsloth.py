@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded

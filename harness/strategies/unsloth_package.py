@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Iterable
 from importlib import metadata
 
+from packaging.requirements import Requirement
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import ConfigError
-from packaging.requirements import Requirement
 
 NEEDED = ("unsloth>=2026.10", "trl>=1.10")
 """as the extra `unsloth` of pyproject.toml"""

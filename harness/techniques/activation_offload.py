@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+
 from memory_harness.harness.devices.base import Device
 
 

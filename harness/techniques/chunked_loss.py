@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.techniques.chunks import num_chunks, row_slices
-from torch.nn import functional
 
 GRADIENT_SCALE = 1024.0
 """Gradients wait for the backward pass in 16 bits, without the loss scale that stock training has there. Unscaled, a

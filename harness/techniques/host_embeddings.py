@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from memory_harness.harness.devices.base import Device
 from torch.nn import functional
+
+from memory_harness.harness.devices.base import Device
 
 
 class HostEmbedding(torch.nn.Module):

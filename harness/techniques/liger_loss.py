@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
+
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.techniques.chunked_loss import frozen_head, hidden_and_targets
-from torch.nn import functional
 
 
 def liger_causal_lm_loss(

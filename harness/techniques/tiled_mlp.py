@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+
 from memory_harness.harness.techniques.chunks import row_slices
 
 Block = Callable[[torch.Tensor], torch.Tensor]

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
+
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.files import replace_folder, sync
@@ -27,7 +29,6 @@ from memory_harness.harness.log.manifest import (
     read_manifest,
 )
 from memory_harness.harness.train.rng import random_states, restore_random_states
-from torch.utils._pytree import tree_map
 
 STATE_FILE = "training_state.pt"
 RANDOM_FILE = "random_states.pt"

@@ -1,7 +1,7 @@
 """A whole fine-tune: training under observation, the best adapter kept, replies and scores, artefacts on disk.
 
-Beside what `harness.train.run_folder` writes into the run's folder, `adapter/` is the adapter with the lowest held-out loss, in
-peft's format, with its model card. In the folder above, `GeneratedResponses.json` and `.csv` and
+Beside what `harness.train.run_folder` writes into the run's folder, `adapter/` is the adapter with the lowest held-out
+loss, in peft's format, with its model card. In the folder above, `GeneratedResponses.json` and `.csv` and
 `LLAMAExperiments.json` are those of all runs there.
 """
 

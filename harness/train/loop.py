@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.data.prepare import Prepared

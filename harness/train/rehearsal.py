@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared

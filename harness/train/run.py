@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
 from memory_harness.configs.cards import Card, find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig

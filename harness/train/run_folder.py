@@ -1,9 +1,9 @@
 """A training run in a folder of its own: started once, resumed as often as need be.
 
 The folder holds `config.json`, for `--resume`; `run.jsonl`, the log, whose records after the last checkpoint are moved
-to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.train.checkpoint`; and `run.lock`,
-which a process holds while it trains. Of several GPUs the first does all that; each other one keeps a log of its own,
-`run.rankN.jsonl`.
+to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, see `harness.train.checkpoint`; and
+`run.lock`, which a process holds while it trains. Of several GPUs the first does all that; each other one keeps a log
+of its own, `run.rankN.jsonl`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device

@@ -133,7 +133,7 @@ class MemoryProbe:
 
     @contextmanager
     def record(self) -> Iterator[Recording]:
-        """Record a loop of one's own, see `harness.observe.own_loop`; `runs[-1]` is what was measured, once it is over."""
+        """Record a loop of one's own, see `harness.observe.own_loop`; once it is over, `runs[-1]` has the measures."""
         from memory_harness.harness.observe.own_loop import Recording, open_device
 
         device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from memory_harness.configs.units import KIB
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import CAUGHT_FAILURE, GROWING_TENSOR, OPTIMIZER_STATE, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog

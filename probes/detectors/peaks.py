@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import BatchShape, ModelFacts, Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from memory_harness.configs.models import find_model
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
+
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.causes import CAUSES
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
-from rich.console import Console
-from rich.table import Table
 
 PIPED_WIDTH = 120
 

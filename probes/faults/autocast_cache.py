@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 

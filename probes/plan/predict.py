@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, section_of

@@ -1,6 +1,6 @@
 """Would clearing the cache, expandable segments or bucketing help? Each tried by replaying the recorded run.
 
-    python -m memory_harness.probes.plan.replay_fixes --batching dynamic --pad-to-multiple-of 1 --samples 600 --max-steps 40
+    python -m memory_harness.probes.plan.replay_fixes --batching dynamic --samples 600 --max-steps 40
 
 What the model allocates has been recorded once; a trial replays it under other settings, or over the samples in another
 order of length, through the allocator's model. Only the allocator's part changes: the trials say what fragmentation

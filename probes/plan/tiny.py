@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig

@@ -1,7 +1,8 @@
 """A whole probe: run as configured, find out why it fails, try fixes one at a time, each in a fresh process.
 
 A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and the losses
-agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see `probes.plan.choose`.
+agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
+`probes.plan.choose`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One run in a process of its own: `python -m memory_harness.probes.session.worker`, driven by `probes.session.process`.
+"""One run in a process of its own, `python -m memory_harness.probes.session.worker`, driven by `session.process`.
 
 Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
 at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
 goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
-(arguments of `harness.train.finetune`, and `group` with the arguments of `harness.devices.parallel.join` where several GPUs train
+(arguments of `harness.train.finetune`, and `group` with those of `devices.parallel.join` where several GPUs train
 together, each in a worker), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
 it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
 while it works, `{"logged": true}` when the log is complete, and at the end
@@ -199,6 +199,7 @@ def _group(arguments: dict[str, Any]) -> Group | None:
 def _open_device(config: RunConfig, group: Group | None = None) -> Device:
     warnings.simplefilter("ignore", FutureWarning)
     import torch
+
     from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":

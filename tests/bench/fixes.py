@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
 from memory_harness.configs.cards import Card, emulated, find_card
 from memory_harness.configs.cli import DEFAULT_HEADROOM
 from memory_harness.configs.models import find_model

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from memory_harness.harness.simulate.trace import Event
-
 from tests.bench.agreement import CONFIGURATIONS, HOST, Op, card_of, run_op
 
 NAME, LENGTH, WARM_UP_STEPS = "outputs-dropped", 512, 2
@@ -29,6 +28,7 @@ Line = tuple[str, int, str]
 def record(path: Path) -> None:
     """Run the recipe on this GPU and write the allocator's history of one step after the warm-up."""
     import torch
+
     from memory_harness.harness.devices.cuda import CudaDevice
     from memory_harness.harness.strategies.qlora import QLoraStrategy
 

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE, newest_checkpoint, read_manifest
 from memory_harness.harness.log.records import PhaseBegin, Record
 from memory_harness.harness.log.runlog import LogWriter, read_run_log
-
-from tests.harness.training_runs import CONFIG, are_equal, files_of, fine_tuned, last_states, prepared
+from tests.harness.train.training_runs import CONFIG, are_equal, files_of, fine_tuned, last_states, prepared
 
 KINDS = ("record", "allocation", "file", "adapter")
 SHARE_KILLED_TWICE = 0.3

@@ -27,7 +27,6 @@ from memory_harness.configs.units import GIB, parse_bytes
 from memory_harness.harness.log.environment import environment
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.choose import apply_all
-
 from tests.bench.agreement import batch_of, train
 from tests.bench.unsloth_run import UNSLOTH_SETTINGS
 

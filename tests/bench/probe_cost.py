@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from memory_harness.configs.units import format_bytes
-
 from tests.e2e.commands import run_probe
 
 DEFAULT = ("--max-length", "2048", "--samples", "4000")

@@ -18,7 +18,6 @@ from typing import Any
 
 from memory_harness.harness.devices.parallel import LONE
 from memory_harness.harness.log.records import Phase
-
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
 LENGTH, PAIRS, WARM_UP, EMPTY_PHASES = 1024, 60, 6, 500
@@ -46,6 +45,7 @@ class NoRecorder:
 def main(output: Path) -> None:
     """Measure and write the ratio of the times, with and without, of each pair."""
     import torch
+
     from memory_harness.harness.devices.cuda import CudaDevice
     from memory_harness.harness.log.environment import environment
     from memory_harness.harness.log.runlog import LogWriter

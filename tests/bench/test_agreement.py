@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-
 from tests.bench.agreement import CONFIGURATIONS, Configuration, card_of, run_plan
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,8 +1,8 @@
 """The bench of fixes: it covers the ladder, and what it compares is the same run with and without the fix."""
 
 import pytest
-from memory_harness.probes.fixes import FIXES
 
+from memory_harness.probes.fixes import FIXES
 from tests.bench.fixes import CASES, REPEATED, STOCK, agreement, ladder_runs, ladder_table, planned_runs, variable_runs
 
 

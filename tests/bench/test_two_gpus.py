@@ -1,7 +1,6 @@
 """What the stored run on two GPUs shows."""
 
 from memory_harness.harness.log.records import Outcome
-
 from tests.bench.two_gpus import read_logs
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from memory_harness.harness.log.records import Phase
 from memory_harness.probes.detectors import detect
-
 from tests.bench.unsloth_run import STRATEGIES, read_packed, summary
 
 RESULTS = Path(__file__).with_name("results") / "h100_unsloth"

@@ -6,7 +6,7 @@
     python -m tests.bench.two_gpus          the table, from the logs of both runs: run.jsonl, and run.rank1.jsonl
 
 Losses of one and of two are not compared here: without a tokenizer ids are made up batch by batch, and two GPUs cut a
-step into other batches. With real ids tests/harness/test_parallel.py compares them.
+step into other batches. With real ids tests/harness/devices/test_parallel.py compares them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from memory_harness.harness.log.runlog import RunLog
-
 from tests.bench.epoch import read_log
 
 RESULTS = Path(__file__).parent / "results" / "h100_two_gpus"

@@ -76,6 +76,7 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
 
         import_unsloth(config)
     import torch
+
     from memory_harness.harness.train.run import execute, make_strategy, open_device
 
     torch.manual_seed(config.data.seed)

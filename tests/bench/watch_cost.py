@@ -22,14 +22,14 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import nn
+
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.own_loop import open_device
 from memory_harness.harness.observe.script import Watch, _wrappers
 from memory_harness.harness.train.loop import train_step
-from torch import nn
-
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.models import find_model
 from memory_harness.harness.data.prepare import prepare

@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 
 import pytest
+
 from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, flag_of, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset, preset_names

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from memory_harness.configs import cards
 from memory_harness.configs.cards import find_card, load_cards
 from memory_harness.configs.errors import ConfigError

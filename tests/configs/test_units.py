@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes, parse_bytes
 
 

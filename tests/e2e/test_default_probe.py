@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from memory_harness.configs.units import GIB
 
+from memory_harness.configs.units import GIB
 from tests.e2e.commands import Ended, run_probe
 
 ARGUMENTS = ("--max-length", "2048", "--samples", "4000")

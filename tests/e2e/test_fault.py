@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.probes.faults import FAULTS
-from memory_harness.probes.fault_names import fault_names
 
+from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.probes.fault_names import fault_names
+from memory_harness.probes.faults import FAULTS
 from tests.e2e.commands import run_probe
 
 FAKE = ("--preset", "smoke_cpu", "--tensors", "fake", "--dtype", "float16")

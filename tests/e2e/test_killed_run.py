@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
+
 from memory_harness.configs.cli import parse_args
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.reports.summary import result_of_log, verdict_sentence
 from memory_harness.reports.terminal import make_console, print_report
-
 from tests.e2e.commands import ROOT
 
 FLAGS = ["--preset", "smoke_cpu", "--generate-prompts", "0"]

@@ -1,8 +1,8 @@
 """`--snapshot` and `--replay` of a snapshot, as a user runs them."""
 
 import pytest
-from memory_harness.harness.log.snapshot import load_snapshot
 
+from memory_harness.harness.log.snapshot import load_snapshot
 from tests.e2e.commands import run_probe
 
 TINY = ("--preset", "smoke_cpu", "--epochs", "1", "--generate-prompts", "0", "--no-fixes")

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import psutil
-from memory_harness.harness.log.runlog import read_run_log
 
+from memory_harness.harness.log.runlog import read_run_log
 from tests.e2e.commands import ROOT, run_probe
 
 SECONDS_AT_MOST = 240

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from safetensors.torch import load_file
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.results import experiments
 from memory_harness.reports.command import main
-from safetensors.torch import load_file
-
 from tests.e2e.commands import ROOT, run_probe
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from memory_harness.reports import command
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.units import MIB
 from memory_harness.harness.log.records import Outcome, Phase, RunRecord
 from memory_harness.harness.log.snapshot import read_snapshot
-
-from tests.harness.loops import Loop
+from tests.harness.observe.loops import Loop
 
 pytestmark = pytest.mark.gpu
 
@@ -53,7 +53,7 @@ def test_a_list_that_grows_is_named(device):
     assert record.phase is Phase.FORWARD
     assert record.bytes_per_step == 256 * 1024
     assert record.site.endswith(" batch")
-    assert "tests/harness/loops.py" in record.site
+    assert "tests/harness/observe/loops.py" in record.site
     assert "`kept`" in record.holder
     assert record.shape == (256, 256)
 

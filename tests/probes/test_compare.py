@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.probes.compare import ALLOCATED_NOISE_SHARE, TIME_NOISE_SHARE, compare
-
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 LOG = make_log()

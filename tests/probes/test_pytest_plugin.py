@@ -8,6 +8,7 @@ from pathlib import Path
 import bitsandbytes  # noqa: F401  (what pytester imports and takes away again cannot be imported twice)
 import pytest
 import torch
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import Phase

@@ -10,7 +10,6 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
 from memory_harness.probes.plan.choose import Limits, Option, Plan, Planning, Prediction
 from memory_harness.reports.summary import ProbeResult
-
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 FITS = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))

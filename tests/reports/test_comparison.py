@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.reports.command import main
 from memory_harness.reports.comparison import (
@@ -19,7 +20,6 @@ from memory_harness.reports.comparison import (
 )
 from memory_harness.reports.json import BEGINS
 from memory_harness.reports.terminal import make_console
-
 from tests.probes.test_compare import LOG, VARIANTS, compare, measured
 
 NAMES = Names("runs/a.jsonl", "runs/b.jsonl")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from memory_harness.configs.cli import ALL_CAUSES, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.probes.detectors.causes import CAUSES, UNEXPLAINED

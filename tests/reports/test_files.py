@@ -1,6 +1,7 @@
 """Report files: refused before the run where they cannot be written, written whole after it."""
 
 import pytest
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.reports.files import check_file, write_file
 

@@ -4,11 +4,11 @@ import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
+
 from memory_harness.harness.log.runlog import FollowedLog, LogWriter
 from memory_harness.reports.live import Lines, Watcher, facts, follow, in_words, render, seconds_left, tokens_per_second
 from memory_harness.reports.terminal import make_console
-from rich.console import Console
-
 from tests.builders import AS_PUBLISHED, make_log
 
 CONFIG = AS_PUBLISHED.with_fields(eval_batch_size=1)

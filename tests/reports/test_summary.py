@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from memory_harness.configs.units import GIB
 from memory_harness.harness.log.records import EndRecord, Outcome, Phase
 from memory_harness.probes.findings import FixResult
@@ -15,7 +16,6 @@ from memory_harness.reports.summary import (
     verdict_of,
     verdict_sentence,
 )
-
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 from tests.reports.results import EVAL_BATCH_FIX, FITS, fixed_result, unfixed_result
 

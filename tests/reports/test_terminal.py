@@ -5,14 +5,14 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
+
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
-from rich.console import Console
-
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
-from tests.probes.test_growth import with_peaks
+from tests.probes.detectors.test_growth import with_peaks
 from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
 
 RESULTS = {

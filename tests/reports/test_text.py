@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.units import GIB
 from memory_harness.reports.text import (
     EIGHTHS_ACROSS,

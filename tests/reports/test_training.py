@@ -16,7 +16,6 @@ from memory_harness.reports.training import (
     training_exit_code,
     training_to_json,
 )
-
 from tests.builders import AS_PUBLISHED, make_log
 
 

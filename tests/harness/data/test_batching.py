@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 

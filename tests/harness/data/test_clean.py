@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.harness.data.clean import (
     CleanReport,
     add_reflective_prefixes,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.harness.data.corpus import (
     CORPUS_FILES,
     DROPPED,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
 from memory_harness.harness.data.prepare import prepare, split_by_question

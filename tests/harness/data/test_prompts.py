@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from memory_harness.configs.crisis import load_crisis
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig

@@ -12,6 +12,7 @@ from statistics import median
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_harness.harness.data.clean import clean, normalise, replace_personal_data
 from memory_harness.harness.data.corpus import DROPPED, MAX_FIELD_CHARS, read_corpus
 from memory_harness.harness.data.synthetic import (

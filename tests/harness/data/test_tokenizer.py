@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import build_example, render
 from memory_harness.harness.data.tokenizer import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator, Segment
 
 KIB, MIB = 2**10, 2**20

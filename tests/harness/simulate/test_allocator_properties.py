@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
 
 MIB = 2**20

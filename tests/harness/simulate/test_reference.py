@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
@@ -17,7 +18,6 @@ from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemo
 from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-
 from tests.harness.simulate.test_tracing import TINY, batch
 
 SHAPES = [(1, 277), (2, 1003), (3, 640)]

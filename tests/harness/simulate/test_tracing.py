@@ -10,6 +10,7 @@ from types import CodeType
 
 import pytest
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import ModelShape, find_model, load_models
 from memory_harness.harness.devices.simulated import SimulatedDevice

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
 from memory_harness.harness.strategies.unsloth import UnslothStrategy
 from memory_harness.harness.train.run import open_device
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 CPU = open_device(RunConfig().with_fields(model="tiny-llama", device="simulated", tensors="real"))
 TINY = find_model("tiny-llama")

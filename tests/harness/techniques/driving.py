@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example

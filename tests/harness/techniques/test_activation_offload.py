@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.validation import validate
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.techniques import activation_offload
-
 from tests.harness.techniques.driving import LLAMA_8B, TINY, micro_batch, opened, simulated_peak, uniform_batch
 
 OFFLOADED = TINY.with_fields(offload_activations=True)

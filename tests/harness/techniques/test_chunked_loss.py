@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.techniques.chunked_loss import cross_entropy_sum, loss_chunks
 from memory_harness.harness.techniques.chunks import remainder
-
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import validate
-
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,

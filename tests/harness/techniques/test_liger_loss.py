@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.techniques.liger_loss import _PlainFusedCrossEntropy, liger_causal_lm_loss, rows_per_chunk
-
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS
 from memory_harness.configs.units import GIB
 from memory_harness.configs.validation import validate
 from memory_harness.harness.strategies.compiled import CompiledStrategy
-
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,

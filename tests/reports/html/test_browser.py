@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from memory_harness.reports.html import html_text
 
+from memory_harness.reports.html import html_text
 from tests.builders import with_oom
 from tests.reports.html.test_page import SEGMENTS, hostile
 from tests.reports.results import fixed_result

@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import OomRecord, Phase, SegmentRuns
 from memory_harness.reports.html.drawing import tick_bytes
 from memory_harness.reports.html.lengths import shapes
 from memory_harness.reports.html.memory_map import Moment, merged, pieces, row_bytes
 from memory_harness.reports.html.timeline import MAX_COLUMNS, cut, place
-
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 
 SIZES = st.integers(0, 40).map(lambda n: n * 512 * 1024)

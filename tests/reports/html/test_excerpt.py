@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from memory_harness.reports.html.excerpt import LINES_AROUND, excerpt
 
 CODE = "import math\n\n\ndef outer():\n    x = 1\n\n    def inner():\n        return math.pi\n\n    return inner\n"

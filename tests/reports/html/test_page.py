@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import Phase, SegmentRuns
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
@@ -14,7 +15,6 @@ from memory_harness.probes.findings import OtherCount
 from memory_harness.reports.command import main
 from memory_harness.reports.html import BEGINS, html_text
 from memory_harness.reports.summary import ProbeResult, result_of_log
-
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
 

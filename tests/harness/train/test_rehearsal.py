@@ -1,0 +1,46 @@
+"""The rehearsal: every phase, what can fail first, at the steps where the whole run would get there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memory_harness.configs.preset import load_preset
+from memory_harness.harness.data.prepare import prepare
+from memory_harness.harness.log.records import Outcome, Phase, Record
+from memory_harness.harness.log.runlog import RunLog, collect
+from memory_harness.harness.train.rehearsal import SOAK_STEPS
+from memory_harness.harness.train.run import execute, make_strategy, open_device
+
+CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
+    """A rehearsal on the meta device."""
+    records: list[Record] = []
+    device = open_device(CONFIG)
+    output: Path = tmp_path_factory.mktemp("run")
+    strategy = make_strategy(CONFIG, device)
+    execute(CONFIG, device, strategy, prepare(CONFIG, 1024), records.append, output, rehearsal=True)
+    return collect(records)
+
+
+def test_it_meets_every_phase_of_a_run(log: RunLog) -> None:
+    assert log.outcome is Outcome.COMPLETED
+    assert set(log.peaks()) == set(Phase) - {Phase.STEP}  # of loops that are not ours
+
+
+def test_it_evaluates_saves_and_resumes_at_the_end_of_the_first_epoch_and_goes_on(log: RunLog) -> None:
+    boundary = [p for p in log.phases if p.step == log.run.steps_per_epoch]
+    order = [p.phase for p in boundary if p.phase in (Phase.EVAL, Phase.CHECKPOINT, Phase.RESUME)]
+    assert order[:3] == [Phase.EVAL, Phase.CHECKPOINT, Phase.RESUME]
+    after = [s for s in log.steps if s.step > log.run.steps_per_epoch]
+    assert len(after) == SOAK_STEPS
+
+
+def test_its_longest_batches_come_before_the_evaluation(log: RunLog) -> None:
+    first_eval = next(i for i, p in enumerate(log.phases) if p.phase is Phase.EVAL)
+    tokens = [p.batch.padded_tokens if p.batch and p.phase is Phase.FORWARD else 0 for p in log.phases]
+    assert max(tokens[:first_eval]) == max(tokens)

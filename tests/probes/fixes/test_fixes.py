@@ -1,0 +1,114 @@
+"""Fixes: what each changes, that it changes nothing else, and which are proposed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_harness.configs.schema import RunConfig
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import Finding
+from memory_harness.probes.fixes import FIXES, propose, rung
+from tests.builders import AS_PUBLISHED, as_published_oom
+
+configs = st.builds(
+    lambda **fields: RunConfig().with_fields(**fields),
+    eval_batch_size=st.integers(1, 16),
+    train_batch_size=st.integers(1, 16),
+    kbit_upcast=st.booleans(),
+    batching=st.sampled_from(["padded", "dynamic", "bucketed"]),
+    max_batch_tokens=st.none() | st.integers(1, 65536),
+    max_length=st.integers(16, 4096),
+    loss=st.sampled_from(["full", "chunked", "liger"]),
+    hold_outputs=st.booleans(),
+    use_cache=st.booleans(),
+    attention=st.sampled_from(["auto", "math"]),
+    empty_cache_before_eval=st.booleans(),
+    expand_kv=st.booleans(),
+    offload_activations=st.booleans(),
+    embeddings_on_host=st.booleans(),
+    tiled_mlp=st.booleans(),
+    optimizer=st.sampled_from(["adamw", "adamw_8bit", "paged_adamw_8bit"]),
+    expandable_segments=st.booleans(),
+    empty_cache_every=st.none() | st.integers(1, 100),
+)
+
+WORST = AS_PUBLISHED.with_fields(hold_outputs=True, use_cache=True, attention="math")
+"""the published recipe with every mistake that a fix undoes"""
+
+CHANGES = {
+    "drop-outputs": {"hold_outputs": False},
+    "cache-off": {"use_cache": False},
+    "clear-before-eval": {"empty_cache_before_eval": True},
+    "auto-attention": {"attention": "auto"},
+    "liger-loss": {"loss": "liger"},
+    "paged-optimizer": {"optimizer": "paged_adamw_8bit"},
+    "eval-batch": {"eval_batch_size": 1},
+    "expandable-segments": {"expandable_segments": True},
+    "clear-cache": {"empty_cache_every": 10},
+    "offload-activations": {"offload_activations": True},
+    "embeddings-on-host": {"embeddings_on_host": True},
+    "tiled-mlp": {"tiled_mlp": True},
+    "no-upcast": {"kbit_upcast": False},
+    "chunked-loss": {"loss": "chunked"},
+    "expand-kv": {"expand_kv": True},
+    "optimizer-8bit": {"optimizer": "adamw_8bit"},
+    "bucketed-batches": {"batching": "bucketed", "max_batch_tokens": 2048},
+    "truncation": {"max_length": 1024},
+}
+
+
+def finding(cause):
+    return Finding(cause, "error", "", "")
+
+
+@pytest.mark.parametrize("name", FIXES)
+def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
+    assert FIXES[name].apply(WORST) == WORST.with_fields(**CHANGES[name])
+
+
+def test_a_kernel_that_is_not_installed_is_not_proposed(monkeypatch):
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: None)
+    assert FIXES["liger-loss"].apply(WORST) is None
+
+
+@pytest.mark.parametrize("name", FIXES)
+@given(config=configs)
+def test_a_fix_changes_something_or_declines_and_settles_at_once(name, config):
+    fixed = FIXES[name].apply(config)
+    if fixed is not None:
+        assert fixed != config
+        assert FIXES[name].apply(fixed) is None
+
+
+@given(config=configs)
+def test_bucketing_never_lets_a_batch_take_more_than_training_did(config):
+    fixed = FIXES["bucketed-batches"].apply(config) or config
+    assert fixed.data.max_batch_tokens <= config.train.train_batch_size * config.data.max_length
+
+
+def test_the_ladder_goes_from_what_costs_nothing_to_what_changes_the_data():
+    rungs = [rung(fix) for fix in FIXES.values()]
+    assert rungs == sorted(rungs)
+    assert [fix.equivalence for fix in FIXES.values()][-2:] == ["reordered", "data"]
+
+
+def test_rounding_comes_before_noticeable_time():
+    names = list(FIXES)
+    assert names.index("chunked-loss") < names.index("offload-activations")
+
+
+def test_the_published_failure_gets_the_evaluation_batch_first():
+    proposed = propose(detect(as_published_oom()), AS_PUBLISHED)
+    assert proposed[0].name == "eval-batch"
+    assert "expandable-segments" not in [fix.name for fix in proposed]
+
+
+def test_fixes_in_force_are_not_proposed():
+    config = AS_PUBLISHED.with_fields(eval_batch_size=1)
+    assert [fix.name for fix in propose([finding("eval-batch-logits")], config)] == ["chunked-loss"]
+
+
+@pytest.mark.parametrize("findings", [[], [finding("unexplained-growth")]])
+def test_without_a_known_cause_nothing_is_proposed(findings):
+    assert propose(findings, AS_PUBLISHED) == []

@@ -1,0 +1,60 @@
+"""Predictions are the peaks that the run itself has, and limits the last that fit."""
+
+import pytest
+
+from memory_harness.configs.preset import load_preset
+from memory_harness.configs.units import MIB
+from memory_harness.harness.data.prepare import prepare
+from memory_harness.harness.log.runlog import collect
+from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.probes.fixes import FIXES
+from memory_harness.probes.plan.predict import find_limits, largest, predict, recording
+
+TINY = load_preset("smoke_cpu").with_fields(
+    tensors="fake", dtype="float16", batching="padded", eval_batch_size=8, generate_prompts=0, kbit_upcast=True
+)
+
+
+@pytest.mark.parametrize("fix", ["eval-batch", "chunked-loss"])
+def test_a_prediction_is_what_the_run_takes(fix, tmp_path):
+    config = FIXES[fix].apply(TINY)
+    device, records = open_device(config), []
+    execute(config, device, make_strategy(config, device), prepare(config, 1024), records.append, tmp_path)
+    assert predict(config, 0).peak_allocated_bytes == collect(records).peak_allocated_bytes
+
+
+def test_headroom_is_memory_that_the_run_does_not_get():
+    needed = predict(TINY, 0)
+    config = TINY.with_fields(budget_bytes=needed.peak_reserved_bytes)
+    assert predict(config, 0) == needed
+    assert not predict(config, needed.peak_reserved_bytes - needed.peak_allocated_bytes + 1).passes
+
+
+def test_what_changes_no_phase_is_replayed_from_the_same_recording():
+    again = recording(TINY)
+    assert recording(TINY.with_fields(eval_batch_size=1, max_length=128, expandable_segments=True)) is again
+    assert recording(TINY.with_fields(loss="chunked")) is not again
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 8, 100, 1000])
+def test_the_largest_is_found(limit):
+    assert largest(lambda number: number <= limit, 100) == min(limit, 100)
+
+
+def test_limits_are_the_last_that_fit():
+    config = TINY.with_fields(
+        budget_bytes=48 * MIB,
+        eval_batch_size=1,
+        max_length=64,
+        pad_to_multiple_of=64,
+        train_batch_size=1,
+        gradient_accumulation=1,
+    )
+    limits = find_limits(config, 0)
+    recorded, unit = recording(config), config.data.pad_to_multiple_of
+    for length, fits in ((limits.length, True), (limits.length + unit, False)):
+        changed = config.with_fields(max_length=length)
+        assert recorded.fits(changed, (1, length), (1, length), 48 * MIB) is fits
+    for size, fits in ((limits.micro_batch, True), (limits.micro_batch + 1, False)):
+        assert recorded.fits(config.with_fields(train_batch_size=size), (size, 64), None, 48 * MIB) is fits
+    assert limits.batch_tokens == 64, "a step's one sample"

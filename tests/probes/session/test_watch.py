@@ -1,0 +1,224 @@
+"""Scripts of plain PyTorch, run unmodified under `--watch`: cause and line of each mistake, and none without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from memory_harness.configs.units import MIB
+from memory_harness.harness.log.records import Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.detectors.peaks import length_limit
+from memory_harness.probes.session.watch import watch_script
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCRIPTS = Path(__file__).parents[2] / "watch_scripts"
+MISTAKE = "# the mistake"
+
+CAUSES = {
+    "autocast_cache": "autocast-cache",
+    "cached_batches": "tensors-logged",
+    "epoch_hoard": "epoch-hoard",
+    "eval_batch_logits": "eval-batch-logits",
+    "eval_leftover": "eval-leftover",
+    "eval_with_grad": "eval-with-grad",
+    "exception_holds_frames": "exception-holds-frames",
+    "failure_kept": "exception-holds-frames",
+    "growing_tensor": "tensors-logged",
+    "hook_holds_activations": "hook-holds-activations",
+    "kv_cache_held": "kv-cache-held",
+    "logits_concatenated": "logits-hoarded",
+    "logits_hoarded": "logits-hoarded",
+    "longest_sample": "longest-sample",
+    "metric_never_reset": "metric-never-reset",
+    "old_model_alive": "old-model-alive",
+    "oom_in_backward": "oom-in-backward",
+    "outputs_hoarded": "outputs-hoarded",
+    "recompile_per_shape": "recompile-per-shape",
+    "reference_cycle": "reference-cycle",
+    "resume_on_gpu": "resume-on-gpu",
+    "retain_graph_flag": "retained-graph",
+    "retained_graph": "retained-graph",
+    "rnn_state": "retained-graph",
+    "save_doubles": "save-doubles",
+    "shifted_logits": "logits-fp32-copies",
+    "tensors_logged": "tensors-logged",
+    "two_lists": "tensors-logged",
+}
+GROW_WITHOUT_END = {
+    "cached_batches", "failure_kept", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
+    "outputs_hoarded", "retain_graph_flag", "retained_graph", "rnn_state", "tensors_logged", "two_lists",
+}  # fmt: skip
+BUDGETS = {
+    "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
+    "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
+}  # fmt: skip
+CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
+
+
+def watched(script: Path, folder: Path, budget_bytes: int | None = None, arguments: tuple[str, ...] = ()) -> RunLog:
+    log = folder / "as_configured.jsonl"
+    return watch_script(str(script), arguments, log, device="simulated", gpu=None, budget_bytes=budget_bytes)
+
+
+def line_of_mistake(name: str) -> str:
+    """Return `file:line` of the marked line, in the script or in its helper modules, as findings show it."""
+    for path in (SCRIPTS / f"{name}.py", SCRIPTS / "helpers" / "metrics.py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if MISTAKE in line:
+                return f"{path.relative_to(SCRIPTS.parent.parent).as_posix()}:{number}"
+    raise AssertionError(f"no line of {name} is marked")
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_cause_and_the_line(name, tmp_path, capfd):
+    log = watched(SCRIPTS / f"{name}.py", tmp_path, BUDGETS.get(name))
+    findings = [finding for finding in detect(log) if finding.severity != "info"]
+    assert (findings[0].cause, findings[0].where) == (CAUSES[name], line_of_mistake(name))
+    assert (findings[0].severity == "error") is (name in GROW_WITHOUT_END or log.outcome is Outcome.OOM)
+    assert {f.cause for f in findings} <= {CAUSES[name], "fragmentation"}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_no_finding_without_a_mistake(name, tmp_path, capfd):
+    log = watched(SCRIPTS / f"{name}.py", tmp_path)
+    assert log.outcome is Outcome.COMPLETED
+    assert [f"{f.severity} {f.cause}" for f in detect(log) if f.severity != "info"] == []
+
+
+def test_at_least_fourteen_causes_and_eight_clean_scripts():
+    assert len(set(CAUSES.values())) >= 14
+    assert len(CLEAN) >= 8
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*CAUSES, *CLEAN}
+
+
+TRAINING = """
+import sys, io, torch
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 4))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+for step in range(3):
+    for micro in range(2):
+        model(torch.randn(4, 8)).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        for _ in range(2):
+            model(torch.randn(2, 8))
+    model.train()
+torch.save(model.state_dict(), io.BytesIO())
+"""
+
+
+def script_of(folder: Path, text: str) -> Path:
+    path = folder / "script.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_phases_steps_and_batches_are_inferred(tmp_path):
+    log = watched(script_of(tmp_path, TRAINING), tmp_path)
+    step = ["DATA", "FORWARD", "BACKWARD", "FORWARD", "BACKWARD", "OPTIMIZER", "EVAL", "EVAL"]
+    assert [str(p.phase) for p in log.phases] == ["LOAD", *step[1:], *step[1:], *step[1:], "CHECKPOINT"]
+    assert [(s.step, s.micro_steps, s.learning_rate) for s in log.steps] == [(1, 2, 0.1), (2, 2, 0.1), (3, 2, 0.1)]
+    assert [(p.step, p.index) for p in log.phases if p.phase is Phase.EVAL] == [
+        (s, i) for s in (1, 2, 3) for i in (0, 1)
+    ]
+    assert {p.batch.batch_size for p in log.phases if p.phase is Phase.EVAL and p.batch} == {2}
+    assert log.run.total_steps == 3
+
+
+def test_watching_changes_nothing(tmp_path, capfd):
+    script = script_of(tmp_path, TRAINING + "print(sum(p.sum().item() for p in model.parameters()))")
+    exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__"})
+    before = capfd.readouterr().out
+    names = ((torch.nn.Module, "__call__"), (torch.autograd, "backward"), (torch, "save"), (torch.Tensor, "cpu"))
+    functions = [getattr(owner, name) for owner, name in names]
+    watched(script, tmp_path)
+    assert capfd.readouterr().out == before
+    assert [getattr(owner, name) for owner, name in names] == functions
+
+
+def test_the_budget_raises_an_error_that_the_script_catches(tmp_path, capfd):
+    script = script_of(
+        tmp_path,
+        "import torch\n"
+        "try:\n"
+        "    torch.zeros(64, 2**20)\n"
+        "except torch.OutOfMemoryError as error:\n"
+        "    print(str(error).startswith('CUDA out of memory. Tried to allocate 256.00 MiB'))\n",
+    )
+    log = watched(script, tmp_path, 64 * MIB)
+    assert capfd.readouterr().out == "True\n"
+    assert log.outcome is Outcome.COMPLETED
+    assert [oom.requested_bytes for oom in log.ooms] == [256 * MIB]
+    assert str(log.ooms[0].where).endswith("script.py:3")
+
+
+def test_a_model_that_is_trained_in_evaluation_mode_is_no_evaluation(tmp_path):
+    text = TRAINING.replace("for step in", "model.eval()\nfor step in").replace("    model.train()\n", "")
+    log = watched(script_of(tmp_path, text), tmp_path)
+    assert "eval-with-grad" not in {finding.cause for finding in detect(log)}
+    assert [p.phase for p in log.phases].count(Phase.FORWARD) >= 5
+
+
+def test_parameters_updated_by_hand_make_steps(tmp_path):
+    text = (
+        "import torch\n"
+        "w = torch.zeros(8, 2, requires_grad=True)\n"
+        "for _ in range(5):\n"
+        "    (torch.randn(4, 8) @ w).pow(2).sum().backward()\n"
+        "    with torch.no_grad():\n"
+        "        w -= 0.1 * w.grad\n"
+        "    w.grad = None\n"
+    )
+    log = watched(script_of(tmp_path, text), tmp_path)
+    assert [p.phase for p in log.phases].count(Phase.BACKWARD) >= 1
+    assert log.outcome is Outcome.COMPLETED
+
+
+def test_what_fits_is_told_where_the_padding_is_not_looked_at(tmp_path):
+    text = (
+        "import torch\n"
+        "model = torch.nn.Sequential(torch.nn.Embedding(50, 64), torch.nn.Linear(64, 64))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for length in (100, 300, 150, 200, 250, 400, 350):\n"
+        "    model(torch.zeros(4, length, dtype=torch.long)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.zero_grad()\n"
+    )
+    limit = length_limit(watched(script_of(tmp_path, text), tmp_path))
+    assert limit is not None
+    assert limit.num_samples == 6 * 4
+
+
+def test_a_buffer_that_is_emptied_after_some_steps_is_no_metric(tmp_path):
+    text = (
+        "import torch\n"
+        "policy = torch.nn.Linear(512, 6)\n"
+        "optimizer = torch.optim.Adam(policy.parameters())\n"
+        "seen = []\n"
+        "for _ in range(4):\n"
+        "    for _ in range(20):\n"
+        "        seen.append(torch.randn(8, 512))\n"
+        "        with torch.no_grad():\n"
+        "            policy(seen[-1])\n"
+        "    for _ in range(3):\n"
+        "        optimizer.zero_grad()\n"
+        "        policy(torch.cat(seen[:4])).mean().backward()\n"
+        "        optimizer.step()\n"
+        "    seen.clear()\n"
+    )
+    assert detect(watched(script_of(tmp_path, text), tmp_path)) == []
+
+
+def test_what_is_moved_to_the_host_leaves_the_card(tmp_path):
+    log = watched(script_of(tmp_path, "import torch\nkept = torch.zeros(2**20).cpu()\n"), tmp_path)
+    assert log.phases[0].after.peak_allocated_bytes == 4 * MIB
+    assert log.phases[0].after.allocated_bytes == 0

@@ -1,0 +1,119 @@
+"""The JSON report against its schema."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memory_harness.reports.json import BEGINS, json_text, to_json
+from memory_harness.reports.summary import result_of_log
+from tests.builders import as_published_oom
+from tests.reports.results import FITS, fixed_result, planned_result, unfixed_result
+
+PEAKS = {"peak_allocated_bytes": int, "peak_reserved_bytes": int}
+OOM = {"step": int, "total_steps": int, "phase": str, "requested_bytes": int}
+RUN = {"outcome": str, "oom": (OOM, None), "phases": "phases"}
+PREDICTION = {"passes": bool, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
+OPTION = {"fixes": [str], **PREDICTION, "predicted_slowdown": float}
+SCHEMA = {
+    "schema_version": int,
+    "source": str,
+    "verdict": str,
+    "gpu": {"name": str, "budget_bytes": int},
+    "as_configured": RUN,
+    "with_fixes": (RUN, None),
+    "findings": [
+        {
+            "cause": str,
+            "severity": str,
+            "title": str,
+            "phase": (str, None),
+            "steps": ([int], None),
+            "bytes": (int, None),
+            "where": (str, None),
+            "evidence": dict,
+            "explanation": str,
+        }
+    ],
+    "fixes": [
+        {
+            "name": str,
+            "addresses": [str],
+            "verified": bool,
+            "before_peak_bytes": int,
+            "after_peak_bytes": int,
+            "slowdown": (float, None),
+        }
+    ],
+    "agreements": [
+        {
+            "fix": str,
+            "equivalence": str,
+            "agrees": bool,
+            "on_recipe": bool,
+            "difference": (float, None),
+            "tolerance": (float, None),
+        }
+    ],
+    "plan": (
+        {
+            "goal": str,
+            "headroom_bytes": int,
+            "as_configured": PREDICTION,
+            "chosen": OPTION,
+            "reasons": dict,
+            "alternatives": [OPTION],
+        },
+        None,
+    ),
+    "limits": ({"micro_batch": int, "length": int, "batch_tokens": int, "multiple_of": int}, None),
+    "other_counts": [{"samples": int, "step": int, "total_steps": int, "outcome": str}],
+    "fault": (str, None),
+}
+
+
+def conforms(value: Any, schema: Any) -> bool:
+    if schema == "phases":
+        return all(conforms(peaks, PEAKS) for peaks in value.values())
+    if isinstance(schema, tuple):
+        return value is None or conforms(value, schema[0])
+    if isinstance(schema, list):
+        return isinstance(value, list) and all(conforms(item, schema[0]) for item in value)
+    if isinstance(schema, dict):
+        return list(value) == list(schema) and all(conforms(value[name], schema[name]) for name in schema)
+    return type(value) is schema
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        fixed_result(),
+        planned_result(),
+        unfixed_result(),
+        result_of_log(FITS),
+        result_of_log(as_published_oom()),
+        result_of_log(replace(FITS, begins=[], phases=[], steps=[], evals=[], end=None)),
+    ],
+    ids=["fixed", "planned", "unfixed", "fits", "replayed", "empty run"],
+)
+def test_the_report_conforms_and_survives_json(result):
+    report = to_json(result)
+    assert json.loads(json.dumps(report)) == report
+    assert conforms(json.loads(json.dumps(report)), SCHEMA)
+
+
+def test_the_published_failure():
+    report = to_json(fixed_result(samples=4000))
+    assert (report["source"], report["verdict"]) == ("simulated", "pass_with_fixes")
+    oom = {"step": 1600, "total_steps": 3200, "phase": "EVAL", "requested_bytes": 8405385216}
+    assert (report["as_configured"]["outcome"], report["as_configured"]["oom"]) == ("oom", oom)
+    assert (report["with_fixes"]["outcome"], report["with_fixes"]["oom"]) == ("completed", None)
+    finding = report["findings"][0]
+    assert (finding["cause"], finding["phase"], finding["steps"]) == ("eval-batch-logits", "EVAL", [1600, 1600])
+    assert finding["bytes"] == 8405385216
+    assert {count["outcome"] for count in report["other_counts"]} == {"oom"}
+
+
+def test_the_file_begins_as_it_is_recognised_by():
+    assert json_text(fixed_result()).startswith(BEGINS)
