@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memory_harness.harness.observe.recorder import Recorder
+    from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
 
 __all__ = ["MemoryCallback", "Recorder"]
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
         return MemoryCallback
     if name == "Recorder":
-        from memory_harness.harness.observe.recorder import Recorder
+        from memory_harness.harness.observe.own_loop import Recorder
 
         return Recorder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
 
-    from memory_harness.harness.observe.recorder import Recorder
+    from memory_harness.harness.observe.recorder import PhaseRecorder
 
     with Recorder.open("runs/mine", budget="14.4 GiB") as r:
         for batch in loader:
@@ -56,19 +56,10 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
-from memory_harness.harness.observe.recorder import BegunPhase, Recorder
+from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 
 GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
-
-
-@contextmanager
-def open_recording(path: Path, device: str, gpu: str | None, budget: str | int | None) -> Iterator[Recording]:
-    """Record into a new log while the context lasts; what `Recorder.open` does."""
-    chosen = open_device(device, gpu, budget)
-    log = _new_log(path)
-    with LogWriter(log) as writer, Recording(chosen, writer.write, log).running() as recording:
-        yield recording
 
 
 def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> Device:
@@ -124,7 +115,7 @@ class StepFacts:
     grad_norm: float | None = None
 
 
-class Recording:
+class Recorder:
     """A loop under observation. `Recorder.open` makes one; `recorder` is what it writes through.
 
     Args:
@@ -133,10 +124,36 @@ class Recording:
         log: the file that they go to, for `report`.
     """
 
+    @staticmethod
+    @contextmanager
+    def open(
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        gpu: str | None = None,
+        budget: str | int | None = None,
+    ) -> Iterator[Recorder]:
+        """Record a training loop into a new log while the context lasts.
+
+        Args:
+            path: of the log; `.jsonl` is added, and a number where there is one of that name.
+            device: `cuda` measures, `simulated` takes CPU tensors for tensors of a card; `auto` measures on a GPU.
+            gpu: card of gpus.toml to stand for; None is the GPU that is there, or a T4.
+            budget: what PyTorch may reserve, such as `14.4 GiB`; None is all that the card gives it.
+
+        Raises:
+            ConfigError: a value is not usable.
+            DeviceError: the device is not to be had.
+        """
+        chosen = open_device(device, gpu, budget)
+        log = _new_log(Path(path))
+        with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
+            yield recorder
+
     def __init__(self, device: Device, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
         self.log = log
-        self.recorder = Recorder(device, write)
+        self.recorder = PhaseRecorder(device, write)
         self.recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
@@ -156,7 +173,7 @@ class Recording:
         """phase, step and index of the phase that began last"""
 
     @contextmanager
-    def running(self) -> Iterator[Recording]:
+    def running(self) -> Iterator[Recorder]:
         """Within, PyTorch code runs on the device. An error goes on to the caller, and into the log as the outcome."""
         begin = time.perf_counter()
         self._write(self._run)

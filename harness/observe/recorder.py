@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -32,8 +30,6 @@ from memory_harness.harness.observe.survivors import Zoom
 if TYPE_CHECKING:
     import torch
 
-    from memory_harness.harness.observe.own_loop import Recording
-
 
 @dataclass(frozen=True)
 class BegunPhase:
@@ -47,37 +43,13 @@ class BegunPhase:
     """as `time.perf_counter` counts"""
 
 
-class Recorder:
+class PhaseRecorder:
     """Writes records to `write` while a run advances; knows where the run is.
 
     Args:
         device: whose memory is read.
         write: takes each record as it happens.
     """
-
-    @staticmethod
-    def open(
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        gpu: str | None = None,
-        budget: str | int | None = None,
-    ) -> AbstractContextManager[Recording]:
-        """Record any training loop into a log, see `harness.observe.own_loop`.
-
-        Args:
-            path: of the log; `.jsonl` is added, and a number where there is one of that name.
-            device: `cuda` measures, `simulated` takes CPU tensors for tensors of a card; `auto` measures on a GPU.
-            gpu: card of gpus.toml to stand for; None is the GPU that is there, or a T4.
-            budget: what PyTorch may reserve, such as `14.4 GiB`; None is all that the card gives it.
-
-        Raises:
-            ConfigError: a value is not usable.
-            DeviceError: the device is not to be had.
-        """
-        from memory_harness.harness.observe.own_loop import open_recording  # which builds on this module
-
-        return open_recording(Path(path), device, gpu, budget)
 
     def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
         self.device = device

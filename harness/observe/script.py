@@ -49,7 +49,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.source_lines import is_library, short_path
 from memory_harness.harness.observe.facts import batch_shape, field_of, model_facts, num_adapters
 from memory_harness.harness.observe.own_loop import new_run_record
-from memory_harness.harness.observe.recorder import BegunPhase, Recorder
+from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.survivors import STEP
 
 GENERATE = "generate"
@@ -80,7 +80,7 @@ _Call = Callable[..., Any]
 
 
 class Watch:
-    """Infers where a script is, and lets a `Recorder` write it down.
+    """Infers where a script is, and lets a `PhaseRecorder` write it down.
 
     Args:
         device: whose memory is read.
@@ -90,7 +90,7 @@ class Watch:
 
     def __init__(self, device: Device, write: Callable[[Record], None], script: str) -> None:
         self.device = device
-        self.recorder = Recorder(device, self._write)
+        self.recorder = PhaseRecorder(device, self._write)
         self.recorder.epoch = 1
         self._write_out = write
         self._run = dataclasses.replace(new_run_record(device), script=script)

@@ -32,8 +32,8 @@ from transformers import TrainerCallback
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.observe.facts import forward_facts
-from memory_harness.harness.observe.own_loop import Recording, batch_shape_on_host
-from memory_harness.harness.observe.recorder import BegunPhase, Recorder
+from memory_harness.harness.observe.own_loop import Recorder, batch_shape_on_host
+from memory_harness.harness.observe.recorder import BegunPhase
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
 """those that are recording"""
@@ -84,8 +84,8 @@ class MemoryCallback(TrainerCallback):
             other.close()
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
         self._stack = ExitStack()
-        self._recording: Recording | None = None
-        self._last: Recording | None = None
+        self._recording: Recorder | None = None
+        self._last: Recorder | None = None
         """the recording that `report` is about"""
         self._phase: BegunPhase | None = None
         self._step: _Step | None = None
@@ -228,7 +228,7 @@ class MemoryCallback(TrainerCallback):
             model.register_forward_pre_hook(self._forward_begins, with_kwargs=True)
             model.register_forward_hook(self._forward_ends, with_kwargs=True)
 
-    def _begin(self, model: torch.nn.Module) -> Recording:
+    def _begin(self, model: torch.nn.Module) -> Recorder:
         self._recording = self._last = self._stack.enter_context(self._open())
         self._recording.describe(model)
         atexit.register(self.close)

@@ -8,7 +8,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.metrics import bits_per_byte, perplexity, score_texts
 from memory_harness.harness.results.replies import BASE, TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
@@ -20,7 +20,7 @@ from memory_harness.harness.train.recovery import Protection
 def assess(
     config: RunConfig,
     strategy: Strategy,
-    recorder: Recorder,
+    recorder: PhaseRecorder,
     data: Prepared,
     protection: Protection,
     evaluated: EvalRecord | None = None,

@@ -20,7 +20,7 @@ from memory_harness.harness.log.files import put_back_replaced, replace_folder
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.experiments import RESPONSES, append_experiment, append_responses
 from memory_harness.harness.results.hub import push
 from memory_harness.harness.results.model_card import write_model_card
@@ -59,11 +59,11 @@ def fine_tune(
     group = device.group
     best = BestAdapter(strategy, run / ADAPTER)
 
-    def begun(recorder: Recorder) -> None:
+    def begun(recorder: PhaseRecorder) -> None:
         if group.rank == 0:
             best.begin(recorder, read_run_log(run / LOG_FILE))
 
-    def finish(recorder: Recorder, protection: Protection) -> bool:
+    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
         evaluated = best.put_back(recorder.step) if group.rank == 0 else None
         evaluated = group.gather(evaluated)[0]
         if group.rank and evaluated is not None and evaluated.step != recorder.step:
@@ -109,10 +109,10 @@ class BestAdapter:
         self._strategy = strategy
         self._folder = folder
         self._is_done = False
-        self._recorder: Recorder | None = None
+        self._recorder: PhaseRecorder | None = None
         self._best: EvalRecord | None = None
 
-    def begin(self, recorder: Recorder, log: RunLog) -> None:
+    def begin(self, recorder: PhaseRecorder, log: RunLog) -> None:
         """Find out what a run that begins, or has been restored, has on disk.
 
         Args:
@@ -194,7 +194,7 @@ def answer_only(
     """
     replies: list[Reply] = []
 
-    def body(recorder: Recorder) -> Ending:
+    def body(recorder: PhaseRecorder) -> Ending:
         strategy.load_adapter(adapter)
         protection = Unprotected(config, strategy, log.parent)
         replies.extend(answer_prompts(config, strategy, recorder, data, protection) or ())

@@ -32,14 +32,14 @@ from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFacts, Phase
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.generate import Request, answer, requests
 from memory_harness.harness.train.recovery import Divide, Protection, together
 
 
-def load(strategy: Strategy, recorder: Recorder) -> ModelFacts:
+def load(strategy: Strategy, recorder: PhaseRecorder) -> ModelFacts:
     """Run the LOAD phase."""
     with recorder.phase(Phase.LOAD):
         return strategy.load()
@@ -49,7 +49,7 @@ def train(
     config: RunConfig,
     strategy: Strategy,
     device: Device,
-    recorder: Recorder,
+    recorder: PhaseRecorder,
     data: Prepared,
     protection: Protection,
     start: Position = START,
@@ -102,7 +102,9 @@ def _ends_epoch(position: Position, config: RunConfig, data: Prepared) -> bool:
     return position.steps_in_epoch == steps_per_epoch(config, data)
 
 
-def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[Batch], learning_rate: float) -> None:
+def train_step(
+    strategy: Strategy, recorder: PhaseRecorder, micro_batches: Sequence[Batch], learning_rate: float
+) -> None:
     """Run one optimizer step: every target token of the step counts the same, whatever micro-batch it is in."""
     begin = time.perf_counter()
     target_tokens = max(1, sum(batch.shape.target_tokens for batch in micro_batches))
@@ -132,7 +134,7 @@ def train_step(strategy: Strategy, recorder: Recorder, micro_batches: Sequence[B
 def evaluate(
     config: RunConfig,
     strategy: Strategy,
-    recorder: Recorder,
+    recorder: PhaseRecorder,
     batches: Sequence[Batch],
     protection: Protection,
     model: str = TUNED,
@@ -172,7 +174,7 @@ def evaluate(
 def answer_prompts(
     config: RunConfig,
     strategy: Strategy,
-    recorder: Recorder,
+    recorder: PhaseRecorder,
     data: Prepared,
     protection: Protection,
     model: str = TUNED,

@@ -20,7 +20,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
 from memory_harness.harness.log.manifest import Manifest, Position, checkpoints
 from memory_harness.harness.log.records import Phase, RecoveryRecord
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
 from memory_harness.harness.train.checkpoint import keep_newest, save_peers, write_checkpoint
 from memory_harness.harness.train.rng import random_states, restore_random_states
@@ -77,7 +77,7 @@ def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory |
     return None
 
 
-def together(recorder: Recorder, action: Callable[[], Result]) -> Result:
+def together(recorder: PhaseRecorder, action: Callable[[], Result]) -> Result:
     """Run what every GPU of the run runs at this point; where memory runs out on one of them, raise on all.
 
     So no GPU waits for one that has failed, none goes on to what another cannot do, and all decide by the same failure.
@@ -163,7 +163,7 @@ class Recovery:
         config: RunConfig,
         device: Device,
         strategy: TrainableStrategy,
-        recorder: Recorder,
+        recorder: PhaseRecorder,
         run: Path,
         about: Manifest,
         start: Position,

@@ -21,7 +21,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import Phase
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.loop import (
     answer_prompts,
@@ -38,7 +38,7 @@ SOAK_STEPS = 20
 
 
 def rehearse(
-    config: RunConfig, strategy: Strategy, recorder: Recorder, data: Prepared, output: Path, protection: Protection
+    config: RunConfig, strategy: Strategy, recorder: PhaseRecorder, data: Prepared, output: Path, protection: Protection
 ) -> None:
     """Run the rehearsal of a loaded strategy.
 

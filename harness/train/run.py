@@ -24,7 +24,7 @@ from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import GradientError, LogError
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import EndRecord, ModelFacts, Outcome, Phase, Record, RunRecord
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies import STRATEGIES
 from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.strategies.compiled import CompiledStrategy
@@ -106,7 +106,7 @@ def execute(
     """
     protection = Unprotected(config, strategy, output)
 
-    def body(recorder: Recorder) -> Ending:
+    def body(recorder: PhaseRecorder) -> Ending:
         if resume is not None:
             with recorder.phase(Phase.RESUME):
                 strategy.restore(resume)
@@ -134,7 +134,7 @@ def recorded(
     strategy: Strategy,
     data: Prepared,
     write: Callable[[Record], None],
-    body: Callable[[Recorder], Ending],
+    body: Callable[[PhaseRecorder], Ending],
     facts: ModelFacts | None = None,
     start: Position = START,
 ) -> Outcome:
@@ -149,7 +149,7 @@ def recorded(
         Whatever is not a lack of memory, after an end record has been written.
     """
     begin = time.perf_counter()
-    recorder = Recorder(device, write)
+    recorder = PhaseRecorder(device, write)
     recorder.step, recorder.epoch = start.step, start.epoch if start.step else 0
     recorder.vocab_size = find_model(config.model.model).vocab_size
     run_record = _run_record(config, device, data, facts)

@@ -39,7 +39,7 @@ from memory_harness.harness.log.manifest import (
 )
 from memory_harness.harness.log.records import Outcome, Phase, Record, RunRecord
 from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.train.checkpoint import restore_checkpoint
 from memory_harness.harness.train.loop import train
@@ -169,8 +169,8 @@ def train_run(
     let_in_by: str,
     also: Callable[[Record], None],
     stop: Callable[[], str],
-    begun: Callable[[Recorder], None] = lambda recorder: None,
-    finish: Callable[[Recorder, Protection], bool],
+    begun: Callable[[PhaseRecorder], None] = lambda recorder: None,
+    finish: Callable[[PhaseRecorder, Protection], bool],
 ) -> Outcome:
     """Train into a folder, from the beginning or from a checkpoint, until the end or until a stop is asked for.
 
@@ -203,7 +203,7 @@ def train_run(
             start = saved.position
         about = Manifest(start, config.to_dict(), config.fingerprint(), digest, environment())
 
-        def body(recorder: Recorder) -> Ending:
+        def body(recorder: PhaseRecorder) -> Ending:
             recovery = Recovery(
                 config,
                 device,
@@ -226,7 +226,7 @@ def train_run(
                 return Ending(Outcome.STOPPED, f"stopped by {stop() or 'a signal'} at {_where(run, recorder.step)}")
             return Ending(Outcome.COMPLETED)
 
-        def restore(recorder: Recorder, recovery: Recovery, saved: Manifest) -> None:
+        def restore(recorder: PhaseRecorder, recovery: Recovery, saved: Manifest) -> None:
             """Go back to the checkpoint; what came after it is touched only once that has worked."""
             saved_in = checkpoint
             assert saved_in is not None

@@ -24,7 +24,7 @@ from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, re
 from memory_harness.probes.session.process import RunDied, start_worker
 
 if TYPE_CHECKING:
-    from memory_harness.harness.observe.own_loop import Recording
+    from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.probes.findings import Finding
 
 
@@ -132,14 +132,14 @@ class MemoryProbe:
         return self.runs[-1]
 
     @contextmanager
-    def record(self) -> Iterator[Recording]:
+    def record(self) -> Iterator[Recorder]:
         """Record a loop of one's own, see `harness.observe.own_loop`; once it is over, `runs[-1]` has the measures."""
-        from memory_harness.harness.observe.own_loop import Recording, open_device
+        from memory_harness.harness.observe.own_loop import Recorder, open_device
 
         device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)
         records: list[Record] = []
         try:
-            with Recording(device, records.append).running() as recording:
+            with Recorder(device, records.append).running() as recording:
                 yield recording
         finally:
             self._keep(Measured(collect(records)))

@@ -21,7 +21,7 @@ from memory_harness.harness.data.batching import Batch, Example, eval_batches, t
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate.trace import Shape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.train.loop import evaluate, load, train_step
@@ -104,7 +104,7 @@ class Recording:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
         protection = Unprotected(config, self.strategy, Path())
 
-        def moments(recorder: Recorder) -> None:
+        def moments(recorder: PhaseRecorder) -> None:
             for padding in (PADDING, 0):
                 for recorder.step in (1, 2):
                     micro_batches = [uniform_batch(train, padding)] * min(
@@ -116,7 +116,7 @@ class Recording:
 
         return self._run(config, budget_bytes, moments).fits
 
-    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[Recorder], None]) -> Taken:
+    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Taken:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
         stats: list[MemoryStats] = [MemoryStats()]
@@ -125,7 +125,7 @@ class Recording:
             if isinstance(record, PhaseRecord):
                 stats.append(record.after)
 
-        recorder, fits = Recorder(self.device, write), True
+        recorder, fits = PhaseRecorder(self.device, write), True
         try:
             with self.device.active():
                 load(self.strategy, recorder)
@@ -190,7 +190,7 @@ def largest(fits: Callable[[int], bool], highest: int) -> int:
     return low
 
 
-def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Recorder, data: Prepared) -> None:
+def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:
     """Run the moments of a loaded strategy."""
     steps = train_steps(data.train, config, 1)
     longest = [steps[i] for i in sorted(longest_steps(steps))]

@@ -23,7 +23,7 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.manifest import Position
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.train.loop import answer_prompts, train
 from memory_harness.harness.train.recovery import Unprotected
 from memory_harness.harness.train.run import Ending, make_strategy, recorded, simulate_card
@@ -71,7 +71,7 @@ def simulated_part(config: RunConfig, start: int, last_step: int) -> Part:
     with TemporaryDirectory() as folder:
         protection = Until(last_step, config, strategy, Path(folder))
 
-        def body(recorder: Recorder) -> Ending:
+        def body(recorder: PhaseRecorder) -> Ending:
             if start:
                 with recorder.phase(Phase.RESUME):
                     strategy.restore(Path(folder))
@@ -88,7 +88,7 @@ def simulated_part(config: RunConfig, start: int, last_step: int) -> Part:
 class Until(Unprotected):
     """Asks for a stop after a step."""
 
-    recorder: Recorder
+    recorder: PhaseRecorder
 
     def __init__(self, last_step: int, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]

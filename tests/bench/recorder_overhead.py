@@ -49,7 +49,7 @@ def main(output: Path) -> None:
     from memory_harness.harness.devices.cuda import CudaDevice
     from memory_harness.harness.log.environment import environment
     from memory_harness.harness.log.runlog import LogWriter
-    from memory_harness.harness.observe.recorder import Recorder
+    from memory_harness.harness.observe.recorder import PhaseRecorder
     from memory_harness.harness.strategies.qlora import QLoraStrategy
     from memory_harness.harness.train.loop import train_step
 
@@ -59,7 +59,7 @@ def main(output: Path) -> None:
     batch = batch_of(train(LENGTH))
     with tempfile.TemporaryDirectory() as folder, LogWriter(Path(folder) / "log.jsonl") as writer, device.active():
         strategy.load()
-        recorder, nothing = Recorder(device, writer.write), NoRecorder()
+        recorder, nothing = PhaseRecorder(device, writer.write), NoRecorder()
 
         def seconds(record: Any) -> float:
             torch.cuda.synchronize()

@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
+from memory_harness import MemoryCallback, Recorder
 from memory_harness.configs.units import MIB
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.observe.trainer import MemoryCallback
 from memory_harness.probes.detectors import detect
 from memory_harness.reports import command
 

@@ -7,9 +7,8 @@ import torch
 from own_loop import HIDDEN, LENGTH, VOCABULARY, loss_of, train_step
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+from memory_harness import MemoryCallback, Recorder
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.observe.recorder import Recorder
-from memory_harness.harness.observe.trainer import MemoryCallback
 from memory_harness.probes.detectors import detect
 
 history = []

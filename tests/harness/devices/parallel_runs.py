@@ -21,7 +21,7 @@ from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train.assessment import assess
@@ -93,7 +93,7 @@ def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watch
     watcher.on_device(device)
     strategy, data, replies = QLoraStrategy(config, device), prepared(config), list[Reply]()
 
-    def finish(recorder: Recorder, protection: Protection) -> bool:
+    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
         found = assess(config, strategy, recorder, data, protection)
         replies.extend(found or ())
         return found is not None

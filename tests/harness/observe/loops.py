@@ -5,7 +5,7 @@ import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import BatchShape, Phase, SurvivorRecord
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 
 BATCH = BatchShape(1, 4, (4,), 4)
 
@@ -16,7 +16,7 @@ class Loop:
     def __init__(self, computes=True, device=None):
         self.device = device or SimulatedDevice(find_card("t4"), 2**30, computes=computes)
         self.records = []
-        self.recorder = Recorder(self.device, self.records.append)
+        self.recorder = PhaseRecorder(self.device, self.records.append)
         with self.device.active():
             self.model = torch.nn.Linear(256, 256, device=self.device.torch_device)
 

@@ -13,7 +13,7 @@ from memory_harness.harness.log.records import BatchShape, Outcome, Phase
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.observe import own_loop as recording
 from memory_harness.harness.observe.facts import batch_shape, model_facts
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.own_loop import Recorder
 
 
 @pytest.fixture(autouse=True)

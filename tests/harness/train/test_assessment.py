@@ -22,7 +22,7 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results import experiments
 from memory_harness.harness.results.experiments import (
     append_experiment,
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     strategy = make_strategy(config, device)
     finished: list[Reply] = []
 
-    def finish(recorder: Recorder, protection: Protection) -> bool:
+    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
         finished.extend(assess(config, strategy, recorder, data, protection) or ())
         strategy.export(folder / "adapter")
         return True

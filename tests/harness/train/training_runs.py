@@ -17,7 +17,7 @@ from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
-from memory_harness.harness.observe.recorder import Recorder
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train.assessment import assess
@@ -75,7 +75,7 @@ def train(
     prepare_device(device)
     strategy, data, replies = QLoraStrategy(config, device), prepared(config), []
 
-    def finish(recorder: Recorder, protection: Protection) -> bool:
+    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
         last = [record for record in read_run_log(run / LOG_FILE).evals if record.step == recorder.step]
         found = assess(config, strategy, recorder, data, protection, last[-1] if last else None)
         replies.extend(found or ())
