@@ -1,9 +1,12 @@
 """What keeps the parts apart: import layers, torch-free packages, one file for CUDA memory, complete registries."""
 
 import ast
+import functools
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,23 +60,128 @@ def syntax_tree(name: str) -> ast.Module:
     return ast.parse(FILES[name].read_text(encoding="utf-8"))
 
 
-def imports(name: str) -> Iterator[str]:
-    """Yield every module that a file imports, at its top and inside functions; `from a import b` as `a.b`."""
+@functools.cache
+def imports(name: str) -> tuple[str, ...]:
+    """Return every module that a file imports, at its top and inside functions; `from a import b` as `a.b`."""
+    found: list[str] = []
     for node in ast.walk(syntax_tree(name)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} line {node.lineno}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.extend(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
+
+
+def files_imported(name: str) -> set[str]:
+    """Return the files of the package that a file imports, those for type checkers alone left out."""
+    unseen = {f"{node.module}.{alias.name}" for node in _for_type_checkers(name) for alias in node.names}
+    files = set()
+    for target in set(imports(name)) - unseen:
+        file = target if target in FILES else target.rpartition(".")[0]
+        if file in FILES:
+            files.add(file)
+    return files - {name}
+
+
+def _for_type_checkers(name: str) -> list[ast.ImportFrom]:
+    blocks = [node for node in syntax_tree(name).body if isinstance(node, ast.If)]
+    blocks = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
+    return [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+
+
+def room_of(name: str) -> str:
+    """Return the folder of a file, the outermost but one: `memory_harness.harness.train`."""
+    return ".".join(name.split(".")[:3])
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Return the sets of nodes that reach one another."""
+    reached = {node: _reach(arrows, node) for node in arrows}
+    found: list[set[str]] = []
+    for node in arrows:
+        circle = {other for other in reached[node] if node in reached.get(other, ())}
+        if circle and circle not in found:
+            found.append(circle)
+    return found
+
+
+def _reach(arrows: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in arrows.get(waiting.pop(), set()) - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_go_down_the_parts(name):
-    above = PARTS[PARTS.index(name.split(".")[1]) + 1 :]
-    wrong = {t for t in imports(name) if t.startswith(tuple(f"memory_harness.{part}" for part in above))}
+    above = tuple(f"memory_harness.{part}" for part in PARTS[PARTS.index(name.split(".")[1]) + 1 :])
+    wrong = [target for target in imports(name) if above and target.startswith(above)]
     assert not wrong, f"{name} imports {wrong}; the order is {' <- '.join(PARTS)}"
-    bare = {t for t in imports(name) if t.partition(".")[0] in PARTS}
+    bare = [target for target in imports(name) if target.partition(".")[0] in (*PARTS, "tests", "run_probe")]
     assert not bare, f"{name} imports {bare}; what is imported is memory_harness"
+
+
+def test_no_file_imports_itself_through_others():
+    assert not circles({name: files_imported(name) for name in FILES})
+
+
+def test_no_folder_imports_itself_through_others():
+    arrows: dict[str, set[str]] = {}
+    for name in FILES:
+        room = room_of(name)
+        arrows.setdefault(room, set()).update(room_of(target) for target in files_imported(name))
+    for room, targets in arrows.items():
+        targets.discard(room)
+    assert not circles(arrows)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_above_is_started_as_a_program(name):
+    """A command that names a module of a part above, or `run_probe`, is an import by another door."""
+    part = PARTS.index(name.split(".")[1])
+    above = ("run_probe", *(f"memory_harness.{part}" for part in PARTS[part + 1 :]))
+    for node in ast.walk(syntax_tree(name)):
+        if isinstance(node, (ast.List, ast.Tuple)) and "sys.executable" in map(ast.unparse, node.elts):
+            words = [word.value for word in node.elts if isinstance(word, ast.Constant)]
+            wrong = [word for word in words if str(word).startswith(above)]
+            assert not wrong, f"{name} line {node.lineno} starts {wrong}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_reads_the_tests(name):
+    """No path into `tests`, as one string or as `folder / "tests"`."""
+    wrong = []
+    for node in ast.walk(syntax_tree(name)):
+        if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value == "tests":
+            wrong.append(node.lineno)
+        if isinstance(node, ast.Constant) and re.match(r"tests[./]\w", str(node.value)):
+            wrong.append(node.lineno)
+    assert not wrong, f"{name} lines {wrong}: tests read the product, never the other way round"
+
+
+def test_every_folder_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = project["tool"]["setuptools"]["packages"]
+    assert installed == sorted({f"memory_harness.{'.'.join(path.parts)}" for path in _folders()})
+
+
+def _folders() -> Iterator[Path]:
+    for part in PARTS:
+        for path in (ROOT / part).rglob("*"):
+            if path.suffix in (".py", ".toml", ".css", ".json"):
+                yield path.parent.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("folder", [name for name, path in FILES.items() if path.name == "__init__.py"])
+def test_every_folder_has_a_readme(folder):
+    path = FILES[folder].with_name("README.md")
+    assert path.exists(), f"{path.relative_to(ROOT)}: what lives here, what it may import, how one more is added"
+    prose = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("|")]
+    assert len(prose) <= 40, f"{path.relative_to(ROOT)}: {len(prose)} lines beside tables"
 
 
 def test_torch_free_modules_never_bring_torch_in():
