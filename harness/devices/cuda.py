@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
-from memory_harness.harness.devices.base import Allocation, LifeEvent, live_at_peak
-from memory_harness.harness.devices.parallel import LONE, Group
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
 from memory_harness.harness.log.snapshot import runs_of_segments
@@ -36,8 +36,8 @@ MAX_FOREIGN_BYTES = 2 * 2**30
 HISTORY_ENTRIES = 100_000
 """Allocations and frees kept for a snapshot: some nine steps of an 8B model, with their stacks."""
 
-WATCHED_ENTRIES = 4 * HISTORY_ENTRIES
-"""The same while a zoom watches, which is some steps or a phase."""
+RECORDED_ENTRIES = 4 * HISTORY_ENTRIES
+"""The same while allocations are recorded, which is for some steps or a phase."""
 
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -87,7 +87,7 @@ class CudaDevice:
         attention: str = "auto",
         expandable_segments: bool = False,
         share_gpu: bool = False,
-        group: Group = LONE,
+        group: Group = SINGLE_GPU,
     ) -> None:
         self.group = group
         if not torch.cuda.is_available():
@@ -117,20 +117,20 @@ class CudaDevice:
         self._backends = [_BACKENDS[name] for name in names]
         self._nvml = _nvml_handle()
         self._failed_segment_bytes = 0
-        self._tell: Callable[[DeviceOutOfMemory], None] | None = None
+        self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
-        self._watched_since = 0.0
+        self._recording_since = 0.0
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
         self._failed_segment_bytes = segment_bytes
-        if self._tell is not None:
-            self._tell(self._out_of_memory(segment_bytes, _frames_of_stack()))
+        if self._on_out_of_memory is not None:
+            self._on_out_of_memory(self._out_of_memory(segment_bytes, _frames_of_stack()))
 
-    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
-        """Tell of failed allocations from the allocator's own observer, which runs before the error is raised."""
-        self._tell = tell
+    def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Call back from the allocator's own observer, which runs before the error is raised."""
+        self._on_out_of_memory = callback
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ class CudaDevice:
             with sdpa_kernel(self._backends) if self._backends else nullcontext():
                 yield
         finally:
-            self._tell = None
+            self._on_out_of_memory = None
             torch.cuda.set_per_process_memory_fraction(1.0)
 
     def stats(self) -> MemoryStats:
@@ -219,25 +219,25 @@ class CudaDevice:
         """The allocator shows its segments as they are, not as they were."""
         return ()
 
-    def watch(self, *, with_peak: bool = False) -> None:
+    def record_allocations(self, *, with_peak: bool = False) -> None:
         """Let PyTorch record Python's stack with each allocation; the last ones are kept, freed or not."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(
-                "all", context="alloc", stacks="python", max_entries=WATCHED_ENTRIES, clear_history=True
+                "all", context="alloc", stacks="python", max_entries=RECORDED_ENTRIES, clear_history=True
             )
-        self._watched_since = time.time()
+        self._recording_since = time.time()
 
-    def watched(self) -> list[Allocation]:
+    def live_allocations(self) -> list[Allocation]:
         """Return the blocks in use that were allocated since."""
         found = allocations_in(torch.cuda.memory._snapshot(), torch.cuda.current_device())
-        return [allocation for allocation in found if allocation.made_at >= self._watched_since]
+        return [allocation for allocation in found if allocation.made_at >= self._recording_since]
 
-    def watched_peak(self) -> list[Allocation]:
+    def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak, by PyTorch's trace of allocations and frees."""
         snapshot = torch.cuda.memory._snapshot()
-        return live_at_peak(life_events(snapshot, torch.cuda.current_device(), self._watched_since))
+        return live_at_peak(allocation_events(snapshot, torch.cuda.current_device(), self._recording_since))
 
-    def unwatch(self) -> None:
+    def stop_recording_allocations(self) -> None:
         """Stop, unless the history is kept for a snapshot."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
@@ -278,7 +278,7 @@ def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
     return sorted(found, key=lambda allocation: allocation.made_at)
 
 
-def life_events(snapshot: dict[str, Any], device: int, since: float) -> list[LifeEvent]:
+def allocation_events(snapshot: dict[str, Any], device: int, since: float) -> list[AllocationEvent]:
     """Return the allocations and frees of a memory snapshot's trace from a time on; a free counts when asked for."""
     events = [event for event in snapshot["device_traces"][device] if event["time_us"] / 1e6 >= since]
     return [

@@ -68,18 +68,18 @@ def check_artefacts(folder: Path) -> None:
 
 
 def append_responses(
-    folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply], *, again: bool = False
+    folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply], *, replace_earlier: bool = False
 ) -> None:
     """Append the replies to `GeneratedResponses.json` and `.csv`.
 
     Args:
-        again: leave out those of the same run that are there already.
+        replace_earlier: leave out those of the same run that are there already.
 
     Raises:
         ConfigError: as `check_artefacts`.
     """
     entries = [_response(run, data, reply) for reply in replies]
-    outdated = experiment_id(run) if again else None
+    outdated = experiment_id(run) if replace_earlier else None
     _append_to_list(folder / RESPONSES, entries, lambda entry: entry.get("experiment_id") == outdated)
     path = folder / RESPONSES_CSV
     with _locked(path):

@@ -6,13 +6,14 @@ accident.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
@@ -105,10 +106,36 @@ class TrainableStrategy(Strategy, Protocol):
         """Return adapter, optimizer and scaler as they are, in host memory."""
         ...
 
-    def put_back(self, state: dict[str, Any]) -> None:
-        """Undo whatever has happened to them since `host_copy`."""
+    def undo_to(self, copy: dict[str, Any]) -> None:
+        """Undo whatever has happened to them since `host_copy`; allocates nothing on the device."""
         ...
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end: graph, gradients, cache."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Strategy, Protocol):
+    """A strategy whose phases can be recorded on fake tensors, and replayed: what `CompiledStrategy` asks of it."""
+
+    config: RunConfig
+    dtype: torch.dtype
+    linear_shapes: tuple[tuple[int, int], ...]
+    """the (out_features, in_features) that occur among the 4-bit layers"""
+
+    def mlp_chunks(self, training: bool, tokens: int) -> int:
+        """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
+        ...
+
+    def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+        """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
+        ...
+
+    def pretend_gradients(self, present: bool) -> None:
+        """Have the gradients and the loss that a step would have here, or none, in training."""
+        ...
+
+    def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
+        """Have an empty cache of `length` tokens, as decoding would find it."""
         ...
