@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,15 +15,16 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memory_harness.configs.cards import Card
-from memory_harness.harness.devices.base import Allocation
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
+from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
-from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, Tracer
+from memory_harness.harness.simulate.memory import Made, SimulatedMemory
+from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 
 _is_autocast_enabled = torch.is_autocast_enabled
 
@@ -60,10 +62,12 @@ class SimulatedDevice:
         self.computes = computes
         self.torch_device = torch.device("cpu" if computes else "meta")
         self.expandable_segments = expandable_segments
-        memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
+        self._simulated = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
+        self.memory: CardMemory = LiveMemory(self._simulated)
+        """another one where phases are replayed; then nothing is reported to the first"""
         lowerings = operator_lowerings(card) if lowered else {}
-        self.tracer = Tracer(memory, lowerings, self.torch_device, adopts=adopts)
-        self.memory: CardMemory = LiveMemory(memory, self.tracer, MAX_SITE_FRAMES if lowered else 0)
+        self.tracer = Tracer(self._simulated, lowerings, self.torch_device, adopts=adopts)
+        self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
         self._elsewhere_bytes = 0
@@ -160,7 +164,7 @@ class SimulatedDevice:
     def take_elsewhere(self, num_bytes: int) -> None:
         """Let another process take memory of the card: the driver counts it, the allocator may reserve less by that."""
         self._elsewhere_bytes += num_bytes
-        self.memory.set_budget(max(1, self.budget_bytes - self._elsewhere_bytes))
+        self._simulated.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""
@@ -199,8 +203,18 @@ class SimulatedDevice:
         return None
 
     def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
-        """Call back for every allocation that fails from now on; a run that replays phases has none that asks."""
-        self.memory.on_out_of_memory(callback)
+        """Call back for every allocation that fails from now on; nobody is told of those in replayed phases."""
+        self._simulated.on_failure = callback if self._lowered else partial(self._locate, callback)
+
+    def _locate(self, callback: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
+        """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
+        kept, self.tracer.site_frames = self.tracer.site_frames, WATCHED_SITE_FRAMES
+        lines = tuple(line for line in _source_lines(self.tracer.site()) if not is_harness(line.path))
+        self.tracer.site_frames = kept
+        line = users_line(lines)
+        error.frames = tuple(map(str, lines))
+        error.where = str(line).split(" ")[0] if line else None
+        callback(error)
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by what their names say; see `live_by_category`."""
@@ -211,20 +225,28 @@ class SimulatedDevice:
         return self.memory.segments_at_peak()
 
     def record_allocations(self, *, with_peak: bool = False) -> None:
-        """Keep what the tracer knows of each allocation."""
-        self.memory.record_allocations(with_peak=with_peak)
+        """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""
+        self._simulated.watched = {}
+        self._simulated.watched_events = [] if with_peak else None
+        self.tracer.site_frames = WATCHED_SITE_FRAMES
 
     def live_allocations(self) -> list[Allocation]:
         """Return what still lives."""
-        return self.memory.live_allocations()
+        # copied in one go: the collector may free some of it meanwhile
+        live = (self._simulated.watched or {}).copy()
+        return [_allocation(key, made) for key, made in live.items()]
 
     def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak."""
-        return self.memory.live_allocations_at_peak()
+        events: list[AllocationEvent] = []
+        for key, made in self._simulated.watched_events or ():
+            events.append((key, None if made is None else _allocation(key, made)))
+        return live_at_peak(events)
 
     def stop_recording_allocations(self) -> None:
         """Stop."""
-        self.memory.stop_recording_allocations()
+        self._simulated.watched = self._simulated.watched_events = None
+        self.tracer.site_frames = self._site_frames
 
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values from now on, where an operator did not make them."""
@@ -236,12 +258,22 @@ class SimulatedDevice:
         return self.tracer.key_of(tensor) if tensor.device.type == self.torch_device.type else None
 
     def record_history(self) -> None:
-        """Keep what the tracer reports."""
-        self.memory.record_history()
+        """Keep what the tracer reports, each allocation with its frames."""
+        self.memory.record_history(self.tracer)
+        self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""
         write_snapshot(self.memory.history().snapshot(record_to_dict(run)), path)
+
+
+def _allocation(key: Hashable, made: Made) -> Allocation:
+    num_bytes, made_at, site = made
+    return Allocation(key, num_bytes, made_at, _source_lines(site))
+
+
+def _source_lines(site: Site) -> tuple[SourceLine, ...]:
+    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from memory_harness.harness.log.records import ForwardFacts, ModelFacts, Phase
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
+from memory_harness.harness.simulate.tracer import MAX_SITE_FRAMES
 from memory_harness.harness.strategies.base import Traceable
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 from memory_harness.harness.techniques.chunked_loss import loss_chunks
@@ -248,7 +249,8 @@ class CompiledStrategy:
 
     def _record(self, run: Callable[[], Any]) -> tuple[Any, list[Event]]:
         tracer, recorder = self.device.tracer, TraceRecorder()
-        tracer.sink = recorder
+        # what is recorded is replayed in other steps too: it does not depend on who wants to know more now
+        tracer.sink, tracer.site_frames = recorder, MAX_SITE_FRAMES
         try:
             result = run()
             for name, tensor in self.inner.named_tensors():

@@ -14,9 +14,9 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.strategies import STRATEGIES
 from memory_harness.harness.strategies.base import Strategy, Traceable
 from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.strategies.registry import STRATEGIES
 
 StrategyT = TypeVar("StrategyT", bound=Strategy, covariant=True)
 

@@ -155,7 +155,7 @@ def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
     with stop_on_signals() as request:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
-        from memory_harness.harness.strategies import STRATEGIES
+        from memory_harness.harness.strategies.registry import STRATEGIES
         from memory_harness.harness.train.finetune import fine_tune
         from memory_harness.harness.train.run import Run
 
@@ -175,7 +175,7 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     config = config.with_fields(num_gpus=1)  # it may have been trained on more
     data = _read_data(config)
     device = _open_device(config)
-    from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.strategies.registry import STRATEGIES
     from memory_harness.harness.train.finetune import answer_only
     from memory_harness.harness.train.run import Run
 

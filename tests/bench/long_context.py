@@ -67,7 +67,7 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
 
         import_unsloth(config)
     from memory_harness.harness.devices.cuda import CudaDevice
-    from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.strategies.registry import STRATEGIES
     from memory_harness.harness.train.run import make_strategy, simulate_card
 
     budget = parse_bytes(BUDGET)
