@@ -68,47 +68,36 @@ class Device(Protocol):
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""
-        ...
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; costs no synchronisation."""
-        ...
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
-        ...
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
-        ...
 
     def driver_used_bytes(self) -> int | None:
         """Return what the driver counts as used on the whole GPU, or None where there is no driver."""
-        ...
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return mixed precision in `dtype`; a null context for float32."""
-        ...
 
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, new tensors are ordinary ones: host memory, or the meta device."""
-        ...
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy a host array to the device."""
-        ...
 
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
-        ...
 
     def assuming(self, value: float) -> AbstractContextManager[Any]:
         """Within, library code that reads a value from the device reads `value` where nothing is computed."""
-        ...
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """Return the error as an out-of-memory of this device, or None when it is something else."""
-        ...
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by category; empty where the device does not know them.
@@ -116,11 +105,9 @@ class Device(Protocol):
         A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an
         activation.
         """
-        ...
 
     def segments_at_peak(self) -> Sequence[SegmentRuns]:
         """Return all that was reserved when most was allocated; empty where the device does not know it."""
-        ...
 
 
 class AllocationObserver(Protocol):
@@ -128,7 +115,6 @@ class AllocationObserver(Protocol):
 
     def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
         """Call back for every allocation that fails from now on, as it happens, whether the error is caught or not."""
-        ...
 
     def record_allocations(self, *, with_peak: bool = False) -> None:
         """Record from now on who allocates what; costs time and host memory until `stop_recording_allocations`.
@@ -136,39 +122,30 @@ class AllocationObserver(Protocol):
         Args:
             with_peak: record what is freed too, for `live_allocations_at_peak`.
         """
-        ...
 
     def live_allocations(self) -> list[Allocation]:
         """Return what has been allocated since `record_allocations` and still is, oldest first."""
-        ...
 
     def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what has been allocated since `record_allocations` and lived when the most of that lived."""
-        ...
 
     def stop_recording_allocations(self) -> None:
         """Stop, and forget what was recorded."""
-        ...
 
     def unobserved(self) -> AbstractContextManager[None]:
         """Within, operators run at full speed, and what they make is not counted where that has a price."""
-        ...
 
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values as the device's, where it would not know of them by itself."""
-        ...
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the handle of the allocation that holds the tensor's values, or None where it is not the device's."""
-        ...
 
     def record_history(self) -> None:
         """Keep the last allocations and frees from now on, for `write_history`."""
-        ...
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write a memory snapshot that PyTorch's viewer opens."""
-        ...
 
 
 class ObservableDevice(Device, AllocationObserver, Protocol):

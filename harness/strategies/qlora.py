@@ -17,16 +17,10 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.strategies import state
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
-from memory_harness.harness.strategies.state import (
-    copy_state,
-    restore_state,
-    save_state,
-    trainable_parameters,
-    undo_to,
-)
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
@@ -174,10 +168,10 @@ class QLoraStrategy:
         # makes the scale now: otherwise the first backward pass would allocate what no other does
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
 
-    def _new_scaler(self, state: dict[str, Any]) -> Any:
+    def _new_scaler(self, scaler_state: dict[str, Any]) -> Any:
         scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
-        if state:
-            scaler.load_state_dict(state)
+        if scaler_state:
+            scaler.load_state_dict(scaler_state)
         return scaler
 
     def put(self, batch: Batch, *, training: bool) -> None:
@@ -268,7 +262,7 @@ class QLoraStrategy:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Return the adapter's parameters."""
-        return list(trainable_parameters(self.model).values())
+        return list(state.trainable_parameters(self.model).values())
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss; the logits die before the next batch."""
@@ -322,11 +316,11 @@ class QLoraStrategy:
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.strategies.state`."""
-        save_state(folder, self.model, self.optimizer, self.scaler, self.device)
+        state.save(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
-        restore_state(folder, self.model, self.optimizer, self.scaler, self.device)
+        state.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take."""
@@ -334,11 +328,11 @@ class QLoraStrategy:
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
-        return copy_state(self.model, self.optimizer, self.scaler, self.device)
+        return state.copy_to_host(self.model, self.optimizer, self.scaler, self.device)
 
-    def undo_to(self, copy: dict[str, Any]) -> None:
+    def undo_to(self, copied: dict[str, Any]) -> None:
         """Undo whatever has happened to them since `host_copy`."""
-        undo_to(copy, self.model, self.optimizer, self.scaler)
+        state.undo_to(copied, self.model, self.optimizer, self.scaler)
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end."""
@@ -396,11 +390,11 @@ NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 def _model_tensors(model: Any) -> NamedTensors:
     for name, parameter in model.named_parameters():
         yield ("parameter", name), parameter
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
+        quant_state = getattr(parameter, "quant_state", None)
+        if quant_state is not None:
             constants = ("absmax", "code", "offset")
-            yield from _tensor_attributes(state, constants, "parameter", name)
-            yield from _tensor_attributes(state.state2, constants, "parameter", name, prefix="nested_")
+            yield from _tensor_attributes(quant_state, constants, "parameter", name)
+            yield from _tensor_attributes(quant_state.state2, constants, "parameter", name, prefix="nested_")
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
     for name, buffer in model.named_buffers():
@@ -435,12 +429,8 @@ def _cache_tensors(cache: Any) -> NamedTensors:
 
 
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
-    shapes = set()
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            shapes.add((state.shape[0], state.shape[1]))
-    return tuple(sorted(shapes))
+    quant_states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
 
 
 def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:

@@ -23,7 +23,7 @@ def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_state(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
+def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
     """Write the training state into `folder`; nothing where nothing is computed.
 
     Raises:
@@ -43,7 +43,7 @@ def _training_state(model: Any, optimizer: Any) -> dict[str, Any]:
     return {"adapter": adapter, "optimizer": optimizer.state_dict(), "scaler": {}}
 
 
-def restore_state(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
+def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
     """Load the training state through host memory, so that the device never holds it twice.
 
     Raises:
@@ -87,7 +87,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def copy_state(model: Any, optimizer: Any, scaler: Any, device: Device) -> dict[str, Any]:
+def copy_to_host(model: Any, optimizer: Any, scaler: Any, device: Device) -> dict[str, Any]:
     """Return a copy of the training state in host memory, for `undo_to`."""
     with device.on_host():
         return {
@@ -97,22 +97,22 @@ def copy_state(model: Any, optimizer: Any, scaler: Any, device: Device) -> dict[
         }
 
 
-def undo_to(copy: dict[str, Any], model: Any, optimizer: Any, scaler: Any) -> None:
-    """Undo whatever part of an optimizer step was done since `copy_state`; allocates nothing on the device."""
+def undo_to(copied: dict[str, Any], model: Any, optimizer: Any, scaler: Any) -> None:
+    """Undo whatever part of an optimizer step was done since `copy_to_host`; allocates nothing on the device."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name in copy["adapter"]:
-                parameter.copy_(copy["adapter"][name])
+            if name in copied["adapter"]:
+                parameter.copy_(copied["adapter"][name])
         for parameter in list(optimizer.state):
-            if parameter in copy["optimizer"]:
-                _undo_optimizer(optimizer.state[parameter], copy["optimizer"][parameter])
+            if parameter in copied["optimizer"]:
+                _undo_optimizer(optimizer.state[parameter], copied["optimizer"][parameter])
             else:
                 del optimizer.state[parameter]
-    scaler.load_state_dict(copy["scaler"])
+    scaler.load_state_dict(copied["scaler"])
 
 
-def _undo_optimizer(state: dict[str, Any], copy: dict[str, Any]) -> None:
-    for key, value in copy.items():
+def _undo_optimizer(state: dict[str, Any], copied: dict[str, Any]) -> None:
+    for key, value in copied.items():
         current = state[key]
         if isinstance(current, torch.Tensor):
             current.copy_(value)

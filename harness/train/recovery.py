@@ -103,19 +103,15 @@ class Protection(Protocol):
 
     def step(self, action: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run an optimizer step over the micro-batches; `done` is where the run is after it."""
-        ...
 
     def in_parts(self, action: Callable[[Part], Result], whole: Part, split: Split[Part]) -> list[Result]:
         """Run over a batch; return the result of each part that it was cut into, without those that do not fit."""
-        ...
 
     def save(self, position: Position) -> None:
         """Write a checkpoint."""
-        ...
 
     def stop_requested(self) -> bool:
         """Return whether the run is to end at the next safe point."""
-        ...
 
 
 class Unprotected:

@@ -228,83 +228,72 @@ def train_run(
         return _Training(folder, run, hooks, log, manifest, resumed).execute(write)
 
 
+@dataclass(frozen=True)
 class _Training:
-    """A training run in its locked folder, from the checkpoint that it begins with to its end.
+    """A training run in its locked folder, from the checkpoint that it begins with to its end."""
 
-    Args:
-        manifest: of its checkpoints; its position is where the run begins.
-        resumed: where it goes on from; None where it begins.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        run: Run[TrainableStrategy],
-        hooks: Hooks,
-        log: HeldLog,
-        manifest: Manifest,
-        resumed: Resumed | None,
-    ) -> None:
-        self._folder = folder
-        self._run = run
-        self._hooks = hooks
-        self._log = log
-        self._manifest = manifest
-        self._resumed = resumed
+    folder: Path
+    run: Run[TrainableStrategy]
+    hooks: Hooks
+    log: HeldLog
+    manifest: Manifest
+    """of its checkpoints; the position is where it begins"""
+    resumed: Resumed | None
+    """where it goes on from; None where it begins"""
 
     def execute(self, write: Callable[[Record], None]) -> Outcome:
         """Run it between the first record and the last; return how it ended."""
         try:
-            outcome = record_run(self._run, write, self._body, self._manifest.position)
+            outcome = record_run(self.run, write, self._body, self.manifest.position)
         except LogError as error:
-            raise CheckpointError(f"{error}, then go on with --resume {self._folder}") from None
+            raise CheckpointError(f"{error}, then go on with --resume {self.folder}") from None
         except HarnessError:
             raise  # refused: the log stays as it is
         except Exception:
-            self._log.open()
+            self.log.open()
             raise
-        self._log.open()  # it may have ended before it was restored
+        self.log.open()  # it may have ended before it was restored
         return outcome
 
     def _body(self, recorder: PhaseRecorder) -> Ending:
-        start, group = self._manifest.position, self._run.device.group
+        start, group = self.manifest.position, self.run.device.group
         recovery = Recovery(
-            self._run,
+            self.run,
             recorder,
-            self._folder,
-            self._manifest,
-            log_bytes=lambda: self._log.num_bytes,
-            stop_requested=lambda: group.any(bool(self._hooks.stop_signal())),
+            self.folder,
+            self.manifest,
+            log_bytes=lambda: self.log.num_bytes,
+            stop_requested=lambda: group.any(bool(self.hooks.stop_signal())),
         )
-        if self._resumed is None:
-            with _disk_errors(self._folder), recorder.phase(Phase.CHECKPOINT):
+        if self.resumed is None:
+            with _disk_errors(self.folder), recorder.phase(Phase.CHECKPOINT):
                 recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
         else:
-            self._restore(recorder, recovery, self._resumed)
-        self._hooks.on_begin(recorder)
-        if train(self._run, recorder, recovery, start) and self._hooks.finish(recorder, recovery):
+            self._restore(recorder, recovery, self.resumed)
+        self.hooks.on_begin(recorder)
+        if train(self.run, recorder, recovery, start) and self.hooks.finish(recorder, recovery):
             return Ending(Outcome.COMPLETED)
-        signal = self._hooks.stop_signal() or "a signal"
-        return Ending(Outcome.STOPPED, f"stopped by {signal} at {_where(self._folder, recorder.step)}")
+        signal = self.hooks.stop_signal() or "a signal"
+        return Ending(Outcome.STOPPED, f"stopped by {signal} at {_where(self.folder, recorder.step)}")
 
     def _restore(self, recorder: PhaseRecorder, recovery: Recovery, resumed: Resumed) -> None:
         """Go back to the checkpoint; what came after it is touched only once that has worked."""
-        rank = self._run.device.group.rank
+        rank = self.run.device.group.rank
 
         def restore() -> None:
             with recorder.phase(Phase.RESUME):
-                restore_checkpoint(resumed.checkpoint, self._run.strategy.restore, rank)
+                restore_checkpoint(resumed.checkpoint, self.run.strategy.restore, rank)
 
         run_collectively(recorder, restore)
-        with _disk_errors(self._folder):
+        with _disk_errors(self.folder):
             if rank == 0:
-                set_aside(self._folder, resumed.manifest)
-            self._log.open()
+                set_aside(self.folder, resumed.manifest)
+            self.log.open()
             if self._has_changed(resumed.manifest):  # what was allowed once stays so
                 with recorder.phase(Phase.CHECKPOINT):
-                    recovery.save(self._manifest.position)
+                    recovery.save(self.manifest.position)
             if rank == 0:
-                _write_config(self._folder, self._run.config)
+                _write_config(self.folder, self.run.config)
 
     def _has_changed(self, saved: Manifest) -> bool:
-        return bool(changed_fields(saved, self._run.config)) or saved.data_digest != self._manifest.data_digest
+        return bool(changed_fields(saved, self.run.config)) or saved.data_digest != self.manifest.data_digest
