@@ -238,9 +238,13 @@ def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
 def num_steps(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps of the whole run."""
     total = steps_per_epoch(config, data) * config.train.epochs
-    return total if config.train.max_steps is None else min(total, config.train.max_steps)
+    if config.train.max_steps is None:
+        return total
+    return min(total, config.train.max_steps)
 
 
 def _is_due(every: int | None, step: int, is_last: bool = False) -> bool:
     """Return whether something happens after this step; with no interval, at the end of each epoch."""
-    return is_last if every is None else step % every == 0
+    if every is None:
+        return is_last
+    return step % every == 0
