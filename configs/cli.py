@@ -27,7 +27,7 @@ from memory_harness.configs.preset import (
     real_folder,
 )
 from memory_harness.configs.schema import SECTIONS, RunConfig
-from memory_harness.configs.strategies import settled
+from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.units import parse_part
 from memory_harness.configs.validation import validate
@@ -147,7 +147,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     for name in ("resume", "generate"):
         if name in options:
             options[name] = real_folder(options[name])
-    config = settled(_begin(options).with_fields(**given))
+    config = with_fixed_settings(_begin(options).with_fields(**given))
     validate(config)
     command = Command(config, **options, script_arguments=script_arguments, gpu_is_named="gpu" in given)
     _check_options(command)
@@ -171,7 +171,7 @@ def _begin(options: dict[str, Any]) -> RunConfig:
 
 def _check_options(command: Command) -> None:
     problems = []
-    if command.config.model.strategy != "qlora" and (command.goal != "none" or command.limits):
+    if capabilities_of(command.config).not_simulated and (command.goal != "none" or command.limits):
         problems.append(
             f"--strategy {command.config.model.strategy}: --goal and --limits predict --strategy qlora only"
         )

@@ -12,6 +12,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, section_of
+from memory_harness.configs.strategies import capabilities_of
 
 Range = tuple[str, Callable[[Any], bool]]
 """The allowed values in words, and the test; a comparison with NaN is false, so NaN never passes."""
@@ -122,10 +123,11 @@ def _batch_problems(config: RunConfig) -> list[str]:
 def _strategy_problems(config: RunConfig) -> list[str]:
     if config.model.offload_activations and not config.model.gradient_checkpointing:
         return ["--offload-activations: needs gradient checkpointing; leave out --no-gradient-checkpointing"]
-    if config.model.strategy == "unsloth" and config.device.device == "simulated":
+    not_simulated = capabilities_of(config).not_simulated
+    if not_simulated and config.device.device == "simulated":
         return [
-            "--strategy unsloth: --device simulated knows none of its Triton kernels (allowed: --device cuda); "
-            "or use --strategy qlora"
+            f"--strategy {config.model.strategy}: --device simulated knows none of its {not_simulated} "
+            "(allowed: --device cuda); or use --strategy qlora"
         ]
     if config.model.tiled_mlp and config.draws_in_mlp:
         return [
@@ -137,8 +139,11 @@ def _strategy_problems(config: RunConfig) -> list[str]:
 
 def _group_problems(config: RunConfig) -> list[str]:
     number, step = config.device.num_gpus, config.train.train_batch_size * config.train.gradient_accumulation
-    if number > 1 and config.model.strategy == "unsloth":
-        return [f"--num-gpus {number}: Unsloth trains on one GPU (allowed with it: 1); or use --strategy qlora"]
+    strategy = capabilities_of(config)
+    if number > 1 and not strategy.takes_several_gpus:
+        return [
+            f"--num-gpus {number}: {strategy.title} trains on one GPU (allowed with it: 1); or use --strategy qlora"
+        ]
     if number > step:
         return [
             f"--num-gpus {number}: a step has {step} sequences, so that some GPUs would never have one (allowed: 1 to "

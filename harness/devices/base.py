@@ -19,10 +19,10 @@ from memory_harness.harness.log.source_lines import SourceLine
 
 @dataclass(frozen=True)
 class Allocation:
-    """Memory that was allocated while the device was watched, and still is."""
+    """Memory that was allocated while allocations were recorded, and still is."""
 
     handle: Hashable
-    """what `Device.handle_of` gives for tensors on it"""
+    """what `AllocationObserver.handle_of` gives for tensors on it"""
     num_bytes: int
     made_at: float
     """seconds since the epoch"""
@@ -30,11 +30,11 @@ class Allocation:
     """innermost first, PyTorch's own left out"""
 
 
-LifeEvent = tuple[Hashable, Allocation | None]
+AllocationEvent = tuple[Hashable, Allocation | None]
 """an allocation under its handle, or None where what the handle stands for is freed"""
 
 
-def live_at_peak(events: Sequence[LifeEvent]) -> list[Allocation]:
+def live_at_peak(events: Sequence[AllocationEvent]) -> list[Allocation]:
     """Return what lived when the most bytes lived; frees of what the events did not allocate are passed over."""
     sizes: dict[Hashable, int] = {}
     total = highest = end = 0
@@ -50,7 +50,10 @@ def live_at_peak(events: Sequence[LifeEvent]) -> list[Allocation]:
 
 
 class Device(Protocol):
-    """A CUDA GPU, or the simulation of one. Everything that reads memory or moves data goes through it."""
+    """A CUDA GPU, or the simulation of one: what the loop, strategies and techniques need of it.
+
+    Everything that reads memory or moves data goes through it.
+    """
 
     source: str
     """`cuda` or `simulated`"""
@@ -65,55 +68,36 @@ class Device(Protocol):
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""
-        ...
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; costs no synchronisation."""
-        ...
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
-        ...
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
-        ...
-
-    def unobserved(self) -> AbstractContextManager[None]:
-        """Within, operators run at full speed, and what they make is not counted where that has a price."""
-        ...
 
     def driver_used_bytes(self) -> int | None:
         """Return what the driver counts as used on the whole GPU, or None where there is no driver."""
-        ...
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return mixed precision in `dtype`; a null context for float32."""
-        ...
 
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, new tensors are ordinary ones: host memory, or the meta device."""
-        ...
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy a host array to the device."""
-        ...
 
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
-        ...
 
     def assuming(self, value: float) -> AbstractContextManager[Any]:
         """Within, library code that reads a value from the device reads `value` where nothing is computed."""
-        ...
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """Return the error as an out-of-memory of this device, or None when it is something else."""
-        ...
-
-    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
-        """Tell of every allocation that fails from now on, as it happens, whether somebody catches the error or not."""
-        ...
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes by category; empty where the device does not know them.
@@ -121,47 +105,51 @@ class Device(Protocol):
         A storage without a name counts as what `logits_sizes` (bytes -> category) says of its size, else as an
         activation.
         """
-        ...
 
     def segments_at_peak(self) -> Sequence[SegmentRuns]:
         """Return all that was reserved when most was allocated; empty where the device does not know it."""
-        ...
 
-    def watch(self, *, with_peak: bool = False) -> None:
-        """Record from now on who allocates what; costs time and host memory until `unwatch`.
+
+class AllocationObserver(Protocol):
+    """What tells who allocates the memory of a device."""
+
+    def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Call back for every allocation that fails from now on, as it happens, whether the error is caught or not."""
+
+    def record_allocations(self, *, with_peak: bool = False) -> None:
+        """Record from now on who allocates what; costs time and host memory until `stop_recording_allocations`.
 
         Args:
-            with_peak: keep what is freed too, for `watched_peak`.
+            with_peak: record what is freed too, for `live_allocations_at_peak`.
         """
-        ...
 
-    def watched(self) -> list[Allocation]:
-        """Return what has been allocated since `watch` and still is, oldest first."""
-        ...
+    def live_allocations(self) -> list[Allocation]:
+        """Return what has been allocated since `record_allocations` and still is, oldest first."""
 
-    def watched_peak(self) -> list[Allocation]:
-        """Return what has been allocated since `watch` and lived when the most of that lived."""
-        ...
+    def live_allocations_at_peak(self) -> list[Allocation]:
+        """Return what has been allocated since `record_allocations` and lived when the most of that lived."""
 
-    def unwatch(self) -> None:
-        """Stop recording."""
-        ...
+    def stop_recording_allocations(self) -> None:
+        """Stop, and forget what was recorded."""
+
+    def unobserved(self) -> AbstractContextManager[None]:
+        """Within, operators run at full speed, and what they make is not counted where that has a price."""
 
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values as the device's, where it would not know of them by itself."""
-        ...
-
-    def record_history(self) -> None:
-        """Keep the last allocations and frees from now on, for `write_history`."""
-        ...
-
-    def write_history(self, path: Path, run: RunRecord) -> None:
-        """Write a memory snapshot that PyTorch's viewer opens."""
-        ...
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the handle of the allocation that holds the tensor's values, or None where it is not the device's."""
-        ...
+
+    def record_history(self) -> None:
+        """Keep the last allocations and frees from now on, for `write_history`."""
+
+    def write_history(self, path: Path, run: RunRecord) -> None:
+        """Write a memory snapshot that PyTorch's viewer opens."""
+
+
+class ObservableDevice(Device, AllocationObserver, Protocol):
+    """A device that runs the loop and tells who allocates its memory."""
 
 
 def params4bit(packed: torch.Tensor, quant_state: Any, module: torch.nn.Module) -> torch.nn.Parameter:

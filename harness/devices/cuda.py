@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
-from memory_harness.harness.devices.base import Allocation, LifeEvent, live_at_peak
-from memory_harness.harness.devices.parallel import LONE, Group
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
 from memory_harness.harness.log.snapshot import runs_of_segments
@@ -36,8 +36,8 @@ MAX_FOREIGN_BYTES = 2 * 2**30
 HISTORY_ENTRIES = 100_000
 """Allocations and frees kept for a snapshot: some nine steps of an 8B model, with their stacks."""
 
-WATCHED_ENTRIES = 4 * HISTORY_ENTRIES
-"""The same while a zoom watches, which is some steps or a phase."""
+RECORDED_ENTRIES = 4 * HISTORY_ENTRIES
+"""The same while allocations are recorded, which is for some steps or a phase."""
 
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -87,7 +87,7 @@ class CudaDevice:
         attention: str = "auto",
         expandable_segments: bool = False,
         share_gpu: bool = False,
-        group: Group = LONE,
+        group: Group = SINGLE_GPU,
     ) -> None:
         self.group = group
         if not torch.cuda.is_available():
@@ -112,25 +112,26 @@ class CudaDevice:
         self._fraction = budget_bytes / total
         torch.cuda.set_per_process_memory_fraction(self._fraction)
         self.budget_bytes = budget_bytes
-        self.gpu_name = torch.cuda.get_device_name() + (f" as {card.title}" if card else "")
-        names = (attention, "math") if attention != "auto" else card.sdpa_backends if card else ()
-        self._backends = [_BACKENDS[name] for name in names]
+        self.gpu_name = torch.cuda.get_device_name()
+        if card is not None:
+            self.gpu_name += f" as {card.title}"
+        self._backends = _backends(attention, card)
         self._nvml = _nvml_handle()
         self._failed_segment_bytes = 0
-        self._tell: Callable[[DeviceOutOfMemory], None] | None = None
+        self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
-        self._watched_since = 0.0
+        self._recording_since = 0.0
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
         self._failed_segment_bytes = segment_bytes
-        if self._tell is not None:
-            self._tell(self._out_of_memory(segment_bytes, _frames_of_stack()))
+        if self._on_out_of_memory is not None:
+            self._on_out_of_memory(self._out_of_memory(segment_bytes, _frames_of_stack()))
 
-    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
-        """Tell of failed allocations from the allocator's own observer, which runs before the error is raised."""
-        self._tell = tell
+    def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Call back from the allocator's own observer, which runs before the error is raised."""
+        self._on_out_of_memory = callback
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -140,7 +141,7 @@ class CudaDevice:
             with sdpa_kernel(self._backends) if self._backends else nullcontext():
                 yield
         finally:
-            self._tell = None
+            self._on_out_of_memory = None
             torch.cuda.set_per_process_memory_fraction(1.0)
 
     def stats(self) -> MemoryStats:
@@ -171,7 +172,9 @@ class CudaDevice:
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return CUDA's mixed precision."""
-        return nullcontext() if dtype is torch.float32 else torch.autocast("cuda", dtype=dtype)
+        if dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast("cuda", dtype=dtype)
 
     def on_host(self) -> AbstractContextManager[Any]:
         """Tensors without a device are host memory anyway."""
@@ -179,7 +182,7 @@ class CudaDevice:
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy to the GPU."""
-        host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+        host = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
         return host.to(self.torch_device)
 
     def read(self, tensor: torch.Tensor) -> float | None:
@@ -219,25 +222,25 @@ class CudaDevice:
         """The allocator shows its segments as they are, not as they were."""
         return ()
 
-    def watch(self, *, with_peak: bool = False) -> None:
+    def record_allocations(self, *, with_peak: bool = False) -> None:
         """Let PyTorch record Python's stack with each allocation; the last ones are kept, freed or not."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(
-                "all", context="alloc", stacks="python", max_entries=WATCHED_ENTRIES, clear_history=True
+                "all", context="alloc", stacks="python", max_entries=RECORDED_ENTRIES, clear_history=True
             )
-        self._watched_since = time.time()
+        self._recording_since = time.time()
 
-    def watched(self) -> list[Allocation]:
+    def live_allocations(self) -> list[Allocation]:
         """Return the blocks in use that were allocated since."""
         found = allocations_in(torch.cuda.memory._snapshot(), torch.cuda.current_device())
-        return [allocation for allocation in found if allocation.made_at >= self._watched_since]
+        return [allocation for allocation in found if allocation.made_at >= self._recording_since]
 
-    def watched_peak(self) -> list[Allocation]:
+    def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak, by PyTorch's trace of allocations and frees."""
         snapshot = torch.cuda.memory._snapshot()
-        return live_at_peak(life_events(snapshot, torch.cuda.current_device(), self._watched_since))
+        return live_at_peak(allocation_events(snapshot, torch.cuda.current_device(), self._recording_since))
 
-    def unwatch(self) -> None:
+    def stop_recording_allocations(self) -> None:
         """Stop, unless the history is kept for a snapshot."""
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
@@ -256,36 +259,39 @@ class CudaDevice:
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the address of the tensor's storage, which is its block's."""
-        return tensor.untyped_storage().data_ptr() if tensor.is_cuda else None
+        if not tensor.is_cuda:
+            return None
+        return tensor.untyped_storage().data_ptr()
 
 
 def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
     """Return the blocks in use of a memory snapshot whose allocation its trace shows, oldest first."""
     events = snapshot["device_traces"][device]
     last_made = {event["addr"]: event for event in events if event["action"] == "alloc"}
-    blocks = [
-        block
-        for segment in snapshot["segments"]
-        if segment["device"] == device
-        for block in segment["blocks"]
-        if block["state"] == "active_allocated"
-    ]
-    found = [
-        _allocation(block["address"], block["requested_size"], last_made[block["address"]])
-        for block in blocks
-        if block["address"] in last_made
-    ]
+    found = []
+    for block in _blocks(segment for segment in snapshot["segments"] if segment["device"] == device):
+        address = block["address"]
+        if block["state"] == "active_allocated" and address in last_made:
+            found.append(_allocation(address, block["requested_size"], last_made[address]))
     return sorted(found, key=lambda allocation: allocation.made_at)
 
 
-def life_events(snapshot: dict[str, Any], device: int, since: float) -> list[LifeEvent]:
+def _blocks(segments: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for segment in segments:
+        yield from segment["blocks"]
+
+
+def allocation_events(snapshot: dict[str, Any], device: int, since: float) -> list[AllocationEvent]:
     """Return the allocations and frees of a memory snapshot's trace from a time on; a free counts when asked for."""
-    events = [event for event in snapshot["device_traces"][device] if event["time_us"] / 1e6 >= since]
-    return [
-        (event["addr"], _allocation(event["addr"], event["size"], event) if event["action"] == "alloc" else None)
-        for event in events
-        if event["action"] in ("alloc", "free_requested")
-    ]
+    found: list[AllocationEvent] = []
+    for event in snapshot["device_traces"][device]:
+        if event["time_us"] / 1e6 < since:
+            continue
+        if event["action"] == "alloc":
+            found.append((event["addr"], _allocation(event["addr"], event["size"], event)))
+        elif event["action"] == "free_requested":
+            found.append((event["addr"], None))
+    return found
 
 
 def _allocation(address: int, num_bytes: int, event: dict[str, Any]) -> Allocation:
@@ -308,11 +314,22 @@ def host_card(target: Card) -> Card:
     return emulated(target, host)
 
 
+def _backends(attention: str, card: Card | None) -> list[SDPBackend]:
+    """Return the attention backends to take; none where PyTorch is to choose among all."""
+    if attention != "auto":
+        return [_BACKENDS[attention], SDPBackend.MATH]
+    if card is None:
+        return []
+    return [_BACKENDS[name] for name in card.sdpa_backends]
+
+
 def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:
     value: Any = counters
     for name in path:
-        value = value.get(name, {}) if isinstance(value, dict) else {}
-    return value if isinstance(value, int) else 0  # nothing has been allocated yet
+        if name not in value:
+            return 0  # nothing has been allocated yet
+        value = value[name]
+    return int(value)
 
 
 def requested_bytes(message: str) -> int | None:
@@ -321,7 +338,9 @@ def requested_bytes(message: str) -> int | None:
     What is printed is the size of the segment: the request rounded up to 2 MiB.
     """
     match = re.search(r"Tried to allocate ([\d.]+ \w+)", message)
-    return parse_bytes(match.group(1)) if match else None
+    if match is None:
+        return None
+    return parse_bytes(match.group(1))
 
 
 def _frames(error: BaseException) -> tuple[str, ...]:
@@ -340,20 +359,21 @@ def _frames_of_stack() -> tuple[str, ...]:
     """Return the frames that run now; in a backward pass, which has a thread of its own, those that wait for it."""
     main = sys._current_frames().get(threading.main_thread().ident or 0)
     for innermost in (sys._getframe(2), main):
-        walked = traceback.walk_stack(innermost) if innermost is not None else ()
-        found = [
-            str(SourceLine(frame.f_code.co_filename, line, frame.f_code.co_name))
-            for frame, line in walked
-            if not frame.f_code.co_filename.startswith((_TORCH, threading.__file__))
-        ]
+        if innermost is None:
+            continue
+        found = []
+        for frame, line in traceback.walk_stack(innermost):
+            code = frame.f_code
+            if not code.co_filename.startswith((_TORCH, threading.__file__)):
+                found.append(str(SourceLine(code.co_filename, line, code.co_name)))
         if found:
             return tuple(found)
     return ()
 
 
 def _largest_free_block(segments: list[dict[str, Any]]) -> int:
-    blocks = (block for segment in segments for block in segment["blocks"])
-    return max((block["size"] for block in blocks if block["state"] == "inactive"), default=0)
+    sizes = (block["size"] for block in _blocks(segments) if block["state"] == "inactive")
+    return max(sizes, default=0)
 
 
 def _nvml_handle() -> Any:

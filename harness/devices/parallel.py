@@ -2,7 +2,7 @@
 
 The processes talk through gloo and the host's memory: NCCL's buffers would lie on each GPU, outside PyTorch's allocator
 and so outside every budget, for the sake of adapter gradients of some MiB a step. A GPU takes what it would take alone.
-All processes have to talk at the same points of a run; see `harness.train.recovery.together`.
+All processes have to talk at the same points of a run; see `harness.train.recovery.run_collectively`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,30 +37,30 @@ class Group:
     on_host: Callable[[], AbstractContextManager[Any]] = nullcontext
     """within, what the processes tell each other does not count as device memory"""
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return those of the items that are this GPU's."""
         return items[self.rank :: self.size]
 
-    def deal(self, items: Sequence[Item], weight: Callable[[Item], int]) -> list[tuple[int, Item] | None]:
+    def shard_by_weight(self, items: Sequence[Item], weight: Callable[[Item], int]) -> list[tuple[int, Item] | None]:
         """Return this GPU's items with their positions, the heaviest first; None where only others have one more."""
-        dealt = list(enumerate(items))
+        numbered = list(enumerate(items))
         if self.size > 1:
-            dealt.sort(key=lambda numbered: weight(numbered[1]), reverse=True)
-        mine, rounds = self.share(dealt), -(-len(items) // self.size)
-        return [*mine, *[None] * (rounds - len(mine))]
+            numbered.sort(key=lambda pair: weight(pair[1]), reverse=True)
+        shard, rounds = self.shard(numbered), -(-len(items) // self.size)
+        return [*shard, *[None] * (rounds - len(shard))]
 
-    def collect(self, numbered: Sequence[tuple[int, Item]]) -> list[Item]:
+    def gather_in_order(self, numbered: Sequence[tuple[int, Item]]) -> list[Item]:
         """Return what all GPUs have made of their items, in the order of the items."""
-        everything = [pair for pairs in self.gather(numbered) for pair in pairs]
-        return [item for _, item in sorted(everything, key=lambda pair: pair[0])]
+        pairs = sorted(chain.from_iterable(self.gather(numbered)), key=itemgetter(0))
+        return [item for _, item in pairs]
 
     def any(self, here: bool) -> bool:
-        """Tell whether it is so on any of the GPUs."""
+        """Return whether it is so on any of the GPUs."""
         if not self.is_joined:
             return here
         with self.on_host():
             there = torch.tensor(int(here))
-            with _talking():
+            with _peer_errors():
                 distributed.all_reduce(there, distributed.ReduceOp.MAX)
             return bool(there)
 
@@ -66,29 +68,30 @@ class Group:
         """Return the value of each GPU."""
         if not self.is_joined:
             return [value]
-        with self.on_host(), _talking():
+        with self.on_host(), _peer_errors():
             values: list[Any] = [None] * self.size
             distributed.all_gather_object(values, value)
             return values
 
-    def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give float32 tensors the sum over all GPUs, through host memory; nothing is allocated on the device."""
         tensors = list(tensors)
         if not self.is_joined or not tensors:
             return
         with self.on_host(), torch.no_grad():
             total = torch.cat([tensor.to("cpu").flatten() for tensor in tensors])
-            with _talking():
+            with _peer_errors():
                 distributed.all_reduce(total)
-            for tensor, part in zip(tensors, total.split([tensor.numel() for tensor in tensors]), strict=True):
+            parts = total.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
 
-LONE = Group()
+SINGLE_GPU = Group()
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     """Tell a process that does not answer from other errors. Raises PeerLost."""
     try:
         yield

@@ -15,15 +15,15 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memory_harness.configs.cards import Card
-from memory_harness.harness.devices.base import Allocation, live_at_peak
-from memory_harness.harness.devices.parallel import LONE, Group
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, Phase, RunRecord, SegmentRuns, record_to_dict
+from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
-from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.memory import Made, SimulatedMemory
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 
 _is_autocast_enabled = torch.is_autocast_enabled
@@ -54,7 +54,7 @@ class SimulatedDevice:
         attention: str = "auto",
         adopts: bool = False,
         lowered: bool = True,
-        group: Group = LONE,
+        group: Group = SINGLE_GPU,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -62,16 +62,16 @@ class SimulatedDevice:
         self.computes = computes
         self.torch_device = torch.device("cpu" if computes else "meta")
         self.expandable_segments = expandable_segments
-        memory = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
-        self.memory: SimulatedMemory | MemoizedMemory = memory
-        self.tracer = Tracer(memory, operator_lowerings(card) if lowered else {}, self.torch_device, adopts=adopts)
+        self._simulated = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
+        self.memory: CardMemory = LiveMemory(self._simulated)
+        """another one where phases are replayed; then nothing is reported to the first"""
+        lowerings = operator_lowerings(card) if lowered else {}
+        self.tracer = Tracer(self._simulated, lowerings, self.torch_device, adopts=adopts)
+        self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
-        self._site_frames = MAX_SITE_FRAMES if lowered else 0
-        self.tracer.site_frames = self._site_frames
         self._elsewhere_bytes = 0
         self._attention = attention
-        self._history: MemoryHistory | None = None
         self._code_tables: dict[str, torch.Tensor] = {}
         """bitsandbytes' tables, once they have been made on this device"""
 
@@ -163,13 +163,14 @@ class SimulatedDevice:
 
     def take_elsewhere(self, num_bytes: int) -> None:
         """Let another process take memory of the card: the driver counts it, the allocator may reserve less by that."""
-        assert isinstance(self.memory, SimulatedMemory), "a replayed run has the card to itself"
         self._elsewhere_bytes += num_bytes
-        self.memory.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
+        self._simulated.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""
-        return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype=dtype)
+        if dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast("cpu", dtype=dtype)
 
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, nothing counts as device memory."""
@@ -178,126 +179,101 @@ class SimulatedDevice:
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""
         with self.on_host():
-            host = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-        return host.clone() if self.computes else torch.empty_like(host, device=self.torch_device)
+            host = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+        if self.computes:
+            return host.clone()
+        return torch.empty_like(host, device=self.torch_device)
 
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return the value, or None where there is none."""
-        return float(tensor.item()) if self.computes else None
+        if not self.computes:
+            return None
+        return float(tensor.item())
 
     def assuming(self, value: float) -> AbstractContextManager[Any]:
         """Within, `.item()` of a tensor without a value gives `value`."""
-        return nullcontext() if self.computes else self.tracer.assuming(value)
+        if self.computes:
+            return nullcontext()
+        return self.tracer.assuming(value)
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """The simulation raises the harness's own error."""
-        return error if isinstance(error, DeviceOutOfMemory) else None
+        if isinstance(error, DeviceOutOfMemory):
+            return error
+        return None
 
-    def on_out_of_memory(self, tell: Callable[[DeviceOutOfMemory], None]) -> None:
-        """Tell of every allocation that fails from now on; a run that replays phases tells of none."""
-        if isinstance(self.memory, SimulatedMemory):
-            self.memory.on_failure = tell if self._lowered else partial(self._locate, tell)
+    def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Call back for every allocation that fails from now on; nobody is told of those in replayed phases."""
+        self._simulated.on_failure = callback if self._lowered else partial(self._locate, callback)
 
-    def _locate(self, tell: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
+    def _locate(self, callback: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
         """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
-        self.tracer.site_frames, kept = WATCHED_SITE_FRAMES, self.tracer.site_frames
-        frames = (SourceLine(code.co_filename, line, code.co_name) for code, line in self.tracer.site())
-        lines = tuple(line for line in frames if not is_harness(line.path))
+        kept, self.tracer.site_frames = self.tracer.site_frames, WATCHED_SITE_FRAMES
+        lines = tuple(line for line in _source_lines(self.tracer.site()) if not is_harness(line.path))
         self.tracer.site_frames = kept
         line = users_line(lines)
         error.frames = tuple(map(str, lines))
         error.where = str(line).split(" ")[0] if line else None
-        tell(error)
+        callback(error)
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
-        """Return live bytes by what their names say; see `live_by_category`.
-
-        Live tensors have no names, and fewer of them live once a failed allocation has unwound the frames.
-        """
-        if isinstance(self.memory, MemoizedMemory):
-            return live_by_category(self.memory.live(), logits_sizes)
-        return live_by_category(self.memory.live_at_failure or self.memory.live(), logits_sizes, unnamed="unknown")
+        """Return live bytes by what their names say; see `live_by_category`."""
+        return self.memory.live_bytes(logits_sizes)
 
     def segments_at_peak(self) -> Sequence[SegmentRuns]:
-        """Return the segments where phases are replayed: the one with the highest peak runs once more, up to there."""
-        return self.memory.segments_at_peak() if isinstance(self.memory, MemoizedMemory) else ()
+        """Return the segments where phases are replayed."""
+        return self.memory.segments_at_peak()
 
-    def watch(self, *, with_peak: bool = False) -> None:
+    def record_allocations(self, *, with_peak: bool = False) -> None:
         """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""
-        if isinstance(self.memory, SimulatedMemory):
-            self.memory.watched = {}
-            self.memory.watched_events = [] if with_peak else None
-            self.tracer.site_frames = WATCHED_SITE_FRAMES
+        self._simulated.watched = {}
+        self._simulated.watched_events = [] if with_peak else None
+        self.tracer.site_frames = WATCHED_SITE_FRAMES
 
-    def watched(self) -> list[Allocation]:
+    def live_allocations(self) -> list[Allocation]:
         """Return what still lives."""
-        watched = (self.memory.watched or {}) if isinstance(self.memory, SimulatedMemory) else {}
         # copied in one go: the collector may free some of it meanwhile
-        return [_allocation(key, *made) for key, made in watched.copy().items()]
+        live = (self._simulated.watched or {}).copy()
+        return [_allocation(key, made) for key, made in live.items()]
 
-    def watched_peak(self) -> list[Allocation]:
+    def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak."""
-        events = (self.memory.watched_events or []) if isinstance(self.memory, SimulatedMemory) else []
-        return live_at_peak([(key, None if made is None else _allocation(key, *made)) for key, made in events])
+        events: list[AllocationEvent] = []
+        for key, made in self._simulated.watched_events or ():
+            events.append((key, None if made is None else _allocation(key, made)))
+        return live_at_peak(events)
 
-    def unwatch(self) -> None:
+    def stop_recording_allocations(self) -> None:
         """Stop."""
-        self.tracer.site_frames = self._site_frames if self._history is None else WATCHED_SITE_FRAMES
-        if isinstance(self.memory, SimulatedMemory):
-            self.memory.watched = self.memory.watched_events = None
+        self._simulated.watched = self._simulated.watched_events = None
+        self.tracer.site_frames = self._site_frames
 
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values from now on, where an operator did not make them."""
         for value in values:
             self.tracer.track(value)
 
-    def record_history(self) -> None:
-        """Keep what the tracer reports; a memory that replays phases remembers the last ones anyway."""
-        if isinstance(self.memory, SimulatedMemory):
-            self._history = self.tracer.sink = MemoryHistory(self.memory)
-            self.tracer.site_frames = WATCHED_SITE_FRAMES
-
-    def write_history(self, path: Path, run: RunRecord) -> None:
-        """Write the memory and its last events as PyTorch writes those of a GPU."""
-        history = history_of(self.memory, phase_of_chain) if isinstance(self.memory, MemoizedMemory) else self._history
-        assert history is not None, "record_history comes first"
-        write_snapshot(history.snapshot(record_to_dict(run)), path)
-
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""
         return self.tracer.key_of(tensor) if tensor.device.type == self.torch_device.type else None
 
+    def record_history(self) -> None:
+        """Keep what the tracer reports, each allocation with its frames."""
+        self.memory.record_history(self.tracer)
+        self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
 
-_PHASES_OF_CHAIN = {
-    "load": (Phase.LOAD,),
-    "train": (Phase.DATA, Phase.FORWARD, Phase.BACKWARD),
-    "optimizer": (Phase.OPTIMIZER,),
-    "eval": (Phase.EVAL, Phase.EVAL),
-    "prefill": (Phase.GENERATE,),
-    "decode": (Phase.GENERATE,),
-    "release": (Phase.GENERATE,),
-    "save": (Phase.CHECKPOINT,),
-}
-"""by the first word of a compiled chain's key"""
+    def write_history(self, path: Path, run: RunRecord) -> None:
+        """Write the memory and its last events as PyTorch writes those of a GPU."""
+        write_snapshot(self.memory.history().snapshot(record_to_dict(run)), path)
 
 
-def phase_of_chain(key: Hashable, position: int) -> str:
-    """Return what a compiled chain's phase is in the run, such as `EVAL 8x2048`, or nothing.
-
-    A key is a chain's name or a tuple that begins with it, together with the shape; see `CompiledStrategy`.
-    """
-    if not isinstance(key, tuple):
-        return ""
-    chain, (batch_size, length) = key
-    name = chain[0] if isinstance(chain, tuple) else chain
-    phases = _PHASES_OF_CHAIN.get(str(name), ())
-    shape = f" {batch_size}x{length}" if name in ("train", "eval") else ""
-    return f"{phases[position]}{shape}" if position < len(phases) else ""
+def _allocation(key: Hashable, made: Made) -> Allocation:
+    num_bytes, made_at, site = made
+    return Allocation(key, num_bytes, made_at, _source_lines(site))
 
 
-def _allocation(key: Hashable, num_bytes: int, made_at: float, site: Site) -> Allocation:
-    frames = tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
-    return Allocation(key, num_bytes, made_at, frames)
+def _source_lines(site: Site) -> tuple[SourceLine, ...]:
+    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
 
 
 @contextmanager

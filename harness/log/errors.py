@@ -8,7 +8,7 @@ HarnessError           defined in configs.errors, as is
 ├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
 ├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
 ├── PeerLost           another process of a run on several GPUs has ended, which says why
-└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.attempt`
+└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.catch_out_of_memory`
     └── SharedOutOfMemory  ... on one of several GPUs, of which all are told
 """
 

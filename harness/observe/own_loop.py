@@ -39,7 +39,7 @@ import torch
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
-from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.environment import environment
@@ -62,7 +62,7 @@ GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
 
 
-def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> Device:
+def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
@@ -150,7 +150,7 @@ class Recorder:
         with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
             yield recorder
 
-    def __init__(self, device: Device, write: Callable[[Record], None], log: Path | None = None) -> None:
+    def __init__(self, device: ObservableDevice, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
         self.log = log
         self.recorder = PhaseRecorder(device, write)
@@ -365,13 +365,13 @@ _OF_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 _COUNTED = (Phase.EVAL, Phase.GENERATE)
 
 
-def batch_shape_on_host(device: Device, batch: Any) -> BatchShape | None:
+def batch_shape_on_host(device: ObservableDevice, batch: Any) -> BatchShape | None:
     """Return the batch's shape; reading its mask and labels does not count as the loop's own."""
     with device.on_host():
         return batch_shape(batch)
 
 
-def new_run_record(device: Device) -> RunRecord:
+def new_run_record(device: ObservableDevice) -> RunRecord:
     """Return the first record of a run of which nothing is known but the device."""
     return RunRecord(
         source=device.source,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.gradients import GradientGuard
 from memory_harness.harness.log.records import (
@@ -51,7 +51,7 @@ class PhaseRecorder:
         write: takes each record as it happens.
     """
 
-    def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
+    def __init__(self, device: ObservableDevice, write: Callable[[Record], None]) -> None:
         self.device = device
         self.write = write
         self.step = 0

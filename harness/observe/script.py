@@ -35,7 +35,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     BatchShape,
@@ -88,7 +88,7 @@ class Watch:
         script: its name, for the log.
     """
 
-    def __init__(self, device: Device, write: Callable[[Record], None], script: str) -> None:
+    def __init__(self, device: ObservableDevice, write: Callable[[Record], None], script: str) -> None:
         self.device = device
         self.recorder = PhaseRecorder(device, self._write)
         self.recorder.epoch = 1

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from memory_harness.harness.devices.base import Allocation, Device
+from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.records import (
     BEFORE_LOAD,
     CAUGHT_FAILURE,
@@ -156,7 +156,7 @@ class Zoom:
         write: takes each `SurvivorRecord`.
     """
 
-    def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
+    def __init__(self, device: ObservableDevice, write: Callable[[Record], None]) -> None:
         self._device = device
         self._write = write
         self._series = {unit: Levels(SKIPPED_STEPS if unit == STEP else 0) for unit in WATCHED_RISES}
@@ -222,7 +222,7 @@ class Zoom:
         self._look = None
         self._ended_at[look.unit].append(self._step)
         self._series[look.unit] = Levels(0)
-        self._device.unwatch()
+        self._device.stop_recording_allocations()
 
     def _unit_ends(self, unit: str, allocated_bytes: int) -> None:
         series, look = self._series[unit], self._look
@@ -230,7 +230,7 @@ class Zoom:
         if look is None:
             if self._is_worth_a_look(unit):
                 self._look = _Look(unit, [_Moment(time.time(), self._phase, 0)], allocated_bytes)
-                self._device.watch(with_peak=unit == Phase.CHECKPOINT)
+                self._device.record_allocations(with_peak=unit == Phase.CHECKPOINT)
         elif look.unit == unit:
             look.next_unit(self._phase)
             look.num_rises += rose
@@ -245,7 +245,7 @@ class Zoom:
         return (grows or unit != STEP) and rested and len(ended_at) < MAX_ZOOMS
 
     def _report(self, look: _Look) -> None:
-        survivors = [(look.moment_of(a), a) for a in self._device.watched()]
+        survivors = [(look.moment_of(a), a) for a in self._device.live_allocations()]
         grown = self._series[look.unit].growth_bytes
         self._stop(look)
         records = survivor_records(survivors, look.unit, look.num_units, self._step, self._device)
@@ -256,8 +256,8 @@ class Zoom:
         """Report what a phase that is over has left, and what the peak of a checkpoint was made of."""
         phase = look.moments[0].phase
         moment = _Moment(0.0, phase, 0)
-        left = self._device.watched() if allocated_bytes - look.begin_bytes >= MIN_LEFT_BYTES else []
-        peak = self._device.watched_peak() if look.unit == Phase.CHECKPOINT else []
+        left = self._device.live_allocations() if allocated_bytes - look.begin_bytes >= MIN_LEFT_BYTES else []
+        peak = self._device.live_allocations_at_peak() if look.unit == Phase.CHECKPOINT else []
         self._stop(look)
         if sum(allocation.num_bytes for allocation in peak) >= MIN_LEFT_BYTES:
             for record in peak_records(peak, phase, self._step):
@@ -339,7 +339,7 @@ class _Group:
 
 
 def survivor_records(
-    survivors: Iterable[tuple[_Moment, Allocation]], unit: str, num_units: int, step: int, device: Device
+    survivors: Iterable[tuple[_Moment, Allocation]], unit: str, num_units: int, step: int, device: ObservableDevice
 ) -> list[SurvivorRecord]:
     """Return what more than one of the units left behind, or a single one, the most bytes first."""
     groups: dict[tuple[Phase, str], _Group] = defaultdict(_Group)
@@ -376,7 +376,7 @@ def survivor_records(
 
 
 def _growing_tensor(
-    survivors: Sequence[tuple[_Moment, Allocation]], look: _Look, growth_bytes: int, step: int, device: Device
+    survivors: Sequence[tuple[_Moment, Allocation]], look: _Look, growth_bytes: int, step: int, device: ObservableDevice
 ) -> Iterator[SurvivorRecord]:
     """Yield the tensor that each unit replaces by a larger one, by a line that adds to it, if that is what grows."""
     # beside it the last output may still be there
@@ -450,7 +450,7 @@ def _holder(tensors: list[torch.Tensor]) -> Holder | None:
     return next((h for h in found if h is not None and h.is_users), next((h for h in found if h is not None), None))
 
 
-def _tensors_by_handle(device: Device) -> dict[Hashable, list[torch.Tensor]]:
+def _tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:
     """Return the tensors that Python knows of, by the allocation that they lie in."""
     found: dict[Hashable, list[torch.Tensor]] = defaultdict(list)
     for item in gc.get_objects():
@@ -461,7 +461,7 @@ def _tensors_by_handle(device: Device) -> dict[Hashable, list[torch.Tensor]]:
     return dict(found)
 
 
-def _gradient_handles(device: Device) -> set[Hashable]:
+def _gradient_handles(device: ObservableDevice) -> set[Hashable]:
     """Return where gradients lie: their parameters hold them, which Python does not see."""
     leaves = (item for item in gc.get_objects() if issubclass(type(item), torch.Tensor) and item.is_leaf)
     return {device.handle_of(leaf.grad) for leaf in leaves if leaf.grad is not None} - {None}
@@ -483,7 +483,7 @@ def _graph_holder(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = 
     return next(iter(adding or users or holders), None)
 
 
-def _failure_holder(device: Device) -> Holder | None:
+def _failure_holder(device: ObservableDevice) -> Holder | None:
     """Return who keeps an out-of-memory that was caught, and with it the frames of its traceback."""
     errors = [item for item in gc.get_objects() if issubclass(type(item), Exception)]
     failures = [error for error in errors if _holds_tensors(error, device) and device.as_out_of_memory(error)]
@@ -491,7 +491,7 @@ def _failure_holder(device: Device) -> Holder | None:
     return next((holder for holder in found if holder is not None and holder.is_users), None)
 
 
-def _holds_tensors(error: BaseException, device: Device) -> bool:
+def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
     """Whether a frame of the error's traceback has a tensor of the device: an error of an earlier run has none."""
     trace = error.__traceback__
     while trace is not None:
@@ -502,7 +502,7 @@ def _holds_tensors(error: BaseException, device: Device) -> bool:
     return False
 
 
-def _host_holder(device: Device) -> Holder | None:
+def _host_holder(device: ObservableDevice) -> Holder | None:
     """Return who holds the largest tensors in host memory that are no part of a model."""
     tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.device.type == "cpu"]
     loose = [t for t in tensors if t.layout is torch.strided and not isinstance(t, torch.nn.Parameter)]

@@ -49,6 +49,11 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
+TRAIN_FIELDS = ("step", "epoch", "loss", "grad_norm", "learning_rate", "seconds")
+EVAL_FIELDS = ("step", "epoch", "model", "loss", "target_tokens")
+"""what an experiment tells of each step and each evaluation"""
+
+
 def experiment_id(run: RunRecord) -> str:
     """Return what tells one run from all others: when it began, and what it was."""
     return f"{run.started_at}-{run.fingerprint}"
@@ -68,18 +73,18 @@ def check_artefacts(folder: Path) -> None:
 
 
 def append_responses(
-    folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply], *, again: bool = False
+    folder: Path, run: RunRecord, data: Prepared, replies: Sequence[Reply], *, replace_earlier: bool = False
 ) -> None:
     """Append the replies to `GeneratedResponses.json` and `.csv`.
 
     Args:
-        again: leave out those of the same run that are there already.
+        replace_earlier: leave out those of the same run that are there already.
 
     Raises:
         ConfigError: as `check_artefacts`.
     """
     entries = [_response(run, data, reply) for reply in replies]
-    outdated = experiment_id(run) if again else None
+    outdated = experiment_id(run) if replace_earlier else None
     _append_to_list(folder / RESPONSES, entries, lambda entry: entry.get("experiment_id") == outdated)
     path = folder / RESPONSES_CSV
     with _locked(path):
@@ -88,9 +93,10 @@ def append_responses(
         writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore")
         if not before:
             writer.writeheader()
-        writer.writerows({**entry, **entry["settings"], "num_tokens": len(entry["token_ids"])} for entry in entries)
+        for entry in entries:
+            writer.writerow({**entry, **entry["settings"], "num_tokens": len(entry["token_ids"])})
         # the mark tells spreadsheets that it is UTF-8
-        _write_whole(path, before + text.getvalue() if before else "\ufeff" + text.getvalue())
+        _write_whole(path, (before or "\ufeff") + text.getvalue())
 
 
 def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> None:
@@ -114,21 +120,21 @@ def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapp
 
 
 def is_written_down(run: Path) -> bool:
-    """Tell whether the experiments beside a run's folder have it as completed.
+    """Return whether the experiments beside a run's folder have it as completed.
 
     Raises:
         ConfigError: the file is not ours or cannot be read.
     """
     entries = _read_list(run.parent / EXPERIMENTS)
-    return any(
-        _folder_of(entry.get("artefacts", {})) == run.name and entry.get("outcome") == Outcome.COMPLETED
-        for entry in entries
-    )
+    completed = [entry for entry in entries if entry.get("outcome") == Outcome.COMPLETED]
+    return any(_folder_of(entry.get("artefacts", {})) == run.name for entry in completed)
 
 
 def _folder_of(artefacts: Mapping[str, str]) -> str | None:
     """Return the name of a run's folder: what tells it from the others beside it, wherever that is."""
-    return Path(artefacts["log"]).parent.name if "log" in artefacts else None
+    if "log" not in artefacts:
+        return None
+    return Path(artefacts["log"]).parent.name
 
 
 def _response(run: RunRecord, data: Prepared, reply: Reply) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def _experiment(log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> di
         "fingerprint": run.fingerprint,
         "config": run.config,
         "lora": run.config["lora"],
-        "model": vars(run.model) if run.model else None,
+        "model": None if run.model is None else vars(run.model),
         "data": {
             "corpus": run.corpus,
             "rows": data.read_report.num_rows,
@@ -170,7 +176,10 @@ def _experiment(log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> di
             "tokenizer": data.tokenizer_name,
         },
         "steps": {"done": log.steps[-1].step if log.steps else 0, "total": run.total_steps},
-        "losses": {"train": [_train_loss(step) for step in log.steps], "eval": [_eval_loss(e) for e in log.evals]},
+        "losses": {
+            "train": [_fields(record, TRAIN_FIELDS) for record in log.steps],
+            "eval": [_fields(record, EVAL_FIELDS) for record in log.evals],
+        },
         "metrics": {record.model: _metrics(record) for record in log.metrics},
         "memory": _memory(log),
         "environment": run.environment,
@@ -187,23 +196,21 @@ def _finished_at(log: RunLog) -> str | None:
     return end.isoformat(timespec="seconds")
 
 
-def _train_loss(step: StepRecord) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in ("step", "epoch", "loss", "grad_norm", "learning_rate", "seconds")}
-
-
-def _eval_loss(record: EvalRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in ("step", "epoch", "model", "loss", "target_tokens")}
+def _fields(record: StepRecord | EvalRecord, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
 
 
 def _metrics(record: MetricsRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in ("kind", "model")}
+    scores = dict(vars(record))
+    del scores["kind"], scores["model"]
+    return scores
 
 
 def _memory(log: RunLog) -> dict[str, Any]:
-    phases = {
-        str(phase): {"allocated_bytes": stats.peak_allocated_bytes, "reserved_bytes": stats.peak_reserved_bytes}
-        for phase, stats in log.peaks().items()
-    }
+    phases = {}
+    for phase, stats in log.peaks().items():
+        peaks = {"allocated_bytes": stats.peak_allocated_bytes, "reserved_bytes": stats.peak_reserved_bytes}
+        phases[str(phase)] = peaks
     return {
         "gpu": log.run.gpu_name,
         "budget_bytes": log.run.budget_bytes,
@@ -253,13 +260,15 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
-    if (text := _read(path)) is None:
+    text, key = _read(path), LISTS[path.name]
+    if text is None:
         return []
-    key = LISTS[path.name]
     try:
         content = json.loads(text, parse_constant=_no_json)
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
@@ -284,7 +293,8 @@ def _no_json(name: str) -> None:
 
 def _read_csv(path: Path) -> str:
     """Return the file's content, or nothing where there is none."""
-    if (text := _read(path)) is None:
+    text = _read(path)
+    if text is None:
         return ""
     try:
         rows = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
@@ -292,9 +302,12 @@ def _read_csv(path: Path) -> str:
         raise _not_ours(path, str(error)) from None
     if not rows or rows[0] != list(CSV_COLUMNS):
         raise _not_ours(path, "other columns")
-    if cut := [number for number, row in enumerate(rows, 1) if row and len(row) != len(CSV_COLUMNS)]:
-        raise _not_ours(path, f"row {cut[0]} has not all columns")  # what is appended would become part of it
-    return text if text.endswith("\n") else text + "\r\n"
+    for number, row in enumerate(rows, 1):
+        if row and len(row) != len(CSV_COLUMNS):
+            raise _not_ours(path, f"row {number} has not all columns")  # what is appended would become part of it
+    if text.endswith("\n"):
+        return text
+    return text + "\r\n"
 
 
 def _without_rows(text: str, outdated: str | None) -> str:

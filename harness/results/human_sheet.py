@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ SHEET, KEY = "HumanEvaluation.csv", "HumanEvaluationKey.json"
 
 CRITERIA = ("empathy", "relevance", "fluency", "safety")
 LOWEST, HIGHEST = 1, 5
+KEY_FIELDS = ("experiment_id", "prompt_id", "sample_id", "answered_by")
 COLUMNS = ("row", "question", "response", *CRITERIA, "comment")
 
 
@@ -60,22 +62,29 @@ def write_sheet(folder: Path, seed: int) -> Path:
     """
     if not folder.is_dir():
         raise ConfigError(f"--human-sheet {folder}: no such folder; give the one with GeneratedResponses.json")
-    responses = read_responses(folder)
-    last = [r for r in responses if r["experiment_id"] == responses[-1]["experiment_id"] and r["answered_by"] != VETTED]
+    last = _last_replies(folder)
     if not last:
         raise ConfigError(f"--human-sheet {folder}: no replies of a model in it; generate some first")
     Random(seed).shuffle(last)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
+    key = {}
     for row, response in enumerate(last, 1):
         writer.writerow([row, response["question"], response["response"], *[""] * (len(CRITERIA) + 1)])
-    key = {
-        str(row): {name: r[name] for name in ("experiment_id", "prompt_id", "sample_id", "answered_by")}
-        for row, r in enumerate(last, 1)
-    }
+        key[str(row)] = {name: response[name] for name in KEY_FIELDS}
     write_new({folder / KEY: json.dumps(key, indent=1) + "\n", folder / SHEET: "\ufeff" + text.getvalue()})
     return folder / SHEET
+
+
+def _last_replies(folder: Path) -> list[dict[str, Any]]:
+    """Return what models have answered in the last run."""
+    responses = read_responses(folder)
+    last = []
+    for response in responses:
+        if response["experiment_id"] == responses[-1]["experiment_id"] and response["answered_by"] != VETTED:
+            last.append(response)
+    return last
 
 
 def score_sheet(sheet: Path) -> SheetScores:
@@ -97,7 +106,7 @@ def score_sheet(sheet: Path) -> SheetScores:
         num_rows=len(rows),
         num_blank=len(rows) * len(CRITERIA) - len(ratings),
         ratings=tuple(_summaries(ratings)),
-        gains={name: gain for name in CRITERIA if (gain := _gain([r for r in ratings if r.criterion == name]))},
+        gains=_gains(ratings),
     )
 
 
@@ -138,11 +147,13 @@ def _read_key(sheet: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise ConfigError(f"--score-sheet {sheet}: needs its key {file} beside it ({reason})") from None
-    if not isinstance(key, dict) or not all(
-        isinstance(entry, dict) and {"prompt_id", "answered_by"} <= set(entry) for entry in key.values()
-    ):
+    if not isinstance(key, dict) or not all(map(_is_key_entry, key.values())):
         raise ConfigError(f"--score-sheet {sheet}: {file} is not the key that was written with it")
     return key
+
+
+def _is_key_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and {"prompt_id", "answered_by"} <= set(entry)
 
 
 def _ratings(rows: list[dict[str, str]], key: Mapping[str, Any], problems: list[str]) -> Iterator[_Cell]:
@@ -169,7 +180,9 @@ def _rating(cell: str) -> int | None:
         value = float(cell)
     except ValueError:
         return None
-    return int(value) if value.is_integer() and LOWEST <= value <= HIGHEST else None
+    if value.is_integer() and LOWEST <= value <= HIGHEST:
+        return int(value)
+    return None
 
 
 def _summaries(cells: list[_Cell]) -> Iterator[Rating]:
@@ -177,17 +190,26 @@ def _summaries(cells: list[_Cell]) -> Iterator[Rating]:
         for answered_by in (TUNED, BASE):
             values = [c.value for c in cells if (c.criterion, c.answered_by) == (criterion, answered_by)]
             if values:
-                margin = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-                yield Rating(criterion, answered_by, len(values), fmean(values), margin)
+                yield Rating(criterion, answered_by, len(values), fmean(values), _margin(values))
 
 
-def _gain(cells: list[_Cell]) -> tuple[float, int] | None:
-    """Return the mean difference over the questions that have ratings of both models, and how many those are."""
-    by_prompt: dict[int, dict[str, list[int]]] = {}
+def _margin(values: list[int]) -> float | None:
+    if len(values) < 2:
+        return None
+    return 1.96 * stdev(values) / math.sqrt(len(values))
+
+
+def _gains(cells: list[_Cell]) -> dict[str, tuple[float, int]]:
+    """Return, by criterion, the mean difference over the questions with ratings of both models, and their number."""
+    values: defaultdict[tuple[str, int, str], list[int]] = defaultdict(list)
     for cell in cells:
-        by_prompt.setdefault(cell.prompt_id, {}).setdefault(cell.answered_by, []).append(cell.value)
-    gains = [fmean(of[TUNED]) - fmean(of[BASE]) for of in by_prompt.values() if {TUNED, BASE} <= set(of)]
-    return (fmean(gains), len(gains)) if gains else None
+        values[cell.criterion, cell.prompt_id, cell.answered_by].append(cell.value)
+    differences: defaultdict[str, list[float]] = defaultdict(list)
+    for (criterion, prompt_id, answered_by), tuned in values.items():
+        base = values.get((criterion, prompt_id, BASE))
+        if answered_by == TUNED and base is not None:
+            differences[criterion].append(fmean(tuned) - fmean(base))
+    return {name: (fmean(differences[name]), len(differences[name])) for name in CRITERIA if name in differences}
 
 
 def score_lines(scores: SheetScores) -> list[str]:

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import zip_longest
 from typing import Any
 
 # here and not where they are used: that a package is missing has to show before a training run, not after it
@@ -73,11 +74,10 @@ def score_texts(replies: Sequence[str], references: Sequence[Sequence[str]]) -> 
     ROUGE takes the nearest reference. sacreBLEU takes the n-grams that there are: texts of under four words have no
     4-grams, and would score 0 even against themselves.
     """
-    pairs = [
-        (comparable(reply), [comparable(text) for text in texts])
-        for reply, texts in zip(replies, references, strict=True)
-        if texts
-    ]
+    pairs = []
+    for reply, texts in zip(replies, references, strict=True):
+        if texts:
+            pairs.append((comparable(reply), [comparable(text) for text in texts]))
     if not pairs:
         return TextScores(0)
     bleu, chrf, signatures = _sacrebleu(pairs)
@@ -87,13 +87,13 @@ def score_texts(replies: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def _sacrebleu(pairs: Sequence[tuple[str, list[str]]]) -> tuple[float, float, dict[str, str]]:
-    hypotheses = [reply for reply, _ in pairs]
-    most = max(len(texts) for _, texts in pairs)
+    hypotheses, references = zip(*pairs, strict=True)
     # one stream for each reference; None, which sacreBLEU's types leave out, where a reply has fewer
-    streams: list[list[Any]] = [[texts[i] if i < len(texts) else None for _, texts in pairs] for i in range(most)]
+    streams: list[Any] = list(zip_longest(*references))
     bleu, chrf = BLEU(tokenize="intl", effective_order=True), CHRF()
-    scores = [metric.corpus_score(hypotheses, streams).score for metric in (bleu, chrf)]
-    return *scores, {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+    bleu_score, chrf_score = bleu.corpus_score(hypotheses, streams), chrf.corpus_score(hypotheses, streams)
+    signatures = {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+    return bleu_score.score, chrf_score.score, signatures
 
 
 def _rouge(pairs: Sequence[tuple[str, list[str]]]) -> list[float]:
@@ -111,7 +111,9 @@ def _rouge_of(scorer: Any, reply: str, texts: list[str]) -> list[float]:
 
 def perplexity(loss: float | None) -> float | None:
     """Return the perplexity of a loss in nats per token; None where it is more than a float, and so JSON, can hold."""
-    return None if loss is None or loss > MAX_LOSS else math.exp(loss)
+    if loss is None or loss > MAX_LOSS:
+        return None
+    return math.exp(loss)
 
 
 def bits_per_byte(loss: float | None, num_tokens: int, num_bytes: int | None) -> float | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memory_harness.configs.models import find_model
+from memory_harness.configs.models import find_model, hub_id
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT
-from memory_harness.harness.log.records import MetricsRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.replies import BASE, TUNED
 
@@ -40,8 +39,7 @@ def model_card(log: RunLog) -> str:
 def base_model(log: RunLog) -> str:
     """Return the Hub's name of the base model, or what the configuration calls it where it is not from there."""
     name = str(log.run.config["model"]["model"])
-    source = find_model(name).source.partition(";")[0]
-    return source if source.count("/") == 1 and " " not in source else name
+    return hub_id(find_model(name)) or name
 
 
 def _header(log: RunLog) -> str:
@@ -59,21 +57,17 @@ def _header(log: RunLog) -> str:
 
 
 def _introduction(log: RunLog) -> str:
-    weights = log.run.model.weights if log.run.model else "none"
-    warning = (
-        "\n\n**The base model had random weights: this adapter is a test of the training, and of no other use.**"
-        if weights == "random"
-        else ""
-    )
-    return f"# LoRA adapter for {base_model(log)}: empathetic replies in Bengali{warning}"
+    title = f"# LoRA adapter for {base_model(log)}: empathetic replies in Bengali"
+    if log.run.model is None or log.run.model.weights != "random":
+        return title
+    warning = "The base model had random weights: this adapter is a test of the training, and of no other use."
+    return f"{title}\n\n**{warning}**"
 
 
 def _training(log: RunLog) -> str:
     run, config = log.run, log.run.config
     lora, train, model = config["lora"], config["train"], config["model"]
     quantised = "4-bit NF4" if model["quantization"] == "nf4" else model["dtype"]
-    losses = [step.loss for step in log.steps if step.loss is not None]
-    fell = f", training loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
     done = log.steps[-1].step if log.steps else 0
     sequences = train["train_batch_size"] * train["gradient_accumulation"]
     return "\n".join(
@@ -84,7 +78,7 @@ def _training(log: RunLog) -> str:
             f"- adapter: rank {lora['lora_rank']}, alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']}, on "
             + ", ".join(lora["target_modules"]),
             f"- {done} of {run.total_steps} steps of {sequences} sequences, learning rate {train['learning_rate']}"
-            + fell,
+            + _losses(log),
             f"- {run.gpu_name} ({run.source}), peak {log.peak_allocated_bytes} bytes allocated,"
             f" {log.peak_reserved_bytes} reserved, of a budget of {run.budget_bytes}",
             "- " + ", ".join(f"{name} {version}" for name, version in run.environment.items()),
@@ -92,23 +86,39 @@ def _training(log: RunLog) -> str:
     )
 
 
+def _losses(log: RunLog) -> str:
+    losses = [step.loss for step in log.steps if step.loss is not None]
+    if not losses:
+        return ""
+    return f", training loss {losses[0]:.3f} to {losses[-1]:.3f}"
+
+
 def _scores(log: RunLog) -> str:
     by_model = {record.model: record for record in log.metrics}
-    models = [name for name in (TUNED, BASE) if name in by_model]
-    if not models:
+    records, titles = [], []
+    for model, title in ((TUNED, "with the adapter"), (BASE, "base model")):
+        if model in by_model:
+            records.append(by_model[model])
+            titles.append(title)
+    if not records:
         return ""
-    titles = {TUNED: "with the adapter", BASE: "base model"}
-    header = "| | " + " | ".join(titles[name] for name in models) + " |"
-    lines = ["## Held-out scores", header, "|---" * (len(models) + 1) + "|"]
+    lines = ["## Held-out scores", _row("", titles), "|---" * (len(records) + 1) + "|"]
     for field, title in _ROWS.items():
-        values = [getattr(by_model[name], field) for name in models]
-        if any(value is not None for value in values):
-            lines.append(f"| {title} | " + " | ".join("" if v is None else f"{v:.4g}" for v in values) + " |")
-    return "\n".join((*lines, "", *_how(by_model[models[0]])))
+        values = [_score(getattr(record, field)) for record in records]
+        if any(values):
+            lines.append(_row(title, values))
+    lines += ["", f"{records[0].num_replies} replies."]
+    for name, signature in records[0].signatures.items():
+        lines.append(f"- {name}: `{signature}`")
+    return "\n".join(lines)
 
 
-def _how(record: MetricsRecord) -> list[str]:
-    return [f"{record.num_replies} replies.", *(f"- {name}: `{text}`" for name, text in record.signatures.items())]
+def _row(title: str, cells: list[str]) -> str:
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _usage(log: RunLog) -> str:

@@ -1,16 +1,1 @@
-"""Ways to load, adapt and train the model. Register one in `STRATEGIES`."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.devices.base import Device
-from memory_harness.harness.strategies.base import TrainableStrategy
-from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.strategies.unsloth import UnslothStrategy
-
-STRATEGIES: dict[str, Callable[[RunConfig, Device], TrainableStrategy]] = {
-    "qlora": QLoraStrategy,
-    "unsloth": UnslothStrategy,
-}
+"""Ways to load, adapt and train the model, see `registry`; imports nothing, as Unsloth has to come before PyTorch."""

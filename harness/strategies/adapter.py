@@ -14,6 +14,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.files import replace_folder, sync
 from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
+from memory_harness.harness.strategies.state import trainable_parameters
 
 EVALUATION_FILE = "evaluation.json"
 """beside an adapter: the evaluation that it was kept for"""
@@ -39,7 +40,7 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
         model.peft_config["default"].base_model_name_or_path = base_model
         with device.on_host():
             # given its state, peft does not ask the model for all of it: that reads every 4-bit layer's constants back
-            state = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+            state = {name: p.detach().cpu() for name, p in trainable_parameters(model).items()}
             try:
                 model.save_pretrained(str(written), state_dict=state, save_embedding_layers=False)
             except SafetensorError as error:  # what it makes of a full disk
@@ -73,22 +74,21 @@ def import_adapter(folder: Path, model: Any, device: Device) -> None:
     from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    # peft leaves the adapter's name out of the names that it writes; given a state, it asks the model for none
-    names = {
-        next(iter(get_peft_model_state_dict(model, state_dict={name: p}, save_embedding_layers=False))): name
-        for name, p in trainable.items()
-    }
+    parameters = {}
+    for name, parameter in trainable_parameters(model).items():
+        # peft leaves the adapter's name out of the names that it writes; given a state, it asks the model for none
+        (saved_name,) = get_peft_model_state_dict(model, state_dict={name: parameter}, save_embedding_layers=False)
+        parameters[saved_name] = parameter
     try:
         with device.on_host():
             saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"no adapter can be read in {folder} ({error})") from None
-    shapes = {name: tuple(trainable[own].shape) for name, own in names.items()}
-    if shapes != {name: tuple(value.shape) for name, value in saved.items()}:
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if shapes != {name: value.shape for name, value in saved.items()}:
         raise ConfigError(
             f"the adapter in {folder} is of other layers or another rank than --target-modules and --lora-rank say"
         )
     with torch.no_grad():
-        for name, own in names.items():
-            trainable[own].copy_(saved[name])
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])

@@ -6,13 +6,14 @@ accident.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
@@ -26,68 +27,54 @@ class Strategy(Protocol):
 
     def load(self) -> ModelFacts:
         """Build or load the quantised model, add the adapter, make the optimizer."""
-        ...
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Copy a batch to the device; `forward` and `backward`, or `evaluate`, use it up."""
-        ...
 
     def forward(self, num_target_tokens: int) -> None:
         """Compute the micro-batch's summed loss divided by the step's target tokens."""
-        ...
 
     def backward(self) -> None:
         """Add to the gradients; the graph and the batch die here."""
-        ...
 
     def summands(self) -> list[torch.Tensor]:
         """Return what several GPUs add up before they update: the gradients, zeros where there are none, and the loss.
 
         Each float32, on the device; empty where nothing is computed.
         """
-        ...
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Clip, update the adapter, clear the gradients; return the step's loss and gradient norm.
 
         Waits for the device once. Both are None where nothing is computed.
         """
-        ...
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss, or None where nothing is computed; the batch dies here."""
-        ...
 
     def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Run the prompts (token ids) through the model, keep the cache, return each one's next token.
 
         Until `release`, tokens are chosen as `sampling` says.
         """
-        ...
 
     def decode(self) -> list[int]:
         """Feed the last tokens back, grow the cache by one, return each prompt's next token."""
-        ...
 
     def release(self) -> None:
         """Drop the cache."""
-        ...
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Within, `evaluate`, `prefill` and `decode` run the base model."""
-        ...
 
     def export(self, folder: Path) -> None:
         """Write the adapter into `folder` in peft's format, or not at all; nothing where nothing is computed."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler into `folder`, or not at all."""
-        ...
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote, through host memory."""
-        ...
 
 
 class TrainableStrategy(Strategy, Protocol):
@@ -95,20 +82,37 @@ class TrainableStrategy(Strategy, Protocol):
 
     def load_adapter(self, folder: Path) -> None:
         """Give the adapter the values that `export` wrote into `folder`; the optimizer stays as it is."""
-        ...
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take."""
-        ...
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
-        ...
 
-    def put_back(self, state: dict[str, Any]) -> None:
-        """Undo whatever has happened to them since `host_copy`."""
-        ...
+    def undo_to(self, copied: dict[str, Any]) -> None:
+        """Undo whatever has happened to them since `host_copy`; allocates nothing on the device."""
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end: graph, gradients, cache."""
-        ...
+
+
+@runtime_checkable
+class Traceable(Strategy, Protocol):
+    """A strategy whose phases can be recorded on fake tensors, and replayed: what `CompiledStrategy` asks of it."""
+
+    config: RunConfig
+    dtype: torch.dtype
+    linear_shapes: tuple[tuple[int, int], ...]
+    """the (out_features, in_features) that occur among the 4-bit layers"""
+
+    def mlp_chunks(self, training: bool, tokens: int) -> int:
+        """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
+
+    def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+        """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
+
+    def pretend_gradients(self, present: bool) -> None:
+        """Have the gradients and the loss that a step would have here, or none, in training."""
+
+    def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
+        """Have an empty cache of `length` tokens, as decoding would find it."""

@@ -16,12 +16,14 @@ import torch
 
 from memory_harness.configs.models import find_model
 from memory_harness.harness.data.batching import Batch
+from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.log.records import ForwardFacts, ModelFacts, Phase
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
 from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
-from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.simulate.tracer import MAX_SITE_FRAMES
+from memory_harness.harness.strategies.base import Traceable
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 from memory_harness.harness.techniques.chunked_loss import loss_chunks
 from memory_harness.harness.techniques.chunks import remainder
@@ -32,11 +34,23 @@ DECODE_SAMPLES = (0, 40, 120)
 
 TRAINING, EVALUATION = ("put", "forward", "backward"), ("put", "evaluate")
 
+_PHASES_OF_CHAIN = {
+    "load": (Phase.LOAD,),
+    "train": (Phase.DATA, Phase.FORWARD, Phase.BACKWARD),
+    "optimizer": (Phase.OPTIMIZER,),
+    "eval": (Phase.EVAL, Phase.EVAL),
+    "prefill": (Phase.GENERATE,),
+    "decode": (Phase.GENERATE,),
+    "release": (Phase.GENERATE,),
+    "save": (Phase.CHECKPOINT,),
+}
+"""by the first word of a chain's key"""
+
 
 class CompiledStrategy:
     """Implements `Strategy` over a device with fake tensors; computes nothing, so every result is None or padding."""
 
-    def __init__(self, inner: QLoraStrategy, device: SimulatedDevice) -> None:
+    def __init__(self, inner: Traceable, device: SimulatedDevice) -> None:
         self.inner = inner
         self.device = device
         self.num_traced = 0
@@ -51,7 +65,7 @@ class CompiledStrategy:
         """Start over on a card with empty memory; what has been recorded is kept."""
         self.device.budget_bytes = budget_bytes
         self.memory = MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments))
-        self.device.memory = self.memory
+        self.device.memory = ReplayedMemory(self.memory, phase_of_chain)
         self._outside = DiscardingSink(self.memory.empty_cache)
         self.device.tracer.sink = self._outside
         self._chain: _RunningChain | None = None
@@ -75,7 +89,7 @@ class CompiledStrategy:
             first = self._micro_batches == 0
             self._micro_batches += 1
             self._begin(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
-            self._pretend(gradients=not first)
+            self._pretend_gradients(not first)
         else:
             self._begin(("eval", *self._batch_class(batch, training)), shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
@@ -96,7 +110,7 @@ class CompiledStrategy:
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Replay or record an optimizer step; the first one makes the optimizer's state."""
         self._begin(("optimizer", self._has_optimizer_state), (1, 1), ("optimizer_step",))
-        self._pretend(gradients=True)
+        self._pretend_gradients(True)
         self._phase(lambda: self.inner.optimizer_step(learning_rate))
         self._has_optimizer_state = True
         self._micro_batches = 0
@@ -134,7 +148,9 @@ class CompiledStrategy:
     def _sample_decoding(self, key: Hashable, batch: int, length: int, padded: bool) -> None:
         """Record decoding at lengths far apart: three neighbours would not tell a constant from a rounded length."""
         family = self._family(key)
-        for longer in () if family.recorded else DECODE_SAMPLES:
+        if family.recorded:
+            return
+        for longer in DECODE_SAMPLES:
             self._pretend_cache(batch, length + longer, padded)
             _, events = self._record(self.inner.decode)
             family.add((batch, length + longer), [events])
@@ -171,17 +187,20 @@ class CompiledStrategy:
 
     def _batch_class(self, batch: Batch, training: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run on a batch, and how the loss is cut."""
-        config, shape = self.inner.config, batch.shape
-        full = config.train.train_batch_size if training else config.eval.eval_batch_size
-        cut: tuple[int, ...] = ()
+        shape = (batch.shape.batch_size, batch.shape.padded_length)
+        whole = self._shape_class(shape, batch.has_padding, training=training)
+        return (*whole, *self._loss_class(batch.shape.padded_tokens, training))
+
+    def _loss_class(self, tokens: int, training: bool) -> tuple[int, ...]:
+        """Return how the loss is cut, and what decides which operators run on a chunk."""
+        config = self.inner.config
         if config.train.loss == "chunked":
-            chunks = loss_chunks(config, full)
-            cut = chunks, remainder(shape.padded_tokens, chunks)
-        elif config.train.loss == "liger":
+            chunks = loss_chunks(config, config.train.train_batch_size if training else config.eval.eval_batch_size)
+            return chunks, remainder(tokens, chunks)
+        if config.train.loss == "liger":
             model = find_model(config.model.model)
-            cut = (rows_per_chunk(shape.padded_tokens, model.vocab_size, model.hidden_size),)
-        whole = self._shape_class((shape.batch_size, shape.padded_length), batch.has_padding, training=training)
-        return (*whole, *cut)
+            return (rows_per_chunk(tokens, model.vocab_size, model.hidden_size),)
+        return ()
 
     def _shape_class(self, shape: Shape, padded: bool, *, training: bool = False) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
@@ -210,7 +229,8 @@ class CompiledStrategy:
         family = self._family(key)
         chain = family.get(shape)
         self._chain = _RunningChain(family, shape, chain, len(phases))
-        self.memory.begin((key, shape), chain if chain is not None else [None] * len(phases))
+        unknown = [None] * len(phases)
+        self.memory.begin((key, shape), unknown if chain is None else chain)
 
     def _phase(self, run: Callable[[], Any]) -> Any:
         """Replay the chain's next phase, or run it on fake tensors and replay what that recorded."""
@@ -229,7 +249,8 @@ class CompiledStrategy:
 
     def _record(self, run: Callable[[], Any]) -> tuple[Any, list[Event]]:
         tracer, recorder = self.device.tracer, TraceRecorder()
-        tracer.sink = recorder
+        # what is recorded is replayed in other steps too: it does not depend on who wants to know more now
+        tracer.sink, tracer.site_frames = recorder, MAX_SITE_FRAMES
         try:
             result = run()
             for name, tensor in self.inner.named_tensors():
@@ -241,26 +262,21 @@ class CompiledStrategy:
             tracer.sink = self._outside
         return result, recorder.events
 
-    def _pretend(self, gradients: bool) -> None:
+    def _pretend_gradients(self, present: bool) -> None:
         """Give the fake model the gradients that it would have here, had the phases before not been replayed."""
-        if self._chain is None or self._chain.chain is not None:
-            return
-        self.inner.model.train()  # a replayed generation has not put it back
-        for name, parameter in self.inner.model.named_parameters():
-            if parameter.requires_grad and (parameter.grad is not None) != gradients:
-                parameter.grad = torch.empty_like(parameter) if gradients else None
-                if parameter.grad is not None:
-                    self.device.tracer.rename(parameter.grad, ("gradient", name))
-        if (self.inner.loss is not None) != gradients:
-            self.inner.loss = torch.empty(()) if gradients else None
-            if self.inner.loss is not None:
-                self.device.tracer.rename(self.inner.loss, ("loss", "step"))
+        if self._chain is not None and self._chain.chain is None:
+            self.inner.pretend_gradients(present)
+            self._name_tensors("gradient", "loss")
 
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
         self.inner.pretend_cache(batch, length, padded, self._sampling)
+        self._name_tensors("kv_cache", "input")
+
+    def _name_tensors(self, *kinds: str) -> None:
+        """Let the tracer know the tensors of these kinds by the names that they have in every step."""
         for name, tensor in self.inner.named_tensors():
-            if name[0] in ("kv_cache", "input"):
+            if name[0] in kinds:
                 self.device.tracer.rename(tensor, name)
 
 
@@ -271,3 +287,22 @@ class _RunningChain:
         self.chain = chain
         self.num_phases = num_phases
         self.recorded: Chain = []
+
+
+def phase_of_chain(key: Hashable, position: int) -> str:
+    """Return what a chain's phase is in the run, such as `EVAL 8x2048`, or nothing.
+
+    Args:
+        key: a chain's name, or a tuple that begins with it, together with the shape; alone, it is no chain's.
+        position: of the phase in the chain.
+    """
+    if not isinstance(key, tuple):
+        return ""
+    chain, (batch_size, length) = key
+    name = chain[0] if isinstance(chain, tuple) else chain
+    phases = _PHASES_OF_CHAIN.get(str(name), ())
+    if position >= len(phases):
+        return ""
+    if name in ("train", "eval"):
+        return f"{phases[position]} {batch_size}x{length}"
+    return str(phases[position])

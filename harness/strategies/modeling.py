@@ -157,8 +157,7 @@ def _materialise(model: Any, device: Device, initial: Initial, double_quant: boo
 
 def _in_load_order(model: Any) -> list[torch.nn.Module]:
     """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
-    inside = [module for layer in model.model.layers for module in layer.modules()]
-    return inside + [module for module in model.modules() if module not in set(inside)]
+    return list(dict.fromkeys([*model.model.layers.modules(), *model.modules()]))
 
 
 def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:

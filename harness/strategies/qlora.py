@@ -17,6 +17,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.strategies import state
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
@@ -28,7 +29,6 @@ from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
-from memory_harness.harness.train import checkpoint
 
 CHECKPOINTING = {"use_reentrant": False}
 
@@ -62,10 +62,15 @@ class QLoraStrategy:
         checkpoint = self.checkpoint_of(shape)
         config = transformers_config(shape)
         config.use_cache = self.config.model.use_cache
-        quantise = self.config.model.quantization == "nf4"
-        double_quant = self.config.model.double_quant
-        embed = self._embed_on_host if self.config.model.embeddings_on_host else None
-        self.model = quantised_model(config, self.device, self.dtype, quantise, double_quant, checkpoint, embed)
+        self.model = quantised_model(
+            config,
+            self.device,
+            self.dtype,
+            quantise=self.config.model.quantization == "nf4",
+            double_quant=self.config.model.double_quant,
+            checkpoint=checkpoint,
+            embed=self._embed_on_host if self.config.model.embeddings_on_host else None,
+        )
         if self.config.model.expand_kv:
             expand_heads(self.model)
         if self.config.model.tiled_mlp:
@@ -82,9 +87,7 @@ class QLoraStrategy:
         self.model = model
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         self.make_optimizer()
-        parameters = list(model.parameters())
-        states = (getattr(p, "quant_state", None) for p in parameters)
-        self.linear_shapes = tuple(sorted({(s.shape[0], s.shape[1]) for s in states if s is not None}))
+        self.linear_shapes = _linear_shapes(model)
         return ModelFacts(
             name=shape.name,
             vocab_size=shape.vocab_size,
@@ -95,10 +98,15 @@ class QLoraStrategy:
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
             num_parameters=peft_num_parameters(model),
-            num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            weights="none" if not self.device.computes else "random" if checkpoint is None else "checkpoint",
+            num_trainable_parameters=sum(p.numel() for p in self.trainable()),
+            weights=self._origin_of_weights(checkpoint),
             tie_word_embeddings=shape.tie_word_embeddings,
         )
+
+    def _origin_of_weights(self, checkpoint: Path | None) -> str:
+        if not self.device.computes:
+            return "none"
+        return "random" if checkpoint is None else "checkpoint"
 
     def checkpoint_of(self, shape: ModelShape) -> Path | None:
         """Return the folder of the model's weights; None where there is none, or where no values are wanted."""
@@ -155,23 +163,15 @@ class QLoraStrategy:
 
     def make_optimizer(self) -> None:
         """Make the optimizer, and the loss scaler where the dtype needs one."""
-        trainable, learning_rate = self.trainable(), self.config.train.learning_rate
-        if self.config.train.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
-            from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
-
-            optimizer = AdamW8bit if self.config.train.optimizer == "adamw_8bit" else PagedAdamW8bit
-            self.optimizer = optimizer(trainable, lr=learning_rate)
-        else:
-            # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
-            self.optimizer = torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
+        self.optimizer = _optimizer(self.config, self.trainable())
         self.scaler = self._new_scaler({})
         # makes the scale now: otherwise the first backward pass would allocate what no other does
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
 
-    def _new_scaler(self, state: dict[str, Any]) -> Any:
+    def _new_scaler(self, scaler_state: dict[str, Any]) -> Any:
         scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
-        if state:
-            scaler.load_state_dict(state)
+        if scaler_state:
+            scaler.load_state_dict(scaler_state)
         return scaler
 
     def put(self, batch: Batch, *, training: bool) -> None:
@@ -189,7 +189,10 @@ class QLoraStrategy:
         # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
         self._held = output if self.config.train.hold_outputs else None
         loss = self.graph.detach()
-        self.loss = loss.clone() if self.loss is None else self.loss + loss
+        if self.loss is None:
+            self.loss = loss.clone()
+        else:
+            self.loss = self.loss + loss
 
     @contextmanager
     def model_context(self) -> Iterator[None]:
@@ -226,13 +229,13 @@ class QLoraStrategy:
         if self.loss is None:
             self.loss = torch.zeros((), device=self.device.torch_device)
             self.scaler.scale(self.loss)  # makes the scale, which a new scaler lacks until it has scaled something
-        return [*(p.grad for p in self.trainable() if p.grad is not None), self.loss]
+        return [*self._gradients(), self.loss]
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        gradients = [p.grad for p in self.trainable() if p.grad is not None]
+        gradients = self._gradients()
         self.scaler.unscale_(self.optimizer)
         norm = self._clip(gradients)
         if gradients:  # a scaler refuses to step without; the norm says so
@@ -242,7 +245,12 @@ class QLoraStrategy:
         gradients.clear()
         self.optimizer.zero_grad(set_to_none=True)
         loss, self.loss = self.loss, None
-        return None if loss is None else self.device.read(loss), self.device.read(norm)
+        if loss is None:
+            return None, self.device.read(norm)
+        return self.device.read(loss), self.device.read(norm)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [p.grad for p in self.trainable() if p.grad is not None]
 
     def _clip(self, gradients: list[torch.Tensor]) -> torch.Tensor:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
@@ -254,7 +262,7 @@ class QLoraStrategy:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Return the adapter's parameters."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return list(state.trainable_parameters(self.model).values())
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss; the logits die before the next batch."""
@@ -282,8 +290,11 @@ class QLoraStrategy:
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        tokens = [self.device.read(token) for token in self.inputs["input_ids"][:, 0]]
-        return [self._pad_id if token is None else int(token) for token in tokens]
+        tokens = []
+        for token in self.inputs["input_ids"][:, 0]:
+            value = self.device.read(token)
+            tokens.append(self._pad_id if value is None else int(value))
+        return tokens
 
     def release(self) -> None:
         """Drop the cache and return to training."""
@@ -304,12 +315,12 @@ class QLoraStrategy:
         import_adapter(folder, self.model, self.device)
 
     def save(self, folder: Path) -> None:
-        """Write adapter, optimizer and scaler; see `harness.train.checkpoint`."""
-        checkpoint.save(folder, self.model, self.optimizer, self.scaler, self.device)
+        """Write adapter, optimizer and scaler; see `harness.strategies.state`."""
+        state.save(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
-        checkpoint.restore(folder, self.model, self.optimizer, self.scaler, self.device)
+        state.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take."""
@@ -317,11 +328,11 @@ class QLoraStrategy:
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
-        return checkpoint.host_copy(self.model, self.optimizer, self.scaler, self.device)
+        return state.copy_to_host(self.model, self.optimizer, self.scaler, self.device)
 
-    def put_back(self, state: dict[str, Any]) -> None:
+    def undo_to(self, copied: dict[str, Any]) -> None:
         """Undo whatever has happened to them since `host_copy`."""
-        checkpoint.put_back(state, self.model, self.optimizer, self.scaler)
+        state.undo_to(copied, self.model, self.optimizer, self.scaler)
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end."""
@@ -331,6 +342,19 @@ class QLoraStrategy:
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
         self.model.train()
+
+    def pretend_gradients(self, present: bool) -> None:
+        """Have the gradients and the loss that a step would have here, or none, in training."""
+        self.model.train()  # a replayed generation has not put it back
+        for parameter in self.trainable():
+            if present and parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            elif not present:
+                parameter.grad = None
+        if present and self.loss is None:
+            self.loss = torch.empty(())
+        elif not present:
+            self.loss = None
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
@@ -348,45 +372,95 @@ class QLoraStrategy:
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
-        for name, parameter in self.model.named_parameters():
-            yield ("parameter", name), parameter
-            state = getattr(parameter, "quant_state", None)
-            if state is not None:
-                yield from _quant_state_tensors(name, state)
-            if parameter.grad is not None:
-                yield ("gradient", name), parameter.grad
-        for name, buffer in self.model.named_buffers():
-            yield ("buffer", name), buffer
-        for name, table in getattr(self.optimizer, "name2qmap", {}).items():  # bitsandbytes', made with the optimizer
-            yield ("optimizer_state", "table", name), table
-        for index, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    yield ("optimizer_state", str(index), key), value
-        for attribute in ("_scale", "_growth_tracker"):
-            if isinstance(value := getattr(self.scaler, attribute, None), torch.Tensor):
-                yield ("scaler", attribute), value
+        yield from _model_tensors(self.model)
+        yield from _optimizer_tensors(self.optimizer)
+        yield from _tensor_attributes(self.scaler, ("_scale", "_growth_tracker"), "scaler")
         if self.loss is not None:
             yield ("loss", "step"), self.loss
         for name, tensor in self.inputs.items():
             yield ("input", name), tensor
         if self.sampler is not None and self.sampler.seen_BV is not None:
             yield ("input", "seen"), self.sampler.seen_BV
-        for index, layer in enumerate(self.cache.layers if self.cache is not None else ()):
-            yield ("kv_cache", str(index), "keys"), layer.keys
-            yield ("kv_cache", str(index), "values"), layer.values
+        yield from _cache_tensors(self.cache)
+
+
+NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
+
+
+def _model_tensors(model: Any) -> NamedTensors:
+    for name, parameter in model.named_parameters():
+        yield ("parameter", name), parameter
+        quant_state = getattr(parameter, "quant_state", None)
+        if quant_state is not None:
+            constants = ("absmax", "code", "offset")
+            yield from _tensor_attributes(quant_state, constants, "parameter", name)
+            yield from _tensor_attributes(quant_state.state2, constants, "parameter", name, prefix="nested_")
+        if parameter.grad is not None:
+            yield ("gradient", name), parameter.grad
+    for name, buffer in model.named_buffers():
+        yield ("buffer", name), buffer
+
+
+def _tensor_attributes(owner: Any, attributes: Sequence[str], *name: str, prefix: str = "") -> NamedTensors:
+    for attribute in attributes:
+        value = getattr(owner, attribute, None)
+        if isinstance(value, torch.Tensor):
+            yield (*name, prefix + attribute), value
+
+
+def _optimizer_tensors(optimizer: Any) -> NamedTensors:
+    for name, table in getattr(optimizer, "name2qmap", {}).items():  # bitsandbytes', made with the optimizer
+        yield ("optimizer_state", "table", name), table
+    parameters: list[torch.nn.Parameter] = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+    for index, parameter in enumerate(parameters):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                yield ("optimizer_state", str(index), key), value
+
+
+def _cache_tensors(cache: Any) -> NamedTensors:
+    if cache is None:
+        return
+    for index, layer in enumerate(cache.layers):
+        yield ("kv_cache", str(index), "keys"), layer.keys
+        yield ("kv_cache", str(index), "values"), layer.values
+
+
+def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
+    quant_states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
+
+
+def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
+    learning_rate = config.train.learning_rate
+    if config.train.optimizer == "adamw":
+        # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
+        return torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    if config.train.optimizer == "adamw_8bit":
+        return AdamW8bit(trainable, lr=learning_rate)
+    return PagedAdamW8bit(trainable, lr=learning_rate)
 
 
 def _forward_facts(model: Any, loss: torch.Tensor, output: Any) -> ForwardFacts:
-    cache = getattr(output, "past_key_values", None)
-    states = [t for layer in cache.layers for t in (layer.keys, layer.values)] if cache is not None else []
     layers = model.get_base_model().model.layers
     return ForwardFacts(
         has_graph=loss.requires_grad,
-        cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
+        cache_bytes=_cache_bytes(getattr(output, "past_key_values", None)),
         num_checkpointed_layers=sum(layer.gradient_checkpointing and layer.training for layer in layers),
         num_adapters=len(model.peft_config),
     )
+
+
+def _cache_bytes(cache: Any) -> int:
+    total = 0
+    for _, tensor in _cache_tensors(cache):
+        if isinstance(tensor, torch.Tensor):  # a layer that has seen nothing has none
+            total += tensor.untyped_storage().nbytes()
+    return total
 
 
 def _materialise_adapter(module: Any, device: Device) -> None:
@@ -398,17 +472,13 @@ def _materialise_adapter(module: Any, device: Device) -> None:
         module.reset_lora_parameters(adapter, True)
 
 
-def _quant_state_tensors(name: str, state: Any) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-    for prefix, part in (("", state), ("nested_", state.state2)):
-        for attribute in ("absmax", "code", "offset"):
-            if isinstance(value := getattr(part, attribute, None), torch.Tensor):
-                yield ("parameter", name, prefix + attribute), value
-
-
 def peft_num_parameters(model: Any) -> int:
     """Return the number of weights, a packed byte of 4-bit weights counted as two."""
-    on_device = sum(p.numel() * (2 if hasattr(p, "quant_state") else 1) for p in model.parameters())
-    return on_device + num_host_weights(model)
+    number = num_host_weights(model)
+    for parameter in model.parameters():
+        packed = 2 if hasattr(parameter, "quant_state") else 1
+        number += packed * parameter.numel()
+    return number
 
 
 def _peft_clears_cache() -> bool:

@@ -69,12 +69,16 @@ def _groups(names: list[str]) -> Iterator[list[str]]:
 
 def naming_tokenizer(shape: ModelShape) -> PreTrainedTokenizerFast:
     """Return a tokenizer that has a word for every id of the model and knows its special ids, and does nothing else."""
-    special = {"bos": shape.bos_token_id, "eos": shape.eos_token_ids[0], "pad": shape.pad_token_id}
-    names = {i: f"<{i}>" for i in range(shape.vocab_size)} | {i: f"<|{name}|>" for name, i in special.items()}
-    unknown = next(i for i in names if i not in special.values())
-    model = WordLevel({name: i for i, name in names.items()}, unk_token=names[unknown])
+    bos, eos, pad = shape.bos_token_id, shape.eos_token_ids[0], shape.pad_token_id
+    words = [f"<{i}>" for i in range(shape.vocab_size)]
+    words[bos], words[eos] = "<|bos|>", "<|eos|>"
+    words[pad] = "<|pad|>"
+    unknown = words[min(set(range(4)) - {bos, eos, pad})]
+    model = WordLevel({word: i for i, word in enumerate(words)}, unk_token=unknown)
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(model),
-        unk_token=names[unknown],
-        **{f"{name}_token": names[i] for name, i in special.items()},
+        unk_token=unknown,
+        bos_token=words[bos],
+        eos_token=words[eos],
+        pad_token=words[pad],
     )

@@ -55,10 +55,13 @@ class Sampler:
         draws, cuts, penalises = sampling.kind
         self._penalty = sampling.repetition_penalty
         self.seen_BV = device.put(_occurrences(prompts, vocab_size)) if penalises else None
-        self._generators = [_generator(seed, device) for seed in sampling.seeds] if draws else []
-        self._warpers = [TemperatureLogitsWarper(sampling.temperature)] if draws else []
-        if draws and cuts:
-            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._generators: list[torch.Generator | None] = []
+        self._warpers: list[TemperatureLogitsWarper | TopPLogitsWarper] = []
+        if draws:
+            self._generators += [_generator(seed, device) for seed in sampling.seeds]
+            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            if cuts:
+                self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
     def __call__(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """Return the next token of each sequence, int64 (B, 1)."""
@@ -107,4 +110,6 @@ def _occurrences(prompts: Sequence[Sequence[int]], vocab_size: int) -> np.ndarra
 
 def _generator(seed: int, device: Device) -> torch.Generator | None:
     """Return the sequence's generator; None where nothing is computed, and so nothing drawn."""
-    return torch.Generator(device.torch_device).manual_seed(seed) if device.computes else None
+    if not device.computes:
+        return None
+    return torch.Generator(device.torch_device).manual_seed(seed)

@@ -227,9 +227,9 @@ class UnslothStrategy:
         """Return adapter, optimizer and scaler as they are, in host memory."""
         return self.training.host_copy()
 
-    def put_back(self, state: dict[str, Any]) -> None:
+    def undo_to(self, copied: dict[str, Any]) -> None:
         """Undo whatever has happened to them since `host_copy`."""
-        self.training.put_back(state)
+        self.training.undo_to(copied)
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end."""

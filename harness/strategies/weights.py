@@ -30,15 +30,22 @@ MAX_NAMES = 3
 def find_checkpoint(shape: ModelShape) -> Path | None:
     """Return the folder that holds the model's weights: its own, or the local Hugging Face cache; None without any."""
     folder = Path(shape.name) if is_local_checkpoint(shape.name) else _in_hub_cache(shape)
-    return folder if folder is not None and any((folder / name).is_file() for name in (SINGLE, INDEX)) else None
+    if folder is None or not ((folder / SINGLE).is_file() or (folder / INDEX).is_file()):
+        return None
+    return folder
 
 
 def _in_hub_cache(shape: ModelShape) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repo = hub_id(shape)
-    files = (try_to_load_from_cache(repo, name) for name in (INDEX, SINGLE)) if repo else ()
-    return next((Path(file).parent for file in files if isinstance(file, str)), None)
+    if repo is None:
+        return None
+    for name in (INDEX, SINGLE):
+        file = try_to_load_from_cache(repo, name)
+        if isinstance(file, str):
+            return Path(file).parent
+    return None
 
 
 def download_checkpoint(shape: ModelShape) -> Path:
@@ -94,19 +101,18 @@ class Weights:
         missing = [name for name in shapes if name not in self.files]
         if missing:
             raise ConfigError(f"--model {self.folder}: the checkpoint lacks {_listed(missing)}")
-        found = {name: tuple(self.files[name].get_slice(name).get_shape()) for name in shapes}
-        wrong = [
-            f"{name} is {'x'.join(map(str, found[name]))}, the model's {'x'.join(map(str, shape))}"
-            for name, shape in shapes.items()
-            if found[name] != tuple(shape)
-        ]
+        wrong = []
+        for name, shape in shapes.items():
+            found = tuple(self.files[name].get_slice(name).get_shape())
+            if found != tuple(shape):
+                wrong.append(f"{name} is {'x'.join(map(str, found))}, the model's {'x'.join(map(str, shape))}")
         if wrong:
             raise ConfigError(f"--model {self.folder}: of another shape than config.json says: {_listed(wrong)}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+    listed, rest = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    return f"{listed} and {rest} more" if rest > 0 else listed
 
 
 @contextmanager

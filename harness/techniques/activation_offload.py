@@ -108,7 +108,9 @@ class _Offload:
             saved.copied = None
 
     def _copying(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        if self._stream is None:
+            return nullcontext()
+        return torch.cuda.stream(self._stream)
 
 
 def _host_buffer(tensor: torch.Tensor) -> torch.Tensor:

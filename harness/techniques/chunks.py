@@ -27,7 +27,9 @@ def remainder(tokens: int, chunks: int) -> int:
 
     Negative where there are fewer tokens than chunks.
     """
-    return tokens % chunks if tokens >= chunks else -tokens
+    if tokens < chunks:
+        return -tokens
+    return tokens % chunks
 
 
 def row_slices(rows: int, chunks: int) -> list[slice]:

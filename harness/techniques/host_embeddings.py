@@ -35,7 +35,8 @@ class HostEmbedding(torch.nn.Module):
     def forward(self, ids_BL: torch.Tensor) -> torch.Tensor:
         """Return the rows (B, L, H) of int64 ids; waits for the device, which has the ids."""
         with self._device.on_host():
-            ids_BL = ids_BL.cpu() if self._device.computes else ids_BL
+            if self._device.computes:
+                ids_BL = ids_BL.cpu()
             rows_BLH = functional.embedding(ids_BL, self.weight)
         return self._device.put(rows_BLH).to(self._dtype)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord
@@ -15,15 +14,11 @@ from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.generate import vetted_replies
 from memory_harness.harness.train.loop import answer_prompts, evaluate
 from memory_harness.harness.train.recovery import Protection
+from memory_harness.harness.train.run import Run
 
 
 def assess(
-    config: RunConfig,
-    strategy: Strategy,
-    recorder: PhaseRecorder,
-    data: Prepared,
-    protection: Protection,
-    evaluated: EvalRecord | None = None,
+    run: Run[Strategy], recorder: PhaseRecorder, protection: Protection, evaluated: EvalRecord | None = None
 ) -> list[Reply] | None:
     """Evaluate and generate, with the adapter and (`compare_base`) without; write the metrics, return all replies.
 
@@ -39,23 +34,34 @@ def assess(
     Raises:
         Whatever the device raises when memory runs out and `protection` cannot help.
     """
-
-    def assess_one(model: str, evaluated: EvalRecord | None) -> list[Reply] | None:
-        batches = eval_batches(data.eval, config)
-        evaluated = evaluated or evaluate(config, strategy, recorder, batches, protection, model)
-        if evaluated is None:
+    replies = _assess_model(run, recorder, protection, TUNED, evaluated)
+    if replies is None:
+        return None
+    if run.config.eval.compare_base:
+        with run.strategy.without_adapter():
+            base = _assess_model(run, recorder, protection, BASE)
+        if base is None:
             return None
-        replies = answer_prompts(config, strategy, recorder, data, protection, model)
-        if replies is not None:
-            recorder.write(metrics(evaluated, replies, data))
-        return replies
+        replies += base
+    return replies + vetted_replies(run.data)
 
-    replies = assess_one(TUNED, evaluated)
-    if replies is not None and config.eval.compare_base:
-        with strategy.without_adapter():
-            base = assess_one(BASE, None)
-        replies = None if base is None else replies + base
-    return None if replies is None else replies + vetted_replies(data)
+
+def _assess_model(
+    run: Run[Strategy],
+    recorder: PhaseRecorder,
+    protection: Protection,
+    model: str,
+    evaluated: EvalRecord | None = None,
+) -> list[Reply] | None:
+    """Evaluate and generate with the model as it is; None where a stop was asked for."""
+    if evaluated is None:
+        evaluated = evaluate(run, recorder, eval_batches(run.data.eval, run.config), protection, model)
+    if evaluated is None:
+        return None
+    replies = answer_prompts(run, recorder, protection, model)
+    if replies is not None:
+        recorder.write(metrics(evaluated, replies, run.data))
+    return replies
 
 
 def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> MetricsRecord:
@@ -63,10 +69,12 @@ def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> Metr
     computed = evaluated.loss is not None
     # of an evaluation that had to leave batches out, the bytes are not known
     is_whole = evaluated.target_tokens == sum(example.num_target_tokens for example in data.eval)
-    # where lengths are estimated, ids are made up, and nothing was said
-    said = [reply for reply in replies if computed and data.prompts[reply.prompt].input_ids is not None]
-    texts = [reply.text for reply in said]
-    references = [data.prompts[reply.prompt].references for reply in said]
+    texts, references = [], []
+    for reply in replies:
+        prompt = data.prompts[reply.prompt]
+        if computed and prompt.input_ids is not None:  # where lengths are estimated, ids are made up: nothing was said
+            texts.append(reply.text)
+            references.append(prompt.references)
     return MetricsRecord(
         step=evaluated.step,
         model=evaluated.model,

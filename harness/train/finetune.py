@@ -12,9 +12,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
 from memory_harness.harness.log.files import put_back_replaced, replace_folder
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
@@ -28,70 +25,57 @@ from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.adapter import evaluation_of, write_evaluation
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.train.assessment import assess
+from memory_harness.harness.train.execute import Ending, record_run
 from memory_harness.harness.train.generate import vetted_replies
 from memory_harness.harness.train.loop import answer_prompts
 from memory_harness.harness.train.recovery import Protection, Unprotected
-from memory_harness.harness.train.run import Ending, recorded
-from memory_harness.harness.train.run_folder import train_run
+from memory_harness.harness.train.run import Run
+from memory_harness.harness.train.run_folder import Hooks, train_run
 
 
 def fine_tune(
-    run: Path,
-    config: RunConfig,
-    device: Device,
-    strategy: TrainableStrategy,
-    data: Prepared,
+    folder: Path,
+    run: Run[TrainableStrategy],
     *,
-    let_in_by: str,
+    gate_reason: str,
+    stop_signal: Callable[[], str],
     resume: Path | None = None,
     allow_changes: bool = False,
-    stop: Callable[[], str],
 ) -> Outcome:
-    """Train into the folder `run`, assess the best adapter, leave all artefacts; return how the run ended.
+    """Train into the folder, assess the best adapter, leave all artefacts; return how the run ended.
 
     Args:
-        let_in_by, resume, allow_changes, stop: see `train_run`.
+        gate_reason, resume, allow_changes: see `train_run`.
+        stop_signal: see `Hooks`.
 
     Raises:
         HarnessError: something that the user gave has to change.
     """
     replies: list[Reply] = []
-    group = device.group
-    best = BestAdapter(strategy, run / ADAPTER)
+    group = run.device.group
+    best = BestAdapter(run.strategy, folder / ADAPTER)
 
-    def begun(recorder: PhaseRecorder) -> None:
+    def on_begin(recorder: PhaseRecorder) -> None:
         if group.rank == 0:
-            best.begin(recorder, read_run_log(run / LOG_FILE))
+            best.begin(recorder, read_run_log(folder / LOG_FILE))
 
-    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
-        evaluated = best.put_back(recorder.step) if group.rank == 0 else None
-        evaluated = group.gather(evaluated)[0]
-        if group.rank and evaluated is not None and evaluated.step != recorder.step:
-            strategy.load_adapter(run / ADAPTER)
-        found = assess(config, strategy, recorder, data, protection, evaluated)
-        replies.extend(found or ())
-        return found is not None
-
-    def also(record: Record) -> None:
+    def on_record(record: Record) -> None:
         if isinstance(record, EvalRecord) and group.rank == 0:
             best.consider(record)
 
-    outcome = train_run(
-        run,
-        config,
-        device,
-        strategy,
-        data,
-        resume=resume,
-        allow_changes=allow_changes,
-        let_in_by=let_in_by,
-        also=also,
-        stop=stop,
-        begun=begun,
-        finish=finish,
-    )
+    def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
+        evaluated = best.restore(recorder.step) if group.rank == 0 else None
+        evaluated = group.gather(evaluated)[0]
+        if group.rank and evaluated is not None and evaluated.step != recorder.step:
+            run.strategy.load_adapter(folder / ADAPTER)
+        found = assess(run, recorder, protection, evaluated)
+        replies.extend(found or ())
+        return found is not None
+
+    hooks = Hooks(on_record, stop_signal, finish, on_begin)
+    outcome = train_run(folder, run, hooks, gate_reason=gate_reason, resume=resume, allow_changes=allow_changes)
     if outcome is not Outcome.STOPPED and group.rank == 0:  # a run that goes on later is written down then
-        leave_artefacts(config, data, run, replies)
+        leave_artefacts(run, folder, replies)
     return outcome
 
 
@@ -126,12 +110,16 @@ class BestAdapter:
         on_disk = evaluation_of(self._folder)
         if any(repr(record) == repr(on_disk) for record in known):  # a loss that is no number equals nothing
             self._best = on_disk
-        elif known and (best := min(known, key=_loss)).step == recorder.step:
-            self._keep(best)  # it is the adapter that has just been restored
+        elif known:
+            best = min(known, key=_loss)
+            if best.step == recorder.step:  # it is the adapter that has just been restored
+                self._keep(best)
 
     def consider(self, record: EvalRecord) -> None:
         """Write the adapter out where no evaluation before this one was as good."""
-        if not self._is_done and _counts(record) and (self._best is None or _loss(record) < _loss(self._best)):
+        if self._is_done or not _counts(record):
+            return
+        if self._best is None or _loss(record) < _loss(self._best):
             self._keep(record)
 
     def _keep(self, record: EvalRecord) -> None:
@@ -153,7 +141,7 @@ class BestAdapter:
             reason = error.strerror or str(error)
             self._recorder.write(RecoveryRecord(Phase.EVAL, record.step, record.epoch, "skip-adapter", reason))
 
-    def put_back(self, step: int) -> EvalRecord | None:
+    def restore(self, step: int) -> EvalRecord | None:
         """End the search; give the strategy the best adapter again where a later step has another; return its loss.
 
         Raises:
@@ -170,9 +158,9 @@ class BestAdapter:
         try:
             self._strategy.export(self._folder)
         except OSError as error:
-            reason, run = error.strerror or error, self._folder.parent
+            reason, run_folder = error.strerror or error, self._folder.parent
             raise CheckpointError(
-                f"{self._folder}: cannot be written ({reason}); make room, then go on with --resume {run}"
+                f"{self._folder}: cannot be written ({reason}); make room, then go on with --resume {run_folder}"
             ) from None
 
 
@@ -184,9 +172,7 @@ def _loss(record: EvalRecord) -> float:
     return math.inf if record.loss is None or math.isnan(record.loss) else record.loss
 
 
-def answer_only(
-    adapter: Path, config: RunConfig, device: Device, strategy: TrainableStrategy, data: Prepared, log: Path
-) -> Outcome:
+def answer_only(adapter: Path, run: Run[TrainableStrategy], log: Path) -> Outcome:
     """Answer the prompts with a trained adapter, log that to `log`, add the replies to those in the output folder.
 
     Raises:
@@ -195,27 +181,26 @@ def answer_only(
     replies: list[Reply] = []
 
     def body(recorder: PhaseRecorder) -> Ending:
-        strategy.load_adapter(adapter)
-        protection = Unprotected(config, strategy, log.parent)
-        replies.extend(answer_prompts(config, strategy, recorder, data, protection) or ())
+        run.strategy.load_adapter(adapter)
+        replies.extend(answer_prompts(run, recorder, Unprotected(run, log.parent)) or ())
         return Ending(Outcome.COMPLETED)
 
     with LogWriter(log) as writer:
-        outcome = recorded(config, device, strategy, data, writer.write, body)
+        outcome = record_run(run, writer.write, body)
     if outcome is Outcome.COMPLETED:
-        replies += vetted_replies(data)
-        append_responses(Path(config.output.output), read_run_log(log).run, data, replies)
+        replies += vetted_replies(run.data)
+        append_responses(Path(run.config.output.output), read_run_log(log).run, run.data, replies)
     return outcome
 
 
-def leave_artefacts(config: RunConfig, data: Prepared, run: Path, replies: Sequence[Reply]) -> None:
+def leave_artefacts(run: Run[TrainableStrategy], folder: Path, replies: Sequence[Reply]) -> None:
     """Write down the run and its replies beside those of other runs, and the adapter's model card; push the adapter.
 
     Raises:
         HarnessError: a file cannot be written, or the hub does not take the adapter.
     """
-    log, parent, adapter = read_run_log(run / LOG_FILE), run.parent, run / ADAPTER
-    artefacts = {"log": str(run / LOG_FILE)}
+    log, parent, adapter = read_run_log(folder / LOG_FILE), folder.parent, folder / ADAPTER
+    artefacts = {"log": str(folder / LOG_FILE)}
     if adapter.exists():
         try:
             write_model_card(adapter, log)
@@ -223,8 +208,9 @@ def leave_artefacts(config: RunConfig, data: Prepared, run: Path, replies: Seque
             raise ConfigError(f"{adapter}: its model card cannot be written ({error.strerror}); make room") from None
         artefacts["adapter"] = str(adapter)
     if replies:
-        append_responses(parent, log.run, data, replies, again=True)
+        append_responses(parent, log.run, run.data, replies, replace_earlier=True)
         artefacts["responses"] = str(parent / RESPONSES)
-    append_experiment(parent, log, data, artefacts)
-    if config.output.push_to_hub and adapter.exists() and log.outcome is Outcome.COMPLETED:
-        push(adapter, config.output.push_to_hub)
+    append_experiment(parent, log, run.data, artefacts)
+    repository = run.config.output.push_to_hub
+    if repository and adapter.exists() and log.outcome is Outcome.COMPLETED:
+        push(adapter, repository)

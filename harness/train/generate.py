@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
@@ -28,39 +29,42 @@ class Request:
 def requests(config: RunConfig, data: Prepared) -> list[Request]:
     """Return what the model is to be asked: each prompt without a vetted reply, as often as it is to be answered."""
     drawing = config.generation
-    seed = config.data.seed if drawing.generate_seed is None else drawing.generate_seed
-    return [
-        Request(
-            i, sample, prompt.tokens(), sample_seed(seed, prompt.question, sample) if drawing.temperature > 0 else None
-        )
-        for i, prompt in enumerate(data.prompts)
-        if prompt.vetted_reply is None
-        for sample in range(drawing.replies_per_prompt)
-    ]
+    run_seed = config.data.seed if drawing.generate_seed is None else drawing.generate_seed
+    wanted = []
+    for i, prompt in enumerate(data.prompts):
+        if prompt.vetted_reply is not None:
+            continue
+        for sample in range(drawing.replies_per_prompt):
+            seed = None
+            if drawing.temperature > 0:
+                seed = sample_seed(run_seed, prompt.question, sample)
+            wanted.append(Request(i, sample, prompt.tokens(), seed))
+    return wanted
 
 
 def vetted_replies(data: Prepared) -> list[Reply]:
     """Return the replies that people have vetted, one to each question that calls for it."""
-    return [
-        Reply(i, 0, prompt.vetted_reply, (), VETTED, None, True)
-        for i, prompt in enumerate(data.prompts)
-        if prompt.vetted_reply is not None
-    ]
+    replies = []
+    for i, prompt in enumerate(data.prompts):
+        if prompt.vetted_reply is not None:
+            replies.append(Reply(i, 0, prompt.vetted_reply, (), VETTED, None, True))
+    return replies
 
 
 def answer(
-    config: RunConfig, strategy: Strategy, data: Prepared, group: Sequence[Request], answered_by: str
+    config: RunConfig, strategy: Strategy, data: Prepared, batch: Sequence[Request], answered_by: str
 ) -> list[Reply]:
     """Return the replies to requests that go through the model together."""
     drawing = config.generation
-    seeds = tuple(request.seed for request in group if request.seed is not None)
+    seeds = tuple(request.seed for request in batch if request.seed is not None)
     sampling = Sampling(drawing.temperature, drawing.top_p, drawing.repetition_penalty, seeds)
-    prompts = [request.token_ids for request in group]
+    prompts = [request.token_ids for request in batch]
     rows = generate(strategy, prompts, config.eval.max_new_tokens, data.tokenizer.stop_ids, sampling)
-    return [
-        Reply(r.prompt, r.sample, data.tokenizer.decode(ids), tuple(ids), answered_by, r.seed, stopped)
-        for r, (ids, stopped) in zip(group, rows, strict=True)
-    ]
+    replies = []
+    for request, (ids, stopped) in zip(batch, rows, strict=True):
+        text = data.tokenizer.decode(ids)
+        replies.append(Reply(request.prompt, request.sample, text, tuple(ids), answered_by, request.seed, stopped))
+    return replies
 
 
 def generate(
@@ -82,9 +86,8 @@ def generate(
         running = [goes_on and token not in stops for goes_on, token in zip(running, columns[-1], strict=True)]
     strategy.release()
     rows = zip(*columns, strict=True)
-    return [(_cut(row, stops), not goes_on) for row, goes_on in zip(rows, running, strict=True)]
+    return [(_before_stop(row, stops), not goes_on) for row, goes_on in zip(rows, running, strict=True)]
 
 
-def _cut(tokens: Sequence[int], stops: set[int]) -> list[int]:
-    end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
-    return list(tokens[:end])
+def _before_stop(tokens: Sequence[int], stops: set[int]) -> list[int]:
+    return list(takewhile(lambda token: token not in stops, tokens))

@@ -21,22 +21,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 
 import torch
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.manifest import START, Position
 from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFacts, Phase
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.generate import Request, answer, requests
-from memory_harness.harness.train.recovery import Divide, Protection, together
+from memory_harness.harness.train.recovery import Part, Protection, Result, Split, run_collectively
+from memory_harness.harness.train.run import Run
 
 
 def load(strategy: Strategy, recorder: PhaseRecorder) -> ModelFacts:
@@ -45,39 +47,20 @@ def load(strategy: Strategy, recorder: PhaseRecorder) -> ModelFacts:
         return strategy.load()
 
 
-def train(
-    config: RunConfig,
-    strategy: Strategy,
-    device: Device,
-    recorder: PhaseRecorder,
-    data: Prepared,
-    protection: Protection,
-    start: Position = START,
-) -> bool:
-    """Run what is left of all steps, evaluations and checkpoints of a loaded strategy; tell whether it got to the end.
+def train(run: Run[Strategy], recorder: PhaseRecorder, protection: Protection, start: Position = START) -> bool:
+    """Run what is left of all steps, evaluations and checkpoints of a loaded strategy.
+
+    Returns:
+        Whether it got to the end; False where a stop was asked for.
 
     Raises:
         Whatever the device raises when memory runs out and `protection` cannot help; the caller turns that into an
         outcome.
     """
+    config, data = run.config, run.data
     total_steps = num_steps(config, data)
-
-    def finish_step(position: Position, is_last: bool) -> bool:
-        """Do what is due after a step; where a stop is asked for, save at once and leave the rest for later."""
-        if _due(config.train.empty_cache_every, position.step):
-            device.empty_cache()
-        stopped = protection.stop_requested()
-        if not stopped and _due(config.eval.eval_every, position.step, is_last):
-            if config.eval.empty_cache_before_eval:
-                device.empty_cache()
-            stopped = evaluate(config, strategy, recorder, eval_batches(data.eval, config), protection) is None
-        is_final = position.step == total_steps
-        if stopped or is_final or _due(config.eval.save_every, position.step, is_last):
-            with recorder.phase(Phase.CHECKPOINT):
-                protection.save(replace(position, pending=stopped))
-        return not stopped
-
-    if start.pending and not finish_step(start, _ends_epoch(start, config, data)):
+    finish_step = partial(_finish_step, run, recorder, protection)
+    if start.pending and not finish_step(start, start.steps_in_epoch == steps_per_epoch(config, data)):
         return False
     for epoch in range(start.epoch, config.train.epochs + 1):
         steps = train_steps(data.train, config, epoch)
@@ -87,19 +70,36 @@ def train(
                 return True
             recorder.step, recorder.epoch = recorder.step + 1, epoch
             rate = learning_rate(config, recorder.step, total_steps)
-
-            def run(batches: Sequence[Batch], rate: float = rate) -> None:
-                train_step(strategy, recorder, batches, rate)
-
             position = Position(recorder.step, epoch, number)
-            protection.step(run, micro_batches, position)
+            step = partial(train_step, run.strategy, recorder, learning_rate=rate)
+            protection.step(step, micro_batches, position)
             if not finish_step(position, number == len(steps)):
                 return False
     return True
 
 
-def _ends_epoch(position: Position, config: RunConfig, data: Prepared) -> bool:
-    return position.steps_in_epoch == steps_per_epoch(config, data)
+def _finish_step(
+    run: Run[Strategy], recorder: PhaseRecorder, protection: Protection, position: Position, is_last: bool
+) -> bool:
+    """Do what is due after a step; where a stop is asked for, save at once, leave the rest for later, return False.
+
+    Args:
+        position: after the step.
+        is_last: whether it is the last step of its epoch.
+    """
+    config, device = run.config, run.device
+    if _is_due(config.train.empty_cache_every, position.step):
+        device.empty_cache()
+    stopped = protection.stop_requested()
+    if not stopped and _is_due(config.eval.eval_every, position.step, is_last):
+        if config.eval.empty_cache_before_eval:
+            device.empty_cache()
+        stopped = evaluate(run, recorder, eval_batches(run.data.eval, config), protection) is None
+    is_final = position.step == num_steps(config, run.data)
+    if stopped or is_final or _is_due(config.eval.save_every, position.step, is_last):
+        with recorder.phase(Phase.CHECKPOINT):
+            protection.save(replace(position, pending=stopped))
+    return not stopped
 
 
 def train_step(
@@ -111,7 +111,8 @@ def train_step(
     group = recorder.device.group
 
     def compute() -> list[torch.Tensor]:
-        for recorder.micro_step, batch in enumerate(group.share(micro_batches)):
+        for number, batch in enumerate(group.shard(micro_batches)):
+            recorder.micro_step = number
             with recorder.phase(Phase.DATA, batch.shape):
                 strategy.put(batch, training=True)
             with recorder.phase(Phase.FORWARD, batch.shape):
@@ -125,15 +126,14 @@ def train_step(
         with recorder.phase(Phase.OPTIMIZER):
             return strategy.optimizer_step(learning_rate)
 
-    group.add_up(together(recorder, compute))
-    loss, grad_norm = together(recorder, update)
+    group.all_reduce(run_collectively(recorder, compute))
+    loss, grad_norm = run_collectively(recorder, update)
     seconds = time.perf_counter() - begin
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
 
 def evaluate(
-    config: RunConfig,
-    strategy: Strategy,
+    run: Run[Strategy],
     recorder: PhaseRecorder,
     batches: Sequence[Batch],
     protection: Protection,
@@ -144,64 +144,76 @@ def evaluate(
     Returns:
         None where a stop was asked for before the last batch; then nothing is recorded of the loss.
     """
-    group, found = recorder.device.group, []
-    divide = Divide("eval_tokens", lambda batch: batch.shape.padded_tokens, lambda batch: halves(batch, config))
-    for index, dealt in enumerate(group.deal(batches, divide.tokens)):
-        if protection.stop_requested():
-            return None
-        if dealt is None:
-            continue
-        position, whole = dealt
-
-        def run(batch: Batch, index: int = index) -> tuple[float | None, int]:
-            with recorder.phase(Phase.EVAL, batch.shape, index):
-                strategy.put(batch, training=False)
-                loss = strategy.evaluate()
-                recorder.forward_facts = strategy.forward_facts
-            return loss, batch.shape.target_tokens
-
-        found.append((position, protection.in_parts(run, whole, divide)))
+    split = Split("eval_tokens", lambda batch: batch.shape.padded_tokens, lambda batch: halves(batch, run.config))
+    losses = _over_shard(partial(evaluate_batch, run.strategy, recorder), batches, split, recorder, protection)
+    if losses is None:
+        return None
     total, tokens = 0.0, 0
-    for loss, num_targets in (part for parts in group.collect(found) for part in parts):
+    for loss, num_targets in losses:
         total += float("nan") if loss is None else loss
         tokens += num_targets
-    mean = total / tokens if tokens and total == total else None
+    mean = None if tokens == 0 or math.isnan(total) else total / tokens
     record = EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean, model)
     recorder.write(record)
     return record
 
 
+def evaluate_batch(
+    strategy: Strategy, recorder: PhaseRecorder, batch: Batch, index: int = 0
+) -> tuple[float | None, int]:
+    """Run one evaluation batch; return its summed loss (None where nothing is computed) and its target tokens."""
+    with recorder.phase(Phase.EVAL, batch.shape, index):
+        strategy.put(batch, training=False)
+        loss = strategy.evaluate()
+        recorder.forward_facts = strategy.forward_facts
+    return loss, batch.shape.target_tokens
+
+
 def answer_prompts(
-    config: RunConfig,
-    strategy: Strategy,
-    recorder: PhaseRecorder,
-    data: Prepared,
-    protection: Protection,
-    model: str = TUNED,
+    run: Run[Strategy], recorder: PhaseRecorder, protection: Protection, model: str = TUNED
 ) -> list[Reply] | None:
     """Generate replies to the prompts, a few at a time; those with a vetted reply are left out.
 
     Returns:
         None where a stop was asked for before the last ones.
     """
-    asked, size = requests(config, data), config.eval.generate_batch_size
+    asked, size = requests(run.config, run.data), run.config.eval.generate_batch_size
     batches: list[Sequence[Request]] = [asked[start : start + size] for start in range(0, len(asked), size)]
-    group, found = recorder.device.group, []
-    divide: Divide[Sequence[Request]] = Divide("generate_tokens", lambda batch: len(batch) * _longest(batch), in_halves)
-    for index, dealt in enumerate(group.deal(batches, divide.tokens)):
+    split: Split[Sequence[Request]] = Split("generate_tokens", lambda batch: len(batch) * _longest(batch), in_halves)
+
+    def answer_batch(batch: Sequence[Request], index: int) -> list[Reply]:
+        lengths = tuple(len(request.token_ids) for request in batch)
+        with recorder.phase(Phase.GENERATE, BatchShape(len(batch), _longest(batch), lengths, 0), index):
+            return answer(run.config, run.strategy, run.data, batch, model)
+
+    replies = _over_shard(answer_batch, batches, split, recorder, protection)
+    return None if replies is None else list(chain.from_iterable(replies))
+
+
+def _over_shard(
+    action: Callable[..., Result],
+    batches: Sequence[Part],
+    split: Split[Part],
+    recorder: PhaseRecorder,
+    protection: Protection,
+) -> list[Result] | None:
+    """Run over this GPU's share of the batches; return what all GPUs have made of theirs, in order of the batches.
+
+    Args:
+        action: takes a batch, or a part of one, and as `index` its number in this GPU's share.
+
+    Returns:
+        None where a stop was asked for before the last batch.
+    """
+    group = recorder.device.group
+    done: list[tuple[int, list[Result]]] = []
+    for index, numbered in enumerate(group.shard_by_weight(batches, split.tokens)):
         if protection.stop_requested():
             return None
-        if dealt is None:
-            continue
-        position, whole = dealt
-
-        def run(batch: Sequence[Request], index: int = index) -> list[Reply]:
-            lengths = tuple(len(request.token_ids) for request in batch)
-            with recorder.phase(Phase.GENERATE, BatchShape(len(batch), _longest(batch), lengths, 0), index):
-                return answer(config, strategy, data, batch, model)
-
-        found.append((position, protection.in_parts(run, whole, divide)))
-    return [reply for parts in group.collect(found) for replies in parts for reply in replies]
+        if numbered is not None:
+            position, batch = numbered
+            done.append((position, protection.in_parts(partial(action, index=index), batch, split)))
+    return list(chain.from_iterable(group.gather_in_order(done)))
 
 
 def _longest(batch: Sequence[Request]) -> int:
@@ -226,9 +238,13 @@ def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
 def num_steps(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps of the whole run."""
     total = steps_per_epoch(config, data) * config.train.epochs
-    return total if config.train.max_steps is None else min(total, config.train.max_steps)
+    if config.train.max_steps is None:
+        return total
+    return min(total, config.train.max_steps)
 
 
-def _due(every: int | None, step: int, is_last: bool = False) -> bool:
-    """Tell whether something happens after this step; with no interval, at the end of each epoch."""
-    return is_last if every is None else step % every == 0
+def _is_due(every: int | None, step: int, is_last: bool = False) -> bool:
+    """Return whether something happens after this step; with no interval, at the end of each epoch."""
+    if every is None:
+        return is_last
+    return step % every == 0

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, halves
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
@@ -24,6 +23,7 @@ from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import Strategy, TrainableStrategy
 from memory_harness.harness.train.checkpoint import keep_newest, save_peers, write_checkpoint
 from memory_harness.harness.train.rng import random_states, restore_random_states
+from memory_harness.harness.train.run import Run
 
 ACTIONS = {
     "clear-cache": "released the allocator's cached blocks",
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Divide(Generic[Part]):
+class Split(Generic[Part]):
     """How a batch of evaluation or generation is cut into smaller ones."""
 
     limit: str
@@ -60,7 +60,7 @@ class Divide(Generic[Part]):
     """its halves, or itself alone where it is one sequence"""
 
 
-def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory | None:
+def catch_out_of_memory(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory | None:
     """Run the action; return the out-of-memory that ended it, or None.
 
     The one place where running out of memory is caught. What is returned holds no frame, and so no tensor.
@@ -77,7 +77,7 @@ def attempt(device: Device, action: Callable[[], object]) -> DeviceOutOfMemory |
     return None
 
 
-def together(recorder: PhaseRecorder, action: Callable[[], Result]) -> Result:
+def run_collectively(recorder: PhaseRecorder, action: Callable[[], Result]) -> Result:
     """Run what every GPU of the run runs at this point; where memory runs out on one of them, raise on all.
 
     So no GPU waits for one that has failed, none goes on to what another cannot do, and all decide by the same failure.
@@ -89,57 +89,53 @@ def together(recorder: PhaseRecorder, action: Callable[[], Result]) -> Result:
     if not group.is_joined:
         return action()
     results: list[Result] = []
-    failure = attempt(recorder.device, lambda: results.append(action()))
+    failure = catch_out_of_memory(recorder.device, lambda: results.append(action()))
     if not group.any(failure is not None):
         return results[0]
     found = group.gather(None if failure is None else recorder.oom_record(failure))
     records = [record for record in found if record is not None]
-    raise SharedOutOfMemory(max(records, key=lambda record: record.requested_bytes + record.allocated_bytes))
+    largest = max(records, key=lambda record: record.requested_bytes + record.allocated_bytes)
+    raise SharedOutOfMemory(largest)
 
 
 class Protection(Protocol):
     """What the loop wraps around the parts of a run that can fail."""
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
+    def step(self, action: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run an optimizer step over the micro-batches; `done` is where the run is after it."""
-        ...
 
-    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+    def in_parts(self, action: Callable[[Part], Result], whole: Part, split: Split[Part]) -> list[Result]:
         """Run over a batch; return the result of each part that it was cut into, without those that do not fit."""
-        ...
 
     def save(self, position: Position) -> None:
         """Write a checkpoint."""
-        ...
 
     def stop_requested(self) -> bool:
-        """Tell whether the run is to end at the next safe point."""
-        ...
+        """Return whether the run is to end at the next safe point."""
 
 
 class Unprotected:
     """Implements `Protection` for a probe: what fails has to be seen to fail."""
 
-    def __init__(self, config: RunConfig, strategy: Strategy, output: Path) -> None:
-        self._keep = config.eval.keep_checkpoints
-        self._strategy = strategy
+    def __init__(self, run: Run[Strategy], output: Path) -> None:
+        self._run = run
         self._output = output
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
+    def step(self, action: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run it."""
-        run(micro_batches)
+        action(micro_batches)
 
-    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+    def in_parts(self, action: Callable[[Part], Result], whole: Part, split: Split[Part]) -> list[Result]:
         """Run it whole."""
-        return [run(whole)]
+        return [action(whole)]
 
     def save(self, position: Position) -> None:
         """Save the training state."""
-        self._strategy.save(self._output / f"checkpoint-{position.step}")
-        keep_newest(self._output, self._keep)
+        self._run.strategy.save(self._output / f"checkpoint-{position.step}")
+        keep_newest(self._output, self._run.config.eval.keep_checkpoints)
 
     def stop_requested(self) -> bool:
-        """Never."""
+        """Return False: a probe runs to its end."""
         return False
 
 
@@ -147,51 +143,45 @@ class Recovery:
     """Implements `Protection` for a training run.
 
     Args:
-        config: the run's.
-        device: where it runs.
-        strategy: whose steps are undone and whose state is saved.
+        run: whose steps are undone and whose state is saved.
         recorder: takes what failed and what was done about it.
-        run: the run's folder.
-        about: the manifest of its checkpoints, but for the position.
-        start: where the run begins.
+        folder: the run's.
+        manifest: of its checkpoints; its position is where the run begins.
         log_bytes: returns the size of the log.
-        stop_requested: tells whether a signal has asked to end.
+        stop_requested: returns whether a signal has asked to end.
     """
 
     def __init__(
         self,
-        config: RunConfig,
-        device: Device,
-        strategy: TrainableStrategy,
+        run: Run[TrainableStrategy],
         recorder: PhaseRecorder,
-        run: Path,
-        about: Manifest,
-        start: Position,
+        folder: Path,
+        manifest: Manifest,
         log_bytes: Callable[[], int],
         stop_requested: Callable[[], bool],
     ) -> None:
-        self._config = config
-        self._device = device
-        self._strategy = strategy
+        self._config = run.config
+        self._device = run.device
+        self._strategy = run.strategy
         self._recorder = recorder
-        self._run = run
-        self._about = about
-        self._last = replace(start, pending=False)  # what was pending is done before the first step
+        self._folder = folder
+        self._manifest = manifest
+        self._last = replace(manifest.position, pending=False)  # what was pending is done before the first step
         self._log_bytes = log_bytes
-        self.limits = start.limits
+        self.limits = manifest.position.limits
         self.stop_requested = stop_requested
-        self._seen_retries = device.stats().num_alloc_retries
+        self._seen_retries = run.device.stats().num_alloc_retries
 
-    def step(self, run: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
+    def step(self, action: Callable[[Sequence[Batch]], None], micro_batches: Sequence[Batch], done: Position) -> None:
         """Run an optimizer step; where memory runs out, undo it, and do it again with more room or in smaller pieces.
 
         Raises:
             DeviceOutOfMemory: nothing more can be done; a checkpoint of the step before has been written.
         """
         began_with = random_states()
-        batches = [part for batch in micro_batches for part in self._within_limit(batch)]
+        batches = self._all_within_limit(micro_batches)
         may_clear = True
-        while failure := self._attempt_step(run, batches):
+        while failure := self._try_step(action, batches):
             restore_random_states(began_with)
             if may_clear and self._fits_once_cleared(failure):
                 may_clear = False
@@ -206,25 +196,27 @@ class Recovery:
         self._heed_retries()
 
     def _stop(self, failure: DeviceOutOfMemory) -> NoReturn:
-        newest = checkpoints(self._run)[-1].name
+        newest = checkpoints(self._folder)[-1].name
         self._record("stop", newest, self._phase_of(failure))
         raise failure
 
     def _phase_of(self, failure: DeviceOutOfMemory) -> Phase | None:
         return failure.record.phase if failure.record else self._recorder.phase_that_failed
 
-    def _attempt_step(
-        self, run: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
+    def _try_step(
+        self, action: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
     ) -> DeviceOutOfMemory | None:
         """Run the step; where it fails, leave no trace of it but the allocator's statistics."""
-        saved = self._strategy.host_copy() if self._device.group.any(self._optimizer_may_fail()) else None
-        failure = attempt(self._device, lambda: run(batches))
+        copy = None
+        if self._device.group.any(self._optimizer_may_fail()):
+            copy = self._strategy.host_copy()
+        failure = catch_out_of_memory(self._device, lambda: action(batches))
         if failure is None:
             return None
         if self._phase_of(failure) is Phase.OPTIMIZER:
-            if saved is None:  # a part of the update may have happened: only the last checkpoint is whole
+            if copy is None:  # a part of the update may have happened: only the last checkpoint is whole
                 self._stop(failure)
-            self._strategy.put_back(saved)
+            self._strategy.undo_to(copy)
         self._strategy.abandon()
         self._device.empty_cache()
         return failure
@@ -233,62 +225,70 @@ class Recovery:
         never_reserved = self._device.budget_bytes - self._device.stats().reserved_bytes
         return never_reserved < GUARD_FACTOR * self._strategy.trainable_bytes()
 
-    def _within_limit(self, batch: Batch) -> list[Batch]:
-        limit = self.limits.train_tokens
-        if limit is None or batch.shape.padded_tokens <= limit or len(batch.examples) == 1:
-            return [batch]
-        return [part for half in halves(batch, self._config) for part in self._within_limit(half)]
+    def _all_within_limit(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return the batches, those above the limit in halves, and the halves likewise."""
+        limit, within = self.limits.train_tokens, list[Batch]()
+        for batch in batches:
+            if limit is None or batch.shape.padded_tokens <= limit or len(batch.examples) == 1:
+                within.append(batch)
+            else:
+                within += self._all_within_limit(halves(batch, self._config))
+        return within
 
     def _smaller(self, batches: Sequence[Batch], failure: DeviceOutOfMemory) -> list[Batch]:
         """Return the batches with all as large as the one that failed in halves; empty where none can be halved."""
         failed = failure.record.batch if failure.record else self._recorder.batch_that_failed
         if failed is None:  # the optimizer, whose need no batch decides
             return []
-        smaller = [part for batch in batches for part in self._halved(batch, failed.padded_tokens)]
+        smaller: list[Batch] = []
+        for batch in batches:
+            is_too_large = batch.shape.padded_tokens >= failed.padded_tokens
+            smaller += halves(batch, self._config) if is_too_large else [batch]
         if len(smaller) == len(batches):
             return []
         self.limits = replace(self.limits, train_tokens=failed.padded_tokens - 1)
         return smaller
 
-    def _halved(self, batch: Batch, tokens: int) -> list[Batch]:
-        return halves(batch, self._config) if batch.shape.padded_tokens >= tokens else [batch]
-
-    def in_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
+    def in_parts(self, action: Callable[[Part], Result], whole: Part, split: Split[Part]) -> list[Result]:
         """Run over a batch; where memory runs out, with a cleared cache, then over its halves, and theirs.
 
         Returns:
             The results of all parts; a part that does not fit even alone has none.
         """
-        if self._is_known_not_to_fit(whole, divide):
-            return self._over_parts(run, whole, divide)
-        results, failure = self._attempt_part(run, whole)
+        if self._is_known_not_to_fit(whole, split):
+            return self._over_parts(action, whole, split)
+        results, failure = self._try_part(action, whole)
         if failure and self._fits_once_cleared(failure):
             self._note(failure, "clear-cache")
-            results, failure = self._attempt_part(run, whole)
+            results, failure = self._try_part(action, whole)
         if failure is None:
             return results
-        if divide.parts(whole) == [whole]:
+        if split.parts(whole) == [whole]:
             self._note(failure, "skip-batch")
             return []
-        tokens = divide.tokens(whole)
-        self.limits = replace(self.limits, **{divide.limit: tokens - 1})
+        tokens = split.tokens(whole)
+        self.limits = replace(self.limits, **{split.limit: tokens - 1})
         self._note(failure, "split-batch", f"{tokens} padded tokens")
-        return self._over_parts(run, whole, divide)
+        return self._over_parts(action, whole, split)
 
-    def _attempt_part(self, run: Callable[[Part], Result], part: Part) -> tuple[list[Result], DeviceOutOfMemory | None]:
+    def _try_part(self, action: Callable[[Part], Result], part: Part) -> tuple[list[Result], DeviceOutOfMemory | None]:
+        """Run over a part; return its result, or what ended it, of which no other trace is left."""
         results: list[Result] = []
-        failure = attempt(self._device, lambda: results.append(run(part)))
+        failure = catch_out_of_memory(self._device, lambda: results.append(action(part)))
         if failure:
             self._strategy.abandon()
             self._device.empty_cache()
         return results, failure
 
-    def _is_known_not_to_fit(self, whole: Part, divide: Divide[Part]) -> bool:
-        limit: int | None = getattr(self.limits, divide.limit)
-        return limit is not None and divide.tokens(whole) > limit and len(divide.parts(whole)) > 1
+    def _is_known_not_to_fit(self, whole: Part, split: Split[Part]) -> bool:
+        limit: int | None = getattr(self.limits, split.limit)
+        return limit is not None and split.tokens(whole) > limit and len(split.parts(whole)) > 1
 
-    def _over_parts(self, run: Callable[[Part], Result], whole: Part, divide: Divide[Part]) -> list[Result]:
-        return [result for part in divide.parts(whole) for result in self.in_parts(run, part, divide)]
+    def _over_parts(self, action: Callable[[Part], Result], whole: Part, split: Split[Part]) -> list[Result]:
+        results: list[Result] = []
+        for part in split.parts(whole):
+            results += self.in_parts(action, part, split)
+        return results
 
     def _fits_once_cleared(self, failure: DeviceOutOfMemory) -> bool:
         return failure.requested_bytes + failure.allocated_bytes <= self._device.budget_bytes
@@ -300,7 +300,7 @@ class Recovery:
 
     def _save(self, position: Position) -> None:
         try:
-            failure = attempt(self._device, lambda: self.write_checkpoint(position))
+            failure = catch_out_of_memory(self._device, lambda: self.write_checkpoint(position))
         except OSError as error:
             reason = f"{error.strerror or error}"
         else:
@@ -317,15 +317,15 @@ class Recovery:
         if self._device.group.rank:
             return
         position = replace(position, limits=self.limits)
-        about = replace(self._about, position=position, log_bytes=self._log_bytes())
+        manifest = replace(self._manifest, position=position, log_bytes=self._log_bytes())
 
         def save(folder: Path) -> None:
             self._strategy.save(folder)
             save_peers(folder, others)
 
-        write_checkpoint(self._run, save, about)
+        write_checkpoint(self._folder, save, manifest)
         try:
-            keep_newest(self._run, self._config.eval.keep_checkpoints)
+            keep_newest(self._folder, self._config.eval.keep_checkpoints)
         except OSError as error:
             self._record("keep-outdated", error.strerror or str(error))
 

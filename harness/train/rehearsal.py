@@ -17,9 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, train_steps
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import Strategy
@@ -32,32 +30,32 @@ from memory_harness.harness.train.loop import (
     train_step,
 )
 from memory_harness.harness.train.recovery import Protection
+from memory_harness.harness.train.run import Run
 
 SOAK_STEPS = 20
 """enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""
 
 
-def rehearse(
-    config: RunConfig, strategy: Strategy, recorder: PhaseRecorder, data: Prepared, output: Path, protection: Protection
-) -> None:
+def rehearse(run: Run[Strategy], recorder: PhaseRecorder, output: Path, protection: Protection) -> None:
     """Run the rehearsal of a loaded strategy.
 
     Raises:
         Whatever the device raises when memory runs out.
     """
+    config, data = run.config, run.data
     total, per_epoch = num_steps(config, data), steps_per_epoch(config, data)
     steps = train_steps(data.train, config, 1)
     largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
 
     def step_at(step: int, micro_batches: Sequence[Batch]) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
-        train_step(strategy, recorder, micro_batches, learning_rate(config, step, total))
+        train_step(run.strategy, recorder, micro_batches, learning_rate(config, step, total))
 
     def evaluate_at(step: int) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
         if config.eval.empty_cache_before_eval:
             recorder.device.empty_cache()
-        evaluate(config, strategy, recorder, [largest], protection)
+        evaluate(run, recorder, [largest], protection)
 
     step_at(1, steps[0])
     step_at(min(2, total), steps[min(1, len(steps) - 1)])
@@ -67,24 +65,26 @@ def rehearse(
     evaluate_at(boundary)
     folder = output / f"checkpoint-{boundary}"
     with recorder.phase(Phase.CHECKPOINT):
-        strategy.save(folder)
+        run.strategy.save(folder)
     with recorder.phase(Phase.RESUME):
-        strategy.restore(folder)
+        run.strategy.restore(folder)
     for number, i in enumerate(np.linspace(0, len(steps) - 1, SOAK_STEPS).astype(int)):
         step_at(min(boundary + 1 + number, total), steps[i])
     evaluate_at(total)
-    answer_prompts(config, strategy, recorder, data, protection)
+    answer_prompts(run, recorder, protection)
 
 
 def longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:
     """Return the positions of the steps with the most padded tokens in one batch, with padding and without."""
     longest = set()
     for has_padding in (True, False):
-        sizes = {
-            i: max((b.shape.padded_tokens for b in batches if b.has_padding == has_padding), default=0)
-            for i, batches in enumerate(steps)
-        }
-        position = max(sizes, key=sizes.__getitem__)
-        if sizes[position]:
-            longest.add(position)
+        sizes = [_largest_batch(batches, has_padding) for batches in steps]
+        if max(sizes):
+            longest.add(sizes.index(max(sizes)))
     return longest
+
+
+def _largest_batch(batches: Sequence[Batch], has_padding: bool) -> int:
+    """Return the padded tokens of the largest batch that has padding, or none; 0 where there is no such batch."""
+    sizes = [batch.shape.padded_tokens for batch in batches if batch.has_padding == has_padding]
+    return max(sizes, default=0)

@@ -12,14 +12,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import CheckpointError, HarnessError, LogError
 from memory_harness.harness.log.files import write_whole
@@ -42,57 +41,60 @@ from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.train.checkpoint import restore_checkpoint
+from memory_harness.harness.train.execute import Ending, record_run
 from memory_harness.harness.train.loop import train
-from memory_harness.harness.train.recovery import Protection, Recovery, together
-from memory_harness.harness.train.run import Ending, recorded
+from memory_harness.harness.train.recovery import Protection, Recovery, run_collectively
+from memory_harness.harness.train.run import Run
 
 
 @contextmanager
-def _writing(run: Path) -> Iterator[None]:
-    """Tell in one line what keeps the run's folder from being written."""
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Within, what keeps the run's folder from being written becomes a CheckpointError of one line."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise CheckpointError(f"{run}: cannot be written ({reason}); make room, or give another --output") from None
+        raise CheckpointError(f"{folder}: cannot be written ({reason}); make room, or give another --output") from None
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder, which is made where it is missing; the lock ends with the process, however that ends.
 
     Raises:
         CheckpointError: another process trains into it, or it cannot be written.
     """
-    lock = FileLock(run / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise CheckpointError(f"{run}: another process trains into this folder; wait for it, or give another") from None
+        raise CheckpointError(
+            f"{folder}: another process trains into this folder; wait for it, or give another"
+        ) from None
     except OSError as error:
-        raise CheckpointError(f"{run}: cannot be written ({error.strerror}); give another --output") from None
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another --output") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def prepare_folder(run: Path, config: RunConfig) -> None:
+def prepare_folder(folder: Path, config: RunConfig) -> None:
     """Begin a run in a locked folder; the log of one that was killed before its first checkpoint is set aside.
 
     Raises:
         CheckpointError: it holds a run already.
     """
-    if checkpoints(run):
-        raise CheckpointError(f"{run}: holds a run already; go on with --resume {run}, or give another --output")
-    if (run / LOG_FILE).exists():
-        (run / LOG_FILE).rename(_free_name(run, "run.lost", ".jsonl"))
-    _write_config(run, config)
+    if checkpoints(folder):
+        raise CheckpointError(f"{folder}: holds a run already; go on with --resume {folder}, or give another --output")
+    if (folder / LOG_FILE).exists():
+        (folder / LOG_FILE).rename(_free_name(folder, "run.lost", ".jsonl"))
+    _write_config(folder, config)
 
 
-def _write_config(run: Path, config: RunConfig) -> None:
-    write_whole(run / CONFIG_FILE, json.dumps(config.to_dict(), indent=1) + "\n")
+def _write_config(folder: Path, config: RunConfig) -> None:
+    write_whole(folder / CONFIG_FILE, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def check_resume(config: RunConfig, digest: str, checkpoint: Path, *, allow_changes: bool) -> Manifest:
@@ -111,24 +113,24 @@ def check_resume(config: RunConfig, digest: str, checkpoint: Path, *, allow_chan
     return manifest
 
 
-def set_aside(run: Path, manifest: Manifest) -> None:
+def set_aside(folder: Path, manifest: Manifest) -> None:
     """Make a folder end at a checkpoint: later records go to `run.lost-N.jsonl`, later checkpoints get another name."""
-    for later in checkpoints(run):
+    for later in checkpoints(folder):
         if int(later.name.partition("-")[2]) > manifest.position.step:
-            later.rename(_free_name(run, f"superseded-{later.name}"))
-    if (run / LOG_FILE).exists():
-        cut_log(run / LOG_FILE, manifest.log_bytes, _free_name(run, "run.lost", ".jsonl"))
+            later.rename(_free_name(folder, f"superseded-{later.name}"))
+    if (folder / LOG_FILE).exists():
+        cut_log(folder / LOG_FILE, manifest.log_bytes, _free_name(folder, "run.lost", ".jsonl"))
 
 
-def _earlier(run: Path, saved: Manifest) -> RunLog | None:
+def _log_before(folder: Path, saved: Manifest) -> RunLog | None:
     """Return the log up to a checkpoint; None where there is none any more."""
     try:
-        return read_run_log(run / LOG_FILE, "--resume", saved.log_bytes)
+        return read_run_log(folder / LOG_FILE, "--resume", saved.log_bytes)
     except LogError:
         return None
 
 
-def _going_on(record: RunRecord, earlier: RunLog | None) -> RunRecord:
+def _resumed_record(record: RunRecord, earlier: RunLog | None) -> RunRecord:
     """Return the record of a process, with the beginning and the time of those before it."""
     if earlier is None:
         return record
@@ -136,10 +138,12 @@ def _going_on(record: RunRecord, earlier: RunLog | None) -> RunRecord:
     return replace(record, started_at=earlier.run.started_at, resumed_at=record.started_at, seconds_before=seconds)
 
 
-def _where(run: Path, step: int) -> str:
+def _where(folder: Path, step: int) -> str:
     """Return the checkpoint of a step, or what there is where a full disk has cost that."""
-    newest = checkpoints(run)[-1].name
-    return newest if newest == f"checkpoint-{step}" else f"step {step}, of which there is no checkpoint, but {newest}"
+    newest = checkpoints(folder)[-1].name
+    if newest == f"checkpoint-{step}":
+        return newest
+    return f"step {step}, of which there is no checkpoint, but {newest}"
 
 
 def _free_name(folder: Path, stem: str, suffix: str = "") -> Path:
@@ -157,111 +161,139 @@ def data_digest(data: Prepared) -> str:
     return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What goes on beside a training run, on its way and at its end."""
+
+    on_record: Callable[[Record], None]
+    """takes each record, after the log"""
+    stop_signal: Callable[[], str]
+    """returns the name of the signal that asks to stop; empty while none does"""
+    finish: Callable[[PhaseRecorder, Protection], bool]
+    """runs on the device after the last step, within the log; returns whether it got to its end"""
+    on_begin: Callable[[PhaseRecorder], None] = lambda recorder: None
+    """runs on the device before the first step that is left, once the log ends where the run goes on"""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that a run goes on from."""
+
+    checkpoint: Path
+    manifest: Manifest
+
+
 def train_run(
-    run: Path,
-    config: RunConfig,
-    device: Device,
-    strategy: TrainableStrategy,
-    data: Prepared,
+    folder: Path,
+    run: Run[TrainableStrategy],
+    hooks: Hooks,
     *,
+    gate_reason: str,
     resume: Path | None,
     allow_changes: bool = False,
-    let_in_by: str,
-    also: Callable[[Record], None],
-    stop: Callable[[], str],
-    begun: Callable[[PhaseRecorder], None] = lambda recorder: None,
-    finish: Callable[[PhaseRecorder, Protection], bool],
 ) -> Outcome:
     """Train into a folder, from the beginning or from a checkpoint, until the end or until a stop is asked for.
 
     Args:
+        gate_reason: the probe that passed, or that there was none; for the log.
         resume: the run's folder, or one of its checkpoints.
         allow_changes: go on although configuration or corpus have changed.
-        let_in_by: the probe that passed, or that there was none; for the log.
-        also: takes each record, after the log.
-        stop: the name of the signal that asks to stop; empty while none does.
-        begun: runs on the device before the first step that is left, once the log ends where the run goes on.
-        finish: runs on the device after the last step, within the log; tells whether it got to its end.
 
     Raises:
         CheckpointError: the folder is in use or not usable, or its disk is full: the last checkpoint stays.
         Whatever else ends the run, after an end record has been written.
     """
-    group = device.group
-    log_file = run / (PEER_LOG_FILE.format(rank=group.rank) if group.rank else LOG_FILE)
-    with locked(run) if group.rank == 0 else nullcontext(), closing(HeldLog(log_file)) as log:
-        digest = data_digest(data)
-        checkpoint = newest_checkpoint(resume) if resume is not None else None
-        if checkpoint is None:
-            saved, start = None, START
-            with _writing(run):
-                if group.rank == 0:
-                    prepare_folder(run, config)
+    rank = run.device.group.rank
+    log_file = folder / (PEER_LOG_FILE.format(rank=rank) if rank else LOG_FILE)
+    with locked(folder) if rank == 0 else nullcontext(), closing(HeldLog(log_file)) as log:
+        digest = data_digest(run.data)
+        if resume is None:
+            resumed, start, earlier = None, START, None
+            with _disk_errors(folder):
+                if rank == 0:
+                    prepare_folder(folder, run.config)
                 log.open()
         else:
-            saved = check_resume(config, digest, checkpoint, allow_changes=allow_changes)
-            start = saved.position
-        about = Manifest(start, config.to_dict(), config.fingerprint(), digest, environment())
-
-        def body(recorder: PhaseRecorder) -> Ending:
-            recovery = Recovery(
-                config,
-                device,
-                strategy,
-                recorder,
-                run,
-                about,
-                start,
-                log_bytes=lambda: log.num_bytes,
-                stop_requested=lambda: group.any(bool(stop())),
-            )
-            if saved is None:
-                with _writing(run), recorder.phase(Phase.CHECKPOINT):
-                    recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
-            else:
-                restore(recorder, recovery, saved)
-            begun(recorder)
-            done = train(config, strategy, device, recorder, data, recovery, start) and finish(recorder, recovery)
-            if not done:
-                return Ending(Outcome.STOPPED, f"stopped by {stop() or 'a signal'} at {_where(run, recorder.step)}")
-            return Ending(Outcome.COMPLETED)
-
-        def restore(recorder: PhaseRecorder, recovery: Recovery, saved: Manifest) -> None:
-            """Go back to the checkpoint; what came after it is touched only once that has worked."""
-            saved_in = checkpoint
-            assert saved_in is not None
-
-            def go_back() -> None:
-                with recorder.phase(Phase.RESUME):
-                    restore_checkpoint(saved_in, strategy.restore, group.rank)
-
-            together(recorder, go_back)
-            with _writing(run):
-                if group.rank == 0:
-                    set_aside(run, saved)
-                log.open()
-                if changed_fields(saved, config) or saved.data_digest != digest:  # what was allowed once stays so
-                    with recorder.phase(Phase.CHECKPOINT):
-                        recovery.save(start)
-                if group.rank == 0:
-                    _write_config(run, config)
-
-        earlier = None if saved is None else _earlier(run, saved)
+            checkpoint = newest_checkpoint(resume)
+            resumed = Resumed(checkpoint, check_resume(run.config, digest, checkpoint, allow_changes=allow_changes))
+            start, earlier = resumed.manifest.position, _log_before(folder, resumed.manifest)
+        manifest = Manifest(start, run.config.to_dict(), run.config.fingerprint(), digest, environment())
 
         def write(record: Record) -> None:
             if isinstance(record, RunRecord):
-                record = _going_on(replace(record, let_in_by=let_in_by), earlier)
+                record = _resumed_record(replace(record, let_in_by=gate_reason), earlier)
             log.write(record)
-            also(record)
+            hooks.on_record(record)
 
+        return _Training(folder, run, hooks, log, manifest, resumed).execute(write)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training run in its locked folder, from the checkpoint that it begins with to its end."""
+
+    folder: Path
+    run: Run[TrainableStrategy]
+    hooks: Hooks
+    log: HeldLog
+    manifest: Manifest
+    """of its checkpoints; the position is where it begins"""
+    resumed: Resumed | None
+    """where it goes on from; None where it begins"""
+
+    def execute(self, write: Callable[[Record], None]) -> Outcome:
+        """Run it between the first record and the last; return how it ended."""
         try:
-            outcome = recorded(config, device, strategy, data, write, body, start=start)
+            outcome = record_run(self.run, write, self._body, self.manifest.position)
         except LogError as error:
-            raise CheckpointError(f"{error}, then go on with --resume {run}") from None
+            raise CheckpointError(f"{error}, then go on with --resume {self.folder}") from None
         except HarnessError:
             raise  # refused: the log stays as it is
         except Exception:
-            log.open()
+            self.log.open()
             raise
-        log.open()  # it may have ended before it was restored
+        self.log.open()  # it may have ended before it was restored
         return outcome
+
+    def _body(self, recorder: PhaseRecorder) -> Ending:
+        start, group = self.manifest.position, self.run.device.group
+        recovery = Recovery(
+            self.run,
+            recorder,
+            self.folder,
+            self.manifest,
+            log_bytes=lambda: self.log.num_bytes,
+            stop_requested=lambda: group.any(bool(self.hooks.stop_signal())),
+        )
+        if self.resumed is None:
+            with _disk_errors(self.folder), recorder.phase(Phase.CHECKPOINT):
+                recovery.write_checkpoint(start)  # a folder that refuses is better known now than in an hour
+        else:
+            self._restore(recorder, recovery, self.resumed)
+        self.hooks.on_begin(recorder)
+        if train(self.run, recorder, recovery, start) and self.hooks.finish(recorder, recovery):
+            return Ending(Outcome.COMPLETED)
+        signal = self.hooks.stop_signal() or "a signal"
+        return Ending(Outcome.STOPPED, f"stopped by {signal} at {_where(self.folder, recorder.step)}")
+
+    def _restore(self, recorder: PhaseRecorder, recovery: Recovery, resumed: Resumed) -> None:
+        """Go back to the checkpoint; what came after it is touched only once that has worked."""
+        rank = self.run.device.group.rank
+
+        def restore() -> None:
+            with recorder.phase(Phase.RESUME):
+                restore_checkpoint(resumed.checkpoint, self.run.strategy.restore, rank)
+
+        run_collectively(recorder, restore)
+        with _disk_errors(self.folder):
+            if rank == 0:
+                set_aside(self.folder, resumed.manifest)
+            self.log.open()
+            if self._has_changed(resumed.manifest):  # what was allowed once stays so
+                with recorder.phase(Phase.CHECKPOINT):
+                    recovery.save(self.manifest.position)
+            if rank == 0:
+                _write_config(self.folder, self.run.config)
+
+    def _has_changed(self, saved: Manifest) -> bool:
+        return bool(changed_fields(saved, self.run.config)) or saved.data_digest != self.manifest.data_digest

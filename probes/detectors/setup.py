@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memory_harness.configs.models import find_model
+from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
@@ -26,13 +27,6 @@ from memory_harness.probes.findings import Finding
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
-
-IDLE_BYTES = 256 * 1024
-"""What may be allocated before a run loads its model: code tables of bitsandbytes and a random state, a few KiB."""
-
-UNSLOTH_IDLE_BYTES = 32 * MIB
-"""What Unsloth leaves allocated once it is imported: it tries kernels out, which takes cuBLAS' workspace. Source:
-tests/bench/results/h100_unsloth"""
 
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
@@ -164,8 +158,7 @@ def old_model_alive(log: RunLog) -> list[Finding]:
     if log.run.script:
         return [_old_models(log, found) for found in [survivors_of(log, OLD_MODEL)] if found]
     load = next((p for p in log.phases if p.phase is Phase.LOAD), None)
-    idle = UNSLOTH_IDLE_BYTES if config_of(log).model.strategy == "unsloth" else IDLE_BYTES
-    if load is None or load.allocated_before_bytes <= idle:
+    if load is None or load.allocated_before_bytes <= capabilities_of(config_of(log)).idle_bytes:
         return []
     before = load.allocated_before_bytes
     own = load.after.allocated_bytes - before

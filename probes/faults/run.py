@@ -12,15 +12,17 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import Prepared, prepare
-from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.records import Outcome, Record, RunRecord
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.loop import num_steps, steps_per_epoch
-from memory_harness.harness.train.run import execute, open_device
+from memory_harness.harness.train.run import Run, open_device
 from memory_harness.probes.faults.base import Fault
 
 MAX_TRACED_BATCHES = 400
@@ -57,7 +59,12 @@ def _prepared(config: RunConfig) -> Prepared:
 
 
 def execute_with(
-    fault: Fault, config: RunConfig, device: Device, data: Prepared, write: Callable[[Record], None], output: Path
+    fault: Fault,
+    config: RunConfig,
+    device: ObservableDevice,
+    data: Prepared,
+    write: Callable[[Record], None],
+    output: Path,
 ) -> Outcome:
     """Run with the mistake in it; the fault has configured the run and prepared the data."""
 
@@ -65,11 +72,11 @@ def execute_with(
         write(replace(record, fault=fault.name) if isinstance(record, RunRecord) else record)
 
     def run(
-        config: RunConfig, device: Device, write: Callable[[Record], None], output: Path, resume: Path | None
+        config: RunConfig, device: ObservableDevice, write: Callable[[Record], None], output: Path, resume: Path | None
     ) -> Outcome:
         strategy = QLoraStrategy(config, device)
         with fault.install(strategy):
-            return execute(config, device, strategy, data, write, output, resume=resume)
+            return execute(Run(config, device, strategy, data), write, output, resume=resume)
 
     if not fault.resumes:
         return run(config, device, named, output, None)
@@ -79,7 +86,9 @@ def execute_with(
         return run(config, device, named, output, Path(folder) / "checkpoint-1")
 
 
-def check_plantable(fault: Fault, given: RunConfig, config: RunConfig, data: Prepared, device: Device) -> None:
+def check_plantable(
+    fault: Fault, given: RunConfig, config: RunConfig, data: Prepared, device: ObservableDevice
+) -> None:
     """Refuse a run that the fault cannot be planted in.
 
     Args:
@@ -96,7 +105,7 @@ def check_plantable(fault: Fault, given: RunConfig, config: RunConfig, data: Pre
     if budget is not None and budget != given.device.budget_bytes and given.model.model != "tiny-llama":
         size = format_bytes(budget)
         raise ConfigError(f"--fault {fault.name}: sets --budget to {size}, for the tiny model; use {tiny}")
-    if config.model.strategy != "qlora":
+    if not capabilities_of(config).is_plantable:
         raise ConfigError(f"--fault {fault.name}: --strategy {config.model.strategy} takes no mistakes; use qlora")
     if fault.needs_values and not device.computes:
         raise ConfigError(f"--fault {fault.name}: needs tensors with values; use {tiny}")

@@ -24,8 +24,7 @@ from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, P
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate.trace import Shape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
-from memory_harness.harness.train.loop import evaluate, load, train_step
-from memory_harness.harness.train.recovery import Unprotected
+from memory_harness.harness.train.loop import evaluate_batch, load, train_step
 from memory_harness.harness.train.rehearsal import longest_steps
 from memory_harness.harness.train.run import make_strategy, simulate_card
 from memory_harness.probes.plan.choose import Limits, Prediction
@@ -102,7 +101,6 @@ class Recording:
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
-        protection = Unprotected(config, self.strategy, Path())
 
         def moments(recorder: PhaseRecorder) -> None:
             for padding in (PADDING, 0):
@@ -112,7 +110,7 @@ class Recording:
                     )
                     train_step(self.strategy, recorder, micro_batches, 0.0)
                 if evaluation is not None:
-                    evaluate(config, self.strategy, recorder, [uniform_batch(evaluation, padding)], protection)
+                    evaluate_batch(self.strategy, recorder, uniform_batch(evaluation, padding))
 
         return self._run(config, budget_bytes, moments).fits
 
@@ -206,7 +204,7 @@ def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Phase
     if config.eval.empty_cache_before_eval:
         recorder.device.empty_cache()
     largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
-    evaluate(config, strategy, recorder, [largest], Unprotected(config, strategy, Path()))
+    evaluate_batch(strategy, recorder, largest)
     train_step(strategy, recorder, longest[0], 0.0)
     with recorder.phase(Phase.CHECKPOINT):
         strategy.save(Path())

@@ -24,7 +24,8 @@ from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.strategies.compiled import CompiledStrategy
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import Run, make_strategy, open_device
 from memory_harness.probes.fixes import FIXES
 
 FRAGMENTATION = "fragmentation"
@@ -93,7 +94,7 @@ class Replayer:
         self._strategy.restart(device.budget_bytes, config.device.expandable_segments)
         records: list[Record] = []
         data = data or prepare(config, find_model(config.model.model).vocab_size)
-        execute(config, device, self._strategy, data, records.append, Path())
+        execute(Run(config, device, self._strategy, data), records.append, Path())
         return collect(records)
 
 

@@ -14,7 +14,8 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import AgreementRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.verify import agreement_of
 
@@ -55,9 +56,8 @@ def tiny_agreement(name: str) -> AgreementRecord:
 @functools.cache
 def tiny_run(config: RunConfig) -> RunLog:
     """Return the log of a run from the same weights and with the same random numbers as any other."""
-    device = open_device(config)
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    run = open_run(config, prepare(config, find_model(config.model.model).vocab_size))
     records: list[Record] = []
     with TemporaryDirectory() as folder:
-        execute(config, device, make_strategy(config, device), data, records.append, Path(folder))
+        execute(run, records.append, Path(folder))
     return collect(records)

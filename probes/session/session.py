@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
@@ -95,7 +96,7 @@ def run_session(
             worker = spares.pop() if spares else workers.enter_context(start_worker())
             return worker.run(config, log, title, progress)
 
-        if config.model.strategy != "unsloth":  # which has to be imported before what a worker warms up with
+        if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before
             for spare in spares:
                 spare.warm_up()
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot, fault)

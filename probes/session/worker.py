@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
+from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
@@ -37,7 +38,7 @@ from memory_harness.harness.strategies.unsloth_package import import_unsloth
 from memory_harness.probes.session.process import PEER_LOST
 
 if TYPE_CHECKING:
-    from memory_harness.harness.devices.base import Device
+    from memory_harness.harness.devices.base import ObservableDevice
     from memory_harness.harness.devices.parallel import Group
     from memory_harness.harness.strategies.compiled import CompiledStrategy
 
@@ -91,7 +92,7 @@ def _read_request() -> dict[str, Any] | None:
     for line in sys.stdin:
         if request := json.loads(line):
             return dict(request)
-        importlib.import_module("memory_harness.harness.train.run")
+        importlib.import_module("memory_harness.harness.train.execute")
     return None
 
 
@@ -101,7 +102,8 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
     from memory_harness.harness.strategies.compiled import CompiledStrategy
-    from memory_harness.harness.train.run import execute, make_strategy
+    from memory_harness.harness.train.execute import execute
+    from memory_harness.harness.train.run import Run, make_strategy
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
@@ -109,14 +111,14 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
         device.record_history()
     with LogWriter(log) as writer:
         write = _both(writer.write, _Reporter())
-        outcome = execute(config, device, strategy, data, write, log.parent, rehearsal=measured)
+        outcome = execute(Run(config, device, strategy, data), write, log.parent, rehearsal=measured)
     if snapshot is not None:
         device.write_history(snapshot, read_run_log(log).run)
     if measured:
         del strategy
         gc.collect()
         device.empty_cache()  # the next process measures on an empty GPU
-        if config.model.strategy != "unsloth":  # nothing of which is simulated
+        if not capabilities_of(config).not_simulated:
             _predict(config, data, log)
     _say({"logged": True})
     ends = []
@@ -153,19 +155,17 @@ def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
     with stop_on_signals() as request:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
-        from memory_harness.harness.strategies import STRATEGIES
+        from memory_harness.harness.strategies.registry import STRATEGIES
         from memory_harness.harness.train.finetune import fine_tune
+        from memory_harness.harness.train.run import Run
 
         outcome = fine_tune(
             Path(arguments["run"]),
-            config,
-            device,
-            STRATEGIES[config.model.strategy](config, device),
-            data,
-            let_in_by=arguments["let_in_by"],
+            Run(config, device, STRATEGIES[config.model.strategy](config, device), data),
+            gate_reason=arguments["let_in_by"],
             resume=None if arguments["resume"] is None else Path(arguments["resume"]),
             allow_changes=arguments["allow_changes"],
-            stop=lambda: request.signal_name,
+            stop_signal=lambda: request.signal_name,
         )
     _say({"trained": str(outcome)})
 
@@ -175,15 +175,16 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     config = config.with_fields(num_gpus=1)  # it may have been trained on more
     data = _read_data(config)
     device = _open_device(config)
-    from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.strategies.registry import STRATEGIES
     from memory_harness.harness.train.finetune import answer_only
+    from memory_harness.harness.train.run import Run
 
-    answer_only(adapter, config, device, STRATEGIES[config.model.strategy](config, device), data, log)
+    answer_only(adapter, Run(config, device, STRATEGIES[config.model.strategy](config, device), data), log)
     _say({"logged": True})
 
 
 def _read_data(config: RunConfig) -> Prepared:
-    if config.model.strategy == "unsloth":
+    if capabilities_of(config).is_imported_first:
         import_unsloth(config)  # before transformers, which reading the data may import
     return _prepare(config)
 
@@ -196,7 +197,7 @@ def _group(arguments: dict[str, Any]) -> Group | None:
     return join(**arguments["group"])
 
 
-def _open_device(config: RunConfig, group: Group | None = None) -> Device:
+def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
     warnings.simplefilter("ignore", FutureWarning)
     import torch
 
@@ -211,15 +212,17 @@ def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
     """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
     from memory_harness.harness.devices.cuda import host_card
     from memory_harness.harness.strategies.compiled import CompiledStrategy
-    from memory_harness.harness.train.run import execute, make_strategy, simulate_card
+    from memory_harness.harness.train.execute import execute
+    from memory_harness.harness.train.run import Run, make_strategy, simulate_card
 
     config = config.with_fields(tensors="fake")  # a GPU computes whatever this says
     device = simulate_card(config, host_card(find_card(config.device.gpu)))
     strategy = make_strategy(config, device)
     assert isinstance(strategy, CompiledStrategy)
+    run = Run(config, device, strategy, data)
     for beside, rehearsal in ((predicted_log, True), (whole_run_log, False)):
         with LogWriter(beside(log)) as writer:
-            execute(config, device, strategy, data, writer.write, log.parent, rehearsal=rehearsal)
+            execute(run, writer.write, log.parent, rehearsal=rehearsal)
         strategy.restart(device.budget_bytes, config.device.expandable_segments)
 
 
@@ -231,7 +234,8 @@ def _run_count(
     config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
 ) -> tuple[int, int, int, str] | None:
     """Run with another number of samples on what was recorded of the model; None where the corpus has fewer."""
-    from memory_harness.harness.train.run import execute
+    from memory_harness.harness.train.execute import execute
+    from memory_harness.harness.train.run import Run
 
     config = config.with_fields(samples=samples)
     try:
@@ -241,7 +245,8 @@ def _run_count(
     device = strategy.device
     strategy.restart(device.budget_bytes, config.device.expandable_segments)
     last: dict[type, Any] = {}
-    outcome = execute(config, device, strategy, data, lambda record: last.update({type(record): record}), output)
+    run = Run(config, device, strategy, data)
+    outcome = execute(run, lambda record: last.update({type(record): record}), output)
     return samples, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
 
 

@@ -24,9 +24,10 @@ from memory_harness.harness.log.manifest import Position
 from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
+from memory_harness.harness.train.execute import Ending, record_run
 from memory_harness.harness.train.loop import answer_prompts, train
 from memory_harness.harness.train.recovery import Unprotected
-from memory_harness.harness.train.run import Ending, make_strategy, recorded, simulate_card
+from memory_harness.harness.train.run import Run, make_strategy, simulate_card
 
 RESULTS = Path(__file__).parent / "results"
 EPOCH = RESULTS / "h100_epoch" / "run.jsonl.gz"
@@ -66,22 +67,23 @@ def simulated_part(config: RunConfig, start: int, last_step: int) -> Part:
     """Simulate a process that goes on after `start` steps of the first epoch, and is stopped after `last_step`."""
     config = config.with_fields(device="simulated")
     device = simulate_card(config, emulated(find_card(config.device.gpu), find_card(HOST)))
-    strategy, data = make_strategy(config, device), prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config, find_model(config.model.model).vocab_size)
+    run = Run(config, device, make_strategy(config, device), data)
     records: list[Record] = []
     with TemporaryDirectory() as folder:
-        protection = Until(last_step, config, strategy, Path(folder))
+        protection = Until(last_step, run, Path(folder))
 
         def body(recorder: PhaseRecorder) -> Ending:
             if start:
                 with recorder.phase(Phase.RESUME):
-                    strategy.restore(Path(folder))
+                    run.strategy.restore(Path(folder))
             protection.recorder = recorder
             position = Position(start, 1, start)
-            if train(config, strategy, device, recorder, data, protection, position):
-                answer_prompts(config, strategy, recorder, data, protection)
+            if train(run, recorder, protection, position):
+                answer_prompts(run, recorder, protection)
             return Ending(Outcome.COMPLETED)
 
-        recorded(config, device, strategy, data, records.append, body, start=Position(start, 1, start))
+        record_run(run, records.append, body, start=Position(start, 1, start))
     return Part(start, tuple(collect(records).phases))
 
 

@@ -189,7 +189,8 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
     """Carry out one run here: `measure` on the GPU, `predict` on fake tensors, `tiny` on real ones."""
     warnings.simplefilter("ignore", FutureWarning)
     config = run.config.with_fields(**TINY) if mode == "tiny" else run.config
-    from memory_harness.harness.train.run import execute, make_strategy
+    from memory_harness.harness.train.execute import execute
+    from memory_harness.harness.train.run import Run, make_strategy
 
     device = _open(config, mode)
     records: list[Record] = []
@@ -197,7 +198,8 @@ def execute_run(run: Run, mode: str) -> dict[str, Any]:
         strategy = make_strategy(config, device)
         config = config.with_fields(max_steps=None) if run.rehearsal else config
         data = prepared(run, config)
-        execute(config, device, strategy, data, records.append, Path(folder), rehearsal=run.rehearsal)
+        opened = Run(config, device, strategy, data)
+        execute(opened, records.append, Path(folder), rehearsal=run.rehearsal)
     return summary(collect(records))
 
 

@@ -68,7 +68,7 @@ def simulated_step() -> list[Line]:
         strategy.load()
         for _ in range(WARM_UP_STEPS):
             run_op(STEP, CONFIGURATION.config, strategy, device)
-        sizes = dict(device.memory.live())
+        sizes = dict(device.memory.simulated.live())
         device.tracer.sink = recorder = TraceRecorder()
         run_op(STEP, CONFIGURATION.config, strategy, device)
     return _lines(recorder.events, sizes)

@@ -62,7 +62,7 @@ class Countdown:
             self("record")
 
         LogWriter.write = noted  # type: ignore[method-assign]
-        allocator = device.memory.allocator  # type: ignore[union-attr]
+        allocator = device.memory.simulated.allocator  # type: ignore[attr-defined]
         malloc = allocator.malloc
 
         def counted(num_bytes: int, stream: int = 0) -> int:

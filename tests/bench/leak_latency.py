@@ -23,7 +23,8 @@ from memory_harness.configs.units import KIB, MIB, format_bytes
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import MemoryStats, PhaseRecord, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog, collect
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import Run, make_strategy, open_device
 from memory_harness.probes.detectors import detect
 
 RECIPE = RunConfig().with_fields(
@@ -53,7 +54,7 @@ def simulated_records(config: RunConfig = RECIPE) -> list[Record]:
     data = prepare(config, find_model(config.model.model).vocab_size)
     records: list[Record] = []
     with TemporaryDirectory() as output:
-        execute(config, device, make_strategy(config, device), data, records.append, Path(output))
+        execute(Run(config, device, make_strategy(config, device), data), records.append, Path(output))
     return records
 
 

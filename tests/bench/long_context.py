@@ -22,7 +22,7 @@ from typing import Any
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.strategies import settled
+from memory_harness.configs.strategies import with_fixed_settings
 from memory_harness.configs.units import GIB, parse_bytes
 from memory_harness.harness.log.environment import environment
 from memory_harness.probes.fixes import FIXES
@@ -56,7 +56,7 @@ def config_of(name: str, length: int) -> RunConfig:
         eval_batch_size=1,
         gpu=HOST,
     )
-    return settled(apply_all(config, (FIXES[fix] for fix in RECIPES[name])))
+    return with_fixed_settings(apply_all(config, (FIXES[fix] for fix in RECIPES[name])))
 
 
 def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
@@ -67,7 +67,7 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
 
         import_unsloth(config)
     from memory_harness.harness.devices.cuda import CudaDevice
-    from memory_harness.harness.strategies import STRATEGIES
+    from memory_harness.harness.strategies.registry import STRATEGIES
     from memory_harness.harness.train.run import make_strategy, simulate_card
 
     budget = parse_bytes(BUDGET)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from memory_harness.harness.devices.parallel import LONE
+from memory_harness.harness.devices.parallel import SINGLE_GPU
 from memory_harness.harness.log.records import Phase
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
 
@@ -31,7 +31,7 @@ class NoRecorder:
 
     step = micro_step = epoch = 0
     forward_facts = None
-    device = SimpleNamespace(group=LONE)
+    device = SimpleNamespace(group=SINGLE_GPU)
 
     @contextmanager
     def phase(self, *_: Any) -> Iterator[None]:

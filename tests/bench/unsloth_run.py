@@ -28,7 +28,7 @@ from typing import Any
 
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.strategies import settled
+from memory_harness.configs.strategies import with_fixed_settings
 from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Phase
@@ -65,7 +65,7 @@ def config_of(strategy: str, model: str, steps: int) -> RunConfig:
         device="cuda",
         gpu="t4",
     )
-    return settled(config)
+    return with_fixed_settings(config)
 
 
 def run(strategy: str, model: str, steps: int, folder: Path) -> None:
@@ -77,7 +77,8 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
         import_unsloth(config)
     import torch
 
-    from memory_harness.harness.train.run import execute, make_strategy, open_device
+    from memory_harness.harness.train.execute import execute
+    from memory_harness.harness.train.run import Run, make_strategy, open_device
 
     torch.manual_seed(config.data.seed)
     device = open_device(config)
@@ -86,7 +87,7 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
     begin = time.perf_counter()
     log_file = folder / f"{strategy}.jsonl"
     with LogWriter(log_file) as writer:
-        outcome = execute(config, device, trained, data, writer.write, folder)
+        outcome = execute(Run(config, device, trained, data), writer.write, folder)
     seconds = time.perf_counter() - begin
     results = {"outcome": str(outcome), "seconds": round(seconds, 1)}
     if str(outcome) == "completed":

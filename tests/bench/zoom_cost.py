@@ -19,7 +19,8 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import SurvivorRecord
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.observe import survivors as zoom
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import Run, make_strategy, open_device
 
 FLAGS = ["--preset", "smoke_cpu", "--epochs", "6", "--eval-every", "1000", "--save-every", "1000"]
 FLAGS += ["--generate-prompts", "0"]
@@ -59,7 +60,8 @@ def main() -> None:
 
     zoom.survivor_records = timed
     with tempfile.TemporaryDirectory() as folder:
-        execute(config, device, KeepsTensors(make_strategy(config, device)), data, records.append, Path(folder))
+        run = Run(config, device, KeepsTensors(make_strategy(config, device)), data)
+        execute(run, records.append, Path(folder))
     log = collect(records)
     last = log.survivors[0].step
     watched = [s.seconds for s in log.steps if last - 3 < s.step <= last]

@@ -26,8 +26,8 @@ from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
-from memory_harness.harness.train.run import open_device
-from memory_harness.harness.train.run_folder import train_run
+from memory_harness.harness.train.run import Run, open_device
+from memory_harness.harness.train.run_folder import Hooks, train_run
 from tests.harness.train.training_runs import prepared
 
 SECONDS_AT_MOST = 120
@@ -91,24 +91,20 @@ def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watch
     size = config.device.num_gpus
     device = open_device(config, join(rank, size, meeting) if size > 1 else None)
     watcher.on_device(device)
-    strategy, data, replies = QLoraStrategy(config, device), prepared(config), list[Reply]()
+    strategy, replies = QLoraStrategy(config, device), list[Reply]()
+    opened = Run(config, device, strategy, prepared(config))
 
     def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
-        found = assess(config, strategy, recorder, data, protection)
+        found = assess(opened, recorder, protection)
         replies.extend(found or ())
         return found is not None
 
     outcome = train_run(
         run,
-        config,
-        device,
-        strategy,
-        data,
+        opened,
+        Hooks(watcher.on_record, watcher.stop, finish),
         resume=run if resume else None,
-        let_in_by="a test",
-        also=watcher.on_record,
-        stop=watcher.stop,
-        finish=finish,
+        gate_reason="a test",
     )
     parameters = strategy.model.named_parameters() if strategy.model is not None else ()
     adapter = {name: p.detach().clone() for name, p in parameters if p.requires_grad}

@@ -10,7 +10,8 @@ from memory_harness.harness.log.records import Outcome, Phase, PhaseBegin, StepR
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 from memory_harness.harness.train import recovery
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import open_run
 from tests.harness.devices.parallel_runs import Watcher, train_together
 from tests.harness.train.training_runs import CONFIG, prepared, train
 
@@ -68,7 +69,7 @@ class Failing(Watcher):
             self._now = (record.phase, record.step)
 
     def on_device(self, device):
-        allocator = device.memory.allocator
+        allocator = device.memory.simulated.allocator
         malloc = allocator.malloc
 
         def failing(num_bytes, stream=0):
@@ -175,8 +176,8 @@ def test_it_goes_on_with_another_number_of_gpus_only_when_asked_to(tmp_path):
 
 def simulated(config, folder):
     """Run without values: one of the GPUs, the others not there."""
-    device, records = open_device(config), []
-    execute(config, device, make_strategy(config, device), prepared(config), records.append, folder)
+    records = []
+    execute(open_run(config, prepared(config)), records.append, folder)
     return collect(records)
 
 

@@ -11,7 +11,8 @@ from memory_harness.harness.log.gradients import MAX_STEPS, GradientGuard, usele
 from memory_harness.harness.log.records import Outcome, StepRecord
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.train.run import execute, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import Run, open_device
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.faults import tiny_config
 
@@ -61,7 +62,7 @@ def run_of_a_strategy(make, output, **changes):
     config = tiny_config().with_fields(**changes)
     strategy = make(config, open_device(config))
     records = []
-    outcome = execute(config, strategy.device, strategy, prepare(config, 1024), records.append, output)
+    outcome = execute(Run(config, strategy.device, strategy, prepare(config, 1024)), records.append, output)
     return outcome, collect(records)
 
 

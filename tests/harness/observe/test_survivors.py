@@ -311,7 +311,7 @@ def test_an_out_of_memory_that_nobody_keeps_goes_with_its_frames():
     loop, seen = Loop(), None
     with loop.device.active():
         try:
-            loop.device.memory.alloc("too large", 2**40, ())
+            loop.device.memory.simulated.alloc("too large", 2**40, ())
         except DeviceOutOfMemory as error:
             seen = weakref.ref(error)
     assert seen() is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.strategies import settled
+from memory_harness.configs.strategies import with_fixed_settings
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import ModelFacts, RunRecord, record_from_dict, record_to_dict
 from memory_harness.harness.strategies import unsloth_package
@@ -131,13 +131,13 @@ def test_a_worker_imports_it_first_offline_and_with_the_runs_allocator(site, tmp
 
 
 def test_settings_that_unsloth_leaves_no_choice_in_are_as_it_has_them():
-    config = settled(CONFIG.with_fields(kbit_upcast=True, loss="full", expand_kv=False, eval_batch_size=8))
+    config = with_fixed_settings(CONFIG.with_fields(kbit_upcast=True, loss="full", expand_kv=False, eval_batch_size=8))
     assert (config.model.kbit_upcast, config.train.loss, config.model.expand_kv) == (False, "chunked", True)
     assert config.model.offload_activations
     assert config.eval.eval_batch_size == 8
-    assert not settled(config.with_fields(gradient_checkpointing=False)).model.offload_activations
+    assert not with_fixed_settings(config.with_fields(gradient_checkpointing=False)).model.offload_activations
     other = CONFIG.with_fields(strategy="qlora", kbit_upcast=True)
-    assert settled(other) is other
+    assert with_fixed_settings(other) is other
 
 
 def test_fallbacks_survive_the_log():

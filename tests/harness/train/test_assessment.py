@@ -38,8 +38,8 @@ from memory_harness.harness.results.replies import BASE, TUNED, VETTED, Reply
 from memory_harness.harness.strategies.modeling import transformers_config
 from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
-from memory_harness.harness.train.run import make_strategy, open_device
-from memory_harness.harness.train.run_folder import train_run
+from memory_harness.harness.train.run import Run, make_strategy, open_device
+from memory_harness.harness.train.run_folder import Hooks, train_run
 from memory_harness.reports.command import main
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
@@ -67,18 +67,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     )  # fmt: skip
     data, device = prepare(config, 1024), open_device(config)
     strategy = make_strategy(config, device)
+    opened = Run(config, device, strategy, data)
     finished: list[Reply] = []
 
     def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
-        finished.extend(assess(config, strategy, recorder, data, protection) or ())
+        finished.extend(assess(opened, recorder, protection) or ())
         strategy.export(folder / "adapter")
         return True
 
     run = folder / "run"
-    outcome = train_run(
-        run, config, device, strategy, data,
-        resume=None, let_in_by="", also=lambda _: None, stop=lambda: "", finish=finish,
-    )  # fmt: skip
+    hooks = Hooks(on_record=lambda _: None, stop_signal=lambda: "", finish=finish)
+    outcome = train_run(run, opened, hooks, resume=None, gate_reason="")
     assert outcome is Outcome.COMPLETED
     return Trained(config, data, read_run_log(run / LOG_FILE), finished, folder / "adapter", strategy)
 
@@ -167,7 +166,7 @@ def test_what_another_process_wrote_of_the_same_run_is_replaced(trained: Trained
     other = replace(trained.log.run, started_at="2020-01-01T00:00:00+00:00")
     append_responses(tmp_path, other, trained.data, trained.replies)
     for _ in range(2):
-        append_responses(tmp_path, trained.log.run, trained.data, trained.replies, again=True)
+        append_responses(tmp_path, trained.log.run, trained.data, trained.replies, replace_earlier=True)
         append_experiment(tmp_path, trained.log, trained.data, {"log": "runs/x-train/run.jsonl"})
     append_experiment(tmp_path, trained.log, trained.data, {"log": "runs/y-train/run.jsonl"})
     ids = [reply["experiment_id"] for reply in read_responses(tmp_path)]

@@ -61,7 +61,7 @@ def trained(tmp_path, losses, earlier=(), strategy=None):
     for step, loss in enumerate(losses, 1):
         strategy.value = step
         best.consider(evaluated(step, loss))
-    record = best.put_back(len(losses))
+    record = best.restore(len(losses))
     return strategy.value, record
 
 
@@ -108,7 +108,7 @@ def test_what_the_log_says_was_best_counts_only_where_it_is_on_disk(tmp_path):
     best, _ = best_adapter(tmp_path, strategy, [evaluated(2, 2.0)], step=2)
     strategy.value = 4
     best.consider(evaluated(4, 1.0))
-    assert best.put_back(4).step == 4
+    assert best.restore(4).step == 4
     assert (tmp_path / "adapter" / "value").read_text() == "4"
 
 
@@ -119,7 +119,7 @@ def test_the_adapter_of_the_checkpoint_is_kept_again_where_a_lost_one_took_its_p
     best, _ = best_adapter(tmp_path, strategy, [evaluated(1, 3.0), evaluated(2, 2.0)], step=2)
     strategy.value = 3
     best.consider(evaluated(3, 2.5))
-    assert best.put_back(3).step == 2
+    assert best.restore(3).step == 2
     assert strategy.value == 2
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path):
     strategy.value, strategy.disk_is_full = 2, True
     best.consider(evaluated(2, 1.0))
     assert [(record.step, record.action) for record in written] == [(2, "skip-adapter")]
-    assert best.put_back(2).step == 1
+    assert best.restore(2).step == 1
     assert strategy.value == 1
 
 
@@ -146,7 +146,7 @@ def test_what_is_evaluated_after_training_is_not_considered(tmp_path):
     strategy = Adapter()
     best, _ = best_adapter(tmp_path, strategy)
     best.consider(evaluated(1, 2.0))
-    best.put_back(1)
+    best.restore(1)
     strategy.value = 9
     best.consider(evaluated(1, 0.1))
     assert (tmp_path / "adapter" / "value").read_text() == "0"
@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path):
     strategy.disk_is_full = True
     best, _ = best_adapter(tmp_path, strategy)
     with pytest.raises(CheckpointError, match=r"cannot be written \(no space left\); make room, then .*--resume"):
-        best.put_back(3)
+        best.restore(3)
 
 
 def test_peft_reads_what_was_written(exported):

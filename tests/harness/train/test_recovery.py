@@ -13,8 +13,8 @@ from memory_harness.harness.log.records import OomRecord, Outcome, Phase, PhaseB
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train import recovery
-from memory_harness.harness.train.run import open_device
-from memory_harness.harness.train.run_folder import train_run
+from memory_harness.harness.train.run import Run, open_device
+from memory_harness.harness.train.run_folder import Hooks, train_run
 from tests.harness.train.training_runs import CONFIG, are_equal, prepared, train
 
 PHASES = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVAL, Phase.GENERATE)
@@ -41,7 +41,7 @@ class Failing:
             self._now = (record.phase, record.step)
 
     def watch(self, device):
-        allocator = device.memory.allocator
+        allocator = device.memory.simulated.allocator
         malloc = allocator.malloc
 
         def failing(num_bytes, stream=0):
@@ -113,13 +113,13 @@ def test_a_failure_to_load_is_an_outcome(tmp_path):
     device = open_device(CONFIG)
     run.watch(device)
     strategy, records = QLoraStrategy(CONFIG, device), []
-    options = {"resume": None, "let_in_by": "", "stop": str, "finish": lambda *_: True}
 
     def also(record):
         run.on_record(record)
         records.append(record)
 
-    assert train_run(tmp_path, CONFIG, device, strategy, prepared(CONFIG), also=also, **options) is Outcome.OOM
+    opened, hooks = Run(CONFIG, device, strategy, prepared(CONFIG)), Hooks(also, str, lambda *_: True)
+    assert train_run(tmp_path, opened, hooks, resume=None, gate_reason="") is Outcome.OOM
     assert [record.phase for record in records if isinstance(record, OomRecord)] == [Phase.LOAD]
 
 

@@ -10,8 +10,9 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect
+from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.rehearsal import SOAK_STEPS
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.run import Run, make_strategy, open_device
 
 CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
 
@@ -23,7 +24,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
     device = open_device(CONFIG)
     output: Path = tmp_path_factory.mktemp("run")
     strategy = make_strategy(CONFIG, device)
-    execute(CONFIG, device, strategy, prepare(CONFIG, 1024), records.append, output, rehearsal=True)
+    execute(Run(CONFIG, device, strategy, prepare(CONFIG, 1024)), records.append, output, rehearsal=True)
     return collect(records)
 
 

@@ -14,6 +14,7 @@ from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
 from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.strategies.state import STATE_FILE
 from memory_harness.harness.train import checkpoint
 from memory_harness.harness.train.run_folder import LOCK_FILE, locked
 from tests.harness.train.training_runs import CONFIG, are_equal, train
@@ -186,17 +187,17 @@ def test_two_runs_do_not_share_a_folder(stopped):
 
 
 def damage_truncate(folder):
-    path = folder / checkpoint.STATE_FILE
+    path = folder / STATE_FILE
     path.write_bytes(path.read_bytes()[:-100])
-    return f"{checkpoint.STATE_FILE} has"
+    return f"{STATE_FILE} has"
 
 
 def damage_flip(folder):
-    path = folder / checkpoint.STATE_FILE
+    path = folder / STATE_FILE
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    return f"{checkpoint.STATE_FILE} does not match its checksum"
+    return f"{STATE_FILE} does not match its checksum"
 
 
 def damage_missing_file(folder):

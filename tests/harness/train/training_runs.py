@@ -20,12 +20,12 @@ from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.state import STATE_FILE
 from memory_harness.harness.train.assessment import assess
-from memory_harness.harness.train.checkpoint import STATE_FILE
 from memory_harness.harness.train.finetune import fine_tune
 from memory_harness.harness.train.recovery import Protection
-from memory_harness.harness.train.run import open_device
-from memory_harness.harness.train.run_folder import train_run
+from memory_harness.harness.train.run import Run, open_device
+from memory_harness.harness.train.run_folder import Hooks, train_run
 
 CONFIG = load_preset("smoke_cpu").with_fields(
     samples=16,
@@ -70,29 +70,21 @@ def train(
     prepare_device: Callable[[SimulatedDevice], None] = lambda device: None,
 ) -> Trained:
     """Train into the folder, or go on; return what is there then."""
-    device = open_device(config)
-    assert isinstance(device, SimulatedDevice)
-    prepare_device(device)
-    strategy, data, replies = QLoraStrategy(config, device), prepared(config), []
+    opened, replies = _open(config, prepare_device), []
 
     def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
         last = [record for record in read_run_log(run / LOG_FILE).evals if record.step == recorder.step]
-        found = assess(config, strategy, recorder, data, protection, last[-1] if last else None)
+        found = assess(opened, recorder, protection, last[-1] if last else None)
         replies.extend(found or ())
         return found is not None
 
     outcome = train_run(
         run,
-        config,
-        device,
-        strategy,
-        data,
+        opened,
+        Hooks(also, stop, finish),
         resume=resume,
         allow_changes=allow_changes,
-        let_in_by="a test",
-        also=also,
-        stop=stop,
-        finish=finish,
+        gate_reason="a test",
     )
     return Trained(outcome, read_run_log(run / LOG_FILE), last_states(run), replies)
 
@@ -107,20 +99,21 @@ def fine_tuned(
     prepare_device: Callable[[SimulatedDevice], None] = lambda device: None,
 ) -> Outcome:
     """Do the same with the best adapter and the artefacts, as the command line does."""
+    return fine_tune(
+        run,
+        _open(config, prepare_device),
+        gate_reason="a test",
+        resume=resume,
+        allow_changes=allow_changes,
+        stop_signal=stop,
+    )
+
+
+def _open(config: RunConfig, prepare_device: Callable[[SimulatedDevice], None]) -> Run[QLoraStrategy]:
     device = open_device(config)
     assert isinstance(device, SimulatedDevice)
     prepare_device(device)
-    return fine_tune(
-        run,
-        config,
-        device,
-        QLoraStrategy(config, device),
-        prepared(config),
-        let_in_by="a test",
-        resume=resume,
-        allow_changes=allow_changes,
-        stop=stop,
-    )
+    return Run(config, device, QLoraStrategy(config, device), prepared(config))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

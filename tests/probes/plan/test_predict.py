@@ -6,7 +6,8 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.predict import find_limits, largest, predict, recording
 
@@ -18,8 +19,8 @@ TINY = load_preset("smoke_cpu").with_fields(
 @pytest.mark.parametrize("fix", ["eval-batch", "chunked-loss"])
 def test_a_prediction_is_what_the_run_takes(fix, tmp_path):
     config = FIXES[fix].apply(TINY)
-    device, records = open_device(config), []
-    execute(config, device, make_strategy(config, device), prepare(config, 1024), records.append, tmp_path)
+    records = []
+    execute(open_run(config, prepare(config, 1024)), records.append, tmp_path)
     assert predict(config, 0).peak_allocated_bytes == collect(records).peak_allocated_bytes
 
 

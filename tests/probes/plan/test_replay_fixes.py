@@ -9,7 +9,8 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.train.run import execute, make_strategy, open_device
+from memory_harness.harness.train.execute import execute
+from memory_harness.harness.train.run import open_run
 from memory_harness.probes.plan.replay_fixes import length_orders, main, record, remedies, trial_of
 from tests.builders import Failure, make_log, with_oom
 
@@ -44,8 +45,8 @@ def test_each_remedy_is_tried_on_the_run(replayer):
 
 def test_a_replay_is_what_the_run_itself_would_be(tmp_path):
     config = parse_args([*TINY, "--expandable-segments"]).config
-    device, records = open_device(config), []
-    execute(config, device, make_strategy(config, device), prepare(config, 1024), records.append, tmp_path)
+    records = []
+    execute(open_run(config, prepare(config, 1024)), records.append, tmp_path)
     replayed = record(parse_args(TINY).config).run(config)
     assert trial_of("run", collect(records)) == trial_of("run", replayed)
 

@@ -1,0 +1,85 @@
+"""What a simulated card's memory is: allocated while operators run, or what recorded phases are replayed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Protocol
+
+from memory_harness.harness.log.records import MemoryStats, SegmentRuns
+from memory_harness.harness.simulate.history import MemoryHistory, history_of
+from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.tracer import Tracer
+
+
+class CardMemory(Protocol):
+    """What a simulated device asks of its memory; a method named as one of `Device` does what that promises."""
+
+    def stats(self) -> MemoryStats:
+        """Return the allocator model's counters."""
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """Return live bytes by category, see `live_by_category`."""
+
+    def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
+        """Return all that was reserved when most was allocated; empty where that is not known."""
+
+    def record_history(self, tracer: Tracer) -> None:
+        """Keep what the tracer reports from now on."""
+
+    def history(self) -> MemoryHistory:
+        """Return what has been kept."""
+
+
+class LiveMemory:
+    """Implements `CardMemory` where operators run, and a tracer reports each of their allocations to `simulated`."""
+
+    def __init__(self, simulated: SimulatedMemory) -> None:
+        self.simulated = simulated
+        self.stats, self.reset_peaks = simulated.stats, simulated.reset_peaks
+        self._history: MemoryHistory | None = None
+
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """Return live bytes; tensors have no names here, and fewer live once a failure has unwound the frames."""
+        return live_by_category(self.simulated.live_at_failure or self.simulated.live(), logits_sizes, "unknown")
+
+    def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
+        """Return none: the model shows its segments as they are, not as they were."""
+        return ()
+
+    def record_history(self, tracer: Tracer) -> None:
+        """Let the tracer report to a history, which hands everything on."""
+        self._history = tracer.sink = MemoryHistory(self.simulated)
+
+    def history(self) -> MemoryHistory:
+        """Return what was reported since `record_history`."""
+        assert self._history is not None, "record_history comes first"
+        return self._history
+
+
+class ReplayedMemory:
+    """Implements `CardMemory` where phases are replayed: nothing of theirs outlives them that a user could hold.
+
+    Args:
+        memoized: the memory that they are replayed on.
+        phase_title: gives a chain's key and a phase's position in it a name, for the history.
+    """
+
+    def __init__(self, memoized: MemoizedMemory, phase_title: Callable[[Hashable, int], str]) -> None:
+        self.stats, self.reset_peaks = memoized.stats, memoized.reset_peaks
+        self.segments_at_peak = memoized.segments_at_peak
+        self._memoized = memoized
+        self._phase_title = phase_title
+
+    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
+        """Return live bytes by what their names say."""
+        return live_by_category(self._memoized.live(), logits_sizes)
+
+    def record_history(self, tracer: Tracer) -> None:
+        """Keep nothing: the last phases are remembered anyway."""
+
+    def history(self) -> MemoryHistory:
+        """Return what happened in the last phases, by running them once more."""
+        return history_of(self._memoized, self._phase_title)

@@ -1,0 +1,128 @@
+"""What training changes, saved and restored: adapter, optimizer, loss scaler.
+
+The base model is frozen and never saved: its copy would double the memory of the save, and it is on disk already.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.log.errors import CheckpointError
+
+STATE_FILE = "training_state.pt"
+
+
+def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that have gradients by their names."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
+    """Write the training state into `folder`; nothing where nothing is computed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    state = _training_state(model, optimizer)
+    if not device.computes:
+        return
+    state["scaler"] = scaler.state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(state, folder / STATE_FILE)
+
+
+def _training_state(model: Any, optimizer: Any) -> dict[str, Any]:
+    # not the model's state_dict, nor peft's: both read every 4-bit layer's constants back from the device
+    adapter = {name: p.detach() for name, p in trainable_parameters(model).items()}
+    return {"adapter": adapter, "optimizer": optimizer.state_dict(), "scaler": {}}
+
+
+def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
+    """Load the training state through host memory, so that the device never holds it twice.
+
+    Raises:
+        CheckpointError: it does not belong to this model.
+        OSError: the folder has no training state.
+    """
+    with device.on_host():
+        if device.computes:
+            state = read_tensors(folder / STATE_FILE)
+        else:  # the same tensors on the host, without values
+            state = tree_map(_blank_on_host, _training_state(model, optimizer))
+    trainable = trainable_parameters(model)
+    _check_shapes(folder, trainable, state["adapter"])
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(state["adapter"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+
+
+def _check_shapes(folder: Path, trainable: dict[str, torch.nn.Parameter], saved: dict[str, torch.Tensor]) -> None:
+    shapes = {name: p.shape for name, p in trainable.items()}
+    if shapes != {name: t.shape for name, t in saved.items()}:
+        raise CheckpointError(
+            f"--resume {folder}: its adapter does not fit the model; give the --lora-rank and --target-modules "
+            "it began with"
+        )
+
+
+def write_tensors(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values to a file. Raises OSError where that is not possible."""
+    # by way of host memory: on a full disk torch.save raises a RuntimeError that says nothing of disks
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Return what `write_tensors` wrote, in host memory."""
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def copy_to_host(model: Any, optimizer: Any, scaler: Any, device: Device) -> dict[str, Any]:
+    """Return a copy of the training state in host memory, for `undo_to`."""
+    with device.on_host():
+        return {
+            "adapter": {name: _copy_to_host(p) for name, p in trainable_parameters(model).items()},
+            "optimizer": {p: tree_map(_copy_to_host, state) for p, state in optimizer.state.items()},
+            "scaler": scaler.state_dict(),
+        }
+
+
+def undo_to(copied: dict[str, Any], model: Any, optimizer: Any, scaler: Any) -> None:
+    """Undo whatever part of an optimizer step was done since `copy_to_host`; allocates nothing on the device."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in copied["adapter"]:
+                parameter.copy_(copied["adapter"][name])
+        for parameter in list(optimizer.state):
+            if parameter in copied["optimizer"]:
+                _undo_optimizer(optimizer.state[parameter], copied["optimizer"][parameter])
+            else:
+                del optimizer.state[parameter]
+    scaler.load_state_dict(copied["scaler"])
+
+
+def _undo_optimizer(state: dict[str, Any], copied: dict[str, Any]) -> None:
+    for key, value in copied.items():
+        current = state[key]
+        if isinstance(current, torch.Tensor):
+            current.copy_(value)
+        else:
+            state[key] = value
+
+
+def _copy_to_host(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
+
+
+def _blank_on_host(value: Any) -> Any:
+    return torch.zeros_like(value, device="cpu") if isinstance(value, torch.Tensor) else value
