@@ -6,7 +6,6 @@ Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.1
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections import defaultdict
@@ -16,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
@@ -33,7 +34,6 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine, users_line
-from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
 
 PICKLE_PROTOCOL = 4
 """The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
@@ -113,13 +113,8 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 
 def write_snapshot(snapshot: dict[str, Any], path: Path) -> None:
     """Write a snapshot as a whole or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
 
 
 class _NotPlain(Exception):
@@ -150,7 +145,7 @@ class _Levels:
     def apply(self, event: dict[str, Any]) -> None:
         """Take an event. A block is counted rounded up, as the allocator counts it."""
         size = event["size"]
-        block = -(-size // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+        block = block_size(size)
         match event["action"]:
             case "alloc":
                 self.allocated_bytes += block
