@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,6 +29,7 @@ from memory_harness.harness.log.records import (
     RunRecord,
     SegmentRuns,
     record_from_dict,
+    run_record_of,
     segment_runs,
 )
 from memory_harness.harness.log.runlog import RunLog
@@ -354,17 +354,4 @@ def _run_record(snapshot: dict[str, Any], device: int, name: str, budget_bytes: 
         if not isinstance(run, RunRecord):
             raise ValueError("the run that it carries is none")
         return replace(run, total_steps=0, steps_per_epoch=0)
-    return RunRecord(
-        source="cuda",
-        config={},
-        fingerprint="",
-        gpu_name=f"GPU {device} of {name}",
-        budget_bytes=budget_bytes,
-        total_steps=0,
-        steps_per_epoch=0,
-        num_train_samples=0,
-        num_eval_samples=0,
-        corpus="unknown",
-        environment={},
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return run_record_of("cuda", f"GPU {device} of {name}", budget_bytes, corpus="unknown")

@@ -1,6 +1,6 @@
 """Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
 
-    from memory_harness.harness.observe.recorder import PhaseRecorder
+    from memory_harness import Recorder
 
     with Recorder.open("runs/mine", budget="14.4 GiB") as r:
         for batch in loader:
@@ -24,26 +24,23 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from memory_harness.configs.cards import find_card
-from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
+from memory_harness.harness.log.files import create_unused
 from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
@@ -53,6 +50,7 @@ from memory_harness.harness.log.records import (
     Record,
     RunRecord,
     phase_named,
+    run_record_of,
 )
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
@@ -62,7 +60,7 @@ GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
 
 
-def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> Device:
+def choose_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> Device:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
@@ -84,26 +82,19 @@ def open_device(device: str, gpu: str | None, budget: str | int | None, *, lower
     return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
 
 
-def _new_log(path: Path) -> Path:
+def _create_log(path: Path) -> Path:
     """Create a log that nobody else writes to; an earlier one of that name is kept."""
     if not path.name:
         raise ConfigError(f"{path}: the name of a log is needed; give another path")
-    base = path.with_suffix("") if path.suffix == ".jsonl" else path
+    name = path.name.removesuffix(".jsonl")
     try:
-        base.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot make the folder ({error.strerror}); give another path") from None
-    number = 1
-    while True:
-        log = base.with_name(base.name + (f"-{number}.jsonl" if number > 1 else ".jsonl"))
-        try:
-            log.open("x").close()
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot write there ({error.strerror}); give another path") from None
-        else:
-            return log
+    try:
+        return create_unused(path.parent, name, ".jsonl", lambda log: log.touch(exist_ok=False))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write there ({error.strerror}); give another path") from None
 
 
 @dataclass
@@ -116,13 +107,16 @@ class StepFacts:
 
 
 class Recorder:
-    """A loop under observation. `Recorder.open` makes one; `recorder` is what it writes through.
+    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through.
 
     Args:
         device: where the loop runs.
         write: takes each record.
         log: the file that they go to, for `report`.
     """
+
+    print_report: ClassVar[Callable[[Path], None] | None] = None
+    """prints the report on a log; `memory_harness` sets it, since reports lie above the harness"""
 
     @staticmethod
     @contextmanager
@@ -145,16 +139,16 @@ class Recorder:
             ConfigError: a value is not usable.
             DeviceError: the device is not to be had.
         """
-        chosen = open_device(device, gpu, budget)
-        log = _new_log(Path(path))
+        chosen = choose_device(device, gpu, budget)
+        log = _create_log(Path(path))
         with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
             yield recorder
 
     def __init__(self, device: Device, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
         self.log = log
-        self.recorder = PhaseRecorder(device, write)
-        self.recorder.epoch = 1
+        self.phase_recorder = PhaseRecorder(device, write)
+        self.phase_recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
         self.failure: DeviceOutOfMemory | None = None
@@ -199,18 +193,18 @@ class Recorder:
         self._end_outside(is_last=True)
         self._is_over = True
         if outcome is Outcome.COMPLETED:  # else the error's frames hold whatever they were at
-            self.recorder.end_run()
-        self.recorder.probe("gc", gc.collect)
-        self.recorder.probe("autocast_cache", torch.clear_autocast_cache)
+            self.phase_recorder.end_run()
+        self.phase_recorder.probe("gc", gc.collect)
+        self.phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
         if outcome is Outcome.COMPLETED and not self._run.total_steps:
-            self.describe(total_steps=self.recorder.step)
-        self._write(EndRecord(outcome, self.recorder.step, seconds, message))
+            self.describe(total_steps=self.phase_recorder.step)
+        self._write(EndRecord(outcome, self.phase_recorder.step, seconds, message))
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
         self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
-        self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
-        self.recorder.out_of_memory(error)
+        self.phase_recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
+        self.phase_recorder.out_of_memory(error)
 
     def describe(
         self,
@@ -229,11 +223,11 @@ class Recorder:
     @property
     def epoch(self) -> int:
         """The epoch that steps belong to; the first is 1."""
-        return self.recorder.epoch
+        return self.phase_recorder.epoch
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        self.recorder.epoch = number
+        self.phase_recorder.epoch = number
 
     @contextmanager
     def step(self, batch: Any = None) -> Iterator[StepFacts]:
@@ -244,7 +238,7 @@ class Recorder:
         self._check_free("step")
         self._end_outside()
         begin, facts = time.perf_counter(), StepFacts()
-        recorder = self.recorder
+        recorder = self.phase_recorder
         recorder.step += 1
         recorder.micro_step, self._shapes, self._has_phases = 0, [], False
         self._batch = batch_shape_on_host(self.device, batch)
@@ -282,17 +276,17 @@ class Recorder:
         self._end_outside()
         shape = batch_shape_on_host(self.device, batch) or (self._batch if phase in _OF_STEP else None)
         if phase is Phase.FORWARD and shape is not None:
-            self.recorder.micro_step = len(self._shapes)
+            self.phase_recorder.micro_step = len(self._shapes)
             self._shapes.append(shape)
         self._end_gap()
         self._has_phases, self._inside = True, phase
         try:
-            with self.recorder.phase(phase, shape, self._next_index(phase)):
+            with self.phase_recorder.phase(phase, shape, self._next_index(phase)):
                 yield
         finally:
             self._inside = None
         if self._in_step:
-            self._gap = self.recorder.begin_phase(Phase.STEP, self._batch)
+            self._gap = self.phase_recorder.begin_phase(Phase.STEP, self._batch)
         else:
             self._begin_outside()
 
@@ -303,17 +297,17 @@ class Recorder:
         if self._inside is not None:
             raise HarnessError(f"{what}: {self._inside} is still running; phases follow one another")
         if self._in_step and not in_step:
-            raise HarnessError(f"{what}: step {self.recorder.step} is still running; steps follow one another")
+            raise HarnessError(f"{what}: step {self.phase_recorder.step} is still running; steps follow one another")
 
     def evaluated(self, loss: float | None, target_tokens: int = 0) -> None:
         """Record that an evaluation is over, whose batches were phases."""
         phase, _, index = self._last
         batches = index + 1 if phase is Phase.EVAL else 0
-        self._write(EvalRecord(self.recorder.step, self.recorder.epoch, batches, target_tokens, loss))
+        self._write(EvalRecord(self.phase_recorder.step, self.phase_recorder.epoch, batches, target_tokens, loss))
 
     def _next_index(self, phase: Phase) -> int:
         """Count evaluation batches and generate calls that follow one another."""
-        step = self.recorder.step
+        step = self.phase_recorder.step
         index = self._last[2] + 1 if phase in _COUNTED and self._last[:2] == (phase, step) else 0
         self._last = (phase, step, index)
         return index
@@ -328,7 +322,7 @@ class Recorder:
         What comes before the first of them makes the model and its like, which the first one then shows as held.
         """
         outside, self._outside = self._outside, None
-        recorder = self.recorder
+        recorder = self.phase_recorder
         is_first = self._last[0] is None and not recorder.step
         if outside is None or (is_first and not is_last):
             return
@@ -341,16 +335,19 @@ class Recorder:
         if gap is not None:
             rise = self.device.stats().peak_allocated_bytes - gap.before.allocated_bytes
             if rise > GAP_BYTES or is_whole_step:
-                self.recorder.end_phase(gap)
+                self.phase_recorder.end_phase(gap)
 
     def report(self) -> None:
-        """Print the report on the log, as `run_probe.py --replay` does."""
-        path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "memory_harness.reports.command", "--replay", str(self.log)]
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-        # a process of its own: the report reads nothing but the log, and imports nothing from here
-        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-        print(done.stdout + done.stderr, end="")
+        """Print the report on the log, as `run_probe.py --replay` does.
+
+        Raises:
+            HarnessError: nothing is there to print a report with, or on.
+        """
+        if Recorder.print_report is None:
+            raise HarnessError("report: no reports are known here; import by `from memory_harness import Recorder`")
+        if self.log is None:
+            raise HarnessError("report: there is no log; open the recorder by `Recorder.open`")
+        Recorder.print_report(self.log)
 
 
 def _number(name: str, value: Any) -> float | None:
@@ -373,17 +370,4 @@ def batch_shape_on_host(device: Device, batch: Any) -> BatchShape | None:
 
 def new_run_record(device: Device) -> RunRecord:
     """Return the first record of a run of which nothing is known but the device."""
-    return RunRecord(
-        source=device.source,
-        config={},
-        fingerprint="",
-        gpu_name=device.gpu_name,
-        budget_bytes=device.budget_bytes,
-        total_steps=0,
-        steps_per_epoch=0,
-        num_train_samples=0,
-        num_eval_samples=0,
-        corpus="",
-        environment=environment(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return run_record_of(device.source, device.gpu_name, device.budget_bytes, environment=environment())

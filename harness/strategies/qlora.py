@@ -17,6 +17,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.observe.facts import forward_facts
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
@@ -209,7 +210,8 @@ class QLoraStrategy:
         else:
             output = self.model(**self.inputs, num_items_in_batch=num_items)
             loss = output.loss
-        self.forward_facts = _forward_facts(self.model, loss, output)
+        cache = getattr(output, "past_key_values", None)
+        self.forward_facts = forward_facts(self.model, [loss], cache, model.model.layers)
         return loss, output
 
     def backward(self) -> None:
@@ -375,18 +377,6 @@ class QLoraStrategy:
         for index, layer in enumerate(self.cache.layers if self.cache is not None else ()):
             yield ("kv_cache", str(index), "keys"), layer.keys
             yield ("kv_cache", str(index), "values"), layer.values
-
-
-def _forward_facts(model: Any, loss: torch.Tensor, output: Any) -> ForwardFacts:
-    cache = getattr(output, "past_key_values", None)
-    states = [t for layer in cache.layers for t in (layer.keys, layer.values)] if cache is not None else []
-    layers = model.get_base_model().model.layers
-    return ForwardFacts(
-        has_graph=loss.requires_grad,
-        cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
-        num_checkpointed_layers=sum(layer.gradient_checkpointing and layer.training for layer in layers),
-        num_adapters=len(model.peft_config),
-    )
 
 
 def _materialise_adapter(module: Any, device: Device) -> None:
