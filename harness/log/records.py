@@ -145,6 +145,11 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 
+    @property
+    def vocab_size(self) -> int:
+        """The model's, 0 where it is not known."""
+        return 0 if self.model is None else self.model.vocab_size
+
 
 def run_record_of(
     source: str, gpu_name: str, budget_bytes: int, *, corpus: str = "", environment: dict[str, str] | None = None
@@ -357,10 +362,10 @@ def peak_unit(phase: Phase) -> str:
 
 @dataclass(frozen=True)
 class SurvivorRecord:
-    """Tensors that each watched step left behind, all made by the same line and kept by the same holder."""
+    """Tensors that each recorded step left behind, all made by the same line and kept by the same holder."""
 
     step: int
-    """last optimizer step that was watched"""
+    """last optimizer step whose allocations were recorded"""
     phase: Phase
     """where they were made"""
     site: str
@@ -369,15 +374,15 @@ class SurvivorRecord:
     """what keeps them alive, from the outside in, with the `file:line` that can be told; empty where it is not known"""
     bytes_per_step: int
     num_tensors: int
-    """survivors over all watched steps"""
+    """survivors over all steps whose allocations were recorded"""
     has_grad_fn: bool
     """whether one of them carries a graph"""
     shape: tuple[int, ...]
     """of the largest; empty where it is not known"""
     dtype: str
     unit: str = "step"
-    """what was watched: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
-    watched as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
+    """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
+    recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
     `CAUGHT_FAILURE`, `HOST`"""
     kind: str = "survivor"
 

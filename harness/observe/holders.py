@@ -160,9 +160,11 @@ class _Search:
     ) -> Holder:
         """Return the local variable of a generator that is suspended, such as a `with` block's."""
         code = generator.gi_code
-        name = _local_name(generator.gi_frame, target) if generator.gi_frame is not None else None
-        line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) if name else None
-        words = _words(f"local `{name or '?'}` of the generator {code.co_name}()", inner)
+        name, line = "?", None
+        if generator.gi_frame is not None:
+            name = _local_name(generator.gi_frame, target) or "?"
+            line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code))
+        words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
         return Holder(words, code.co_filename, line or code.co_firstlineno)
 
     def _cell(self, cell: types.CellType, inner: tuple[str, ...]) -> Holder | None:
@@ -245,13 +247,15 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     try:
         for frame in _running_frames():
             code = frame.f_code
-            is_function = code.co_flags & inspect.CO_NEWLOCALS and not _is_own(code)
-            name = _local_name(frame, target) if is_function else None
-            if name:
+            if _is_own(code) or not code.co_flags & inspect.CO_NEWLOCALS:
+                continue
+            name = _local_name(frame, target)
+            if name is not None:
                 words = _words(f"local `{name}` of {code.co_name}()", inner)
                 holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
-                # a parameter is stored by no line
-                yield holder if holder.line > code.co_firstlineno else replace(holder, line=frame.f_lineno)
+                if holder.line <= code.co_firstlineno:  # a parameter is stored by no line
+                    holder = replace(holder, line=frame.f_lineno)
+                yield holder
     finally:
         del frame  # this function's own may be it: a circle that would keep the target
 

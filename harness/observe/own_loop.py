@@ -75,10 +75,12 @@ def choose_device(device: str, gpu: str | None, budget: str | int | None, *, low
     """
     check_device(device, gpu)
     budget_bytes = budget_bytes_of(budget, gpu)
-    card = find_card(gpu or DEFAULT_CARD)
+    card = find_card(gpu) if gpu else None
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
-        return CudaDevice(card if gpu else None, budget_bytes, share_gpu=True)
+        if card is not None:
+            budget_bytes = budget_bytes or card.budget_bytes
+        return CudaDevice(card, budget_bytes, share_gpu=True)
+    card = card or find_card(DEFAULT_CARD)
     return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
 
 
@@ -160,8 +162,7 @@ class Recorder:
         """the running step, while no phase of it is"""
         self._outside: BegunPhase | None = None
         """what runs outside of steps and phases, while that is so"""
-        self._in_step = self._is_over = False
-        self._has_phases = False
+        self._in_step = self._has_phases = self._is_over = False
         self._inside: Phase | None = None
         self._last: tuple[Phase | None, int, int] = (None, 0, 0)
         """phase, step and index of the phase that began last"""
@@ -178,15 +179,18 @@ class Recorder:
                 self._begin_outside()
                 yield self
         except BaseException as error:
-            outcome, message = self._outcome_of(error), repr(error)
+            outcome, message = self._outcome_of(error)
             raise
         finally:
-            self._end(outcome, "" if outcome is Outcome.OOM else message, time.perf_counter() - begin)
+            self._end(outcome, message, time.perf_counter() - begin)
 
-    def _outcome_of(self, error: BaseException) -> Outcome:
+    def _outcome_of(self, error: BaseException) -> tuple[Outcome, str]:
+        """Return the outcome that an error is, and what to say of it."""
         if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-            return Outcome.STOPPED
-        return Outcome.ERROR if self.device.as_out_of_memory(error) is None else Outcome.OOM
+            return Outcome.STOPPED, repr(error)
+        if self.device.as_out_of_memory(error) is not None:
+            return Outcome.OOM, ""
+        return Outcome.ERROR, repr(error)
 
     def _end(self, outcome: Outcome, message: str, seconds: float) -> None:
         """Try what frees memory, say how many steps there were, and close the log."""
@@ -203,7 +207,7 @@ class Recorder:
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
         self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
-        self.phase_recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
+        self.phase_recorder.vocab_size = self._run.vocab_size
         self.phase_recorder.out_of_memory(error)
 
     def describe(
@@ -215,7 +219,8 @@ class Recorder:
     ) -> None:
         """Say what is known about the run: the model's sizes let the report factor sizes, the steps name the moment."""
         changes: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-        changes["model"] = None if model is None else model_facts(model)
+        if model is not None:
+            changes["model"] = model_facts(model)
         given = {name: value for name, value in changes.items() if value is not None}
         self._run = dataclasses.replace(self._run, **given)
         self._write(self._run)  # the last one counts
@@ -249,13 +254,14 @@ class Recorder:
         finally:
             self._in_step = False
             self._end_gap(is_whole_step=not self._has_phases)
-        shapes = self._shapes or ([self._batch] if self._batch else [])
+        if not self._shapes and self._batch is not None:
+            self._shapes.append(self._batch)
         seconds = time.perf_counter() - begin
         with self.device.on_host():
             loss, grad_norm = _number("loss", facts.loss), _number("grad_norm", facts.grad_norm)
             learning_rate = _number("learning_rate", facts.learning_rate) or 0.0
         with suppress(GradientError):  # not ours to stop; the log has the norms
-            recorder.end_step(shapes, loss, grad_norm, learning_rate, seconds)
+            recorder.end_step(self._shapes, loss, grad_norm, learning_rate, seconds)
         self._batch = None
         self._begin_outside()
 
@@ -274,7 +280,9 @@ class Recorder:
         phase = phase_named(name)
         self._check_free(f"phase {phase}", in_step=True)
         self._end_outside()
-        shape = batch_shape_on_host(self.device, batch) or (self._batch if phase in _OF_STEP else None)
+        shape = batch_shape_on_host(self.device, batch)
+        if shape is None and phase in _OF_STEP:
+            shape = self._batch
         if phase is Phase.FORWARD and shape is not None:
             self.phase_recorder.micro_step = len(self._shapes)
             self._shapes.append(shape)
@@ -308,7 +316,8 @@ class Recorder:
     def _next_index(self, phase: Phase) -> int:
         """Count evaluation batches and generate calls that follow one another."""
         step = self.phase_recorder.step
-        index = self._last[2] + 1 if phase in _COUNTED and self._last[:2] == (phase, step) else 0
+        follows = phase in _COUNTED and self._last[:2] == (phase, step)
+        index = self._last[2] + 1 if follows else 0
         self._last = (phase, step, index)
         return index
 
@@ -352,8 +361,12 @@ class Recorder:
 
 def _number(name: str, value: Any) -> float | None:
     """Return a number that a loop gave, a tensor's too, for which this waits. Raises HarnessError where it is none."""
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
     try:
-        return None if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise HarnessError(f"{name} of a step: a number, not {type(value).__name__}") from None
 

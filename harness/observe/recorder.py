@@ -197,20 +197,20 @@ class PhaseRecorder:
         return self._current.batch if self._current else None
 
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
-        """Record an allocation that failed in the phase that ran last."""
+        """Record an allocation that failed."""
         self._survivors.stop()
         self.write(error.record or self.oom_record(error))
 
     def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:
-        """Return what there is to say of it."""
-        begun = self._current
-        phase = begun.phase if begun else Phase.LOAD
-        batch = begun.batch if begun else None
-        num_logits = batch.padded_tokens * self.vocab_size if batch else 0
-        logits_sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"} if num_logits else {}
+        """Return the record of an allocation that failed in the phase that ran last."""
         stats = self.device.stats()
+        begun = self._current or BegunPhase(Phase.LOAD, None, 0, stats, 0.0)
+        logits_sizes = {}
+        if begun.batch is not None and self.vocab_size:
+            num_logits = begun.batch.padded_tokens * self.vocab_size
+            logits_sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"}
         return OomRecord(
-            phase=phase,
+            phase=begun.phase,
             step=self.step,
             micro_step=self.micro_step,
             epoch=self.epoch,
@@ -220,10 +220,10 @@ class PhaseRecorder:
             budget_bytes=self.device.budget_bytes,
             largest_free_block_bytes=error.largest_free_block_bytes,
             num_alloc_retries=stats.num_alloc_retries,
-            batch=batch,
+            batch=begun.batch,
             where=error.where,
             frames=error.frames,
             live_bytes=dict(self.device.live_bytes(logits_sizes)),
-            index=begun.index if begun else 0,
+            index=begun.index,
             segments=error.segments,
         )

@@ -514,7 +514,7 @@ class ScriptObserver:
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         self._note_old_models()
         self._has_failed = True
-        self._phase_recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
+        self._phase_recorder.vocab_size = self._run.vocab_size
         self._phase_recorder.out_of_memory(error)
 
     def _note_old_models(self) -> None:
