@@ -375,11 +375,11 @@ class SurvivorRecord:
     bytes_per_step: int
     num_tensors: int
     """survivors over all steps whose allocations were recorded"""
-    has_grad_fn: bool
+    has_grad_fn: bool = False
     """whether one of them carries a graph"""
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     """of the largest; empty where it is not known"""
-    dtype: str
+    dtype: str = ""
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,

@@ -43,7 +43,9 @@ def _shape_of_sequence(batch: Iterable[Any]) -> BatchShape | None:
 
 
 def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
-    tokens = _first_field(fields, "input_ids", "inputs_embeds")
+    tokens = fields.get("input_ids")
+    if tokens is None:
+        tokens = fields.get("inputs_embeds")
     shape = _shape_of_sequence(fields.values()) if tokens is None else batch_shape(tokens)
     if shape is None:
         return None
@@ -55,13 +57,6 @@ def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
         lengths = tuple(int(length) for length in mask.sum(1).tolist())
     targets = int((labels != IGNORE_INDEX).sum()) if hasattr(labels, "shape") else sum(lengths)
     return BatchShape(shape.batch_size, shape.padded_length, lengths, targets)
-
-
-def _first_field(fields: Mapping[str, Any], *names: str) -> Any:
-    for name in names:
-        if fields.get(name) is not None:
-            return fields[name]
-    return None
 
 
 def _shape_of_tensor(tensor: Any) -> BatchShape | None:

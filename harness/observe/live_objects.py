@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -137,24 +137,17 @@ def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
 
 def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
     """Return who holds the model with the most parameters on the device, or the largest tensor where there is none."""
-    modules = _outermost(_live(torch.nn.Module))
+    modules = _live(torch.nn.Module)
+    inner: set[int] = set()
+    for module in modules:
+        inner.update(map(id, module.children()))
     on_device = {id(tensor) for tensor in _flat(tensors)}
-    sizes = {id(module): _num_parameters_among(on_device, module) for module in modules}
-    models = [module for module in modules if sizes[id(module)]]
+    sizes: dict[int, int] = {}
+    for module in modules:
+        if id(module) not in inner:
+            sizes[id(module)] = sum(id(parameter) in on_device for parameter in module.parameters())
+    models = [module for module in modules if sizes.get(id(module))]
     models.sort(key=lambda module: -sizes[id(module)])
     largest = sorted(_flat(tensors), key=lambda tensor: -tensor.untyped_storage().nbytes())
     asked = [*models[:1], *largest[:MAX_OBJECTS_ASKED]]
     return first_users_holder(asked, [modules, models, largest])
-
-
-def _outermost(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Module]:
-    """Return the modules that are no part of another one."""
-    modules = list(modules)
-    inner: set[int] = set()
-    for module in modules:
-        inner.update(map(id, module.children()))
-    return [module for module in modules if id(module) not in inner]
-
-
-def _num_parameters_among(identities: set[int], module: torch.nn.Module) -> int:
-    return sum(id(parameter) in identities for parameter in module.parameters())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -27,9 +26,6 @@ from memory_harness.harness.log.records import (
     StepRecord,
 )
 from memory_harness.harness.observe.survivors import SurvivorTracker
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,8 @@ class PhaseRecorder:
         """highest of all phases so far"""
         self._host_rss_bytes = 0
         """resident memory when the last phase ended"""
-        self._survivors = SurvivorTracker(device, write)
+        self.survivors = SurvivorTracker(device, write)
+        """notices memory that stays or grows"""
         self._gradients = GradientGuard()
 
     @contextmanager
@@ -87,9 +84,9 @@ class PhaseRecorder:
         self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
         self.forward_facts = None
         before = self.device.stats()
-        self._survivors.begin_phase(phase, self.step, index, before.allocated_bytes)
+        self.survivors.begin_phase(phase, self.step, index, before.allocated_bytes)
         if phase is Phase.EVAL:
-            self._survivors.begin_evaluation_batch(index, self._host_rss_bytes)
+            self.survivors.begin_evaluation_batch(index, self._host_rss_bytes)
         self.device.reset_peaks()
         self._current = BegunPhase(phase, batch, index, before, time.perf_counter())
         return self._current
@@ -151,24 +148,12 @@ class PhaseRecorder:
             training=self.training,
         )
         self.write(record)
-        self._survivors.end_step(self.step, stats)
+        self.survivors.end_step(self.step, stats)
         self._gradients.check(record)
-
-    def note_old_model(self, model: torch.nn.Module, num_bytes: int) -> None:
-        """Write who holds a model that was trained before the present one."""
-        self._survivors.note_old_model(model, num_bytes)
-
-    def note_failure_kept(self) -> None:
-        """Write who keeps an out-of-memory that was caught, now that the run goes on."""
-        self._survivors.note_failure_kept(self.device.stats())
-
-    def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
-        """Write who holds the tensors of a checkpoint that has been restored."""
-        self._survivors.note_checkpoint_kept(tensors)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
-        self._survivors.end_run(self.device.stats().allocated_bytes)
+        self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
         """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""
@@ -198,7 +183,7 @@ class PhaseRecorder:
 
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""
-        self._survivors.stop()
+        self.survivors.stop()
         self.write(error.record or self.oom_record(error))
 
     def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:

@@ -240,7 +240,7 @@ class ScriptObserver:
         self._begin_micro_step()
         if self._has_failed:
             self._has_failed = False
-            self._phase_recorder.note_failure_kept()
+            self._phase_recorder.survivors.note_failure_kept()
         if batch is not None:
             self._shapes.append(batch)
         self._switch_to(Phase.FORWARD, batch)
@@ -440,7 +440,7 @@ class ScriptObserver:
         in_use.update(map(self.device.handle_of, tensors_in(self._optimizers.states())))
         kept = [tensor for tensor in self._loaded.take_alive() if self.device.handle_of(tensor) not in in_use]
         if sum(map(num_bytes, kept)) >= MIN_OLD_BYTES:
-            self._phase_recorder.note_checkpoint_kept(kept)
+            self._phase_recorder.survivors.note_checkpoint_kept(kept)
 
     # Functions that generate
 
@@ -521,11 +521,10 @@ class ScriptObserver:
         """Report models that were trained before the present one, and called no more since it is."""
         if self._phase_recorder.training == 1:
             return
-        for model in self._module_calls.models_before():
-            on_device = [tensor for tensor in model.tensors() if self.device.handle_of(tensor) is not None]
-            held_bytes = sum(map(num_bytes, on_device))
+        for module, tensors in self._module_calls.models_before():
+            held_bytes = sum(num_bytes(tensor) for tensor in tensors if self.device.handle_of(tensor) is not None)
             if held_bytes >= MIN_OLD_BYTES:
-                self._phase_recorder.note_old_model(model.module, held_bytes)
+                self._phase_recorder.survivors.note_old_model(module, held_bytes)
 
     def end_script(self) -> None:
         """Report what is still being looked at: the script has run to its end, and what it holds will go."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 
@@ -20,57 +19,40 @@ class ModuleCalls:
     """In which steps the script has trained and called its modules."""
 
     def __init__(self) -> None:
-        self._steps: weakref.WeakKeyDictionary[torch.nn.Module, _CalledSteps] = weakref.WeakKeyDictionary()
+        self._steps: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
+        """the first in which each was trained, and the last in which it was called"""
 
     def note(self, module: torch.nn.Module, step: int, *, trains: bool) -> None:
         """Take note of a call; a module counts from the first in which it is trained."""
-        earlier = self._steps.get(module)
-        if earlier is not None:
-            self._steps[module] = _CalledSteps(earlier.first, step)
-        elif trains:
-            self._steps[module] = _CalledSteps(step, step)
+        if trains or module in self._steps:
+            first, _ = self._steps.get(module, (step, step))
+            self._steps[module] = (first, step)
 
-    def models_before(self) -> list[OldModel]:
-        """Return the models that were trained before the present one, and called no more since it is."""
-        began = max((steps.first for steps in self._steps.values()), default=0)
-        present: set[int] = set()
-        for module, steps in self._steps.items():
-            if steps.last >= began:
-                present.update(map(id, module.parameters()))
+    def models_before(self) -> list[tuple[torch.nn.Module, list[torch.Tensor]]]:
+        """Return the models that were trained before the present one, and called no more since it is.
+
+        Each comes with its parameters and gradients, but for parameters that the present one has taken over.
+        """
+        began = max((first for first, _ in self._steps.values()), default=0)
+        taken_over: set[int] = set()
+        for module, (_, last) in self._steps.items():
+            if last >= began:
+                taken_over.update(map(id, module.parameters()))
         found = []
-        for module, steps in self._steps.items():
-            if steps.last < began:
-                # parameters that the present one has taken over are its own
-                own = [parameter for parameter in module.parameters() if id(parameter) not in present]
-                found.append(OldModel(module, own))
+        for module, (_, last) in self._steps.items():
+            if last < began:
+                own = [parameter for parameter in module.parameters() if id(parameter) not in taken_over]
+                gradients = [parameter.grad for parameter in own if parameter.grad is not None]
+                found.append((module, [*own, *gradients]))
         return found
-
-
-class _CalledSteps(NamedTuple):
-    first: int
-    """in which the module was trained"""
-    last: int
-    """in which it was called"""
-
-
-class OldModel(NamedTuple):
-    """A model that is no longer trained."""
-
-    module: torch.nn.Module
-    parameters: list[torch.nn.Parameter]
-    """that no other model has"""
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Return the parameters and their gradients."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        return [*self.parameters, *gradients]
 
 
 class OptimizerSteps:
     """Which optimizers have stepped, which one ends the training steps, and how many trainings there have been."""
 
     def __init__(self) -> None:
-        self._unchanged: weakref.WeakKeyDictionary[torch.optim.Optimizer, _UnchangedSteps] = weakref.WeakKeyDictionary()
+        self._unchanged: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]] = weakref.WeakKeyDictionary()
+        """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
         self._num_between = 0
@@ -82,12 +64,12 @@ class OptimizerSteps:
 
     def is_settled(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether an optimizer of PyTorch's has done what it does now before, and so will leave nothing."""
-        earlier = self._unchanged.get(optimizer, _UnchangedSteps(0, 0))
         num_states = len(optimizer.state)
-        is_same = num_states == earlier.num_states
-        self._unchanged[optimizer] = _UnchangedSteps(earlier.num_steps + 1 if is_same else 1, num_states)
-        is_known = type(optimizer).__module__.startswith("torch.optim.")
-        return is_same and is_known and earlier.num_steps >= OBSERVED_STEPS
+        num_steps, num_states_before = self._unchanged.get(optimizer, (0, 0))
+        if num_states != num_states_before:
+            num_steps = 0
+        self._unchanged[optimizer] = (num_steps + 1, num_states)
+        return num_steps >= OBSERVED_STEPS and type(optimizer).__module__.startswith("torch.optim.")
 
     def ends_step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether a step ends with this optimizer: the one that stepped first, or another with its parameters.
@@ -121,12 +103,6 @@ class OptimizerSteps:
         for optimizer in self._unchanged:
             found.extend(optimizer.state.values())
         return found
-
-
-class _UnchangedSteps(NamedTuple):
-    num_steps: int
-    """that the optimizer has made with this many states"""
-    num_states: int
 
 
 def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

@@ -206,7 +206,7 @@ def peak_records(allocations: Iterable[Allocation], phase: Phase, step: int) -> 
         sizes.setdefault(str(users_line(allocation.frames) or ""), []).append(allocation.num_bytes)
     largest = sorted(((sum(each), len(each), site) for site, each in sizes.items()), reverse=True)
     return [
-        SurvivorRecord(step, phase, site, "", num_bytes, num, False, (), "", unit=peak_unit(phase))
-        for num_bytes, num, site in largest[:MAX_RECORDS]
+        SurvivorRecord(step, phase, site, "", num_bytes, num_tensors, unit=peak_unit(phase))
+        for num_bytes, num_tensors, site in largest[:MAX_RECORDS]
         if num_bytes >= MIN_RISE_BYTES
     ]

@@ -299,9 +299,9 @@ class SurvivorTracker:
         if holder is not None and holder.is_users:
             self._write_holder(holder, OLD_MODEL, num_bytes, 1)
 
-    def note_failure_kept(self, stats: MemoryStats) -> None:
+    def note_failure_kept(self) -> None:
         """Report who keeps an out-of-memory that was caught, where the run goes on and no step has ended since."""
-        left = stats.allocated_bytes - self._floor_bytes
+        left = self._device.stats().allocated_bytes - self._floor_bytes
         if left >= MIN_LEFT_BYTES and CAUGHT_FAILURE not in self._reported:
             holder = holder_of_failure(self._device)
             if holder is not None:
@@ -316,19 +316,5 @@ class SurvivorTracker:
 
     def _write_holder(self, holder: Holder | None, unit: str, num_bytes: int, num_tensors: int) -> None:
         """Write who holds the memory; nothing where that is not known."""
-        if holder is None:
-            return
-        self._write(
-            SurvivorRecord(
-                step=self._step,
-                phase=self._phase,
-                site="",
-                holder=str(holder),
-                bytes_per_step=num_bytes,
-                num_tensors=num_tensors,
-                has_grad_fn=False,
-                shape=(),
-                dtype="",
-                unit=unit,
-            )
-        )
+        if holder is not None:
+            self._write(SurvivorRecord(self._step, self._phase, "", str(holder), num_bytes, num_tensors, unit=unit))
