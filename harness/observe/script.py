@@ -322,7 +322,8 @@ class ScriptObserver:
             self._phase_recorder.forward_facts = None
         if self._phase is not Phase.FORWARD:
             self._begin_micro_step()
-        self._switch_to(Phase.BACKWARD, self._shapes[-1] if self._shapes else None)
+        last_batch = self._shapes[-1] if self._shapes else None
+        self._switch_to(Phase.BACKWARD, last_batch)
 
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
@@ -416,7 +417,7 @@ class ScriptObserver:
         """Read a file, and take note of the tensors that lie on the device then."""
         if self._is_elsewhere:
             return call(*args, **kwargs)
-        where = kwargs.get("map_location", args[1] if len(args) > 1 else None)
+        where = kwargs.get("map_location", _second(args))
         on_host = isinstance(where, (str, torch.device)) and torch.device(where).type == "cpu"
         with self.device.on_host() if on_host else nullcontext():
             loaded = call(*args, **kwargs)
@@ -428,7 +429,7 @@ class ScriptObserver:
 
     def load_state_dict(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Restore a module's state, which is a resumption where a file gave it."""
-        state = kwargs.get("state_dict", args[1] if len(args) > 1 else {})
+        state = kwargs.get("state_dict", _second(args))
         self._loaded.note_restored(tensors_in(state), self._phase_recorder.step)
         return call(*args, **kwargs)
 
@@ -539,6 +540,10 @@ class ScriptObserver:
         self._end_phase()
         self._describe(total_steps=self._phase_recorder.step)
         self._write_out(EndRecord(outcome, self._phase_recorder.step, seconds, message))
+
+
+def _second(args: Arguments) -> Any:
+    return args[1] if len(args) > 1 else None
 
 
 def _evaluation_facts(module: torch.nn.Module, output: Any) -> ForwardFacts:

@@ -156,7 +156,8 @@ class SurvivorTracker:
     def __init__(self, device: Device, write: Callable[[Record], None]) -> None:
         self._device = device
         self._write = write
-        self._rises = {unit: LastingRises(SKIPPED_STEPS if unit == STEP else 0) for unit in RECORDED_RISES}
+        self._rises = {unit: LastingRises(0) for unit in RECORDED_RISES}
+        self._rises[STEP] = LastingRises(SKIPPED_STEPS)
         self._recorded_at: dict[str, list[int]] = {unit: [] for unit in RECORDED_RISES}
         """steps in which recordings of each unit have ended"""
         self._recording: _UnitRecording | None = None
