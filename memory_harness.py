@@ -23,12 +23,21 @@ __path__ = [str(_INSTALLED if _INSTALLED.is_dir() else _HERE)]
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: both need PyTorch, and half of the package does not."""
-    if name == "MemoryCallback":
-        from memory_harness.harness.observe.trainer import MemoryCallback
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from memory_harness.harness.observe.own_loop import Recorder
 
-        return MemoryCallback
+    Recorder.print_report = print_report  # reports lie above the harness, which cannot import them
     if name == "Recorder":
-        from memory_harness.harness.observe.own_loop import Recorder
-
         return Recorder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from memory_harness.harness.observe.trainer import MemoryCallback
+
+    return MemoryCallback
+
+
+def print_report(log: Path) -> None:
+    """Print the report on a log, as `run_probe.py --replay` does."""
+    from memory_harness.harness.log.runlog import read_run_log
+    from memory_harness.reports import summary, terminal
+
+    terminal.print_report(summary.result_of_log(read_run_log(log)), terminal.make_console())

@@ -22,6 +22,7 @@ from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import disk_refused
+from memory_harness.harness.log.files import create_unused
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
@@ -335,15 +336,7 @@ def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> P
 
 def _new_folder(parent: Path, name: str) -> Path:
     """Make a folder that no other probe writes to, not even one that began in the same second."""
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    return create_unused(parent, name, "", Path.mkdir)
 
 
 def _next_command(session: Session, arguments: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def make_console(file: IO[str] | None = None) -> Console:
     """Return a console for reports: as wide as the terminal, 80 columns where the output is piped."""
     file = file or sys.stdout
     piped = not file.isatty() and "COLUMNS" not in os.environ
-    return Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False)
+    return Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False, force_jupyter=False)
 
 
 def print_report(result: ProbeResult, console: Console) -> None:

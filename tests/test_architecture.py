@@ -197,7 +197,7 @@ def test_torch_free_modules_never_bring_torch_in():
     assert result.returncode == 0, result.stderr
 
 
-READ_BY_DETECTORS = ("log.", "simulate.blocks.")
+READ_BY_DETECTORS = ("log.",)
 
 
 def test_detectors_read_nothing_but_the_log():

@@ -17,23 +17,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.configs.errors import ConfigError as ConfigError
+from memory_harness.configs.errors import HarnessError as HarnessError
 from memory_harness.harness.log.records import OomRecord, SegmentRuns
-
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "DeviceError",
-    "DeviceOutOfMemory",
-    "GradientError",
-    "HarnessError",
-    "LogError",
-    "PeerLost",
-    "SharedOutOfMemory",
-    "disk_refused",
-]
-
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Full, over a quota, read-only, failing: nothing that a program can help."""

@@ -1,9 +1,10 @@
-"""Files and folders that are on the disk as a whole or not at all; never imports torch."""
+"""Files and folders that are on the disk as a whole or not at all, under names that nobody else has taken."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,30 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
+def create_unused(folder: Path, name: str, suffix: str, create: Callable[[Path], object]) -> Path:
+    """Create the first of NAME, NAME-2, NAME-3, ... that is not there yet, and return its path.
+
+    Args:
+        folder: where to create it.
+        name: without the suffix.
+        suffix: such as `.jsonl`; empty for a folder.
+        create: raises FileExistsError where the path is taken, even if another process took it just now.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path = folder / f"{name}{suffix}"
+    number = 1
+    while True:
+        try:
+            create(path)
+        except FileExistsError:
+            number += 1
+            path = folder / f"{name}-{number}{suffix}"
+        else:
+            return path
+
+
 def partial_of(path: Path) -> Path:
     """Return where this process writes what will be the file."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -42,12 +67,12 @@ def sync(path: Path) -> None:
 
 
 def replace_folder(folder: Path, by: Path) -> None:
-    """Put another folder of the same disk in a folder's place; `put_back_replaced` mends what a crash leaves.
+    """Put another folder of the same disk in a folder's place; `restore_replaced` mends what a crash leaves.
 
     Raises:
         OSError: it cannot be renamed.
     """
-    put_back_replaced(folder)
+    restore_replaced(folder)
     if folder.exists():  # no system renames over a folder that holds something
         shutil.rmtree(_replaced(folder), ignore_errors=True)
         folder.rename(_replaced(folder))
@@ -56,7 +81,7 @@ def replace_folder(folder: Path, by: Path) -> None:
     shutil.rmtree(_replaced(folder), ignore_errors=True)
 
 
-def put_back_replaced(folder: Path) -> None:
+def restore_replaced(folder: Path) -> None:
     """Give a folder its name again where `replace_folder` was killed between its two renames."""
     with suppress(OSError):  # there is none, or another process was faster
         if not folder.exists():
@@ -64,7 +89,7 @@ def put_back_replaced(folder: Path) -> None:
 
 
 def replaced_folders(parent: Path, pattern: str) -> list[Path]:
-    """Return the folders of a pattern that `put_back_replaced` could find something for."""
+    """Return the folders of a pattern that `restore_replaced` could find something for."""
     found = parent.glob(f".{pattern}{_REPLACED}")
     return [path.with_name(path.name.removeprefix(".").removesuffix(_REPLACED)) for path in found]
 

@@ -1,4 +1,4 @@
-"""Gradients that train nothing, step after step: a norm of zero, or one that is no number. Never imports torch."""
+"""Gradients that train nothing, step after step: a norm of zero, or one that is not finite."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class GradientGuard:
         if kind is None:
             self._in_a_row = []
             return
-        same = self._in_a_row and uselessness(self._in_a_row[-1]) == kind
-        self._in_a_row = [*(self._in_a_row if same else []), step]
+        if self._in_a_row and uselessness(self._in_a_row[-1]) != kind:
+            self._in_a_row = []
+        self._in_a_row.append(step)
         if len(self._in_a_row) >= MAX_STEPS[kind]:
             raise GradientError(described(self._in_a_row))
 

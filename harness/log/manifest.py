@@ -16,7 +16,7 @@ from typing import Any
 from memory_harness.configs.preset import CHECKPOINT_MANIFEST, RUN_CONFIG
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import CheckpointError
-from memory_harness.harness.log.files import put_back_replaced, replaced_folders
+from memory_harness.harness.log.files import replaced_folders, restore_replaced
 
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
@@ -37,7 +37,7 @@ _CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """The most that has fitted since memory ran out; None where it has not."""
 
     train_tokens: int | None = None
@@ -58,7 +58,7 @@ class Position:
     """steps of the epoch that are done: where the sampler goes on"""
     pending: bool = False
     """whether what follows the step (evaluation, checkpoint) is still to be done"""
-    limits: Limits = Limits()
+    limits: BatchLimits = BatchLimits()
 
 
 START = Position()
@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
     try:
         position = dict(content.pop("position"))
-        limits = Limits(**position.pop("limits"))
+        limits = BatchLimits(**position.pop("limits"))
         manifest = Manifest(position=Position(**position, limits=limits), **content)
         for name, expected in content["files"].items():
             _check_file(folder, name, expected)
@@ -185,7 +185,7 @@ def newest_checkpoint(run: Path) -> Path:
     if (run / MANIFEST_FILE).exists() or not run.is_dir() or run.name.startswith("checkpoint-"):
         return run  # read_manifest says what is wrong with it
     for folder in replaced_folders(run, "checkpoint-*"):  # it was killed while it wrote one again
-        put_back_replaced(folder)
+        restore_replaced(folder)
     found = checkpoints(run)
     if not found:
         raise CheckpointError(f"--resume {run}: no checkpoint in it; start the run anew without --resume")

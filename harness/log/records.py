@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -143,6 +144,31 @@ class RunRecord:
     """of all phases of its earlier processes, but for what was lost and is done again"""
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
+
+    @property
+    def vocab_size(self) -> int:
+        """The model's, 0 where it is not known."""
+        return 0 if self.model is None else self.model.vocab_size
+
+
+def run_record_of(
+    source: str, gpu_name: str, budget_bytes: int, *, corpus: str = "", environment: dict[str, str] | None = None
+) -> RunRecord:
+    """Return the record of a run that starts now, of which nothing is known but where it runs."""
+    return RunRecord(
+        source=source,
+        config={},
+        fingerprint="",
+        gpu_name=gpu_name,
+        budget_bytes=budget_bytes,
+        total_steps=0,
+        steps_per_epoch=0,
+        num_train_samples=0,
+        num_eval_samples=0,
+        corpus=corpus,
+        environment=environment or {},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 @dataclass(frozen=True)
@@ -329,17 +355,17 @@ CAUGHT_FAILURE = "caught failure"
 """Unit of a `SurvivorRecord`: what a caught out-of-memory has left."""
 
 
-def peak_of(phase: Phase) -> str:
+def peak_unit(phase: Phase) -> str:
     """Return the unit of a `SurvivorRecord` that tells what a phase's peak was made of."""
     return f"peak of {phase}"
 
 
 @dataclass(frozen=True)
 class SurvivorRecord:
-    """Tensors that each watched step left behind, all made by the same line and kept by the same holder."""
+    """Tensors that each recorded step left behind, all made by the same line and kept by the same holder."""
 
     step: int
-    """last optimizer step that was watched"""
+    """last optimizer step whose allocations were recorded"""
     phase: Phase
     """where they were made"""
     site: str
@@ -348,15 +374,15 @@ class SurvivorRecord:
     """what keeps them alive, from the outside in, with the `file:line` that can be told; empty where it is not known"""
     bytes_per_step: int
     num_tensors: int
-    """survivors over all watched steps"""
-    has_grad_fn: bool
+    """survivors over all steps whose allocations were recorded"""
+    has_grad_fn: bool = False
     """whether one of them carries a graph"""
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     """of the largest; empty where it is not known"""
-    dtype: str
+    dtype: str = ""
     unit: str = "step"
-    """what was watched: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
-    watched as a whole; `peak_of` a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
+    """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
+    recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
     `CAUGHT_FAILURE`, `HOST`"""
     kind: str = "survivor"
 

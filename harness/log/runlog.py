@@ -86,7 +86,7 @@ class RunLog:
 
     @property
     def _ends_out_of_memory(self) -> bool:
-        """Tell whether the phase that began last went out of memory."""
+        """Whether the phase that began last went out of memory."""
         if not self.ooms or not self.begins:
             return False
         oom, begin = self.ooms[-1], self.begins[-1]
@@ -118,7 +118,9 @@ class RunLog:
     def needed_bytes(self) -> int:
         """What the run would have had to hold at once, as far as it got: its peak, or what failed and the rest."""
         oom = self.fatal_oom
-        return max(self.peak_allocated_bytes, oom.allocated_bytes + oom.requested_bytes if oom else 0)
+        if oom is None:
+            return self.peak_allocated_bytes
+        return max(self.peak_allocated_bytes, oom.allocated_bytes + oom.requested_bytes)
 
     @property
     def peak_allocated_bytes(self) -> int:

@@ -6,17 +6,17 @@ Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.1
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
@@ -29,11 +29,11 @@ from memory_harness.harness.log.records import (
     RunRecord,
     SegmentRuns,
     record_from_dict,
+    run_record_of,
     segment_runs,
 )
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine, users_line
-from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
 
 PICKLE_PROTOCOL = 4
 """The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
@@ -113,13 +113,8 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 
 def write_snapshot(snapshot: dict[str, Any], path: Path) -> None:
     """Write a snapshot as a whole or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
 
 
 class _NotPlain(Exception):
@@ -141,7 +136,7 @@ def _no_snapshot(path: Path, reason: str) -> LogError:
 
 
 @dataclass
-class _Levels:
+class _Totals:
     """What is allocated and reserved while events are read; offsets are found at the end, where both are known."""
 
     allocated_bytes: int = 0
@@ -150,7 +145,7 @@ class _Levels:
     def apply(self, event: dict[str, Any]) -> None:
         """Take an event. A block is counted rounded up, as the allocator counts it."""
         size = event["size"]
-        block = -(-size // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+        block = block_size(size)
         match event["action"]:
             case "alloc":
                 self.allocated_bytes += block
@@ -168,59 +163,76 @@ def log_of_snapshot(snapshot: dict[str, Any], name: str) -> RunLog:
     Phases are told by the functions on the stacks; what was allocated before the recording began has none.
     """
     device = _busiest_device(snapshot)
-    events: list[dict[str, Any]] = snapshot["device_traces"][device] if snapshot["device_traces"] else []
-    segments = [segment for segment in snapshot["segments"] if segment.get("device", 0) == device]
-    first = _levels_before(events, segments)
+    events, segments = _events_of(snapshot, device), _segments_of(snapshot, device)
+    first = _totals_before(events, segments)
     phases, failed = _walk(events, first)
     oom = None if failed is None else _oom_record(*failed, segments)
-    peak = max([p.after.peak_reserved_bytes for p in phases], default=0)
-    budget = oom.budget_bytes if oom else max(peak, sum(segment["total_size"] for segment in segments))
-    log = RunLog(_run_record(snapshot, device, name, budget))
-    log.begins = [PhaseBegin(p.phase, 0, 0, 0) for p in phases[-1:]]
-    log.phases = phases
-    log.ooms = [oom] if oom else []
-    log.end = EndRecord(Outcome.OOM if oom else Outcome.STOPPED, 0, 0.0, "" if oom else "the snapshot ends here")
+    if oom is None:
+        peak_bytes = max((phase.after.peak_reserved_bytes for phase in phases), default=0)
+        budget_bytes = max(peak_bytes, _total(segments, "total_size"))
+        end = EndRecord(Outcome.STOPPED, 0, 0.0, "the snapshot ends here")
+    else:
+        budget_bytes = oom.budget_bytes
+        end = EndRecord(Outcome.OOM, 0, 0.0)
+    log = RunLog(_run_record(snapshot, device, name, budget_bytes), phases=phases, end=end)
+    if phases:
+        log.add(PhaseBegin(phases[-1].phase, 0, 0, 0))
+    if oom is not None:
+        log.add(oom)
     return log
+
+
+def _total(segments: list[dict[str, Any]], field: str) -> int:
+    return sum(segment[field] for segment in segments)
 
 
 def _busiest_device(snapshot: dict[str, Any]) -> int:
     """Return the device on which an allocation failed, else the one with the most events, else with the most memory."""
 
     def weight(device: int) -> tuple[bool, int, int]:
-        events = snapshot["device_traces"][device] if device < len(snapshot["device_traces"]) else []
-        held = sum(s["total_size"] for s in snapshot["segments"] if s.get("device", 0) == device)
-        return any(event["action"] == "oom" for event in events), len(events), held
+        events = _events_of(snapshot, device)
+        has_failed = any(event["action"] == "oom" for event in events)
+        return has_failed, len(events), _total(_segments_of(snapshot, device), "total_size")
 
     devices = {segment.get("device", 0) for segment in snapshot["segments"]}
-    return max(sorted(devices.union(range(len(snapshot["device_traces"])))), key=weight, default=0)
+    devices.update(range(len(snapshot["device_traces"])))
+    return max(sorted(devices), key=weight, default=0)
 
 
-def _levels_before(events: list[dict[str, Any]], segments: list[dict[str, Any]]) -> _Levels:
+def _events_of(snapshot: dict[str, Any], device: int) -> list[dict[str, Any]]:
+    traces: list[list[dict[str, Any]]] = snapshot["device_traces"]
+    return traces[device] if device < len(traces) else []
+
+
+def _segments_of(snapshot: dict[str, Any], device: int) -> list[dict[str, Any]]:
+    return [segment for segment in snapshot["segments"] if segment.get("device", 0) == device]
+
+
+def _totals_before(events: list[dict[str, Any]], segments: list[dict[str, Any]]) -> _Totals:
     """Return what was there before the first event: the present less what the events changed."""
-    change = _Levels()
+    change = _Totals()
     for event in events:
         change.apply(event)
-    allocated = sum(segment["allocated_size"] for segment in segments)
-    reserved = sum(segment["total_size"] for segment in segments)
-    return _Levels(allocated - change.allocated_bytes, reserved - change.reserved_bytes)
+    allocated_bytes = _total(segments, "allocated_size") - change.allocated_bytes
+    return _Totals(allocated_bytes, _total(segments, "total_size") - change.reserved_bytes)
 
 
 def _walk(
-    events: list[dict[str, Any]], levels: _Levels
-) -> tuple[list[PhaseRecord], tuple[dict[str, Any], _Part, _Levels] | None]:
+    events: list[dict[str, Any]], totals: _Totals
+) -> tuple[list[PhaseRecord], tuple[dict[str, Any], _Part, _Totals] | None]:
     """Return a record per stretch of one part, and the last failed allocation with its part and what was there."""
     phases: list[PhaseRecord] = []
-    stretch, part = _Stretch.at(levels), _Part(Phase.FORWARD)
+    stretch, part = _Stretch.at(totals), _Part(Phase.FORWARD)
     failed = None
     for event in events:
         now = part_of(event) or part
         if now != part:
             phases += stretch.records(part)
-            stretch, part = _Stretch.at(levels), now
-        levels.apply(event)
-        stretch.note(levels)
+            stretch, part = _Stretch.at(totals), now
+        totals.apply(event)
+        stretch.note(totals)
         if event["action"] == "oom":
-            failed = (event, part, replace(levels))
+            failed = (event, part, replace(totals))
     return [*phases, *stretch.records(part)], failed
 
 
@@ -235,22 +247,22 @@ class _Part(NamedTuple):
 class _Stretch:
     """Consecutive events of one part."""
 
-    before: _Levels
-    after: _Levels
-    peak: _Levels
+    before: _Totals
+    after: _Totals
+    peak: _Totals
     num_events: int = 0
 
     @classmethod
-    def at(cls, levels: _Levels) -> _Stretch:
+    def at(cls, totals: _Totals) -> _Stretch:
         """Return a stretch that begins now."""
-        return cls(replace(levels), replace(levels), replace(levels))
+        return cls(replace(totals), replace(totals), replace(totals))
 
-    def note(self, levels: _Levels) -> None:
-        """Take an event's levels."""
+    def note(self, totals: _Totals) -> None:
+        """Take an event's totals."""
         self.num_events += 1
-        self.after = replace(levels)
-        self.peak.allocated_bytes = max(self.peak.allocated_bytes, levels.allocated_bytes)
-        self.peak.reserved_bytes = max(self.peak.reserved_bytes, levels.reserved_bytes)
+        self.after = replace(totals)
+        self.peak.allocated_bytes = max(self.peak.allocated_bytes, totals.allocated_bytes)
+        self.peak.reserved_bytes = max(self.peak.reserved_bytes, totals.reserved_bytes)
 
     def records(self, part: _Part) -> Iterator[PhaseRecord]:
         """Yield the stretch's record, if anything happened."""
@@ -285,19 +297,19 @@ def part_of(event: dict[str, Any]) -> _Part | None:
     return None
 
 
-def _oom_record(event: dict[str, Any], part: _Part, levels: _Levels, segments: list[dict[str, Any]]) -> OomRecord:
+def _oom_record(event: dict[str, Any], part: _Part, totals: _Totals, segments: list[dict[str, Any]]) -> OomRecord:
     lines = _source_lines(event.get("frames", ()))
     place = users_line(lines)
-    free = [block["size"] for segment in segments for block in segment["blocks"] if block["state"] == "inactive"]
+    free = [block["size"] for block in _blocks(segments) if block["state"] == "inactive"]
     return OomRecord(
         phase=part.phase,
         step=0,
         micro_step=0,
         epoch=0,
         requested_bytes=event["size"],
-        allocated_bytes=levels.allocated_bytes,
-        reserved_bytes=levels.reserved_bytes,
-        budget_bytes=_budget(event, levels),
+        allocated_bytes=totals.allocated_bytes,
+        reserved_bytes=totals.reserved_bytes,
+        budget_bytes=_budget(event, totals),
         largest_free_block_bytes=max(free, default=0),
         num_alloc_retries=0,
         batch=part.batch,
@@ -310,32 +322,37 @@ def _oom_record(event: dict[str, Any], part: _Part, levels: _Levels, segments: l
 
 def runs_of_segments(segments: list[dict[str, Any]]) -> tuple[SegmentRuns, ...]:
     """Return what of each segment is in use; `segments` as `torch.cuda.memory_snapshot()` gives them."""
-    return tuple(
-        segment_runs(
-            segment.get("segment_type", "large"),
-            ((block["size"], block["state"] != "inactive") for block in segment["blocks"]),
-        )
-        for segment in sorted(segments, key=lambda segment: segment.get("address", 0))
-    )
+    found = []
+    for segment in sorted(segments, key=lambda segment: segment.get("address", 0)):
+        blocks = [(block["size"], block["state"] != "inactive") for block in segment["blocks"]]
+        found.append(segment_runs(segment.get("segment_type", "large"), blocks))
+    return tuple(found)
 
 
-def _budget(event: dict[str, Any], levels: _Levels) -> int:
+def _blocks(segments: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for segment in segments:
+        yield from segment["blocks"]
+
+
+def _budget(event: dict[str, Any], totals: _Totals) -> int:
     """Return what the process could have reserved in all when the allocation failed."""
     free = int(event.get("device_free", 0))
-    # where the card had room, a limit on the process is what stopped it: set_per_process_memory_fraction
-    return levels.reserved_bytes + (free if free < segment_size(event["size"]) else 0)
+    if free >= segment_size(event["size"]):  # a limit on the process stopped it: set_per_process_memory_fraction
+        return totals.reserved_bytes
+    return totals.reserved_bytes + free
 
 
 def _live_by_line(segments: list[dict[str, Any]]) -> dict[str, int]:
     """Return live bytes by the user's line that made them, or by the kind of tensor where a simulated run names it."""
-    totals: dict[str, int] = defaultdict(int)
-    for segment in segments:
-        for block in segment["blocks"]:
-            if block["state"] != "inactive":
-                totals[_maker(block.get("frames", ()))] += block["size"]
-    largest = sorted(totals.items(), key=lambda item: -item[1])
-    shown, rest = dict(largest[:MAX_LIVE_LINES]), sum(size for _, size in largest[MAX_LIVE_LINES:])
-    return shown | ({"other": rest} if rest else {})
+    sizes: Counter[str] = Counter()
+    for block in _blocks(segments):
+        if block["state"] != "inactive":
+            sizes[_maker(block.get("frames", ()))] += block["size"]
+    shown = dict(sizes.most_common(MAX_LIVE_LINES))
+    rest = sizes.total() - sum(shown.values())
+    if rest:
+        shown["other"] = rest
+    return shown
 
 
 def _maker(frames: Sequence[dict[str, Any]]) -> str:
@@ -359,17 +376,4 @@ def _run_record(snapshot: dict[str, Any], device: int, name: str, budget_bytes: 
         if not isinstance(run, RunRecord):
             raise ValueError("the run that it carries is none")
         return replace(run, total_steps=0, steps_per_epoch=0)
-    return RunRecord(
-        source="cuda",
-        config={},
-        fingerprint="",
-        gpu_name=f"GPU {device} of {name}",
-        budget_bytes=budget_bytes,
-        total_steps=0,
-        steps_per_epoch=0,
-        num_train_samples=0,
-        num_eval_samples=0,
-        corpus="unknown",
-        environment={},
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return run_record_of("cuda", f"GPU {device} of {name}", budget_bytes, corpus="unknown")

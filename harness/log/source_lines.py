@@ -77,37 +77,46 @@ def storing_line(path: str, name: str, first: int, last: int) -> int | None:
     A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment,
     and that before a definition.
     """
-    # `name = None` and the like hold nothing yet
-    assigned = [
-        (isinstance(getattr(node, "value", None), ast.Constant), node.lineno)  # type: ignore[attr-defined]
-        for node in _nodes(path)
-        if first <= getattr(node, "lineno", 0) <= last and any(_is_named(target, name) for target in _targets(node))
-    ]
-    defined = (n.lineno for n in _nodes(path) if isinstance(n, _DEFINITIONS) and n.name == name)
-    found = adding_line(path, name, first, last) or min(assigned, default=(False, 0))[1]
-    return found or min((line for line in defined if first <= line <= last), default=None)
+    adding = adding_line(path, name, first, last)
+    if adding is not None:
+        return adding
+    assigned: list[int] = []
+    emptied: list[int] = []
+    defined: list[int] = []
+    for node in _nodes_between(path, first, last):
+        if isinstance(node, _DEFINITIONS) and node.name == name:
+            defined.append(node.lineno)
+        elif any(_is_named(target, name) for target in _targets(node)):
+            # `name = None` and the like hold nothing yet
+            lines = emptied if isinstance(getattr(node, "value", None), ast.Constant) else assigned
+            lines.append(node.lineno)
+    found = assigned or emptied or defined
+    return min(found, default=None)
 
 
 def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:
     """Yield the stretches of a file, first and last line, where `name` is the module's: no function has its own."""
+    functions = [n for n in _nodes(path) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions.sort(key=lambda function: function.lineno)
     begin = 1
-    for function in sorted(
-        (n for n in _nodes(path) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and _has_own(n, name)),
-        key=lambda node: node.lineno,
-    ):
-        if function.lineno >= begin:
+    for function in functions:
+        if function.lineno >= begin and _has_own(function, name):
             yield begin, function.lineno - 1
             begin = (function.end_lineno or function.lineno) + 1
     yield begin, sys.maxsize
 
 
 def _has_own(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> bool:
-    """Whether a function takes or assigns a variable of that name that is not the module's."""
-    nodes = list(ast.walk(function))
-    if any(isinstance(node, ast.Global) and name in node.names for node in nodes):
-        return False
-    stored = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in nodes)
-    return stored or any(isinstance(node, ast.arg) and node.arg == name for node in nodes)
+    """Return whether a function takes or assigns a variable of that name that is not the module's."""
+    has_own = False
+    for node in ast.walk(function):
+        if isinstance(node, ast.Global) and name in node.names:
+            return False
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            has_own = has_own or node.id == name
+        elif isinstance(node, ast.arg):
+            has_own = has_own or node.arg == name
+    return has_own
 
 
 def adding_line(path: str, name: str, first: int, last: int, keys: Collection[str] = ()) -> int | None:
@@ -115,11 +124,19 @@ def adding_line(path: str, name: str, first: int, last: int, keys: Collection[st
 
     Lines that name one of the keys, given as Python writes them, go before others.
     """
-    nodes = [n for n in _nodes(path) if first <= getattr(n, "lineno", 0) <= last and _adds_to(n, name)]
-    with_key = [
-        n for n in nodes if keys and any(repr(c.value) in keys for c in ast.walk(n) if isinstance(c, ast.Constant))
-    ]
-    return min((n.lineno for n in with_key or nodes), default=None)  # type: ignore[attr-defined]
+    lines, with_key = [], []
+    for node in _nodes_between(path, first, last):
+        if _adds_to(node, name):
+            lines.append(node.lineno)
+            if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
+                with_key.append(node.lineno)
+    return min(with_key or lines, default=None)
+
+
+def _nodes_between(path: str, first: int, last: int) -> Iterator[ast.stmt | ast.expr]:
+    for node in _nodes(path):
+        if isinstance(node, (ast.stmt, ast.expr)) and first <= node.lineno <= last:
+            yield node
 
 
 @lru_cache(maxsize=64)
@@ -136,16 +153,26 @@ def _adds_to(node: ast.AST, name: str) -> bool:
     if isinstance(node, ast.AugAssign):
         return _is_named(_without_subscripts(node.target), name)
     if isinstance(node, ast.Assign):
-        into_item = any(isinstance(t, ast.Subscript) and _is_named(_without_subscripts(t), name) for t in node.targets)
-        assigned = any(_is_named(target, name) for target in _targets(node))
-        return into_item or (assigned and any(_is_named(part, name) for part in ast.walk(node.value)))
+        return _assigns_item(node, name) or _assigns_from_itself(node, name)
     return False
 
 
+def _assigns_item(node: ast.Assign, name: str) -> bool:
+    subscripts = [target for target in node.targets if isinstance(target, ast.Subscript)]
+    return any(_is_named(_without_subscripts(subscript), name) for subscript in subscripts)
+
+
+def _assigns_from_itself(node: ast.Assign, name: str) -> bool:
+    is_target = any(_is_named(target, name) for target in _targets(node))
+    return is_target and any(_is_named(part, name) for part in ast.walk(node.value))
+
+
 def _targets(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the names and attributes that a node assigns to."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     for target in targets:
-        yield from (part for part in ast.walk(target) if isinstance(part, (ast.Name, ast.Attribute))) if target else ()
+        if target is not None:
+            yield from (part for part in ast.walk(target) if isinstance(part, (ast.Name, ast.Attribute)))
 
 
 def _without_subscripts(node: ast.AST) -> ast.AST:

@@ -1,17 +1,19 @@
-"""What the objects of any training loop say about their own sizes: batches and models."""
+"""What the objects of any training loop say about their own sizes: batches, models and what models return."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import torch
 
+from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
-IGNORED_LABEL = -100
-"""label of tokens without a loss. Source: torch.nn.functional.cross_entropy, `ignore_index`."""
+MAX_OUTPUT_DEPTH = 4
+"""How deeply the tensors of a model's output are nested: a cache in an output is a list of pairs in a tuple."""
 
 
 def batch_shape(batch: Any) -> BatchShape | None:
@@ -28,22 +30,32 @@ def batch_shape(batch: Any) -> BatchShape | None:
     if hasattr(batch, "shape"):
         return _shape_of_tensor(batch)
     if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return next((shape for shape in map(batch_shape, batch) if shape is not None), None)
+        return _shape_of_sequence(batch)
+    return None
+
+
+def _shape_of_sequence(batch: Iterable[Any]) -> BatchShape | None:
+    for member in batch:
+        shape = batch_shape(member)
+        if shape is not None:
+            return shape
     return None
 
 
 def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
-    first = next((fields[name] for name in ("input_ids", "inputs_embeds") if fields.get(name) is not None), None)
-    shape = batch_shape(list(fields.values())) if first is None else batch_shape(first)
-    # lists, of which a collator may make tensors later, have no shape yet
-    given = (fields.get("attention_mask"), fields.get("labels"))
-    mask, labels = (value if hasattr(value, "shape") else None for value in given)
+    tokens = fields.get("input_ids")
+    if tokens is None:
+        tokens = fields.get("inputs_embeds")
+    shape = _shape_of_sequence(fields.values()) if tokens is None else batch_shape(tokens)
     if shape is None:
         return None
+    # lists, of which a collator may make tensors later, have no shape yet
+    mask: Any = fields.get("attention_mask")
+    labels: Any = fields.get("labels")
     lengths = shape.lengths
-    if mask is not None and tuple(mask.shape) == (shape.batch_size, shape.padded_length):
+    if hasattr(mask, "shape") and tuple(mask.shape) == (shape.batch_size, shape.padded_length):
         lengths = tuple(int(length) for length in mask.sum(1).tolist())
-    targets = sum(lengths) if labels is None else int((labels != IGNORED_LABEL).sum())
+    targets = int((labels != IGNORE_INDEX).sum()) if hasattr(labels, "shape") else sum(lengths)
     return BatchShape(shape.batch_size, shape.padded_length, lengths, targets)
 
 
@@ -54,6 +66,29 @@ def _shape_of_tensor(tensor: Any) -> BatchShape | None:
     # (B,), (B, T) and (B, T, H); beyond that, pictures and the like, every position of the grid counts
     length = prod(sizes[1:2]) if len(sizes) <= 3 else prod(sizes[2:])
     return BatchShape(sizes[0], length, (length,) * sizes[0], sizes[0] * length)
+
+
+def called_with_shape(values: Sequence[Any]) -> BatchShape | None:
+    """Return the shape of what a module is called with; padding is not looked for, which would read from the device."""
+    tensor = _first_tensor(values)
+    if tensor is None:
+        return None
+    if tensor.dim() == 2 and tensor.is_floating_point():  # samples and their features, not tokens
+        return BatchShape(len(tensor), 1, (), 0)
+    shape = batch_shape(tensor)
+    return None if shape is None else dataclasses.replace(shape, lengths=())
+
+
+def _first_tensor(values: Sequence[Any]) -> torch.Tensor | None:
+    """Return the first tensor with a dimension, those in dictionaries last."""
+    candidates = list(values)
+    for value in values:
+        if isinstance(value, dict):
+            candidates.extend(value.values())
+    for candidate in candidates:
+        if isinstance(candidate, torch.Tensor) and candidate.dim():
+            return candidate
+    return None
 
 
 def model_facts(model: torch.nn.Module) -> ModelFacts:
@@ -74,22 +109,28 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         num_heads=num_heads,
         num_kv_heads=_number(config, "num_key_value_heads") or num_heads,
         head_dim=_number(config, "head_dim") or hidden_size // max(1, num_heads),
-        num_parameters=sum(_num_weights(p) for p in parameters),
+        num_parameters=sum(map(_num_weights, parameters)),
         num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
     )
 
 
-def forward_facts(model: torch.nn.Module, output: Any) -> ForwardFacts:
-    """Return how a forward pass was made that returned `output`, of transformers' kind or a tensor."""
-    loss = output if isinstance(output, torch.Tensor) else field_of(output, "loss")
-    cache = field_of(output, "past_key_values")
-    states = [t for layer in getattr(cache, "layers", ()) for t in (layer.keys, layer.values)]
+def forward_facts(
+    model: torch.nn.Module, outputs: Iterable[torch.Tensor], cache: Any, layers: Iterable[torch.nn.Module]
+) -> ForwardFacts:
+    """Return how a forward pass was made.
+
+    Args:
+        model: what was called.
+        outputs: what may carry a graph: the loss, or all tensors that it returned.
+        cache: of keys and values, of transformers' kind; None where there is none.
+        layers: modules of which some may recompute their activations in the backward pass.
+    """
     return ForwardFacts(
-        has_graph=isinstance(loss, torch.Tensor) and loss.requires_grad,
-        cache_bytes=sum(t.untyped_storage().nbytes() for t in states if isinstance(t, torch.Tensor)),
-        num_checkpointed_layers=sum(_is_checkpointed(m) for m in model.modules()),
+        has_graph=any(tensor.grad_fn is not None for tensor in outputs),
+        cache_bytes=sum(tensor.untyped_storage().nbytes() for tensor in tensors_in(cache)),
+        num_checkpointed_layers=sum(map(_is_checkpointed, layers)),
         num_adapters=num_adapters(model),
     )
 
@@ -104,10 +145,39 @@ def field_of(output: Any, name: str) -> Any:
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 
+def tensors_in(value: Any, depth: int = MAX_OUTPUT_DEPTH) -> list[torch.Tensor]:
+    """Return the tensors in an output: nested lists, tuples, dictionaries, and objects such as a cache."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if depth == 0:
+        return []
+    found: list[torch.Tensor] = []
+    for member in _members(value):
+        found.extend(tensors_in(member, depth - 1))
+    return found
+
+
+def _members(value: Any) -> Sequence[Any]:
+    """Return what a container holds; nothing where it is none."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return list(vars(value).values())
+    if hasattr(value, "layers") and not isinstance(value, torch.nn.Module):
+        return [vars(layer) for layer in value.layers]
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def num_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor's elements; its storage may hold more."""
+    return tensor.numel() * tensor.element_size()
+
+
 def _is_checkpointed(module: torch.nn.Module) -> bool:
-    """Whether a layer recomputes its activations; the model that holds the layers has the switch too."""
-    has_layers = any(isinstance(child, torch.nn.ModuleList) for child in module.children())
-    return bool(getattr(module, "gradient_checkpointing", False)) and module.training and not has_layers
+    """Return whether a layer recomputes its activations; the model that holds the layers has the switch too."""
+    if not getattr(module, "gradient_checkpointing", False) or not module.training:
+        return False
+    return not any(isinstance(child, torch.nn.ModuleList) for child in module.children())
 
 
 def _number(config: Any, name: str) -> int:
@@ -122,7 +192,12 @@ def _num_weights(parameter: torch.nn.Parameter) -> int:
 
 def _sizes_of_layers(model: torch.nn.Module) -> tuple[int, int]:
     """Return vocabulary and hidden size where a linear layer maps back to what an embedding maps from, else zeros."""
-    embedded = {m.num_embeddings: m.embedding_dim for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    heads = [m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    vocab_size = max((size for size in heads if size in embedded), default=0)
-    return vocab_size, embedded.get(vocab_size, 0)
+    embedding_dims: dict[int, int] = {}
+    num_outputs: list[int] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            embedding_dims[module.num_embeddings] = module.embedding_dim
+        elif isinstance(module, torch.nn.Linear):
+            num_outputs.append(module.out_features)
+    vocab_size = max((size for size in num_outputs if size in embedding_dims), default=0)
+    return vocab_size, embedding_dims.get(vocab_size, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,8 @@ MAX_LOOKUPS = 40
 MAX_REFERRERS = 50
 """Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
 
-_OWN_FILES = {__file__, *(__file__.replace("holders", name) for name in ("zoom", "watch"))}
-"""Their local variables hold what they look at."""
+_OWN_FOLDER = os.path.dirname(__file__)
+"""The local variables of its functions hold what they look at."""
 
 _WITH_KEY = "dict with key "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
@@ -53,7 +54,7 @@ class Holder:
 
     @property
     def is_users(self) -> bool:
-        """Whether the line is the user's own."""
+        """Whether the line is the user's own, and no library's."""
         return bool(self.path) and not is_library(self.path)
 
     def __str__(self) -> str:
@@ -70,16 +71,26 @@ def find_holder(target: object, ignored: Sequence[object] = ()) -> Holder | None
     return _Search(ignored).holder_of(target, (), MAX_DEPTH)
 
 
+def first_users_holder(targets: Sequence[object], ignored: Sequence[object] = ()) -> Holder | None:
+    """Return the holder of the first of the objects that is held by a name of the user's, or None."""
+    for target in targets:
+        holder = find_holder(target, [targets, *ignored])
+        if holder is not None and holder.is_users:
+            return holder
+    return None
+
+
 def referred(targets: Sequence[object], ignored: Sequence[object]) -> list[object]:
     """Return those of the objects that any Python object but the ignored ones refers to; one walk over all objects."""
-    skipped, wanted = {id(item) for item in (*ignored, targets, ignored)}, {id(target) for target in targets}
+    skipped = set(map(id, (*ignored, targets, ignored)))
+    wanted = set(map(id, targets))
     found: set[int] = set()
     for referrer in gc.get_referrers(*targets):
-        if id(referrer) not in skipped and _code_of(referrer) not in _OWN_FILES:
-            found |= wanted & {id(item) for item in gc.get_referents(referrer)}
+        if id(referrer) not in skipped and not _is_own(_code_of(referrer)):
+            found |= wanted.intersection(map(id, gc.get_referents(referrer)))
     for frame in _running_frames():
-        if frame.f_code.co_filename not in _OWN_FILES:
-            found |= wanted & {id(value) for value in local_variables(frame).values()}
+        if not _is_own(frame.f_code):
+            found |= wanted.intersection(map(id, local_variables(frame).values()))
     return [target for target in targets if id(target) in found]
 
 
@@ -93,11 +104,9 @@ class _Search:
     def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the first holder that is the user's along any chain, else the first of all; depth first."""
         self._seen.add(id(target))
-        named = list(_running_locals(target, inner))
-        users = next((holder for holder in named if holder.is_users), None)
-        if users is not None or depth == 0 or self._lookups == 0:
-            return users or next(iter(named), None)
-        fallback = next(iter(named), None)
+        fallback = _local_holder(target, inner)
+        if depth == 0 or self._lookups == 0 or (fallback is not None and fallback.is_users):
+            return fallback
         for referrer in self._referrers(target):
             found = self._through(target, referrer, inner, depth)
             if found is not None and found.is_users:
@@ -109,9 +118,8 @@ class _Search:
         self._lookups -= 1
         found = [r for r in gc.get_referrers(target) if id(r) not in self._seen and not isinstance(r, _IGNORED)]
         self._seen.add(id(found))
-        own = [r for r in found if _code_of(r) in _OWN_FILES]
-        kept = [r for r in found if not any(r is frame for frame in own)]
-        self._seen.update((id(own), id(kept)))
+        kept = [r for r in found if not _is_own(_code_of(r))]
+        self._seen.add(id(kept))
         return sorted(kept, key=_rank)[:MAX_REFERRERS]
 
     def _through(self, target: object, referrer: object, inner: tuple[str, ...], depth: int) -> Holder | None:
@@ -133,7 +141,7 @@ class _Search:
         return self._attribute(target, referrer, inner, depth)
 
     def _frame(self, target: object, frame: types.FrameType, inner: tuple[str, ...], depth: int) -> Holder:
-        """A frame that has ended, or is suspended: look for who keeps the traceback or the generator that keeps it."""
+        """Return who keeps the traceback or the generator that keeps a frame that has ended, or is suspended."""
         code = frame.f_code
         words = f"local `{_local_name(frame, target) or '?'}` of {code.co_name}()"
         keepers = [r for r in self._referrers(frame) if getattr(r, "tb_frame", getattr(r, "gi_frame", None)) is frame]
@@ -150,15 +158,17 @@ class _Search:
     def _generator(
         self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...]
     ) -> Holder:
-        """A generator that is suspended, such as a `with` block's: its local variables hold what they name."""
+        """Return the local variable of a generator that is suspended, such as a `with` block's."""
         code = generator.gi_code
-        name = _local_name(generator.gi_frame, target) if generator.gi_frame is not None else None
-        line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code)) if name else None
-        words = _words(f"local `{name or '?'}` of the generator {code.co_name}()", inner)
+        name, line = "?", None
+        if generator.gi_frame is not None:
+            name = _local_name(generator.gi_frame, target) or "?"
+            line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code))
+        words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
         return Holder(words, code.co_filename, line or code.co_firstlineno)
 
     def _cell(self, cell: types.CellType, inner: tuple[str, ...]) -> Holder | None:
-        """A variable of a closure: named by the function that closes over it, which may be a hook."""
+        """Return the variable of the function that closes over a cell, which may be a hook."""
         self._seen.add(id(cell))
         for closure in self._referrers(cell):
             if not isinstance(closure, tuple):
@@ -170,24 +180,29 @@ class _Search:
 
     def _closure(self, function: types.FunctionType, cell: types.CellType, inner: tuple[str, ...]) -> Holder:
         code = function.__code__
-        name = next(n for n, c in zip(code.co_freevars, function.__closure__ or (), strict=True) if c is cell)
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        name = next(name for name, other in cells if other is cell)  # cells are equal where their contents are
         kind = "hook" if self._is_hook(function) else "closure"
         words = _words(f"variable `{name}` of the {kind} {code.co_name}()", inner)
         return _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
 
     def _is_hook(self, function: object) -> bool:
-        """Whether a module or a tensor calls the function as a hook."""
+        """Return whether a module or a tensor calls the function as a hook."""
         for container in self._referrers(function):
-            if isinstance(container, dict):
-                for owner in self._referrers(container):
-                    names = owner if isinstance(owner, dict) else getattr(owner, "__dict__", {})
-                    if any(names.get(name) is container for name in _HOOK_DICTS):
-                        return True
+            if isinstance(container, dict) and self._is_hook_dict(container):
+                return True
+        return False
+
+    def _is_hook_dict(self, container: dict[Any, Any]) -> bool:
+        for owner in self._referrers(container):
+            names = owner if isinstance(owner, dict) else getattr(owner, "__dict__", {})
+            if any(names.get(name) is container for name in _HOOK_DICTS):
+                return True
         return False
 
     def _dict(self, target: object, mapping: dict[Any, Any], inner: tuple[str, ...], depth: int) -> Holder | None:
-        """The variables of a module, the attributes of an object, or a dict like any other."""
-        key = next((key for key, value in list(mapping.items()) if value is target), None)
+        """Return the variable of a module, the attribute of an object, or who holds a dict like any other."""
+        key = _key_of(mapping, target)
         if "__name__" in mapping and "__builtins__" in mapping:  # of a module, which need not be registered any more
             return _global(mapping, str(key), inner)
         self._seen.add(id(mapping))
@@ -197,23 +212,33 @@ class _Search:
         return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
     def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
-        name = next((name for name, value in vars(owner).items() if value is target), None)
+        name = _key_of(vars(owner), target)
         if name is None:  # a deque, an OrderedDict or another container with attributes of its own
             return self.holder_of(owner, (_describe(owner), *inner), depth - 1)
         return self._named_attribute(owner, name, inner, depth)
 
     def _named_attribute(self, owner: object, name: str, inner: tuple[str, ...], depth: int) -> Holder | None:
-        """End at an object of the user's; behind a library's, look for who holds that."""
-        holder = _of_class(_words(f"attribute `{name}` of {type(owner).__name__}", inner), type(owner), name, inner)
+        """Return the attribute of an object of the user's; behind a library's, who holds that."""
+        kind = type(owner).__name__
+        holder = _of_class(_words(f"attribute `{name}` of {kind}", inner), type(owner), name, inner)
         if holder.is_users and holder.adds:
             return holder
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
-        outer = self.holder_of(
-            owner, (OPTIMIZER_STATE if is_state else f"{type(owner).__name__}.{name}", *inner), depth - 1
-        )
+        link = OPTIMIZER_STATE if is_state else f"{kind}.{name}"
+        outer = self.holder_of(owner, (link, *inner), depth - 1)
         # an object that only carries it, in a list of such objects
-        better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
-        return outer if better else holder
+        is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
+        return outer if is_better else holder
+
+
+def _local_holder(target: object, inner: tuple[str, ...]) -> Holder | None:
+    """Return the local variable of a running function that is the object: the user's, else the innermost."""
+    first = None
+    for holder in _running_locals(target, inner):
+        if holder.is_users:
+            return holder
+        first = first or holder
+    return first
 
 
 def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
@@ -222,12 +247,15 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     try:
         for frame in _running_frames():
             code = frame.f_code
-            is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_filename not in _OWN_FILES
-            if is_function and (name := _local_name(frame, target)):
+            if _is_own(code) or not code.co_flags & inspect.CO_NEWLOCALS:
+                continue
+            name = _local_name(frame, target)
+            if name is not None:
                 words = _words(f"local `{name}` of {code.co_name}()", inner)
                 holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
-                # a parameter is stored by no line
-                yield holder if holder.line > code.co_firstlineno else replace(holder, line=frame.f_lineno)
+                if holder.line <= code.co_firstlineno:  # a parameter is stored by no line
+                    holder = replace(holder, line=frame.f_lineno)
+                yield holder
     finally:
         del frame  # this function's own may be it: a circle that would keep the target
 
@@ -239,20 +267,33 @@ def _running_frames() -> Iterator[types.FrameType]:
         while frames:
             frame = frames.pop()
             yield frame
-            frames += [frame.f_back] if frame.f_back is not None else []
+            if frame.f_back is not None:
+                frames.append(frame.f_back)
     finally:
         del frames, frame
 
 
-def _code_of(referrer: object) -> str | None:
-    """Return the file of a frame's or a generator's code, None for anything else."""
+def _code_of(referrer: object) -> types.CodeType | None:
+    """Return a frame's or a generator's code, None for anything else."""
     if isinstance(referrer, types.FrameType):
-        return referrer.f_code.co_filename
-    return referrer.gi_code.co_filename if isinstance(referrer, types.GeneratorType) else None
+        return referrer.f_code
+    return referrer.gi_code if isinstance(referrer, types.GeneratorType) else None
 
 
-def _local_name(frame: types.FrameType, target: object) -> str | None:
-    return next((name for name, value in local_variables(frame).items() if value is target), None)
+def _is_own(code: types.CodeType | None) -> bool:
+    return code is not None and os.path.dirname(code.co_filename) == _OWN_FOLDER
+
+
+def _local_name(frame: types.FrameType, target: object) -> Any:
+    return _key_of(local_variables(frame), target)
+
+
+def _key_of(mapping: dict[Any, Any], target: object) -> Any:
+    """Return the first key that has the object as its value, or None."""
+    for key, value in list(mapping.items()):
+        if value is target:
+            return key
+    return None
 
 
 def local_variables(frame: types.FrameType) -> dict[str, Any]:
@@ -266,8 +307,12 @@ def local_variables(frame: types.FrameType) -> dict[str, Any]:
 
 def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holder:
     """Return the holder that an attribute is, with the line that stores into it, in the class or in one it is of."""
-    places = [place for place in map(_class_lines, cls.__mro__[:-1]) if place[0]]
-    return _best([_stored(words, path, name, first, last, inner) for path, first, last in places], Holder(words))
+    holders = []
+    for owner in cls.__mro__[:-1]:
+        path, first, last = _class_lines(owner)
+        if path:
+            holders.append(_stored(words, path, name, first, last, inner))
+    return _best(holders, Holder(words))
 
 
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
@@ -293,9 +338,12 @@ def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Hol
 
 
 def _rank(referrer: object) -> int:
-    """Order in which referrers are followed: what people name on purpose first."""
+    """Return the place in the order in which referrers are followed: what people name on purpose first."""
     order = (types.CellType, types.FrameType, list, dict, set)
-    return next((n for n, kind in enumerate(order) if isinstance(referrer, kind)), len(order))
+    for rank, kind in enumerate(order):
+        if isinstance(referrer, kind):
+            return rank
+    return len(order)
 
 
 def _words(name: str, inner: tuple[str, ...]) -> str:
@@ -326,5 +374,10 @@ def _class_lines(cls: type) -> tuple[str, int, int]:
 
 
 def _last_line(code: types.CodeType) -> int:
-    nested = [_last_line(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return max([line for _, _, line in code.co_lines() if line is not None] + nested + [code.co_firstlineno])
+    last = code.co_firstlineno
+    for _, _, line in code.co_lines():
+        last = max(last, line or 0)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            last = max(last, _last_line(constant))
+    return last

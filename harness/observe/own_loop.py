@@ -1,6 +1,6 @@
 """Any training loop, recorded: the loop says where its steps and phases are, the device what they take.
 
-    from memory_harness.harness.observe.recorder import PhaseRecorder
+    from memory_harness import Recorder
 
     with Recorder.open("runs/mine", budget="14.4 GiB") as r:
         for batch in loader:
@@ -24,26 +24,23 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from memory_harness.configs.cards import find_card
-from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.cuda import CudaDevice
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import ConfigError, DeviceOutOfMemory, GradientError, HarnessError
+from memory_harness.harness.log.files import create_unused
 from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
@@ -53,6 +50,7 @@ from memory_harness.harness.log.records import (
     Record,
     RunRecord,
     phase_named,
+    run_record_of,
 )
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
@@ -62,7 +60,7 @@ GAP_BYTES = 4096
 """Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
 
 
-def open_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
+def choose_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
@@ -77,33 +75,28 @@ def open_device(device: str, gpu: str | None, budget: str | int | None, *, lower
     """
     check_device(device, gpu)
     budget_bytes = budget_bytes_of(budget, gpu)
-    card = find_card(gpu or DEFAULT_CARD)
+    card = find_card(gpu) if gpu else None
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        budget_bytes = budget_bytes or (card.budget_bytes if gpu else None)
-        return CudaDevice(card if gpu else None, budget_bytes, share_gpu=True)
+        if card is not None:
+            budget_bytes = budget_bytes or card.budget_bytes
+        return CudaDevice(card, budget_bytes, share_gpu=True)
+    card = card or find_card(DEFAULT_CARD)
     return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
 
 
-def _new_log(path: Path) -> Path:
+def _create_log(path: Path) -> Path:
     """Create a log that nobody else writes to; an earlier one of that name is kept."""
     if not path.name:
         raise ConfigError(f"{path}: the name of a log is needed; give another path")
-    base = path.with_suffix("") if path.suffix == ".jsonl" else path
+    name = path.name.removesuffix(".jsonl")
     try:
-        base.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot make the folder ({error.strerror}); give another path") from None
-    number = 1
-    while True:
-        log = base.with_name(base.name + (f"-{number}.jsonl" if number > 1 else ".jsonl"))
-        try:
-            log.open("x").close()
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot write there ({error.strerror}); give another path") from None
-        else:
-            return log
+    try:
+        return create_unused(path.parent, name, ".jsonl", lambda log: log.touch(exist_ok=False))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write there ({error.strerror}); give another path") from None
 
 
 @dataclass
@@ -116,13 +109,16 @@ class StepFacts:
 
 
 class Recorder:
-    """A loop under observation. `Recorder.open` makes one; `recorder` is what it writes through.
+    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through.
 
     Args:
         device: where the loop runs.
         write: takes each record.
         log: the file that they go to, for `report`.
     """
+
+    print_report: ClassVar[Callable[[Path], None] | None] = None
+    """prints the report on a log; `memory_harness` sets it, since reports lie above the harness"""
 
     @staticmethod
     @contextmanager
@@ -145,16 +141,16 @@ class Recorder:
             ConfigError: a value is not usable.
             DeviceError: the device is not to be had.
         """
-        chosen = open_device(device, gpu, budget)
-        log = _new_log(Path(path))
+        chosen = choose_device(device, gpu, budget)
+        log = _create_log(Path(path))
         with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
             yield recorder
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
         self.log = log
-        self.recorder = PhaseRecorder(device, write)
-        self.recorder.epoch = 1
+        self.phase_recorder = PhaseRecorder(device, write)
+        self.phase_recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
         self.failure: DeviceOutOfMemory | None = None
@@ -166,8 +162,7 @@ class Recorder:
         """the running step, while no phase of it is"""
         self._outside: BegunPhase | None = None
         """what runs outside of steps and phases, while that is so"""
-        self._in_step = self._is_over = False
-        self._has_phases = False
+        self._in_step = self._has_phases = self._is_over = False
         self._inside: Phase | None = None
         self._last: tuple[Phase | None, int, int] = (None, 0, 0)
         """phase, step and index of the phase that began last"""
@@ -184,33 +179,36 @@ class Recorder:
                 self._begin_outside()
                 yield self
         except BaseException as error:
-            outcome, message = self._outcome_of(error), repr(error)
+            outcome, message = self._outcome_of(error)
             raise
         finally:
-            self._end(outcome, "" if outcome is Outcome.OOM else message, time.perf_counter() - begin)
+            self._end(outcome, message, time.perf_counter() - begin)
 
-    def _outcome_of(self, error: BaseException) -> Outcome:
+    def _outcome_of(self, error: BaseException) -> tuple[Outcome, str]:
+        """Return the outcome that an error is, and what to say of it."""
         if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-            return Outcome.STOPPED
-        return Outcome.ERROR if self.device.as_out_of_memory(error) is None else Outcome.OOM
+            return Outcome.STOPPED, repr(error)
+        if self.device.as_out_of_memory(error) is not None:
+            return Outcome.OOM, ""
+        return Outcome.ERROR, repr(error)
 
     def _end(self, outcome: Outcome, message: str, seconds: float) -> None:
         """Try what frees memory, say how many steps there were, and close the log."""
         self._end_outside(is_last=True)
         self._is_over = True
         if outcome is Outcome.COMPLETED:  # else the error's frames hold whatever they were at
-            self.recorder.end_run()
-        self.recorder.probe("gc", gc.collect)
-        self.recorder.probe("autocast_cache", torch.clear_autocast_cache)
+            self.phase_recorder.end_run()
+        self.phase_recorder.probe("gc", gc.collect)
+        self.phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
         if outcome is Outcome.COMPLETED and not self._run.total_steps:
-            self.describe(total_steps=self.recorder.step)
-        self._write(EndRecord(outcome, self.recorder.step, seconds, message))
+            self.describe(total_steps=self.phase_recorder.step)
+        self._write(EndRecord(outcome, self.phase_recorder.step, seconds, message))
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
         self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
-        self.recorder.vocab_size = self._run.model.vocab_size if self._run.model else 0
-        self.recorder.out_of_memory(error)
+        self.phase_recorder.vocab_size = self._run.vocab_size
+        self.phase_recorder.out_of_memory(error)
 
     def describe(
         self,
@@ -221,7 +219,8 @@ class Recorder:
     ) -> None:
         """Say what is known about the run: the model's sizes let the report factor sizes, the steps name the moment."""
         changes: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-        changes["model"] = None if model is None else model_facts(model)
+        if model is not None:
+            changes["model"] = model_facts(model)
         given = {name: value for name, value in changes.items() if value is not None}
         self._run = dataclasses.replace(self._run, **given)
         self._write(self._run)  # the last one counts
@@ -229,11 +228,11 @@ class Recorder:
     @property
     def epoch(self) -> int:
         """The epoch that steps belong to; the first is 1."""
-        return self.recorder.epoch
+        return self.phase_recorder.epoch
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        self.recorder.epoch = number
+        self.phase_recorder.epoch = number
 
     @contextmanager
     def step(self, batch: Any = None) -> Iterator[StepFacts]:
@@ -244,7 +243,7 @@ class Recorder:
         self._check_free("step")
         self._end_outside()
         begin, facts = time.perf_counter(), StepFacts()
-        recorder = self.recorder
+        recorder = self.phase_recorder
         recorder.step += 1
         recorder.micro_step, self._shapes, self._has_phases = 0, [], False
         self._batch = batch_shape_on_host(self.device, batch)
@@ -255,13 +254,14 @@ class Recorder:
         finally:
             self._in_step = False
             self._end_gap(is_whole_step=not self._has_phases)
-        shapes = self._shapes or ([self._batch] if self._batch else [])
+        if not self._shapes and self._batch is not None:
+            self._shapes.append(self._batch)
         seconds = time.perf_counter() - begin
         with self.device.on_host():
             loss, grad_norm = _number("loss", facts.loss), _number("grad_norm", facts.grad_norm)
             learning_rate = _number("learning_rate", facts.learning_rate) or 0.0
         with suppress(GradientError):  # not ours to stop; the log has the norms
-            recorder.end_step(shapes, loss, grad_norm, learning_rate, seconds)
+            recorder.end_step(self._shapes, loss, grad_norm, learning_rate, seconds)
         self._batch = None
         self._begin_outside()
 
@@ -280,19 +280,21 @@ class Recorder:
         phase = phase_named(name)
         self._check_free(f"phase {phase}", in_step=True)
         self._end_outside()
-        shape = batch_shape_on_host(self.device, batch) or (self._batch if phase in _OF_STEP else None)
+        shape = batch_shape_on_host(self.device, batch)
+        if shape is None and phase in _OF_STEP:
+            shape = self._batch
         if phase is Phase.FORWARD and shape is not None:
-            self.recorder.micro_step = len(self._shapes)
+            self.phase_recorder.micro_step = len(self._shapes)
             self._shapes.append(shape)
         self._end_gap()
         self._has_phases, self._inside = True, phase
         try:
-            with self.recorder.phase(phase, shape, self._next_index(phase)):
+            with self.phase_recorder.phase(phase, shape, self._next_index(phase)):
                 yield
         finally:
             self._inside = None
         if self._in_step:
-            self._gap = self.recorder.begin_phase(Phase.STEP, self._batch)
+            self._gap = self.phase_recorder.begin_phase(Phase.STEP, self._batch)
         else:
             self._begin_outside()
 
@@ -303,18 +305,19 @@ class Recorder:
         if self._inside is not None:
             raise HarnessError(f"{what}: {self._inside} is still running; phases follow one another")
         if self._in_step and not in_step:
-            raise HarnessError(f"{what}: step {self.recorder.step} is still running; steps follow one another")
+            raise HarnessError(f"{what}: step {self.phase_recorder.step} is still running; steps follow one another")
 
     def evaluated(self, loss: float | None, target_tokens: int = 0) -> None:
         """Record that an evaluation is over, whose batches were phases."""
         phase, _, index = self._last
         batches = index + 1 if phase is Phase.EVAL else 0
-        self._write(EvalRecord(self.recorder.step, self.recorder.epoch, batches, target_tokens, loss))
+        self._write(EvalRecord(self.phase_recorder.step, self.phase_recorder.epoch, batches, target_tokens, loss))
 
     def _next_index(self, phase: Phase) -> int:
         """Count evaluation batches and generate calls that follow one another."""
-        step = self.recorder.step
-        index = self._last[2] + 1 if phase in _COUNTED and self._last[:2] == (phase, step) else 0
+        step = self.phase_recorder.step
+        follows = phase in _COUNTED and self._last[:2] == (phase, step)
+        index = self._last[2] + 1 if follows else 0
         self._last = (phase, step, index)
         return index
 
@@ -328,7 +331,7 @@ class Recorder:
         What comes before the first of them makes the model and its like, which the first one then shows as held.
         """
         outside, self._outside = self._outside, None
-        recorder = self.recorder
+        recorder = self.phase_recorder
         is_first = self._last[0] is None and not recorder.step
         if outside is None or (is_first and not is_last):
             return
@@ -341,22 +344,29 @@ class Recorder:
         if gap is not None:
             rise = self.device.stats().peak_allocated_bytes - gap.before.allocated_bytes
             if rise > GAP_BYTES or is_whole_step:
-                self.recorder.end_phase(gap)
+                self.phase_recorder.end_phase(gap)
 
     def report(self) -> None:
-        """Print the report on the log, as `run_probe.py --replay` does."""
-        path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "memory_harness.reports.command", "--replay", str(self.log)]
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-        # a process of its own: the report reads nothing but the log, and imports nothing from here
-        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-        print(done.stdout + done.stderr, end="")
+        """Print the report on the log, as `run_probe.py --replay` does.
+
+        Raises:
+            HarnessError: nothing is there to print a report with, or on.
+        """
+        if Recorder.print_report is None:
+            raise HarnessError("report: no reports are known here; import by `from memory_harness import Recorder`")
+        if self.log is None:
+            raise HarnessError("report: there is no log; open the recorder by `Recorder.open`")
+        Recorder.print_report(self.log)
 
 
 def _number(name: str, value: Any) -> float | None:
     """Return a number that a loop gave, a tensor's too, for which this waits. Raises HarnessError where it is none."""
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
     try:
-        return None if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise HarnessError(f"{name} of a step: a number, not {type(value).__name__}") from None
 
@@ -373,17 +383,4 @@ def batch_shape_on_host(device: ObservableDevice, batch: Any) -> BatchShape | No
 
 def new_run_record(device: ObservableDevice) -> RunRecord:
     """Return the first record of a run of which nothing is known but the device."""
-    return RunRecord(
-        source=device.source,
-        config={},
-        fingerprint="",
-        gpu_name=device.gpu_name,
-        budget_bytes=device.budget_bytes,
-        total_steps=0,
-        steps_per_epoch=0,
-        num_train_samples=0,
-        num_eval_samples=0,
-        corpus="",
-        environment=environment(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return run_record_of(device.source, device.gpu_name, device.budget_bytes, environment=environment())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
 
 import psutil
 
@@ -25,10 +25,7 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
-from memory_harness.harness.observe.survivors import Zoom
-
-if TYPE_CHECKING:
-    import torch
+from memory_harness.harness.observe.survivors import SurvivorTracker
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,8 @@ class PhaseRecorder:
         """highest of all phases so far"""
         self._host_rss_bytes = 0
         """resident memory when the last phase ended"""
-        self._zoom = Zoom(device, write)
+        self.survivors = SurvivorTracker(device, write)
+        """notices memory that stays or grows"""
         self._gradients = GradientGuard()
 
     @contextmanager
@@ -86,9 +84,9 @@ class PhaseRecorder:
         self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
         self.forward_facts = None
         before = self.device.stats()
-        self._zoom.begin_phase(phase, self.step, index, before.allocated_bytes)
+        self.survivors.begin_phase(phase, self.step, index, before.allocated_bytes)
         if phase is Phase.EVAL:
-            self._zoom.begin_evaluation_batch(index, self._host_rss_bytes)
+            self.survivors.begin_evaluation_batch(index, self._host_rss_bytes)
         self.device.reset_peaks()
         self._current = BegunPhase(phase, batch, index, before, time.perf_counter())
         return self._current
@@ -130,7 +128,7 @@ class PhaseRecorder:
             GradientError: the last steps' gradients train nothing.
         """
         stats = self.device.stats()
-        lengths = tuple(length for shape in shapes for length in shape.lengths)
+        lengths = tuple(chain.from_iterable(shape.lengths for shape in shapes))
         padded = sum(shape.padded_tokens for shape in shapes)
         record = StepRecord(
             step=self.step,
@@ -150,24 +148,12 @@ class PhaseRecorder:
             training=self.training,
         )
         self.write(record)
-        self._zoom.end_step(self.step, stats)
+        self.survivors.end_step(self.step, stats)
         self._gradients.check(record)
-
-    def note_old_model(self, model: torch.nn.Module, num_bytes: int) -> None:
-        """Write who holds a model that was trained before the present one."""
-        self._zoom.note_old_model(model, num_bytes)
-
-    def note_failure_kept(self) -> None:
-        """Write who keeps an out-of-memory that was caught, now that the run goes on."""
-        self._zoom.note_failure_kept(self.device.stats())
-
-    def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
-        """Write who holds the tensors of a checkpoint that has been restored."""
-        self._zoom.note_checkpoint_kept(tensors)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
-        self._zoom.end_run(self.device.stats().allocated_bytes)
+        self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
         """Record what the action frees. It takes away evidence, so it belongs at the end of a run."""
@@ -196,20 +182,20 @@ class PhaseRecorder:
         return self._current.batch if self._current else None
 
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
-        """Record an allocation that failed in the phase that ran last."""
-        self._zoom.stop()
+        """Record an allocation that failed."""
+        self.survivors.stop()
         self.write(error.record or self.oom_record(error))
 
     def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:
-        """Return what there is to say of it."""
-        begun = self._current
-        phase = begun.phase if begun else Phase.LOAD
-        batch = begun.batch if begun else None
-        tokens = batch.padded_tokens if batch else 0
-        logits_sizes = {tokens * self.vocab_size * size: "logits" for size in (2, 4) if tokens * self.vocab_size}
+        """Return the record of an allocation that failed in the phase that ran last."""
         stats = self.device.stats()
+        begun = self._current or BegunPhase(Phase.LOAD, None, 0, stats, 0.0)
+        logits_sizes = {}
+        if begun.batch is not None and self.vocab_size:
+            num_logits = begun.batch.padded_tokens * self.vocab_size
+            logits_sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"}
         return OomRecord(
-            phase=phase,
+            phase=begun.phase,
             step=self.step,
             micro_step=self.micro_step,
             epoch=self.epoch,
@@ -219,10 +205,10 @@ class PhaseRecorder:
             budget_bytes=self.device.budget_bytes,
             largest_free_block_bytes=error.largest_free_block_bytes,
             num_alloc_retries=stats.num_alloc_retries,
-            batch=batch,
+            batch=begun.batch,
             where=error.where,
             frames=error.frames,
             live_bytes=dict(self.device.live_bytes(logits_sizes)),
-            index=begun.index if begun else 0,
+            index=begun.index,
             segments=error.segments,
         )

@@ -20,7 +20,7 @@ def check_script(script: str) -> None:
     """Raise ConfigError where there is no such script."""
     path = Path(script)
     if not path.is_file():
-        problem = "is no file" if path.exists() else "no such file"
+        problem = "not a file" if path.exists() else "no such file"
         raise ConfigError(f"--watch {script}: {problem}; give a Python script")
 
 

@@ -31,7 +31,7 @@ import torch
 from transformers import TrainerCallback
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
-from memory_harness.harness.observe.facts import forward_facts
+from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
 from memory_harness.harness.observe.own_loop import Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
 
@@ -52,10 +52,15 @@ class _Step:
 
     def loss(self, read: Callable[[torch.Tensor], float | None]) -> float | None:
         """Return the loss of the step; waits for the device."""
-        values = [value for loss in self.losses if (value := read(loss)) is not None]
-        if not values:
+        total, num_read = 0.0, 0
+        for loss in self.losses:
+            value = read(loss)
+            if value is not None:
+                total += value
+                num_read += 1
+        if num_read == 0:
             return None
-        return sum(values) / (1 if self.is_share else len(values))
+        return total if self.is_share else total / num_read
 
 
 class MemoryCallback(TrainerCallback):
@@ -84,9 +89,9 @@ class MemoryCallback(TrainerCallback):
             other.close()
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
         self._stack = ExitStack()
-        self._recording: Recorder | None = None
+        self._recorder: Recorder | None = None
         self._last: Recorder | None = None
-        """the recording that `report` is about"""
+        """the one that `report` is about"""
         self._phase: BegunPhase | None = None
         self._step: _Step | None = None
         self._is_training = False
@@ -116,46 +121,46 @@ class MemoryCallback(TrainerCallback):
                 other.close()
         self._listen_to(model)
         self._is_training, self._state = True, state
-        recording = self._begin(model)
+        recorder = self._begin(model)
         per_epoch = -(-_length(train_dataloader) // args.gradient_accumulation_steps)
-        recording.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
-        recording.recorder.step = state.global_step
+        recorder.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
+        recorder.phase_recorder.step = state.global_step
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Steps belong to the next epoch now."""
-        if self._recording is not None:
-            self._recording.epoch = int(state.epoch or 0) + 1
+        if self._recorder is not None:
+            self._recorder.epoch = int(state.epoch or 0) + 1
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin a step."""
-        if self._recording is not None:
+        if self._recorder is not None:
             self._step = _Step(time.perf_counter())
-            self._recording.recorder.step = state.global_step + 1
-            self._recording.recorder.micro_step = 0
-            self._to(Phase.DATA)
+            self._recorder.phase_recorder.step = state.global_step + 1
+            self._recorder.phase_recorder.micro_step = 0
+            self._switch_to(Phase.DATA)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A micro-batch that is not the step's last is over."""
-        if self._recording is not None:
-            self._to(None)
-            self._recording.recorder.micro_step += 1
-            self._to(Phase.DATA)
+        if self._recorder is not None:
+            self._switch_to(None)
+            self._recorder.phase_recorder.micro_step += 1
+            self._switch_to(Phase.DATA)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """The step's last micro-batch is over."""
         if self._step is not None and optimizer is not None:
             self._step.learning_rate = float(optimizer.param_groups[0]["lr"])  # afterwards it is the next step's
-        self._to(Phase.OPTIMIZER)
+        self._switch_to(Phase.OPTIMIZER)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End a step; a checkpoint without an evaluation before it begins here."""
-        self._to(None)
-        if self._recording is not None and self._step is not None:
-            step, recorder = self._step, self._recording.recorder
-            with recorder.device.on_host():
-                loss = step.loss(recorder.device.read)
+        self._switch_to(None)
+        if self._recorder is not None and self._step is not None:
+            step, phase_recorder = self._step, self._recorder.phase_recorder
+            with phase_recorder.device.on_host():
+                loss = step.loss(phase_recorder.device.read)
             step.losses.clear()
-            recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
+            phase_recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
         self._step = None
         self._begin_checkpoint(control)
 
@@ -167,14 +172,14 @@ class MemoryCallback(TrainerCallback):
         """A batch of an evaluation or a prediction is over."""
         if model is not None:
             self._listen_to(model)
-        self._to(None)
+        self._switch_to(None)
         self._num_eval_batches += 1
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """An evaluation is over."""
         self._evaluation_ends((metrics or {}).get("eval_loss"))
         if self._is_training and control.should_save:
-            self._to(Phase.CHECKPOINT)
+            self._switch_to(Phase.CHECKPOINT)
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         """A prediction is over."""
@@ -183,7 +188,7 @@ class MemoryCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A checkpoint has been written."""
         if self._phase is not None and self._phase.phase is Phase.CHECKPOINT:
-            self._to(None)
+            self._switch_to(None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the log."""
@@ -200,10 +205,11 @@ class MemoryCallback(TrainerCallback):
 
     def close(self) -> None:
         """End the log. Where the trainer failed, PyTorch code runs on the recorded device until then."""
-        recording, phase, has_failed = self._recording, self._phase, self._phase is not None or self._is_training
-        self._recording = self._phase = self._step = self._state = None
+        recorder, phase = self._recorder, self._phase
+        has_failed = phase is not None or self._is_training
+        self._recorder = self._phase = self._step = self._state = None
         self._is_training = False
-        if recording is None:
+        if recorder is None:
             return
         atexit.unregister(self.close)
         _OPEN.discard(self)
@@ -213,10 +219,10 @@ class MemoryCallback(TrainerCallback):
             return
         # the trainer left a phase without ending it, or never told that the training is over
         if phase is not None:
-            recording.recorder.end_phase(phase)
+            recorder.phase_recorder.end_phase(phase)
         gc.collect()  # what the dead frames held is no evidence of cycles
         where = "between two phases" if phase is None else f"in {phase.phase}"
-        error = recording.failure or RuntimeError(f"the trainer ended {where}")
+        error = recorder.failure or RuntimeError(f"the trainer ended {where}")
         stack.__exit__(type(error), error, None)
 
     # the state between
@@ -229,57 +235,59 @@ class MemoryCallback(TrainerCallback):
             model.register_forward_hook(self._forward_ends, with_kwargs=True)
 
     def _begin(self, model: torch.nn.Module) -> Recorder:
-        self._recording = self._last = self._stack.enter_context(self._open())
-        self._recording.describe(model)
+        self._recorder = self._last = self._stack.enter_context(self._open())
+        self._recorder.describe(model)
         atexit.register(self.close)
         _OPEN.add(self)
-        return self._recording
+        return self._recorder
 
-    def _to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
+    def _switch_to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the running phase and begin the next one."""
-        if self._recording is None:
+        if self._recorder is None:
             return
-        recorder, running = self._recording.recorder, self._phase
+        phase_recorder, running = self._recorder.phase_recorder, self._phase
         if running is not None:
-            recorder.end_phase(running)
-        self._recording.failure = None
-        self._phase = None if phase is None else recorder.begin_phase(phase, batch, index)
+            phase_recorder.end_phase(running)
+        self._recorder.failure = None
+        self._phase = None if phase is None else phase_recorder.begin_phase(phase, batch, index)
 
     def _forward_begins(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if model not in self._models:
             return  # a copy
-        if model.training and self._step is not None and self._recording is not None:
-            shape = batch_shape_on_host(self._recording.device, kwargs or args)
+        if model.training and self._step is not None and self._recorder is not None:
+            shape = batch_shape_on_host(self._recorder.device, kwargs or args)
             if shape is not None:
                 self._step.shapes.append(shape)
             self._step.is_share = kwargs.get("num_items_in_batch") is not None
-            self._to(Phase.FORWARD, shape)
+            self._switch_to(Phase.FORWARD, shape)
         elif not model.training and self._step is None:
             self._evaluation_batch_begins(model, kwargs or args)
 
     def _evaluation_batch_begins(self, model: torch.nn.Module, inputs: Any) -> None:
-        recording = self._recording or self._begin(model)
+        recorder = self._recorder or self._begin(model)
         if self._phase is None or self._phase.phase is not Phase.EVAL:  # generating takes many passes for a batch
-            self._to(Phase.EVAL, batch_shape_on_host(recording.device, inputs), self._num_eval_batches)
+            self._switch_to(Phase.EVAL, batch_shape_on_host(recorder.device, inputs), self._num_eval_batches)
 
     def _forward_ends(self, model: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self._recording is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
+        if self._recorder is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
             return
         if model not in self._models:
             return  # a copy
-        recorder = self._recording.recorder
-        recorder.forward_facts = forward_facts(model, output)
+        phase_recorder = self._recorder.phase_recorder
+        loss = output if isinstance(output, torch.Tensor) else field_of(output, "loss")
+        cache = field_of(output, "past_key_values")
+        phase_recorder.forward_facts = forward_facts(model, tensors_in(loss), cache, model.modules())
         if self._phase.phase is Phase.FORWARD and self._step is not None:
-            loss = getattr(output, "loss", None)
-            if isinstance(loss, torch.Tensor):
-                self._step.losses.append(loss.detach())
-            self._to(Phase.BACKWARD, self._phase.batch)
+            step_loss = getattr(output, "loss", None)
+            if isinstance(step_loss, torch.Tensor):
+                self._step.losses.append(step_loss.detach())
+            self._switch_to(Phase.BACKWARD, self._phase.batch)
 
     def _evaluation_ends(self, loss: float | None) -> None:
-        if self._recording is None:
+        if self._recorder is None:
             return
-        recorder = self._recording.recorder
-        recorder.write(EvalRecord(recorder.step, recorder.epoch, self._num_eval_batches, 0, loss))
+        phase_recorder = self._recorder.phase_recorder
+        phase_recorder.write(EvalRecord(phase_recorder.step, phase_recorder.epoch, self._num_eval_batches, 0, loss))
         self._num_eval_batches = 0
         if not self._is_training:
             self.close()
@@ -287,7 +295,7 @@ class MemoryCallback(TrainerCallback):
     def _begin_checkpoint(self, control: Any) -> None:
         """Where an evaluation comes first, its end begins the checkpoint."""
         if control.should_save and not control.should_evaluate:
-            self._to(Phase.CHECKPOINT)
+            self._switch_to(Phase.CHECKPOINT)
 
 
 def _length(loader: Any) -> int:

@@ -21,16 +21,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from memory_harness.harness.simulate.blocks import (
-    ADDRESS_BITS,
-    FREE,
-    LARGE_SEGMENT_BYTES,
-    SMALL_MAX_BYTES,
-    UNMAPPED,
-    BlockNode,
-    BlockPool,
-    segment_size,
-)
+from memory_harness.harness.log.allocator_sizes import LARGE_SEGMENT_BYTES, SMALL_MAX_BYTES, segment_size
+from memory_harness.harness.simulate.blocks import ADDRESS_BITS, FREE, UNMAPPED, BlockNode, BlockPool
 
 _UNBOUNDED_BYTES = 2**40  # stands for the card's memory when there is no budget: only sizes the virtual address range
 

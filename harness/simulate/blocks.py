@@ -5,26 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-# Source: c10/core/AllocatorConfig.h of torch 2.13: kMinBlockSize, kSmallSize, kSmallBuffer, kMinLargeAlloc,
-# large_segment_size_ (kLargeBuffer in earlier releases) and kRoundLarge.
-MIN_BLOCK_BYTES = 512
-SMALL_MAX_BYTES = 2**20
-SMALL_SEGMENT_BYTES = 2 * 2**20
-LARGE_SEGMENT_MAX_BYTES = 10 * 2**20
-LARGE_SEGMENT_BYTES = 20 * 2**20
-ROUND_LARGE_BYTES = 2 * 2**20
+from memory_harness.harness.log.allocator_sizes import (
+    LARGE_SEGMENT_BYTES,
+    MIN_BLOCK_BYTES,
+    SMALL_MAX_BYTES,
+    SMALL_SEGMENT_BYTES,
+)
 
 ADDRESS_BITS = 60  # a free block's key is its size shifted by this, plus its address: plain integers compare fastest
 FREE, UNMAPPED = 0, -1  # in place of a handle; handles count from 1
-
-
-def segment_size(block_bytes: int) -> int:
-    """Return the size of the segment that is reserved for a block that fits nowhere. Source: get_allocation_size."""
-    if block_bytes <= SMALL_MAX_BYTES:
-        return SMALL_SEGMENT_BYTES
-    if block_bytes < LARGE_SEGMENT_MAX_BYTES:
-        return LARGE_SEGMENT_BYTES
-    return -(-block_bytes // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
 
 
 class BlockNode:

@@ -17,6 +17,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.observe.facts import forward_facts
 from memory_harness.harness.strategies import state
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
@@ -212,7 +213,8 @@ class QLoraStrategy:
         else:
             output = self.model(**self.inputs, num_items_in_batch=num_items)
             loss = output.loss
-        self.forward_facts = _forward_facts(self.model, loss, output)
+        cache = getattr(output, "past_key_values", None)
+        self.forward_facts = forward_facts(self.model, [loss], cache, model.model.layers)
         return loss, output
 
     def backward(self) -> None:
@@ -443,24 +445,6 @@ def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
     if config.train.optimizer == "adamw_8bit":
         return AdamW8bit(trainable, lr=learning_rate)
     return PagedAdamW8bit(trainable, lr=learning_rate)
-
-
-def _forward_facts(model: Any, loss: torch.Tensor, output: Any) -> ForwardFacts:
-    layers = model.get_base_model().model.layers
-    return ForwardFacts(
-        has_graph=loss.requires_grad,
-        cache_bytes=_cache_bytes(getattr(output, "past_key_values", None)),
-        num_checkpointed_layers=sum(layer.gradient_checkpointing and layer.training for layer in layers),
-        num_adapters=len(model.peft_config),
-    )
-
-
-def _cache_bytes(cache: Any) -> int:
-    total = 0
-    for _, tensor in _cache_tensors(cache):
-        if isinstance(tensor, torch.Tensor):  # a layer that has seen nothing has none
-            total += tensor.untyped_storage().nbytes()
-    return total
 
 
 def _materialise_adapter(module: Any, device: Device) -> None:

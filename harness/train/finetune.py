@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
-from memory_harness.harness.log.files import put_back_replaced, replace_folder
+from memory_harness.harness.log.files import replace_folder, restore_replaced
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
@@ -105,7 +105,7 @@ class BestAdapter:
                 were lost, or are done otherwise now.
         """
         self._recorder = recorder
-        put_back_replaced(self._folder)
+        restore_replaced(self._folder)
         known = [record for record in log.evals if _counts(record)]
         on_disk = evaluation_of(self._folder)
         if any(repr(record) == repr(on_disk) for record in known):  # a loss that is no number equals nothing

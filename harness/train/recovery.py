@@ -53,7 +53,7 @@ class Split(Generic[Part]):
     """How a batch of evaluation or generation is cut into smaller ones."""
 
     limit: str
-    """field of `Limits` that remembers what did not fit"""
+    """field of `BatchLimits` that remembers what did not fit"""
     tokens: Callable[[Part], int]
     """padded tokens of a batch"""
     parts: Callable[[Part], list[Part]]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.targets import budget_bytes_of, check_device
 from memory_harness.configs.units import format_apart, format_bytes
+from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import Phase, phase_named
-from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.probes.budgets.probe import Measured, Target
 
 WARM_UP_STEPS = 2

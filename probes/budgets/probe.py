@@ -134,9 +134,9 @@ class MemoryProbe:
     @contextmanager
     def record(self) -> Iterator[Recorder]:
         """Record a loop of one's own, see `harness.observe.own_loop`; once it is over, `runs[-1]` has the measures."""
-        from memory_harness.harness.observe.own_loop import Recorder, open_device
+        from memory_harness.harness.observe.own_loop import Recorder, choose_device
 
-        device = open_device(self.target.device, self.target.gpu, self.target.budget_bytes)
+        device = choose_device(self.target.device, self.target.gpu, self.target.budget_bytes)
         records: list[Record] = []
         try:
             with Recorder(device, records.append).running() as recording:

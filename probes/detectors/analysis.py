@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from memory_harness.configs.models import load_models
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.simulate.blocks import MIN_BLOCK_BYTES, segment_size
 
 DTYPES = {4: "float32", 2: "16-bit"}
 

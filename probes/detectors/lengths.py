@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.probes.detectors.reading import (
     FORWARD_PHASES,
     GRAPH_PHASES,

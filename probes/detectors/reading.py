@@ -7,10 +7,10 @@ from itertools import product
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.probes.findings import Finding
 
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)

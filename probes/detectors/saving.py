@@ -7,7 +7,7 @@ from itertools import pairwise
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_of
+from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import (
     MIN_GROWTH_BYTES,
@@ -63,7 +63,7 @@ def save_doubles(log: RunLog) -> list[Finding]:
             phase=Phase.CHECKPOINT,
             steps=(worst.step, worst.step),
             bytes=rise,
-            where=where_of(log, peak_of(Phase.CHECKPOINT)),
+            where=where_of(log, peak_unit(Phase.CHECKPOINT)),
             evidence={"rise_bytes": rise, "model_bytes": model_bytes},
         )
     ]
@@ -88,7 +88,7 @@ def merge_dequantises(log: RunLog) -> list[Finding]:
             phase=record.phase,
             steps=(record.step, record.step),
             bytes=_rise(record),
-            where=where_of(log, peak_of(record.phase)),
+            where=where_of(log, peak_unit(record.phase)),
             evidence={"rise_bytes": _rise(record), "bits": bits, "quantised_weights": _quantised_weights(log)},
         )
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
-from memory_harness.harness.observe.own_loop import open_device
+from memory_harness.harness.observe.own_loop import choose_device
 from memory_harness.harness.observe.run_script import run_script, show_traceback
-from memory_harness.harness.observe.script import Watch
+from memory_harness.harness.observe.script import ScriptObserver
 
 
 def watch_script(
@@ -26,19 +26,19 @@ def watch_script(
     Raises:
         DeviceError: the device is not to be had.
     """
-    opened = open_device(device, gpu, budget_bytes, lowered=False)
+    opened = choose_device(device, gpu, budget_bytes, lowered=False)
     begin = time.perf_counter()
     with LogWriter(log) as writer:
-        watch = Watch(opened, writer.write, Path(script).name)
+        observer = ScriptObserver(opened, writer.write, Path(script).name)
         outcome, message = Outcome.COMPLETED, ""
         try:
-            with watch.running():
+            with observer.running():
                 main = run_script(script, arguments)
-            watch.settle()  # while its variables are alive
+            observer.end_script()  # while its variables are alive
             del main
         except BaseException as error:
             outcome, message = _end_of(error, opened)
-        watch.end(outcome, message, time.perf_counter() - begin)
+        observer.end_log(outcome, message, time.perf_counter() - begin)
     return read_run_log(log)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import SegmentRuns
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.simulate.blocks import segment_size
 from memory_harness.reports.html.drawing import figure, label, legend, rect, svg
 from memory_harness.reports.html.markup import Child, Node
 from memory_harness.reports.summary import source_in_words

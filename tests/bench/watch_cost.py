@@ -27,8 +27,8 @@ from torch import nn
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.runlog import LogWriter
-from memory_harness.harness.observe.own_loop import open_device
-from memory_harness.harness.observe.script import Watch, _wrappers
+from memory_harness.harness.observe.own_loop import choose_device
+from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.train.loop import train_step
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
@@ -108,8 +108,8 @@ def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *
         for block in range(blocks):
             off.append(milliseconds(step, count, clock))
             with LogWriter(Path(folder) / f"{block}.jsonl") as writer:
-                watch = Watch(device(), writer.write, name)
-                with watch.running():
+                observer = ScriptObserver(device(), writer.write, name)
+                with observer.running():
                     on.append(milliseconds(step, count, clock))
     ratios = sorted(b / a for a, b in zip(off, on, strict=True))
     cells = f"{statistics.median(off):10.2f} {statistics.median(on):10.2f} {statistics.median(ratios):8.3f}"
@@ -125,7 +125,7 @@ def measure_on_gpu(step: Step, device: Device) -> None:
             with ExitStack() as stack:
                 if watched:
                     writer = stack.enter_context(LogWriter(Path(folder) / f"{block}.jsonl"))
-                    stack.enter_context(Watch(device, writer.write, "qlora").running())
+                    stack.enter_context(ScriptObserver(device, writer.write, "qlora").running())
                 times[watched] += [_times(step) for _ in range(GPU_STEPS)][SETTLING_STEPS:]
     for name, index in (("seconds", 0), ("processor's seconds", 1)):
         off, on = ([each[index] for each in times[watched]] for watched in (False, True))
@@ -165,9 +165,9 @@ def measure_parts() -> None:
         train_step(strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
     module, tensor = nn.Identity(), torch.zeros(())
     calls: dict[str, Step] = {"__call__": lambda: module(tensor), "to": lambda: tensor.to(torch.float32)}
-    watch = Watch(open_device("simulated", None, None, lowered=False), lambda record: None, "parts")
-    watch._depth = 1  # inside the model's own call, as nearly all are
-    for owner, name, wrapper in _wrappers(watch):
+    observer = ScriptObserver(choose_device("simulated", None, None, lowered=False), lambda record: None, "parts")
+    observer.call_depth = 1  # inside the model's own call, as nearly all are
+    for owner, name, wrapper in observer.patches():
         if name in calls and owner in (nn.Module, torch.Tensor):
             off = _nanoseconds(calls[name])
             with patch.object(owner, name, wrapper):
@@ -194,7 +194,7 @@ def main() -> None:
         measure_parts()
         return
     if "--gpu" in sys.argv:
-        device = open_device("cuda", None, None, lowered=False)
+        device = choose_device("cuda", None, None, lowered=False)
         with qlora(device) as step:
             print(f"a QLoRA step of Llama-3.1-8B, {LENGTH} tokens, on {device.gpu_name}, torch {torch.__version__}")
             measure_on_gpu(step, device)
@@ -203,7 +203,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     def simulated() -> Device:
-        return open_device("simulated", None, None, lowered=False)
+        return choose_device("simulated", None, None, lowered=False)
 
     measure("perceptron, 3 thousand parameters", perceptron(), simulated, time.process_time, blocks=5, count=200)
     measure("perceptron, 0.3 million parameters", digits(), simulated, time.process_time, blocks=5, count=60)

@@ -3,7 +3,7 @@
 import pytest
 
 from memory_harness.harness.log import files
-from memory_harness.harness.log.files import put_back_replaced, replace_folder, replaced_folders, write_whole
+from memory_harness.harness.log.files import replace_folder, replaced_folders, restore_replaced, write_whole
 
 
 def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path, monkeypatch):
@@ -46,8 +46,8 @@ def test_a_folder_that_was_lost_in_between_is_put_back(tmp_path, monkeypatch):
             replace_folder(folder, new)
     assert not folder.exists()
     assert replaced_folders(tmp_path, "folder-*") == [folder]
-    put_back_replaced(folder)
+    restore_replaced(folder)
     assert (folder / "file").read_text() == "old"
-    put_back_replaced(folder)
+    restore_replaced(folder)
     replace_folder(folder, new)
     assert (folder / "file").read_text() == "new"

@@ -11,7 +11,7 @@ from memory_harness.configs.units import MIB
 from memory_harness.harness.log.errors import ConfigError, HarnessError
 from memory_harness.harness.log.records import BatchShape, Outcome, Phase
 from memory_harness.harness.log.runlog import read_run_log
-from memory_harness.harness.observe import own_loop as recording
+from memory_harness.harness.observe import own_loop
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.own_loop import Recorder
 
@@ -39,7 +39,7 @@ def read(tmp_path, name="log"):
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     """Ten lines, word for word, on a model and batches as transformers makes them."""
     monkeypatch.chdir(tmp_path)
-    lines = [line[4:] for line in recording.__doc__.splitlines() if line.startswith("    ")]
+    lines = [line[4:] for line in own_loop.__doc__.splitlines() if line.startswith("    ")]
 
     class Output:
         def __init__(self, loss):
@@ -139,7 +139,7 @@ def test_running_out_is_pytorchs_error_and_the_logs_outcome(opened, tmp_path):
     assert log.outcome is Outcome.OOM
     oom = log.fatal_oom
     assert (oom.phase, oom.step, oom.requested_bytes, oom.budget_bytes) == (Phase.FORWARD, 1, 64 * MIB, 48 * MIB)
-    assert "test_recording.py" in oom.where
+    assert "test_own_loop.py" in oom.where
 
 
 def test_an_error_that_the_loop_catches_ends_nothing(opened, tmp_path):

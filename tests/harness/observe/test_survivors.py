@@ -14,7 +14,7 @@ import torch
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import Phase, SurvivorRecord
 from memory_harness.harness.observe.holders import find_holder
-from memory_harness.harness.observe.survivors import MAX_ZOOMS, REST_STEPS, Levels
+from memory_harness.harness.observe.survivors import MAX_RECORDINGS, REST_STEPS, LastingRises
 from tests.harness.observe.loops import Loop
 
 KIB = 1024
@@ -47,7 +47,7 @@ def here(function, text):
     """Return `file:line` of the line of a function that contains a text."""
     lines, first = inspect.getsourcelines(function)
     path = inspect.getsourcefile(function)
-    return next(f"tests/harness/{Path(path).name}:{first + n}" for n, line in enumerate(lines) if text in line)
+    return next(f"tests/harness/observe/{Path(path).name}:{first + n}" for n, line in enumerate(lines) if text in line)
 
 
 def the_one(records):
@@ -254,8 +254,8 @@ def test_looks_are_few_and_far_between():
         loss.backward()
         kept.append(torch.ones(8 * KIB, device=loop.device.torch_device))
 
-    records = Loop(computes=False).run(step, (MAX_ZOOMS + 2) * (REST_STEPS + 15))
-    assert len(records) == MAX_ZOOMS
+    records = Loop(computes=False).run(step, (MAX_RECORDINGS + 2) * (REST_STEPS + 15))
+    assert len(records) == MAX_RECORDINGS
     steps = [record.step for record in records]
     assert all(b - a >= REST_STEPS for a, b in itertools.pairwise(steps))
 
@@ -272,7 +272,7 @@ def test_looks_are_few_and_far_between():
     ids=["flat", "line", "up and down", "line under noise", "one step"],
 )
 def test_only_lasting_rises_count(values, rises):
-    levels = Levels(skipped=0)
+    levels = LastingRises(skipped=0)
     for value in values:
         levels.add(value * 8 * KIB)
     assert levels.num_rises == rises

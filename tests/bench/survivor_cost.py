@@ -1,6 +1,6 @@
-"""What a closer look costs: steps of the tiny model that are watched against those that are not, and the report.
+"""What recording allocations costs: steps of the tiny model with it against those without, and the report.
 
-python -m tests.bench.zoom_cost
+python -m tests.bench.survivor_cost
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import SurvivorRecord
 from memory_harness.harness.log.runlog import collect
-from memory_harness.harness.observe import survivors as zoom
+from memory_harness.harness.observe import survivors
 from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import Run, make_strategy, open_device
 
@@ -50,7 +50,7 @@ def main() -> None:
     device = open_device(config)
     records: list[Any] = []
     report_seconds: list[float] = []
-    make_records = zoom.survivor_records
+    make_records = survivors.survivor_records
 
     def timed(*args: Any) -> list[SurvivorRecord]:
         begin = time.perf_counter()
@@ -58,18 +58,18 @@ def main() -> None:
         report_seconds.append(time.perf_counter() - begin)
         return found
 
-    zoom.survivor_records = timed
+    survivors.survivor_records = timed
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, device, KeepsTensors(make_strategy(config, device)), data)
         execute(run, records.append, Path(folder))
     log = collect(records)
     last = log.survivors[0].step
-    watched = [s.seconds for s in log.steps if last - 3 < s.step <= last]
+    recorded = [s.seconds for s in log.steps if last - 3 < s.step <= last]
     others = [s.seconds for s in log.steps if s.step > last]
     print(log.survivors[0])
-    print(f"a watched step  {statistics.mean(watched):.3f} s (mean of {len(watched)})")
-    print(f"another step    {statistics.mean(others):.3f} s (mean of {len(others)})")
-    print(f"the report      {sum(report_seconds):.3f} s, once")
+    print(f"a recorded step  {statistics.mean(recorded):.3f} s (mean of {len(recorded)})")
+    print(f"another step     {statistics.mean(others):.3f} s (mean of {len(others)})")
+    print(f"the report       {sum(report_seconds):.3f} s, once")
 
 
 if __name__ == "__main__":

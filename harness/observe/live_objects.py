@@ -1,0 +1,153 @@
+"""What Python's collector knows to be alive, by kind, and who holds it: tensors, graphs, failures, models, arrays.
+
+The lists made here refer to what they hold too; each is named among the ignored when a holder is looked for.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.observe.holders import (
+    Holder,
+    find_holder,
+    first_users_holder,
+    local_variables,
+    referred,
+)
+
+MIN_LEFT_BYTES = 64 * 1024
+"""Least that must be left by a phase recorded as a whole, or be there at its peak, to be worth a report."""
+
+MAX_OBJECTS_ASKED = 3
+"""Objects of a kind whose referrers are followed."""
+
+MAX_GRAPHS_ASKED = 12
+"""The same of tensors with a graph, the smallest first."""
+
+MAX_GRAPHS_LOOKED_AT = 500
+"""Tensors with a graph among which those are looked for that anybody refers to."""
+
+
+def _live(kind: type) -> list[Any]:
+    """Return the objects of a kind; `isinstance` would ask objects that only stand for others."""
+    return [item for item in gc.get_objects() if issubclass(type(item), kind)]
+
+
+def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:
+    """Return the tensors that Python knows of, by the allocation that they lie in."""
+    found: dict[Hashable, list[torch.Tensor]] = defaultdict(list)
+    for tensor in _live(torch.Tensor):
+        if tensor.layout is torch.strided:
+            handle = device.handle_of(tensor)
+            if handle is not None:
+                found[handle].append(tensor)
+    return dict(found)
+
+
+def gradient_handles(device: ObservableDevice) -> set[Hashable]:
+    """Return where gradients lie: their parameters hold them, which Python does not see."""
+    found: set[Hashable] = set()
+    for tensor in _live(torch.Tensor):
+        if tensor.is_leaf and tensor.grad is not None:
+            found.add(device.handle_of(tensor.grad))
+    return found - {None}
+
+
+def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
+    """Return who holds a tensor that has a graph: between two steps nobody should."""
+    with_graph = [tensor for tensor in _flat(tensors) if tensor.grad_fn is not None]
+    # what people keep is a loss or another small result, not the activations behind it
+    with_graph.sort(key=torch.Tensor.numel)
+    # a graph saves many, which only it refers to
+    asked = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])[:num_asked]
+    users: list[Holder] = []
+    others: list[Holder] = []
+    for tensor in asked:
+        holder = find_holder(tensor, [asked, with_graph, *tensors.values()])
+        if holder is None:
+            continue
+        if holder.is_users:
+            users.append(holder)
+        else:
+            others.append(holder)
+    # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
+    adding = [holder for holder in users if holder.adds]
+    return next(iter(adding or users or others), None)
+
+
+def _flat(tensors: dict[Hashable, list[torch.Tensor]]) -> Iterator[torch.Tensor]:
+    for found in tensors.values():
+        yield from found
+
+
+def holder_of_failure(device: ObservableDevice) -> Holder | None:
+    """Return who keeps an out-of-memory that was caught, and with it the frames of its traceback."""
+    errors = _live(Exception)
+    failures = [error for error in errors if _holds_tensors(error, device) and device.as_out_of_memory(error)]
+    return first_users_holder(failures[:MAX_OBJECTS_ASKED], [errors, failures])
+
+
+def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
+    """Return whether a frame of the traceback has a tensor of the device: that of an earlier run's error has none."""
+    trace = error.__traceback__
+    while trace is not None:
+        for value in local_variables(trace.tb_frame).values():
+            if issubclass(type(value), torch.Tensor) and device.handle_of(value) is not None:
+                return True
+        trace = trace.tb_next
+    return False
+
+
+def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
+    """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does."""
+    host = []
+    for tensor in _live(torch.Tensor):
+        is_plain = tensor.layout is torch.strided and not isinstance(tensor, torch.nn.Parameter)
+        if is_plain and tensor.device.type == "cpu" and device.handle_of(tensor) is None:
+            host.append(tensor)
+    host.sort(key=torch.Tensor.numel, reverse=True)
+    return first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
+
+
+def _holder_of_arrays() -> Holder | None:
+    """Return who holds the most bytes of NumPy arrays in one list or dictionary; the collector knows of no array."""
+    sizes: dict[int, int] = {}
+    containers = []
+    for item in gc.get_objects():
+        if type(item) in (list, dict, deque):
+            num_bytes = _array_bytes(item)
+            if num_bytes >= MIN_LEFT_BYTES:
+                sizes[id(item)] = num_bytes
+                containers.append(item)
+    containers.sort(key=lambda container: -sizes[id(container)])
+    return first_users_holder(containers[:MAX_OBJECTS_ASKED], [containers])
+
+
+def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
+    items = container.values() if isinstance(container, dict) else container
+    return sum(item.nbytes for item in list(items) if isinstance(item, np.ndarray))
+
+
+def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
+    """Return who holds the model with the most parameters on the device, or the largest tensor where there is none."""
+    modules = _live(torch.nn.Module)
+    inner: set[int] = set()
+    for module in modules:
+        inner.update(map(id, module.children()))
+    on_device = {id(tensor) for tensor in _flat(tensors)}
+    sizes: dict[int, int] = {}
+    for module in modules:
+        if id(module) not in inner:
+            sizes[id(module)] = sum(id(parameter) in on_device for parameter in module.parameters())
+    models = [module for module in modules if sizes.get(id(module))]
+    models.sort(key=lambda module: -sizes[id(module)])
+    largest = sorted(_flat(tensors), key=lambda tensor: -tensor.untyped_storage().nbytes())
+    asked = [*models[:1], *largest[:MAX_OBJECTS_ASKED]]
+    return first_users_holder(asked, [modules, models, largest])

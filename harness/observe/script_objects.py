@@ -1,0 +1,148 @@
+"""What a script's models, optimizers and files tell over time: what trains, what has trained, what was restored."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+
+OBSERVED_STEPS = 2
+"""First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
+take for a moment is what they took then."""
+
+MAX_STEPS_BETWEEN = 4
+"""Steps of other optimizers in a row after which the one that ended the steps so far is taken to be out of use."""
+
+
+class ModuleCalls:
+    """In which steps the script has trained and called its modules."""
+
+    def __init__(self) -> None:
+        self._steps: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
+        """the first in which each was trained, and the last in which it was called"""
+
+    def note(self, module: torch.nn.Module, step: int, *, trains: bool) -> None:
+        """Take note of a call; a module counts from the first in which it is trained."""
+        if trains or module in self._steps:
+            first, _ = self._steps.get(module, (step, step))
+            self._steps[module] = (first, step)
+
+    def models_before(self) -> list[tuple[torch.nn.Module, list[torch.Tensor]]]:
+        """Return the models that were trained before the present one, and called no more since it is.
+
+        Each comes with its parameters and gradients, but for parameters that the present one has taken over.
+        """
+        began = max((first for first, _ in self._steps.values()), default=0)
+        taken_over: set[int] = set()
+        for module, (_, last) in self._steps.items():
+            if last >= began:
+                taken_over.update(map(id, module.parameters()))
+        found = []
+        for module, (_, last) in self._steps.items():
+            if last < began:
+                own = [parameter for parameter in module.parameters() if id(parameter) not in taken_over]
+                gradients = [parameter.grad for parameter in own if parameter.grad is not None]
+                found.append((module, [*own, *gradients]))
+        return found
+
+
+class OptimizerSteps:
+    """Which optimizers have stepped, which one ends the training steps, and how many trainings there have been."""
+
+    def __init__(self) -> None:
+        self._unchanged: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]] = weakref.WeakKeyDictionary()
+        """steps that each has made with the same number of states, and that number"""
+        self._leader: weakref.ref[torch.Tensor] | None = None
+        """parameter whose optimizer ends the steps, where there are several"""
+        self._num_between = 0
+        """steps of other optimizers since"""
+        self._leaders: list[weakref.ref[torch.Tensor]] = []
+        """the leading parameters of all trainings so far"""
+        self.training = 1
+        """number of the present training; counts from 1"""
+
+    def is_settled(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether an optimizer of PyTorch's has done what it does now before, and so will leave nothing."""
+        num_states = len(optimizer.state)
+        num_steps, num_states_before = self._unchanged.get(optimizer, (0, 0))
+        if num_states != num_states_before:
+            num_steps = 0
+        self._unchanged[optimizer] = (num_steps + 1, num_states)
+        return num_steps >= OBSERVED_STEPS and type(optimizer).__module__.startswith("torch.optim.")
+
+    def ends_step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether a step ends with this optimizer: the one that stepped first, or another with its parameters.
+
+        Call it once for each step of an optimizer.
+        """
+        parameter = _first_parameter(optimizer)
+        if parameter is None:  # some have nothing to do
+            return False
+        leader = self._leader() if self._leader else None
+        self._num_between += 1
+        if leader is not None and parameter is not leader and self._num_between <= MAX_STEPS_BETWEEN:
+            return False
+        if parameter is not leader:
+            self._leader = weakref.ref(parameter)
+            self.training = self._training_of(parameter)
+        self._num_between = 0
+        return True
+
+    def _training_of(self, parameter: torch.Tensor) -> int:
+        """Return which of the trainings so far the parameter leads, or the number of a new one."""
+        for number, leader in enumerate(self._leaders, 1):
+            if leader() is parameter:
+                return number
+        self._leaders.append(weakref.ref(parameter))
+        return len(self._leaders)
+
+    def states(self) -> list[object]:
+        """Return what the optimizers keep for each of their parameters."""
+        found: list[object] = []
+        for optimizer in self._unchanged:
+            found.extend(optimizer.state.values())
+        return found
+
+
+def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:  # a group may be empty
+            return parameter
+    return None
+
+
+class LoadedTensors:
+    """The tensors on the device that the last file gave, and whether the run was restored from them."""
+
+    def __init__(self) -> None:
+        self._tensors: list[weakref.ref[torch.Tensor]] = []
+        self._restored_at: int | None = None
+        """step before which a module took its state from them"""
+
+    def replace(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Take note of what a file gave."""
+        self._tensors = [weakref.ref(tensor) for tensor in tensors]
+        self._restored_at = None
+
+    def note_restored(self, state: Iterable[torch.Tensor], step: int) -> None:
+        """Take note of a state that a module takes, which resumes the run where the file gave it."""
+        if self._restored_at is not None:
+            return
+        given = {id(tensor) for tensor in state}
+        if any(id(tensor()) in given for tensor in self._tensors):
+            self._restored_at = step
+
+    def have_settled(self, step: int) -> bool:
+        """Return whether the optimizers have made their states since the run was restored."""
+        return bool(self._tensors) and self._restored_at is not None and step - self._restored_at == OBSERVED_STEPS
+
+    def take_alive(self) -> list[torch.Tensor]:
+        """Return those that are still there, and forget them."""
+        alive: list[torch.Tensor] = []
+        for reference in self._tensors:
+            tensor = reference()
+            if tensor is not None:
+                alive.append(tensor)
+        self._tensors = []
+        return alive

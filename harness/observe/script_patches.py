@@ -1,0 +1,114 @@
+"""How calls of PyTorch are let through an observer while a script runs, and what the frames behind a call tell."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import re
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.log.source_lines import is_library, short_path
+
+GENERATE = "generate"
+"""begin of the names of functions that are taken to generate"""
+
+MAX_FRAMES = 24
+"""Frames looked at for a function that generates, from the model's call outwards."""
+
+_TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
+
+Call = Callable[..., Any]
+Arguments = tuple[Any, ...]
+Keywords = dict[str, Any]
+Handler = Callable[[Call, Arguments, Keywords], Any]
+"""makes the original call and returns what that returns"""
+
+Patch = tuple[Any, str, Call]
+"""owner, name and the function in its place"""
+
+
+def observed(function: Call, handler: Handler) -> Call:
+    """Return a function to put in place of another, which lets the handler make the call."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return handler(function, args, kwargs)
+
+    return call
+
+
+_OBSERVED_CODE = observed(print, print).__code__
+
+
+def is_observed(function: Any) -> bool:
+    """Return whether `observed` has made the function."""
+    return bool(function.__code__ is _OBSERVED_CODE)
+
+
+def patches_of_tensors(device: ObservableDevice) -> list[Patch]:
+    """Return what takes a tensor off the card, where CPU tensors stand for the card's."""
+    to_host, convert = torch.Tensor.cpu, torch.Tensor.to
+
+    @functools.wraps(to_host)
+    def cpu(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if device.torch_device.type != "cpu" or isinstance(self, torch.nn.Parameter):
+            return to_host(self, *args, **kwargs)
+        with device.on_host():
+            return to_host(self, *args, **kwargs).clone()
+
+    @functools.wraps(convert)
+    def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """`.to("cpu")` does what `.cpu()` does, but not `.to(device)`, by which scripts without a GPU mean the card."""
+        where = args[0] if args else kwargs.get("device")
+        if isinstance(where, str) and where == "cpu" and _says_cpu(sys._getframe(1)):
+            return convert(cpu(self), *args, **kwargs)
+        return convert(self, *args, **kwargs)
+
+    return [(torch.Tensor, "cpu", cpu), (torch.Tensor, "to", to)]
+
+
+def _says_cpu(frame: FrameType) -> bool:
+    """Return whether the line that a frame is at names the CPU itself."""
+    code = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return not is_library(frame.f_code.co_filename) and bool(_TO_CPU.search(code))
+
+
+def innermost_code(function: Any) -> CodeType | None:
+    """Return the code of a function behind its decorators, such as `torch.no_grad()`; None where it has none."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return getattr(function, "__code__", None)
+
+
+def running_generator() -> CodeType | None:
+    """Return the outermost function that generates among those that led to the model's call, or None."""
+    found: CodeType | None = None
+    for frame in _frames():
+        if frame.f_code.co_name.startswith(GENERATE):
+            found = frame.f_code
+    return found
+
+
+def calling_line() -> str | None:
+    """Return `file:line` of the user's innermost frame."""
+    for frame in _frames():
+        path = frame.f_code.co_filename
+        if not is_library(path):
+            return f"{short_path(path)}:{frame.f_lineno}"
+    return None
+
+
+def _frames() -> Iterator[FrameType]:
+    """Yield the frames that led here, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            return
+        yield frame
+        frame = frame.f_back

@@ -1,0 +1,212 @@
+"""What outlives the units in which it was made: by which line, of how many bytes, and who holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+
+from memory_harness.harness.devices.base import Allocation, ObservableDevice
+from memory_harness.harness.log.records import GROWING_TENSOR, Phase, SurvivorRecord, peak_unit
+from memory_harness.harness.log.source_lines import users_line
+from memory_harness.harness.observe.holders import Holder, find_holder, referred
+from memory_harness.harness.observe.live_objects import (
+    MAX_OBJECTS_ASKED,
+    gradient_handles,
+    holder_of_graph,
+    tensors_by_handle,
+)
+
+MIN_RISE_BYTES = 4096
+"""Least lasting rise of the floor that counts: a kept scalar takes one block of 512 B, and that is no leak."""
+
+MAX_RECORDS = 8
+"""Records of one report; the largest come first."""
+
+Tensors = dict[Hashable, list[torch.Tensor]]
+"""the tensors that Python knows of, by the allocation that they lie in"""
+
+
+class Survivor(NamedTuple):
+    """An allocation that is still there."""
+
+    allocation: Allocation
+    phase: Phase
+    """in which it was made"""
+    unit: int
+    """in which it was made; counts from 0"""
+
+
+@dataclass
+class _Group:
+    """Survivors of one place in the code and one phase."""
+
+    phase: Phase
+    site: str
+    allocations: list[Allocation] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
+    """of each allocation"""
+
+    def bytes_per_unit(self, num_units: int) -> int:
+        """Return the bytes left behind by a unit, of several the last one apart: its own may be on their way out."""
+        if num_units == 1:
+            return sum(allocation.num_bytes for allocation in self.allocations)
+        return sum(allocation.num_bytes for allocation in self._made_before(num_units - 1)) // (num_units - 1)
+
+    def older_handles(self) -> list[Hashable]:
+        """Return the handles of all units but the last, or of all where there is no other, oldest first."""
+        older = self._made_before(max(self.units)) or self.allocations
+        return [allocation.handle for allocation in older]
+
+    def _made_before(self, unit: int) -> list[Allocation]:
+        return [allocation for allocation, made in zip(self.allocations, self.units, strict=True) if made < unit]
+
+
+def survivor_records(
+    survivors: Iterable[Survivor], unit: str, num_units: int, step: int, device: ObservableDevice
+) -> list[SurvivorRecord]:
+    """Return what more than one of the units left behind, or a single one, the most bytes first."""
+    lasting = _lasting_groups(survivors, num_units)
+    growing = [group for group in lasting if group.bytes_per_unit(num_units) >= MIN_RISE_BYTES]
+    growing.sort(key=lambda group: -group.bytes_per_unit(num_units))
+    if not growing:
+        return []
+    tensors = tensors_by_handle(device)
+    graph = _holder_of_old_graph(lasting, tensors)
+    gradients = gradient_handles(device)
+    records = []
+    for group in growing[:MAX_RECORDS]:
+        is_of_gradients = not gradients.isdisjoint(group.older_handles())
+        group_graph = None if is_of_gradients else graph
+        records.append(_record(group, unit, num_units, step, tensors, group_graph))
+    return records
+
+
+def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Group]:
+    """Return the survivors by what made them, of what more than one of several units has left."""
+    groups: dict[tuple[Phase, str], _Group] = {}
+    for allocation, phase, unit in survivors:
+        if unit < num_units:
+            site = str(users_line(allocation.frames) or "")
+            group = groups.setdefault((phase, site), _Group(phase, site))
+            group.allocations.append(allocation)
+            group.units.append(unit)
+    least = min(2, num_units)
+    return [group for group in groups.values() if len(set(group.units)) >= least]
+
+
+def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder | None:
+    """Return who holds a graph: of these groups' tensors where it is the user, else of any."""
+    # a loss that keeps a graph is itself a number, made at a line that leaves next to nothing
+    older: set[Hashable] = set()
+    for group in groups:
+        older.update(group.older_handles())
+    old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
+    graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
+    if graph is not None and graph.is_users:
+        return graph
+    return holder_of_graph(tensors)
+
+
+def _record(
+    group: _Group, unit: str, num_units: int, step: int, tensors: Tensors, graph: Holder | None
+) -> SurvivorRecord:
+    # those of the last unit may be held by a variable that the next one overwrites
+    held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
+    holder = _first_holder(held)
+    # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
+    in_graph = holder is None and graph is not None and not _are_referred(held)
+    largest = max(chain.from_iterable(held), key=torch.Tensor.numel, default=None)
+    has_graph = any(tensor.grad_fn is not None for tensor in chain.from_iterable(held))
+    return SurvivorRecord(
+        step=step,
+        phase=group.phase,
+        site=group.site,
+        holder=f"graph of {graph}" if in_graph else str(holder or ""),
+        bytes_per_step=group.bytes_per_unit(num_units),
+        num_tensors=len(group.allocations),
+        has_grad_fn=in_graph or has_graph,
+        shape=() if largest is None else tuple(largest.shape),
+        dtype="" if largest is None else _dtype_name(largest),
+        unit=unit,
+    )
+
+
+def _first_holder(held: Sequence[list[torch.Tensor]]) -> Holder | None:
+    """Return the holder of the first tensors that have one, of some."""
+    for tensors in held[:MAX_OBJECTS_ASKED]:
+        holder = _holder_of_storage(tensors)
+        if holder is not None:
+            return holder
+    return None
+
+
+def _holder_of_storage(tensors: list[torch.Tensor]) -> Holder | None:
+    """Return the user's holder of one of the tensors that share a storage, else any."""
+    first = None
+    for tensor in tensors:
+        holder = find_holder(tensor, [tensors])
+        if holder is not None and holder.is_users:
+            return holder
+        first = first or holder
+    return first
+
+
+def _are_referred(held: Sequence[list[torch.Tensor]]) -> bool:
+    """Return whether any Python object refers to one of the tensors, of some."""
+    return any(referred(tensors, [tensors]) for tensors in held[:MAX_OBJECTS_ASKED])
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def growing_tensor_record(
+    made_last: Iterable[Survivor], unit: str, growth_bytes: int, num_rises: int, step: int, device: ObservableDevice
+) -> SurvivorRecord | None:
+    """Return the tensor that each unit replaces by a larger one, by a line that adds to it, if that is what grows.
+
+    Args:
+        made_last: survivors of the last unit.
+        unit: what kind of unit.
+        growth_bytes: what all units have grown by, those before the recording included.
+        num_rises: units that it has grown in.
+        step: last optimizer step that was recorded.
+        device: where they lie.
+    """
+    # beside it the last output may still be there
+    large = [survivor for survivor in made_last if 2 * survivor.allocation.num_bytes >= growth_bytes > 0]
+    tensors = tensors_by_handle(device) if large else {}
+    for allocation, phase, _ in large:
+        found = tensors.get(allocation.handle, [])
+        holder = _holder_of_storage(found)
+        if holder is not None and holder.is_users and holder.adds:
+            return SurvivorRecord(
+                step=step,
+                phase=phase,
+                site=str(users_line(allocation.frames) or ""),
+                holder=f"{GROWING_TENSOR}: {holder}",
+                bytes_per_step=growth_bytes // num_rises,
+                num_tensors=1,
+                has_grad_fn=found[0].grad_fn is not None,
+                shape=tuple(found[0].shape),
+                dtype=_dtype_name(found[0]),
+                unit=unit,
+            )
+    return None
+
+
+def peak_records(allocations: Iterable[Allocation], phase: Phase, step: int) -> list[SurvivorRecord]:
+    """Return which lines made what lived at a phase's peak, the most bytes first; who held it cannot be asked later."""
+    sizes: dict[str, list[int]] = {}
+    for allocation in allocations:
+        sizes.setdefault(str(users_line(allocation.frames) or ""), []).append(allocation.num_bytes)
+    largest = sorted(((sum(each), len(each), site) for site, each in sizes.items()), reverse=True)
+    return [
+        SurvivorRecord(step, phase, site, "", num_bytes, num_tensors, unit=peak_unit(phase))
+        for num_bytes, num_tensors, site in largest[:MAX_RECORDS]
+        if num_bytes >= MIN_RISE_BYTES
+    ]
