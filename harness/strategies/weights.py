@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint
+from memory_harness.configs.models import ModelShape, hub_cache_folder, hub_id, is_local_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +29,8 @@ MAX_NAMES = 3
 
 def find_checkpoint(shape: ModelShape) -> Path | None:
     """Return the folder that holds the model's weights: its own, or the local Hugging Face cache; None without any."""
-    folder = Path(shape.name) if is_local_checkpoint(shape.name) else _in_hub_cache(shape)
+    folder = Path(shape.name) if is_local_checkpoint(shape.name) else hub_cache_folder(shape, INDEX, SINGLE)
     return folder if folder is not None and any((folder / name).is_file() for name in (SINGLE, INDEX)) else None
-
-
-def _in_hub_cache(shape: ModelShape) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = hub_id(shape)
-    files = (try_to_load_from_cache(repo, name) for name in (INDEX, SINGLE)) if repo else ()
-    return next((Path(file).parent for file in files if isinstance(file, str)), None)
 
 
 def download_checkpoint(shape: ModelShape) -> Path:
