@@ -23,7 +23,8 @@ from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory, live_by_category
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 
 _is_autocast_enabled = torch.is_autocast_enabled

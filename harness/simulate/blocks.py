@@ -77,7 +77,9 @@ class BlockNode:
     def expandable_size(self) -> int:
         """Bytes that this block has once the unmapped pages right after it are mapped. Source: get_free_block."""
         after = self.next
-        return self.size + (after.size if after is not None and after.handle == UNMAPPED else 0)
+        if after is None or after.handle != UNMAPPED:
+            return self.size
+        return self.size + after.size
 
 
 class BlockPool:
@@ -115,7 +117,7 @@ class BlockPool:
         else:
             self.unmapped.remove(block)
 
-    def give_back(self, block: BlockNode, state: int) -> BlockNode:
+    def add_merged(self, block: BlockNode, state: int) -> BlockNode:
         """List a block that became free or unmapped, merged with neighbours of that state. Source: try_merge_blocks."""
         block.handle = state
         before, after = block.prev, block.next
@@ -140,7 +142,9 @@ class BlockPool:
     def find_room(self, size: int) -> BlockNode | None:
         """Return the lowest free or unmapped block that can grow to `size`. Source: find_expandable_block."""
         for block in self.unmapped:
-            start = block.prev if block.prev is not None and block.prev.handle == FREE else block
+            start = block
+            if block.prev is not None and block.prev.handle == FREE:
+                start = block.prev
             room = 0
             for candidate in start.chain():
                 if candidate.handle > 0:
@@ -161,7 +165,12 @@ class BlockPool:
                 self.heads.append(block)
             else:
                 before.next = block
-            (live if handle > 0 else self.blocks if handle == FREE else self.unmapped).append(block)
+            if handle > 0:
+                live.append(block)
+            elif handle == FREE:
+                self.blocks.append(block)
+            else:
+                self.unmapped.append(block)
             before = block
             address += size
 

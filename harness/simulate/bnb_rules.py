@@ -50,7 +50,11 @@ def _compiled_rule() -> tuple[Any, dict[str, int]]:
         raise DeviceError(f"{_MODULE} is missing: install bitsandbytes 0.50 or newer")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     functions: list[ast.stmt] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == _RULE]
-    constants = {name: value for name in _CONSTANTS for value in _first_constant(tree, name)}
+    constants = {}
+    for name in _CONSTANTS:
+        value = _first_constant(tree, name)
+        if value is not None:
+            constants[name] = value
     if not functions or len(constants) != len(_CONSTANTS):
         raise DeviceError(
             f"the installed bitsandbytes has no {_RULE}: versions 0.50 and newer within 0.x are supported"
@@ -58,10 +62,10 @@ def _compiled_rule() -> tuple[Any, dict[str, int]]:
     return compile(ast.Module(functions, []), spec.origin, "exec"), constants
 
 
-def _first_constant(tree: ast.Module, name: str) -> list[int]:
-    """Return the first integer assigned to `name`, in CUDA's branch (which the module tests first)."""
+def _first_constant(tree: ast.Module, name: str) -> int | None:
+    """Return the first integer assigned to `name`, which is that of CUDA's branch; None without any."""
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=int(value))) if target == name:
-                return [value]
-    return []
+                return value
+    return None

@@ -33,8 +33,7 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
     checkpointing calls them there.
     """
     sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
-    functional = torch.nn.functional
-    with patch.object(functional, "scaled_dot_product_attention", sdpa), patch.object(functional, "dropout", _dropout):
+    with patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout):
         yield
 
 
@@ -104,7 +103,7 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
 
 
 def in_backward() -> bool:
-    """Tell whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
+    """Return whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
     return bool(torch._C._current_graph_task_id() != -1)
 
 
@@ -132,7 +131,7 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
-    """Tell whether only autograd's buffer and this very call refer to the tensor and to its memory."""
+    """Return whether only autograd's buffer and this very call refer to the tensor and to its memory."""
     # a call from Python has one reference to the tensor less
     uses = tensor._use_count()  # type: ignore[attr-defined]
     storage_uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
@@ -156,12 +155,14 @@ def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     Only where the result plainly has the first operand's shape, layout and type.
     """
     first, *others = args
-    if first.is_meta and first.is_contiguous() and first.is_floating_point() and all(_alike(first, o) for o in others):
+    is_plain = first.is_meta and first.is_contiguous() and first.is_floating_point()
+    if is_plain and all(_has_shape_of(first, other) for other in others):
         return torch.empty_like(first)
     return func(*args, **kwargs)
 
 
-def _alike(first: torch.Tensor, other: Any) -> bool:
+def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
+    """Return whether an operand leaves the result the first one's shape and type: a number, or a tensor like it."""
     if not isinstance(other, torch.Tensor):
         return isinstance(other, (int, float))
     same_type = other.dtype == first.dtype or other.dtype == torch.bool
@@ -206,17 +207,14 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
     rows, out_features, in_features = x.numel() // x.shape[-1], shape[0], shape[1]
     if fused_gemm_rule(card.num_sms, card.capability)(x.dtype, rows, out_features, in_features):
         return _paused_call(tracer, func, args, kwargs)
-    # the float32 block scales twice (dequantised, then offset added), and the 16-bit weight; the result comes last
-    scales = [] if nested is None else [nested.numel() * 4, nested.numel() * 4]
-    keys = [tracer.new_key() for _ in (*scales, 0)]
-    site = tracer.site()
-    for key, size in zip(keys, (*scales, out_features * in_features * x.element_size()), strict=True):
-        tracer.sink.alloc(key, size, site)
-    out = _paused_call(tracer, func, args, kwargs)
-    tracer.track(out)
-    _workspace(tracer, card.cublas_workspace_bytes)
-    for key in reversed(keys):
-        tracer.sink.free(key)
+    temporary_sizes = [out_features * in_features * x.element_size()]  # the 16-bit weight
+    if nested is not None:
+        scales_bytes = nested.numel() * 4
+        temporary_sizes = [scales_bytes, scales_bytes, *temporary_sizes]  # dequantised in float32, then offset added
+    with tracer.temporary(temporary_sizes):
+        out = _paused_call(tracer, func, args, kwargs)
+        tracer.track(out)
+        _workspace(tracer, card.cublas_workspace_bytes)
     return out
 
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, Protocol
@@ -151,7 +151,9 @@ class Tracer(TorchDispatchMode):
     def key_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the key of the tensor's storage, or None where it is not tracked."""
         entry = self._storages.get(tensor.untyped_storage()._cdata)
-        return None if entry is None else entry[1]
+        if entry is None:
+            return None
+        return entry[1]
 
     def rename(self, tensor: torch.Tensor, key: Hashable) -> None:
         """Let the tensor's storage be known as `key` from now on, tracked before or not."""
@@ -160,12 +162,14 @@ class Tracer(TorchDispatchMode):
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
 
-    def temporary(self, *sizes: int) -> None:
-        """Report allocations that a kernel makes in this order for itself and frees before it returns."""
+    @contextmanager
+    def temporary(self, sizes: Sequence[int]) -> Iterator[None]:
+        """Within, allocations exist that a kernel makes for itself, in this order, and frees before it returns."""
         site = self.site()
         keys = [self.new_key() for _ in sizes]
         for key, size in zip(keys, sizes, strict=True):
             self.sink.alloc(key, size, site)
+        yield
         for key in reversed(keys):
             self.sink.free(key)
 
@@ -199,9 +203,8 @@ class Tracer(TorchDispatchMode):
 
 
 def _makes_storage(func: Any) -> bool:
-    """Whether what an operator returns may lie in new memory, which that of views and operators in place does not."""
-    returns = func._schema.returns
-    fresh = any(value.alias_info is None for value in returns)
+    """Return whether an operator's result may lie in new memory: that of views and operators in place does not."""
+    fresh = any(value.alias_info is None for value in func._schema.returns)
     # `torch.tensor` makes its memory without an operator, and loading puts it under an empty tensor
     return fresh or func._schema.name.startswith(("aten::lift_fresh", "aten::set_", "aten::resize_"))
 

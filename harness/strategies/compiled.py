@@ -19,7 +19,8 @@ from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.simulate.lowering import fused_kernels
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
