@@ -57,10 +57,11 @@ class ModelShape:
 def load_models() -> dict[str, ModelShape]:
     """Return the shapes of models.toml by name, in the order in which they are written."""
     tables = read_toml(Path(__file__).with_name("models.toml"))["models"]
-    return {
-        name: ModelShape(name=name, **values | {"eos_token_ids": tuple(values["eos_token_ids"])})
-        for name, values in tables.items()
-    }
+    models = {}
+    for name, values in tables.items():
+        values["eos_token_ids"] = tuple(values["eos_token_ids"])
+        models[name] = ModelShape(name=name, **values)
+    return models
 
 
 def find_model(name: str) -> ModelShape:
@@ -148,9 +149,9 @@ def _shape_of_config(folder: str, config: dict[str, Any]) -> ModelShape:
 
 def _token_ids(value: Any) -> tuple[int, ...]:
     """Return the ids that a config.json gives as a list, as a number, or not at all."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (value,)
+    if isinstance(value, list):
+        return tuple(value)
+    return () if value is None else (value,)
 
 
 def _pad_token_id(own: int | None, eos_token_ids: tuple[int, ...]) -> int:

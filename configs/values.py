@@ -32,7 +32,9 @@ def from_text(text: str, hint: Any, field: Field[Any]) -> Any:
             return kind(text)
         except ValueError:
             raise ValueError(f"{text!r} is not {_described(kind, optional)}") from None
-    return Path(text) if kind is Path else _checked(text, kind, optional)
+    if kind is Path:
+        return Path(text)
+    return _checked(text, kind, optional)
 
 
 def from_toml(value: Any, hint: Any, field: Field[Any]) -> Any:
@@ -73,10 +75,10 @@ def is_size(field: Field[Any]) -> bool:
 
 def without_none(hint: Any) -> tuple[Any, bool]:
     """Return the type without `| None`, and whether it had that."""
-    if isinstance(hint, types.UnionType):
-        (kind,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
-        return kind, True
-    return hint, False
+    if not isinstance(hint, types.UnionType):
+        return hint, False
+    (kind,) = set(typing.get_args(hint)) - {type(None)}
+    return kind, True
 
 
 def _checked(value: Any, kind: Any, optional: bool) -> Any:
@@ -90,4 +92,5 @@ def _described(kind: Any, optional: bool) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(kind, "a list of texts") + (f" or {NONE}" if optional else "")
+    name = names.get(kind, "a list of texts")
+    return f"{name} or {NONE}" if optional else name

@@ -163,10 +163,9 @@ class MemoryHistory:
 
     def _add_entry(self, action: str, size: int, frames: Frames, **place: int) -> None:
         self._clock += 1
-        entry = {"action": action, **place, "size": size, "stream": 0}
         # no time passes on a card that is not there: microseconds count entries
-        entry |= {"time_us": self._clock, "frames": frames, "user_metadata": self.label}
-        self.entries.append(entry)
+        time = {"time_us": self._clock, "frames": frames, "user_metadata": self.label}
+        self.entries.append({"action": action, **place, "size": size, "stream": 0, **time})
 
     def _add_segment_entries(self, frames: Frames) -> None:
         """Add what was reserved or released since the last time."""
