@@ -82,7 +82,8 @@ def _number_problems(entries: Any) -> list[str]:
     problems = []
     if isinstance(entries, list):
         for position, entry in enumerate(entries, 1):
-            if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != kinds:
+            has_fields = isinstance(entry, dict) and set(entry) == set(kinds)
+            if not has_fields or not all(isinstance(entry[key], kind) for key, kind in kinds.items()):
                 needed = "name, number and source as texts, checked as a date, and nothing else"
                 problems.append(f"number {position} needs {needed}")
     return problems

@@ -5,13 +5,12 @@ It stands in for the real corpus where only lengths matter; it is called synthet
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from string import Formatter
 from typing import Any
 
 from memory_harness.configs.tables import read_toml
-from memory_harness.harness.data.corpus import COLUMNS, MAX_FIELD_CHARS, Corpus, Row, select_rows
+from memory_harness.harness.data.corpus import MAX_FIELD_CHARS, Corpus, Row, select_rows
 from memory_harness.harness.data.tokenizer import TOKENS_PER_BYTE
 
 NAME = "synthetic"
@@ -112,14 +111,6 @@ def _dirty_columns() -> dict[str, dict[str, str]]:
 @functools.cache
 def _table() -> dict[str, Any]:
     return read_toml(Path(__file__).with_name("synthetic.toml"))
-
-
-def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as a CSV that `read_corpus` reads."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(row) for row in rows)
 
 
 def _usable_rows(num_rows: int, rng: Random) -> list[Row]:

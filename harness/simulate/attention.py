@@ -66,8 +66,10 @@ def scaled_dot_product_attention(
     backend = choose_backend(card, query, key, attn_mask, enable_gqa, forced)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _float_mask(attn_mask, query.dtype)
-    if backend == "math":
-        return _math_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
+        return torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+        )[0]
     if attn_mask is not None:
         attn_mask = _aligned_bias(attn_mask).expand(query.size(0), query.size(1), query.size(2), key.size(2))
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
@@ -87,23 +89,6 @@ def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
     if not missing:
         return bias
     return torch.nn.functional.pad(bias, (0, missing))[..., : bias.size(-1)]
-
-
-def _math_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> torch.Tensor:
-    """Attention in plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs."""
-    out, _ = torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
-    )
-    return out
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -138,7 +123,7 @@ class _FusedAttention(torch.autograd.Function):
             random_state = ()
         if not query.is_meta:
             with tracer.paused():
-                out.copy_(_reference(query, key, value, bias, is_causal, scale, enable_gqa))
+                out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
         ctx.options = (is_causal, scale, enable_gqa, backend, tracer)
         return out
@@ -152,7 +137,9 @@ class _FusedAttention(torch.autograd.Function):
         if not query.is_meta:
             with tracer.paused(), torch.enable_grad():
                 inputs = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
-                result = _reference(inputs[0], inputs[1], inputs[2], bias, is_causal, scale, enable_gqa)
+                result = _torch_attention(
+                    inputs[0], inputs[1], inputs[2], bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+                )
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None, None, None, None)
@@ -192,15 +179,3 @@ def _in_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:
     """Return an empty (B, H, L, D) view of a (B, L, H, D) allocation."""
     batch, heads, length, dim = tensor.shape
     return tensor.new_empty(batch, length, heads, dim).transpose(1, 2)
-
-
-def _reference(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> torch.Tensor:
-    return _torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
