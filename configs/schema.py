@@ -220,7 +220,7 @@ class RunConfig:
 
     @property
     def draws_in_mlp(self) -> bool:
-        """Whether feed-forward blocks have adapters with dropout."""
+        """Return whether feed-forward blocks have adapters with dropout."""
         return self.lora.lora_dropout > 0 and not set(MLP_LAYERS).isdisjoint(self.lora.target_modules)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

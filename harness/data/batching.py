@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def has_padding(self) -> bool:
-        """Whether any sequence is shorter than the batch."""
+        """Return whether any sequence is shorter than the batch."""
         return min(self.shape.lengths) < self.shape.padded_length
 
     def arrays(self, pad_id: int, vocab_size: int, seed: int = 0) -> dict[str, npt.NDArray[np.int64]]:

@@ -143,7 +143,7 @@ class TraceFamily:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether other shapes follow from the recorded ones."""
+        """Return whether other shapes follow from the recorded ones."""
         return self._sizes is not None
 
 
