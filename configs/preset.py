@@ -95,9 +95,7 @@ def _newest_checkpoint(folder: Path) -> Path:
     """Return the last checkpoint in a folder; itself where it holds none."""
     numbers = [path.name.partition("-")[2] for path in folder.glob("checkpoint-*")]
     steps = [int(number) for number in numbers if number.isdecimal()]
-    if not steps:
-        return folder
-    return folder / f"checkpoint-{max(steps)}"
+    return folder / f"checkpoint-{max(steps)}" if steps else folder
 
 
 def _config_of_checkpoint(folder: Path) -> RunConfig | None:

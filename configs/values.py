@@ -32,9 +32,7 @@ def from_text(text: str, hint: Any, field: Field[Any]) -> Any:
             return kind(text)
         except ValueError:
             raise ValueError(f"{text!r} is not {_described(kind, optional)}") from None
-    if kind is Path:
-        return Path(text)
-    return _checked(text, kind, optional)
+    return Path(text) if kind is Path else _checked(text, kind, optional)
 
 
 def from_toml(value: Any, hint: Any, field: Field[Any]) -> Any:

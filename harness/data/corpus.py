@@ -164,9 +164,8 @@ def _find(path: Path) -> Path:
 
 def _other_spelling(path: Path) -> Path:
     """Return the path with a space before its suffix, or without it where it has one."""
-    if path.stem.endswith(" "):
-        return path.with_name(path.stem[:-1] + path.suffix)
-    return path.with_name(path.stem + " " + path.suffix)
+    stem = path.stem[:-1] if path.stem.endswith(" ") else path.stem + " "
+    return path.with_name(stem + path.suffix)
 
 
 def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:

@@ -18,8 +18,8 @@ def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: 
     """
     prompt, reply = render(question, tokenizer.chat), plain(answer) + tokenizer.chat.end
     prompt_ids, reply_ids = tokenizer.encode(prompt), tokenizer.encode(reply)
-    full_prompt = _num_tokens(tokenizer, prompt, prompt_ids)
-    full_reply = _num_tokens(tokenizer, reply, reply_ids)
+    full_prompt = tokenizer.count(prompt) if prompt_ids is None else len(prompt_ids)
+    full_reply = tokenizer.count(reply) if reply_ids is None else len(reply_ids)
     num_prompt = min(full_prompt, max_length - min(full_reply, max(1, max_length // REPLY_SHARE)))
     num_tokens = num_prompt + min(full_reply, max_length - num_prompt)
     ids = None
@@ -36,12 +36,6 @@ def build_prompt(tokenizer: Tokenizer, question: str, max_length: int) -> tuple[
         return min(tokenizer.count(prompt), max_length), None
     ids = _shorten(ids, tokenizer, max_length)
     return len(ids), tuple(ids)
-
-
-def _num_tokens(tokenizer: Tokenizer, text: str, ids: list[int] | None) -> int:
-    if ids is None:
-        return tokenizer.count(text)
-    return len(ids)
 
 
 def _shorten(prompt_ids: list[int], tokenizer: Tokenizer, room: int) -> list[int]:

@@ -36,9 +36,7 @@ class GenerationPrompt:
 
     def tokens(self) -> tuple[int, ...]:
         """Return the prompt's ids; zeros in their number where only that is known."""
-        if self.input_ids is None:
-            return (0,) * self.num_tokens
-        return self.input_ids
+        return (0,) * self.num_tokens if self.input_ids is None else self.input_ids
 
 
 @dataclass(frozen=True)

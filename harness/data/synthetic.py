@@ -178,9 +178,8 @@ def _fill(template: str, topic: str) -> Iterator[str]:
 
 def _genitive(noun: str) -> str:
     """Return the noun with the ending "of": -র after a vowel, -ের after a consonant."""
-    if noun[-1] in _table()["vowels"]:
-        return noun + "র"
-    return noun + "ের"
+    ending = "র" if noun[-1] in _table()["vowels"] else "ের"
+    return noun + ending
 
 
 def _num_bytes(text: str) -> int:

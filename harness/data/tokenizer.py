@@ -145,9 +145,7 @@ def _id_bytes(token_id: int) -> bytes:
     index = token_id - len(_TINY_SPECIALS)
     if not 0 <= index < 256 + len(_BENGALI):
         return b""
-    if index < 256:
-        return bytes([index])
-    return chr(_BENGALI[index - 256]).encode()
+    return bytes([index]) if index < 256 else chr(_BENGALI[index - 256]).encode()
 
 
 class TransformersTokenizer:

@@ -44,18 +44,14 @@ def fused_gemm_rule(num_sms: int, capability: tuple[int, int]) -> Callable[[torc
 
 
 @functools.cache
-def _compiled_rule() -> tuple[Any, dict[str, int]]:
+def _compiled_rule() -> tuple[Any, dict[str, Any]]:
     spec = importlib.util.find_spec(_MODULE)
     if spec is None or spec.origin is None:
         raise DeviceError(f"{_MODULE} is missing: install bitsandbytes 0.50 or newer")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     functions: list[ast.stmt] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == _RULE]
-    constants = {}
-    for name in _CONSTANTS:
-        value = _first_constant(tree, name)
-        if value is not None:
-            constants[name] = value
-    if not functions or len(constants) != len(_CONSTANTS):
+    constants = {name: _first_constant(tree, name) for name in _CONSTANTS}
+    if not functions or None in constants.values():
         raise DeviceError(
             f"the installed bitsandbytes has no {_RULE}: versions 0.50 and newer within 0.x are supported"
         )

@@ -97,8 +97,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
         bnb.gemm_4bit.default: partial(_gemm_4bit, card),
-        bnb.quantize_4bit.default: _quantize_4bit,
-        bnb.quantize_blockwise.default: _quantize_blockwise,
+        bnb.quantize_4bit.default: _quantize,
+        bnb.quantize_blockwise.default: _quantize,
     }
 
 
@@ -224,15 +224,9 @@ def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtyp
     return tuple(rule(dtype, rows, out_features, in_features) for out_features, in_features in shapes)
 
 
-def _quantize_4bit(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    packed, absmax = _paused_call(tracer, func, args, kwargs)
-    tracer.track(absmax)  # CUDA's kernel allocates the block scales first
-    return packed, absmax
-
-
-def _quantize_blockwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _quantize(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out, absmax = _paused_call(tracer, func, args, kwargs)
-    tracer.track(absmax)
+    tracer.track(absmax)  # CUDA's kernels allocate the block scales first
     return out, absmax
 
 

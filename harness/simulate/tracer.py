@@ -151,9 +151,7 @@ class Tracer(TorchDispatchMode):
     def key_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the key of the tensor's storage, or None where it is not tracked."""
         entry = self._storages.get(tensor.untyped_storage()._cdata)
-        if entry is None:
-            return None
-        return entry[1]
+        return None if entry is None else entry[1]
 
     def rename(self, tensor: torch.Tensor, key: Hashable) -> None:
         """Let the tensor's storage be known as `key` from now on, tracked before or not."""
