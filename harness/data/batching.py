@@ -200,7 +200,7 @@ def _batch(examples: Sequence[Example], config: RunConfig) -> Batch:
 
 
 def _padded_length(longest: int, config: RunConfig) -> int:
-    """Length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
+    """Return the length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
     data = config.data
     multiple = data.max_length if data.batching == "padded" else data.pad_to_multiple_of
     return max(longest, min(-(-longest // multiple) * multiple, data.max_length))

@@ -66,7 +66,7 @@ class BlockNode:
         return remainder
 
     def absorb_next(self) -> None:
-        """Swallow the block after this one, which the pool must no longer list."""
+        """Merge the block after this one into it; the pool must no longer list that one."""
         absorbed = self.next
         assert absorbed is not None, "the last block of a segment has nothing to absorb"
         self.size += absorbed.size
@@ -75,7 +75,7 @@ class BlockNode:
             after.prev = self
 
     def expandable_size(self) -> int:
-        """Bytes that this block has once the unmapped pages right after it are mapped. Source: get_free_block."""
+        """Return this block's bytes once the unmapped pages right after it are mapped. Source: get_free_block."""
         after = self.next
         if after is None or after.handle != UNMAPPED:
             return self.size

@@ -73,7 +73,7 @@ def meta_autocast() -> Iterator[None]:
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """Dropout through CUDA's fused operator: a result and a boolean mask."""
+    """Drop out through CUDA's fused operator, which makes a result and a boolean mask."""
     if not training or p == 0:
         return input
     result: torch.Tensor = torch.native_dropout(input, p, True)[0]
@@ -119,7 +119,7 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
 
 
 def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An addition; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
+    """Add; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
 
     It does not while a dispatch mode, such as the tracer, is active. With gradients on, as where checkpointing computes
     again, the addition is the model's own.
@@ -170,7 +170,7 @@ def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout's result and mask; CUDA's kernel allocates the mask first."""
+    """Return dropout's result and mask; CUDA's kernel allocates the mask first."""
     first = args[0]
     if first.is_meta and first.is_contiguous():
         result, mask = torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
@@ -181,7 +181,7 @@ def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: di
 
 
 def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.tensor(number)` stays on the host in CUDA programs too, unless it names a device."""
+    """Leave `torch.tensor(number)` on the host, where CUDA programs have it too unless it names a device."""
     out = func(*args, **kwargs)
     if out.dim() == 0:
         tracer.rename(out, HOST)
@@ -197,7 +197,7 @@ def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A product with a 4-bit weight: fused, or by dequantising the whole weight first.
+    """Multiply by a 4-bit weight: fused, or by dequantising the whole weight first.
 
     Source: bitsandbytes/backends/cuda/ops.py, `_dequant_linear_fallback`.
     """

@@ -189,7 +189,7 @@ class SimulatedMemory:
 
 
 def _ignore(error: DeviceOutOfMemory) -> None:
-    """Nobody has asked."""
+    """Do nothing: nobody has asked to be told."""
 
 
 def segments_of(allocator: CachingAllocator) -> tuple[SegmentRuns, ...]:

@@ -38,16 +38,16 @@ class EventSink(Protocol):
     """Receives allocations and frees in program order."""
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """A storage of `num_bytes` (before rounding) begins."""
+        """Take that a storage of `num_bytes` (before rounding) begins."""
 
     def free(self, key: Hashable) -> None:
-        """The storage ends."""
+        """Take that the storage ends."""
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """A storage that lives as long as the process, such as a workspace: begins unless it exists."""
+        """Take that a storage begins unless it exists: one that lives as long as the process, such as a workspace."""
 
     def empty_cache(self) -> None:
-        """Wholly free segments are returned to the driver."""
+        """Take that wholly free segments are returned to the driver."""
 
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
