@@ -6,11 +6,10 @@ Precedence: flag, then preset, then the default written in the schema.
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from memory_harness.configs import schema
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -138,26 +138,34 @@ def parse_args(argv: Sequence[str]) -> Command:
     if extra:
         raise ConfigError(_unknown_arguments(extra))
     given = vars(namespace)
-    options = {f.name: given.pop(f.name) for f in _option_fields() if f.name in given}
-    if "compare" in options and (others := sorted(given.keys() | options.keys() - WITH_COMPARE)):
-        flag = f"--{others[0].replace('_', '-')}"
-        raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
+    options = {field.name: given.pop(field.name) for field in _option_fields() if field.name in given}
+    if "compare" in options:
+        _check_compare(given.keys() | options.keys())
     if options.get("resume") == NEWEST:
         options["resume"] = newest_run(Path(given.get("output", RunConfig().output.output)))
     for name in ("resume", "generate"):
         if name in options:
             options[name] = real_folder(options[name])
-    config = with_fixed_settings(_begin(options).with_fields(**given))
+    config = with_fixed_settings(_base_config(options).with_fields(**given))
     validate(config)
     command = Command(config, **options, script_arguments=script_arguments, gpu_is_named="gpu" in given)
     _check_options(command)
     return command
 
 
-def _begin(options: dict[str, Any]) -> RunConfig:
+def _check_compare(names: Set[str]) -> None:
+    """Raise ConfigError where a flag is given that means nothing beside `--compare`."""
+    others = sorted(names - WITH_COMPARE)
+    if others:
+        flag = f"--{others[0].replace('_', '-')}"
+        raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
+
+
+def _base_config(options: dict[str, Any]) -> RunConfig:
     """Return the configuration that the flags change: that of the run gone on with, else the preset's."""
     for name in ("resume", "generate"):
-        if name in options and (config := config_of_run(f"--{name}", options[name])):
+        config = config_of_run(f"--{name}", options[name]) if name in options else None
+        if config is not None:
             if "preset" in options:
                 raise ConfigError(f"--preset: --{name} takes the configuration of the run; leave it out")
             return config
@@ -181,12 +189,22 @@ def _check_options(command: Command) -> None:
         problems.append("--force: trains without a probe; give --train too")
     if command.allow_changes and command.resume is None:
         problems.append("--allow-changes: changes what a run goes on with; give --resume too")
-    problems += _without_probe(command) + _same_files(command)
+    problems += _probe_only_problems(command) + _same_file_problems(command)
     try:
         _ = command.headroom_bytes
     except ConfigError as error:
         problems += error.problems
-    exclusive = {
+    problems += _mode_problems(command)
+    if command.script_arguments and command.watch is None:
+        first = command.script_arguments[0]
+        problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _mode_problems(command: Command) -> list[str]:
+    """Return the flags that each ask for something else than a probe, where there are several."""
+    modes = {
         "--train, --resume": command.train or command.resume is not None,
         "--generate": command.generate is not None,
         "--replay": command.replay is not None,
@@ -195,17 +213,14 @@ def _check_options(command: Command) -> None:
         "--human-sheet": command.human_sheet is not None,
         "--score-sheet": command.score_sheet is not None,
     }
-    if len(given := [flags for flags, asked_for in exclusive.items() if asked_for]) > 1:
-        problems.append(f"{' and '.join(given)}: each does something else; give one of them")
-    if command.script_arguments and command.watch is None:
-        first = command.script_arguments[0]
-        problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT")
-    if problems:
-        raise ConfigError(problems)
+    given = [flags for flags, is_asked_for in modes.items() if is_asked_for]
+    if len(given) < 2:
+        return []
+    return [f"{' and '.join(given)}: each does something else; give one of them"]
 
 
-def _without_probe(command: Command) -> list[str]:
-    """Return what only a probe does, where none is run or what it finds does not matter."""
+def _probe_only_problems(command: Command) -> list[str]:
+    """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
     without = {
         "--resume": command.resume is not None,
         "--generate": command.generate is not None,
@@ -223,14 +238,16 @@ def _without_probe(command: Command) -> list[str]:
     return problems
 
 
-def _same_files(command: Command) -> list[str]:
+def _same_file_problems(command: Command) -> list[str]:
     """Return the reports that would overwrite each other."""
     seen: dict[Path, str] = {}
     problems = []
     for name in ("json", "svg", "html", "snapshot"):
-        if (path := getattr(command, name)) is None:
+        path = getattr(command, name)
+        if path is None:
             continue
-        if (other := seen.setdefault(path.resolve(), name)) != name:
+        other = seen.setdefault(path.resolve(), name)
+        if other != name:
             problems.append(f"--{name} {path}: --{other} writes the same file; name another")
     return problems
 
@@ -286,13 +303,12 @@ def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint
     if hint is bool:
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        # a flag that means something without a value too
-        optional: dict[str, Any] = {"nargs": "?", "const": item.metadata["bare"]} if "bare" in item.metadata else {}
+        bare = item.metadata.get("bare")  # what the flag means without a value
+        nargs: int | str | None = "?" if bare else None
         if "each" in item.metadata:  # a flag of several values
-            optional, hint = {"nargs": len(item.metadata["metavar"])}, item.metadata["each"]
-        group.add_argument(
-            flag, dest=name, type=_reader(hint, item), metavar=_metavar(hint, item), help=text, **optional
-        )
+            nargs, hint = len(item.metadata["metavar"]), item.metadata["each"]
+        read, metavar = _reader(hint, item), _metavar(hint, item)
+        group.add_argument(flag, dest=name, type=read, metavar=metavar, nargs=nargs, const=bare, help=text)
 
 
 def _reader(hint: Any, item: dataclasses.Field[Any]) -> Callable[[str], Any]:
@@ -314,40 +330,13 @@ def _metavar(hint: Any, item: dataclasses.Field[Any]) -> str:
     return item.metadata.get("metavar") or {int: "N", float: "X", Path: "FILE"}.get(kind, "A,B,...")
 
 
-def flag_of(item: dataclasses.Field[Any]) -> str:
-    """Return the flag of a field: `--max-length` of `max_length`, unless its metadata names another."""
-    return item.metadata.get("flag") or "--" + item.name.replace("_", "-")
-
-
-def flags_between(before: RunConfig, after: RunConfig) -> list[str]:
-    """Return the flags that turn one configuration into the other."""
-    flags: list[str] = []
-    for section, cls in SECTIONS.items():
-        for item in dataclasses.fields(cls):
-            old, new = (getattr(getattr(config, section), item.name) for config in (before, after))
-            if old != new and isinstance(new, bool):
-                flags.append(flag_of(item) if new else flag_of(item).replace("--", "--no-", 1))
-            elif old != new:
-                flags += [flag_of(item), to_text(new, item)]
-    return flags
-
-
-def field_help(source: str) -> dict[tuple[str, str], str]:
-    """Return the string under each annotated field of each class in the source, by class and field name."""
-    lines = {}
-    for cls in ast.walk(ast.parse(source)):
-        if isinstance(cls, ast.ClassDef):
-            for statement, below in zip(cls.body, cls.body[1:], strict=False):
-                match statement, below:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                        lines[cls.name, name] = text
-    return lines
-
-
 def _unknown_arguments(extra: Sequence[str]) -> list[str]:
     unknown = [argument.partition("=")[0] for argument in extra if argument.startswith("-")]
     if not unknown:
         return [f"unexpected argument {extra[0]!r}: every value follows a flag"]
-    items = [item for cls in SECTIONS.values() for item in dataclasses.fields(cls)] + _option_fields()
-    known = [flag_of(item) for item in items]
+    items: list[dataclasses.Field[Any]] = []
+    for cls in SECTIONS.values():
+        items += dataclasses.fields(cls)
+    items += _option_fields()
+    known = list(map(flag_of, items))
     return [f"unknown flag {flag}{did_you_mean(flag, known) or ' (--help lists every flag)'}" for flag in unknown]

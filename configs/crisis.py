@@ -38,7 +38,8 @@ class Crisis:
     @property
     def text(self) -> str:
         """The whole reply, the numbers below it."""
-        return "\n".join([self.reply, *(f"{entry.name}: {entry.number}" for entry in self.numbers)])
+        numbers = [f"{entry.name}: {entry.number}" for entry in self.numbers]
+        return "\n".join([self.reply, *numbers])
 
 
 def load_crisis(path: str | None = None) -> Crisis:
@@ -52,7 +53,7 @@ def load_crisis(path: str | None = None) -> Crisis:
         table = read_toml(file)
     except ConfigError as error:
         raise ConfigError(f"--crisis {file}: {error}") from None
-    problems = [*_problems(table), *_number_problems(table.get("numbers", []))]
+    problems = _problems(table) + _number_problems(table.get("numbers"))
     if problems:
         raise ConfigError([f"--crisis {file}: {problem}" for problem in problems])
     numbers = tuple(HelpNumber(**entry) for entry in table["numbers"])
@@ -72,16 +73,17 @@ def _problems(table: dict[str, Any]) -> list[str]:
     if isinstance(table.get("reply"), str) and not table["reply"].strip():
         problems.append("reply is empty")
     if not all(isinstance(phrase, str) and phrase.strip() for phrase in table.get("phrases") or []):
-        problems.append("phrases holds something that is no text, or a blank one")
+        problems.append("phrases holds something that is not a text, or a blank one")
     return problems
 
 
 def _number_problems(entries: Any) -> list[str]:
-    fields = {"name": str, "number": str, "checked": date, "source": str}
-    return [
-        f"number {position} needs name, number and source as texts, checked as a date, and nothing else"
-        for position, entry in enumerate(entries if isinstance(entries, list) else [], 1)
-        if not isinstance(entry, dict)
-        or set(entry) != set(fields)
-        or not all(isinstance(entry[name], kind) for name, kind in fields.items())
-    ]
+    kinds = {"name": str, "number": str, "checked": date, "source": str}
+    problems = []
+    if isinstance(entries, list):
+        for position, entry in enumerate(entries, 1):
+            has_fields = isinstance(entry, dict) and set(entry) == set(kinds)
+            if not has_fields or not all(isinstance(entry[key], kind) for key, kind in kinds.items()):
+                needed = "name, number and source as texts, checked as a date, and nothing else"
+                problems.append(f"number {position} needs {needed}")
+    return problems

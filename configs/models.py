@@ -57,10 +57,11 @@ class ModelShape:
 def load_models() -> dict[str, ModelShape]:
     """Return the shapes of models.toml by name, in the order in which they are written."""
     tables = read_toml(Path(__file__).with_name("models.toml"))["models"]
-    return {
-        name: ModelShape(name=name, **values | {"eos_token_ids": tuple(values["eos_token_ids"])})
-        for name, values in tables.items()
-    }
+    models = {}
+    for name, values in tables.items():
+        values["eos_token_ids"] = tuple(values["eos_token_ids"])
+        models[name] = ModelShape(name=name, **values)
+    return models
 
 
 def find_model(name: str) -> ModelShape:
@@ -81,7 +82,23 @@ def find_model(name: str) -> ModelShape:
 def hub_id(shape: ModelShape) -> str | None:
     """Return the repository on the Hugging Face Hub that `source` names, or None where it names none."""
     repo = shape.source.partition(";")[0]
-    return repo if repo.count("/") == 1 and " " not in repo and not is_local_checkpoint(shape.name) else None
+    if repo.count("/") != 1 or " " in repo or is_local_checkpoint(shape.name):
+        return None
+    return repo
+
+
+def hub_cache_folder(shape: ModelShape, *file_names: str) -> Path | None:
+    """Return the folder of the local Hugging Face cache that holds one of the model's files; None without any."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repo = hub_id(shape)
+    if repo is None:
+        return None
+    for name in file_names:
+        file = try_to_load_from_cache(repo, name)
+        if isinstance(file, str):
+            return Path(file).parent
+    return None
 
 
 def is_local_checkpoint(name: str) -> bool:
@@ -105,8 +122,8 @@ def _checkpoint_shape(folder: str) -> ModelShape:
 def _shape_of_config(folder: str, config: dict[str, Any]) -> ModelShape:
     """Return the shape that a config.json describes; transformers 5 keeps rotary settings together, 4 did not."""
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    heads, stops = config["num_attention_heads"], config.get("eos_token_id")
-    eos = tuple(stops) if isinstance(stops, list) else (() if stops is None else (stops,))
+    heads = config["num_attention_heads"]
+    eos_token_ids = _token_ids(config.get("eos_token_id"))
     return ModelShape(
         name=folder,
         source=folder,
@@ -124,8 +141,21 @@ def _shape_of_config(folder: str, config: dict[str, Any]) -> ModelShape:
         max_position_embeddings=config["max_position_embeddings"],
         rope_theta=rope.pop("rope_theta", config.get("rope_theta", 10000.0)),
         bos_token_id=config.get("bos_token_id") or 0,
-        eos_token_ids=eos,
-        # padding is masked everywhere, so that any id does that ends no reply
-        pad_token_id=next(i for i in (config.get("pad_token_id"), *range(len(eos) + 1)) if i not in (None, *eos)),
+        eos_token_ids=eos_token_ids,
+        pad_token_id=_pad_token_id(config.get("pad_token_id"), eos_token_ids),
         rope_scaling=rope or None,
     )
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    """Return the ids that a config.json gives as a list, as a number, or not at all."""
+    if isinstance(value, list):
+        return tuple(value)
+    return () if value is None else (value,)
+
+
+def _pad_token_id(own: int | None, eos_token_ids: tuple[int, ...]) -> int:
+    """Return an id that ends no reply: any does, as padding is masked everywhere."""
+    if own is not None and own not in eos_token_ids:
+        return own
+    return next(i for i in range(len(eos_token_ids) + 1) if i not in eos_token_ids)

@@ -40,16 +40,11 @@ def load_preset(name: str) -> RunConfig:
         ConfigError: no such preset or file, or it holds something that the schema does not allow; all problems at once.
     """
     path = _preset_path(name)
-    problems: list[str] = []
     try:
         content = read_toml(path)
     except ConfigError as error:
         raise ConfigError(f"--preset: {error}") from None
-    sections = {
-        section: _read_section(section, values, problems)
-        for section, values in content.items()
-        if _is_section(section, values, problems)
-    }
+    sections, problems = _read_sections(content)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return config_from_dict(sections)
@@ -78,7 +73,8 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{flag} {folder}: no such folder")
-    if config := _config_of_checkpoint(_newest_checkpoint(folder)):
+    config = _config_of_checkpoint(_newest_checkpoint(folder))
+    if config is not None:
         return config
     for file in (folder / RUN_CONFIG, folder.parent / RUN_CONFIG):
         try:
@@ -103,7 +99,7 @@ def _newest_checkpoint(folder: Path) -> Path:
 
 
 def _config_of_checkpoint(folder: Path) -> RunConfig | None:
-    """Return what a checkpoint was written with; None where it is no whole one, which loading it tells better."""
+    """Return what a checkpoint was written with; None where it is damaged, which loading it tells better."""
     try:
         return _read_config(json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -112,12 +108,7 @@ def _config_of_checkpoint(folder: Path) -> RunConfig | None:
 
 def _read_config(content: Mapping[str, Any]) -> RunConfig:
     """Return the configuration in JSON. Raises ValueError: it is damaged, or another release's."""
-    problems: list[str] = []
-    sections = {
-        section: _read_section(section, {k: NONE if v is None else v for k, v in values.items()}, problems)
-        for section, values in content.items()
-        if _is_section(section, values, problems)
-    }
+    sections, problems = _read_sections(content)
     if problems:
         raise ValueError(", ".join(problems))
     return config_from_dict(sections)
@@ -143,39 +134,50 @@ def _preset_path(name: str) -> Path:
     raise ConfigError(unknown_name("--preset", name, preset_names()) + ", or a .toml file")
 
 
-def _is_section(name: str, values: Any, problems: list[str]) -> bool:
-    if name in SECTIONS and isinstance(values, dict):
-        return True
+def _read_sections(content: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the values by section and field, and what is wrong with the others."""
+    sections: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for name, values in content.items():
+        if name in SECTIONS and isinstance(values, dict):
+            sections[name] = _read_section(name, values, problems)
+        else:
+            problems.append(_not_a_section(name, values))
+    return sections, problems
+
+
+def _not_a_section(name: str, values: Any) -> str:
     if name in SECTIONS:
-        problems.append(f"{name} = {values!r} is a value; write a section [{name}]")
-    elif not isinstance(values, dict) and (home := _home(name)):
-        problems.append(f"{name} stands outside its section; write it under [{home}]")
-    else:
-        problems.append(f"unknown section [{name}]{did_you_mean(name, SECTIONS)} (allowed: {', '.join(SECTIONS)})")
-    return False
+        return f"{name} = {values!r} is a value; write a section [{name}]"
+    section = _section_with(name)
+    if section is not None and not isinstance(values, dict):
+        return f"{name} stands outside its section; write it under [{section}]"
+    return f"unknown section [{name}]{did_you_mean(name, SECTIONS)} (allowed: {', '.join(SECTIONS)})"
 
 
 def _read_section(section: str, values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    fields = {f.name: f for f in dataclasses.fields(SECTIONS[section])}
+    fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
     hints = typing.get_type_hints(SECTIONS[section])
     read = {}
     for key, value in values.items():
         try:
             if key not in fields:
                 raise ValueError(_unknown_key(key, fields))
-            read[key] = from_toml(value, hints[key], fields[key])
+            written = NONE if value is None else value  # None is JSON's; TOML has none
+            read[key] = from_toml(written, hints[key], fields[key])
         except ValueError as error:
             problems.append(f"[{section}] {key}: {error}")
     return read
 
 
 def _unknown_key(key: str, fields: Mapping[str, Any]) -> str:
-    if home := _home(key):
-        return f"unknown here; it belongs under [{home}]"
+    section = _section_with(key)
+    if section is not None:
+        return f"unknown here; it belongs under [{section}]"
     return f"unknown key{did_you_mean(key, fields)} (allowed: {', '.join(fields)})"
 
 
-def _home(field_name: str) -> str | None:
+def _section_with(field_name: str) -> str | None:
     """Return the section that has the field, or None when none has."""
     try:
         return section_of(field_name)

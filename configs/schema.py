@@ -215,21 +215,22 @@ class RunConfig:
         by_section: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
             by_section.setdefault(section_of(name), {})[name] = value
-        sections = {s: dataclasses.replace(getattr(self, s), **fields) for s, fields in by_section.items()}
+        sections = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in by_section.items()}
         return dataclasses.replace(self, **sections)
 
     @property
     def draws_in_mlp(self) -> bool:
-        """Whether feed-forward blocks have adapters with dropout."""
+        """Return whether feed-forward blocks have adapters with dropout."""
         return self.lora.lora_dropout > 0 and not set(MLP_LAYERS).isdisjoint(self.lora.target_modules)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain nested dicts, section -> field -> value, ready for JSON."""
-        return {s.name: dataclasses.asdict(getattr(self, s.name)) for s in dataclasses.fields(self)}
+        return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
         """Return 12 hex digits that change whenever a field that affects the run changes (`output` does not)."""
-        content = {name: section for name, section in self.to_dict().items() if name != "output"}
+        content = self.to_dict()
+        del content["output"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -248,7 +249,7 @@ SECTIONS: dict[str, type] = {
 def section_of(field_name: str) -> str:
     """Return the name of the section that has the field. Raises KeyError when none has."""
     for section, cls in SECTIONS.items():
-        if any(f.name == field_name for f in dataclasses.fields(cls)):
+        if any(field.name == field_name for field in dataclasses.fields(cls)):
             return section
     raise KeyError(field_name)
 
@@ -261,9 +262,11 @@ def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:
     """
     built = {}
     for name, values in sections.items():
-        known = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if unknown := sorted(set(tuples) - set(known)):
-            raise TypeError(f"unknown configuration fields in section {name}: {', '.join(unknown)}")
-        built[name] = SECTIONS[name](**tuples)
+        unknown = set(values) - {field.name for field in dataclasses.fields(SECTIONS[name])}
+        if unknown:
+            raise TypeError(f"unknown configuration fields in section {name}: {', '.join(sorted(unknown))}")
+        fields = {}
+        for key, value in values.items():
+            fields[key] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        built[name] = SECTIONS[name](**fields)
     return RunConfig(**built)

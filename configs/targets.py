@@ -28,7 +28,7 @@ def budget_bytes_of(budget: str | int | None, gpu: str | None = None, *, name: s
         name: what the size is called where it was given.
 
     Raises:
-        ConfigError: it is no size above 0, or more than the card has: what passed would not fit there.
+        ConfigError: it is not a size above 0, or more than the card has: what passed would not fit there.
     """
     try:
         num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
@@ -38,6 +38,8 @@ def budget_bytes_of(budget: str | int | None, gpu: str | None = None, *, name: s
         return None
     if not isinstance(num_bytes, int) or isinstance(num_bytes, bool) or num_bytes <= 0:
         raise ConfigError(f"{name} {budget}: not a size (allowed: more than 0, such as '14.4 GiB')")
-    if gpu is not None and num_bytes > (card := find_card(gpu)).capacity_bytes:
-        raise ConfigError(f"{name} {budget}: {card.title} has {format_bytes(card.capacity_bytes)}; lower it")
+    if gpu is not None:
+        card = find_card(gpu)
+        if num_bytes > card.capacity_bytes:
+            raise ConfigError(f"{name} {budget}: {card.title} has {format_bytes(card.capacity_bytes)}; lower it")
     return num_bytes

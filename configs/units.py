@@ -24,7 +24,9 @@ def format_bytes(num_bytes: int) -> str:
 def format_apart(first: int, second: int) -> tuple[str, str]:
     """Return two sizes as `format_bytes` prints them, or in bytes where that would print different ones alike."""
     texts = format_bytes(first), format_bytes(second)
-    return texts if texts[0] != texts[1] or first == second else (f"{first} B", f"{second} B")
+    if texts[0] == texts[1] and first != second:
+        return f"{first} B", f"{second} B"
+    return texts
 
 
 def parse_bytes(text: str) -> int:

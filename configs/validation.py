@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.flags import flag_of
 from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, section_of
 from memory_harness.configs.strategies import capabilities_of
@@ -69,9 +71,8 @@ def validate(config: RunConfig) -> None:
     Raises:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
-    problems = [line for name in RANGES if (line := _out_of_range(config, name))]
-    problems += _batch_problems(config) + _strategy_problems(config) + _generation_problems(config)
-    problems += _group_problems(config)
+    problems = _range_problems(config) + _batch_problems(config) + _strategy_problems(config)
+    problems += _generation_problems(config) + _group_problems(config)
     for check in (_card_problems, _model_problems):
         try:
             problems += check(config)
@@ -98,13 +99,15 @@ def check_output(config: RunConfig) -> Path:
     return folder
 
 
-def _out_of_range(config: RunConfig, name: str) -> str | None:
-    allowed, holds = RANGES[name]
-    value = getattr(getattr(config, section_of(name)), name)
-    if value is None or holds(value):
-        return None
-    flag = "--budget" if name == "budget_bytes" else "--" + name.replace("_", "-")
-    return f"{flag} {value}: out of range (allowed: {allowed})"
+def _range_problems(config: RunConfig) -> list[str]:
+    problems = []
+    for name, (allowed, holds) in RANGES.items():
+        section = getattr(config, section_of(name))
+        value = getattr(section, name)
+        if value is not None and not holds(value):
+            (item,) = (field for field in dataclasses.fields(section) if field.name == name)
+            problems.append(f"{flag_of(item)} {value}: out of range (allowed: {allowed})")
+    return problems
 
 
 def _batch_problems(config: RunConfig) -> list[str]:
@@ -157,7 +160,8 @@ def _generation_problems(config: RunConfig) -> list[str]:
     if drawing.temperature > 0:
         return []
     problems = []
-    if (number := drawing.replies_per_prompt) > 1:
+    number = drawing.replies_per_prompt
+    if number > 1:
         problems.append(f"--replies-per-prompt {number}: all are the same at --temperature 0; give a higher one")
     if drawing.top_p < 1:
         problems.append(f"--top-p {drawing.top_p}: nothing is drawn at --temperature 0; give a higher one")

@@ -73,10 +73,10 @@ def is_size(field: Field[Any]) -> bool:
 
 def without_none(hint: Any) -> tuple[Any, bool]:
     """Return the type without `| None`, and whether it had that."""
-    if isinstance(hint, types.UnionType):
-        (kind,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
-        return kind, True
-    return hint, False
+    if not isinstance(hint, types.UnionType):
+        return hint, False
+    (kind,) = set(typing.get_args(hint)) - {type(None)}
+    return kind, True
 
 
 def _checked(value: Any, kind: Any, optional: bool) -> Any:
@@ -90,4 +90,5 @@ def _described(kind: Any, optional: bool) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(kind, "a list of texts") + (f" or {NONE}" if optional else "")
+    name = names.get(kind, "a list of texts")
+    return f"{name} or {NONE}" if optional else name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from memory_harness.configs.cli import flag_of
+from memory_harness.configs.flags import flag_of
 from memory_harness.configs.schema import SECTIONS
 from memory_harness.configs.units import MIB
 from memory_harness.configs.values import to_text

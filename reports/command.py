@@ -15,8 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from memory_harness.configs.cli import Command, flags_between, parse_args
+from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import HarnessError
+from memory_harness.configs.flags import flags_between
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.schema import RunConfig

@@ -48,8 +48,8 @@ class Batch:
 
     @property
     def has_padding(self) -> bool:
-        """Whether any sequence is shorter than the batch."""
-        return any(length < self.shape.padded_length for length in self.shape.lengths)
+        """Return whether any sequence is shorter than the batch."""
+        return min(self.shape.lengths) < self.shape.padded_length
 
     def arrays(self, pad_id: int, vocab_size: int, seed: int = 0) -> dict[str, npt.NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask` and `labels`, each int64 (B, L), right padded.
@@ -62,9 +62,11 @@ class Batch:
         labels_BL = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         rng = np.random.default_rng(seed)
         for row, example in enumerate(self.examples):
-            end, start = example.num_tokens, example.num_prompt_tokens
-            ids = rng.integers(0, vocab_size, end) if example.input_ids is None else example.input_ids
-            input_ids_BL[row, :end] = ids
+            start, end = example.num_prompt_tokens, example.num_tokens
+            if example.input_ids is None:
+                input_ids_BL[row, :end] = rng.integers(0, vocab_size, end)
+            else:
+                input_ids_BL[row, :end] = example.input_ids
             attention_mask_BL[row, :end] = 1
             labels_BL[row, start:end] = input_ids_BL[row, start:end]
         return {"input_ids": input_ids_BL, "attention_mask": attention_mask_BL, "labels": labels_BL}
@@ -80,22 +82,37 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     step_size = size * config.train.gradient_accumulation
     rng = _shuffler(config, epoch)
     shuffled = [examples[i] for i in rng.permutation(len(examples))]
+    steps: list[tuple[Batch, ...]] = []
     if config.data.batching == "bucketed":
-        cap = config.data.max_batch_tokens or size * config.data.max_length
-        steps = _steps_of_like_length(shuffled, step_size, rng)
-        return [_spread(_split_under_cap(step, config, cap, max_size=step_size), config) for step in steps]
-    chunked = _chunks(shuffled, step_size)
-    return [_spread([_batch(micro, config) for micro in _chunks(step, size)], config) for step in chunked]
+        cap = _token_cap(config, size)
+        for step in _steps_of_like_length(shuffled, step_size, rng):
+            steps.append(_balanced(_split_under_cap(step, config, cap, max_size=step_size), config))
+    else:
+        for step in _chunks(shuffled, step_size):
+            steps.append(_balanced(_batches_of(step, config, size), config))
+    return steps
 
 
-def _spread(micro_batches: Sequence[Batch], config: RunConfig) -> tuple[Batch, ...]:
-    """Return a step's micro-batches so that dealing them out gives each GPU alike to do: as many, the longest first."""
+def _token_cap(config: RunConfig, batch_size: int) -> int:
+    return config.data.max_batch_tokens or batch_size * config.data.max_length
+
+
+def _balanced(micro_batches: list[Batch], config: RunConfig) -> tuple[Batch, ...]:
+    """Return a step's micro-batches such that each GPU can get as many of them: as far as they can be cut for that.
+
+    With several GPUs the longest come first, so that those that run at the same time are alike.
+    """
     batches, num_gpus = list(micro_batches), config.device.num_gpus
-    while len(batches) % num_gpus and (several := [batch for batch in batches if len(batch.examples) > 1]):
+    if num_gpus == 1:
+        return tuple(batches)
+    while len(batches) % num_gpus:
+        divisible = [batch for batch in batches if len(batch.examples) > 1]
+        if not divisible:
+            break
         extreme = max if len(batches) < num_gpus else min
-        cut = extreme(several, key=_padded_tokens)
-        batches = [part for batch in batches for part in (halves(batch, config) if batch is cut else [batch])]
-    return tuple(sorted(batches, key=_padded_tokens, reverse=True) if num_gpus > 1 else batches)
+        position = batches.index(extreme(divisible, key=_padded_tokens))
+        batches[position : position + 1] = halves(batches[position], config)
+    return tuple(sorted(batches, key=_padded_tokens, reverse=True))
 
 
 def _padded_tokens(batch: Batch) -> int:
@@ -121,9 +138,8 @@ def eval_batches(examples: Sequence[Example], config: RunConfig) -> list[Batch]:
     """Return the evaluation batches: in order of the examples, or longest first and under the cap when bucketed."""
     size = config.eval.eval_batch_size
     if config.data.batching == "bucketed":
-        cap = config.data.max_batch_tokens or size * config.data.max_length
-        return _split_under_cap(examples, config, cap, max_size=size)
-    return [_batch(chunk, config) for chunk in _chunks(examples, size)]
+        return _split_under_cap(examples, config, _token_cap(config, size), max_size=size)
+    return _batches_of(examples, config, size)
 
 
 def _steps_of_like_length(
@@ -132,9 +148,13 @@ def _steps_of_like_length(
     """Cut shuffled examples into steps of like lengths, in random order; the incomplete step stays last."""
     num_full = len(shuffled) // step_size * step_size
     full, rest = shuffled[:num_full], shuffled[num_full:]
-    windows = _chunks(full, step_size * STEPS_PER_WINDOW)
-    steps = [step for window in windows for step in _chunks(sorted(window, key=_length), step_size)]
-    return [*(steps[i] for i in rng.permutation(len(steps))), *([rest] if rest else [])]
+    sorted_steps: list[Sequence[Example]] = []
+    for window in _chunks(full, step_size * STEPS_PER_WINDOW):
+        sorted_steps += _chunks(sorted(window, key=_length), step_size)
+    steps = [sorted_steps[i] for i in rng.permutation(len(sorted_steps))]
+    if rest:
+        steps.append(rest)
+    return steps
 
 
 def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, max_size: int) -> list[Batch]:
@@ -143,38 +163,44 @@ def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, m
     An example above the cap is alone in its batch.
     """
     groups: list[list[Example]] = []
+    most = 0  # examples that the last group can take
     for example in sorted(examples, key=_length, reverse=True):
-        group = groups[-1] if groups else []
-        longest = group[0] if group else example
-        fits = (len(group) + 1) * _padded_length(longest.num_tokens, config) <= cap
-        if group and fits and len(group) < max_size:
-            group.append(example)
+        if groups and len(groups[-1]) < most:
+            groups[-1].append(example)
         else:
             groups.append([example])
+            most = min(max_size, cap // _padded_length(example.num_tokens, config))
     return [_batch(group, config) for group in groups]
 
 
 def halves(batch: Batch, config: RunConfig) -> list[Batch]:
     """Return the batch cut in two, or itself alone where it is one example."""
-    parts = in_halves(batch.examples)
-    return [batch] if len(parts) == 1 else [_batch(part, config) for part in parts]
+    if len(batch.examples) == 1:
+        return [batch]
+    return [_batch(part, config) for part in in_halves(batch.examples)]
 
 
 def in_halves(items: Sequence[Item]) -> list[Sequence[Item]]:
     """Return the items in two parts, the first the larger by one of an odd number; one item as it is."""
+    if len(items) == 1:
+        return [items]
     middle = -(-len(items) // 2)
-    return [items] if len(items) == 1 else [items[:middle], items[middle:]]
+    return [items[:middle], items[middle:]]
 
 
-def _batch(examples: Iterable[Example], config: RunConfig) -> Batch:
-    examples = tuple(examples)
-    lengths = tuple(e.num_tokens for e in examples)
-    target_tokens = sum(e.num_target_tokens for e in examples)
-    return Batch(BatchShape(len(examples), _padded_length(max(lengths), config), lengths, target_tokens), examples)
+def _batches_of(examples: Sequence[Example], config: RunConfig, size: int) -> list[Batch]:
+    return [_batch(chunk, config) for chunk in _chunks(examples, size)]
+
+
+def _batch(examples: Sequence[Example], config: RunConfig) -> Batch:
+    lengths = tuple(map(_length, examples))
+    target_tokens = sum(example.num_target_tokens for example in examples)
+    shape = BatchShape(len(examples), _padded_length(max(lengths), config), lengths, target_tokens)
+    return Batch(shape, tuple(examples))
 
 
 def _padded_length(longest: int, config: RunConfig) -> int:
-    """Length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
+    """Return the length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
     data = config.data
     multiple = data.max_length if data.batching == "padded" else data.pad_to_multiple_of
     return max(longest, min(-(-longest // multiple) * multiple, data.max_length))
@@ -193,10 +219,12 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, npt.
 
     Prompts end at the same column, so that decoding continues all of them there.
     """
-    width = max(len(prompt) for prompt in prompts)
+    width = max(map(len, prompts))
     ids = np.full((len(prompts), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(prompts), width), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = prompt
         mask[row, width - len(prompt) :] = 1
-    return {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}
+    if mask.all():
+        return {"input_ids": ids}
+    return {"input_ids": ids, "attention_mask": mask}

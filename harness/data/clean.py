@@ -5,16 +5,20 @@ Nothing is ever cut out of a sentence: half a sentence of advice can say the opp
 
 from __future__ import annotations
 
+import functools
 import html
 import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import regex
 
-from memory_harness.harness.data.corpus import Corpus, Row
+from memory_harness.configs.tables import read_toml
+from memory_harness.harness.data.corpus import Corpus, Row, count_phrases
 
 WORD_CHARS = r"\p{L}\p{M}\p{N}\u200c\u200d"
 """Characters of a word. Python's own `\\w` and `\\b` break Bengali words at every vowel sign and joiner."""
@@ -48,8 +52,9 @@ class CleanReport:
         parts = [f"{self.num_rows} rows cleaned: {self.num_kept} kept"]
         if self.crisis:
             parts.append(f"{len(self.crisis)} set aside for vetted replies")
-        parts += [f"{self.dropped[reason]} {title}" for reason, title in DROPPED.items() if self.dropped[reason]]
-        if replaced := [f"{count} {kind}" for kind, count in self.placeholders.items() if count]:
+        parts += count_phrases(self.dropped, DROPPED)
+        replaced = count_phrases(self.placeholders, {kind: kind for kind in self.placeholders})
+        if replaced:
             parts.append(f"personal data replaced: {', '.join(replaced)}")
         return ", ".join(parts)
 
@@ -64,10 +69,13 @@ def clean(corpus: Corpus) -> tuple[Corpus, CleanReport]:
     for original in corpus.rows:
         normalised = _normalise_row(original)
         row, found = _replace_personal_data(normalised)
+        reason = _drop_reason(row)
         if _is_crisis(row):
             crisis.append(row)
-        elif reason := _why_dropped(row) or ("duplicate" if row in kept else None):
+        elif reason is not None:
             dropped[reason] += 1
+        elif row in kept:
+            dropped["duplicate"] += 1
         else:
             kept[row] = None
             placeholders += found
@@ -88,8 +96,9 @@ def normalise(text: str) -> str:
 def replace_personal_data(text: str) -> tuple[str, Counter[str]]:
     """Return the text with addresses, phone numbers and long numbers as placeholders, and the count of each."""
     found: Counter[str] = Counter()
-    for kind, (pattern, placeholder) in _PERSONAL.items():
-        text, found[kind] = pattern.subn(placeholder, text)
+    placeholders = _table()["placeholders"]
+    for kind, pattern in _PERSONAL.items():
+        text, found[kind] = pattern.subn(placeholders[kind], text)
     return text, found
 
 
@@ -112,12 +121,15 @@ def _with_prefix(row: Row, rng: random.Random) -> Row:
 
 def reflects(answer: str) -> bool:
     """Return whether the answer's first sentence already mirrors the other's feeling."""
-    return _REFLECTS.search(_FIRST_SENTENCE.match(answer)[0]) is not None
+    return _pattern("reflecting").search(_FIRST_SENTENCE.match(answer)[0]) is not None
 
 
-def _prefixes_for(topic: str) -> tuple[str, ...]:
+def _prefixes_for(topic: str) -> list[str]:
     topic = normalise(topic).casefold()
-    return next((p for words, p in _PREFIXES.items() if any(word in topic for word in words)), _GENERAL_PREFIXES)
+    for entry in _table()["prefixes"]:
+        if any(word in topic for word in entry["topic_words"]):
+            return entry["sentences"]
+    return _table()["general_prefixes"]
 
 
 def _normalise_row(row: Row) -> Row:
@@ -132,14 +144,15 @@ def _replace_personal_data(row: Row) -> tuple[Row, Counter[str]]:
 
 
 def _is_crisis(row: Row) -> bool:
-    return asks_in_crisis(row.question) or _CRISIS.search(_as_read(row.answer)) is not None
+    return asks_in_crisis(row.question) or _pattern("crisis").search(_as_read(row.answer)) is not None
 
 
 def asks_in_crisis(question: str, phrases: Iterable[str] = ()) -> bool:
     """Return whether a normalised question speaks of suicide or self-harm, or holds one of the (plain) phrases."""
-    patterns = [_CRISIS, _METHOD]
-    if phrases := [regex.escape(phrase, special_only=True) for phrase in phrases]:
-        patterns.append(_any_of(phrases))
+    patterns = [_pattern("crisis"), _pattern("self_harm_method")]
+    escaped = [regex.escape(phrase, special_only=True) for phrase in phrases]
+    if escaped:
+        patterns.append(_any_of(escaped))
     text = _as_read(question)
     return any(pattern.search(text) for pattern in patterns)
 
@@ -150,12 +163,25 @@ def _as_read(text: str) -> str:
     return " ".join(text.split())
 
 
-def _why_dropped(row: Row) -> str | None:
-    if _METHOD.search(_as_read(row.answer)):
+def _drop_reason(row: Row) -> str | None:
+    if _pattern("self_harm_method").search(_as_read(row.answer)):
         return "self_harm_method"
-    if _DOSAGE.search(row.answer):
+    if _pattern("medication_dosage").search(row.answer):
         return "medication_dosage"
-    return None if row.question and row.answer else "blank"
+    if not row.question or not row.answer:
+        return "blank"
+    return None
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return read_toml(Path(__file__).with_name("clean.toml"))
+
+
+@functools.cache
+def _pattern(name: str) -> regex.Pattern[str]:
+    """Return a list of clean.toml as one pattern."""
+    return _any_of(_table()[name])
 
 
 def _any_of(phrases: Iterable[str]) -> regex.Pattern[str]:
@@ -176,98 +202,12 @@ _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}]--[\s\u200c\u200d]]", regex.V1)
 _BLANK_LINES = regex.compile(r"\n{3,}")
 _FIRST_SENTENCE = regex.compile(r"[^।?!\n]*")
 
-_NO_WISH = r"ইচ্ছ[াে] (?:(?:কর|হ)\S* ?না|নেই|নাই)|মন চা\S* ?না"
-"""After "to live"; without its negation it is the opposite."""
-
-_SOMEWHERE = "(?:with|in|at|near|like|here|there|alone|apart|together|under|on|by|off|next|far)"
-"""After "live": where or with whom, which is no crisis."""
-
-_CRISIS = _any_of((
-    "আত্[মন] ?হত্যা", "আত্মহনন", "আত্মঘাতী", "সুইসাইড",
-    "মর(?:ে যে)?তে (?:চাই|ইচ্ছ[াে]|মন চা)", "মারা যেতে (?:চাই|ইচ্ছ[াে])",
-    "মৃত্যু (?:চাই|কামনা)", "মরে গেলে(?:ই)? (?:ভাল|বাঁচ|শান্তি|মুক্তি|সব শেষ)", "মরে যাওয়া(?:ই|টাই)? ভাল", "আমি মরে যাব",
-    rf"(?:বেঁচে থাক|বাঁচ)তে (?:চাই ?না|{_NO_WISH})",
-    r"(?:বেঁচে থাক|বাঁচ)ার (?:আর )?(?:কোনো? )?(?:ইচ্ছ[াে]|মানে|অর্থ|কারণ|আগ্রহ)\p{M}* (?:নেই|নাই|হয় না|\S*পাই না)",
-    "বেঁচে থেকে (?:আর )?(?:(?:কী|কি|কোনো?) )?(?:লাভ|হবে)", "পৃথিবীতে (?:আর )?থাকতে চাই ?না", "চিরতরে ঘুমি", "চিরনিদ্রা",
-    "নিজেকে (?:শেষ কর|মেরে ফেল|কাট(?:ি|ছি|তে))", "জীবন(?:টা)? শেষ কর", "নিজের জীবন (?:নিয়ে নেব|নিতে চাই|দিয়ে দেব)",
-    "নিজেকে (?:আঘাত|জখম|ক্ষতবিক্ষত) কর", "নিজের ক্ষতি কর", "(?:ব্লেড|ছুরি|চাকু) দিয়ে (?:নিজের )?(?:হাত|শরীর|কব্জি) ক[াে]ট",
-    r"su[i1]cid\p{L}*", r"(?:kill|unaliv)(?:e|ing)? my ?self",
-    r"(?:end|tak)(?:e|ing)? my own life", r"end(?:ing)? my life(?!\p{L})",
-    r"(?:(?:want|wish)(?:ed)? to|wanna) (?:die|be dead)(?!\p{L})", r"wish i (?:was|were) (?:dead|never born)",
-    rf"(?:do not|don'?t|no longer|never) (?:want to|wanna) (?:live(?! {_SOMEWHERE})(?!\p{{L}})|be alive|exist|wake up)",
-    "better off (?:dead|without me)", "end(?:ing)? it all",
-    "nothing (?:left )?to live for", "no (?:reason|point)(?: in)? (?:to live|living)",
-    "self[- ]?harm", r"(?:hurt|harm|cut)(?:t?ing)? my ?self", r"(?:cut|slit)(?:ting)? my (?:wrists?|veins?)",
-    r"m[ao]r(?:e je)?te (?:chai|chay|ich?ch[ae]|mon chay?)", r"at[mt]{1,2}[ao] ?h[ao]t+[yj]?[ao]",
-    "nijeke (?:s?h?esh kor|mere fel)",
-    r"b[ae]n?ch(?:te|e thakte) (?:chai|chay|ich?ch[ae])\p{L}*(?: \p{L}+)? ?na(?!\p{L})",
-))  # fmt: skip
-"""Said of suicide or self-harm, by whoever asks or answers."""
-
-_METHOD = _any_of((
-    "গলায় (?:দড়ি|ফাঁস)", "ফাঁস (?:দি|লাগা|নি)", "ফাঁসিতে ঝুল", "ফাঁসি (?:দি|নি)য়ে মর",
-    "বিষ (?:খা|খে|পান)", "কীটনাশক খ[াে]",
-    "ঘুমের (?:ওষুধ|বড়ি) (?:একসঙ্গে|একসাথে|অনেক|খেয়ে মর)", r"অনেক(?:গুলো|গুলি)? ঘুমের (?:ওষুধ|বড়ি)",
-    "(?:রগ|শিরা) (?:কাট|কেটে)", "ছাদ থেকে (?:লাফ|ঝাঁপ)",
-    "ট্রেনের (?:নিচে|নীচে|সামনে) (?:লাফ|ঝাঁপ)",
-    "hang(?:ing|ed)? (?:your|my|him|her|one)self", "slit(?:ting)? (?:your|my|his|her|the) wrists?", "overdos(?:e|ing)",
-    "drink(?:ing)? poison", "jump(?:ing|ed)? off (?:a|the) (?:bridge|roof|building)",
-))  # fmt: skip
-"""A way of doing it: in an answer the row is dropped, in a question it is a crisis."""
-
-_DOSAGE = _any_of((
-    r"\p{Nd}+(?:[.,]\p{Nd}+)?\s*-?\s*(?:মি\.?\s?গ্রা|মিলিগ্রাম|এমজি|মাইক্রোগ্রাম|(?:mg|mcg)(?![a-z]))",
-    r"(?:\p{Nd}+|একটি|একটা|দুটি|দুটো|দুইটি|তিনটি|তিনটে|চারটি) ?(?:করে )?(?:ট্যাবলেট|ক্যাপসুল|বড়ি)",
-    r"\p{Nd}+ ?(?:tablets?|pills?|capsules?)(?![a-z])",
-))  # fmt: skip
-"""An amount of medicine. To be told to see a doctor, or to take one's medicine, is no dose."""
-
 _PERSONAL = {
-    "url": (regex.compile(r"(?:https?://|www\.)[!#-&(-;=?-~]*[A-Za-z0-9/#=_&%-]", regex.IGNORECASE), "[লিংক]"),
-    "email": (regex.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"), "[ইমেইল]"),
-    "phone": (
-        regex.compile(rf"(?<![{WORD_CHARS}+])(?:\+\p{{Nd}}{{1,3}}[ -]?|[0০])(?:[ -]?\p{{Nd}}){{8,12}}(?!\p{{Nd}})"),
-        "[ফোন]",
+    "url": regex.compile(r"(?:https?://|www\.)[!#-&(-;=?-~]*[A-Za-z0-9/#=_&%-]", regex.IGNORECASE),
+    "email": regex.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"),
+    "phone": regex.compile(
+        rf"(?<![{WORD_CHARS}+])(?:\+\p{{Nd}}{{1,3}}[ -]?|[0০])(?:[ -]?\p{{Nd}}){{8,12}}(?!\p{{Nd}})"
     ),
-    "number": (regex.compile(r"(?<!\p{Nd})(?:\p{Nd}{9,}|(?:\p{Nd}{4}[ -]){3}\p{Nd}{4})(?!\p{Nd})"), "[নম্বর]"),
+    "number": regex.compile(r"(?<!\p{Nd})(?:\p{Nd}{9,}|(?:\p{Nd}{4}[ -]){3}\p{Nd}{4})(?!\p{Nd})"),
 }
-"""Kind -> pattern and placeholder, in this order: an address may hold digits. `\\p{Nd}` takes Bengali digits in."""
-
-_REFLECTS = _any_of((
-    "মনে হচ্ছে", "বুঝতে পার[িছ]", "আমি বুঝি", "কথা শুনে", "শুনে (?:খারাপ|কষ্ট|দুঃখ|খুব)",
-    "sounds like", "i (?:can )?(?:understand|hear|see) ", "i(?:'|’)m (?:so |very )?sorry",
-))  # fmt: skip
-
-_GENERAL_PREFIXES = (
-    "আপনার কথা শুনে বুঝতে পারছি, সময়টা সহজ যাচ্ছে না।",
-    "মনে হচ্ছে, বিষয়টি আপনাকে অনেক ভাবাচ্ছে।",
-    "আপনি যা অনুভব করছেন, তা আমি বুঝতে পারছি।",
-)
-
-_PREFIXES = {
-    ("পরিবার", "দাম্পত্য", "বিবাহ", "সন্তান", "family", "marriage", "parent"): (
-        "মনে হচ্ছে, পরিবারের এই পরিস্থিতি আপনাকে কষ্ট দিচ্ছে।",
-        "বুঝতে পারছি, কাছের মানুষদের নিয়ে আপনি ভাবনায় আছেন।",
-    ),
-    ("কাজ", "চাকরি", "পেশা", "work", "career"): (
-        "বুঝতে পারছি, কাজের চাপ আপনাকে ক্লান্ত করে তুলছে।",
-        "মনে হচ্ছে, কাজের জায়গায় দিনগুলো সহজ যাচ্ছে না।",
-    ),
-    ("পড়াশোনা", "শিক্ষা", "পরীক্ষা", "study", "school"): (
-        "বুঝতে পারছি, পড়াশোনা নিয়ে আপনি চাপে আছেন।",
-        "মনে হচ্ছে, ফলাফলের কথা ভেবে আপনার চিন্তা হচ্ছে।",
-    ),
-    ("সম্পর্ক", "বন্ধু", "প্রেম", "relationship", "friend", "intimacy"): (
-        "মনে হচ্ছে, এই সম্পর্ক আপনার কাছে খুব মূল্যবান।",
-        "বুঝতে পারছি, প্রিয় মানুষের সঙ্গে দূরত্ব কতটা কষ্টের।",
-    ),
-    ("উদ্বেগ", "দুশ্চিন্তা", "চাপ", "ঘুম", "anxiety", "stress"): (
-        "বুঝতে পারছি, এই দুশ্চিন্তা আপনাকে স্বস্তি দিচ্ছে না।",
-        "মনে হচ্ছে, মনের ভেতর অনেক চাপ জমে আছে।",
-    ),
-    ("বিষণ্ণতা", "শোক", "একাকীত্ব", "depression", "grief", "loneliness"): (
-        "মনে হচ্ছে, আপনি খুব কঠিন সময়ের মধ্য দিয়ে যাচ্ছেন।",
-        "বুঝতে পারছি, এই কষ্ট একা বয়ে চলা সহজ নয়।",
-    ),
-}
-"""Words of a topic, in Bengali or English -> sentences that suit it."""
+"""Kind -> pattern, in this order: an address may hold digits. `\\p{Nd}` takes Bengali digits in."""

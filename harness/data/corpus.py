@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +61,15 @@ class ReadReport:
 
     def line(self) -> str:
         """Return the report as one line, kinds that did not occur left out."""
-        parts = [f"{self.dropped[kind]} {title}" for kind, title in DROPPED.items() if self.dropped[kind]]
-        note = f" ({self.num_without_bengali} without Bengali letters)" if self.num_without_bengali else ""
-        return f"{self.num_rows} rows read: " + ", ".join([f"{self.num_usable} usable{note}", *parts])
+        usable = f"{self.num_usable} usable"
+        if self.num_without_bengali:
+            usable += f" ({self.num_without_bengali} without Bengali letters)"
+        return f"{self.num_rows} rows read: " + ", ".join([usable, *count_phrases(self.dropped, DROPPED)])
+
+
+def count_phrases(counts: Mapping[str, int], titles: Mapping[str, str]) -> list[str]:
+    """Return `3 blank` and the like for each kind that occurred, in the order of the titles."""
+    return [f"{counts[kind]} {title}" for kind, title in titles.items() if counts[kind]]
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,13 @@ def read_corpus(path: Path | str) -> Corpus:
     """
     file = _find(Path(path))
     table, num_malformed = read_table(file, "--data", COLUMNS)
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        found, needed = ", ".join(map(repr, table.columns)), ", ".join(map(repr, COLUMNS))
-        raise DataError(f"{file} lacks {', '.join(map(repr, missing))}: found {found}; --data needs {needed}")
-    rows = [Row(*cells) for cells in zip(*(table[name].tolist() for name in COLUMNS), strict=True)]
-    corpus = select_rows(rows, file.name, num_malformed)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{file} lacks {_quoted(missing)}: found {_quoted(table.columns)}; --data needs {_quoted(COLUMNS)}"
+        )
+    rows = table[list(COLUMNS)].itertuples(index=False, name=None)
+    corpus = select_rows((Row(*cells) for cells in rows), file.name, num_malformed)
     if not corpus.rows:
         raise DataError(f"{file} has no usable row: {corpus.report.line()}; give another file with --data")
     return corpus
@@ -98,8 +106,11 @@ def select_rows(rows: Iterable[Row], name: str, num_malformed: int = 0) -> Corpu
     usable: dict[Row, None] = {}
     counts = Counter(malformed=num_malformed)
     for row in rows:
-        if kind := _why_unusable(row) or ("duplicate" if row in usable else None):
+        kind = _unusable_kind(row)
+        if kind is not None:
             counts[kind] += 1
+        elif row in usable:
+            counts["duplicate"] += 1
         else:
             usable[row] = None
     without_bengali = sum(not _BENGALI_LETTER.search(row.question + row.answer) for row in usable)
@@ -122,20 +133,28 @@ def take(corpus: Corpus, samples: int | None) -> tuple[Row, ...]:
     return corpus.rows[:samples]
 
 
-def _why_unusable(row: Row) -> str | None:
-    texts = (row.question, row.answer)
-    if any("\ufffd" in text for text in (row.topic, row.title, *texts)):
+def _unusable_kind(row: Row) -> str | None:
+    if "\ufffd" in row.topic + row.title + row.question + row.answer:
         return "undecodable"
-    if not all(text.strip() for text in texts):
+    question, answer = row.question.strip(), row.answer.strip()
+    if not question or not answer:
         return "blank"
-    if any(text.strip().lower() in _MISSING for text in texts):
+    if question.lower() in _MISSING or answer.lower() in _MISSING:
         return "missing"
-    return "oversized" if max(map(len, texts)) > MAX_FIELD_CHARS else None
+    if max(len(row.question), len(row.answer)) > MAX_FIELD_CHARS:
+        return "oversized"
+    return None
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _find(path: Path) -> Path:
     """Return the file meant by `path`: itself, its other spelling, or the corpus in that folder."""
-    candidates = [path / name for name in CORPUS_FILES] if path.is_dir() else [path, _other_spelling(path)]
+    candidates = [path, _other_spelling(path)]
+    if path.is_dir():
+        candidates = [path / name for name in CORPUS_FILES]
     for file in candidates:
         if file.is_file():
             return file
@@ -144,6 +163,7 @@ def _find(path: Path) -> Path:
 
 
 def _other_spelling(path: Path) -> Path:
+    """Return the path with a space before its suffix, or without it where it has one."""
     stem = path.stem[:-1] if path.stem.endswith(" ") else path.stem + " "
     return path.with_name(stem + path.suffix)
 
@@ -180,7 +200,7 @@ def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFr
         raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas ({flag})")
     table.columns = table.columns.str.strip()
     if not table.columns.is_unique:
-        twice = ", ".join(map(repr, table.columns[table.columns.duplicated()].unique()))
+        twice = _quoted(table.columns[table.columns.duplicated()].unique())
         raise DataError(f"{file} has {twice} more than once; leave one, or give another file with {flag}")
     return table.fillna(""), len(malformed)
 
@@ -200,6 +220,6 @@ def _decode(file: Path, flag: str, columns: Sequence[str]) -> str:
             f"save it as UTF-8, or give another file with {flag}"
         ) from None
     if not text.strip():
-        names = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
-        raise DataError(f"{file} is empty; give a CSV with the {names} with {flag}")
+        noun = "column" if len(columns) == 1 else "columns"
+        raise DataError(f"{file} is empty; give a CSV with the {noun} {', '.join(columns)} with {flag}")
     return text

@@ -10,11 +10,12 @@ from random import Random
 from memory_harness.configs.crisis import Crisis, load_crisis
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Example
-from memory_harness.harness.data.chat_format import build_example, build_prompt, plain
+from memory_harness.harness.data.chat_format import plain
 from memory_harness.harness.data.clean import DROPPED as CLEAN_DROPPED
 from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
 from memory_harness.harness.data.corpus import DROPPED as READ_DROPPED
 from memory_harness.harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
+from memory_harness.harness.data.examples import build_example, build_prompt
 from memory_harness.harness.data.prompts import read_prompts
 from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
 from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
@@ -82,21 +83,29 @@ class Prepared:
     def fates(self) -> dict[str, int]:
         """What became of each row of the corpus, by name; all of them together are its rows."""
         cleaned = self.clean_report
-        return {
+        fates = {
             "trained on": len(self.train),
             "evaluated on": len(self.eval),
             "not taken": self.read_report.num_usable - cleaned.num_rows,
             "set aside for vetted replies": len(cleaned.crisis),
-            **{READ_DROPPED[kind]: count for kind, count in self.read_report.dropped.items()},
-            **{CLEAN_DROPPED[reason]: count for reason, count in cleaned.dropped.items()},
         }
+        for kind, count in self.read_report.dropped.items():
+            fates[READ_DROPPED[kind]] = count
+        for reason, count in cleaned.dropped.items():
+            fates[CLEAN_DROPPED[reason]] = count
+        return fates
 
     def lines(self) -> tuple[str, ...]:
         """Return the report, one line each for the corpus, reading, cleaning, the split, the tokens and the prompts."""
         num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)
-        approval = f"approved by {self.approved_by}" if self.approved_by else "NOT APPROVED BY ANYBODY, see --crisis"
-        vetted = f", {num_vetted} of them by the vetted reply ({approval})" if num_vetted else ""
-        asked = f"prompts: {len(self.prompts)} to answer{vetted}"
+        asked = f"prompts: {len(self.prompts)} to answer"
+        if num_vetted:
+            approval = "NOT APPROVED BY ANYBODY, see --crisis"
+            if self.approved_by:
+                approval = f"approved by {self.approved_by}"
+            asked += f", {num_vetted} of them by the vetted reply ({approval})"
+        if self.prompt_report:
+            asked += f"; {self.prompt_report.line()}"
         return (
             f"corpus: {self.corpus_name}",
             self.read_report.line(),
@@ -104,7 +113,7 @@ class Prepared:
             f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
             f"{len(self.eval)} to evaluate",
             f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
-            f"{asked}; {self.prompt_report.line()}" if self.prompt_report else asked,
+            asked,
         )
 
 
@@ -156,8 +165,12 @@ def _first_samples(config: RunConfig) -> Corpus:
 
 def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tuple[list[Example], int]:
     """Return the rows as examples, and how many of them were truncated."""
-    built = [build_example(tokenizer, row.question, row.answer, max_length) for row in rows]
-    return [example for example, _ in built], sum(truncated for _, truncated in built)
+    examples, num_truncated = [], 0
+    for row in rows:
+        example, truncated = build_example(tokenizer, row.question, row.answer, max_length)
+        examples.append(example)
+        num_truncated += truncated
+    return examples, num_truncated
 
 
 def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[Example]) -> int | None:
@@ -168,7 +181,8 @@ def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[
             return None
         ids = example.input_ids[example.num_prompt_tokens :]
         is_whole = bool(ids) and ids[-1] in tokenizer.stop_ids
-        total += len((plain(row.answer) if is_whole else tokenizer.decode(ids)).encode())
+        text = plain(row.answer) if is_whole else tokenizer.decode(ids)
+        total += len(text.encode())
     return total
 
 
@@ -186,15 +200,12 @@ def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[dict[str, l
 def _prompts(
     tokenizer: Tokenizer, questions: dict[str, list[str]], crisis: Crisis, max_length: int
 ) -> list[GenerationPrompt]:
-    return [
-        GenerationPrompt(
-            question,
-            tuple(references),
-            *build_prompt(tokenizer, question, max_length),
-            vetted_reply=crisis.text if asks_in_crisis(question, crisis.phrases) else None,
-        )
-        for question, references in questions.items()
-    ]
+    prompts = []
+    for question, references in questions.items():
+        num_tokens, ids = build_prompt(tokenizer, question, max_length)
+        vetted_reply = crisis.text if asks_in_crisis(question, crisis.phrases) else None
+        prompts.append(GenerationPrompt(question, tuple(references), num_tokens, ids, vetted_reply))
+    return prompts
 
 
 def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -209,9 +220,12 @@ def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> t
     Random(seed).shuffle(groups)
     train: list[Row] = []
     evaluation: list[Row] = []
-    chosen = _choose([len(group) for group in groups], eval_fraction * len(rows))
+    chosen = _choose(list(map(len, groups)), eval_fraction * len(rows))
     for i, group in enumerate(groups):
-        (evaluation if i in chosen else train).extend(group)
+        if i in chosen:
+            evaluation += group
+        else:
+            train += group
     return train, evaluation
 
 

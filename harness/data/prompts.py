@@ -9,8 +9,8 @@ from memory_harness.harness.data.corpus import ReadReport, Row, read_table, sele
 from memory_harness.harness.log.errors import DataError
 
 COLUMN = "question"
-ALSO = "questions"
-"""what the corpus calls its own column"""
+CORPUS_COLUMN = "questions"
+"""what the corpus calls its own"""
 
 
 def read_prompts(path: str) -> tuple[list[str], ReadReport]:
@@ -23,13 +23,16 @@ def read_prompts(path: str) -> tuple[list[str], ReadReport]:
     if not file.is_file():
         raise DataError(f"no file at --prompts {file}; give a CSV with a column {COLUMN}")
     table, num_malformed = read_table(file, "--prompts", (COLUMN,))
-    names = [name for name in table.columns if name.casefold() in (COLUMN, ALSO)]
+    names = [name for name in table.columns if name.casefold() in (COLUMN, CORPUS_COLUMN)]
     if len(names) != 1:
         found = ", ".join(map(repr, table.columns))
         raise DataError(f"{file} has {len(names) or 'no'} columns {COLUMN}: found {found}; --prompts needs one")
-    cleaned = (replace_personal_data(normalise(text))[0] for text in table[names[0]].tolist())
+    rows = []
+    for text in table[names[0]].tolist():
+        question, _ = replace_personal_data(normalise(text))
+        rows.append(Row("", "", question, question))
     # a row of the corpus is unusable for the same reasons
-    usable = select_rows((Row("", "", text, text) for text in cleaned), file.name, num_malformed)
+    usable = select_rows(rows, file.name, num_malformed)
     if not usable.rows:
         raise DataError(f"{file} has no usable question: {usable.report.line()}; give another file with --prompts")
     return [row.question for row in usable.rows], usable.report

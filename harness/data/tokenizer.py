@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import regex
 
-from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint, load_models
+from memory_harness.configs.models import hub_cache_folder, hub_id, is_local_checkpoint, load_models
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, ChatFormat, llama3_format
 from memory_harness.harness.log.errors import DataError
@@ -124,13 +124,14 @@ class CharacterTokenizer:
         for part in regex.split(rf"({_SPECIAL.pattern})", text):
             if part in _TINY_SPECIALS:
                 ids.append(_TINY_SPECIALS.index(part))
-            else:
-                ids += (i for char in part for i in _character_ids(char))
+                continue
+            for char in part:
+                ids += _character_ids(char)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text; bytes that are no UTF-8 become replacement characters."""
-        return b"".join(_id_bytes(i) for i in ids).decode(errors="replace")
+        """Return the text; bytes that are not UTF-8 become replacement characters."""
+        return b"".join(map(_id_bytes, ids)).decode(errors="replace")
 
 
 def _character_ids(char: str) -> list[int]:
@@ -157,8 +158,7 @@ class TransformersTokenizer:
         vocab = tokenizer.get_vocab()
         stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
         self.stop_ids: tuple[int, ...] = tuple(stops) or (tokenizer.eos_token_id,)
-        spare = next((i for i in (tokenizer.pad_token_id, tokenizer.unk_token_id) if i is not None), 0)
-        self.pad_id: int = vocab.get("<|finetune_right_pad_id|>", spare)
+        self.pad_id: int = vocab.get("<|finetune_right_pad_id|>", _own_pad_id(tokenizer))
         self.chat = llama3_format() if "<|start_header_id|>" in vocab else _own_format(tokenizer, name)
 
     def count(self, text: str) -> int:
@@ -173,6 +173,13 @@ class TransformersTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _own_pad_id(tokenizer: Any) -> int:
+    for token_id in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+        if token_id is not None:
+            return int(token_id)
+    return 0
 
 
 def _own_format(tokenizer: Any, name: str) -> ChatFormat:
@@ -212,15 +219,18 @@ def _find_tokenizer(config: RunConfig, vocab_size: int) -> Tokenizer:
         return _load_folder(Path(given), given)
     if shape is None and _has_tokenizer(Path(model)):
         return _load_folder(Path(model), model)
-    if shape and (cached := _in_hub_cache(shape)):
-        return _load_folder(cached, f"{hub_id(shape)} (local cache)")
-    if vocab_size == LLAMA3_VOCAB_SIZE and (file := _llama_models_file()):
-        return _from_tiktoken_file(file)
+    if shape is not None:
+        cached = hub_cache_folder(shape, "tokenizer.json")
+        if cached is not None:
+            return _load_folder(cached, f"{hub_id(shape)} (local cache)")
+    meta_file = _llama_models_file() if vocab_size == LLAMA3_VOCAB_SIZE else None
+    if meta_file is not None:
+        return _from_tiktoken_file(meta_file)
     if CharacterTokenizer.vocab_size <= vocab_size < TINY_VOCAB_SIZE:
         return CharacterTokenizer()
-    if shape:
-        return LengthEstimate(vocab_size, shape.pad_token_id, shape.eos_token_ids)
-    return LengthEstimate(vocab_size, vocab_size - 1, ())
+    if shape is None:
+        return LengthEstimate(vocab_size, vocab_size - 1, ())
+    return LengthEstimate(vocab_size, shape.pad_token_id, shape.eos_token_ids)
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -239,23 +249,16 @@ def _load_folder(folder: Path, name: str) -> TransformersTokenizer:
     return TransformersTokenizer(loaded, name)
 
 
-def _in_hub_cache(shape: ModelShape) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = hub_id(shape)
-    if repo is None:
-        return None
-    file = try_to_load_from_cache(repo, "tokenizer.json")
-    return Path(file).parent if isinstance(file, str) else None
-
-
 def _llama_models_file() -> Path | None:
     """Return Meta's file where `llama-models` and `tiktoken`, which reads it, are installed; imports neither."""
     spec = find_spec("llama_models")
     if spec is None or find_spec("tiktoken") is None:
         return None
-    files = (Path(place, "llama3", "tokenizer.model") for place in spec.submodule_search_locations or ())
-    return next((file for file in files if file.is_file()), None)
+    for folder in spec.submodule_search_locations or ():
+        file = Path(folder, "llama3", "tokenizer.model")
+        if file.is_file():
+            return file
+    return None
 
 
 def _from_tiktoken_file(file: Path) -> TransformersTokenizer:

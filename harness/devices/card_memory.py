@@ -7,7 +7,8 @@ from typing import Protocol
 
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory, live_by_category
 from memory_harness.harness.simulate.tracer import Tracer
 
 

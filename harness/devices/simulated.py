@@ -23,7 +23,7 @@ from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRu
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
-from memory_harness.harness.simulate.memory import Made, SimulatedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
 
 _is_autocast_enabled = torch.is_autocast_enabled
@@ -267,7 +267,7 @@ class SimulatedDevice:
         write_snapshot(self.memory.history().snapshot(record_to_dict(run)), path)
 
 
-def _allocation(key: Hashable, made: Made) -> Allocation:
+def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     num_bytes, made_at, site = made
     return Allocation(key, num_bytes, made_at, _source_lines(site))
 

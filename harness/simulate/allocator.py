@@ -129,7 +129,9 @@ class CachingAllocator:
     @property
     def inactive_split_bytes(self) -> int:
         """Free bytes in segments that are partly in use; 0 with expandable segments. Source: free_block."""
-        return 0 if self.expandable_segments else self.reserved_bytes - self.allocated_bytes - self._whole_free_bytes
+        if self.expandable_segments:
+            return 0
+        return self.reserved_bytes - self.allocated_bytes - self._whole_free_bytes
 
     def malloc(self, num_bytes: int, stream: int = 0) -> int:
         """Allocate and return a handle for `free`; an empty request allocates nothing and returns 0.
@@ -189,7 +191,7 @@ class CachingAllocator:
         self.allocated_bytes -= block.size
         self.requested_bytes -= block.requested
         block.requested = 0
-        block = block.pool.give_back(block, FREE)
+        block = block.pool.add_merged(block, FREE)
         if block.next is None and block.prev is None:
             self._whole_free_bytes += block.size
 
@@ -209,7 +211,11 @@ class CachingAllocator:
 
     def largest_free_block_bytes(self) -> int:
         """Return the size of the largest cached block in any pool, 0 without one. Source: cacheInfo."""
-        return max((pool.blocks[-1].size for pool in self._pools() if pool.blocks), default=0)
+        largest = 0
+        for pool in self._pools():
+            if pool.blocks:
+                largest = max(largest, pool.blocks[-1].size)
+        return largest
 
     def block_of(self, handle: int) -> tuple[int, int]:
         """Return the address and the requested bytes of a live handle; 0 and 0 of handle 0.
@@ -224,8 +230,11 @@ class CachingAllocator:
 
     def segments(self) -> list[Segment]:
         """Return all reserved memory in order of address. Source: snapshot."""
-        runs = [run for pool in self._pools() for head in pool.heads for run in _mapped_runs(head)]
-        return sorted(map(_describe, runs), key=lambda segment: segment.address)
+        segments: list[Segment] = []
+        for pool in self._pools():
+            for head in pool.heads:
+                segments += map(_segment, _mapped_runs(head))
+        return sorted(segments, key=lambda segment: segment.address)
 
     def fingerprint(self) -> Hashable:
         """Return a value that is equal for two states when equal future requests have equal effects.
@@ -261,7 +270,8 @@ class CachingAllocator:
         self._small, self._large = {}, {}
         live: list[BlockNode] = []
         for address, stream, is_small, numbers in state.segments:
-            pool = (self._small if is_small else self._large).get(stream) or self._add_pool(is_small, stream)
+            pools = self._small if is_small else self._large
+            pool = pools.get(stream) or self._add_pool(is_small, stream)
             pool.restore_segment(address, numbers, live)
         live.sort(key=lambda block: block.handle)
         self._live = {block.handle: block for block in live}
@@ -269,9 +279,9 @@ class CachingAllocator:
             pool.restore_order()
 
     def _add_pool(self, is_small: bool, stream: int) -> BlockPool:
-        pool = BlockPool(stream, is_small, self.expandable_segments)
-        (self._small if is_small else self._large)[stream] = pool
-        return pool
+        pools = self._small if is_small else self._large
+        pools[stream] = BlockPool(stream, is_small, self.expandable_segments)
+        return pools[stream]
 
     def _pools(self) -> Iterator[BlockPool]:
         yield from self._small.values()
@@ -316,13 +326,16 @@ class CachingAllocator:
         return head
 
     def _release_free_segments(self, pool: BlockPool) -> None:
-        """Source: release_blocks, release_block."""
-        released = [head for head in pool.heads if head.handle == FREE and head.next is None]
-        pool.heads = [head for head in pool.heads if head.handle != FREE or head.next is not None]
-        for head in released:
+        """Release the segments that are one free block. Source: release_blocks, release_block."""
+        kept = []
+        for head in pool.heads:
+            if head.handle != FREE or head.next is not None:
+                kept.append(head)
+                continue
             pool.remove(head)
             self.reserved_bytes -= head.size
             self._whole_free_bytes -= head.size
+        pool.heads = kept
 
     def _extend(self, pool: BlockPool, size: int) -> BlockNode | None:
         """Map pages until a block of `size` is free; pages mapped before a failure stay mapped.
@@ -357,10 +370,13 @@ class CachingAllocator:
         if mapped < block.size:
             pool.add(block.split(mapped, UNMAPPED))
         self._add_reserved(mapped)
-        return pool.give_back(block, FREE)
+        return pool.add_merged(block, FREE)
 
     def _unmap_free_pages(self, pool: BlockPool) -> None:
-        """Source: release_blocks, unmap_block, ExpandableSegment::unmap, release_expandable_segment."""
+        """Unmap the pages that lie wholly within a free block.
+
+        Source: release_blocks, unmap_block, ExpandableSegment::unmap, release_expandable_segment.
+        """
         page = pool.page_bytes
         for block in list(pool.blocks):
             stop = block.address + block.size
@@ -375,29 +391,28 @@ class CachingAllocator:
                 pool.add(block)
             else:
                 pages = block
-            pages = pool.give_back(pages, UNMAPPED)
+            pages = pool.add_merged(pages, UNMAPPED)
             self.reserved_bytes -= last - first
             if pages.prev is None and pages.next is None:
                 pool.remove(pages)
                 pool.heads.remove(pages)
 
 
-def _describe(run: list[BlockNode]) -> Segment:
+def _segment(run: list[BlockNode]) -> Segment:
     start, pool = run[0].address, run[0].pool
-    return Segment(
-        address=start,
-        size_bytes=sum(block.size for block in run),
-        pool="small" if pool.is_small else "large",
-        stream=pool.stream,
-        blocks=tuple(Block(block.address - start, block.size, block.requested, block.handle or None) for block in run),
-    )
+    blocks = [Block(block.address - start, block.size, block.requested, block.handle or None) for block in run]
+    end = run[-1].address + run[-1].size
+    return Segment(start, end - start, "small" if pool.is_small else "large", pool.stream, tuple(blocks))
 
 
-def _mapped_runs(head: BlockNode) -> list[list[BlockNode]]:
-    runs: list[list[BlockNode]] = [[]]
+def _mapped_runs(head: BlockNode) -> Iterator[list[BlockNode]]:
+    """Yield the blocks of a segment, in one list where no unmapped pages lie between them."""
+    run: list[BlockNode] = []
     for block in head.chain():
-        if block.handle == UNMAPPED:
-            runs.append([])
-        else:
-            runs[-1].append(block)
-    return [run for run in runs if run]
+        if block.handle != UNMAPPED:
+            run.append(block)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run

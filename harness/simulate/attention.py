@@ -55,38 +55,24 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Same arguments and result as `torch.nn.functional.scaled_dot_product_attention`, with CUDA's allocations."""
+    """Return what `torch.nn.functional.scaled_dot_product_attention` does of its arguments, allocated as on CUDA."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        value, key, query = (t.to(dtype) for t in (value, key, query))  # last argument first, as PyTorch's casts
+        value, key, query = value.to(dtype), key.to(dtype), query.to(dtype)  # last argument first, as PyTorch's casts
         with torch.autocast("cpu", enabled=False):
-            return _attention(
+            return scaled_dot_product_attention(
                 tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
             )
-    return _attention(tracer, card, forced, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-
-
-def _attention(
-    tracer: Tracer,
-    card: Card,
-    forced: str,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> torch.Tensor:
     backend = choose_backend(card, query, key, attn_mask, enable_gqa, forced)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _float_mask(attn_mask, query.dtype)
-    if backend == "math":
-        return _math_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
+        return torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+        )[0]
     if attn_mask is not None:
         attn_mask = _aligned_bias(attn_mask).expand(query.size(0), query.size(1), query.size(2), key.size(2))
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     out: torch.Tensor = _FusedAttention.apply(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, backend, tracer, needs_grad
     )
@@ -103,23 +89,6 @@ def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
     if not missing:
         return bias
     return torch.nn.functional.pad(bias, (0, missing))[..., : bias.size(-1)]
-
-
-def _math_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> torch.Tensor:
-    """Attention in plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs."""
-    out, _ = torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
-    )
-    return out
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -154,7 +123,7 @@ class _FusedAttention(torch.autograd.Function):
             random_state = ()
         if not query.is_meta:
             with tracer.paused():
-                out.copy_(_reference(query, key, value, bias, is_causal, scale, enable_gqa))
+                out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
         ctx.options = (is_causal, scale, enable_gqa, backend, tracer)
         return out
@@ -163,23 +132,20 @@ class _FusedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
-        grads = (
-            _flash_grads(tracer, query, key, value)
-            if backend == "flash"
-            else _efficient_grads(tracer, query, key, value)
-        )
+        allocate_grads = _flash_grads if backend == "flash" else _efficient_grads
+        grads = allocate_grads(query, key, value)
         if not query.is_meta:
             with tracer.paused(), torch.enable_grad():
-                inputs = tuple(t.detach().requires_grad_() for t in (query, key, value))
-                result = _reference(inputs[0], inputs[1], inputs[2], bias, is_causal, scale, enable_gqa)
+                inputs = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
+                result = _torch_attention(
+                    inputs[0], inputs[1], inputs[2], bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+                )
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None, None, None, None)
 
 
-def _flash_grads(
-    tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+def _flash_grads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Allocate as flash attention's backward does; grouped heads get expanded key and value gradients that are summed.
 
     Source: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd.
@@ -187,41 +153,29 @@ def _flash_grads(
     batch, heads, length, dim = query.shape
     groups, key_length = key.size(1), key.size(2)
     rows, columns = math.ceil(length / FLASH_BLOCK) * FLASH_BLOCK, math.ceil(dim / 32) * 32
-    grad_q, grad_k, grad_v = (_like_kernel_layout(t) for t in (query, key, value))
+    grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
     softmax_d = query.new_empty(batch, heads, rows, dtype=torch.float32)
     accumulator = query.new_empty(batch, rows, heads, columns, dtype=torch.float32)
-    expanded = [query.new_empty(batch, key_length, heads, dim) for _ in range(2)] if groups != heads else []
+    expanded = []
+    if groups != heads:
+        expanded = [query.new_empty(batch, key_length, heads, dim) for _ in ("key", "value")]
     del softmax_d, accumulator, expanded
-    return grad_q, grad_k, grad_v
+    return grads
 
 
-def _efficient_grads(
-    tracer: Tracer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+def _efficient_grads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Allocate as memory-efficient attention's backward does: gradients and the per-row delta.
 
     Source: aten/src/ATen/native/transformers/cuda/attention_backward.cu, _efficient_attention_backward.
     """
     batch, heads, length, _ = query.shape
-    grad_q, grad_k, grad_v = (_like_kernel_layout(t) for t in (query, key, value))
+    grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
     delta = query.new_empty(batch, heads, length, dtype=torch.float32)
     del delta
-    return grad_q, grad_k, grad_v
+    return grads
 
 
-def _like_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:
+def _in_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:
     """Return an empty (B, H, L, D) view of a (B, L, H, D) allocation."""
     batch, heads, length, dim = tensor.shape
     return tensor.new_empty(batch, length, heads, dim).transpose(1, 2)
-
-
-def _reference(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> torch.Tensor:
-    return _torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)

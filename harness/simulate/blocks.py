@@ -55,7 +55,7 @@ class BlockNode:
         return remainder
 
     def absorb_next(self) -> None:
-        """Swallow the block after this one, which the pool must no longer list."""
+        """Merge the block after this one into it; the pool must no longer list that one."""
         absorbed = self.next
         assert absorbed is not None, "the last block of a segment has nothing to absorb"
         self.size += absorbed.size
@@ -64,9 +64,11 @@ class BlockNode:
             after.prev = self
 
     def expandable_size(self) -> int:
-        """Bytes that this block has once the unmapped pages right after it are mapped. Source: get_free_block."""
+        """Return this block's bytes once the unmapped pages right after it are mapped. Source: get_free_block."""
         after = self.next
-        return self.size + (after.size if after is not None and after.handle == UNMAPPED else 0)
+        if after is None or after.handle != UNMAPPED:
+            return self.size
+        return self.size + after.size
 
 
 class BlockPool:
@@ -104,7 +106,7 @@ class BlockPool:
         else:
             self.unmapped.remove(block)
 
-    def give_back(self, block: BlockNode, state: int) -> BlockNode:
+    def add_merged(self, block: BlockNode, state: int) -> BlockNode:
         """List a block that became free or unmapped, merged with neighbours of that state. Source: try_merge_blocks."""
         block.handle = state
         before, after = block.prev, block.next
@@ -129,7 +131,9 @@ class BlockPool:
     def find_room(self, size: int) -> BlockNode | None:
         """Return the lowest free or unmapped block that can grow to `size`. Source: find_expandable_block."""
         for block in self.unmapped:
-            start = block.prev if block.prev is not None and block.prev.handle == FREE else block
+            start = block
+            if block.prev is not None and block.prev.handle == FREE:
+                start = block.prev
             room = 0
             for candidate in start.chain():
                 if candidate.handle > 0:
@@ -150,7 +154,12 @@ class BlockPool:
                 self.heads.append(block)
             else:
                 before.next = block
-            (live if handle > 0 else self.blocks if handle == FREE else self.unmapped).append(block)
+            if handle > 0:
+                live.append(block)
+            elif handle == FREE:
+                self.blocks.append(block)
+            else:
+                self.unmapped.append(block)
             before = block
             address += size
 

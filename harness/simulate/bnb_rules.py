@@ -44,24 +44,24 @@ def fused_gemm_rule(num_sms: int, capability: tuple[int, int]) -> Callable[[torc
 
 
 @functools.cache
-def _compiled_rule() -> tuple[Any, dict[str, int]]:
+def _compiled_rule() -> tuple[Any, dict[str, Any]]:
     spec = importlib.util.find_spec(_MODULE)
     if spec is None or spec.origin is None:
         raise DeviceError(f"{_MODULE} is missing: install bitsandbytes 0.50 or newer")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     functions: list[ast.stmt] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == _RULE]
-    constants = {name: value for name in _CONSTANTS for value in _first_constant(tree, name)}
-    if not functions or len(constants) != len(_CONSTANTS):
+    constants = {name: _first_constant(tree, name) for name in _CONSTANTS}
+    if not functions or None in constants.values():
         raise DeviceError(
             f"the installed bitsandbytes has no {_RULE}: versions 0.50 and newer within 0.x are supported"
         )
     return compile(ast.Module(functions, []), spec.origin, "exec"), constants
 
 
-def _first_constant(tree: ast.Module, name: str) -> list[int]:
-    """Return the first integer assigned to `name`, in CUDA's branch (which the module tests first)."""
+def _first_constant(tree: ast.Module, name: str) -> int | None:
+    """Return the first integer assigned to `name`, which is that of CUDA's branch; None without any."""
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=int(value))) if target == name:
-                return [value]
-    return []
+                return value
+    return None

@@ -7,13 +7,14 @@ Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.1
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.allocator import Segment
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
+from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
 from memory_harness.harness.simulate.tracer import Site
 
@@ -33,7 +34,7 @@ class MemoryHistory:
         """of what lives"""
         self._frames_of_site: dict[Site, Frames] = {}
         self._segments = self._reserved_ranges()
-        self._noted = (memory.allocator.reserved_bytes, memory.allocator.num_alloc_retries)
+        self._known_counts = (memory.allocator.reserved_bytes, memory.allocator.num_alloc_retries)
         self._clock = 0
         self.label = ""
         """what entries are said to belong to, such as a phase"""
@@ -44,15 +45,15 @@ class MemoryHistory:
         try:
             self.memory.alloc(key, num_bytes, site)
         except DeviceOutOfMemory:
-            self._note_segments(frames)
+            self._add_segment_entries(frames)
             free = (self.memory.allocator.budget_bytes or 0) - self.memory.allocator.reserved_bytes
-            self._note("oom", num_bytes, frames, device_free=max(0, free))
+            self._add_entry("oom", num_bytes, frames, device_free=max(0, free))
             raise
-        self._note_segments(frames)
+        self._add_segment_entries(frames)
         self._frames[key] = frames
         address, _ = self._block(key)
         if address:
-            self._note("alloc", num_bytes, frames, addr=address)
+            self._add_entry("alloc", num_bytes, frames, addr=address)
 
     def free(self, key: Hashable) -> None:
         """Free."""
@@ -62,8 +63,8 @@ class MemoryHistory:
         address, num_bytes = self._block(key)
         self.memory.free(key)
         if address:
-            self._note("free_requested", num_bytes, frames, addr=address)
-            self._note("free_completed", num_bytes, frames, addr=address)
+            self._add_entry("free_requested", num_bytes, frames, addr=address)
+            self._add_entry("free_completed", num_bytes, frames, addr=address)
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate unless `key` exists."""
@@ -73,14 +74,14 @@ class MemoryHistory:
     def empty_cache(self) -> None:
         """Return wholly free segments."""
         self.memory.empty_cache()
-        self._note_segments([])
+        self._add_segment_entries([])
 
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._frames[name] = self._frames.pop(key, [])
 
-    def replay(self, events: Iterable[Event]) -> None:
+    def replay(self, events: Sequence[Event]) -> None:
         """Run recorded events. Raises `DeviceOutOfMemory` at the first allocation that does not fit."""
         for key, size, extra in events:
             if size >= 0:
@@ -101,46 +102,55 @@ class MemoryHistory:
             run: the run's record as plain data, so that a reader knows that nothing was measured.
         """
         keys = {handle: key for key, handle in self.memory.handles.items()}
-        segments = [self._segment(segment, keys) for segment in self.memory.allocator.segments()]
-        expandable = self.memory.allocator.expandable_segments
+        allocator = self.memory.allocator
         return {
-            "segments": segments,
+            "segments": [self._segment(segment, keys) for segment in allocator.segments()],
             "device_traces": [list(self.entries)],
-            "allocator_settings": {"expandable_segments": expandable},
+            "allocator_settings": {"expandable_segments": allocator.expandable_segments},
             "external_annotations": [],
             "harness": {"source": "simulated", "run": run},
         }
 
     def _segment(self, segment: Segment, keys: dict[int, Hashable]) -> dict[str, Any]:
-        used = sum(block.size_bytes for block in segment.blocks if block.handle is not None)
+        used = requested = 0
+        blocks = []
+        for block in segment.blocks:
+            requested += block.requested_bytes
+            frames: Frames = []
+            if block.handle is not None:
+                used += block.size_bytes
+                frames = self._frames_of(keys.get(block.handle))
+            blocks.append(
+                {
+                    "address": segment.address + block.offset_bytes,
+                    "size": block.size_bytes,
+                    "requested_size": block.requested_bytes,
+                    "state": block.state,
+                    "frames": frames,
+                }
+            )
         return {
             "device": 0,
             "address": segment.address,
             "total_size": segment.size_bytes,
             "allocated_size": used,
             "active_size": used,
-            "requested_size": sum(block.requested_bytes for block in segment.blocks),
+            "requested_size": requested,
             "stream": segment.stream,
             "segment_type": segment.pool,
             "segment_pool_id": (0, 0),
             "is_expandable": self.memory.allocator.expandable_segments,
             "frames": [],
-            "blocks": [
-                {
-                    "address": segment.address + block.offset_bytes,
-                    "size": block.size_bytes,
-                    "requested_size": block.requested_bytes,
-                    "state": block.state,
-                    "frames": [] if block.handle is None else self._frames_of(keys.get(block.handle)),
-                }
-                for block in segment.blocks
-            ],
+            "blocks": blocks,
         }
 
     def _frames_of(self, key: Hashable) -> Frames:
         """Return where a live storage was made, after its name where it has one."""
-        named = [_frame(str(key[0]), 0, ".".join(map(str, key[1:])))] if isinstance(key, tuple) else []
-        return named + self._frames.get(key, [])
+        frames = self._frames.get(key, [])
+        if isinstance(key, tuple):
+            category, *name = key
+            return [_frame(str(category), 0, ".".join(map(str, name))), *frames]
+        return frames
 
     def _frames_at(self, site: Site) -> Frames:
         if site not in self._frames_of_site:
@@ -151,25 +161,25 @@ class MemoryHistory:
         """Return address and requested bytes; 0 and 0 of an empty storage, which has no block."""
         return self.memory.allocator.block_of(self.memory.handles[key])
 
-    def _note(self, action: str, size: int, frames: Frames, **place: int) -> None:
+    def _add_entry(self, action: str, size: int, frames: Frames, **place: int) -> None:
         self._clock += 1
         # no time passes on a card that is not there: microseconds count entries
-        entry = {"action": action, **place, "size": size, "stream": 0, "time_us": self._clock, "frames": frames}
-        self.entries.append({**entry, "user_metadata": self.label})
+        time = {"time_us": self._clock, "frames": frames, "user_metadata": self.label}
+        self.entries.append({"action": action, **place, "size": size, "stream": 0, **time})
 
-    def _note_segments(self, frames: Frames) -> None:
-        """Note what was reserved or released since the last time."""
+    def _add_segment_entries(self, frames: Frames) -> None:
+        """Add what was reserved or released since the last time."""
         allocator = self.memory.allocator
         # a retry may release as much as it then reserves
         now = (allocator.reserved_bytes, allocator.num_alloc_retries)
-        if now == self._noted:
+        if now == self._known_counts:
             return
-        before, self._segments, self._noted = self._segments, self._reserved_ranges(), now
+        before, self._segments, self._known_counts = self._segments, self._reserved_ranges(), now
         added, removed = ("map", "unmap") if allocator.expandable_segments else ("alloc", "free")
         for address, size in _difference(before, self._segments):
-            self._note(f"segment_{removed}", size, frames, addr=address)
+            self._add_entry(f"segment_{removed}", size, frames, addr=address)
         for address, size in _difference(self._segments, before):
-            self._note(f"segment_{added}", size, frames, addr=address)
+            self._add_entry(f"segment_{added}", size, frames, addr=address)
 
     def _reserved_ranges(self) -> list[tuple[int, int]]:
         return [(segment.address, segment.size_bytes) for segment in self.memory.allocator.segments()]
@@ -178,24 +188,24 @@ class MemoryHistory:
 def history_of(
     memory: MemoizedMemory, label: Callable[[Hashable, int], str], max_entries: int = MAX_ENTRIES
 ) -> MemoryHistory:
-    """Return what happened in the last phases that a memoised memory has run, by running them once more.
+    """Return what happened in the last phases that a memory has run, by running them once more.
 
     Args:
         label: gives a chain's key and a phase's position in it a name.
     """
-    chains: list[tuple[Hashable, list[Sequence[Event]]]] = []
-    num_events, start = 0, 0
-    for state, key, phases in reversed(memory.recent):
-        num_events += sum(map(len, phases))
+    chains: list[ReplayedChain] = []  # the newest first
+    num_events = 0
+    for chain in reversed(memory.recent):
+        num_events += sum(map(len, chain.phases))
         if chains and num_events > max_entries:
             break
-        chains.insert(0, (key, phases))
-        start = state
+        chains.append(chain)
+    start = chains[-1].start if chains else 0
     history = MemoryHistory(memory.memory_at(start), max_entries)
-    with suppress(DeviceOutOfMemory):  # noted, as the last entry
-        for key, phases in chains:
-            for position, phase in enumerate(phases):
-                history.label = label(key, position)
+    with suppress(DeviceOutOfMemory):  # it is the last entry
+        for chain in reversed(chains):
+            for position, phase in enumerate(chain.phases):
+                history.label = label(chain.key, position)
                 history.replay(phase)
     return history
 

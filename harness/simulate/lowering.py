@@ -33,8 +33,7 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
     checkpointing calls them there.
     """
     sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
-    functional = torch.nn.functional
-    with patch.object(functional, "scaled_dot_product_attention", sdpa), patch.object(functional, "dropout", _dropout):
+    with patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout):
         yield
 
 
@@ -74,7 +73,7 @@ def meta_autocast() -> Iterator[None]:
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """Dropout through CUDA's fused operator: a result and a boolean mask."""
+    """Drop out through CUDA's fused operator, which makes a result and a boolean mask."""
     if not training or p == 0:
         return input
     result: torch.Tensor = torch.native_dropout(input, p, True)[0]
@@ -98,13 +97,13 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
         bnb.gemm_4bit.default: partial(_gemm_4bit, card),
-        bnb.quantize_4bit.default: _quantize_4bit,
-        bnb.quantize_blockwise.default: _quantize_blockwise,
+        bnb.quantize_4bit.default: _quantize,
+        bnb.quantize_blockwise.default: _quantize,
     }
 
 
 def in_backward() -> bool:
-    """Tell whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
+    """Return whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
     return bool(torch._C._current_graph_task_id() != -1)
 
 
@@ -120,7 +119,7 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
 
 
 def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An addition; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
+    """Add; where autograd sums up gradients in a buffer that nothing else refers to, it does so in place.
 
     It does not while a dispatch mode, such as the tracer, is active. With gradients on, as where checkpointing computes
     again, the addition is the model's own.
@@ -132,7 +131,7 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
-    """Tell whether only autograd's buffer and this very call refer to the tensor and to its memory."""
+    """Return whether only autograd's buffer and this very call refer to the tensor and to its memory."""
     # a call from Python has one reference to the tensor less
     uses = tensor._use_count()  # type: ignore[attr-defined]
     storage_uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
@@ -156,12 +155,14 @@ def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     Only where the result plainly has the first operand's shape, layout and type.
     """
     first, *others = args
-    if first.is_meta and first.is_contiguous() and first.is_floating_point() and all(_alike(first, o) for o in others):
+    is_plain = first.is_meta and first.is_contiguous() and first.is_floating_point()
+    if is_plain and all(_has_shape_of(first, other) for other in others):
         return torch.empty_like(first)
     return func(*args, **kwargs)
 
 
-def _alike(first: torch.Tensor, other: Any) -> bool:
+def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
+    """Return whether an operand leaves the result the first one's shape and type: a number, or a tensor like it."""
     if not isinstance(other, torch.Tensor):
         return isinstance(other, (int, float))
     same_type = other.dtype == first.dtype or other.dtype == torch.bool
@@ -169,7 +170,7 @@ def _alike(first: torch.Tensor, other: Any) -> bool:
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout's result and mask; CUDA's kernel allocates the mask first."""
+    """Return dropout's result and mask; CUDA's kernel allocates the mask first."""
     first = args[0]
     if first.is_meta and first.is_contiguous():
         result, mask = torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
@@ -180,7 +181,7 @@ def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: di
 
 
 def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.tensor(number)` stays on the host in CUDA programs too, unless it names a device."""
+    """Leave `torch.tensor(number)` on the host, where CUDA programs have it too unless it names a device."""
     out = func(*args, **kwargs)
     if out.dim() == 0:
         tracer.rename(out, HOST)
@@ -196,7 +197,7 @@ def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A product with a 4-bit weight: fused, or by dequantising the whole weight first.
+    """Multiply by a 4-bit weight: fused, or by dequantising the whole weight first.
 
     Source: bitsandbytes/backends/cuda/ops.py, `_dequant_linear_fallback`.
     """
@@ -206,17 +207,14 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
     rows, out_features, in_features = x.numel() // x.shape[-1], shape[0], shape[1]
     if fused_gemm_rule(card.num_sms, card.capability)(x.dtype, rows, out_features, in_features):
         return _paused_call(tracer, func, args, kwargs)
-    # the float32 block scales twice (dequantised, then offset added), and the 16-bit weight; the result comes last
-    scales = [] if nested is None else [nested.numel() * 4, nested.numel() * 4]
-    keys = [tracer.new_key() for _ in (*scales, 0)]
-    site = tracer.site()
-    for key, size in zip(keys, (*scales, out_features * in_features * x.element_size()), strict=True):
-        tracer.sink.alloc(key, size, site)
-    out = _paused_call(tracer, func, args, kwargs)
-    tracer.track(out)
-    _workspace(tracer, card.cublas_workspace_bytes)
-    for key in reversed(keys):
-        tracer.sink.free(key)
+    temporary_sizes = [out_features * in_features * x.element_size()]  # the 16-bit weight
+    if nested is not None:
+        scales_bytes = nested.numel() * 4
+        temporary_sizes = [scales_bytes, scales_bytes, *temporary_sizes]  # dequantised in float32, then offset added
+    with tracer.temporary(temporary_sizes):
+        out = _paused_call(tracer, func, args, kwargs)
+        tracer.track(out)
+        _workspace(tracer, card.cublas_workspace_bytes)
     return out
 
 
@@ -226,15 +224,9 @@ def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtyp
     return tuple(rule(dtype, rows, out_features, in_features) for out_features, in_features in shapes)
 
 
-def _quantize_4bit(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    packed, absmax = _paused_call(tracer, func, args, kwargs)
-    tracer.track(absmax)  # CUDA's kernel allocates the block scales first
-    return packed, absmax
-
-
-def _quantize_blockwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _quantize(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out, absmax = _paused_call(tracer, func, args, kwargs)
-    tracer.track(absmax)
+    tracer.track(absmax)  # CUDA's kernels allocate the block scales first
     return out, absmax
 
 

@@ -7,8 +7,9 @@ running the model.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 
 from memory_harness.harness.simulate.tracer import Site
@@ -77,21 +78,20 @@ def canonical(chain: Chain) -> Chain:
     """
     numbers: dict[int, int] = {}
     ensured: set[Hashable] = set()
-    return [[e for e in (_renumbered(event, numbers) for event in phase) if _is_first(e, ensured)] for phase in chain]
+    return [_canonical_phase(phase, numbers, ensured) for phase in chain]
 
 
-def _renumbered(event: Event, numbers: dict[int, int]) -> Event:
-    key, size, extra = event
-    return (numbers.setdefault(key, len(numbers)) if isinstance(key, int) else key), size, extra
-
-
-def _is_first(event: Event, ensured: set[Hashable]) -> bool:
-    if event[1] != ENSURE:
-        return True
-    if event[0] in ensured:
-        return False
-    ensured.add(event[0])
-    return True
+def _canonical_phase(phase: Sequence[Event], numbers: dict[int, int], ensured: set[Hashable]) -> list[Event]:
+    events: list[Event] = []
+    for key, size, extra in phase:
+        if isinstance(key, int):
+            key = numbers.setdefault(key, len(numbers))
+        if size == ENSURE:
+            if key in ensured:
+                continue
+            ensured.add(key)
+        events.append((key, size, extra))
+    return events
 
 
 class TraceFamily:
@@ -114,31 +114,36 @@ class TraceFamily:
 
     def get(self, shape: Shape) -> Chain | None:
         """Return the chain at a shape, or None when it has to be recorded."""
-        if (chain := self.recorded.get(shape)) is not None:
-            return chain
+        if shape in self.recorded:
+            return self.recorded[shape]
         if self._sizes is None or not self._covers(shape):
             return None
         if shape not in self._derived:
-            self._derived[shape] = self._derive(shape)
+            self._derived[shape] = self._derive(shape, iter(self._sizes))
         return self._derived[shape]
 
     def _covers(self, shape: Shape) -> bool:
-        """Tell whether the recordings say how sizes depend on what is new in the shape: batch size, length or both."""
-        seen = tuple({recorded[i] for recorded in self.recorded} for i in (0, 1))
-        return all(len(values) > 1 or value in values for value, values in zip(shape, seen, strict=True))
+        """Return whether the recordings tell how sizes depend on what is new in a shape: batch size, length or both."""
+        for value, recorded_values in zip(shape, zip(*self.recorded, strict=True), strict=True):
+            if value not in recorded_values and len(set(recorded_values)) == 1:
+                return False
+        return True
 
-    def _derive(self, shape: Shape) -> Chain:
-        assert self._sizes is not None
-        sizes = iter(self._sizes)
+    def _derive(self, shape: Shape, sizes: Iterator[SizeOf]) -> Chain:
         template = next(iter(self.recorded.values()))
-        return [
-            [(key, next(sizes)(shape), extra) if size >= 0 else (key, size, extra) for key, size, extra in phase]
-            for phase in template
-        ]
+        chain: Chain = []
+        for phase in template:
+            events: list[Event] = []
+            for key, size, extra in phase:
+                if size >= 0:
+                    size = next(sizes)(shape)
+                events.append((key, size, extra))
+            chain.append(events)
+        return chain
 
     @property
     def is_fitted(self) -> bool:
-        """Whether other shapes follow from the recorded ones."""
+        """Return whether other shapes follow from the recorded ones."""
         return self._sizes is not None
 
 
@@ -150,29 +155,26 @@ def fit_sizes(recorded: dict[Shape, Chain]) -> list[SizeOf] | None:
 
     They must have the same events; each size must follow one of `MONOMIALS`, or grow linearly with B·L, at all shapes.
     """
-    flat = [[event for phase in chain for event in phase] for chain in recorded.values()]
-    if len({len(events) for events in flat}) != 1 or not _same_events(flat):
+    flat = [list(itertools.chain.from_iterable(recording)) for recording in recorded.values()]
+    first = _without_sizes(flat[0])
+    if any(_without_sizes(events) != first for events in flat[1:]):
         return None
     shapes = list(recorded)
     sizes: list[SizeOf] = []
     for events in zip(*flat, strict=True):
         if events[0][1] >= 0:
-            size_of = fit_size(shapes, [event[1] for event in events])
+            size_of = fit_size(shapes, [size for _, size, _ in events])
             if size_of is None:
                 return None
             sizes.append(size_of)
     return sizes
 
 
-def _same_events(flat: Sequence[Sequence[Event]]) -> bool:
-    def outline(events: Iterable[Event]) -> list[tuple[Hashable, int]]:
-        return [(key, min(size, 0)) for key, size, _ in events]
-
-    first = outline(flat[0])
-    return all(outline(events) == first for events in flat[1:])
+def _without_sizes(events: Sequence[Event]) -> list[tuple[Hashable, int]]:
+    return [(key, min(size, 0)) for key, size, _ in events]
 
 
-def _up(value: int, multiple: int) -> int:
+def _rounded_up(value: int, multiple: int) -> int:
     return math.ceil(value / multiple) * multiple
 
 
@@ -180,10 +182,10 @@ LENGTHS: tuple[Callable[[int], int], ...] = (
     lambda length: 1,
     lambda length: length,
     lambda length: length * length,
-    lambda length: _up(length, 32),
-    lambda length: _up(length, 128),
-    lambda length: length * _up(length, 8),
-    lambda length: length * _up(length, 16),
+    lambda length: _rounded_up(length, 32),
+    lambda length: _rounded_up(length, 128),
+    lambda length: length * _rounded_up(length, 8),
+    lambda length: length * _rounded_up(length, 16),
 )
 """how a size can depend on the length: not, per token, per pair of tokens, and with a kernel's rounding"""
 
@@ -192,7 +194,7 @@ def _monomial(power: int, of_length: Callable[[int], int]) -> Callable[[Shape], 
     return lambda shape: shape[0] ** power * of_length(shape[1])
 
 
-MONOMIALS = tuple(_monomial(power, of_length) for power in (1, 0) for of_length in LENGTHS)
+MONOMIALS = (*(_monomial(1, of_length) for of_length in LENGTHS), *(_monomial(0, of_length) for of_length in LENGTHS))
 
 
 def fit_size(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
@@ -217,6 +219,6 @@ def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
         return None
     slope = Fraction(sizes[1] - sizes[0], tokens[1] - tokens[0])
     offset = sizes[0] - slope * tokens[0]
-    if any(offset + slope * t != size for t, size in zip(tokens, sizes, strict=True)):
+    if [offset + slope * count for count in tokens] != list(sizes):
         return None
     return lambda shape: int(offset + slope * shape[0] * shape[1])

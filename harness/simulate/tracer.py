@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, Protocol
@@ -38,16 +38,16 @@ class EventSink(Protocol):
     """Receives allocations and frees in program order."""
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """A storage of `num_bytes` (before rounding) begins."""
+        """Take that a storage of `num_bytes` (before rounding) begins."""
 
     def free(self, key: Hashable) -> None:
-        """The storage ends."""
+        """Take that the storage ends."""
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """A storage that lives as long as the process, such as a workspace: begins unless it exists."""
+        """Take that a storage begins unless it exists: one that lives as long as the process, such as a workspace."""
 
     def empty_cache(self) -> None:
-        """Wholly free segments are returned to the driver."""
+        """Take that wholly free segments are returned to the driver."""
 
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -160,12 +160,14 @@ class Tracer(TorchDispatchMode):
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
 
-    def temporary(self, *sizes: int) -> None:
-        """Report allocations that a kernel makes in this order for itself and frees before it returns."""
+    @contextmanager
+    def temporary(self, sizes: Sequence[int]) -> Iterator[None]:
+        """Within, allocations exist that a kernel makes for itself, in this order, and frees before it returns."""
         site = self.site()
         keys = [self.new_key() for _ in sizes]
         for key, size in zip(keys, sizes, strict=True):
             self.sink.alloc(key, size, site)
+        yield
         for key in reversed(keys):
             self.sink.free(key)
 
@@ -199,9 +201,8 @@ class Tracer(TorchDispatchMode):
 
 
 def _makes_storage(func: Any) -> bool:
-    """Whether what an operator returns may lie in new memory, which that of views and operators in place does not."""
-    returns = func._schema.returns
-    fresh = any(value.alias_info is None for value in returns)
+    """Return whether an operator's result may lie in new memory: that of views and operators in place does not."""
+    fresh = any(value.alias_info is None for value in func._schema.returns)
     # `torch.tensor` makes its memory without an operator, and loading puts it under an empty tensor
     return fresh or func._schema.name.startswith(("aten::lift_fresh", "aten::set_", "aten::resize_"))
 

@@ -20,7 +20,8 @@ from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts, Phase
 from memory_harness.harness.simulate.lowering import fused_kernels
-from memory_harness.harness.simulate.memory import MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
 from memory_harness.harness.simulate.tracer import MAX_SITE_FRAMES
 from memory_harness.harness.strategies.base import Traceable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, hub_id, is_local_checkpoint
+from memory_harness.configs.models import ModelShape, hub_cache_folder, hub_id, is_local_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -29,23 +29,10 @@ MAX_NAMES = 3
 
 def find_checkpoint(shape: ModelShape) -> Path | None:
     """Return the folder that holds the model's weights: its own, or the local Hugging Face cache; None without any."""
-    folder = Path(shape.name) if is_local_checkpoint(shape.name) else _in_hub_cache(shape)
+    folder = Path(shape.name) if is_local_checkpoint(shape.name) else hub_cache_folder(shape, INDEX, SINGLE)
     if folder is None or not ((folder / SINGLE).is_file() or (folder / INDEX).is_file()):
         return None
     return folder
-
-
-def _in_hub_cache(shape: ModelShape) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = hub_id(shape)
-    if repo is None:
-        return None
-    for name in (INDEX, SINGLE):
-        file = try_to_load_from_cache(repo, name)
-        if isinstance(file, str):
-            return Path(file).parent
-    return None
 
 
 def download_checkpoint(shape: ModelShape) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_harness.configs import schema
-from memory_harness.configs.cli import field_help, flag_of
+from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.schema import SECTIONS
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, flag_of, parse_args
+from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, parse_args
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.flags import flag_of
 from memory_harness.configs.preset import load_preset, preset_names
 from memory_harness.configs.schema import SECTIONS, RunConfig
 from memory_harness.configs.units import GIB

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.cli import flags_between, parse_args
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.flags import flags_between
 
 
 def test_the_flags_of_a_difference_make_that_difference() -> None:

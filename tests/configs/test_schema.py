@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_harness.configs.cli import field_help
+from memory_harness.configs.flags import field_help
 from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
 from memory_harness.configs.values import from_text, to_text, without_none
 

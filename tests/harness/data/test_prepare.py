@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
 from memory_harness.harness.data.prepare import prepare, split_by_question
-from memory_harness.harness.data.synthetic import synthetic_table, write_csv
+from memory_harness.harness.data.synthetic import synthetic_table
 from memory_harness.harness.log.errors import DataError
+from tests.harness.data.corpus_files import write_csv
 
 TINY = RunConfig().with_fields(model="tiny-llama", max_length=256)
 

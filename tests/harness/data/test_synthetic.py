@@ -22,9 +22,9 @@ from memory_harness.harness.data.synthetic import (
     QUESTION_LENGTHS,
     synthetic_corpus,
     synthetic_table,
-    write_csv,
 )
 from memory_harness.harness.data.tokenizer import estimate_tokens
+from tests.harness.data.corpus_files import write_csv
 
 
 @settings(max_examples=25, deadline=None)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.chat_format import build_example, render
+from memory_harness.harness.data.chat_format import render
+from memory_harness.harness.data.examples import build_example
 from memory_harness.harness.data.tokenizer import (
     CharacterTokenizer,
     LengthEstimate,

@@ -22,7 +22,8 @@ from memory_harness.harness.log.snapshot import (
     write_snapshot,
 )
 from memory_harness.harness.simulate.history import MAX_ENTRIES, MemoryHistory, history_of
-from memory_harness.harness.simulate.memory import NUM_RECENT, MemoizedMemory, SimulatedMemory
+from memory_harness.harness.simulate.memoized import NUM_RECENT, MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE
 from memory_harness.probes.detectors import detect
 from memory_harness.reports.summary import result_of_log, verdict_sentence

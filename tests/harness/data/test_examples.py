@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, build_example, build_prompt, llama3_format, render
+from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, llama3_format, render
+from memory_harness.harness.data.examples import build_example, build_prompt
 from memory_harness.harness.data.tokenizer import CharacterTokenizer, LengthEstimate
 
 CHARACTERS = CharacterTokenizer()

@@ -1,0 +1,210 @@
+"""Replay of whole training steps: chains of recorded phases whose outcome is remembered.
+
+A step that starts from the same state of the allocator ends in the same state: it is replayed once for each state.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from memory_harness.harness.log.records import MemoryStats, SegmentRuns
+from memory_harness.harness.simulate.allocator import AllocatorState
+from memory_harness.harness.simulate.memory import SimulatedMemory, segments_of
+from memory_harness.harness.simulate.trace import EMPTY_CACHE, Event
+
+_EMPTY_CACHE = "empty_cache"
+
+NUM_RECENT = 64
+"""Chains that are remembered: some twenty optimizer steps."""
+
+
+@dataclass(frozen=True)
+class _Transition:
+    """What a chain does to one state: counters after each phase, and the state after the last."""
+
+    phase_stats: tuple[MemoryStats, ...]
+    end: int
+
+
+@dataclass
+class _RunningChain:
+    """A chain some of whose phases have run."""
+
+    key: Hashable
+    phases: list[Sequence[Event] | None]
+    known: _Transition | None
+    """None where the chain has not run from this state before"""
+    position: int = 0
+    """of the next phase"""
+    stats: list[MemoryStats] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReplayedChain:
+    """A chain as it ran."""
+
+    start: int
+    """the state before, for `memory_at`"""
+    key: Hashable
+    phases: list[Sequence[Event]]
+    """those that have begun"""
+
+
+class MemoizedMemory:
+    """`SimulatedMemory` that runs chains of recorded phases and remembers their outcome by the state they start from.
+
+    A chain runs as `begin(key, phases)`, then `next_phase()` once for each of its phases.
+    """
+
+    def __init__(self, memory: SimulatedMemory) -> None:
+        self.memory = memory
+        self._states: list[tuple[AllocatorState, dict[Hashable, int]]] = []
+        self._ids: dict[Hashable, int] = {}
+        self._transitions: dict[tuple[int, Hashable], _Transition] = {}
+        self._loaded: int | None = None
+        """the state that `memory` is in, None when it is in none of the saved ones"""
+        self._state = self._save()
+        self._stats = memory.stats()
+        self._peaks = (0, 0)
+        self._chain: _RunningChain | None = None
+        self._peak_bytes = 0
+        """the highest allocated bytes of all replayed phases"""
+        self._peak_chain = ReplayedChain(self._state, None, [])
+        """the chain that reached them, up to that phase"""
+        self.recent: deque[ReplayedChain] = deque(maxlen=NUM_RECENT)
+
+    def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None]) -> None:
+        """Start a chain; a phase that is None has to be passed to `next_phase`."""
+        known = self._transitions.get((self._state, key))
+        if known is None and self._loaded != self._state:
+            self._load(self._state)
+        self._chain = _RunningChain(key, list(phases), known)
+        self.recent.append(ReplayedChain(self._state, key, []))
+
+    def next_phase(self, events: Sequence[Event] | None = None) -> None:
+        """Run the chain's next phase. Raises `DeviceOutOfMemory` where it does not fit."""
+        chain = self._chain
+        assert chain is not None, "no chain has begun"
+        phase = chain.phases[chain.position] if events is None else events
+        assert phase is not None, "a phase that is not known yet has to be passed"
+        self.recent[-1].phases.append(phase)
+        if chain.known is not None:
+            self._advance(self._absolute(chain.known.phase_stats[chain.position]))
+        else:
+            chain.stats.append(self._replay(phase))
+        chain.position += 1
+        if chain.position == len(chain.phases):
+            self._finish(chain)
+
+    def _replay(self, phase: Sequence[Event]) -> MemoryStats:
+        self._loaded = None
+        self.memory.reset_peaks()
+        before = self.memory.stats()
+        try:
+            self.memory.replay(phase)
+        finally:
+            self._advance(self.memory.stats())
+            if self._stats.peak_allocated_bytes > self._peak_bytes:
+                self._peak_bytes = self._stats.peak_allocated_bytes
+                self._peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
+        return _relative(self._stats, before)
+
+    def _advance(self, stats: MemoryStats) -> None:
+        self._stats = stats
+        self._peaks = (
+            max(self._peaks[0], stats.peak_allocated_bytes),
+            max(self._peaks[1], stats.peak_reserved_bytes),
+        )
+
+    def _finish(self, chain: _RunningChain) -> None:
+        if chain.known is not None:
+            self._state = chain.known.end
+        else:
+            start = self._state
+            self._state = self._save()
+            self._transitions[start, chain.key] = _Transition(tuple(chain.stats), self._state)
+        self._chain = None
+
+    def stats(self) -> MemoryStats:
+        """Return the counters after the last phase, with the peaks since `reset_peaks`."""
+        allocated, reserved = self._peaks
+        return replace(self._stats, peak_allocated_bytes=allocated, peak_reserved_bytes=reserved)
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+        self._peaks = (self._stats.allocated_bytes, self._stats.reserved_bytes)
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments."""
+        self.recent.append(ReplayedChain(self._state, _EMPTY_CACHE, [[(None, EMPTY_CACHE, None)]]))
+        known = self._transitions.get((self._state, _EMPTY_CACHE))
+        if known is None:
+            if self._loaded != self._state:
+                self._load(self._state)
+            self.memory.empty_cache()
+            start, self._state = self._state, self._save()
+            known = self._transitions[start, _EMPTY_CACHE] = _Transition(
+                (_relative(self.memory.stats(), self._stats),), self._state
+            )
+        self._stats, self._state = self._absolute(known.phase_stats[0]), known.end
+
+    def live(self) -> Iterator[tuple[Hashable, int]]:
+        """Yield (key, requested bytes) of everything allocated."""
+        if self._loaded != self._state and self._loaded is not None:
+            self._load(self._state)
+        return self.memory.live()
+
+    def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
+        """Return all that was reserved when most was allocated."""
+        memory = self.memory_at(self._peak_chain.start)
+        events = itertools.chain.from_iterable(self._peak_chain.phases)
+        while memory.allocator.allocated_bytes < self._peak_bytes:
+            memory.replay([next(events)])
+        return segments_of(memory.allocator)
+
+    def memory_at(self, state: int) -> SimulatedMemory:
+        """Return a memory of its own in a state that a chain of `recent` started from."""
+        own = self.memory.allocator
+        memory = SimulatedMemory(own.budget_bytes, expandable_segments=own.expandable_segments)
+        allocator_state, handles = self._states[state]
+        memory.allocator.load(allocator_state)
+        memory.handles.update(handles)
+        return memory
+
+    def _save(self) -> int:
+        by_age = tuple(sorted(self.memory.handles, key=self.memory.handles.__getitem__))
+        fingerprint = (self.memory.allocator.fingerprint(), by_age)
+        if fingerprint not in self._ids:
+            self._ids[fingerprint] = len(self._states)
+            self._states.append((self.memory.allocator.save(), dict(self.memory.handles)))
+        self._loaded = self._ids[fingerprint]
+        return self._loaded
+
+    def _load(self, state: int) -> None:
+        allocator_state, handles = self._states[state]
+        retries, ooms = self._stats.num_alloc_retries, self._stats.num_ooms
+        self.memory.allocator.load(allocator_state)
+        self.memory.handles.clear()
+        self.memory.handles.update(handles)
+        # counters are the run's, not the state's
+        self.memory.allocator.num_alloc_retries, self.memory.allocator.num_ooms = retries, ooms
+        self._loaded = state
+
+    def _absolute(self, relative: MemoryStats) -> MemoryStats:
+        return replace(
+            relative,
+            num_alloc_retries=self._stats.num_alloc_retries + relative.num_alloc_retries,
+            num_ooms=self._stats.num_ooms + relative.num_ooms,
+        )
+
+
+def _relative(after: MemoryStats, before: MemoryStats) -> MemoryStats:
+    """Return the counters with the cumulative ones as increments."""
+    return replace(
+        after,
+        num_alloc_retries=after.num_alloc_retries - before.num_alloc_retries,
+        num_ooms=after.num_ooms - before.num_ooms,
+    )
