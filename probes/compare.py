@@ -19,7 +19,8 @@ from memory_harness.configs.values import to_text
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import (
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.detectors.trends import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,
     MIN_STEPS,
@@ -27,7 +28,6 @@ from memory_harness.probes.detectors.evidence import (
     Slope,
     robust_slope,
 )
-from memory_harness.probes.detectors.reading import config_of, has_config
 
 ALLOCATED_NOISE_SHARE = 0.001
 """Share of the larger value within which two allocated peaks are equal: five times the largest difference between

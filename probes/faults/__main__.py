@@ -20,7 +20,7 @@ from rich.table import Table
 
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.probes.detectors import detect
-from memory_harness.probes.detectors.causes import CAUSES
+from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
@@ -72,7 +72,7 @@ def matrix(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> Table:
     num_causes = len({fault.cause for fault, _ in results} - {UNEXPLAINED_GROWTH})
     left_out = ", ".join(f"{cause} ({reason})" for cause, reason in NOT_SHOWN.items())
     table = Table(
-        title=f"{len(results)} faults, {num_causes} of {len(CAUSES)} causes; not shown: {left_out}",
+        title=f"{len(results)} faults, {num_causes} of {len(load_causes())} causes; not shown: {left_out}",
         title_justify="left",
     )
     for column in ("fault", "its cause is found as", "at", "also found"):
@@ -102,7 +102,7 @@ Made by `python -m memory_harness.probes.faults --markdown > probes/faults/READM
 short run of a tiny model, with real tensors on a simulated card, and asks all detectors about its log.
 `python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own.
 
-{len(results)} faults show {causes} of {len(CAUSES)} causes. Not shown: {not_shown}. \
+{len(results)} faults show {causes} of {len(load_causes())} causes. Not shown: {not_shown}. \
 The place is the line that makes or holds the memory; a setting, the data or a switch has none.
 
 {_markdown_table(["fault", "what is done wrong", "its cause is found as", "at", "also found"], rows)}
