@@ -17,6 +17,7 @@ from memory_harness.probes.detectors.causes import UNEXPLAINED, Cause, load_caus
 from memory_harness.probes.fixes import FIXES
 from memory_harness.reports.terminal import show
 
+
 def print_explanation(cause_id: str, console: Console) -> None:
     """Print what a cause is, how it looks, how to test for it and how to fix it; `all` lists the ids.
 

@@ -11,7 +11,6 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.detectors.growth import growth_in_training
 from memory_harness.probes.faults import run_with, tiny_config
-from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from tests.probes.detectors.lookalikes import LOOKALIKES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "young_heap")
@@ -52,4 +51,4 @@ def on_a_full_card(log: RunLog, num_steps: int) -> RunLog:
 
 def test_there_are_enough_of_them():
     assert len({clean.name for clean in LOOKALIKES}) == len(LOOKALIKES) >= 20
-    assert GROWING <= set(DETECTORS)
+    assert set(DETECTORS) >= GROWING
