@@ -75,19 +75,17 @@ def fit_peaks(records: Iterable[PhaseRecord], *, quadratic: bool) -> PeakModel |
     lengths = {batch.padded_length for batch, _ in points}
     if len(lengths) < MIN_FITTED_LENGTHS or max(lengths) < MIN_SPAN * min(lengths):
         return None
-    columns = np.array([_row(batch, quadratic) for batch, _ in points], dtype=np.float64)
-    rises = np.array([rise for _, rise in points], dtype=np.float64)
+    rows = [(1, batch.padded_tokens, _num_pairs(batch), rise) for batch, rise in points]
+    table = np.array(rows, dtype=np.float64)
+    columns, rises = table[:, : 3 if quadratic else 2], table[:, 3]
     coefficients, *_ = np.linalg.lstsq(columns, rises, rcond=None)
     error = float(np.sqrt(np.mean((columns @ coefficients - rises) ** 2)))
     constant, per_token, per_pair = (*coefficients, 0.0)[:3]
     return PeakModel(float(constant), float(per_token), float(per_pair), error, len(points))
 
 
-def _row(batch: BatchShape, quadratic: bool) -> list[float]:
-    row = [1.0, float(batch.padded_tokens)]
-    if quadratic:
-        row.append(float(batch.batch_size * batch.padded_length**2))
-    return row
+def _num_pairs(batch: BatchShape) -> int:
+    return batch.batch_size * batch.padded_length**2
 
 
 def share_beyond(lengths: Sequence[int], longest_fitting: int) -> float:
@@ -161,7 +159,7 @@ def attention_math_fallback(evidence: Evidence) -> list[Finding]:
 
 def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:
     """Return the bytes per element where the size is that of all heads' scores and of nothing else, or None."""
-    num_scores = batch.batch_size * model.num_heads * batch.padded_length**2
+    num_scores = model.num_heads * _num_pairs(batch)
     for bytes_per_element in (2, 4):
         if num_scores * bytes_per_element == num_bytes and _is_only_scores(num_bytes, batch, model):
             return bytes_per_element
@@ -196,21 +194,19 @@ def _scores_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
     for phase, padded in product((Phase.FORWARD, Phase.BACKWARD), (False, True)):
         trained = [record for record in records_of(evidence.log, phase) if record.step > 1 and record.batch]
         records = [record for record in trained if record.batch and _has_padding(record.batch) is padded]
-        fitted, linear = fit_peaks(records, quadratic=True), fit_peaks(records, quadratic=False)
-        if fitted is None or linear is None or not _is_quadratic(fitted, linear, model):
+        fitted = fit_peaks(records, quadratic=True)
+        if fitted is None or fitted.per_pair_bytes < SCORE_BYTES * model.num_heads:
+            continue
+        linear = fit_peaks(records, quadratic=False)
+        if linear is None or fitted.residual_bytes > BETTER_FIT * linear.residual_bytes:
             continue
         largest = max(records, key=lambda record: record.batch.padded_length if record.batch else 0)
         assert largest.batch is not None
         batch_size, length = largest.batch.batch_size, largest.batch.padded_length
-        num_bytes = round(fitted.per_pair_bytes * batch_size * length**2)
+        num_bytes = round(fitted.per_pair_bytes * _num_pairs(largest.batch))
         if num_bytes >= SCORES_SHARE * fitted.rise_of(batch_size, length):
             return [_scores_finding(evidence, fitted, linear, largest, num_bytes)]
     return []
-
-
-def _is_quadratic(fitted: PeakModel, linear: PeakModel, model: ModelFacts) -> bool:
-    enough = fitted.per_pair_bytes >= SCORE_BYTES * model.num_heads
-    return enough and fitted.residual_bytes <= BETTER_FIT * linear.residual_bytes
 
 
 def _has_padding(batch: BatchShape) -> bool:
