@@ -13,13 +13,14 @@ from statistics import median
 from typing import Any, Literal
 
 from memory_harness.configs.flags import flag_of
-from memory_harness.configs.schema import SECTIONS
+from memory_harness.configs.schema import SECTIONS, RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.configs.values import to_text
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import (
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.detectors.trends import (
     BURN_IN_STEPS,
     MIN_GROWTH_BYTES,
     MIN_STEPS,
@@ -27,7 +28,6 @@ from memory_harness.probes.detectors.evidence import (
     Slope,
     robust_slope,
 )
-from memory_harness.probes.detectors.reading import config_of, has_config
 
 ALLOCATED_NOISE_SHARE = 0.001
 """Share of the larger value within which two allocated peaks are equal: five times the largest difference between
@@ -103,7 +103,9 @@ class Comparison:
     def verdict(self) -> Verdict:
         """`worse` where anything is worse, `better` where something is better and nothing worse."""
         found = {self.outcome, *(change.verdict for change in self.changes)}
-        return "worse" if "worse" in found else "better" if "better" in found else "same"
+        if "worse" in found:
+            return "worse"
+        return "better" if "better" in found else "same"
 
     @property
     def sources(self) -> tuple[str, str]:
@@ -139,6 +141,7 @@ def _common_end(before: RunLog, after: RunLog) -> int | None:
 
 
 def _judged(before: float, after: float, noise: float) -> Verdict:
+    """Return whether the quantity rose, which is worse, or fell, by more than the noise."""
     if abs(after - before) <= noise:
         return "same"
     return "worse" if after > before else "better"
@@ -146,8 +149,10 @@ def _judged(before: float, after: float, noise: float) -> Verdict:
 
 def _change(kind: Kind, phase: Phase | None, values: Pair, noise: float) -> Change:
     before, after = values
-    if before is None or after is None:
-        return Change(kind, phase, before, after, "only in B" if before is None else "only in A")
+    if before is None:
+        return Change(kind, phase, before, after, "only in B")
+    if after is None:
+        return Change(kind, phase, before, after, "only in A")
     return Change(kind, phase, before, after, _judged(before, after, noise))
 
 
@@ -172,23 +177,31 @@ def _peaks(before: RunLog, after: RunLog, up_to: int | None) -> Iterator[Change]
 
 def _highest(found: Mapping[Phase, tuple[int, int]], phase: Phase | None, index: int) -> int | None:
     """Return a phase's peak, the highest of all for None, or None where it did not run."""
-    return max((peaks[index] for name, peaks in found.items() if phase in (None, name)), default=None)
+    if phase is not None:
+        return found[phase][index] if phase in found else None
+    return max((peaks[index] for peaks in found.values()), default=None)
 
 
 def needed(log: RunLog, up_to: int | None) -> dict[Phase, tuple[int, int]]:
     """Return the highest allocated and reserved bytes of each phase up to a step, failed requests on top."""
     found: dict[Phase, tuple[int, int]] = {}
+
+    def add(phase: Phase, allocated_bytes: int, reserved_bytes: int) -> None:
+        allocated, reserved = found.get(phase, (0, 0))
+        found[phase] = max(allocated, allocated_bytes), max(reserved, reserved_bytes)
+
     for record in log.phases:
-        if up_to is None or record.step <= up_to:
-            allocated, reserved = found.get(record.phase, (0, 0))
-            after = record.after
-            found[record.phase] = max(allocated, after.peak_allocated_bytes), max(reserved, after.peak_reserved_bytes)
+        if _is_compared(record.step, up_to):
+            add(record.phase, record.after.peak_allocated_bytes, record.after.peak_reserved_bytes)
     oom = log.fatal_oom
-    if oom is not None and (up_to is None or oom.step <= up_to):
-        allocated, reserved = found.get(oom.phase, (0, 0))
-        asked = oom.allocated_bytes + oom.requested_bytes
-        found[oom.phase] = max(allocated, asked), max(reserved, oom.reserved_bytes)
+    if oom is not None and _is_compared(oom.step, up_to):
+        add(oom.phase, oom.allocated_bytes + oom.requested_bytes, oom.reserved_bytes)
     return found
+
+
+def _is_compared(step: int, up_to: int | None) -> bool:
+    """Return whether the step is not beyond the last one that is compared."""
+    return up_to is None or step <= up_to
 
 
 def _floors(before: RunLog, after: RunLog, up_to: int | None) -> Iterator[Change]:
@@ -202,7 +215,8 @@ def _floors(before: RunLog, after: RunLog, up_to: int | None) -> Iterator[Change
 
 
 def _floor_course(log: RunLog, up_to: int | None) -> list[int]:
-    return [s.allocated_bytes for s in log.steps if s.step > BURN_IN_STEPS and (up_to is None or s.step <= up_to)]
+    compared = [step for step in log.steps if step.step > BURN_IN_STEPS and _is_compared(step.step, up_to)]
+    return [step.allocated_bytes for step in compared]
 
 
 def _growth(before: Slope, after: Slope, num_steps: int) -> Change:
@@ -232,7 +246,7 @@ def _seconds(log: RunLog, up_to: int | None) -> Mapping[Phase | None, Sequence[f
     timed: list[tuple[Phase | None, int, float]] = [(p.phase, p.step, p.seconds) for p in log.phases]
     timed += [(None, s.step, s.seconds) for s in log.steps]
     for phase, step, seconds in timed:
-        if step > BURN_IN_STEPS and (up_to is None or step <= up_to):
+        if step > BURN_IN_STEPS and _is_compared(step, up_to):
             found.setdefault(phase, []).append(seconds)
     return found
 
@@ -240,17 +254,23 @@ def _seconds(log: RunLog, up_to: int | None) -> Mapping[Phase | None, Sequence[f
 def _differences(before: RunLog, after: RunLog) -> Iterator[Difference]:
     """Yield settings and conditions that differ; where the results go is none."""
     if has_config(before) and has_config(after):
-        configs = config_of(before), config_of(after)
-        for section, cls in SECTIONS.items():
-            for item in dataclasses.fields(cls) if section != "output" else ():
-                texts = [to_text(getattr(getattr(config, section), item.name), item) for config in configs]
-                if texts[0] != texts[1]:
-                    yield Difference(flag_of(item), *texts)
-    conditions = [_conditions(log) for log in (before, after)]
-    for name in {**conditions[0], **conditions[1]}:
-        values = [str(found.get(name, "unknown")) for found in conditions]
+        yield from _different_settings(config_of(before), config_of(after))
+    of_before, of_after = _conditions(before), _conditions(after)
+    for name in of_before | of_after:
+        values = str(of_before.get(name, "unknown")), str(of_after.get(name, "unknown"))
         if values[0] != values[1]:
             yield Difference(name, *values)
+
+
+def _different_settings(before: RunConfig, after: RunConfig) -> Iterator[Difference]:
+    for section, cls in SECTIONS.items():
+        if section == "output":
+            continue
+        first, second = getattr(before, section), getattr(after, section)
+        for item in dataclasses.fields(cls):
+            values = to_text(getattr(first, item.name), item), to_text(getattr(second, item.name), item)
+            if values[0] != values[1]:
+                yield Difference(flag_of(item), *values)
 
 
 def _conditions(log: RunLog) -> dict[str, Any]:

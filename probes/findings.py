@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
-from memory_harness.harness.log.runlog import RunLog
 
 Severity = Literal["error", "warning", "info"]
 Equivalence = Literal["exact", "numerical", "reordered", "data"]
@@ -38,10 +37,6 @@ class Finding:
     where: str | None = None
     """`file:line` of the code that made or holds the memory"""
     evidence: dict[str, int | float | str] = field(default_factory=dict)
-
-
-Detector = Callable[[RunLog], list[Finding]]
-"""Reads a log, returns findings; silent when unsure."""
 
 
 @dataclass(frozen=True)

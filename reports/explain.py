@@ -13,11 +13,9 @@ from memory_harness.configs.cli import ALL_CAUSES
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.probes.detectors import DETECTORS
-from memory_harness.probes.detectors.causes import CAUSES, UNEXPLAINED, Cause
+from memory_harness.probes.detectors.causes import UNEXPLAINED, Cause, load_causes
 from memory_harness.probes.fixes import FIXES
 from memory_harness.reports.terminal import show
-
-_EXPLAINED = {**CAUSES, UNEXPLAINED.id: UNEXPLAINED}
 
 
 def print_explanation(cause_id: str, console: Console) -> None:
@@ -29,17 +27,22 @@ def print_explanation(cause_id: str, console: Console) -> None:
     if cause_id == ALL_CAUSES:
         show(_list(), console)
         return
-    cause = _EXPLAINED.get(cause_id.lower())
+    causes = _causes()
+    cause = causes.get(cause_id.lower())
     if cause is None:
-        hint = did_you_mean(cause_id, _EXPLAINED)
-        raise ConfigError(f"--explain {cause_id}: unknown cause{hint} (--explain lists all {len(_EXPLAINED)})")
+        hint = did_you_mean(cause_id, causes)
+        raise ConfigError(f"--explain {cause_id}: unknown cause{hint} (--explain lists all {len(causes)})")
     show(_explanation(cause), console)
+
+
+def _causes() -> dict[str, Cause]:
+    return {**load_causes(), UNEXPLAINED.id: UNEXPLAINED}
 
 
 def _list() -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    for cause in _EXPLAINED.values():
+    for cause in _causes().values():
         table.add_row(Text(cause.id, "bold"), cause.title)
     return table
 
@@ -59,7 +62,7 @@ def _rows(cause: Cause) -> Iterator[tuple[str, str]]:
     fixes = [f"{fix.name}: {fix.title}" for fix in FIXES.values() if cause.id in fix.addresses]
     if fixes:
         yield "tried for you", "\n".join(fixes)
-    if cause.id in CAUSES and cause.id not in DETECTORS:
+    if cause.id not in DETECTORS:
         yield "note", "No detector looks for this cause yet: it is never named in a report."
     if cause.known_from:
         yield "known from", ", ".join(cause.known_from)

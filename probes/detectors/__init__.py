@@ -1,9 +1,8 @@
-"""Detectors: one file per family of causes, each from a `RunLog` to findings. Never imports torch."""
+"""Detectors: one file per family of causes, each from what a log shows to findings. Never imports torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import analyse_failure
@@ -12,13 +11,12 @@ from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
     eval_with_grad,
-    logits_hoarded,
     logits_hoarded_host,
-    metric_never_reset,
-    outputs_hoarded,
+    outputs_kept,
 )
+from memory_harness.probes.detectors.evidence import Detector, gather
 from memory_harness.probes.detectors.gradients import zero_gradient
-from memory_harness.probes.detectors.growth import GROWTH_CAUSES, growth_finding, unexplained_growth
+from memory_harness.probes.detectors.growth import growth_in_training
 from memory_harness.probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp32_copies
 from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
@@ -38,9 +36,10 @@ from memory_harness.probes.detectors.setup import (
     other_process,
 )
 from memory_harness.probes.detectors.unexplained import unexplained_oom
-from memory_harness.probes.findings import Detector, Finding
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 DETECTORS: dict[str, Detector] = {
+    UNEXPLAINED_GROWTH: growth_in_training,
     "zero-gradient": zero_gradient,
     "checkpointing-lost": checkpointing_lost,
     "eval-with-grad": eval_with_grad,
@@ -49,11 +48,19 @@ DETECTORS: dict[str, Detector] = {
     "head-trainable": head_trainable,
     "resume-on-gpu": resume_on_gpu,
     "adapters-accumulate": adapters_accumulate,
-    **{cause: partial(growth_finding, cause) for cause in GROWTH_CAUSES},
+    "exception-holds-frames": growth_in_training,
+    "oom-in-backward": growth_in_training,
+    "reference-cycle": growth_in_training,
+    "autocast-cache": growth_in_training,
+    "recompile-per-shape": growth_in_training,
+    "epoch-hoard": growth_in_training,
+    "hook-holds-activations": growth_in_training,
+    "retained-graph": growth_in_training,
+    "tensors-logged": growth_in_training,
     "kv-cache-held": kv_cache_held,
-    "logits-hoarded": logits_hoarded,
-    "outputs-hoarded": outputs_hoarded,
-    "metric-never-reset": metric_never_reset,
+    "logits-hoarded": outputs_kept,
+    "outputs-hoarded": outputs_kept,
+    "metric-never-reset": outputs_kept,
     "logits-hoarded-host": logits_hoarded_host,
     "eval-leftover": eval_leftover,
     "save-doubles": save_doubles,
@@ -71,9 +78,11 @@ DETECTORS: dict[str, Detector] = {
     "padding-to-max": padding_to_max,
     "host-leak": host_leak,
 }
-"""By cause id. A run dies of one cause: where two detectors claim an error, the first in this order keeps it.
+"""Who finds which cause; each is asked once. Findings are shown in this order. A run dies of one cause: of several that
+are called an error, the first in this order keeps it.
 
-Causes that the log proves and growth that took the room come before what merely asked for the last bytes.
+Growth that took the room and causes that the log proves come before what merely asked for the last bytes: those whose
+arithmetic is exact first, then what made the request unusual, last what the tensor was for.
 """
 
 _RANKS = {"error": 0, "warning": 1, "info": 2}
@@ -82,10 +91,15 @@ _RANKS = {"error": 0, "warning": 1, "info": 2}
 def detect(log: RunLog) -> list[Finding]:
     """Return all findings, errors first; at most one error, `unexplained-growth` where the run died of nothing known.
 
-    Causes whose arithmetic is exact go first, then what made the request unusual, last what the tensor was for.
+    Raises:
+        LogError: the log's configuration has fields that this release does not know.
     """
-    # growth that took the room goes before what merely asked for the last bytes, even where its cause is not known
-    findings = [*unexplained_growth(log), *(finding for detector in DETECTORS.values() for finding in detector(log))]
+    order = list(DETECTORS)
+    findings: list[Finding] = []
+    evidence = gather(log)
+    for detector in dict.fromkeys(DETECTORS.values()):
+        findings += detector(evidence)
+    findings.sort(key=lambda finding: order.index(finding.cause))
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]
     contributing = [dataclasses.replace(finding, severity="warning") for finding in errors[1:]]
@@ -94,6 +108,6 @@ def detect(log: RunLog) -> list[Finding]:
 
 
 def _with_failure(finding: Finding, log: RunLog) -> Finding:
-    """Add what the failed request was for and what lived then; the finding's own evidence goes first."""
+    """Return the finding with what the failed request was for and what lived then; its own evidence goes first."""
     failure = analyse_failure(log)
     return finding if failure is None else dataclasses.replace(finding, evidence=failure.evidence | finding.evidence)

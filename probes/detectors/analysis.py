@@ -80,14 +80,16 @@ class Failure:
     @property
     def evidence(self) -> dict[str, int | float | str]:
         """What findings carry of it."""
-        readings = {f"request_reading_{n}": f"{p.what}: {p} ({p.legend})" for n, p in enumerate(self.products, 1)}
-        return {
-            **readings,
-            "reserved_unused_bytes": self.free_bytes,
-            "largest_free_block_bytes": self.oom.largest_free_block_bytes,
-            "num_alloc_retries": self.oom.num_alloc_retries,
-            **{f"live_{c}_bytes" if c.isidentifier() else f"live: {c}": num_bytes for c, num_bytes in self.live},
-        }
+        found: dict[str, int | float | str] = {}
+        for number, reading in enumerate(self.products, 1):
+            found[f"request_reading_{number}"] = f"{reading.what}: {reading} ({reading.legend})"
+        found["reserved_unused_bytes"] = self.free_bytes
+        found["largest_free_block_bytes"] = self.oom.largest_free_block_bytes
+        found["num_alloc_retries"] = self.oom.num_alloc_retries
+        for category, num_bytes in self.live:
+            key = f"live_{category}_bytes" if category.isidentifier() else f"live: {category}"
+            found[key] = num_bytes
+        return found
 
 
 def analyse_failure(log: RunLog) -> Failure | None:
@@ -115,14 +117,26 @@ def factor_request(
     found = [product for product in known if _is_size(product.num_bytes, requested_bytes, rounded=rounded)]
     if found or rounded:
         return found
-    known_models = sorted({shape.vocab_size for shape in load_models().values()})
-    vocabularies = known_models if model is None else [model.vocab_size] if model.vocab_size else []
-    return [product for size in vocabularies for product in _logits_of_some_tokens(requested_bytes, size)]
+    for vocab_size in _vocabularies(model):
+        found += _logits_of_some_tokens(requested_bytes, vocab_size)
+    return found
+
+
+def _vocabularies(model: ModelFacts | None) -> list[int]:
+    """Return the model's vocabulary, or those of the known models where it is not known."""
+    if model is None:
+        return sorted({shape.vocab_size for shape in load_models().values()})
+    return [model.vocab_size] if model.vocab_size else []
+
+
+def block_bytes(num_bytes: int) -> int:
+    """Return a size as the allocator counts it."""
+    return -(-num_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
 
 
 def _is_size(num_bytes: int, requested_bytes: int, *, rounded: bool) -> bool:
-    """Compare with what was asked for: as it is, as the allocator's block, or as CUDA prints it."""
-    block = -(-num_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+    """Return whether this was asked for: as it is, as the allocator's block, or as CUDA prints it."""
+    block = block_bytes(num_bytes)
     if requested_bytes in (num_bytes, block):
         return True
     # Source: OutOfMemoryError in CUDACachingAllocator.cpp prints format_size(alloc_size), the size of the new segment

@@ -8,26 +8,21 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import HOST, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.log.records import HOST, ModelFacts, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import (
-    MIN_GROWTH_BYTES,
-    NOISE_BYTES,
-    Evaluation,
-    Severity,
-    blocks,
+from memory_harness.probes.detectors.analysis import block_bytes
+from memory_harness.probes.detectors.evidence import Evaluation, Evidence
+from memory_harness.probes.detectors.floor import freed_by
+from memory_harness.probes.detectors.reading import (
     called_at,
-    evaluations,
-    fits_without,
-    freed_by,
-    kept_after,
-    robust_slope,
-    settled,
-    step_growth,
+    is_tight,
+    line_of_unit,
+    peak_rise_bytes,
+    records_of,
+    severity_without,
     survivors_of,
-    where_of,
 )
-from memory_harness.probes.detectors.reading import config_of, is_tight
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import Finding
 
 MIN_BATCHES = 3
@@ -41,94 +36,99 @@ SAME_SHARE = 0.02
 
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
-HOST_NOISE_BYTES = 256 * 1024
+BATCH_HOST_NOISE_BYTES = 256 * 1024
 """What a batch may add to the process's resident memory: the C library's arenas grow in steps."""
 
-
-def logits_hoarded(log: RunLog) -> list[Finding]:
-    """Find an evaluation each of whose batches leaves exactly its logits on the device."""
-    return _hoarded(log, "logits-hoarded")
+HOST_SHARE_OF_LOGITS = (0.7, 1.5)
+"""What a batch adds to resident memory, over its logits, where it is these that are kept."""
 
 
-def outputs_hoarded(log: RunLog) -> list[Finding]:
-    """Find an evaluation each of whose batches leaves hidden states or caches, with or without its logits."""
-    return _hoarded(log, "outputs-hoarded")
+def outputs_kept(evidence: Evidence) -> list[Finding]:
+    """Find an evaluation each of whose batches leaves something, and name it by what that is.
 
-
-def metric_never_reset(log: RunLog) -> list[Finding]:
-    """Find a state that each evaluation adds to and none gives back."""
-    return _hoarded(log, "metric-never-reset")
-
-
-def _hoarded(log: RunLog, cause: str) -> list[Finding]:
-    model = log.run.model
-    hoarding = [e for e in evaluations(log) if _hoards(e)]
-    if (model is None and not log.run.script) or not hoarding or _steps_leave_too(log):
+    `logits-hoarded`: exactly its logits. `outputs-hoarded`: hidden states or caches, with or without its logits.
+    `metric-never-reset`: a state that each evaluation adds to and none gives back.
+    """
+    log, model = evidence.log, evidence.log.run.model
+    hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
+    if not hoarding or _steps_leave_too(evidence) or freed_by(evidence, "gc"):
         return []
-    if freed_by(log, settled(step_growth(log)), "gc"):
-        return []  # nobody keeps it
     if log.run.script:
-        contents = _contents_of_outputs(log, hoarding[0])
+        contents = _contents_by_output(log, hoarding[0])
+    elif model is not None:
+        contents = _contents_by_size(hoarding[0], model, evidence.config.model.dtype)
     else:
-        assert model is not None
-        contents = _contents(hoarding[0], model, config_of(log).model.dtype)
-    never_released = _never_released(log, hoarding)
-    if contents is None:
-        named = "metric-never-reset" if never_released and _adds_up(hoarding) else None
-    else:
-        named = "logits-hoarded" if contents == "logits" else "outputs-hoarded"
-    if named != cause:
         return []
-    return [_hoarded_finding(log, cause, hoarding, contents or "a state smaller than the outputs", never_released)]
+    never_released = _never_released(hoarding)
+    if contents == "logits":
+        return [_hoarded_finding(log, "logits-hoarded", hoarding, contents, never_released)]
+    if contents is not None:
+        return [_hoarded_finding(log, "outputs-hoarded", hoarding, contents, never_released)]
+    if never_released and _adds_up(hoarding):
+        contents = "a state smaller than the outputs"
+        return [_hoarded_finding(log, "metric-never-reset", hoarding, contents, never_released)]
+    return []
 
 
 def _hoards(evaluation: Evaluation) -> bool:
-    """Whether every batch left something, and nothing of it was let go in between."""
+    """Return whether every batch left something, and nothing of it was let go in between."""
     left = evaluation.left_bytes
     return len(left) >= MIN_BATCHES and min(left) > NOISE_BYTES
 
 
-def _steps_leave_too(log: RunLog) -> bool:
-    """Whether training steps leave memory as well: then it is no matter of the evaluation."""
-    left = [g.left_bytes for g in step_growth(log)[2:]]
+def _steps_leave_too(evidence: Evidence) -> bool:
+    """Return whether training steps leave memory as well: then it is no matter of the evaluation."""
+    left = [step.left_bytes for step in evidence.later_steps]
     return bool(left) and float(np.median(left)) > NOISE_BYTES
 
 
-def _never_released(log: RunLog, hoarding: Sequence[Evaluation]) -> bool:
-    kept = [(kept_after(log, e), e.grown_bytes) for e in hoarding]
-    known = [(k, grown) for k, grown in kept if k is not None]
-    return len(hoarding) > 1 and bool(known) and all(k >= KEPT_SHARE * grown for k, grown in known)
+def _never_released(hoarding: Sequence[Evaluation]) -> bool:
+    """Return whether what each of several evaluations left was still there one step later."""
+    followed = [evaluation for evaluation in hoarding if evaluation.kept_bytes is not None]
+    for evaluation in followed:
+        if (evaluation.kept_bytes or 0) < KEPT_SHARE * evaluation.grown_bytes:
+            return False
+    return len(hoarding) > 1 and bool(followed)
 
 
 def _adds_up(hoarding: Sequence[Evaluation]) -> bool:
-    """Whether each evaluation begins with what the one before has left: a buffer is emptied in between."""
-    return all(b.before_bytes - a.before_bytes >= KEPT_SHARE * a.grown_bytes for a, b in pairwise(hoarding))
+    """Return whether each evaluation begins with what the one before has left: a buffer is emptied in between."""
+    for before, after in pairwise(hoarding):
+        if after.before_bytes - before.before_bytes < KEPT_SHARE * before.grown_bytes:
+            return False
+    return True
 
 
-def _contents(evaluation: Evaluation, model: ModelFacts, dtype: str) -> str | None:
+def _contents_by_size(evaluation: Evaluation, model: ModelFacts, dtype: str) -> str | None:
     """Return what every batch left, by its exact size; None where no output of the model has that size."""
-    sizes = [(left, p.batch) for left, p in zip(evaluation.left_bytes, evaluation.batches, strict=True) if p.batch]
     for name, per_token in _outputs(model, dtype):
-        if all(
-            abs(left - blocks(batch.padded_tokens * per_token)) <= max(NOISE_BYTES, SAME_SHARE * left)
-            for left, batch in sizes
-        ):
+        if _leaves_so_much(evaluation, per_token):
             return name
     return None
 
 
-def _contents_of_outputs(log: RunLog, evaluation: Evaluation) -> str | None:
+def _leaves_so_much(evaluation: Evaluation, bytes_per_token: int) -> bool:
+    """Return whether every batch left so many bytes for each of its tokens."""
+    for left, record in zip(evaluation.left_bytes, evaluation.batches, strict=True):
+        if record.batch:
+            expected = block_bytes(record.batch.padded_tokens * bytes_per_token)
+            if abs(left - expected) > max(NOISE_BYTES, SAME_SHARE * left):
+                return False
+    return True
+
+
+def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     """Return what every batch left, by the sizes of what the model returned in it; None where none of them fits."""
     forward = evaluation.batches[0].forward
-    left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
-    kept = sum(s.bytes_per_step for s in survivors_of(log, Phase.EVAL))
     if forward is None:
         return None
+    left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
+    kept = sum(survivor.bytes_per_step for survivor in survivors_of(log, Phase.EVAL))
     sizes = {"logits": forward.logits_bytes, "all that the model returns": forward.output_bytes}
     for name, size in sizes.items():
-        for found in (left, kept):
-            if size and abs(found - size) <= max(NOISE_BYTES, SAME_SHARE * size):
-                return name
+        error = min(abs(left - size), abs(kept - size))
+        if size and error <= max(NOISE_BYTES, SAME_SHARE * size):
+            return name
     # beside its logits, and more than they take
     beyond = 0 < forward.logits_bytes < left < forward.output_bytes
     return "a part of what the model returns" if beyond else None
@@ -157,19 +157,22 @@ def _outputs(model: ModelFacts, dtype: str) -> list[tuple[str, int]]:
 def _hoarded_finding(
     log: RunLog, cause: str, hoarding: Sequence[Evaluation], contents: str, never_released: bool
 ) -> Finding:
-    largest = max(hoarding, key=lambda e: e.grown_bytes)
-    slope = robust_slope([p.after.allocated_bytes for p in largest.batches])
+    largest = max(hoarding, key=lambda evaluation: evaluation.grown_bytes)
+    slope = robust_slope([record.after.allocated_bytes for record in largest.batches])
     until = "and none is ever released" if never_released else "until it ends"
+    severity = severity_without(log, largest.grown_bytes, Phase.EVAL)
+    if log.run.script and never_released:
+        severity = "error"
     return Finding(
         cause=cause,
-        severity="error" if log.run.script and never_released else _severity(log, largest.grown_bytes),
+        severity=severity,
         title=f"Each evaluation batch leaves {format_bytes(round(slope.middle))} on the GPU, {until}",
         explanation=f"Allocated climbs with every batch of the evaluation after step {largest.step}: "
         f"{len(largest.batches)} batches left {format_bytes(largest.grown_bytes)}. By its size this is {contents}.",
         phase=Phase.EVAL,
         steps=(hoarding[0].step, hoarding[-1].step),
         bytes=largest.grown_bytes,
-        where=where_of(log, Phase.EVAL),
+        where=line_of_unit(log, Phase.EVAL),
         evidence={
             "bytes_per_batch": round(slope.middle),
             "num_batches": len(largest.batches),
@@ -180,27 +183,21 @@ def _hoarded_finding(
     )
 
 
-def _severity(log: RunLog, num_bytes: int, *phases: Phase) -> Severity:
-    """Return `error` where the run died in one of the phases (EVAL by default), and only for these bytes."""
-    oom = log.fatal_oom
-    if oom is not None and oom.phase in (phases or (Phase.EVAL,)) and fits_without(log, num_bytes):
-        return "error"
-    return "warning"
-
-
-def logits_hoarded_host(log: RunLog) -> list[Finding]:
+def logits_hoarded_host(evidence: Evidence) -> list[Finding]:
     """Find an evaluation whose batches add their logits to the process's resident memory while the GPU is flat."""
-    model = log.run.model
-    candidates = [e for e in evaluations(log) if len(e.batches) >= 2 * MIN_BATCHES and not _hoards(e)]
+    log, model = evidence.log, evidence.log.run.model
+    long = [evaluation for evaluation in evidence.evaluations if len(evaluation.batches) >= 2 * MIN_BATCHES]
+    candidates = [evaluation for evaluation in long if not _hoards(evaluation)]
     if model is None or not candidates:
         return []
-    evaluation = max(candidates, key=lambda e: len(e.batches))
+    evaluation = max(candidates, key=lambda evaluation: len(evaluation.batches))
     # the first batches grow the process for reasons of their own
     batches = evaluation.batches[MIN_BATCHES - 1 :]
-    tokens = np.array([p.batch.padded_tokens if p.batch else 0 for p in batches])
-    slope = robust_slope([p.host_rss_bytes for p in batches])
-    expected = [int(np.median(tokens)) * model.vocab_size * size for size in (2, 4)]
-    if slope.low <= HOST_NOISE_BYTES or not any(0.7 * e <= slope.middle <= 1.5 * e for e in expected):
+    slope = robust_slope([record.host_rss_bytes for record in batches])
+    tokens = int(np.median([record.batch.padded_tokens if record.batch else 0 for record in batches]))
+    logits_sizes = tokens * model.vocab_size * 2, tokens * model.vocab_size * 4
+    low, high = HOST_SHARE_OF_LOGITS
+    if slope.low <= BATCH_HOST_NOISE_BYTES or not any(low * s <= slope.middle <= high * s for s in logits_sizes):
         return []
     grown = batches[-1].host_rss_bytes - batches[0].host_rss_bytes
     return [
@@ -214,26 +211,28 @@ def logits_hoarded_host(log: RunLog) -> list[Finding]:
             phase=Phase.EVAL,
             steps=(evaluation.step, evaluation.step),
             bytes=grown,
-            where=where_of(log, HOST),
+            where=line_of_unit(log, HOST),
             evidence={
                 "host_bytes_per_batch": round(slope.middle),
                 "num_batches": len(batches),
-                "logits_bytes": min(expected, key=lambda size: abs(size - slope.middle)),
+                "logits_bytes": min(logits_sizes, key=lambda size: abs(size - slope.middle)),
             },
         )
     ]
 
 
-def eval_with_grad(log: RunLog) -> list[Finding]:
+def eval_with_grad(evidence: Evidence) -> list[Finding]:
     """Find evaluation batches whose loss carries a graph."""
-    batches = [p for p in _eval_records(log) if p.forward and p.forward.has_graph]
+    log = evidence.log
+    batches = [record for record in records_of(log, Phase.EVAL) if record.forward and record.forward.has_graph]
     if not batches:
         return []
-    worst, extra = _worst_excess(log, batches)
+    worst = max(batches, key=lambda record: record.after.peak_allocated_bytes)
+    extra = peak_rise_bytes(worst)
     return [
         Finding(
             cause="eval-with-grad",
-            severity=_severity(log, extra),
+            severity=severity_without(log, extra, Phase.EVAL),
             title="Evaluation records a computation graph that nothing uses",
             explanation=f"The loss of {len(batches)} evaluation batches has a grad_fn: without torch.no_grad every "
             f"layer keeps what a backward pass would need. The largest batch added {format_bytes(extra)} at its peak.",
@@ -246,16 +245,17 @@ def eval_with_grad(log: RunLog) -> list[Finding]:
     ]
 
 
-def eval_use_cache(log: RunLog) -> list[Finding]:
+def eval_use_cache(evidence: Evidence) -> list[Finding]:
     """Find evaluation batches whose output holds a key/value cache."""
-    batches = [p for p in _eval_records(log) if p.forward and p.forward.cache_bytes > 0]
+    log = evidence.log
+    batches = [record for record in records_of(log, Phase.EVAL) if record.forward and record.forward.cache_bytes > 0]
     if not batches:
         return []
-    largest = max(batches, key=lambda p: p.forward.cache_bytes if p.forward else 0)
+    largest = max(batches, key=lambda record: record.forward.cache_bytes if record.forward else 0)
     assert largest.forward is not None
     num_bytes, tokens = largest.forward.cache_bytes, largest.batch.padded_tokens if largest.batch else 0
     per_token = f", {num_bytes // tokens} B for each of its {tokens} tokens" if tokens else ""
-    severity = _severity(log, num_bytes)
+    severity = severity_without(log, num_bytes, Phase.EVAL)
     return [
         Finding(
             cause="eval-use-cache",
@@ -273,51 +273,41 @@ def eval_use_cache(log: RunLog) -> list[Finding]:
     ]
 
 
-def _eval_records(log: RunLog) -> list[PhaseRecord]:
-    return [p for p in log.phases if p.phase is Phase.EVAL]
-
-
-def _worst_excess(log: RunLog, batches: Sequence[PhaseRecord]) -> tuple[PhaseRecord, int]:
-    worst = max(batches, key=lambda p: p.after.peak_allocated_bytes)
-    return worst, worst.after.peak_allocated_bytes - worst.allocated_before_bytes
-
-
-def eval_leftover(log: RunLog) -> list[Finding]:
+def eval_leftover(evidence: Evidence) -> list[Finding]:
     """Find what evaluation leaves allocated once, and replaces in the next one."""
-    found = [e for e in evaluations(log) if _leaves_last(e)]
-    if not found or _steps_leave_too(log):
+    log = evidence.log
+    found = [evaluation for evaluation in evidence.evaluations if _leaves_last(evaluation)]
+    if not found or _steps_leave_too(evidence):
         return []
-    kept = kept_after(log, found[0])
-    oom = log.fatal_oom
+    first, oom = found[0], log.fatal_oom
     dies_next = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step == found[-1].step + 1
-    stays = kept is not None and kept >= KEPT_SHARE * found[0].grown_bytes
-    accumulates = sum(e.grown_bytes > NOISE_BYTES for e in evaluations(log)) > 1 and len(found) > 1
+    stays = first.kept_bytes is not None and first.kept_bytes >= KEPT_SHARE * first.grown_bytes
+    num_growing = sum(evaluation.grown_bytes > NOISE_BYTES for evaluation in evidence.evaluations)
+    accumulates = num_growing > 1 and len(found) > 1
     if accumulates or not (stays or dies_next):
         return []
-    num_bytes = found[0].grown_bytes
+    num_bytes = first.grown_bytes
     return [
         Finding(
             cause="eval-leftover",
-            severity=_severity(log, num_bytes, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
+            severity=severity_without(log, num_bytes, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
             title=f"Evaluation leaves {format_bytes(num_bytes)} behind for the training that follows",
-            explanation=f"After the evaluation at step {found[0].step} {format_bytes(num_bytes)} more is allocated "
+            explanation=f"After the evaluation at step {first.step} {format_bytes(num_bytes)} more is allocated "
             "than before it, and stays: its first batch added them and the later ones only took their place. The last "
             "output is still referenced, so the next training step has that much less.",
             phase=Phase.EVAL,
-            steps=(found[0].step, found[0].step + 1),
+            steps=(first.step, first.step + 1),
             bytes=num_bytes,
-            where=where_of(log, Phase.EVAL) or called_at(found[0].batches),
-            evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": kept or 0},
+            where=line_of_unit(log, Phase.EVAL) or called_at(first.batches),
+            evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": first.kept_bytes or 0},
         )
     ]
 
 
 def _leaves_last(evaluation: Evaluation) -> bool:
-    """Whether the first batch left something, and the others together no more than their difference in size."""
+    """Return whether the first batch left something, and the others together no more than they differ in size."""
     left = evaluation.left_bytes
-    enough = evaluation.grown_bytes >= MIN_GROWTH_BYTES and left[0] > NOISE_BYTES
-    return (
-        enough
-        and len(left) > 1
-        and evaluation.grown_bytes <= max(np.cumsum(left)[:2].max(), left[0]) * (1 + SAME_SHARE)
-    )
+    if len(left) < 2 or left[0] <= NOISE_BYTES or evaluation.grown_bytes < MIN_GROWTH_BYTES:
+        return False
+    most_of_first_two = max(left[0], left[0] + left[1])
+    return evaluation.grown_bytes <= most_of_first_two * (1 + SAME_SHARE)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from memory_harness.harness.log.gradients import MAX_STEPS, described, useless_end, uselessness
 from memory_harness.harness.log.records import Outcome, Phase
-from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.findings import Finding
 
 
-def zero_gradient(log: RunLog) -> list[Finding]:
+def zero_gradient(evidence: Evidence) -> list[Finding]:
     """Find a run that ended in steps whose gradients were zero, or no numbers."""
+    log = evidence.log
     steps = useless_end(log.steps)
     kind = uselessness(steps[-1]) if steps else None
     if kind is None or len(steps) < MAX_STEPS[kind] or log.outcome is not Outcome.ERROR:
@@ -31,4 +32,5 @@ def zero_gradient(log: RunLog) -> list[Finding]:
 
 
 def _number(value: float | None) -> float | str:
+    """Return the value, as text where it is none that JSON knows."""
     return str(value) if value is None or value != value else value

@@ -5,15 +5,9 @@ from __future__ import annotations
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
-from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.reading import (
-    FORWARD_PHASES,
-    GRAPH_PHASES,
-    config_of,
-    fatal_finding,
-    has_config,
-    train_batches,
-)
+from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, fatal_finding, records_of
+from memory_harness.probes.detectors.trends import BURN_IN_STEPS
 from memory_harness.probes.findings import Finding
 
 PADDED_SHARE = 1 / 3
@@ -30,9 +24,6 @@ LONGER_BY = 1.1
 MIN_EARLIER_BATCHES = 8
 """Earlier micro-batches needed before the failing one can be called unusually large."""
 
-WARM_UP_STEPS = 2
-"""Steps after which the floor should stay where it is: optimizer states and workspaces appear in the first two."""
-
 FLAT_FLOOR_BYTES = 64 * MIB
 """Rise of the floor that still counts as flat: two workspaces, far below the activations of one step."""
 
@@ -47,9 +38,10 @@ PAGE_BYTES = 2 * MIB
 """The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""
 
 
-def padding_to_max(log: RunLog) -> list[Finding]:
+def padding_to_max(evidence: Evidence) -> list[Finding]:
     """Find a run that pads every sample to the maximum although most samples are much shorter."""
-    maximum = _padded_to(log)
+    log = evidence.log
+    maximum = _padded_to(evidence)
     num_samples = sum(len(step.lengths) for step in log.steps)
     if maximum is None or num_samples < MIN_SAMPLES:
         return []
@@ -78,37 +70,41 @@ def padding_to_max(log: RunLog) -> list[Finding]:
     ]
 
 
-def _padded_to(log: RunLog) -> int | None:
+def _padded_to(evidence: Evidence) -> int | None:
     """Return the length that every sample is padded to, or None where that is not so."""
-    if has_config(log):
-        data = config_of(log).data
+    if evidence.has_config:
+        data = evidence.config.data
         return data.max_length if data.batching == "padded" else None
-    batches = train_batches(log)
+    batches = evidence.train_batches
     padded = {batch.padded_length for batch in batches}
     # batches padded to their longest would reach that length now and then
     reached = sum(max(batch.lengths, default=0) == batch.padded_length for batch in batches)
     return padded.pop() if len(padded) == 1 and reached < len(batches) / 2 else None
 
 
-def longest_sample(log: RunLog) -> list[Finding]:
+def longest_sample(evidence: Evidence) -> list[Finding]:
     """Find a training step that fails because its batch is clearly larger than every one before."""
-    oom = log.fatal_oom
+    log, oom = evidence.log, evidence.log.fatal_oom
     if oom is None or oom.batch is None or oom.phase not in GRAPH_PHASES:
         return []
     failed = (oom.step, oom.micro_step)
-    forwards = [p for p in log.phases if p.phase in FORWARD_PHASES and (p.step, p.micro_step) != failed]
-    earlier = [p.batch for p in forwards if p.batch]
-    largest = max((b.padded_tokens for b in earlier), default=0)
+    forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
+    earlier = [record.batch for record in forwards if record.batch]
+    largest = max((batch.padded_tokens for batch in earlier), default=0)
     unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest
-    if not unusual or _floor_rise(log.steps) > FLAT_FLOOR_BYTES or _is_carved(log, oom):
+    if not unusual or _rise_after_burn_in(log.steps) > FLAT_FLOOR_BYTES or _is_carved(evidence, oom):
         return []
     return [_longest_sample_finding(oom, oom.batch, earlier, largest)]
 
 
 def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[BatchShape], largest: int) -> Finding:
+    """Return the finding; `earlier` are the batches before, `largest` the most padded tokens of one of them."""
     longest = max(batch.lengths_at_most)
-    seen = [length for b in earlier for length in b.lengths_at_most]
-    percentile = 100 * sum(length < longest for length in seen) / max(1, len(seen))
+    num_seen = num_shorter = 0
+    for other in earlier:
+        num_seen += len(other.lengths_at_most)
+        num_shorter += sum(length < longest for length in other.lengths_at_most)
+    percentile = 100 * num_shorter / max(1, num_seen)
     return fatal_finding(
         oom,
         cause="longest-sample",
@@ -129,16 +125,16 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
     )
 
 
-def fragmentation(log: RunLog) -> list[Finding]:
+def fragmentation(evidence: Evidence) -> list[Finding]:
     """Find a request that fails although enough memory is free, only in pieces; or a cache on the way there."""
-    oom = log.fatal_oom
-    if oom is not None:
-        return [_carved_oom(oom)] if _is_carved(log, oom) else []
-    return _carved_cache(log)
+    oom = evidence.log.fatal_oom
+    if oom is None:
+        return _carved_cache(evidence)
+    return [_carved_oom(oom)] if _is_carved(evidence, oom) else []
 
 
-def _is_carved(log: RunLog, oom: OomRecord) -> bool:
-    """Whether varying lengths left much memory free, enough for the request if it were in one piece.
+def _is_carved(evidence: Evidence, oom: OomRecord) -> bool:
+    """Return whether varying lengths left much memory free, enough for the request if it were in one piece.
 
     A nearly full card fails on a small request too, with a little free memory in pieces: that is no fragmentation.
     """
@@ -147,13 +143,13 @@ def _is_carved(log: RunLog, oom: OomRecord) -> bool:
     budget_stopped_it = oom.reserved_bytes + segment_size(oom.requested_bytes) > oom.budget_bytes
     much_unused = oom.reserved_bytes - oom.allocated_bytes >= CACHED_SHARE * oom.budget_bytes
     # else what lies unused was reserved for the very batch that failed
-    carved_before = max((s.reserved_bytes for s in log.steps), default=0) >= oom.reserved_bytes / 2
-    varied = carved_before and _num_lengths(log) >= MIN_LENGTHS
+    most_reserved = max((step.reserved_bytes for step in evidence.log.steps), default=0)
+    varied = most_reserved >= oom.reserved_bytes / 2 and _num_lengths(evidence) >= MIN_LENGTHS
     return fits_in_one_piece and budget_stopped_it and much_unused and varied
 
 
-def _num_lengths(log: RunLog) -> int:
-    return len({b.padded_length for b in train_batches(log)})
+def _num_lengths(evidence: Evidence) -> int:
+    return len({batch.padded_length for batch in evidence.train_batches})
 
 
 def _carved_oom(oom: OomRecord) -> Finding:
@@ -176,13 +172,14 @@ def _carved_oom(oom: OomRecord) -> Finding:
     )
 
 
-def _carved_cache(log: RunLog) -> list[Finding]:
+def _carved_cache(evidence: Evidence) -> list[Finding]:
+    log = evidence.log
     if not log.phases or not log.steps:
         return []
-    worst = max(log.phases, key=lambda p: p.after.peak_reserved_bytes)
+    worst = max(log.phases, key=lambda record: record.after.peak_reserved_bytes)
     unused = worst.after.peak_reserved_bytes - worst.after.peak_allocated_bytes
-    retries = max(p.after.num_alloc_retries for p in log.phases)
-    num_lengths = _num_lengths(log)
+    retries = max(record.after.num_alloc_retries for record in log.phases)
+    num_lengths = _num_lengths(evidence)
     if unused < CACHED_SHARE * log.run.budget_bytes or num_lengths < MIN_LENGTHS or retries == 0:
         return []
     return [
@@ -210,12 +207,16 @@ def _carved_cache(log: RunLog) -> list[Finding]:
 
 def _tokens(steps: list[StepRecord]) -> tuple[int, int]:
     """Return the real and the computed tokens of these steps; a step's computed tokens follow from its padded share."""
-    real = sum(sum(s.lengths) for s in steps)
-    computed = sum(round(sum(s.lengths) / (1 - s.padded_share)) for s in steps if s.padded_share < 1)
+    real = computed = 0
+    for step in steps:
+        tokens = sum(step.lengths)
+        real += tokens
+        if step.padded_share < 1:
+            computed += round(tokens / (1 - step.padded_share))
     return real, max(computed, real, 1)
 
 
-def _floor_rise(steps: list[StepRecord]) -> int:
-    """Return by how much the floor rose from the end of warm-up to the last step, 0 where it fell."""
-    settled = steps[WARM_UP_STEPS:]
-    return max(0, settled[-1].allocated_bytes - settled[0].allocated_bytes) if settled else 0
+def _rise_after_burn_in(steps: list[StepRecord]) -> int:
+    """Return by how much the floor rose from the end of the burn-in to the last step, 0 where it fell."""
+    later = steps[BURN_IN_STEPS:]
+    return max(0, later[-1].allocated_bytes - later[0].allocated_bytes) if later else 0

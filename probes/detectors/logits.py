@@ -5,21 +5,23 @@ U stands for the 16-bit logits of one batch, batch x length x vocabulary x 2 byt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
+
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
-from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.analysis import DTYPES
+from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
     TRAIN_PHASES,
-    LogitsSize,
-    config_of,
     fatal_finding,
-    has_config,
-    logits_size,
-    peak_allocated_bytes,
-    train_batches,
+    highest_peak,
+    peak_rise_bytes,
+    records_of,
 )
 from memory_harness.probes.findings import Finding
 
@@ -39,17 +41,58 @@ EVAL_LOGITS_SHARE = 0.5
 FRACTIONS = {2: "half of its steps", 3: "a third of its steps", 4: "a quarter of its steps"}
 
 
-def eval_batch_logits(log: RunLog) -> list[Finding]:
+@dataclass(frozen=True)
+class LogitsSize:
+    """Logits as sequences x tokens x vocabulary x bytes per element."""
+
+    batch_size: int
+    padded_length: int
+    vocab_size: int
+    bytes_per_element: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The product."""
+        return self.batch_size * self.padded_length * self.vocab_size * self.bytes_per_element
+
+    @property
+    def dtype(self) -> str:
+        """Element type in words."""
+        return DTYPES[self.bytes_per_element]
+
+    def __str__(self) -> str:
+        factors = f"{self.batch_size} × {self.padded_length} × {self.vocab_size} × {self.bytes_per_element} B"
+        return f"{factors} = {format_bytes(self.num_bytes)}"
+
+
+def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:
+    """Return the failed request as logits of the failing batch, or None where its size says otherwise.
+
+    Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
+    has as many tokens as the model has hidden units. That case is left open.
+    """
+    if oom.batch is None or model is None:
+        return None
+    # a loss that predicts the next token leaves the last one out
+    lengths = (oom.batch.padded_length, oom.batch.padded_length - 1)
+    for length, bytes_per_element in product(lengths, (4, 2)):
+        size = LogitsSize(oom.batch.batch_size, length, model.vocab_size, bytes_per_element)
+        is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
+        # CUDA reports the segment that it could not get: the tensor rounded up
+        if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
+            return size
+    return None
+
+
+def eval_batch_logits(evidence: Evidence) -> list[Finding]:
     """Find an evaluation whose batch, larger than any training batch, needs logits that do not (or hardly) fit."""
-    if log.fatal_oom is not None:
-        return _eval_batch_oom(log, log.fatal_oom)
-    return _eval_batch_peak(log)
+    oom = evidence.log.fatal_oom
+    return _eval_batch_peak(evidence) if oom is None else _eval_batch_oom(evidence, oom)
 
 
-def logits_fp32_copies(log: RunLog) -> list[Finding]:
+def logits_fp32_copies(evidence: Evidence) -> list[Finding]:
     """Find float32 copies of the logits that end a training step, or that take a good part of the budget."""
-    config = config_of(log)
-    model, oom = log.run.model, log.fatal_oom
+    config, model, oom = evidence.config, evidence.log.run.model, evidence.log.fatal_oom
     if model is None or config.train.loss != "full":
         return []
     if oom is not None and oom.phase in GRAPH_PHASES:
@@ -57,38 +100,40 @@ def logits_fp32_copies(log: RunLog) -> list[Finding]:
         if size is not None:
             return [_copies_oom(oom, size, config)]
     # which loss another loop computes is not known
-    return _copies_peak(log, config, model) if has_config(log) else []
+    return _copies_peak(evidence, model) if evidence.has_config else []
 
 
-def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
-    config = config_of(log)
-    size = logits_size(oom, log.run.model, float32_head=config.model.kbit_upcast)
-    if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(log, oom.batch):
+def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> list[Finding]:
+    config, run = evidence.config, evidence.log.run
+    size = logits_size(oom, run.model, float32_head=config.model.kbit_upcast)
+    if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(evidence, oom.batch):
         return []
-    epochs = config.train.epochs if has_config(log) else 0
-    train_peak = peak_allocated_bytes(log, *TRAIN_PHASES)
-    run = log.run
+    epochs = config.train.epochs if evidence.has_config else 0
+    train_peak, train_batch_size = highest_peak(evidence.log, *TRAIN_PHASES), _train_batch_size(evidence)
+    sentences = [
+        f"The loss makes {size.dtype} logits of the whole evaluation batch at once: {size} "
+        "(sequences × tokens × vocabulary × bytes).",
+        f"At that moment {format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)} is taken.",
+    ]
+    if train_peak:
+        sentences.append(
+            f"Training itself fits: with a batch of {train_batch_size} it peaks at {format_bytes(train_peak)} of "
+            f"{format_bytes(oom.budget_bytes)}."
+        )
+    sentences.append(_when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch))
     return [
         fatal_finding(
             oom,
             cause="eval-batch-logits",
             title=f"Evaluating {size.batch_size} sequences at once asks for {format_bytes(size.num_bytes)} of logits",
-            explanation=" ".join(
-                [
-                    f"The loss makes {size.dtype} logits of the whole evaluation batch at once: {size} "
-                    "(sequences × tokens × vocabulary × bytes).",
-                    f"At that moment {format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)} is taken.",
-                    *([_training_fits(train_peak, oom, _train_batch_size(log))] if train_peak else []),
-                    _when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch),
-                ]
-            ).rstrip(),
+            explanation=" ".join(sentences).rstrip(),
             num_bytes=size.num_bytes,
             evidence={
                 "eval_batch_size": size.batch_size,
                 "padded_length": size.padded_length,
                 "vocab_size": size.vocab_size,
                 "bytes_per_element": size.bytes_per_element,
-                "train_batch_size": _train_batch_size(log),
+                "train_batch_size": train_batch_size,
                 "train_peak_bytes": train_peak,
                 "total_steps": run.total_steps,
                 "epoch": oom.epoch,
@@ -99,15 +144,8 @@ def _eval_batch_oom(log: RunLog, oom: OomRecord) -> list[Finding]:
     ]
 
 
-def _training_fits(train_peak: int, oom: OomRecord, train_batch_size: int) -> str:
-    return (
-        f"Training itself fits: with a batch of {train_batch_size} it peaks at {format_bytes(train_peak)} of "
-        f"{format_bytes(oom.budget_bytes)}."
-    )
-
-
 def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: int, steps_per_epoch: int) -> str:
-    """Say when evaluation comes; the claim about every sample count only where the step counts bear it out.
+    """Return when evaluation comes; the claim about every sample count only where the step counts bear it out.
 
     Args:
         epochs: of the run; 0 where they are not known.
@@ -131,20 +169,20 @@ def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: i
     )
 
 
-def _eval_batch_peak(log: RunLog) -> list[Finding]:
+def _eval_batch_peak(evidence: Evidence) -> list[Finding]:
     """Warn where the evaluation's peak is tight, above that of training, and mostly logits."""
-    model, config = log.run.model, config_of(log)
-    evals = [p for p in log.phases if p.phase is Phase.EVAL and p.batch]
-    if model is None or not evals or config.train.loss != "full":
+    log, model = evidence.log, evidence.log.run.model
+    evals = [record for record in records_of(log, Phase.EVAL) if record.batch]
+    if model is None or not evals or evidence.config.train.loss != "full":
         return []
-    worst = max(evals, key=lambda p: p.after.peak_allocated_bytes)
-    peak, train_peak = worst.after.peak_allocated_bytes, peak_allocated_bytes(log, *TRAIN_PHASES)
+    worst = max(evals, key=lambda record: record.after.peak_allocated_bytes)
+    peak, train_peak = worst.after.peak_allocated_bytes, highest_peak(log, *TRAIN_PHASES)
     assert worst.batch is not None
     size = LogitsSize(worst.batch.batch_size, worst.batch.padded_length, model.vocab_size, 4)
     both_copies = size.num_bytes * 3 // 2
-    explained = both_copies >= EVAL_LOGITS_SHARE * (peak - worst.allocated_before_bytes)
+    explained = both_copies >= EVAL_LOGITS_SHARE * peak_rise_bytes(worst)
     tight = peak >= TIGHT_SHARE * log.run.budget_bytes
-    if not (tight and peak > train_peak > 0 and explained and _exceeds_training(log, worst.batch)):
+    if not (tight and peak > train_peak > 0 and explained and _exceeds_training(evidence, worst.batch)):
         return []
     return [
         Finding(
@@ -153,7 +191,7 @@ def _eval_batch_peak(log: RunLog) -> list[Finding]:
             title=f"Evaluating {size.batch_size} sequences at once, not training, sets the peak",
             explanation=f"Evaluation peaks at {format_bytes(peak)} of {format_bytes(log.run.budget_bytes)}, training "
             f"at {format_bytes(train_peak)}. The float32 logits of the evaluation batch alone are {size} (sequences "
-            f"× tokens × vocabulary × bytes); training takes {_train_batch_size(log)} at a time.",
+            f"× tokens × vocabulary × bytes); training takes {_train_batch_size(evidence)} at a time.",
             phase=Phase.EVAL,
             steps=(worst.step, worst.step),
             bytes=size.num_bytes,
@@ -162,7 +200,7 @@ def _eval_batch_peak(log: RunLog) -> list[Finding]:
                 "padded_length": size.padded_length,
                 "vocab_size": size.vocab_size,
                 "bytes_per_element": size.bytes_per_element,
-                "train_batch_size": _train_batch_size(log),
+                "train_batch_size": _train_batch_size(evidence),
                 "eval_peak_bytes": peak,
                 "train_peak_bytes": train_peak,
                 "budget_bytes": log.run.budget_bytes,
@@ -171,17 +209,18 @@ def _eval_batch_peak(log: RunLog) -> list[Finding]:
     ]
 
 
-def _exceeds_training(log: RunLog, batch: BatchShape) -> bool:
-    """Whether the batch has both more sequences and more tokens than training ever took at once."""
-    if not train_batches(log) and not has_config(log):
+def _exceeds_training(evidence: Evidence, batch: BatchShape) -> bool:
+    """Return whether the batch has both more sequences and more tokens than training ever took at once."""
+    if not evidence.train_batches and not evidence.has_config:
         return False
-    most_tokens = max((b.padded_tokens for b in train_batches(log)), default=0)
-    return batch.batch_size > _train_batch_size(log) and batch.padded_tokens > most_tokens
+    most_tokens = max((trained.padded_tokens for trained in evidence.train_batches), default=0)
+    return batch.batch_size > _train_batch_size(evidence) and batch.padded_tokens > most_tokens
 
 
-def _train_batch_size(log: RunLog) -> int:
-    configured = config_of(log).train.train_batch_size
-    return max((b.batch_size for b in train_batches(log)), default=configured)
+def _train_batch_size(evidence: Evidence) -> int:
+    """Return the most sequences that training took at once, or would have taken."""
+    configured = evidence.config.train.train_batch_size
+    return max((batch.batch_size for batch in evidence.train_batches), default=configured)
 
 
 def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
@@ -203,13 +242,14 @@ def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
     )
 
 
-def _copies_peak(log: RunLog, config: RunConfig, model: ModelFacts) -> list[Finding]:
-    largest = max(train_batches(log), key=lambda b: b.padded_tokens, default=None)
+def _copies_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
+    config, budget_bytes = evidence.config, evidence.log.run.budget_bytes
+    largest = max(evidence.train_batches, key=lambda batch: batch.padded_tokens, default=None)
     if largest is None:
         return []
     held = _loss_bytes(largest.padded_tokens * model.vocab_size, config)
     chunked = _loss_bytes(min(config.train.loss_chunk_tokens, largest.padded_tokens) * model.vocab_size, config)
-    if held < LOGITS_SHARE * log.run.budget_bytes:
+    if held < LOGITS_SHARE * budget_bytes:
         return []
     units = _loss_units(config)
     unit = LogitsSize(largest.batch_size, largest.padded_length, model.vocab_size, 2)
@@ -228,7 +268,7 @@ def _copies_peak(log: RunLog, config: RunConfig, model: ModelFacts) -> list[Find
                 "vocab_size": model.vocab_size,
                 "units": units,
                 "saved_by_chunks_bytes": held - chunked,
-                "budget_bytes": log.run.budget_bytes,
+                "budget_bytes": budget_bytes,
             },
         )
     ]
@@ -239,5 +279,5 @@ def _loss_units(config: RunConfig) -> int:
 
 
 def _loss_bytes(num_logits: int, config: RunConfig) -> int:
-    """Bytes that the full loss holds at its peak, for so many logits."""
+    """Return the bytes that the full loss holds at its peak, for so many logits."""
     return _loss_units(config) * num_logits * 2

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import BatchShape, ModelFacts, Phase, PhaseRecord
+from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import Severity
+from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
-    config_of,
     fatal_finding,
-    has_config,
     is_tight,
-    train_batches,
+    peak_rise_bytes,
+    records_of,
 )
-from memory_harness.probes.findings import Finding
+from memory_harness.probes.findings import Finding, Severity
 
-MIN_LENGTHS = 4
+MIN_FITTED_LENGTHS = 4
 """Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""
 
 MIN_SPAN = 2.0
@@ -56,34 +56,36 @@ class PeakModel:
     """root of the mean squared error"""
     num_batches: int
 
-    def peak_of(self, batch_size: int, length: int) -> float:
+    def rise_of(self, batch_size: int, length: int) -> float:
         """Return the predicted rise of a batch."""
         pairs = batch_size * length * length
         return self.constant_bytes + self.per_token_bytes * batch_size * length + self.per_pair_bytes * pairs
 
     def longest_within(self, room_bytes: int, batch_size: int, longest: int) -> int:
         """Return the greatest length up to `longest` whose rise fits the room, 0 where none does."""
-        fitting = [length for length in range(1, longest + 1) if self.peak_of(batch_size, length) <= room_bytes]
-        return max(fitting, default=0)
+        for length in range(longest, 0, -1):
+            if self.rise_of(batch_size, length) <= room_bytes:
+                return length
+        return 0
 
 
 def fit_peaks(records: Iterable[PhaseRecord], *, quadratic: bool) -> PeakModel | None:
     """Fit the peaks of records that have a batch; None where their lengths are too few or too near."""
-    points = [(p.batch, p.after.peak_allocated_bytes - p.allocated_before_bytes) for p in records if p.batch]
+    points = [(record.batch, peak_rise_bytes(record)) for record in records if record.batch]
     lengths = {batch.padded_length for batch, _ in points}
-    if len(lengths) < MIN_LENGTHS or max(lengths) < MIN_SPAN * min(lengths):
+    if len(lengths) < MIN_FITTED_LENGTHS or max(lengths) < MIN_SPAN * min(lengths):
         return None
-    columns = np.array([_row(batch, quadratic) for batch, _ in points], dtype=np.float64)
-    rises = np.array([rise for _, rise in points], dtype=np.float64)
+    rows = [(1, batch.padded_tokens, _num_pairs(batch), rise) for batch, rise in points]
+    table = np.array(rows, dtype=np.float64)
+    columns, rises = table[:, : 3 if quadratic else 2], table[:, 3]
     coefficients, *_ = np.linalg.lstsq(columns, rises, rcond=None)
     error = float(np.sqrt(np.mean((columns @ coefficients - rises) ** 2)))
     constant, per_token, per_pair = (*coefficients, 0.0)[:3]
     return PeakModel(float(constant), float(per_token), float(per_pair), error, len(points))
 
 
-def _row(batch: BatchShape, quadratic: bool) -> list[float]:
-    linear = [1.0, float(batch.padded_tokens)]
-    return [*linear, float(batch.batch_size * batch.padded_length**2)] if quadratic else linear
+def _num_pairs(batch: BatchShape) -> int:
+    return batch.batch_size * batch.padded_length**2
 
 
 def share_beyond(lengths: Sequence[int], longest_fitting: int) -> float:
@@ -118,7 +120,7 @@ def length_limit(log: RunLog) -> LengthLimit | None:
     if fitted.residual_bytes > CLOSE_FIT * log.peak_allocated_bytes:
         return None
     batches = [record.batch for record in records if record.batch]
-    lengths = [length for batch in batches for length in batch.lengths_at_most]
+    lengths = list(chain.from_iterable(batch.lengths_at_most for batch in batches))
     batch_size = max(batch.batch_size for batch in batches)
     room = log.run.budget_bytes - max(record.allocated_before_bytes for record in records)
     tried_up_to = LOOK_AHEAD * max(lengths)
@@ -128,97 +130,104 @@ def length_limit(log: RunLog) -> LengthLimit | None:
 
 def _micro_batches(log: RunLog) -> list[PhaseRecord]:
     """Return each forward pass with the peak of its backward pass, where that is the higher one."""
-    forwards = {(p.step, p.micro_step): p for p in log.phases if p.phase is Phase.FORWARD and p.step > 1 and p.batch}
-    backwards = {(p.step, p.micro_step): p for p in log.phases if p.phase is Phase.BACKWARD}
-    failed = (log.fatal_oom.step, log.fatal_oom.micro_step) if log.fatal_oom else None
-    return [
-        replace(forward, after=max(forward.after, backwards[key].after, key=lambda stats: stats.peak_allocated_bytes))
-        for key, forward in forwards.items()
-        if key in backwards and key != failed
-    ]
+    backwards = {(record.step, record.micro_step): record for record in records_of(log, Phase.BACKWARD)}
+    if log.fatal_oom:
+        backwards.pop((log.fatal_oom.step, log.fatal_oom.micro_step), None)
+    forwards: dict[tuple[int, int], PhaseRecord] = {}
+    for record in records_of(log, Phase.FORWARD):
+        if record.step > 1 and record.batch:
+            forwards[record.step, record.micro_step] = record
+    found = []
+    for key, forward in forwards.items():
+        if key in backwards:
+            higher = max(forward.after, backwards[key].after, key=lambda stats: stats.peak_allocated_bytes)
+            found.append(replace(forward, after=higher))
+    return found
 
 
-def attention_math_fallback(log: RunLog) -> list[Finding]:
+def attention_math_fallback(evidence: Evidence) -> list[Finding]:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
-    model = log.run.model
+    model, oom = evidence.log.run.model, evidence.log.fatal_oom
     if model is None or not model.num_heads:
         return []
-    oom = log.fatal_oom
     if oom is not None and oom.batch is not None and oom.phase in (*GRAPH_PHASES, Phase.EVAL):
-        scores = _scores_of(oom.requested_bytes, oom.batch, model)
-        if scores is not None:
-            return [_scores_oom(log, scores)]
-    return _scores_peak(log, model)
+        bytes_per_element = _scores_of(oom.requested_bytes, oom.batch, model)
+        if bytes_per_element is not None:
+            return [_scores_oom(evidence, oom, oom.batch, model.num_heads, bytes_per_element)]
+    return _scores_peak(evidence, model)
 
 
 def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:
     """Return the bytes per element where the size is that of all heads' scores and of nothing else, or None."""
-    pairs = batch.batch_size * model.num_heads * batch.padded_length**2
-    return next(
-        (size for size in (2, 4) if pairs * size == num_bytes and _is_only_scores(num_bytes, batch, model)), None
-    )
+    num_scores = model.num_heads * _num_pairs(batch)
+    for bytes_per_element in (2, 4):
+        if num_scores * bytes_per_element == num_bytes and _is_only_scores(num_bytes, batch, model):
+            return bytes_per_element
+    return None
 
 
 def _is_only_scores(num_bytes: int, batch: BatchShape, model: ModelFacts) -> bool:
-    widths = {model.vocab_size, model.hidden_size, model.intermediate_size}
-    return not any(num_bytes == batch.padded_tokens * width * size for width in widths for size in (2, 4))
+    for width in (model.vocab_size, model.hidden_size, model.intermediate_size):
+        if num_bytes in (batch.padded_tokens * width * 2, batch.padded_tokens * width * 4):
+            return False
+    return True
 
 
-def _scores_oom(log: RunLog, size: int) -> Finding:
-    oom, model = log.fatal_oom, log.run.model
-    assert oom is not None
-    assert oom.batch is not None
-    assert model is not None
-    length = oom.batch.padded_length
+def _scores_oom(
+    evidence: Evidence, oom: OomRecord, batch: BatchShape, num_heads: int, bytes_per_element: int
+) -> Finding:
+    length = batch.padded_length
     return fatal_finding(
         oom,
         cause="attention-math-fallback",
         title=f"Attention asks for {format_bytes(oom.requested_bytes)} to store all its scores",
-        explanation=f"{oom.batch.batch_size} × {model.num_heads} heads × {length} × {length} × {size} B = "
+        explanation=f"{batch.batch_size} × {num_heads} heads × {length} × {length} × {bytes_per_element} B = "
         f"{format_bytes(oom.requested_bytes)}: the scores of one layer, which only the math kernel stores. "
-        + _why(log, oom.batch),
+        + _why(evidence, batch),
         num_bytes=oom.requested_bytes,
-        evidence={"num_heads": model.num_heads, "length": length, "bytes_per_element": size},
+        evidence={"num_heads": num_heads, "length": length, "bytes_per_element": bytes_per_element},
     )
 
 
-def _scores_peak(log: RunLog, model: ModelFacts) -> list[Finding]:
+def _scores_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
     """Report a quadratic term that the peaks of whole batches show; batches with padding are looked at apart."""
-    trained = [p for p in log.phases if p.phase in (Phase.FORWARD, Phase.BACKWARD) and p.step > 1 and p.batch]
-    for phase in (Phase.FORWARD, Phase.BACKWARD):
-        for padded in (False, True):
-            records = [p for p in trained if p.phase is phase and p.batch and _has_padding(p.batch) is padded]
-            fitted, linear = fit_peaks(records, quadratic=True), fit_peaks(records, quadratic=False)
-            if fitted is None or linear is None or not _is_quadratic(fitted, linear, model):
-                continue
-            largest = max((p for p in records if p.batch), key=lambda p: p.batch.padded_length if p.batch else 0)
-            assert largest.batch is not None
-            num_bytes = round(fitted.per_pair_bytes * largest.batch.batch_size * largest.batch.padded_length**2)
-            if num_bytes >= SCORES_SHARE * fitted.peak_of(largest.batch.batch_size, largest.batch.padded_length):
-                return [_scores_finding(log, fitted, linear, largest, num_bytes)]
+    for phase, padded in product((Phase.FORWARD, Phase.BACKWARD), (False, True)):
+        trained = [record for record in records_of(evidence.log, phase) if record.step > 1 and record.batch]
+        records = [record for record in trained if record.batch and _has_padding(record.batch) is padded]
+        fitted = fit_peaks(records, quadratic=True)
+        if fitted is None or fitted.per_pair_bytes < SCORE_BYTES * model.num_heads:
+            continue
+        linear = fit_peaks(records, quadratic=False)
+        if linear is None or fitted.residual_bytes > BETTER_FIT * linear.residual_bytes:
+            continue
+        largest = max(records, key=lambda record: record.batch.padded_length if record.batch else 0)
+        assert largest.batch is not None
+        batch_size, length = largest.batch.batch_size, largest.batch.padded_length
+        num_bytes = round(fitted.per_pair_bytes * _num_pairs(largest.batch))
+        if num_bytes >= SCORES_SHARE * fitted.rise_of(batch_size, length):
+            return [_scores_finding(evidence, fitted, linear, largest, num_bytes)]
     return []
-
-
-def _is_quadratic(fitted: PeakModel, linear: PeakModel, model: ModelFacts) -> bool:
-    enough = fitted.per_pair_bytes >= SCORE_BYTES * model.num_heads
-    return enough and fitted.residual_bytes <= BETTER_FIT * linear.residual_bytes
 
 
 def _has_padding(batch: BatchShape) -> bool:
     return any(length < batch.padded_length for length in batch.lengths)
 
 
-def _scores_finding(log: RunLog, fitted: PeakModel, linear: PeakModel, largest: PhaseRecord, num_bytes: int) -> Finding:
-    batch = largest.batch
+def _scores_finding(
+    evidence: Evidence, fitted: PeakModel, linear: PeakModel, largest: PhaseRecord, num_bytes: int
+) -> Finding:
+    log, batch = evidence.log, largest.batch
     assert batch is not None
-    severity: Severity = "warning" if is_tight(log) or num_bytes >= (1 - TIGHT_SHARE) * log.run.budget_bytes else "info"
+    severity: Severity = "info"
+    if is_tight(log) or num_bytes >= (1 - TIGHT_SHARE) * log.run.budget_bytes:
+        severity = "warning"
     return Finding(
         cause="attention-math-fallback",
         severity=severity,
         title=f"Attention stores all its scores: {format_bytes(num_bytes)} at {batch.padded_length} tokens",
         explanation=f"The peak of the {largest.phase.lower()} pass grows with the square of the length, by "
         f"{fitted.per_pair_bytes:.0f} B for each pair of tokens beside {format_bytes(round(fitted.per_token_bytes))} "
-        "a token. " + _why(log, batch),
+        "a token. " + _why(evidence, batch),
         phase=largest.phase,
         steps=(largest.step, largest.step),
         bytes=num_bytes,
@@ -233,10 +242,11 @@ def _scores_finding(log: RunLog, fitted: PeakModel, linear: PeakModel, largest: 
     )
 
 
-def _why(log: RunLog, batch: BatchShape) -> str:
-    if not has_config(log):
+def _why(evidence: Evidence, batch: BatchShape) -> str:
+    """Return why the math kernel runs."""
+    if not evidence.has_config:
         return "Either no fused kernel takes this call, or the attention is written out in operators of its own."
-    if config_of(log).model.attention == "math":
+    if evidence.config.model.attention == "math":
         return "The math kernel is asked for by the configuration."
     if not _has_padding(batch):
         return (
@@ -246,17 +256,18 @@ def _why(log: RunLog, batch: BatchShape) -> str:
     return "No fused kernel of this card takes this call."
 
 
-def truncation_missing(log: RunLog) -> list[Finding]:
+def truncation_missing(evidence: Evidence) -> list[Finding]:
     """Find batches with more tokens than the configured maximum length allows."""
-    if not has_config(log):
+    if not evidence.has_config:
         return []
-    limit = config_of(log).data.max_length
-    oom = log.fatal_oom
-    batches = train_batches(log) + ([oom.batch] if oom is not None and oom.batch else [])
-    longer = [length for batch in batches for length in batch.lengths if length > limit]
+    limit, oom = evidence.config.data.max_length, evidence.log.fatal_oom
+    failed = oom.batch if oom is not None else None
+    batches = [*evidence.train_batches, failed] if failed else list(evidence.train_batches)
+    lengths = chain.from_iterable(batch.lengths for batch in batches)
+    longer = [length for length in lengths if length > limit]
     if not longer:
         return []
-    dies_of_it = oom is not None and oom.batch is not None and max(oom.batch.lengths, default=0) > limit
+    dies_of_it = failed is not None and max(failed.lengths, default=0) > limit
     return [
         Finding(
             cause="truncation-missing",
@@ -271,19 +282,19 @@ def truncation_missing(log: RunLog) -> list[Finding]:
     ]
 
 
-def bucketing_raises_peak(log: RunLog) -> list[Finding]:
+def bucketing_raises_peak(evidence: Evidence) -> list[Finding]:
     """Find bucketed batches with more padded tokens than batches of the configured size could ever have."""
-    config = config_of(log)
-    oom = log.fatal_oom
+    config, oom = evidence.config, evidence.log.fatal_oom
     in_training = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD)
-    batches = train_batches(log) + ([oom.batch] if in_training and oom is not None and oom.batch else [])
-    if config.data.batching != "bucketed" or not batches or not has_config(log):
+    failed = oom.batch if oom is not None and in_training else None
+    batches = [*evidence.train_batches, failed] if failed else list(evidence.train_batches)
+    if config.data.batching != "bucketed" or not batches or not evidence.has_config:
         return []
-    largest = max(batches, key=lambda b: b.padded_tokens)
-    without = config.train.train_batch_size * max(b.padded_length for b in batches)
+    largest = max(batches, key=lambda batch: batch.padded_tokens)
+    without = config.train.train_batch_size * max(batch.padded_length for batch in batches)
     if largest.padded_tokens <= without:
         return []
-    dies_of_it = in_training and oom is not None and oom.batch is not None and oom.batch.padded_tokens > without
+    dies_of_it = failed is not None and failed.padded_tokens > without
     ratio = largest.padded_tokens / without
     return [
         Finding(

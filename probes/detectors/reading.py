@@ -1,17 +1,15 @@
-"""What several detectors read out of a log."""
+"""What can be read off a log or one of its records directly; what takes a pass over the whole log is in `evidence`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+import re
+from collections.abc import Iterable, Sequence
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
-from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.errors import LogError
-from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.findings import Finding
+from memory_harness.probes.findings import Finding, Severity
 
 TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 
@@ -25,29 +23,10 @@ TIGHT_SHARE = 0.85
 """Share of the budget above which a peak is tight: reserved exceeded peak allocated by 7 to 17 % in the measured stock
 recipe (1024 to 4096 tokens, H200), so that an allocated peak above 85 % can fill the card."""
 
+LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/")
+"""Begin of the paths whose lines are not the user's."""
 
-@dataclass(frozen=True)
-class LogitsSize:
-    """A failed request factored as sequences x tokens x vocabulary x bytes per element."""
-
-    batch_size: int
-    padded_length: int
-    vocab_size: int
-    bytes_per_element: int
-
-    @property
-    def num_bytes(self) -> int:
-        """The product."""
-        return self.batch_size * self.padded_length * self.vocab_size * self.bytes_per_element
-
-    @property
-    def dtype(self) -> str:
-        """Element type in words."""
-        return {4: "float32", 2: "16-bit"}[self.bytes_per_element]
-
-    def __str__(self) -> str:
-        factors = f"{self.batch_size} × {self.padded_length} × {self.vocab_size} × {self.bytes_per_element} B"
-        return f"{factors} = {format_bytes(self.num_bytes)}"
+_FILE_AND_LINE = re.compile(r"[^\s:`()]+:\d+")
 
 
 def has_config(log: RunLog) -> bool:
@@ -67,19 +46,80 @@ def config_of(log: RunLog) -> RunConfig:
         raise LogError(f"the log was written by another release: {error}") from None
 
 
-def train_batches(log: RunLog) -> list[BatchShape]:
-    """Return the micro-batches whose forward pass ended, in order."""
-    return [p.batch for p in log.phases if p.phase in FORWARD_PHASES and p.batch]
+def records_of(log: RunLog, *phases: Phase) -> list[PhaseRecord]:
+    """Return the records of these phases, in order."""
+    return [record for record in log.phases if record.phase in phases]
 
 
-def peak_allocated_bytes(log: RunLog, *phases: Phase) -> int:
+def left_bytes(record: PhaseRecord) -> int:
+    """Return what a phase left allocated."""
+    return record.after.allocated_bytes - record.allocated_before_bytes
+
+
+def peak_rise_bytes(record: PhaseRecord) -> int:
+    """Return by how much a phase's peak exceeds what was there before."""
+    return record.after.peak_allocated_bytes - record.allocated_before_bytes
+
+
+def highest_peak(log: RunLog, *phases: Phase) -> int:
     """Return the highest allocated bytes in these phases, 0 where none of them ended."""
-    return max((p.after.peak_allocated_bytes for p in log.phases if p.phase in phases), default=0)
+    return max((record.after.peak_allocated_bytes for record in records_of(log, *phases)), default=0)
 
 
 def is_tight(log: RunLog) -> bool:
     """Return whether the run went out of memory or came close to it."""
     return log.fatal_oom is not None or log.peak_allocated_bytes >= TIGHT_SHARE * log.run.budget_bytes
+
+
+def fits_without(log: RunLog, num_bytes: int) -> bool:
+    """Return whether the request that failed would have fitted had these bytes not been taken."""
+    oom = log.fatal_oom
+    return oom is not None and oom.allocated_bytes - num_bytes + oom.requested_bytes <= oom.budget_bytes
+
+
+def severity_without(log: RunLog, num_bytes: int, *phases: Phase) -> Severity:
+    """Return `error` where the run died in one of the phases, any without, and only for these bytes."""
+    oom = log.fatal_oom
+    died_there = oom is not None and (not phases or oom.phase in phases)
+    return "error" if died_there and fits_without(log, num_bytes) else "warning"
+
+
+def survivors_of(log: RunLog, unit: str = "step") -> list[SurvivorRecord]:
+    """Return what the closer look found of a unit, the most bytes first."""
+    found = [survivor for survivor in log.survivors if survivor.unit == unit]
+    return sorted(found, key=lambda survivor: -survivor.bytes_per_step)
+
+
+def line_of(survivor: SurvivorRecord | None) -> str | None:
+    """Return `file:line` of what holds a survivor, or of what made it; the user's own line where there is one."""
+    if survivor is None:
+        return None
+    holding, making = _FILE_AND_LINE.findall(survivor.holder), _FILE_AND_LINE.findall(survivor.site)
+    lines = [*reversed(holding), *reversed(making)]
+    users = [line for line in lines if not line.startswith(LIBRARIES)]
+    return next(iter(users or lines), None)
+
+
+def main_survivor(survivors: Sequence[SurvivorRecord]) -> SurvivorRecord | None:
+    """Return the survivor with the most bytes, of those that lead to the user's own code where any does."""
+    for survivor in survivors:
+        line = line_of(survivor)
+        if line is not None and not line.startswith(LIBRARIES):
+            return survivor
+    return next(iter(survivors), None)
+
+
+def line_of_unit(log: RunLog, unit: str) -> str | None:
+    """Return `file:line` of what holds the most of what a unit leaves."""
+    return line_of(main_survivor(survivors_of(log, unit)))
+
+
+def called_at(records: Iterable[PhaseRecord]) -> str | None:
+    """Return `file:line` that called the model in the first of the phases that knows; only watched scripts do."""
+    for record in records:
+        if record.forward is not None and record.forward.where:
+            return record.forward.where
+    return None
 
 
 def fatal_finding(
@@ -98,22 +138,3 @@ def fatal_finding(
         where=oom.where,
         evidence={**evidence, **moment},
     )
-
-
-def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:
-    """Return the failed request as logits of the failing batch, or None where its size says otherwise.
-
-    Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
-    has as many tokens as the model has hidden units. That case is left open.
-    """
-    if oom.batch is None or model is None:
-        return None
-    # a loss that predicts the next token leaves the last one out
-    lengths = (oom.batch.padded_length, oom.batch.padded_length - 1)
-    for length, bytes_per_element in product(lengths, (4, 2)):
-        size = LogitsSize(oom.batch.batch_size, length, model.vocab_size, bytes_per_element)
-        is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
-        # CUDA reports the segment that it could not get: the tensor rounded up
-        if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
-            return size
-    return None

@@ -9,21 +9,22 @@ from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import (
-    MIN_GROWTH_BYTES,
-    NOISE_BYTES,
-    Severity,
-    blocks,
-    fits_without,
-    place,
+from memory_harness.probes.detectors.analysis import block_bytes
+from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.reading import (
+    left_bytes,
+    line_of,
+    line_of_unit,
+    peak_rise_bytes,
+    records_of,
+    severity_without,
     survivors_of,
-    where_of,
 )
-from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES
 from memory_harness.probes.findings import Finding
 
 MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
-"""phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once"""
+"""Phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once."""
 
 COPY_SHARE = 0.25
 """Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter
@@ -34,85 +35,81 @@ MERGED_RANGE = (0.9, 1.3)
 converted."""
 
 CACHE_DIMENSIONS = 4
-"""of keys and of values: batch, heads, tokens, head size"""
+"""Of keys and of values: batch, heads, tokens, head size."""
 
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
 scalars."""
 
 
-def save_doubles(log: RunLog) -> list[Finding]:
+def save_doubles(evidence: Evidence) -> list[Finding]:
     """Find a checkpoint whose peak lies above what was there by a good part of the model."""
-    worst = _worst_checkpoint(log)
-    if worst is None or _merge_factor(log, _rise(worst)) is not None:
+    log = evidence.log
+    worst = max(records_of(log, Phase.CHECKPOINT), key=peak_rise_bytes, default=None)
+    if worst is None or _merged_bits(evidence, worst) is not None:
         return []
-    rise, loaded = _rise(worst), _loaded_bytes(log)
+    rise, loaded = peak_rise_bytes(worst), _loaded_bytes(log)
     # where loading was not recorded, the model is at most all that is there
     model_bytes = loaded or worst.allocated_before_bytes
     if rise < max(MIN_GROWTH_BYTES, COPY_SHARE * model_bytes):
         return []
+    of_model = f"; the model has {format_bytes(loaded)}" if loaded else ""
     return [
         Finding(
             cause="save-doubles",
-            severity=_phase_severity(log, rise, Phase.CHECKPOINT),
+            severity=severity_without(log, rise, Phase.CHECKPOINT),
             title=f"Writing a checkpoint takes {format_bytes(rise)} more for its time",
             explanation=f"Saving after step {worst.step} adds {format_bytes(rise)} at its peak to the "
-            f"{format_bytes(worst.allocated_before_bytes)} that are there"
-            + (f"; the model has {format_bytes(loaded)}" if loaded else "")
-            + ". The whole state is copied on the GPU, where only the adapter has changed.",
+            f"{format_bytes(worst.allocated_before_bytes)} that are there{of_model}. The whole state is copied on the "
+            "GPU, where only the adapter has changed.",
             phase=Phase.CHECKPOINT,
             steps=(worst.step, worst.step),
             bytes=rise,
-            where=where_of(log, peak_unit(Phase.CHECKPOINT)),
+            where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)),
             evidence={"rise_bytes": rise, "model_bytes": model_bytes},
         )
     ]
 
 
-def merge_dequantises(log: RunLog) -> list[Finding]:
+def merge_dequantises(evidence: Evidence) -> list[Finding]:
     """Find a checkpoint or a generation whose peak holds the whole base in 16 or 32 bits."""
-    records = [p for p in log.phases if p.phase in (Phase.CHECKPOINT, Phase.GENERATE)]
-    merging = [(p, _merge_factor(log, _rise(p))) for p in records]
-    found = [(p, bits) for p, bits in merging if bits is not None]
-    if not found:
+    log = evidence.log
+    records = records_of(log, Phase.CHECKPOINT, Phase.GENERATE)
+    merging = [record for record in records if _merged_bits(evidence, record) is not None]
+    worst = max(merging, key=peak_rise_bytes, default=None)
+    if worst is None:
         return []
-    record, bits = max(found, key=lambda item: _rise(item[0]))
+    bits, rise, weights = _merged_bits(evidence, worst), peak_rise_bytes(worst), _quantised_weights(evidence)
+    assert bits is not None
     return [
         Finding(
             cause="merge-dequantises",
-            severity=_phase_severity(log, _rise(record), record.phase),
-            title=f"The whole base model is dequantised: {format_bytes(_rise(record))}",
-            explanation=f"At step {record.step} {format_bytes(_rise(record))} is added at the peak, which is what the "
-            f"quantised layers' {_quantised_weights(log)} weights take in {bits} bits. Merging the adapter makes all "
+            severity=severity_without(log, rise, worst.phase),
+            title=f"The whole base model is dequantised: {format_bytes(rise)}",
+            explanation=f"At step {worst.step} {format_bytes(rise)} is added at the peak, which is what the "
+            f"quantised layers' {weights} weights take in {bits} bits. Merging the adapter makes all "
             "of them at once.",
-            phase=record.phase,
-            steps=(record.step, record.step),
-            bytes=_rise(record),
-            where=where_of(log, peak_unit(record.phase)),
-            evidence={"rise_bytes": _rise(record), "bits": bits, "quantised_weights": _quantised_weights(log)},
+            phase=worst.phase,
+            steps=(worst.step, worst.step),
+            bytes=rise,
+            where=line_of_unit(log, peak_unit(worst.phase)),
+            evidence={"rise_bytes": rise, "bits": bits, "quantised_weights": weights},
         )
     ]
 
 
-def _worst_checkpoint(log: RunLog) -> PhaseRecord | None:
-    return max((p for p in log.phases if p.phase is Phase.CHECKPOINT), key=_rise, default=None)
-
-
-def _rise(record: PhaseRecord) -> int:
-    return record.after.peak_allocated_bytes - record.allocated_before_bytes
-
-
 def _loaded_bytes(log: RunLog) -> int:
-    load = next((p for p in log.phases if p.phase is Phase.LOAD), None)
-    return 0 if load is None else load.after.allocated_bytes - load.allocated_before_bytes
+    """Return what loading the model left allocated, 0 where it was not recorded."""
+    loads = records_of(log, Phase.LOAD)
+    return left_bytes(loads[0]) if loads else 0
 
 
-def _quantised_weights(log: RunLog) -> int:
-    """Return the weights of the layers that are quantised, 0 where none is."""
-    config = config_of(log)
-    if config.model.quantization == "none" or not has_config(log):
+def _quantised_weights(evidence: Evidence) -> int:
+    """Return the number of weights in the layers that are quantised, 0 where none is."""
+    model = evidence.config.model
+    if model.quantization == "none" or not evidence.has_config:
         return 0
-    shape = find_model(config.model.model)
+    shape = find_model(model.model)
     return sum(rows * columns for rows, columns in layer_shapes(shape).values()) * shape.num_layers
 
 
@@ -131,37 +128,32 @@ def layer_shapes(shape: ModelShape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _merge_factor(log: RunLog, rise: int) -> int | None:
-    """Return 16 or 32 where the rise is that of all quantised weights in so many bits."""
-    weights = _quantised_weights(log)
+def _merged_bits(evidence: Evidence, record: PhaseRecord) -> int | None:
+    """Return 16 or 32 where the peak rises by all quantised weights in so many bits."""
+    weights = _quantised_weights(evidence)
     low, high = MERGED_RANGE
-    return next((size * 8 for size in (2, 4) if weights and low <= rise / (weights * size) <= high), None)
+    for bits in (16, 32):
+        if weights and low <= peak_rise_bytes(record) / (weights * bits // 8) <= high:
+            return bits
+    return None
 
 
-def _phase_severity(log: RunLog, num_bytes: int, *phases: Phase) -> Severity:
-    oom = log.fatal_oom
-    if oom is not None and oom.phase in phases and fits_without(log, num_bytes):
-        return "error"
-    return "warning"
-
-
-def resume_on_gpu(log: RunLog) -> list[Finding]:
+def resume_on_gpu(evidence: Evidence) -> list[Finding]:
     """Find a resumed run that keeps on the GPU more than the optimizer states that it had to restore."""
+    log, model = evidence.log, evidence.log.run.model
     if log.run.script:
-        return [_checkpoint_kept(log, s) for s in survivors_of(log, Phase.RESUME)]
-    resume = next((p for p in log.phases if p.phase is Phase.RESUME), None)
-    model = log.run.model
-    if resume is None or model is None:
+        return [_checkpoint_kept(log, survivor) for survivor in survivors_of(log, Phase.RESUME)]
+    resumes = records_of(log, Phase.RESUME)
+    if not resumes or model is None:
         return []
-    left = resume.after.allocated_bytes - resume.allocated_before_bytes
+    resume, left = resumes[0], left_bytes(resumes[0])
     states = 8 * model.num_trainable_parameters
-    extra = left - round(RESUME_SLACK * states)
-    if extra < MIN_GROWTH_BYTES:
+    if left - round(RESUME_SLACK * states) < MIN_GROWTH_BYTES:
         return []
     return [
         Finding(
             cause="resume-on-gpu",
-            severity=_phase_severity(log, left - states, Phase.RESUME, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
+            severity=severity_without(log, left - states, Phase.RESUME, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
             title=f"Resuming leaves {format_bytes(left - states)} on the GPU that a fresh run does not have",
             explanation=f"Restoring the checkpoint added {format_bytes(left)} for good. AdamW's two states of "
             f"{model.num_trainable_parameters} trainable parameters take {format_bytes(states)}; the rest is the "
@@ -169,7 +161,7 @@ def resume_on_gpu(log: RunLog) -> list[Finding]:
             phase=Phase.RESUME,
             steps=(resume.step, resume.step),
             bytes=left - states,
-            where=where_of(log, Phase.RESUME),
+            where=line_of_unit(log, Phase.RESUME),
             evidence={"left_bytes": left, "optimizer_state_bytes": states},
         )
     ]
@@ -180,60 +172,61 @@ def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
     num_bytes = survivor.bytes_per_step
     return Finding(
         cause="resume-on-gpu",
-        severity=_phase_severity(log, num_bytes, *Phase),
+        severity=severity_without(log, num_bytes),
         title=f"The checkpoint that was resumed from still takes {format_bytes(num_bytes)}",
         explanation=f"{survivor.num_tensors} tensors that torch.load put on the device were restored into the model, "
         f"and are still there at step {survivor.step}, kept by {survivor.holder}. A fresh run does not have them.",
         phase=survivor.phase,
         steps=(survivor.step, survivor.step),
         bytes=num_bytes,
-        where=place(survivor),
+        where=line_of(survivor),
         evidence={"left_bytes": num_bytes, "num_tensors": survivor.num_tensors},
     )
 
 
-def adapters_accumulate(log: RunLog) -> list[Finding]:
+def adapters_accumulate(evidence: Evidence) -> list[Finding]:
     """Find a model whose number of adapters rises in the course of the run."""
-    counted = [p for p in log.phases if p.forward is not None]
-    counts = [p.forward.num_adapters for p in counted if p.forward is not None]
-    model = log.run.model
-    if not counts or counts[-1] - counts[0] < 2 or model is None:
+    log, model = evidence.log, evidence.log.run.model
+    counted = [(record.step, record.forward.num_adapters) for record in log.phases if record.forward is not None]
+    if not counted or model is None:
         return []
-    added = counts[-1] - counts[0]
-    num_bytes = added * blocks(4 * model.num_trainable_parameters)
-    oom = log.fatal_oom
+    (first_step, first_count), (last_step, last_count) = counted[0], counted[-1]
+    added = last_count - first_count
+    if added < 2:
+        return []
+    adapter_bytes = block_bytes(4 * model.num_trainable_parameters)
     return [
         Finding(
             cause="adapters-accumulate",
-            severity="error" if oom is not None and fits_without(log, num_bytes) else "warning",
+            severity=severity_without(log, added * adapter_bytes),
             title=f"{added} adapters were added to the model and none was deleted",
-            explanation=f"The model had {counts[0]} adapter at the first step and {counts[-1]} at the last; each takes "
-            f"{format_bytes(num_bytes // added)}, {model.num_trainable_parameters} parameters in float32.",
-            steps=(counted[0].step, counted[-1].step),
-            bytes=num_bytes,
-            where=where_of(log, Phase.CHECKPOINT),
-            evidence={"num_adapters": counts[-1], "bytes_per_adapter": num_bytes // added},
+            explanation=f"The model had {first_count} adapter at the first step and {last_count} at the last; each "
+            f"takes {format_bytes(adapter_bytes)}, {model.num_trainable_parameters} parameters in float32.",
+            steps=(first_step, last_step),
+            bytes=added * adapter_bytes,
+            where=line_of_unit(log, Phase.CHECKPOINT),
+            evidence={"num_adapters": last_count, "bytes_per_adapter": adapter_bytes},
         )
     ]
 
 
-def kv_cache_held(log: RunLog) -> list[Finding]:
+def kv_cache_held(evidence: Evidence) -> list[Finding]:
     """Find generate calls that leave behind exactly a key/value cache of their prompts."""
+    log, model = evidence.log, evidence.log.run.model
     if log.run.script:
         return _caches_among_survivors(log)
-    model, config = log.run.model, config_of(log)
-    calls = [p for p in log.phases if p.phase is Phase.GENERATE and p.batch]
-    if model is None or not calls:
+    if model is None:
         return []
-    calls = [p for p in calls if not _makes_workspace(p, log)]
-    kept = [p for p in calls if _is_cache(p, model, config.eval.max_new_tokens)]
-    left = sum(p.after.allocated_bytes - p.allocated_before_bytes for p in kept)
-    if not kept or len(kept) < len([p for p in calls if _left(p) > NOISE_BYTES]) or left < MIN_GROWTH_BYTES:
+    left_something = [record for record in _generate_calls(log) if left_bytes(record) > NOISE_BYTES]
+    max_new_tokens = evidence.config.eval.max_new_tokens
+    kept = [record for record in left_something if _is_cache(record, model, max_new_tokens)]
+    left = sum(left_bytes(record) for record in kept)
+    if not kept or len(kept) < len(left_something) or left < MIN_GROWTH_BYTES:
         return []
     return [
         Finding(
             cause="kv-cache-held",
-            severity=_phase_severity(log, left, Phase.GENERATE),
+            severity=severity_without(log, left, Phase.GENERATE),
             title=f"{len(kept)} generate calls left their key/value caches behind: {format_bytes(left)}",
             explanation="Each of them ended with more allocated than it began with, and the difference is what the "
             f"keys and values of {model.num_layers} layers take for its prompts and replies: 2 × {model.num_layers} × "
@@ -242,60 +235,70 @@ def kv_cache_held(log: RunLog) -> list[Finding]:
             phase=Phase.GENERATE,
             steps=(kept[0].step, kept[-1].step),
             bytes=left,
-            where=where_of(log, Phase.GENERATE),
+            where=line_of_unit(log, Phase.GENERATE),
             evidence={"num_calls": len(kept), "left_bytes": left},
         )
     ]
 
 
-def _makes_workspace(record: PhaseRecord, log: RunLog) -> bool:
-    """Whether a call is the first to multiply matrices since the model was loaded, and left what cuBLAS takes then."""
-    before = log.phases[: log.phases.index(record)]
-    loaded = max((i for i, phase in enumerate(before) if phase.phase is Phase.LOAD), default=-1)
-    multiplies = any(phase.phase in MULTIPLYING for phase in before[loaded + 1 :])
-    return not multiplies and _left(record) in {card.cublas_workspace_bytes for card in load_cards().values()}
+def _generate_calls(log: RunLog) -> list[PhaseRecord]:
+    """Return the generate calls that know their batch, without those that left what cuBLAS takes.
+
+    The first phase to multiply matrices since the model was loaded makes cuBLAS's workspace.
+    """
+    workspaces = {card.cublas_workspace_bytes for card in load_cards().values()}
+    found, has_multiplied = [], False
+    for record in log.phases:
+        makes_workspace = not has_multiplied and left_bytes(record) in workspaces
+        if record.phase is Phase.GENERATE and record.batch and not makes_workspace:
+            found.append(record)
+        if record.phase is Phase.LOAD:
+            has_multiplied = False
+        elif record.phase in MULTIPLYING:
+            has_multiplied = True
+    return found
 
 
 def _caches_among_survivors(log: RunLog) -> list[Finding]:
     """Find generate calls of a watched script that leave keys and values, by the shapes of what survives them."""
-    calls = [p for p in log.phases if p.phase is Phase.GENERATE]
-    kept = [(p, after.allocated_before_bytes - p.allocated_before_bytes) for p, after in pairwise(calls)]
-    growing = [(p, left) for p, left in kept if left > NOISE_BYTES]
-    caches = [s for s in survivors_of(log, Phase.GENERATE) if len(s.shape) == CACHE_DIMENSIONS]
-    left = sum(size for _, size in growing)
-    if len(growing) < max(2, len(kept) / 2) or not caches or left < MIN_GROWTH_BYTES:
+    calls = records_of(log, Phase.GENERATE)
+    steps: list[int] = []
+    left = 0
+    for call, following in pairwise(calls):
+        kept = following.allocated_before_bytes - call.allocated_before_bytes
+        if kept > NOISE_BYTES:
+            steps.append(call.step)
+            left += kept
+    survivors = survivors_of(log, Phase.GENERATE)
+    largest = next((survivor for survivor in survivors if len(survivor.shape) == CACHE_DIMENSIONS), None)
+    if len(steps) < max(2, (len(calls) - 1) / 2) or largest is None or left < MIN_GROWTH_BYTES:
         return []
-    largest = caches[0]
     shape = " × ".join(map(str, largest.shape))
     return [
         Finding(
             cause="kv-cache-held",
-            severity="error" if log.fatal_oom is None else _phase_severity(log, left, Phase.GENERATE),
-            title=f"{len(growing)} generate calls left their key/value caches behind: {format_bytes(left)}",
-            explanation=f"After {len(growing)} of {len(calls)} calls more was allocated than before, and it stayed. "
+            severity="error" if log.fatal_oom is None else severity_without(log, left, Phase.GENERATE),
+            title=f"{len(steps)} generate calls left their key/value caches behind: {format_bytes(left)}",
+            explanation=f"After {len(steps)} of {len(calls)} calls more was allocated than before, and it stayed. "
             f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site} and "
             f"kept by {largest.holder or 'an unknown holder'}.",
             phase=Phase.GENERATE,
-            steps=(growing[0][0].step, growing[-1][0].step),
+            steps=(steps[0], steps[-1]),
             bytes=left,
-            where=place(largest),
-            evidence={"num_calls": len(growing), "left_bytes": left, "shape": shape},
+            where=line_of(largest),
+            evidence={"num_calls": len(steps), "left_bytes": left, "shape": shape},
         )
     ]
 
 
-def _left(record: PhaseRecord) -> int:
-    return record.after.allocated_bytes - record.allocated_before_bytes
-
-
 def _is_cache(record: PhaseRecord, model: ModelFacts, max_new_tokens: int) -> bool:
-    """Whether a call left the cache of its prompts and of a reply of some length."""
+    """Return whether a call left the cache of its prompts and of a reply of some length."""
     assert record.batch is not None
-    batch, prompt = record.batch.batch_size, record.batch.padded_length
-    per_token = batch * model.num_kv_heads * model.head_dim
-    tensors = 2 * model.num_layers
-    return _left(record) > NOISE_BYTES and any(
-        abs(_left(record) - tensors * blocks(per_token * tokens * size)) <= NOISE_BYTES
-        for size in (2, 4)
-        for tokens in range(prompt, prompt + max_new_tokens + 1)
-    )
+    shortest = record.batch.padded_length
+    per_token = record.batch.batch_size * model.num_kv_heads * model.head_dim
+    for bytes_per_element in (2, 4):
+        for tokens in range(shortest, shortest + max_new_tokens + 1):
+            cache_bytes = 2 * model.num_layers * block_bytes(per_token * tokens * bytes_per_element)
+            if abs(left_bytes(record) - cache_bytes) <= NOISE_BYTES:
+                return True
+    return False

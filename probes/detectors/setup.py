@@ -7,23 +7,21 @@ import numpy as np
 from memory_harness.configs.models import find_model
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, SurvivorRecord
+from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.evidence import (
-    MIN_GROWTH_BYTES,
-    MIN_STEPS,
-    Severity,
-    fits_without,
-    place,
-    robust_slope,
-    settled,
-    step_growth,
+from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.floor import floor_rise
+from memory_harness.probes.detectors.reading import (
+    left_bytes,
+    line_of,
+    line_of_unit,
+    records_of,
+    severity_without,
     survivors_of,
-    where_of,
 )
-from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.detectors.saving import layer_shapes
-from memory_harness.probes.findings import Finding
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
+from memory_harness.probes.findings import Finding, Severity
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
@@ -31,7 +29,7 @@ STATE_SHARE = 0.02
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 
-HOST_NOISE_BYTES = MIB
+STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
 
@@ -42,32 +40,30 @@ HOST_MIN_STEPS = 12
 """Steps after that before resident memory is said to grow."""
 
 
-def checkpointing_lost(log: RunLog) -> list[Finding]:
+def checkpointing_lost(evidence: Evidence) -> list[Finding]:
     """Find training steps without gradient checkpointing although it is configured."""
-    if not config_of(log).model.gradient_checkpointing or not has_config(log):
+    log = evidence.log
+    if not evidence.config.model.gradient_checkpointing or not evidence.has_config:
         return []
-    forwards = [p for p in log.phases if p.phase is Phase.FORWARD and p.forward is not None]
-    without = [p for p in forwards if p.forward is not None and p.forward.num_checkpointed_layers == 0]
+    forwards = [record for record in records_of(log, Phase.FORWARD) if record.forward is not None]
+    without = [record for record in forwards if record.forward and record.forward.num_checkpointed_layers == 0]
     if not without:
         return []
-    first = without[0]
-    before = [
-        p for p in log.phases[: log.phases.index(first)] if p.phase in (Phase.EVAL, Phase.CHECKPOINT, Phase.GENERATE)
-    ]
-    since = (
-        f" after the {before[-1].phase} phase of step {before[-1].step}" if before and forwards[0] is not first else ""
-    )
+    first, oom = without[0], log.fatal_oom
+    event = None if first is forwards[0] else _last_event_before(log, first)
+    since = f" after the {event.phase} phase of step {event.step}" if event else ""
     extra = _graph_growth(log, first.step)
-    oom = log.fatal_oom
-    dies_of_it = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step >= first.step
+    more = f": {format_bytes(extra)} more than a pass with checkpointing kept." if extra > 0 else "."
+    severity: Severity = "warning"
+    if oom is not None and oom.step >= first.step:
+        severity = severity_without(log, extra, Phase.FORWARD, Phase.BACKWARD)
     return [
         Finding(
             cause="checkpointing-lost",
-            severity="error" if dies_of_it and fits_without(log, extra) else "warning",
+            severity=severity,
             title=f"From step {first.step} on no layer is checkpointed",
             explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
-            f"passes no layer used it, the first{since}. Every layer keeps its activations then"
-            + (f": {format_bytes(extra)} more than a pass with checkpointing kept." if extra > 0 else "."),
+            f"passes no layer used it, the first{since}. Every layer keeps its activations then{more}",
             phase=Phase.FORWARD,
             steps=(first.step, without[-1].step),
             bytes=max(0, extra) or None,
@@ -76,22 +72,38 @@ def checkpointing_lost(log: RunLog) -> list[Finding]:
     ]
 
 
+def _last_event_before(log: RunLog, first: PhaseRecord) -> PhaseRecord | None:
+    """Return the last evaluation, checkpoint or generation before a record."""
+    event = None
+    for record in log.phases:
+        if record is first:
+            break
+        if record.phase in (Phase.EVAL, Phase.CHECKPOINT, Phase.GENERATE):
+            event = record
+    return event
+
+
 def _graph_growth(log: RunLog, first_step: int) -> int:
     """Return how much more a forward pass keeps from a step on, for the largest batch; 0 if unknown."""
-    kept = [
-        (p.step >= first_step, (p.after.allocated_bytes - p.allocated_before_bytes) / p.batch.padded_tokens)
-        for p in log.phases
-        if p.phase is Phase.FORWARD and p.batch and p.step > 1
-    ]
-    before, since = [k for late, k in kept if not late], [k for late, k in kept if late]
-    tokens = max((p.batch.padded_tokens for p in log.phases if p.phase is Phase.FORWARD and p.batch), default=0)
-    return round((float(np.median(since)) - float(np.median(before))) * tokens) if before and since else 0
+    before: list[float] = []
+    since: list[float] = []
+    most_tokens = 0
+    for record in records_of(log, Phase.FORWARD):
+        if record.batch is None:
+            continue
+        most_tokens = max(most_tokens, record.batch.padded_tokens)
+        if record.step > 1:
+            kept = since if record.step >= first_step else before
+            kept.append(left_bytes(record) / record.batch.padded_tokens)
+    if not before or not since:
+        return 0
+    return round((float(np.median(since)) - float(np.median(before))) * most_tokens)
 
 
-def head_trainable(log: RunLog) -> list[Finding]:
+def head_trainable(evidence: Evidence) -> list[Finding]:
     """Find trainable embeddings or output head: more parameters train than the adapter has."""
-    model, config = log.run.model, config_of(log)
-    if model is None or not has_config(log):
+    model, config = evidence.log.run.model, evidence.config
+    if model is None or not evidence.has_config:
         return []
     shape = find_model(config.model.model)
     shapes = layer_shapes(shape)
@@ -104,12 +116,10 @@ def head_trainable(log: RunLog) -> list[Finding]:
     num_bytes = extra * 12 if config.train.optimizer == "adamw" else extra * 6
     num = round(extra / matrix)
     which = "The embedding or the output head" if num == 1 else f"{num} matrices of the vocabulary's size"
-    oom = log.fatal_oom
-    severity: Severity = "error" if oom is not None and fits_without(log, num_bytes) else "warning"
     return [
         Finding(
             cause="head-trainable",
-            severity=severity,
+            severity=severity_without(evidence.log, num_bytes),
             title=f"{extra} parameters outside the adapter are trained",
             explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} "
             "parameters of the adapter. Gradients and optimizer states of float32 weights take "
@@ -121,15 +131,15 @@ def head_trainable(log: RunLog) -> list[Finding]:
     ]
 
 
-def optimizer_lazy(log: RunLog) -> list[Finding]:
+def optimizer_lazy(evidence: Evidence) -> list[Finding]:
     """Explain the rise at the first optimizer step where it is large."""
-    model = log.run.model
-    first = next((p for p in log.phases if p.phase is Phase.OPTIMIZER and p.step == 1), None)
+    log, model = evidence.log, evidence.log.run.model
+    first = next((record for record in records_of(log, Phase.OPTIMIZER) if record.step == 1), None)
     if model is None or first is None:
         return []
-    rise = first.after.allocated_bytes - first.allocated_before_bytes
-    if has_config(log):
-        states = model.num_trainable_parameters * (8 if config_of(log).train.optimizer == "adamw" else 2)
+    rise = left_bytes(first)
+    if evidence.has_config:
+        states = model.num_trainable_parameters * (8 if evidence.config.train.optimizer == "adamw" else 2)
         rise += 4 * model.num_trainable_parameters  # the gradients die in the same phase
         what = f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, and makes"
     else:
@@ -153,62 +163,70 @@ def optimizer_lazy(log: RunLog) -> list[Finding]:
     ]
 
 
-def old_model_alive(log: RunLog) -> list[Finding]:
+def old_model_alive(evidence: Evidence) -> list[Finding]:
     """Find memory that was taken before the run loaded its model."""
+    log = evidence.log
     if log.run.script:
-        return [_old_models(log, found) for found in [survivors_of(log, OLD_MODEL)] if found]
-    load = next((p for p in log.phases if p.phase is Phase.LOAD), None)
-    if load is None or load.allocated_before_bytes <= capabilities_of(config_of(log)).idle_bytes:
+        return _old_models(log, survivors_of(log, OLD_MODEL))
+    loads = records_of(log, Phase.LOAD)
+    if not loads or loads[0].allocated_before_bytes <= capabilities_of(evidence.config).idle_bytes:
         return []
-    before = load.allocated_before_bytes
-    own = load.after.allocated_bytes - before
+    before, own = loads[0].allocated_before_bytes, left_bytes(loads[0])
     return [
         Finding(
             cause="old-model-alive",
-            severity="error" if fits_without(log, before) else "warning",
+            severity=severity_without(log, before),
             title=f"{format_bytes(before)} was taken before the model was loaded",
             explanation=f"The process already held {format_bytes(before)} when loading began, and loading added "
             f"{format_bytes(own)}. An earlier model, or tensors of an earlier cell, are still referenced.",
             phase=Phase.LOAD,
             steps=(0, 0),
             bytes=before,
-            where=where_of(log, BEFORE_LOAD),
+            where=line_of_unit(log, BEFORE_LOAD),
             evidence={"before_load_bytes": before, "model_bytes": own},
         )
     ]
 
 
-def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding:
-    """Report models that a script has trained before another one, and keeps."""
-    num_bytes = sum(s.bytes_per_step for s in survivors)
-    models = "a model that was" if len(survivors) == 1 else f"{len(survivors)} models that were"
-    return Finding(
-        cause="old-model-alive",
-        severity="error" if fits_without(log, num_bytes) else "warning",
-        title=f"{format_bytes(num_bytes)} belongs to {models} trained before",
-        explanation=f"Another model has been trained since, and nothing has called "
-        f"{'it' if len(survivors) == 1 else 'them'}: parameters and gradients are kept by {survivors[0].holder}.",
-        phase=survivors[0].phase,
-        steps=(survivors[0].step, survivors[0].step),
-        bytes=num_bytes,
-        where=place(survivors[0]),
-        evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
-    )
-
-
-def other_process(log: RunLog) -> list[Finding]:
-    """Find memory on the GPU, outside this process, that grows during the run."""
-    measured = [
-        (p.step, p.driver_used_bytes - p.after.reserved_bytes) for p in log.phases if p.driver_used_bytes is not None
-    ]
-    # libraries load their kernels in the first steps
-    later = [(step, foreign) for step, foreign in measured if step > 1]
-    if not later:
+def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> list[Finding]:
+    """Find models that a script has trained before another one, and keeps."""
+    if not survivors:
         return []
-    rise = max(foreign for _, foreign in later) - later[0][1]
+    num_bytes = sum(survivor.bytes_per_step for survivor in survivors)
+    one = len(survivors) == 1
+    models, them = ("a model that was", "it") if one else (f"{len(survivors)} models that were", "them")
+    return [
+        Finding(
+            cause="old-model-alive",
+            severity=severity_without(log, num_bytes),
+            title=f"{format_bytes(num_bytes)} belongs to {models} trained before",
+            explanation=f"Another model has been trained since, and nothing has called {them}: parameters and "
+            f"gradients are kept by {survivors[0].holder}.",
+            phase=survivors[0].phase,
+            steps=(survivors[0].step, survivors[0].step),
+            bytes=num_bytes,
+            where=line_of(survivors[0]),
+            evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
+        )
+    ]
+
+
+def other_process(evidence: Evidence) -> list[Finding]:
+    """Find memory on the GPU, outside this process, that grows during the run."""
+    log = evidence.log
+    # libraries load their kernels in the first steps
+    measured = [
+        (record.step, record.driver_used_bytes - record.after.reserved_bytes)
+        for record in log.phases
+        if record.driver_used_bytes is not None and record.step > 1
+    ]
+    if not measured:
+        return []
+    first_step, first_foreign = measured[0]
+    rise = max(foreign for _, foreign in measured) - first_foreign
     if rise < FOREIGN_BYTES:
         return []
-    since = next(step for step, foreign in later if foreign - later[0][1] >= FOREIGN_BYTES)
+    since = next(step for step, foreign in measured if foreign - first_foreign >= FOREIGN_BYTES)
     oom = log.fatal_oom
     # the allocator failed below its budget: the card itself was full
     crowded_out = oom is not None and oom.reserved_bytes + oom.requested_bytes <= oom.budget_bytes
@@ -218,22 +236,22 @@ def other_process(log: RunLog) -> list[Finding]:
             severity="error" if crowded_out else "warning",
             title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
             explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
-            f"at step {later[0][0]}: another process works on the same GPU.",
-            steps=(since, later[-1][0]),
+            f"at step {first_step}: another process works on the same GPU.",
+            steps=(since, measured[-1][0]),
             bytes=rise,
-            evidence={"foreign_before_bytes": later[0][1], "foreign_rise_bytes": rise},
+            evidence={"foreign_before_bytes": first_foreign, "foreign_rise_bytes": rise},
         )
     ]
 
 
-def host_leak(log: RunLog) -> list[Finding]:
+def host_leak(evidence: Evidence) -> list[Finding]:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
-    steps = [s for s in log.steps if s.host_rss_bytes > 0]
+    steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
-    if len(steps) < HOST_MIN_STEPS or _gpu_grows(log):
+    if len(steps) < HOST_MIN_STEPS or _gpu_grows(evidence):
         return []
-    slope = robust_slope([s.host_rss_bytes for s in steps])
-    if slope.low < HOST_NOISE_BYTES:
+    slope = robust_slope([step.host_rss_bytes for step in steps])
+    if slope.low < STEP_HOST_NOISE_BYTES:
         return []
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     return [
@@ -250,6 +268,6 @@ def host_leak(log: RunLog) -> list[Finding]:
     ]
 
 
-def _gpu_grows(log: RunLog) -> bool:
-    growth = settled(step_growth(log))
-    return len(growth) >= MIN_STEPS and growth[-1].floor_bytes - growth[0].floor_bytes >= MIN_GROWTH_BYTES
+def _gpu_grows(evidence: Evidence) -> bool:
+    growth = evidence.later_steps
+    return len(growth) >= MIN_STEPS and floor_rise(growth) >= MIN_GROWTH_BYTES

@@ -32,7 +32,7 @@ def unexplained_oom(log: RunLog) -> list[Finding]:
 
 
 def _what_is_known(log: RunLog) -> str:
-    """Say what the request may be for: its size alone does not tell why it no longer fits."""
+    """Return what the request may be for: its size alone does not tell why it no longer fits."""
     failure = analyse_failure(log)
     if failure is None or not failure.products:
         return "Neither the size of the request nor the course of the run matches a cause that this harness can prove."

@@ -1,6 +1,7 @@
-"""Print which detector answers to which fault: `python -m memory_harness.probes.faults [--markdown] [NAME ...]`.
+"""Print which detector answers to which fault: `python -m memory_harness.probes.faults [NAME ...]`.
 
-`--markdown` prints the document instead: `python -m memory_harness.probes.faults --markdown > probes/faults/README.md`.
+`--markdown` prints the document in this folder instead; `--latency FILE` adds what
+`python -m tests.bench.leak_latency --json FILE` has measured.
 
 Exit code 0 where every fault's cause is found and no other cause is called an error, 1 otherwise, 2 for an unknown
 name.
@@ -8,11 +9,13 @@ name.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,44 +23,83 @@ from rich.table import Table
 
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.probes.detectors import detect
-from memory_harness.probes.detectors.causes import CAUSES
+from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 PIPED_WIDTH = 120
 
-LATENCY = Path(__file__).resolve().parents[2] / "tests" / "bench" / "results" / "leak_latency.json"
-"""what `python -m tests.bench.leak_latency --json FILE` wrote"""
-
 NOT_SHOWN = {"device-map-imbalance": "needs two GPUs"}
 """Causes that one process with one simulated card cannot show."""
 
+HEADS = ("fault", "what is done wrong", "its cause is found as", "at", "also found")
 
-def main(names: Sequence[str]) -> int:
+HEADING = """\
+# Faults and what is found of them
+
+    python -m memory_harness.probes.faults --markdown --latency tests/bench/results/leak_latency.json \\
+        > probes/faults/README.md
+
+makes this document: it plants each mistake in a short run of a tiny model, with real tensors on a simulated card, and
+asks all detectors about its log.
+`python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own."""
+
+HOW_TO_ADD = """\
+## What lives here, and how one more is added
+
+One file per mistake. `base.py` says what a fault is and how it gets between the loop and the model, `run.py` runs one,
+`__main__.py` writes this document. Faults may import `configs`, `harness` and `probes/detectors`; nothing imports them
+but `probes/session/worker.py` (for `--fault`) and the tests. A new one touches:
+
+1. `probes/faults/NAME.py`: a `Fault` that makes the mistake as people make it. The file is called as the fault, with
+   underscores: that is how `--fault` knows the name without importing PyTorch. The line that a finding has to name ends
+   in `# the mistake`.
+2. `probes/faults/__init__.py`: its import, and its place in `FAULTS`, which is its row in the table.
+3. `tests/probes/faults/test_faults.py`: nothing, unless its finding names no line of its own (`NO_LINE`, with the
+   reason; `ASKS_AT` where a library asks for the last bytes) or it shows in host memory only (`FILLS_ITS_PROCESS`).
+4. `tests/probes/detectors/lookalikes.py`: its harmless twin, in `LOOKALIKES`.
+5. This document: the command above.
+
+A cause that no fault shows stands in `NOT_SHOWN` in `__main__.py`. A new cause also needs what
+`probes/detectors/README.md` names."""
+
+
+def main(argv: Sequence[str]) -> int:
     """Run the faults, all without names, and print the matrix."""
-    as_markdown, names = "--markdown" in names, [name for name in names if name != "--markdown"]
+    parser = argparse.ArgumentParser(prog="python -m memory_harness.probes.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--latency", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    unknown = [name for name in names if name not in FAULTS]
-    if unknown:
-        console.print(f"unknown fault {unknown[0]!r}{did_you_mean(unknown[0], list(FAULTS))}", style="red")
-        return 2
-    torch.set_num_threads(1)  # tiny matrices: a second thread only waits
-    gc.freeze()  # no library holds what a fault keeps, and asking who does goes through all objects
-    faults = [FAULTS[name] for name in names or FAULTS]
-    results = []
-    with Console(stderr=True).status("") as status:
-        for fault in faults:
-            status.update(f"running with {fault.name}")
-            results.append((fault, detect(run_with(fault, tiny_config()))))
-    if as_markdown:
-        print(document(results))
+    names = arguments.names or list(FAULTS)
+    for name in names:
+        if name not in FAULTS:
+            console.print(f"unknown fault {name!r}{did_you_mean(name, list(FAULTS))}", style="red")
+            return 2
+    results = run_all([FAULTS[name] for name in names])
+    if arguments.markdown:
+        latency = arguments.latency and json.loads(arguments.latency.read_text(encoding="utf-8"))
+        print(document(results, latency))
     else:
         console.print(matrix(results))
     return 0 if all(is_named(fault, findings) for fault, findings in results) else 1
 
 
+def run_all(faults: Sequence[Fault]) -> list[tuple[Fault, list[Finding]]]:
+    """Return what is found of a run with each of the faults."""
+    torch.set_num_threads(1)  # tiny matrices: a second thread only waits
+    gc.freeze()  # no library holds what a fault keeps, and asking who does goes through all objects
+    results = []
+    with Console(stderr=True).status("") as status:
+        for fault in faults:
+            status.update(f"running with {fault.name}")
+            results.append((fault, detect(run_with(fault, tiny_config()))))
+    return results
+
+
 def is_named(fault: Fault, findings: Sequence[Finding]) -> bool:
-    """Whether the fault's cause is among the findings and no other cause is an error."""
+    """Return whether the fault's cause is among the findings and no other cause is an error."""
     causes = {finding.cause for finding in findings}
     return fault.cause in causes and not wrong_errors(fault, findings)
 
@@ -69,57 +111,72 @@ def wrong_errors(fault: Fault, findings: Sequence[Finding]) -> list[str]:
 
 def matrix(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> Table:
     """Return one row per fault: what was found of its cause, where, and what else was found."""
-    num_causes = len({fault.cause for fault, _ in results} - {UNEXPLAINED_GROWTH})
     left_out = ", ".join(f"{cause} ({reason})" for cause, reason in NOT_SHOWN.items())
     table = Table(
-        title=f"{len(results)} faults, {num_causes} of {len(CAUSES)} causes; not shown: {left_out}",
+        title=f"{len(results)} faults, {_num_causes(results)} of {len(load_causes())} causes; not shown: {left_out}",
         title_justify="left",
     )
     for column in ("fault", "its cause is found as", "at", "also found"):
         table.add_column(column, overflow="fold")
     for fault, findings in results:
-        own = next((finding for finding in findings if finding.cause == fault.cause), None)
-        named = "[red]not found[/]" if own is None else f"{own.cause}: {own.severity}"
-        others = [f"{f.cause}: {f.severity}" for f in findings if f is not own]
-        table.add_row(fault.name, named, (own and own.where) or "", ", ".join(others))
+        own, others = _split(fault, findings)
+        named = f"{own.cause}: {own.severity}" if own else "[red]not found[/]"
+        also = ", ".join(f"{finding.cause}: {finding.severity}" for finding in others)
+        table.add_row(fault.name, named, _where(own), also)
     return table
 
 
-def document(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> str:
-    """Return the matrix as a document, with what `tests/bench/leak_latency.py` has measured."""
-    rows = [_cells(fault, findings) for fault, findings in results]
-    latency = json.loads(LATENCY.read_text(encoding="utf-8"))
-    sizes = list(next(iter(latency["found_after_step"].values())))
-    found = [
-        [kind, *("never" if steps[size] is None else f"step {steps[size]}" for size in sizes)]
-        for kind, steps in latency["found_after_step"].items()
-    ]
-    causes = len({fault.cause for fault, _ in results} - {UNEXPLAINED_GROWTH})
+def document(results: Sequence[tuple[Fault, Sequence[Finding]]], latency: dict[str, Any] | None) -> str:
+    """Return the matrix as a document, with how soon a leak is found where that was measured."""
     not_shown = ", ".join(f"`{cause}` ({reason})" for cause, reason in NOT_SHOWN.items())
-    return f"""# Faults and what is found of them
+    summary = (
+        f"{len(results)} faults show {_num_causes(results)} of {len(load_causes())} causes. Not shown: {not_shown}. "
+        "The place is the line that makes or holds the memory; a setting, the data or a switch has none."
+    )
+    rows = [_cells(fault, findings) for fault, findings in results]
+    sections = [HEADING, summary, _markdown_table(HEADS, rows)]
+    if latency:
+        sections.append(_latency_section(latency))
+    return "\n\n".join([*sections, HOW_TO_ADD])
 
-Made by `python -m memory_harness.probes.faults --markdown > probes/faults/README.md`, which plants each mistake in a
-short run of a tiny model, with real tensors on a simulated card, and asks all detectors about its log.
-`python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own.
 
-{len(results)} faults show {causes} of {len(CAUSES)} causes. Not shown: {not_shown}. \
-The place is the line that makes or holds the memory; a setting, the data or a switch has none.
-
-{_markdown_table(["fault", "what is done wrong", "its cause is found as", "at", "also found"], rows)}
-
+def _latency_section(latency: dict[str, Any]) -> str:
+    found_after = latency["found_after_step"]
+    sizes = list(next(iter(found_after.values())))
+    rows = []
+    for kind, steps in found_after.items():
+        cells = ["never" if steps[size] is None else f"step {steps[size]}" for size in sizes]
+        rows.append([kind, *cells])
+    return f"""\
 ## How soon a leak is found, and how small it may be
 
 Measured by `python -m tests.bench.leak_latency` on the log of {latency["recipe"]}, to which a leak of this
 size is added; without one nothing is reported. The cells say after which step the leak is reported.
 
-{_markdown_table(["leak", *sizes], found)}"""
+{_markdown_table(["leak", *sizes], rows)}"""
+
+
+def _num_causes(results: Sequence[tuple[Fault, Sequence[Finding]]]) -> int:
+    """Return how many causes of the table the faults show."""
+    return len({fault.cause for fault, _ in results} - {UNEXPLAINED_GROWTH})
+
+
+def _split(fault: Fault, findings: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
+    """Return the finding that names the fault's cause, and the others."""
+    own = next((finding for finding in findings if finding.cause == fault.cause), None)
+    return own, [finding for finding in findings if finding is not own]
+
+
+def _where(finding: Finding | None) -> str:
+    return (finding.where or "") if finding else ""
 
 
 def _cells(fault: Fault, findings: Sequence[Finding]) -> list[str]:
-    own = next((finding for finding in findings if finding.cause == fault.cause), None)
-    others = ", ".join(f"`{f.cause}` ({f.severity})" for f in findings if f is not own)
-    named = "**not found**" if own is None else f"`{own.cause}` ({own.severity})"
-    return [f"`{fault.name}`", fault.title, named, f"`{own.where}`" if own and own.where else "", others]
+    own, others = _split(fault, findings)
+    named = f"`{own.cause}` ({own.severity})" if own else "**not found**"
+    where = f"`{_where(own)}`" if _where(own) else ""
+    also = ", ".join(f"`{finding.cause}` ({finding.severity})" for finding in others)
+    return [f"`{fault.name}`", fault.title, named, where, also]
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

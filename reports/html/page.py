@@ -16,7 +16,7 @@ from memory_harness.configs.values import to_text as value_text
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
-from memory_harness.probes.detectors.causes import CAUSES
+from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.reports.html.drawing import bar_rows, figure, hatches, legend, level_in_words
@@ -226,7 +226,7 @@ def _finding(finding: Finding, log: RunLog) -> Node:
     if finding.severity == "error":
         before, formula, factors, after = split_formula(finding.explanation)
     badge = node("span", {"class": f"badge {finding.severity}"}, finding.severity)
-    cause = CAUSES.get(finding.cause)
+    cause = load_causes().get(finding.cause)
     return node(
         "article",
         {"class": "finding"},

@@ -6,7 +6,7 @@ import pytest
 
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import BatchShape, Outcome, Phase
-from memory_harness.probes.detectors import DETECTORS, detect
+from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from tests.builders import (
     AS_PUBLISHED,
@@ -24,6 +24,10 @@ SHORT = [200, 260, 310, 420, 180, 350, 290, 240] * 3
 
 def causes(log, severity=None):
     return [f.cause for f in detect(log) if severity in (None, f.severity)]
+
+
+def found(log, cause):
+    return [f for f in detect(log) if f.cause == cause]
 
 
 def error_of(log):
@@ -148,8 +152,8 @@ def test_the_logits_share_of_a_run_that_fits_is_information():
     (finding,) = [f for f in detect(make_log(config)) if f.cause == "logits-fp32-copies"]
     assert finding.severity == "info"
     assert finding.bytes == 5 * 2048 * 128256 * 2
-    held = make_log(config.with_fields(hold_outputs=True))
-    assert DETECTORS["logits-fp32-copies"](held)[0].bytes == 6 * 2048 * 128256 * 2
+    (held,) = found(make_log(config.with_fields(hold_outputs=True)), "logits-fp32-copies")
+    assert held.bytes == 6 * 2048 * 128256 * 2
 
 
 @pytest.mark.parametrize("changes", [{"loss": "chunked"}, {"max_length": 512}])
@@ -172,7 +176,7 @@ def test_the_upcast_is_a_warning_where_memory_is_tight_and_information_elsewhere
 def test_tied_embeddings_are_cast_once():
     log = make_log()
     log = replace(log, run=replace(log.run, model=replace(LLAMA_8B, tie_word_embeddings=True)))
-    assert DETECTORS["kbit-upcast"](log)[0].bytes == 128256 * 4096 * 2
+    assert found(log, "kbit-upcast")[0].bytes == 128256 * 4096 * 2
 
 
 @pytest.mark.parametrize("changes", [{"kbit_upcast": False}, {"dtype": "float32"}, {"quantization": "none"}])
@@ -184,7 +188,7 @@ def test_without_an_upcast_nothing_is_said_of_it(changes):
 
 
 def test_short_samples_padded_to_the_maximum():
-    finding = DETECTORS["padding-to-max"](make_log(lengths=[300]))[0]
+    finding = found(make_log(lengths=[300]), "padding-to-max")[0]
     assert (finding.cause, finding.severity) == ("padding-to-max", "warning")
     assert finding.evidence["padded_share"] == pytest.approx(1 - 300 / 2048, abs=1e-3)
     assert finding.title.startswith("85%")
@@ -200,7 +204,7 @@ def test_short_samples_padded_to_the_maximum():
     ids=["long samples", "dynamic padding", "too few samples"],
 )
 def test_padding_is_silent_otherwise(log):
-    assert DETECTORS["padding-to-max"](log) == []
+    assert found(log, "padding-to-max") == []
 
 
 # longest-sample
@@ -349,6 +353,5 @@ def test_a_cublas_workspace_is_no_kept_cache():
         after=replace(log.phases[-1].after, allocated_bytes=floor + 32 * MIB),
     )
     load = next(p for p in log.phases if p.phase is Phase.LOAD)
-    kept = DETECTORS["kv-cache-held"]
-    assert len(kept(replace(log, phases=[*log.phases, generate]))) == 1
-    assert kept(replace(log, phases=[*log.phases, load, generate])) == []
+    assert len(found(replace(log, phases=[*log.phases, generate]), "kv-cache-held")) == 1
+    assert found(replace(log, phases=[*log.phases, load, generate]), "kv-cache-held") == []

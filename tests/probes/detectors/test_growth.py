@@ -10,8 +10,11 @@ from memory_harness.configs.units import GIB, KIB, MIB
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, ProbeRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.detectors import detect
-from memory_harness.probes.detectors.evidence import StepGrowth, keeps_growing, place, robust_slope
+from memory_harness.probes.detectors.evidence import StepGrowth
+from memory_harness.probes.detectors.floor import keeps_growing
 from memory_harness.probes.detectors.peaks import fit_peaks, length_limit, share_beyond
+from memory_harness.probes.detectors.reading import line_of
+from memory_harness.probes.detectors.trends import robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from tests.bench.leak_latency import RECIPE, cut_after, found_at, simulated_records, with_leak
 from tests.builders import make_log
@@ -107,11 +110,11 @@ def test_what_the_collector_frees_is_a_cycle(recipe_records):
 
 
 def test_the_users_line_goes_before_a_librarys():
-    assert place(
+    assert line_of(
         survivor("variable `fn` of recompute_fn() (torch/utils/checkpoint.py:1657)", site="train.py:7 step")
     ) == ("train.py:7")
-    assert place(survivor("")) == "transformers/models/llama/modeling_llama.py:468"
-    assert place(None) is None
+    assert line_of(survivor("")) == "transformers/models/llama/modeling_llama.py:468"
+    assert line_of(None) is None
 
 
 def peak(length, rise):
@@ -128,7 +131,7 @@ def test_the_peak_model_finds_what_a_token_and_a_pair_of_tokens_cost(constant, p
     fitted = fit_peaks([peak(n, constant + per_token * n + per_pair * n * n) for n in lengths], quadratic=True)
     assert fitted.per_token_bytes == pytest.approx(per_token, rel=1e-3, abs=1)
     assert fitted.per_pair_bytes == pytest.approx(per_pair, abs=0.01)
-    room = int(fitted.peak_of(1, 600)) + 1
+    room = int(fitted.rise_of(1, 600)) + 1
     assert abs(fitted.longest_within(room, 1, 2048) - 600) <= 1
 
 

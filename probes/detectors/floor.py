@@ -1,0 +1,137 @@
+"""The course of the floor over the steps: what lasts, when it ends the run, and what an explanation of it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from memory_harness.harness.log.records import Outcome, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
+from memory_harness.probes.detectors.reading import fits_without, main_survivor, peak_rise_bytes, survivors_of
+from memory_harness.probes.detectors.trends import BURN_IN_STEPS, MIN_GROWTH_BYTES, MIN_STEPS, NOISE_BYTES, robust_slope
+from memory_harness.probes.findings import Severity
+
+FREED_SHARE = 0.5
+"""Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
+before."""
+
+EXPLAINED_SHARE = 0.8
+"""Share of the growth that must coincide with something before that is called its reason."""
+
+MIN_EVENTS = 3
+"""Steps that grew before they make a pattern."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why the floor rises."""
+
+    cause: str
+    title: str
+    reason: str
+    grown_bytes: int
+    steps: tuple[int, int]
+    survivor: SurvivorRecord | None = None
+    evidence: dict[str, int | float | str] = field(default_factory=dict)
+    ends_training: bool = False
+    """whether no step succeeds any more"""
+
+
+def growth_events(growth: Sequence[StepGrowth]) -> list[StepGrowth]:
+    """Return the steps that left more than noise."""
+    return [step for step in growth if step.left_bytes > step.noise_bytes]
+
+
+def total_left(growth: Sequence[StepGrowth]) -> int:
+    """Return what the steps left in all."""
+    return sum(step.left_bytes for step in growth)
+
+
+def span(growth: Sequence[StepGrowth]) -> tuple[int, int]:
+    """Return the first and the last step."""
+    return growth[0].step, growth[-1].step
+
+
+def largest_survivor(log: RunLog) -> SurvivorRecord | None:
+    """Return what is most of that which steps leave."""
+    return main_survivor(survivors_of(log))
+
+
+def floors(growth: Sequence[StepGrowth]) -> list[int]:
+    """Return what was allocated after each step."""
+    return [step.floor_bytes for step in growth]
+
+
+def floor_rise(growth: Sequence[StepGrowth]) -> int:
+    """Return by how much the floor is higher at the end than at the begin."""
+    return growth[-1].floor_bytes - growth[0].floor_bytes if growth else 0
+
+
+def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
+    """Return whether the lasting floor rises through most of the run and until its end.
+
+    The lasting floor at a step is the lowest from there on: what was let go later does not count as growth. A buffer
+    that fills and then stays is flat in the last third; one that is emptied now and then has no lasting rise before
+    its last filling.
+    """
+    if len(growth) < MIN_STEPS:
+        return False
+    backwards = np.array(floors(growth), dtype=np.int64)[::-1]
+    lasting_floor = np.minimum.accumulate(backwards)[::-1]
+    first, late, last = lasting_floor[0], lasting_floor[2 * len(lasting_floor) // 3], lasting_floor[-1]
+    return int(late - first) > NOISE_BYTES and int(last - late) > NOISE_BYTES
+
+
+def freed_by(evidence: Evidence, name: str) -> int:
+    """Return what a probe freed, 0 where that is little or not what had grown until then."""
+    probes = [probe for probe in evidence.log.probes if probe.name == name]
+    last_probed = max((probe.step for probe in probes), default=0)
+    grown = floor_rise([step for step in evidence.later_steps if step.step <= last_probed])
+    freed = sum(probe.freed_bytes for probe in probes)
+    return freed if freed >= max(MIN_GROWTH_BYTES, FREED_SHARE * grown) else 0
+
+
+def forecast(log: RunLog, growth: Sequence[StepGrowth]) -> tuple[int, int] | None:
+    """Return the range of steps within which the budget is reached at the present slope, None where it falls.
+
+    The room above the floor that the largest batch so far needed is kept free. The range is as wide as the slope is
+    unsure, and as what lies unused in the allocator's cache may serve the growth or not.
+    """
+    slope = robust_slope(floors(growth))
+    later = [record for record in log.phases if record.step > BURN_IN_STEPS]
+    if slope.low <= 0 or not growth or not later:
+        return None
+    floor, last = growth[-1].floor_bytes, growth[-1].step
+    needed = max(peak_rise_bytes(record) for record in later)
+    in_last_step = [record.after for record in later if record.step == last]
+    unused = min(stats.peak_reserved_bytes - stats.peak_allocated_bytes for stats in in_last_step)
+    room = log.run.budget_bytes - needed - floor
+    first = last + int(max(0, room - unused) / slope.high)
+    return first, last + -int(-max(0, room) // slope.low)
+
+
+def forecast_in_words(log: RunLog, budget_reached: tuple[int, int] | None) -> str:
+    """Return the forecast as a sentence, empty without one or where it lies beyond anything a run would reach."""
+    if budget_reached is None or log.fatal_oom is not None:
+        return ""
+    first, last = budget_reached
+    beyond = " (the run has fewer)" if 0 < log.run.total_steps < first else ""
+    return f"At this slope the budget is reached between steps {first} and {last}{beyond}."
+
+
+def growth_severity(
+    log: RunLog, grown_bytes: int, growth: Sequence[StepGrowth], budget_reached: tuple[int, int] | None
+) -> Severity:
+    """Return `error` where the growth ended the run or will end it by the forecast, else `warning`."""
+    if log.fatal_oom is not None:
+        ends_run = fits_without(log, grown_bytes)
+    elif budget_reached is None:
+        ends_run = False
+    elif log.run.script:  # as long as it was watched: growth that does not end is an error in a longer run
+        ends_run = keeps_growing(growth)
+    else:
+        ends_run = log.outcome is not Outcome.COMPLETED and budget_reached[1] <= log.run.total_steps
+    return "error" if ends_run else "warning"
