@@ -13,10 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.schema import RunConfig
@@ -24,14 +23,20 @@ from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
+from memory_harness.probes.session.messages import (
+    PEER_LOST,
+    GenerateRequest,
+    Reply,
+    Request,
+    RunRequest,
+    TrainArguments,
+    TrainRequest,
+)
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
-SECONDS_BETWEEN_LOOKS = 0.25
-
-PEER_LOST = 75
-"""exit code of a worker that ended only because another one has, which says why"""
+SECONDS_BETWEEN_TICKS = 0.25
 
 SECONDS_TO_END = 5.0
 """for the other processes of a run on several GPUs, once one has died, to write down where they were"""
@@ -102,9 +107,12 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
 
 
 def _visible(gpu: int) -> str:
+    """Return what shows one GPU alone, by its number among those that this process sees."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [] if shown is None else shown.split(",")
-    return str(gpu) if shown is None else names[gpu] if gpu < len(names) else shown
+    if shown is None:
+        return str(gpu)
+    names = shown.split(",")
+    return names[gpu] if gpu < len(names) else shown
 
 
 @dataclass
@@ -117,7 +125,7 @@ class Worker:
 
     def warm_up(self) -> None:
         """Let it import PyTorch, which takes seconds, before there is a request."""
-        self._send({})
+        self._send(None)
 
     def run(
         self,
@@ -136,24 +144,29 @@ class Worker:
             RunDied: it died; what it wrote to standard error is in the details.
         """
         progress(title, 0, 0)
-        memory = None if snapshot is None else str(snapshot)
-        request = {"config": config.to_dict(), "log": str(log), "counts": counts or [], "snapshot": memory}
-        self._send({**request, "fault": fault})
-        for message in self._messages():
-            if "steps" in message:
-                progress(title, *message["steps"])
-            if "logged" in message:
+        request: RunRequest = {
+            "config": config.to_dict(),
+            "log": str(log),
+            "counts": counts or [],
+            "snapshot": None if snapshot is None else str(snapshot),
+            "fault": fault,
+        }
+        self._send(request)
+        for reply in self._replies():
+            if "steps" in reply:
+                progress(title, *reply["steps"])
+            if "logged" in reply:
                 return read_run_log(log)
-        raise self._died(f"the run {title!r}", f"; --replay {log} reports on what it wrote until then")
+        raise self._died(f"the run {title!r}", replay=log)
 
     def train(
         self,
         config: RunConfig,
-        arguments: dict[str, Any],
-        watch: Callable[[], None],
-        others: Sequence[tuple[Worker, dict[str, Any]]] = (),
+        arguments: TrainArguments,
+        on_tick: Callable[[], None],
+        others: Sequence[tuple[Worker, TrainArguments]] = (),
     ) -> None:
-        """Train as `harness.train.finetune` does with the arguments; call `watch` a few times a second until that ends.
+        """Train, and call `on_tick` a few times a second until that ends.
 
         A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
 
@@ -166,81 +179,79 @@ class Worker:
             RunDied: it died; what it wrote to standard error is in the details.
         """
         workers = [self, *(worker for worker, _ in others)]
-        messages: list[dict[str, Any]] = []
+        replies: list[Reply] = []
         readers = []
         for worker, own in ((self, arguments), *others):
-            worker._send({"config": config.to_dict(), "train": own})
-            listen = partial(_listen, worker, messages)
-            readers.append(threading.Thread(target=listen, daemon=True))
-        with _passing_on_signals([worker.process for worker in workers]) as received:
+            request: TrainRequest = {"config": config.to_dict(), "train": own}
+            worker._send(request)
+            readers.append(threading.Thread(target=worker._collect, args=(replies,), daemon=True))
+        with _forward_signals([worker.process for worker in workers]) as received:
             for reader in readers:
                 reader.start()
             while running := [reader for reader in readers if reader.is_alive()]:
-                watch()
-                running[0].join(SECONDS_BETWEEN_LOOKS)
+                on_tick()
+                running[0].join(SECONDS_BETWEEN_TICKS)
                 _end_where_one_died(workers)
         for worker in workers:
             worker.is_done = True
-        ends = [_without_error(message)["trained"] for message in messages]
-        was_ended = set(ends) <= {str(Outcome.STOPPED), str(Outcome.OOM)} if ends else self.process.wait() < 0
+        ends = {_without_error(reply)["trained"] for reply in replies}
+        was_ended = ends <= {str(Outcome.STOPPED), str(Outcome.OOM)} if ends else self.process.wait() < 0
         if received and was_ended:
             raise RunStopped(received[0], arguments["run"])
-        if len(ends) < len(workers):
+        if len(replies) < len(workers):
             dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
             where = f" on GPU {workers.index(dead)}" if others else ""
-            raise dead._died(
-                f"the training run{where}", f"; --replay {arguments['run']} reports on what it wrote until then"
-            )
+            raise dead._died(f"the training run{where}", replay=arguments["run"])
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
-        self._send({"config": config.to_dict(), "generate": str(adapter), "log": str(log)})
-        for message in self._messages():
-            if "logged" in message:
+        request: GenerateRequest = {"config": config.to_dict(), "generate": str(adapter), "log": str(log)}
+        self._send(request)
+        for reply in self._replies():
+            if "logged" in reply:
                 self.is_done = True
                 return read_run_log(log)
-        raise self._died("generating", f"; --replay {log} reports on what it wrote until then")
+        raise self._died("generating", replay=log)
 
     def other_counts(self) -> list[OtherCount]:
         """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
-        for message in self._messages():
-            if "counts" in message:
+        for reply in self._replies():
+            if "counts" in reply:
                 self.is_done = True
-                return [
-                    OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in message["counts"]
-                ]
+                counts = reply["counts"]
+                return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in counts]
         raise self._died("the run with other numbers of samples")
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _send(self, request: Request | None) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, which is found out by listening to it
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps(request or {}) + "\n")
             self.process.stdin.flush()
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
+    def _replies(self) -> Iterator[Reply]:
         yield from map(_without_error, self._lines())
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _collect(self, replies: list[Reply]) -> None:
+        replies.extend(self._lines())
+
+    def _lines(self) -> Iterator[Reply]:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             if line.startswith("{"):  # else a library's own output
                 yield json.loads(line)
 
-    def _died(self, what: str, hint: str = "") -> RunDied:
+    def _died(self, what: str, replay: Path | str | None = None) -> RunDied:
         code = self.process.wait()
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+        hint = "" if replay is None else f"; --replay {replay} reports on what it wrote until then"
         return RunDied(f"{what} died {how}{hint}", self.errors.read())
 
 
-def _without_error(message: dict[str, Any]) -> dict[str, Any]:
-    if "error" in message:
-        raise RunRefused(message["error"])
-    return message
-
-
-def _listen(worker: Worker, messages: list[dict[str, Any]]) -> None:
-    messages.extend(worker._lines())
+def _without_error(reply: Reply) -> Reply:
+    if "error" in reply:
+        raise RunRefused(reply["error"])
+    return reply
 
 
 def _end_where_one_died(workers: Sequence[Worker]) -> None:
@@ -255,7 +266,7 @@ def _end_where_one_died(workers: Sequence[Worker]) -> None:
 
 
 @contextmanager
-def _passing_on_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+def _forward_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
     """Within, signals that ask this process to end go to the others; yields the list of those that came."""
     received: list[int] = []
 
