@@ -70,7 +70,8 @@ def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu:
     return LeakLimit(_size(limit, gpu), steps, device, gpu)
 
 
-MARKERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
+READERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
+"""what reads the arguments of each marker"""
 
 
 def _size(limit: str | int, gpu: str | None) -> int:
@@ -131,14 +132,12 @@ def _beyond(limit_bytes: int, phase: Phase, allocated: int) -> str:
 def _leaked(limit: LeakLimit, measured: Measured) -> str | None:
     if measured.log.fatal_oom is not None:
         return _out_of_memory_text(measured.log.run.budget_bytes, measured)
-    floors = [step.allocated_bytes for step in measured.log.steps]
-    grown = floors[-1] - floors[WARM_UP_STEPS - 1] if len(floors) > WARM_UP_STEPS else 0
-    if grown <= limit.limit_bytes:
+    allocated = [step.allocated_bytes for step in measured.log.steps[WARM_UP_STEPS - 1 :]]
+    num_steps = len(allocated) - 1
+    if num_steps < 1 or allocated[-1] - allocated[0] <= limit.limit_bytes:
         return None
-    limit_text, grown_text = format_apart(limit.limit_bytes, grown)
-    return (
-        f"limited to a leak of {limit_text} but {grown_text} stayed allocated over {len(floors) - WARM_UP_STEPS} steps"
-    )
+    limit_text, grown_text = format_apart(limit.limit_bytes, allocated[-1] - allocated[0])
+    return f"limited to a leak of {limit_text} but {grown_text} stayed allocated over {num_steps} steps"
 
 
 def section_text(measured: Measured) -> str:

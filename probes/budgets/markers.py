@@ -8,14 +8,14 @@ import pytest
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.log.records import Phase
-from memory_harness.probes.budgets.limits import FIXTURE, MARKERS, Budget, LeakLimit, Limit
+from memory_harness.probes.budgets.limits import FIXTURE, READERS, Budget, LeakLimit, Limit
 
 
 def read_limits(item: pytest.Item) -> tuple[list[Limit], list[str]]:
     """Return the limits of a test, of each phase the closest marker's, and what is wrong with its markers."""
     limits: dict[tuple[str, Phase | None], Limit] = {}
     problems = []
-    for name, reader in MARKERS.items():
+    for name, reader in READERS.items():
         for marker in item.iter_markers(name):
             try:
                 limit = reader(*marker.args, **marker.kwargs)

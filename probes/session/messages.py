@@ -13,25 +13,15 @@ PEER_LOST = 75
 
 @final
 class RunRequest(TypedDict):
-    """Run a configuration."""
+    """Run a configuration into a log; where that goes out of memory, also other numbers of samples, unrecorded."""
 
     config: dict[str, Any]
     log: str
-    """file to write"""
     counts: list[int]
-    """further numbers of samples to run the same way, unrecorded, where the run goes out of memory"""
     snapshot: str | None
     """file for the memory at the end of the run"""
     fault: NotRequired[str | None]
     """name of a mistake to plant in the run"""
-
-
-class GroupArguments(TypedDict):
-    """Arguments of `harness.devices.parallel.join`."""
-
-    rank: int
-    size: int
-    meeting: str
 
 
 class TrainArguments(TypedDict):
@@ -43,13 +33,13 @@ class TrainArguments(TypedDict):
     """why it may train, for the log"""
     resume: str | None
     allow_changes: bool
-    group: GroupArguments | None
-    """where several GPUs train together, each in a worker"""
+    group: tuple[int, int, str] | None
+    """arguments of `harness.devices.parallel.join` where several GPUs train together, each in a worker"""
 
 
 @final
 class TrainRequest(TypedDict):
-    """Train."""
+    """Train a configuration."""
 
     config: dict[str, Any]
     train: TrainArguments
@@ -57,11 +47,10 @@ class TrainRequest(TypedDict):
 
 @final
 class GenerateRequest(TypedDict):
-    """Generate only."""
+    """Answer prompts with the adapter in the folder `generate`."""
 
     config: dict[str, Any]
     generate: str
-    """folder of the adapter"""
     log: str
 
 
@@ -76,7 +65,7 @@ class Reply(TypedDict, total=False):
     logged: bool
     """the log is complete"""
     counts: list[tuple[int, int, int, str]]
-    """samples, step, total steps and outcome of each further run, when all have ended"""
+    """samples, step, total steps and outcome of each further run"""
     trained: str
     """the outcome"""
     error: str

@@ -152,12 +152,10 @@ class Worker:
             "fault": fault,
         }
         self._send(request)
-        for reply in self._replies():
+        for reply in self._replies_until("logged", f"the run {title!r}", replay=log):
             if "steps" in reply:
                 progress(title, *reply["steps"])
-            if "logged" in reply:
-                return read_run_log(log)
-        raise self._died(f"the run {title!r}", replay=log)
+        return read_run_log(log)
 
     def train(
         self,
@@ -178,49 +176,39 @@ class Worker:
             RunStopped: it ended because of a signal.
             RunDied: it died; what it wrote to standard error is in the details.
         """
-        workers = [self, *(worker for worker, _ in others)]
-        replies: list[Reply] = []
-        readers = []
-        for worker, own in ((self, arguments), *others):
+        members = [(self, arguments), *others]
+        for worker, own in members:
             request: TrainRequest = {"config": config.to_dict(), "train": own}
             worker._send(request)
-            readers.append(threading.Thread(target=worker._collect, args=(replies,), daemon=True))
-        with _forward_signals([worker.process for worker in workers]) as received:
-            for reader in readers:
-                reader.start()
-            while running := [reader for reader in readers if reader.is_alive()]:
-                on_tick()
-                running[0].join(SECONDS_BETWEEN_TICKS)
-                _end_where_one_died(workers)
-        for worker in workers:
-            worker.is_done = True
-        ends = {_without_error(reply)["trained"] for reply in replies}
-        was_ended = ends <= {str(Outcome.STOPPED), str(Outcome.OOM)} if ends else self.process.wait() < 0
-        if received and was_ended:
-            raise RunStopped(received[0], arguments["run"])
+        workers = [worker for worker, _ in members]
+        replies, signals = _collect_replies(workers, on_tick)
+        outcomes = {_without_error(reply)["trained"] for reply in replies}
+        if signals and self._was_stopped(outcomes):
+            raise RunStopped(signals[0], arguments["run"])
         if len(replies) < len(workers):
             dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
             where = f" on GPU {workers.index(dead)}" if others else ""
-            raise dead._died(f"the training run{where}", replay=arguments["run"])
+            raise dead._died(f"the training run{where}", Path(arguments["run"]))
+
+    def _was_stopped(self, outcomes: set[str]) -> bool:
+        """Return whether a signal has ended the training: at a checkpoint, or before it could write one."""
+        if not outcomes:
+            return self.process.wait() < 0
+        return outcomes <= {str(Outcome.STOPPED), str(Outcome.OOM)}
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
         request: GenerateRequest = {"config": config.to_dict(), "generate": str(adapter), "log": str(log)}
         self._send(request)
-        for reply in self._replies():
-            if "logged" in reply:
-                self.is_done = True
-                return read_run_log(log)
-        raise self._died("generating", replay=log)
+        list(self._replies_until("logged", "generating", replay=log))
+        self.is_done = True
+        return read_run_log(log)
 
     def other_counts(self) -> list[OtherCount]:
         """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
-        for reply in self._replies():
-            if "counts" in reply:
-                self.is_done = True
-                counts = reply["counts"]
-                return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in counts]
-        raise self._died("the run with other numbers of samples")
+        *_, last = self._replies_until("counts", "the run with other numbers of samples")
+        self.is_done = True
+        return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in last["counts"]]
 
     def _send(self, request: Request | None) -> None:
         assert self.process.stdin is not None
@@ -228,11 +216,13 @@ class Worker:
             self.process.stdin.write(json.dumps(request or {}) + "\n")
             self.process.stdin.flush()
 
-    def _replies(self) -> Iterator[Reply]:
-        yield from map(_without_error, self._lines())
-
-    def _collect(self, replies: list[Reply]) -> None:
-        replies.extend(self._lines())
+    def _replies_until(self, key: str, what: str, replay: Path | None = None) -> Iterator[Reply]:
+        """Yield the replies, the last of which has the key; raise where the process ends without it."""
+        for reply in self._lines():
+            yield _without_error(reply)
+            if key in reply:
+                return
+        raise self._died(what, replay)
 
     def _lines(self) -> Iterator[Reply]:
         assert self.process.stdout is not None
@@ -240,7 +230,7 @@ class Worker:
             if line.startswith("{"):  # else a library's own output
                 yield json.loads(line)
 
-    def _died(self, what: str, replay: Path | str | None = None) -> RunDied:
+    def _died(self, what: str, replay: Path | None) -> RunDied:
         code = self.process.wait()
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
@@ -252,6 +242,27 @@ def _without_error(reply: Reply) -> Reply:
     if "error" in reply:
         raise RunRefused(reply["error"])
     return reply
+
+
+def _collect_replies(workers: Sequence[Worker], on_tick: Callable[[], None]) -> tuple[list[Reply], list[int]]:
+    """Wait for the end of all workers; return what they said, and the signals that came meanwhile."""
+    replies: list[Reply] = []
+
+    def listen(worker: Worker) -> None:
+        replies.extend(worker._lines())
+
+    readers = [threading.Thread(target=listen, args=(worker,), daemon=True) for worker in workers]
+    with _forward_signals([worker.process for worker in workers]) as signals:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            while reader.is_alive():
+                on_tick()
+                reader.join(SECONDS_BETWEEN_TICKS)
+                _end_where_one_died(workers)
+    for worker in workers:
+        worker.is_done = True
+    return replies, signals
 
 
 def _end_where_one_died(workers: Sequence[Worker]) -> None:

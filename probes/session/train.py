@@ -16,7 +16,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose
 from memory_harness.probes.session.gate import Gate
-from memory_harness.probes.session.messages import GroupArguments, TrainArguments
+from memory_harness.probes.session.messages import TrainArguments
 from memory_harness.probes.session.process import Worker, start_worker
 
 WEIGHTS = "adapter_model.safetensors"
@@ -85,8 +85,7 @@ def _train_once(gate: Gate, run: Path, on_tick: Callable[[], None], resume: Path
             members: list[tuple[Worker, TrainArguments]] = []
             for rank in range(number):
                 worker = stack.enter_context(start_worker(own_group=True, gpu=rank))
-                group: GroupArguments = {"rank": rank, "size": number, "meeting": str(meeting)}
-                members.append((worker, {**arguments, "group": group}))
+                members.append((worker, {**arguments, "group": (rank, number, str(meeting))}))
             (first, own), *others = members
             first.train(gate.config, own, on_tick, others)
     return read_run_log(run / LOG_FILE)

@@ -188,12 +188,12 @@ def _read_data(config: RunConfig) -> Prepared:
 
 
 def _group(arguments: TrainArguments) -> Group | None:
-    group = arguments["group"]
-    if group is None:
+    if arguments["group"] is None:
         return None
     from memory_harness.harness.devices.parallel import join
 
-    return join(group["rank"], group["size"], Path(group["meeting"]))
+    rank, size, meeting = arguments["group"]
+    return join(rank, size, Path(meeting))
 
 
 def _open_device(config: RunConfig, group: Group | None = None) -> Device:

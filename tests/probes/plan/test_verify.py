@@ -17,7 +17,7 @@ EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES
 @pytest.mark.parametrize("name", [name for name, fix in FIXES.items() if fix.equivalence != "data"])
 def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
-    assert FIXES[name].apply(WORST) is not None, "or nothing is compared"
+    assert FIXES[name].apply(WORST) is not None, "add what it undoes to WORST in probes/plan/tiny.py"
     agreement = compare_losses(name)
     assert agreement.agrees
     assert not agreement.on_recipe
