@@ -140,14 +140,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Observe a method of a `unittest.TestCase`, which unittest calls, and not pytest."""
-    if not isinstance(item, pytest.Function) or not _is_unittest(item):
+    if not isinstance(item, pytest.Function) or item.cls is None or not issubclass(item.cls, unittest.TestCase):
         return (yield)
     with _observed(item):
         return (yield)
-
-
-def _is_unittest(item: pytest.Function) -> bool:
-    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
 
 
 @contextmanager

@@ -1,27 +1,11 @@
-"""What a process and the worker that it started say to each other: JSON, one line each.
-
-The process sends one request; `{}` before it asks to import PyTorch ahead of it. The worker answers with replies.
-"""
+"""What a process and the worker that it started say to each other: JSON, one line each."""
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict, final
+from typing import Any, TypedDict
 
 PEER_LOST = 75
 """exit code of a worker that ended only because another one has, which says why"""
-
-
-@final
-class RunRequest(TypedDict):
-    """Run a configuration into a log; where that goes out of memory, also other numbers of samples, unrecorded."""
-
-    config: dict[str, Any]
-    log: str
-    counts: list[int]
-    snapshot: str | None
-    """file for the memory at the end of the run"""
-    fault: NotRequired[str | None]
-    """name of a mistake to plant in the run"""
 
 
 class TrainArguments(TypedDict):
@@ -37,24 +21,24 @@ class TrainArguments(TypedDict):
     """arguments of `harness.devices.parallel.join` where several GPUs train together, each in a worker"""
 
 
-@final
-class TrainRequest(TypedDict):
-    """Train a configuration."""
+class Request(TypedDict, total=False):
+    """What a worker is asked, once: to run, with `train` to train, with `generate` to generate only.
+
+    An empty one before it asks to import PyTorch ahead of it.
+    """
 
     config: dict[str, Any]
-    train: TrainArguments
-
-
-@final
-class GenerateRequest(TypedDict):
-    """Answer prompts with the adapter in the folder `generate`."""
-
-    config: dict[str, Any]
-    generate: str
     log: str
-
-
-Request = RunRequest | TrainRequest | GenerateRequest
+    """file to write"""
+    counts: list[int]
+    """further numbers of samples to run the same way, unrecorded, where the run goes out of memory"""
+    snapshot: str | None
+    """file for the memory at the end of the run"""
+    fault: str | None
+    """name of a mistake to plant in the run"""
+    train: TrainArguments
+    generate: str
+    """folder of the adapter"""
 
 
 class Reply(TypedDict, total=False):

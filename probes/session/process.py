@@ -23,15 +23,7 @@ from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
-from memory_harness.probes.session.messages import (
-    PEER_LOST,
-    GenerateRequest,
-    Reply,
-    Request,
-    RunRequest,
-    TrainArguments,
-    TrainRequest,
-)
+from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
@@ -104,6 +96,9 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
         finally:
             if not worker.is_done:
                 process.kill()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # of a request that it died too early to read
+                process.stdin.close()
 
 
 def _visible(gpu: int) -> str:
@@ -122,10 +117,12 @@ class Worker:
     process: subprocess.Popen[str]
     errors: IO[str]
     is_done: bool = False
+    was_killed: bool = False
+    """by this process, because another worker of the same run had died"""
 
     def warm_up(self) -> None:
         """Let it import PyTorch, which takes seconds, before there is a request."""
-        self._send(None)
+        self._send({})
 
     def run(
         self,
@@ -144,7 +141,7 @@ class Worker:
             RunDied: it died; what it wrote to standard error is in the details.
         """
         progress(title, 0, 0)
-        request: RunRequest = {
+        request: Request = {
             "config": config.to_dict(),
             "log": str(log),
             "counts": counts or [],
@@ -178,15 +175,14 @@ class Worker:
         """
         members = [(self, arguments), *others]
         for worker, own in members:
-            request: TrainRequest = {"config": config.to_dict(), "train": own}
-            worker._send(request)
+            worker._send({"config": config.to_dict(), "train": own})
         workers = [worker for worker, _ in members]
         replies, signals = _collect_replies(workers, on_tick)
         outcomes = {_without_error(reply)["trained"] for reply in replies}
         if signals and self._was_stopped(outcomes):
             raise RunStopped(signals[0], arguments["run"])
         if len(replies) < len(workers):
-            dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
+            dead = _first_dead(workers)
             where = f" on GPU {workers.index(dead)}" if others else ""
             raise dead._died(f"the training run{where}", Path(arguments["run"]))
 
@@ -198,8 +194,7 @@ class Worker:
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
-        request: GenerateRequest = {"config": config.to_dict(), "generate": str(adapter), "log": str(log)}
-        self._send(request)
+        self._send({"config": config.to_dict(), "generate": str(adapter), "log": str(log)})
         list(self._replies_until("logged", "generating", replay=log))
         self.is_done = True
         return read_run_log(log)
@@ -210,10 +205,10 @@ class Worker:
         self.is_done = True
         return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in last["counts"]]
 
-    def _send(self, request: Request | None) -> None:
+    def _send(self, request: Request) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, which is found out by listening to it
-            self.process.stdin.write(json.dumps(request or {}) + "\n")
+            self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
 
     def _replies_until(self, key: str, what: str, replay: Path | None = None) -> Iterator[Reply]:
@@ -252,7 +247,7 @@ def _collect_replies(workers: Sequence[Worker], on_tick: Callable[[], None]) -> 
         replies.extend(worker._lines())
 
     readers = [threading.Thread(target=listen, args=(worker,), daemon=True) for worker in workers]
-    with _forward_signals([worker.process for worker in workers]) as signals:
+    with _passing_on_signals([worker.process for worker in workers]) as signals:
         for reader in readers:
             reader.start()
         for reader in readers:
@@ -273,11 +268,20 @@ def _end_where_one_died(workers: Sequence[Worker]) -> None:
         try:
             worker.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
+            worker.was_killed = True
             worker.process.kill()
 
 
+def _first_dead(workers: Sequence[Worker]) -> Worker:
+    """Return the worker that died by itself, not one that ended because of another; else the first."""
+    for worker in workers:
+        if worker.process.wait() not in (0, PEER_LOST) and not worker.was_killed:
+            return worker
+    return workers[0]
+
+
 @contextmanager
-def _forward_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+def _passing_on_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
     """Within, signals that ask this process to end go to the others; yields the list of those that came."""
     received: list[int] = []
 

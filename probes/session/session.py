@@ -25,7 +25,7 @@ from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_compari
 from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
 from memory_harness.probes.session.process import OnProgress, Worker, start_worker
 
-Run = Callable[[RunConfig, Path, str], RunLog | None]
+Rerun = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
 
 FIRST_LOG = "as_configured.jsonl"
@@ -165,7 +165,7 @@ def _count_of(log: RunLog) -> OtherCount:
     return OtherCount(samples, step, run.total_steps, log.outcome)
 
 
-def find_fixes(session: Session, folder: Path, run: Run, compare: StartComparison | None = None) -> None:
+def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartComparison | None = None) -> None:
     """Try fixes one at a time, each on top of those that held: the plan's, or else the cheapest for what fails next.
 
     A fix that leaves its cause in place, or changes the losses, is taken back and reported as one that did not help.

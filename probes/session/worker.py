@@ -26,7 +26,7 @@ from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost,
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, RunRequest, TrainArguments
+from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import Device
@@ -90,7 +90,7 @@ def _read_request() -> Request | None:
     return None
 
 
-def run_request(config: RunConfig, request: RunRequest) -> None:
+def run_request(config: RunConfig, request: Request) -> None:
     """Run the configuration into its log, then, where that goes out of memory, with other numbers of samples."""
     log = Path(request["log"])
     data = _read_data(config)
@@ -117,7 +117,7 @@ def run_request(config: RunConfig, request: RunRequest) -> None:
     _reply({"counts": [end for end in ends if end is not None]})
 
 
-def run_planted(config: RunConfig, request: RunRequest) -> None:
+def run_planted(config: RunConfig, request: Request) -> None:
     """Run the configuration with a fault in it into its log."""
     _read_data(config)  # what cannot be used is told before PyTorch is imported
     from memory_harness.probes.faults import FAULTS, check_plantable, execute_with
@@ -134,7 +134,7 @@ def run_planted(config: RunConfig, request: RunRequest) -> None:
 
 
 @contextmanager
-def _logging(device: Device, request: RunRequest) -> Iterator[Callable[[Record], None]]:
+def _logging(device: Device, request: Request) -> Iterator[Callable[[Record], None]]:
     """Give what takes the records of a run: for its log, and to tell of its steps; write its snapshot in the end."""
     log, snapshot = Path(request["log"]), request["snapshot"]
     if snapshot is not None:
