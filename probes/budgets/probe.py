@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def fits(self) -> bool:
-        """Whether it ran to its end."""
+        """Return whether it ran to its end."""
         return self.log.outcome is Outcome.COMPLETED
 
     @property

@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def passes(self) -> bool:
-        """Whether what was chosen fits with the headroom."""
+        """Return whether what was chosen fits with the headroom."""
         return self.chosen.prediction.passes
 
 

@@ -51,7 +51,7 @@ class Trial:
 
     @property
     def is_fragmented(self) -> bool:
-        """Whether the failed request would have fitted into what lay unused, in one piece."""
+        """Return whether the failed request would have fitted into what lay unused, in one piece."""
         if self.requested_bytes is None or self.largest_free_block_bytes is None:
             return False
         return self.largest_free_block_bytes < self.requested_bytes <= self.unused_bytes

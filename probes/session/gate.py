@@ -138,7 +138,7 @@ def source_of(config: RunConfig) -> str:
 
 
 def check_num_gpus(config: RunConfig, source: str) -> None:
-    """Make sure that there are as many GPUs as are to train together.
+    """Refuse to train on more GPUs than are here.
 
     Raises:
         ConfigError: there are fewer.
@@ -154,7 +154,7 @@ def check_num_gpus(config: RunConfig, source: str) -> None:
 
 
 def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
-    """Make sure that training means something: values are computed, weights and tokenizer are the model's.
+    """Refuse to train unless values are computed, and weights and tokenizer are the model's.
 
     Args:
         flag: the one that asks for it.

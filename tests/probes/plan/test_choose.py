@@ -1,4 +1,4 @@
-"""The planner's choice, over predictions that are made up: cheapest first, nothing needless, every reason told."""
+"""The plan's choice, over predictions that are made up: cheapest first, nothing needless, every reason told."""
 
 import itertools
 
