@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import functools
 import gc
-import inspect
 import sys
 import traceback
 import types
 import unittest
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from memory_harness.configs.errors import ConfigError
+from memory_harness.probes.budgets.baseline import Peak, highest_peak, increase, read_baseline, read_share
+from memory_harness.probes.budgets.collector import PROPERTY, PeakCollector
+
 if TYPE_CHECKING:
-    from memory_harness.probes.budgets.baseline import Peak
     from memory_harness.probes.budgets.limits import Limit
     from memory_harness.probes.budgets.probe import MemoryProbe
 
-FIXTURE = "memory_probe"
-PROPERTY = "memory"
 MARKERS = {
     "memory_budget": 'memory_budget(limit, *, phase=None, device="auto", gpu=None): most memory that the test, or one '
     "phase of what it runs, may take",
@@ -37,8 +38,8 @@ _limits = pytest.StashKey[list["Limit"]]()
 _problems = pytest.StashKey[list[str]]()
 _probe = pytest.StashKey["MemoryProbe"]()
 _trace = pytest.StashKey[types.TracebackType]()
-_baseline = pytest.StashKey["dict[str, Peak] | None"]()
-_share = pytest.StashKey["float | None"]()
+_baseline = pytest.StashKey[dict[str, Peak] | None]()
+_share = pytest.StashKey[float | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,11 +57,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and read the baseline."""
     for line in MARKERS.values():
         config.addinivalue_line("markers", line)
-    config.stash[_share] = config.stash[_baseline] = None
-    if _baseline_path(config) is not None:
-        _read_baseline(config)
+    path, share = _baseline_path(config), config.getoption("memory_fail_on_increase")
+    try:
+        config.stash[_share] = None if share is None else read_share(share)
+        config.stash[_baseline] = None if path is None else read_baseline(path)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sends its reports to the main process
-        config.pluginmanager.register(_Collector(config), "memory-collector")
+        update, show = config.getoption("memory_update_baseline"), config.getoption("memory_report")
+        collector = PeakCollector(path, config.stash[_baseline], update=update, show=show)
+        config.pluginmanager.register(collector, "memory-collector")
 
 
 def _baseline_path(config: pytest.Config) -> Path | None:
@@ -72,19 +78,6 @@ def _baseline_path(config: pytest.Config) -> Path | None:
     return config.invocation_params.dir / given if given else config.rootpath / "memory-baseline.json"
 
 
-def _read_baseline(config: pytest.Config) -> None:
-    from memory_harness.configs.errors import ConfigError
-    from memory_harness.probes.budgets.baseline import read_baseline, read_share
-
-    path, share = _baseline_path(config), config.getoption("memory_fail_on_increase")
-    assert path is not None
-    try:
-        config.stash[_share] = None if share is None else read_share(share)
-        config.stash[_baseline] = read_baseline(path)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Read the markers of all tests; say all that is wrong with them at once.
 
@@ -93,48 +86,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     problems: list[str] = []
     for item in items:
         if any(item.get_closest_marker(name) for name in MARKERS):
-            limits, wrong = _read_limits(item)
+            from memory_harness.probes.budgets.markers import read_limits
+
+            limits, wrong = read_limits(item)
             item.stash[_limits] = limits
             item.stash[_problems] = wrong
             problems += [f"{item.nodeid}: {problem}" for problem in wrong]
     if problems and not hasattr(config, "workerinput"):
         raise pytest.UsageError(*problems)
-
-
-def _read_limits(item: pytest.Item) -> tuple[list[Limit], list[str]]:
-    """Return the limits of a test, of each phase the closest marker's, and what is wrong with its markers."""
-    from memory_harness.configs.errors import ConfigError
-    from memory_harness.probes.budgets.limits import MARKERS as READERS
-    from memory_harness.probes.budgets.limits import Budget
-
-    limits: dict[tuple[str, Any], Limit] = {}
-    problems = []
-    for name, reader in READERS.items():
-        for marker in item.iter_markers(name):
-            try:
-                limit = reader(*marker.args, **marker.kwargs)
-            except (ConfigError, TypeError) as error:
-                problems.append(f"{name}: {str(error).removeprefix(f'{name}() ')}")
-            else:
-                limits.setdefault((name, limit.phase if isinstance(limit, Budget) else None), limit)
-    if len({(limit.device, limit.gpu) for limit in limits.values()}) > 1:
-        problems.append("the markers name different devices or cards; one test measures on one")
-    return list(limits.values()), problems + _misfits(item, list(limits.values()))
-
-
-def _misfits(item: pytest.Item, limits: list[Limit]) -> list[str]:
-    """Return what cannot be asked of this test."""
-    from memory_harness.probes.budgets.limits import Budget, LeakLimit
-
-    uses_fixture = FIXTURE in getattr(item, "fixturenames", ())
-    problems = []
-    if not isinstance(item, pytest.Function) or inspect.iscoroutinefunction(item.function):
-        problems.append("memory markers are for test functions that are not async")
-    if any(isinstance(limit, Budget) and limit.phase for limit in limits) and not uses_fixture:
-        problems.append(f"memory_budget: phase needs the fixture {FIXTURE}, through which a test names its phases")
-    if any(isinstance(limit, LeakLimit) for limit in limits) and uses_fixture:
-        problems.append(f"memory_leak repeats the whole test; with {FIXTURE}, call the function: call(f, steps=20)")
-    return problems
 
 
 @pytest.fixture
@@ -181,14 +140,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Observe a method of a `unittest.TestCase`, which unittest calls, and not pytest."""
-    if not isinstance(item, pytest.Function) or not _is_unittest(item):
+    if not isinstance(item, pytest.Function) or item.cls is None or not issubclass(item.cls, unittest.TestCase):
         return (yield)
     with _observed(item):
         return (yield)
-
-
-def _is_unittest(item: pytest.Function) -> bool:
-    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
 
 
 @contextmanager
@@ -198,6 +153,8 @@ def _observed(item: pytest.Function) -> Iterator[None]:
     if _probe not in item.stash and not limits:
         yield
         return
+    from memory_harness.probes.budgets.probe import is_out_of_memory
+
     run = body if _probe in item.stash else _recorded(item, limits)
 
     @functools.wraps(body)
@@ -205,9 +162,9 @@ def _observed(item: pytest.Function) -> Iterator[None]:
         try:
             result = run(*values, **arguments)
         except BaseException as error:
-            if not limits or not _ran_out(error):
+            if not limits or not is_out_of_memory(error):
                 raise
-            _let_go(error.__traceback__)  # the message says it all
+            _clear_frames(error.__traceback__)  # the message says it all
             result = None
         _judge(item, limits)
         return result
@@ -219,12 +176,6 @@ def _observed(item: pytest.Function) -> Iterator[None]:
         item.obj = body
 
 
-def _ran_out(error: BaseException) -> bool:
-    from memory_harness.probes.budgets.probe import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
 def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]:
     """Return the test's function, run on the device as often as a leak limit says."""
     from memory_harness.probes.budgets.limits import LeakLimit
@@ -233,9 +184,9 @@ def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]
     steps = max((limit.steps for limit in limits if isinstance(limit, LeakLimit)), default=1)
 
     def recorded(*values: object, **arguments: object) -> None:
-        with probe.record() as recording:
+        with probe.record() as recorder:
             for _ in range(steps):
-                with recording.step():
+                with recorder.step():
                     body(*values, **arguments)
 
     return recorded
@@ -243,18 +194,15 @@ def _recorded(item: pytest.Function, limits: list[Limit]) -> Callable[..., None]
 
 def _judge(item: pytest.Function, limits: list[Limit]) -> None:
     """Fail the test where a run went beyond a limit, or its peak beyond the baseline."""
-    from memory_harness.probes.budgets.baseline import increase, peak_of
-    from memory_harness.probes.budgets.limits import exceeded
+    from memory_harness.probes.budgets.limits import problems_of
 
     runs = item.stash[_probe].runs
-    problems = [problem for run in runs for limit in limits if (problem := exceeded(limit, run))]
-    if limits and not runs:
-        problems.append(f"nothing was measured: use {FIXTURE}.run, .call or .record")
+    problems = problems_of(limits, runs)
     share, baseline = item.config.stash[_share], item.config.stash[_baseline]
     if not problems and runs and share is not None and baseline is not None:
-        worst = max(map(peak_of, runs), key=lambda peak: peak.peak_allocated_bytes)
-        problem = increase(worst, baseline.get(item.nodeid), share)
-        problems += [problem] if problem else []
+        problem = increase(highest_peak(runs), baseline.get(item.nodeid), share)
+        if problem is not None:
+            problems.append(problem)
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
@@ -272,14 +220,10 @@ def pytest_runtest_makereport(
         item.stash[_trace] = call.excinfo.tb
     if not probe.runs:
         return report
-    from dataclasses import asdict
-
-    from memory_harness.probes.budgets.baseline import peak_of
-    from memory_harness.probes.budgets.limits import section_text
-
-    worst = max(map(peak_of, probe.runs), key=lambda peak: peak.peak_allocated_bytes)
-    report.user_properties.append((PROPERTY, asdict(worst)))
+    report.user_properties.append((PROPERTY, asdict(highest_peak(probe.runs))))
     if report.failed:
+        from memory_harness.probes.budgets.limits import section_text
+
         report.sections += [("Memory", section_text(run)) for run in probe.runs]
     return report
 
@@ -290,95 +234,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     if _probe not in item.stash:
         return
     if _trace in item.stash:
-        _let_go(item.stash[_trace])
+        _clear_frames(item.stash[_trace])
         del item.stash[_trace]
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         vars(sys).pop(name, None)
     gc.collect()
 
 
-def _let_go(trace: types.TracebackType | None) -> None:
+def _clear_frames(trace: types.TracebackType | None) -> None:
     """Drop the local variables of a traceback's frames: whoever keeps it would keep their tensors alive."""
     traceback.clear_frames(trace)
     for frame, _ in traceback.walk_tb(trace):
         len(frame.f_locals)  # before Python 3.13 a frame keeps a copy of what was looked at; looking again renews it
-
-
-class _Collector:
-    """Gathers the peaks of all tests in the main process, from workers too; reports them and keeps the baseline."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._peaks: dict[str, Peak] = {}
-        self._failed: set[str] = set()
-        self._outcome: str | None = None
-        """what became of the baseline, where it was to be written"""
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the peak of a test."""
-        found = [value for name, value in report.user_properties if name == PROPERTY and isinstance(value, dict)]
-        if report.when == "call" and found:
-            from memory_harness.probes.budgets.baseline import Peak
-
-            self._peaks[report.nodeid] = Peak(**found[-1])
-            (self._failed.discard if report.passed else self._failed.add)(report.nodeid)
-
-    @property
-    def _passed(self) -> dict[str, Peak]:
-        return {name: peak for name, peak in self._peaks.items() if name not in self._failed}
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the baseline where there is none yet, or where that was asked for."""
-        path, passed = _baseline_path(self._config), self._passed
-        if path is None or not passed or not (self._config.getoption("memory_update_baseline") or not path.exists()):
-            return
-        from memory_harness.configs.errors import ConfigError
-        from memory_harness.probes.budgets.baseline import write_baseline
-
-        before = self._config.stash[_baseline] or {}
-        try:
-            write_baseline(path, before | passed)  # what did not run this time is kept
-            self._outcome = f"memory baseline written to {path}"
-        except ConfigError as error:
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
-            self._outcome = f"ERROR: {error}"
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the peaks, and what became of the baseline."""
-        baseline = self._config.stash[_baseline]
-        if self._config.getoption("memory_report") and self._peaks:
-            terminalreporter.section("memory")
-            for line in _table(self._peaks, baseline or {}):
-                terminalreporter.write_line(line)
-        if self._outcome is not None:
-            terminalreporter.write_line(self._outcome)
-        elif baseline is not None:
-            for line in _not_compared(self._passed, baseline):
-                terminalreporter.write_line(line)
-
-
-def _not_compared(peaks: dict[str, Peak], baseline: dict[str, Peak]) -> list[str]:
-    """Return a line for each reason why peaks were not held against the baseline."""
-    from memory_harness.probes.budgets.baseline import is_comparable
-
-    num_new = len(peaks.keys() - baseline.keys())
-    num_other = sum(name in baseline and not is_comparable(peak, baseline[name]) for name, peak in peaks.items())
-    lines = {
-        f"not in the memory baseline: {num_new}; --memory-update-baseline adds them": num_new,
-        f"of another card in the memory baseline, and not compared: {num_other}": num_other,
-    }
-    return [line for line, number in lines.items() if number]
-
-
-def _table(peaks: dict[str, Peak], baseline: dict[str, Peak]) -> list[str]:
-    """Return a line for each test, the highest peak first."""
-    from memory_harness.configs.units import format_bytes
-
-    lines = [f"{'allocated':>12} {'reserved':>12} {'budget':>12} {'baseline':>12}  phase       test"]
-    for name, peak in sorted(peaks.items(), key=lambda item: -item[1].peak_allocated_bytes):
-        before = format_bytes(baseline[name].peak_allocated_bytes) if name in baseline else "-"
-        sizes = (peak.peak_allocated_bytes, peak.peak_reserved_bytes, peak.budget_bytes)
-        columns = [format_bytes(size) for size in sizes] + [before]
-        kind = "" if peak.source == "cuda" else " (simulated)"
-        lines.append(" ".join(f"{column:>12}" for column in columns) + f"  {peak.phase:<11} {name}{kind}")
-    return lines

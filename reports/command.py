@@ -329,7 +329,8 @@ def _result(session: Session, next_command: str = "", seconds: float = 0.0) -> P
         other_counts=session.counts,
         predicted=session.predicted,
         whole_run=session.whole_run,
-        planning=session.planning,
+        plan=session.plan,
+        limits=session.limits,
         next_command=next_command,
         seconds=seconds,
     )

@@ -30,8 +30,8 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "findings": [finding_to_json(finding) for finding in result.findings],
         "fixes": [_fix(fix) for fix in result.fixes],
         "agreements": [_agreement(fix.agreement) for fix in result.fixes if fix.agreement is not None],
-        "plan": _plan(result.planning.plan if result.planning else None),
-        "limits": _limits(result.planning.limits if result.planning else None),
+        "plan": _plan(result.plan),
+        "limits": _limits(result.limits),
         "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
         "fault": run.fault,
     }

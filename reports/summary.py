@@ -12,7 +12,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Equivalence, Finding, FixResult, OtherCount
-from memory_harness.probes.plan.choose import Planning
+from memory_harness.probes.plan.choose import Limits, Plan
 from memory_harness.reports.text import Level, gib, of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
@@ -65,7 +65,8 @@ class ProbeResult:
     """the simulation of the run that was measured last, where one was"""
     whole_run: RunLog | None = None
     """the simulation of all of its steps, of which only a rehearsal was measured"""
-    planning: Planning | None = None
+    plan: Plan | None = None
+    limits: Limits | None = None
     """the fixes that were planned, and the limits, where asked for"""
     next_command: str = ""
     seconds: float = 0.0

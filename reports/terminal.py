@@ -21,7 +21,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import End, analyse_failure, recurrence_in_words
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.findings import Finding, FixResult
-from memory_harness.probes.plan.choose import Option, Planning
+from memory_harness.probes.plan.choose import Limits, Option, Plan
 from memory_harness.reports.summary import (
     EQUIVALENCE,
     ProbeResult,
@@ -116,9 +116,9 @@ def render(result: ProbeResult, width: int = PIPED_WIDTH) -> RenderableType:
         _memory_by_phase(result, width - 2),
         _by_length(result),
         _over_the_run(result, width - 2),
-        _plan(result.planning),
+        _plan(result.plan),
         _fixes(result.fixes),
-        _limits(result.planning),
+        _limits(result.limits),
         _other_counts(result),
         _prediction(result),
         _also(result.findings),
@@ -325,10 +325,9 @@ def _fix(fix: FixResult) -> Iterator[RenderableType]:
         yield Padding(Text(fix.note, "bright_black"), (0, 0, 0, 4))
 
 
-def _plan(planning: Planning | None) -> Iterator[RenderableType]:
-    if planning is None or planning.plan is None:
+def _plan(plan: Plan | None) -> Iterator[RenderableType]:
+    if plan is None:
         return
-    plan = planning.plan
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
     yield from heading("Plan", f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
@@ -352,10 +351,9 @@ def _option_cells(option: Option, style: str) -> tuple[Text, ...]:
     )
 
 
-def _limits(planning: Planning | None) -> Iterator[RenderableType]:
-    if planning is None or planning.limits is None:
+def _limits(limits: Limits | None) -> Iterator[RenderableType]:
+    if limits is None:
         return
-    limits = planning.limits
     rows = {
         "micro-batch": f"{limits.micro_batch} sequences of the maximum length",
         "length": f"{limits.length} tokens, at the batch sizes of training and evaluation",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import format_apart
 from memory_harness.harness.log.files import write_whole
-from memory_harness.probes.budgets.probe import Measured
+
+if TYPE_CHECKING:
+    from memory_harness.probes.budgets.probe import Measured
 
 SCHEMA_VERSION = 1
 
@@ -29,12 +31,13 @@ class Peak:
     gpu_name: str
 
 
-def peak_of(measured: Measured) -> Peak:
-    """Return the peak of a run."""
-    run, peaks = measured.log.run, measured.peaks
-    phase = max(peaks, key=peaks.__getitem__, default=None)
-    sizes = (measured.peak_allocated_bytes, measured.peak_reserved_bytes, run.budget_bytes)
-    return Peak(*sizes, str(phase or ""), run.source, run.gpu_name)
+def highest_peak(runs: Iterable[Measured]) -> Peak:
+    """Return the peak of the run that allocated most."""
+    run = max(runs, key=lambda run: run.peak_allocated_bytes)
+    phase = max(run.peaks, key=run.peaks.__getitem__, default="")
+    about = run.log.run
+    sizes = (run.peak_allocated_bytes, run.peak_reserved_bytes, about.budget_bytes)
+    return Peak(*sizes, str(phase), about.source, about.gpu_name)
 
 
 def read_share(text: str) -> float:
@@ -68,7 +71,7 @@ def read_baseline(path: Path) -> dict[str, Peak] | None:
 
 def _peak_from(values: dict[str, Any]) -> Peak:
     peak = Peak(**values)
-    if not all(isinstance(size, int) for size in (peak.peak_allocated_bytes, peak.peak_reserved_bytes)):
+    if not isinstance(peak.peak_allocated_bytes, int) or not isinstance(peak.peak_reserved_bytes, int):
         raise TypeError("a size is no whole number")
     return peak
 

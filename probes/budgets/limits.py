@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.errors import ConfigError
@@ -12,6 +12,8 @@ from memory_harness.configs.units import format_apart, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import Phase, phase_named
 from memory_harness.probes.budgets.probe import Measured, Target
+
+FIXTURE = "memory_probe"
 
 WARM_UP_STEPS = 2
 """First steps in which memory may appear for good: optimizer states, workspaces, gradients."""
@@ -68,7 +70,8 @@ def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu:
     return LeakLimit(_size(limit, gpu), steps, device, gpu)
 
 
-MARKERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
+READERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
+"""what reads the arguments of each marker"""
 
 
 def _size(limit: str | int, gpu: str | None) -> int:
@@ -78,24 +81,37 @@ def _size(limit: str | int, gpu: str | None) -> int:
     return num_bytes
 
 
+def problems_of(limits: Sequence[Limit], runs: Sequence[Measured]) -> list[str]:
+    """Return what is to be said of a test whose runs went beyond its limits, or that has limits and ran nothing."""
+    problems = []
+    for run in runs:
+        for limit in limits:
+            problem = exceeded(limit, run)
+            if problem is not None:
+                problems.append(problem)
+    if limits and not runs:
+        problems.append(f"nothing was measured: use {FIXTURE}.run, .call or .record")
+    return problems
+
+
 def exceeded(limit: Limit, measured: Measured) -> str | None:
     """Return by what a run goes beyond the limit, in one line, or None where it keeps to it."""
     if isinstance(limit, LeakLimit):
         return _leaked(limit, measured)
     oom = measured.log.fatal_oom
     if oom is not None and limit.phase in (None, oom.phase):
-        return _ran_out(limit.limit_bytes, measured)
+        return _out_of_memory_text(limit.limit_bytes, measured)
     if oom is not None:
-        return f"{_ran_out(oom.budget_bytes, measured)}, before {limit.phase} could be judged"
+        return f"{_out_of_memory_text(oom.budget_bytes, measured)}, before {limit.phase} could be judged"
     if limit.phase is None:
         return None
-    taken = measured.peaks.get(limit.phase)
-    if taken is None:
+    allocated = measured.peaks.get(limit.phase)
+    if allocated is None:
         return f"limited {limit.phase} to {format_bytes(limit.limit_bytes)}, but no phase {limit.phase} was recorded"
-    return _beyond(limit.limit_bytes, limit.phase, taken) if taken > limit.limit_bytes else None
+    return _beyond(limit.limit_bytes, limit.phase, allocated) if allocated > limit.limit_bytes else None
 
 
-def _ran_out(limit_bytes: int, measured: Measured) -> str:
+def _out_of_memory_text(limit_bytes: int, measured: Measured) -> str:
     oom = measured.log.fatal_oom
     assert oom is not None
     needed = oom.allocated_bytes + oom.requested_bytes
@@ -108,22 +124,20 @@ def _ran_out(limit_bytes: int, measured: Measured) -> str:
     )
 
 
-def _beyond(limit_bytes: int, phase: Phase, taken: int) -> str:
-    limit_text, taken_text = format_apart(limit_bytes, taken)
-    return f"limited to {limit_text} but {phase} allocated {taken_text}"
+def _beyond(limit_bytes: int, phase: Phase, allocated: int) -> str:
+    limit_text, allocated_text = format_apart(limit_bytes, allocated)
+    return f"limited to {limit_text} but {phase} allocated {allocated_text}"
 
 
 def _leaked(limit: LeakLimit, measured: Measured) -> str | None:
     if measured.log.fatal_oom is not None:
-        return _ran_out(measured.log.run.budget_bytes, measured)
-    floors = [step.allocated_bytes for step in measured.log.steps]
-    grown = floors[-1] - floors[WARM_UP_STEPS - 1] if len(floors) > WARM_UP_STEPS else 0
-    if grown <= limit.limit_bytes:
+        return _out_of_memory_text(measured.log.run.budget_bytes, measured)
+    allocated = [step.allocated_bytes for step in measured.log.steps[WARM_UP_STEPS - 1 :]]
+    num_steps = len(allocated) - 1
+    if num_steps < 1 or allocated[-1] - allocated[0] <= limit.limit_bytes:
         return None
-    limit_text, grown_text = format_apart(limit.limit_bytes, grown)
-    return (
-        f"limited to a leak of {limit_text} but {grown_text} stayed allocated over {len(floors) - WARM_UP_STEPS} steps"
-    )
+    limit_text, grown_text = format_apart(limit.limit_bytes, allocated[-1] - allocated[0])
+    return f"limited to a leak of {limit_text} but {grown_text} stayed allocated over {num_steps} steps"
 
 
 def section_text(measured: Measured) -> str:

@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def fits(self) -> bool:
-        """Whether it ran to its end."""
+        """Return whether it ran to its end."""
         return self.log.outcome is Outcome.COMPLETED
 
     @property
@@ -122,9 +122,9 @@ class MemoryProbe:
     def call(self, function: Callable[[], object], steps: int = 1) -> Measured:
         """Call a function so many times, each a step; running out of memory is an outcome, other errors are raised."""
         try:
-            with self.record() as recording:
+            with self.record() as recorder:
                 for _ in range(steps):
-                    with recording.step():
+                    with recorder.step():
                         function()
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -139,8 +139,8 @@ class MemoryProbe:
         device = choose_device(self.target.device, self.target.gpu, self.target.budget_bytes)
         records: list[Record] = []
         try:
-            with Recorder(device, records.append).running() as recording:
-                yield recording
+            with Recorder(device, records.append).running() as recorder:
+                yield recorder
         finally:
             self._keep(Measured(collect(records)))
 
@@ -161,7 +161,9 @@ def configured(recipe: str | RunConfig, fields: dict[str, Any], target: Target) 
     Raises:
         ConfigError: a name or a value is not usable.
     """
-    known = [item.name for cls in SECTIONS.values() for item in dataclasses.fields(cls)]
+    known: list[str] = []
+    for section in SECTIONS.values():
+        known += [item.name for item in dataclasses.fields(section)]
     unknown = [f"{name}: unknown field{did_you_mean(name, known)}" for name in fields if name not in known]
     if unknown:
         raise ConfigError(unknown)

@@ -57,12 +57,14 @@ take noticeable time, then those that change the order of the samples, then thos
 comes after CHUNKED_LOSS, although it is no slower, because it needs another package."""
 
 
+RUNGS = {"exact": (0, 0), "numerical": (0, 1), "reordered": (1, 0), "data": (2, 0)}
+"""by what stays equal: what becomes of the samples, then of the result"""
+
+
 def rung(fix: Fix) -> tuple[int, int]:
-    """Return what orders the ladder: what becomes of the result, then of the time."""
-    keeps_result = fix.equivalence in ("exact", "numerical")
-    kept = 0 if keeps_result else ("reordered", "data").index(fix.equivalence) + 1
-    is_slow = fix.slowdown > NOTICEABLE_SLOWDOWN
-    return kept, 2 if is_slow else int(fix.equivalence == "numerical")
+    """Return what orders the ladder: what becomes of the samples, then of the result and the time."""
+    samples, result = RUNGS[fix.equivalence]
+    return samples, 2 if fix.slowdown > NOTICEABLE_SLOWDOWN else result
 
 
 def propose(findings: Iterable[Finding], config: RunConfig) -> list[Fix]:

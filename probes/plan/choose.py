@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import LogError
@@ -82,35 +83,36 @@ class Plan:
 
     @property
     def passes(self) -> bool:
-        """Whether what was chosen fits with the headroom."""
+        """Return whether what was chosen fits with the headroom."""
         return self.chosen.prediction.passes
 
 
-@dataclass(frozen=True)
-class Planning:
-    """All that was planned for a probe."""
-
-    plan: Plan | None = None
-    limits: Limits | None = None
+def budget_of(config: RunConfig) -> int:
+    """Return the bytes that the allocator may reserve."""
+    return config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
 
 
-def write_planning(planning: Planning, path: Path) -> None:
-    """Write it as JSON, for `read_planning`."""
-    write_whole(path, json.dumps(dataclasses.asdict(planning), indent=1) + "\n")
+def write_plan(path: Path, plan: Plan | None, limits: Limits | None) -> None:
+    """Write what was planned as JSON, for `read_plan`."""
+    data = {
+        "plan": None if plan is None else dataclasses.asdict(plan),
+        "limits": None if limits is None else dataclasses.asdict(limits),
+    }
+    write_whole(path, json.dumps(data, indent=1) + "\n")
 
 
-def read_planning(path: Path) -> Planning | None:
-    """Return what `write_planning` wrote, None where there is no such file.
+def read_plan(path: Path) -> tuple[Plan | None, Limits | None]:
+    """Return what `write_plan` wrote, nothing where there is no such file.
 
     Raises:
         LogError: it is damaged, or another release's.
     """
     if not path.exists():
-        return None
+        return None, None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        plan, limits = data["plan"], data["limits"]
-        return Planning(_plan_from(plan) if plan else None, Limits(**limits) if limits else None)
+        plan = None if data["plan"] is None else _plan_from(data["plan"])
+        return plan, None if data["limits"] is None else Limits(**data["limits"])
     except (OSError, ValueError, KeyError, TypeError):
         raise LogError(
             f"{path}: damaged, or of another release; without it the rest of the probe can be read"
@@ -121,7 +123,7 @@ def _plan_from(data: dict[str, Any]) -> Plan:
     parts = {
         "as_configured": Prediction(**data["as_configured"]),
         "chosen": _option_from(data["chosen"]),
-        "alternatives": tuple(_option_from(option) for option in data["alternatives"]),
+        "alternatives": tuple(map(_option_from, data["alternatives"])),
     }
     return Plan(**{**data, **parts})
 
@@ -145,15 +147,16 @@ def make_plan(
     """
     usable = [fix for fix in fixes if fix.apply(config) is not None]
     search = _Search(config, usable, predict)
-    search.predict_all([(), *((fix,) for fix in usable)])
-    chosen = _leanest(search) if goal == "memory" else _cheapest(search)
+    search.predict_all([[], *([fix] for fix in usable)])
+    chosen = _lowest_peak(search) if goal == "memory" else _cheapest(search)
+    reasons = {fix.name: _reason(search, chosen, fix) for fix in chosen}
     return Plan(
         goal=goal,
         budget_bytes=budget_bytes,
         headroom_bytes=headroom_bytes,
         as_configured=search.known[()],
-        chosen=search.option(chosen),
-        reasons=_reasons(search, chosen),
+        chosen=search.option(_names(chosen)),
+        reasons=reasons,
         alternatives=tuple(search.option(names) for names in search.known if names and names != _names(chosen)),
     )
 
@@ -163,26 +166,25 @@ class _Search:
 
     def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict) -> None:
         self.config = config
-        self.fixes = list(fixes)
+        self.fixes = fixes
         self._predict = predict
         self.known: dict[tuple[str, ...], Prediction] = {}
+        """by the names of the fixes"""
 
-    def predict_all(self, sets: Sequence[Sequence[Fix]]) -> None:
-        """Predict the sets that are not known yet, together."""
+    def predict_all(self, sets: Iterable[Sequence[Fix]]) -> None:
+        """Predict all sets that are not known yet, at once."""
         new = {_names(fixes): apply_all(self.config, fixes) for fixes in sets if _names(fixes) not in self.known}
-        for names, prediction in zip(new, self._predict(list(new.values())), strict=True):
-            self.known[names] = prediction
+        self.known.update(zip(new, self._predict(list(new.values())), strict=True))
 
-    def of(self, fixes: Sequence[Fix]) -> Prediction:
+    def predict(self, fixes: Sequence[Fix]) -> Prediction:
         """Return the prediction of one set."""
         self.predict_all([fixes])
         return self.known[_names(fixes)]
 
-    def option(self, fixes: Sequence[Fix] | tuple[str, ...]) -> Option:
-        """Return a set, of fixes or of their names, with its prediction."""
-        names = tuple(fix if isinstance(fix, str) else fix.name for fix in fixes)
-        by_name = {fix.name: fix for fix in self.fixes}
-        return Option(names, self.known[names], math.prod(by_name[name].slowdown for name in names))
+    def option(self, names: tuple[str, ...]) -> Option:
+        """Return a set with its prediction."""
+        slowdowns = {fix.name: fix.slowdown for fix in self.fixes}
+        return Option(names, self.known[names], math.prod(map(slowdowns.__getitem__, names)))
 
 
 def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
@@ -205,7 +207,7 @@ def _cheapest(search: _Search) -> list[Fix]:
     if search.known[()].passes:
         return []
     for fix in sorted(search.fixes, key=_cost):
-        if search.of([fix]).passes:
+        if search.predict([fix]).passes:
             return _cheaper_pair(search, fix) or [fix]
     helpful = [fix for fix in search.fixes if _helps(search, fix)]
     chosen: list[Fix] = []
@@ -213,44 +215,44 @@ def _cheapest(search: _Search) -> list[Fix]:
         if apply_all(search.config, [*chosen, fix]) == apply_all(search.config, chosen):
             continue
         chosen.append(fix)
-        if search.of(chosen).passes:
-            return _without_the_needless(search, chosen)
+        if search.predict(chosen).passes:
+            return _drop_needless(search, chosen)
     return chosen
 
 
 def _cheaper_pair(search: _Search, alone: Fix) -> list[Fix] | None:
     """Return all fixes of a lower rung than the one that passes alone, less the needless, where they pass together."""
     lower = [fix for fix in search.fixes if rung(fix) < rung(alone) and _helps(search, fix)]
-    if len(lower) < 2 or not search.of(lower).passes:
+    if len(lower) < 2 or not search.predict(lower).passes:
         return None
-    return _without_the_needless(search, lower)
+    return _drop_needless(search, lower)
 
 
 def _helps(search: _Search, fix: Fix) -> bool:
-    """Tell whether a fix alone passes or lowers a peak."""
-    before, after = search.known[()], search.of([fix])
-    lower_allocated = after.peak_allocated_bytes < before.peak_allocated_bytes
-    return after.passes or lower_allocated or after.peak_reserved_bytes < before.peak_reserved_bytes
+    """Return whether a fix alone passes or lowers a peak."""
+    before, after = search.known[()], search.predict([fix])
+    if after.passes or after.peak_allocated_bytes < before.peak_allocated_bytes:
+        return True
+    return after.peak_reserved_bytes < before.peak_reserved_bytes
 
 
-def _without_the_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
+def _drop_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
     """Take out, dearest first, every fix without which the rest still passes."""
     kept = list(chosen)
     for fix in sorted(chosen, key=_cost, reverse=True):
         rest = [other for other in kept if other is not fix]
-        if search.of(rest).passes:
+        if search.predict(rest).passes:
             kept = rest
     return kept
 
 
-def _leanest(search: _Search) -> list[Fix]:
+def _lowest_peak(search: _Search) -> list[Fix]:
     """Go up the ladder and keep what lowers the peak further; the samples stay what they are."""
     chosen: list[Fix] = []
     for fix in search.fixes:
         if fix.equivalence == "data" or not _helps(search, fix):
             continue
-        before, after = search.of(chosen), search.of([*chosen, fix])
-        if _peaks(after) < _peaks(before):
+        if _peaks(search.predict([*chosen, fix])) < _peaks(search.predict(chosen)):
             chosen.append(fix)
     return chosen
 
@@ -259,15 +261,12 @@ def _peaks(prediction: Prediction) -> tuple[int, int]:
     return prediction.peak_allocated_bytes, prediction.peak_reserved_bytes
 
 
-def _reasons(search: _Search, chosen: Sequence[Fix]) -> dict[str, str]:
-    return {fix.name: _reason(search, chosen, fix) for fix in chosen}
-
-
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
-    with_it, without = search.of(chosen), search.of([other for other in chosen if other is not fix])
-    allocated = without.peak_allocated_bytes - with_it.peak_allocated_bytes
-    reserved = without.peak_reserved_bytes - with_it.peak_reserved_bytes
+    with_fix = search.predict(chosen)
+    without = search.predict([other for other in chosen if other is not fix])
+    allocated = without.peak_allocated_bytes - with_fix.peak_allocated_bytes
+    reserved = without.peak_reserved_bytes - with_fix.peak_reserved_bytes
     saves = f"{format_bytes(allocated)} of what is allocated" if allocated > 0 else f"{format_bytes(reserved)} of cache"
-    if with_it.passes and not without.passes:
+    if with_fix.passes and not without.passes:
         return f"without it the run would not fit: it saves {saves}"
     return f"it saves {saves}"

@@ -1,36 +1,35 @@
 """Predictions, limits and comparisons of losses in processes of their own, seen from the process that asks for them.
 
-These import PyTorch, which takes seconds; this one does not.
+These import PyTorch, which takes seconds; this one does not: what runs in them is imported there.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, make_plan
+from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, budget_of, make_plan
 
 
 @contextmanager
 def start_processes(number: int) -> Iterator[ProcessPoolExecutor]:
     """Give so many processes, each of which starts with the first thing that it is asked."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(number, context, initializer=_be_silent) as pool:
+    with ProcessPoolExecutor(number, context, initializer=_discard_output) as pool:
         try:
             yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _be_silent() -> None:
+def _discard_output() -> None:
     """Keep the libraries' remarks from the report; errors are raised in the process that asked."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -41,7 +40,7 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
     """Return the plan for a configuration."""
 
     def predict_all(configs: Sequence[RunConfig]) -> list[Prediction]:
-        return list(pool.map(partial(_predict, headroom_bytes=headroom_bytes), configs))
+        return list(pool.map(partial(_predict_there, headroom_bytes=headroom_bytes), configs))
 
     return make_plan(
         config, FIXES.values(), predict_all, goal=goal, budget_bytes=budget_of(config), headroom_bytes=headroom_bytes
@@ -50,28 +49,27 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
 
 def limits_of(config: RunConfig, pool: ProcessPoolExecutor, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and token cap that fit."""
-    return pool.submit(_find_limits, config, headroom_bytes).result()
+    return pool.submit(_find_limits_there, config, headroom_bytes).result()
 
 
-def budget_of(config: RunConfig) -> int:
-    """Return what the allocator may reserve."""
-    return config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
+def start_comparison(pool: ProcessPoolExecutor, fix: str) -> Callable[[], AgreementRecord | None]:
+    """Begin to compare the losses of a tiny run without and with a fix; return what waits for the result."""
+    return pool.submit(_compare_losses_there, fix).result
 
 
-def tiny_agreement(name: str) -> AgreementRecord:
-    """Return how the losses of a tiny run agree without and with a fix; slow, for a process of the pool."""
-    from memory_harness.probes.plan import tiny
+def _predict_there(config: RunConfig, headroom_bytes: int) -> Prediction:
+    from memory_harness.probes.plan.predict import predict
 
-    return tiny.tiny_agreement(name)
-
-
-def _predict(config: RunConfig, headroom_bytes: int) -> Prediction:
-    from memory_harness.probes.plan import predict as prediction
-
-    return prediction.predict(config, headroom_bytes)
+    return predict(config, headroom_bytes)
 
 
-def _find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
-    from memory_harness.probes.plan import predict as prediction
+def _find_limits_there(config: RunConfig, headroom_bytes: int) -> Limits:
+    from memory_harness.probes.plan.predict import find_limits
 
-    return prediction.find_limits(config, headroom_bytes)
+    return find_limits(config, headroom_bytes)
+
+
+def _compare_losses_there(fix: str) -> AgreementRecord | None:
+    from memory_harness.probes.plan.tiny import compare_losses
+
+    return compare_losses(fix)

@@ -7,7 +7,7 @@ verifies a choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,15 +19,15 @@ from memory_harness.configs.schema import RunConfig, section_of
 from memory_harness.configs.units import TIB
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared, prepare
-from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate.trace import Shape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.train.loop import evaluate_batch, load, train_step
+from memory_harness.harness.train.recovery import catch_out_of_memory
 from memory_harness.harness.train.rehearsal import longest_steps
 from memory_harness.harness.train.run import make_strategy, simulate_card
-from memory_harness.probes.plan.choose import Limits, Prediction
+from memory_harness.probes.plan.choose import Limits, Prediction, budget_of
 
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""
@@ -37,7 +37,7 @@ REPLAYED_FIELDS = (
     *("train_batch_size", "eval_batch_size", "gradient_accumulation", "batching", "max_batch_tokens", "max_length"),
     *("pad_to_multiple_of", "samples", "epochs", "max_steps"),
 )
-"""what may differ between runs that replay the same recordings"""
+"""what may differ between runs that replay the same recorded model"""
 
 UNLIMITED = 64 * TIB
 MAX_MICRO_BATCH = 1024
@@ -54,38 +54,36 @@ def predict(config: RunConfig, headroom_bytes: int) -> Prediction:
 
 def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Prediction:
     """Simulate the worst moments that a configuration has with these samples."""
-    recorded = recording(config)
-    budget = config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
-    taken = recorded.run(config, data, UNLIMITED)
+    needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
-    passes = taken.reserved_bytes <= budget - headroom_bytes
-    return Prediction(passes, taken.allocated_bytes, taken.reserved_bytes)
+    passes = needed.reserved_bytes <= budget_of(config) - headroom_bytes
+    return Prediction(passes, needed.allocated_bytes, needed.reserved_bytes)
 
 
-_RECORDINGS: dict[str, Recording] = {}
+_RECORDED: dict[str, RecordedModel] = {}
 """the last one of this process"""
 
 
-def recording(config: RunConfig) -> Recording:
-    """Return the recordings that a configuration replays, those of the last prediction where they serve."""
+def recorded_model(config: RunConfig) -> RecordedModel:
+    """Return the recorded model that a configuration replays, that of the last prediction where it serves."""
     defaults = RunConfig()
     values = {name: getattr(getattr(defaults, section_of(name)), name) for name in REPLAYED_FIELDS}
     key = config.with_fields(**values, device="simulated", tensors="fake").fingerprint()
-    if key not in _RECORDINGS:
-        _RECORDINGS.clear()  # an 8B model's recordings take some 100 MB
-        _RECORDINGS[key] = Recording(config)
-    return _RECORDINGS[key]
+    if key not in _RECORDED:
+        _RECORDED.clear()  # what is recorded of an 8B model takes some 100 MB
+        _RECORDED[key] = RecordedModel(config)
+    return _RECORDED[key]
 
 
-class Taken(NamedTuple):
-    """What moments of a run took, at their peaks, and whether they fit."""
+class Needed(NamedTuple):
+    """What moments of a run need, at their peaks, and whether they fit."""
 
     allocated_bytes: int
     reserved_bytes: int
     fits: bool
 
 
-class Recording:
+class RecordedModel:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
     def __init__(self, config: RunConfig) -> None:
@@ -95,26 +93,25 @@ class Recording:
         assert isinstance(strategy, CompiledStrategy)
         self.strategy: CompiledStrategy = strategy
 
-    def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Taken:
-        """Return what the worst moments take."""
+    def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Needed:
+        """Return what the worst moments need."""
         return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
+        num_batches = min(2 * config.device.num_gpus, config.train.gradient_accumulation)
 
         def moments(recorder: PhaseRecorder) -> None:
             for padding in (PADDING, 0):
-                for recorder.step in (1, 2):
-                    micro_batches = [uniform_batch(train, padding)] * min(
-                        2 * config.device.num_gpus, config.train.gradient_accumulation
-                    )
-                    train_step(self.strategy, recorder, micro_batches, 0.0)
+                for step in (1, 2):
+                    recorder.step = step
+                    train_step(self.strategy, recorder, [uniform_batch(train, padding)] * num_batches, 0.0)
                 if evaluation is not None:
                     evaluate_batch(self.strategy, recorder, uniform_batch(evaluation, padding))
 
         return self._run(config, budget_bytes, moments).fits
 
-    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Taken:
+    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Needed:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
         stats: list[MemoryStats] = [MemoryStats()]
@@ -123,17 +120,16 @@ class Recording:
             if isinstance(record, PhaseRecord):
                 stats.append(record.after)
 
-        recorder, fits = PhaseRecorder(self.device, write), True
-        try:
+        def load_and_run() -> None:
+            recorder = PhaseRecorder(self.device, write)
             with self.device.active():
                 load(self.strategy, recorder)
                 moments(recorder)
-        except DeviceOutOfMemory:
-            fits = False
-        allocated, reserved = (
-            max(getattr(s, f"peak_{kind}_bytes") for s in stats) for kind in ("allocated", "reserved")
-        )
-        return Taken(allocated, reserved, fits)
+
+        failure = catch_out_of_memory(self.device, load_and_run)
+        allocated = max(after.peak_allocated_bytes for after in stats)
+        reserved = max(after.peak_reserved_bytes for after in stats)
+        return Needed(allocated, reserved, failure is None)
 
 
 def uniform_batch(shape: Shape, padding: int) -> Batch:
@@ -148,11 +144,11 @@ def uniform_batch(shape: Shape, padding: int) -> Batch:
 
 def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
-    recorded, data = recording(config), config.data
-    budget = (config.device.budget_bytes or find_card(config.device.gpu).budget_bytes) - headroom_bytes
+    recorded, data = recorded_model(config), config.data
+    budget = budget_of(config) - headroom_bytes
     unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings
     train_size, eval_size = config.train.train_batch_size, config.eval.eval_batch_size
-    most = train_size * config.train.gradient_accumulation  # a step's samples: a batch never has more
+    step_samples = train_size * config.train.gradient_accumulation  # a batch never has more
 
     def batch_fits(size: int) -> bool:
         return recorded.fits(config.with_fields(train_batch_size=size), (size, data.max_length), None, budget)
@@ -165,18 +161,21 @@ def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     def tokens_fit(units: int) -> bool:
         cap = units * unit
         changed = config.with_fields(batching="bucketed", max_batch_tokens=max(cap, data.max_length))
-        shapes = {(size, min(data.max_length, cap // size // unit * unit)) for size in {1, 2, most} if size <= most}
-        return all(recorded.fits(changed, shape, None, budget) for shape in shapes if shape[1] > PADDING)
+        for size in sorted({1, min(2, step_samples), step_samples}):
+            length = min(data.max_length, cap // size // unit * unit)
+            if length > PADDING and not recorded.fits(changed, (size, length), None, budget):
+                return False
+        return True
 
     return Limits(
-        micro_batch=largest(batch_fits, MAX_MICRO_BATCH),
-        length=unit * largest(length_fits, longest // unit),
-        batch_tokens=unit * largest(tokens_fit, most * data.max_length // unit),
+        micro_batch=largest_that_fits(batch_fits, MAX_MICRO_BATCH),
+        length=unit * largest_that_fits(length_fits, longest // unit),
+        batch_tokens=unit * largest_that_fits(tokens_fit, step_samples * data.max_length // unit),
         multiple_of=unit,
     )
 
 
-def largest(fits: Callable[[int], bool], highest: int) -> int:
+def largest_that_fits(fits: Callable[[int], bool], highest: int) -> int:
     """Return the largest number up to `highest` that fits, 0 where none does: doubling, then halving the gap."""
     low, high = 0, 1
     while high <= highest and fits(high):
@@ -184,27 +183,37 @@ def largest(fits: Callable[[int], bool], highest: int) -> int:
     high = min(high, highest + 1)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
     return low
 
 
 def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:
     """Run the moments of a loaded strategy."""
     steps = train_steps(data.train, config, 1)
-    longest = [steps[i] for i in sorted(longest_steps(steps))]
-    lengths = {batch.shape.padded_length for micro_batches in steps for batch in micro_batches}
-    num_mixed = NUM_MIXED_STEPS if len(lengths) > 1 else 0
-    mixed = np.linspace(0, len(steps) - 1, num_mixed).astype(int)
+    longest = [steps[number] for number in sorted(longest_steps(steps))]
     # the longest last: had they come first, what they leave in the cache would serve all others
-    for number, micro_batches in enumerate([*(steps[i] for i in mixed), *longest, *longest], 1):
+    for number, micro_batches in enumerate([*_mixed_steps(steps), *longest, *longest], 1):
         recorder.step = number
         train_step(strategy, recorder, micro_batches, 0.0)
         if config.train.empty_cache_every and number % config.train.empty_cache_every == 0:
             recorder.device.empty_cache()
     if config.eval.empty_cache_before_eval:
         recorder.device.empty_cache()
-    largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
-    evaluate_batch(strategy, recorder, largest)
+    widest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
+    evaluate_batch(strategy, recorder, widest)
     train_step(strategy, recorder, longest[0], 0.0)
     with recorder.phase(Phase.CHECKPOINT):
         strategy.save(Path())
+
+
+def _mixed_steps(steps: Sequence[Sequence[Batch]]) -> list[Sequence[Batch]]:
+    """Return steps from all over the run; none where all batches are equally long."""
+    lengths: set[int] = set()
+    for micro_batches in steps:
+        lengths.update(batch.shape.padded_length for batch in micro_batches)
+    if len(lengths) == 1:
+        return []
+    return [steps[number] for number in np.linspace(0, len(steps) - 1, NUM_MIXED_STEPS).astype(int)]

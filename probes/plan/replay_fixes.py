@@ -52,7 +52,7 @@ class Trial:
 
     @property
     def is_fragmented(self) -> bool:
-        """Whether the failed request would have fitted into what lay unused, in one piece."""
+        """Return whether the failed request would have fitted into what lay unused, in one piece."""
         if self.requested_bytes is None or self.largest_free_block_bytes is None:
             return False
         return self.largest_free_block_bytes < self.requested_bytes <= self.unused_bytes
@@ -60,20 +60,24 @@ class Trial:
 
 def trial_of(name: str, log: RunLog) -> Trial:
     """Return what a log says about the allocator."""
-    oom = log.fatal_oom
-    return Trial(
+    trial = Trial(
         name=name,
         outcome=log.outcome,
         step=log.end.step if log.end else 0,
         total_steps=log.run.total_steps,
         peak_allocated_bytes=log.peak_allocated_bytes,
         peak_reserved_bytes=log.peak_reserved_bytes,
-        unused_bytes=oom.reserved_bytes - oom.allocated_bytes
-        if oom
-        else log.peak_reserved_bytes - log.peak_allocated_bytes,
-        num_alloc_retries=max((p.after.num_alloc_retries for p in log.phases), default=0),
-        requested_bytes=oom.requested_bytes if oom else None,
-        largest_free_block_bytes=oom.largest_free_block_bytes if oom else None,
+        unused_bytes=log.peak_reserved_bytes - log.peak_allocated_bytes,
+        num_alloc_retries=max((phase.after.num_alloc_retries for phase in log.phases), default=0),
+    )
+    oom = log.fatal_oom
+    if oom is None:
+        return trial
+    return replace(
+        trial,
+        unused_bytes=oom.reserved_bytes - oom.allocated_bytes,
+        requested_bytes=oom.requested_bytes,
+        largest_free_block_bytes=oom.largest_free_block_bytes,
     )
 
 
@@ -116,17 +120,18 @@ def remedies(replayer: Replayer) -> list[Trial]:
     """Return the run as configured, and with each fix for fragmentation that would change it."""
     config = replayer.config
     trials = [trial_of("as configured", replayer.run(config))]
-    for fix in (fix for fix in FIXES.values() if FRAGMENTATION in fix.addresses):
+    for fix in FIXES.values():
         changed = fix.apply(config)
-        if changed is not None:
+        if FRAGMENTATION in fix.addresses and changed is not None:
             trials.append(trial_of(fix.name, replayer.run(changed)))
     return trials
 
 
 def length_orders(replayer: Replayer) -> list[Trial]:
     """Return one epoch over the samples shuffled, from short to long and from long to short."""
-    batching = "dynamic" if replayer.config.data.batching == "bucketed" else replayer.config.data.batching
-    config = replayer.config.with_fields(batching=batching, epochs=1)
+    config = replayer.config.with_fields(epochs=1)
+    if config.data.batching == "bucketed":
+        config = config.with_fields(batching="dynamic")
     data = prepare(config, find_model(config.model.model).vocab_size)
     by_length = sorted(data.train, key=lambda example: example.num_tokens)
     orders = {

@@ -7,9 +7,7 @@ holds as many samples, and the epochs the same target tokens. `data` promises no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from memory_harness.harness.log.records import AgreementRecord, StepRecord
+from memory_harness.harness.log.records import AgreementRecord, EvalRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, Fix
 
@@ -24,25 +22,26 @@ computation differs by more."""
 TINY_TOLERANCE = 1e-3
 """The same over the two steps of the tiny run, where the fixes differ by 2.4e-5 at most (expand-kv, no-upcast)."""
 
-Compare = Callable[[str], AgreementRecord]
-"""takes a fix's name; returns how its losses agree on a tiny model"""
+NOT_COMPARED = "losses not compared: no run computed them both without the fix and with it"
 
 
 def agreement_of(fix: Fix, before: RunLog, after: RunLog, *, on_recipe: bool = True) -> AgreementRecord | None:
     """Return how two runs agree over the steps that both have; None where no loss was computed."""
-
-    def result(agrees: bool, difference: float | None = None, tolerance: float | None = None) -> AgreementRecord:
-        return AgreementRecord(fix.name, fix.equivalence, agrees, on_recipe, difference, tolerance)
-
     if fix.equivalence == "data":
-        return result(True)
+        return promises_nothing(fix, on_recipe=on_recipe)
     if fix.equivalence == "reordered":
-        return result(_same_samples(before, after))
+        agrees = _same_samples(before, after)
+        return AgreementRecord(fix.name, fix.equivalence, agrees, on_recipe, difference=None, tolerance=None)
     difference = loss_difference(before, after)
     if difference is None:
         return None
     tolerance = _tolerance(fix, after, on_recipe)
-    return result(difference <= tolerance, difference, tolerance)
+    return AgreementRecord(fix.name, fix.equivalence, difference <= tolerance, on_recipe, difference, tolerance)
+
+
+def promises_nothing(fix: Fix, *, on_recipe: bool) -> AgreementRecord:
+    """Return the agreement of a fix that changes the samples: any losses will do, so none are compared."""
+    return AgreementRecord(fix.name, fix.equivalence, True, on_recipe, difference=None, tolerance=None)
 
 
 def _tolerance(fix: Fix, log: RunLog, on_recipe: bool) -> float:
@@ -58,25 +57,29 @@ def loss_difference(before: RunLog, after: RunLog) -> float | None:
     return max((abs(ours[key] - theirs[key]) / abs(ours[key]) for key in common), default=None)
 
 
-def _losses(log: RunLog) -> dict[tuple[str, int], float]:
-    """Return the losses by step; an evaluation's as far as nothing was out of order before it."""
-    steps = {("step", record.step): record.loss for record in log.steps}
-    evals = {("eval", record.step): record.loss for record in log.evals}
-    return {key: loss for key, loss in (steps | evals).items() if loss}
+def _losses(log: RunLog) -> dict[tuple[type, int], float]:
+    """Return the losses other than zero, by kind of record and step."""
+    losses: dict[tuple[type, int], float] = {}
+    records: list[StepRecord | EvalRecord] = [*log.steps, *log.evals]
+    for record in records:
+        if record.loss:
+            losses[type(record), record.step] = record.loss
+    return losses
 
 
 def _same_samples(before: RunLog, after: RunLog) -> bool:
-    """Tell whether the steps that both have hold as many samples each; and, over whole epochs, the same tokens."""
-    pairs = list(zip(before.steps, after.steps, strict=False))
-    if any(len(a.lengths) != len(b.lengths) for a, b in pairs):
-        return False
+    """Return whether the steps that both have hold as many samples each; and, over whole epochs, the same tokens."""
+    num_common = min(len(before.steps), len(after.steps))
+    for ours, theirs in zip(before.steps, after.steps, strict=False):
+        if len(ours.lengths) != len(theirs.lengths):
+            return False
     per_epoch = before.run.steps_per_epoch
-    whole = len(pairs) // per_epoch * per_epoch if per_epoch else 0
-    return _tokens([a for a, _ in pairs[:whole]]) == _tokens([b for _, b in pairs[:whole]])
+    num_whole = num_common // per_epoch * per_epoch if per_epoch else 0
+    return _target_tokens(before, num_whole) == _target_tokens(after, num_whole)
 
 
-def _tokens(steps: list[StepRecord]) -> int:
-    return sum(step.target_tokens for step in steps)
+def _target_tokens(log: RunLog, num_steps: int) -> int:
+    return sum(step.target_tokens for step in log.steps[:num_steps])
 
 
 def why_not_verified(fix: Fix, before: list[Finding], after: list[Finding], agreement: AgreementRecord | None) -> str:
@@ -99,6 +102,13 @@ def slowdown_of(before: RunLog, after: RunLog) -> float | None:
     """Return the measured seconds of a step over those before, on steps that both have; None where simulated."""
     if before.run.source != "cuda":
         return None
-    ours, theirs = ({step.step: step.seconds for step in log.steps[1:]} for log in (before, after))
-    common = ours.keys() & theirs.keys()
-    return sum(theirs[s] for s in common) / sum(ours[s] for s in common) if common else None
+    seconds_before, seconds_after = _seconds(before), _seconds(after)
+    common = seconds_before.keys() & seconds_after.keys()
+    if not common:
+        return None
+    return sum(map(seconds_after.__getitem__, common)) / sum(map(seconds_before.__getitem__, common))
+
+
+def _seconds(log: RunLog) -> dict[int, float]:
+    """Return the seconds of each step but the first, which warms up."""
+    return {step.step: step.seconds for step in log.steps[1:]}

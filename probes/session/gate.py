@@ -38,11 +38,14 @@ class Gate:
 
 def gate_of(session: Session, folder: Path) -> Gate | None:
     """Return what the probe lets in, None where it did not pass."""
-    fixes = ", ".join(fix.name for fix in session.fixes if fix.applied)
     log = session.with_fixes or session.as_configured
     if log.outcome is not Outcome.COMPLETED or log.run.fault:
         return None
-    return Gate(session.fixed_config, f"the probe in {folder} passed" + (f" with {fixes}" if fixes else ""))
+    reason = f"the probe in {folder} passed"
+    fixes = [fix.name for fix in session.fixes if fix.applied]
+    if fixes:
+        reason += f" with {', '.join(fixes)}"
+    return Gate(session.fixed_config, reason)
 
 
 def find_passing_probe(config: RunConfig, source: str) -> tuple[Gate, Session | RunLog] | None:
@@ -57,23 +60,31 @@ def find_passing_probe(config: RunConfig, source: str) -> tuple[Gate, Session | 
     folders = sorted((log.parent for log in Path(config.output.output).glob(f"*/{FIRST_LOG}")), reverse=True)
     for folder in folders:
         for log in sorted(folder.glob("*.jsonl")):
-            if _begins_alike(log, config.fingerprint(), source) and (found := _let_in_by(log, config)):
+            if not _begins_alike(log, config.fingerprint(), source):
+                continue
+            found = _gate_and_evidence(log, config)
+            if found is not None:
                 return found
     return None
 
 
 def _begins_alike(log: Path, fingerprint: str, source: str) -> bool:
-    """Tell from the first line alone, as logs are long; simulations beside a measured log are of another source."""
+    """Return whether a log's first line is that of such a run; all of it would take long to read.
+
+    Simulations beside a measured log are of another source.
+    """
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
             record = json.loads(file.readline())
     except (OSError, ValueError):  # damaged, unreadable, a folder
         return False
-    is_record = isinstance(record, dict)
-    return is_record and (record.get("fingerprint"), record.get("source")) == (fingerprint, source)
+    if not isinstance(record, dict):
+        return False
+    return record.get("fingerprint") == fingerprint and record.get("source") == source
 
 
-def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | None:
+def _gate_and_evidence(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | None:
+    """Return what a log of this configuration lets in, and what it is let in for; None where nothing is."""
     try:
         if log.name == FIRST_LOG:
             session = session_of_folder(log.parent)
@@ -83,8 +94,9 @@ def _let_in_by(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | 
     except LogError:
         return None
     # with a fault planted, another run has passed than the one that would train
-    passed = run.outcome is Outcome.COMPLETED and not run.run.fault
-    return (Gate(config, f"the probe in {log.parent} passed"), run) if passed else None
+    if run.outcome is not Outcome.COMPLETED or run.run.fault:
+        return None
+    return Gate(config, f"the probe in {log.parent} passed"), run
 
 
 def run_of(resume: Path) -> Path:
@@ -105,7 +117,7 @@ def gate_of_run(resume: Path, config: RunConfig) -> Gate:
 
 
 def is_complete(resume: Path, config: RunConfig) -> bool:
-    """Tell whether nothing is left to do of a run: trained to the end, scored, and written down.
+    """Return whether nothing is left to do of a run: trained to the end, scored, and written down.
 
     A checkpoint that is named, a change that was allowed, or an adapter that is to be uploaded is something to do.
     """
@@ -126,22 +138,23 @@ def source_of(config: RunConfig) -> str:
 
 
 def check_num_gpus(config: RunConfig, source: str) -> None:
-    """Make sure that there are as many GPUs as are to train together.
+    """Refuse to train on more GPUs than are here.
 
     Raises:
         ConfigError: there are fewer.
     """
-    if source == "cuda":
-        import torch
+    if source != "cuda":
+        return
+    import torch
 
-        number, there = config.device.num_gpus, torch.cuda.device_count()
-        if number > there:
-            allowed = "1" if there == 1 else f"1 to {there}"
-            raise ConfigError([f"--num-gpus {number}: more GPUs than are here (allowed: {allowed})"])
+    wanted, present = config.device.num_gpus, torch.cuda.device_count()
+    if wanted > present:
+        allowed = "1" if present == 1 else f"1 to {present}"
+        raise ConfigError([f"--num-gpus {wanted}: more GPUs than are here (allowed: {allowed})"])
 
 
 def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
-    """Make sure that training means something: values are computed, weights and tokenizer are the model's.
+    """Refuse to train unless values are computed, and weights and tokenizer are the model's.
 
     Args:
         flag: the one that asks for it.
@@ -151,7 +164,9 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
         ConfigError: one line for each thing that is missing.
     """
     shape = find_model(config.model.model)
-    problems = [] if computes else [f"{flag}: {_NOTHING_COMPUTED}"]
+    problems = []
+    if not computes:
+        problems.append(f"{flag}: {_NOTHING_COMPUTED}")
     if not config.model.random_weights and not is_made_for_tests(shape):
         if find_checkpoint(shape) is None:
             problems.append(f"{flag}: {_no_weights(shape)}")
@@ -171,7 +186,7 @@ _NOTHING_COMPUTED = (
 
 
 def is_made_for_tests(shape: ModelShape) -> bool:
-    """Tell whether the model is so small that nobody would take its random weights for a trained model's."""
+    """Return whether the model is so small that nobody would take its random weights for a trained model's."""
     return shape.vocab_size < TINY_VOCAB_SIZE
 
 

@@ -13,10 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.schema import RunConfig
@@ -24,14 +23,12 @@ from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
+from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
-SECONDS_BETWEEN_LOOKS = 0.25
-
-PEER_LOST = 75
-"""exit code of a worker that ended only because another one has, which says why"""
+SECONDS_BETWEEN_TICKS = 0.25
 
 SECONDS_TO_END = 5.0
 """for the other processes of a run on several GPUs, once one has died, to write down where they were"""
@@ -99,12 +96,18 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
         finally:
             if not worker.is_done:
                 process.kill()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # of a request that it died too early to read
+                process.stdin.close()
 
 
 def _visible(gpu: int) -> str:
+    """Return what shows one GPU alone, by its number among those that this process sees."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [] if shown is None else shown.split(",")
-    return str(gpu) if shown is None else names[gpu] if gpu < len(names) else shown
+    if shown is None:
+        return str(gpu)
+    names = shown.split(",")
+    return names[gpu] if gpu < len(names) else shown
 
 
 @dataclass
@@ -114,6 +117,8 @@ class Worker:
     process: subprocess.Popen[str]
     errors: IO[str]
     is_done: bool = False
+    was_killed: bool = False
+    """by this process, because another worker of the same run had died"""
 
     def warm_up(self) -> None:
         """Let it import PyTorch, which takes seconds, before there is a request."""
@@ -136,24 +141,27 @@ class Worker:
             RunDied: it died; what it wrote to standard error is in the details.
         """
         progress(title, 0, 0)
-        memory = None if snapshot is None else str(snapshot)
-        request = {"config": config.to_dict(), "log": str(log), "counts": counts or [], "snapshot": memory}
-        self._send({**request, "fault": fault})
-        for message in self._messages():
-            if "steps" in message:
-                progress(title, *message["steps"])
-            if "logged" in message:
-                return read_run_log(log)
-        raise self._died(f"the run {title!r}", f"; --replay {log} reports on what it wrote until then")
+        request: Request = {
+            "config": config.to_dict(),
+            "log": str(log),
+            "counts": counts or [],
+            "snapshot": None if snapshot is None else str(snapshot),
+            "fault": fault,
+        }
+        self._send(request)
+        for reply in self._replies_until("logged", f"the run {title!r}", replay=log):
+            if "steps" in reply:
+                progress(title, *reply["steps"])
+        return read_run_log(log)
 
     def train(
         self,
         config: RunConfig,
-        arguments: dict[str, Any],
-        watch: Callable[[], None],
-        others: Sequence[tuple[Worker, dict[str, Any]]] = (),
+        arguments: TrainArguments,
+        on_tick: Callable[[], None],
+        others: Sequence[tuple[Worker, TrainArguments]] = (),
     ) -> None:
-        """Train as `harness.train.finetune` does with the arguments; call `watch` a few times a second until that ends.
+        """Train, and call `on_tick` a few times a second until that ends.
 
         A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
 
@@ -165,82 +173,91 @@ class Worker:
             RunStopped: it ended because of a signal.
             RunDied: it died; what it wrote to standard error is in the details.
         """
-        workers = [self, *(worker for worker, _ in others)]
-        messages: list[dict[str, Any]] = []
-        readers = []
-        for worker, own in ((self, arguments), *others):
+        members = [(self, arguments), *others]
+        for worker, own in members:
             worker._send({"config": config.to_dict(), "train": own})
-            listen = partial(_listen, worker, messages)
-            readers.append(threading.Thread(target=listen, daemon=True))
-        with _passing_on_signals([worker.process for worker in workers]) as received:
-            for reader in readers:
-                reader.start()
-            while running := [reader for reader in readers if reader.is_alive()]:
-                watch()
-                running[0].join(SECONDS_BETWEEN_LOOKS)
-                _end_where_one_died(workers)
-        for worker in workers:
-            worker.is_done = True
-        ends = [_without_error(message)["trained"] for message in messages]
-        was_ended = set(ends) <= {str(Outcome.STOPPED), str(Outcome.OOM)} if ends else self.process.wait() < 0
-        if received and was_ended:
-            raise RunStopped(received[0], arguments["run"])
-        if len(ends) < len(workers):
-            dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
+        workers = [worker for worker, _ in members]
+        replies, signals = _collect_replies(workers, on_tick)
+        outcomes = {_without_error(reply)["trained"] for reply in replies}
+        if signals and self._was_stopped(outcomes):
+            raise RunStopped(signals[0], arguments["run"])
+        if len(replies) < len(workers):
+            dead = _first_dead(workers)
             where = f" on GPU {workers.index(dead)}" if others else ""
-            raise dead._died(
-                f"the training run{where}", f"; --replay {arguments['run']} reports on what it wrote until then"
-            )
+            raise dead._died(f"the training run{where}", Path(arguments["run"]))
+
+    def _was_stopped(self, outcomes: set[str]) -> bool:
+        """Return whether a signal has ended the training: at a checkpoint, or before it could write one."""
+        if not outcomes:
+            return self.process.wait() < 0
+        return outcomes <= {str(Outcome.STOPPED), str(Outcome.OOM)}
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
         self._send({"config": config.to_dict(), "generate": str(adapter), "log": str(log)})
-        for message in self._messages():
-            if "logged" in message:
-                self.is_done = True
-                return read_run_log(log)
-        raise self._died("generating", f"; --replay {log} reports on what it wrote until then")
+        list(self._replies_until("logged", "generating", replay=log))
+        self.is_done = True
+        return read_run_log(log)
 
     def other_counts(self) -> list[OtherCount]:
         """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
-        for message in self._messages():
-            if "counts" in message:
-                self.is_done = True
-                return [
-                    OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in message["counts"]
-                ]
-        raise self._died("the run with other numbers of samples")
+        *_, last = self._replies_until("counts", "the run with other numbers of samples")
+        self.is_done = True
+        return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in last["counts"]]
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _send(self, request: Request) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, which is found out by listening to it
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        yield from map(_without_error, self._lines())
+    def _replies_until(self, key: str, what: str, replay: Path | None = None) -> Iterator[Reply]:
+        """Yield the replies, the last of which has the key; raise where the process ends without it."""
+        for reply in self._lines():
+            yield _without_error(reply)
+            if key in reply:
+                return
+        raise self._died(what, replay)
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _lines(self) -> Iterator[Reply]:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             if line.startswith("{"):  # else a library's own output
                 yield json.loads(line)
 
-    def _died(self, what: str, hint: str = "") -> RunDied:
+    def _died(self, what: str, replay: Path | None) -> RunDied:
         code = self.process.wait()
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+        hint = "" if replay is None else f"; --replay {replay} reports on what it wrote until then"
         return RunDied(f"{what} died {how}{hint}", self.errors.read())
 
 
-def _without_error(message: dict[str, Any]) -> dict[str, Any]:
-    if "error" in message:
-        raise RunRefused(message["error"])
-    return message
+def _without_error(reply: Reply) -> Reply:
+    if "error" in reply:
+        raise RunRefused(reply["error"])
+    return reply
 
 
-def _listen(worker: Worker, messages: list[dict[str, Any]]) -> None:
-    messages.extend(worker._lines())
+def _collect_replies(workers: Sequence[Worker], on_tick: Callable[[], None]) -> tuple[list[Reply], list[int]]:
+    """Wait for the end of all workers; return what they said, and the signals that came meanwhile."""
+    replies: list[Reply] = []
+
+    def listen(worker: Worker) -> None:
+        replies.extend(worker._lines())
+
+    readers = [threading.Thread(target=listen, args=(worker,), daemon=True) for worker in workers]
+    with _passing_on_signals([worker.process for worker in workers]) as signals:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            while reader.is_alive():
+                on_tick()
+                reader.join(SECONDS_BETWEEN_TICKS)
+                _end_where_one_died(workers)
+    for worker in workers:
+        worker.is_done = True
+    return replies, signals
 
 
 def _end_where_one_died(workers: Sequence[Worker]) -> None:
@@ -251,7 +268,16 @@ def _end_where_one_died(workers: Sequence[Worker]) -> None:
         try:
             worker.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
+            worker.was_killed = True
             worker.process.kill()
+
+
+def _first_dead(workers: Sequence[Worker]) -> Worker:
+    """Return the worker that died by itself, not one that ended because of another; else the first."""
+    for worker in workers:
+        if worker.process.wait() not in (0, PEER_LOST) and not worker.was_killed:
+            return worker
+    return workers[0]
 
 
 @contextmanager

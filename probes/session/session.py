@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
@@ -20,22 +21,23 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
 from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
 from memory_harness.probes.fixes import FIXES, propose
-from memory_harness.probes.plan.choose import Goal, Planning, read_planning, write_planning
-from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_processes, tiny_agreement
-from memory_harness.probes.plan.verify import agreement_of, slowdown_of, why_not_verified
-from memory_harness.probes.session.process import OnProgress, start_worker
+from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
+from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
+from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
+from memory_harness.probes.session.process import OnProgress, Worker, start_worker
 
-Run = Callable[[RunConfig, Path, str], RunLog | None]
+Rerun = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
 
 FIRST_LOG = "as_configured.jsonl"
 
 PLAN_FILE = "plan.json"
 
-NUM_PLANNING_PROCESSES = 2
+NUM_PREDICTING_PROCESSES = 2
 
-StartComparison = Callable[[str], Callable[[], AgreementRecord]]
-"""takes a fix's name, begins to compare losses on a tiny model, returns what waits for the result"""
+StartComparison = Callable[[str], Callable[[], AgreementRecord | None]]
+"""takes a fix's name, begins to compare losses on a tiny model, returns what waits for the result: None says that
+nothing was compared"""
 
 
 @dataclass
@@ -54,8 +56,10 @@ class Session:
     """where the run was measured: the simulation of what was measured last"""
     whole_run: RunLog | None = None
     """where the run was measured: the simulation of all of its steps"""
-    planning: Planning | None = None
-    """what was planned, where that was asked for"""
+    plan: Plan | None = None
+    """where a goal was given"""
+    limits: Limits | None = None
+    """the largest that fit with the fixes, where that was asked for"""
 
 
 def run_session(
@@ -86,11 +90,14 @@ def run_session(
         RunRefused: a value of the configuration or the corpus is not usable.
         RunDied: a run failed for another reason than memory.
     """
-    try_fixes, counts = try_fixes and fault is None, counts if fault is None else []
+    if fault is not None:
+        try_fixes, counts = False, []
     with ExitStack() as workers:
         first = workers.enter_context(start_worker())
-        pool = workers.enter_context(start_processes(NUM_PLANNING_PROCESSES if goal or limits else 1))
-        spares = [workers.enter_context(start_worker())] if try_fixes else []
+        pool = workers.enter_context(start_processes(NUM_PREDICTING_PROCESSES if goal or limits else 1))
+        spares: list[Worker] = []
+        if try_fixes:
+            spares.append(workers.enter_context(start_worker()))
 
         def run(config: RunConfig, log: Path, title: str) -> RunLog:
             worker = spares.pop() if spares else workers.enter_context(start_worker())
@@ -102,17 +109,17 @@ def run_session(
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot, fault)
         session = _begin(config, log)
         if try_fixes:
-            plan = plan_fixes(config, pool, goal, headroom_bytes) if goal else None
-            session.planning = Planning(plan) if plan else None
-            find_fixes(session, folder, run, lambda name: pool.submit(tiny_agreement, name).result)
+            if goal:
+                session.plan = plan_fixes(config, pool, goal, headroom_bytes)
+            find_fixes(session, folder, run, partial(start_comparison, pool))
         if limits:
-            found = limits_of(session.fixed_config, pool, headroom_bytes)
-            session.planning = Planning(session.planning.plan if session.planning else None, found)
-        if session.planning:
-            write_planning(session.planning, folder / PLAN_FILE)
+            session.limits = limits_of(session.fixed_config, pool, headroom_bytes)
+        if session.plan or session.limits:
+            write_plan(folder / PLAN_FILE, session.plan, session.limits)
         others = first.other_counts()
     _read_predictions(session, folder)
-    session.counts = sorted([*others, _count_of(session.as_configured)]) if others else []
+    if others:
+        session.counts = sorted([*others, _count_of(session.as_configured)])
     return session
 
 
@@ -128,15 +135,17 @@ def session_of_folder(folder: Path) -> Session:
 
     log = read_run_log(folder / FIRST_LOG)
     session = _begin(config_of(log), log)
-    session.planning = read_planning(folder / PLAN_FILE)
+    session.plan, session.limits = read_plan(folder / PLAN_FILE)
     find_fixes(session, folder, run)
     _read_predictions(session, folder)
     return session
 
 
 def _read_predictions(session: Session, folder: Path) -> None:
-    applied = [number for number, fix in enumerate(session.fixes, 1) if fix.applied]
-    last = folder / (_fix_log(applied[-1], session.fixes[applied[-1] - 1].name) if applied else FIRST_LOG)
+    last = folder / FIRST_LOG
+    for number, fix in enumerate(session.fixes, 1):
+        if fix.applied:
+            last = folder / _fix_log(number, fix.name)
     if predicted_log(last).exists():
         session.predicted = read_run_log(predicted_log(last))
     if whole_run_log(last).exists():
@@ -157,7 +166,7 @@ def _count_of(log: RunLog) -> OtherCount:
     return OtherCount(samples, step, run.total_steps, log.outcome)
 
 
-def find_fixes(session: Session, folder: Path, run: Run, compare: StartComparison | None = None) -> None:
+def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartComparison | None = None) -> None:
     """Try fixes one at a time, each on top of those that held: the plan's, or else the cheapest for what fails next.
 
     A fix that leaves its cause in place, or changes the losses, is taken back and reported as one that did not help.
@@ -174,17 +183,19 @@ def find_fixes(session: Session, folder: Path, run: Run, compare: StartCompariso
         tried.add(fix.name)
         candidate = fix.apply(session.fixed_config)
         assert candidate is not None, "only fixes that change something are tried"
-        waiting = compare(fix.name) if compare and not _computes(log) else None
+        comparison = None
+        if compare is not None and not _computes(log):
+            comparison = compare(fix.name)
         path = folder / _fix_log(len(tried), fix.name)
         rerun = run(candidate, path, fix.name)
         if rerun is None:
             return
         found = detect(rerun)
         if rerun.agreement is None:
-            rerun.agreement = waiting() if waiting else agreement_of(fix, log, rerun)
+            rerun.agreement = comparison() if comparison else agreement_of(fix, log, rerun)
             _keep(rerun.agreement, path)
         problem = why_not_verified(fix, findings, found, rerun.agreement)
-        session.fixes.append(_result(fix, log, rerun, problem, session.planning))
+        session.fixes.append(_result(fix, log, rerun, problem, session.plan))
         if not problem:
             session.fixed_config, session.with_fixes = candidate, rerun
             log, findings = rerun, found
@@ -192,8 +203,8 @@ def find_fixes(session: Session, folder: Path, run: Run, compare: StartCompariso
 
 def _next_fix(session: Session, log: RunLog, findings: list[Finding], tried: set[str]) -> Fix | None:
     """Return the plan's next fix; else the cheapest for the cause that ended the run, or for one that takes memory."""
-    plan = session.planning.plan if session.planning else None
-    for name in plan.chosen.fixes if plan else ():
+    planned = session.plan.chosen.fixes if session.plan else ()
+    for name in planned:
         if name not in tried and FIXES[name].apply(session.fixed_config) is not None:
             return FIXES[name]
     if log.outcome is not Outcome.OOM:
@@ -217,7 +228,8 @@ def _keep(agreement: AgreementRecord | None, log: Path) -> None:
             writer.write(agreement)
 
 
-def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, planning: Planning | None) -> FixResult:
+def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, plan: Plan | None) -> FixResult:
+    note = NOT_COMPARED if not problem and after.agreement is None else problem
     return FixResult(
         name=fix.name,
         title=fix.title,
@@ -227,8 +239,8 @@ def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, planning: Pla
         before_peak_bytes=before.needed_bytes,
         after_peak_bytes=after.needed_bytes,
         applied=not problem,
-        note=problem,
+        note=note,
         slowdown=slowdown_of(before, after),
         agreement=after.agreement,
-        reason=planning.plan.reasons.get(fix.name, "") if planning and planning.plan else "",
+        reason=plan.reasons.get(fix.name, "") if plan else "",
     )

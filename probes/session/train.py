@@ -16,7 +16,8 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose
 from memory_harness.probes.session.gate import Gate
-from memory_harness.probes.session.process import start_worker
+from memory_harness.probes.session.messages import TrainArguments
+from memory_harness.probes.session.process import Worker, start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""
@@ -25,7 +26,7 @@ WEIGHTS = "adapter_model.safetensors"
 def train_in_worker(
     gate: Gate,
     run: Path,
-    watch: Callable[[], None],
+    on_tick: Callable[[], None],
     say: Callable[[str], None],
     *,
     resume: Path | None = None,
@@ -37,7 +38,7 @@ def train_in_worker(
     process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one.
 
     Args:
-        watch: called a few times a second.
+        on_tick: called a few times a second.
         say: takes a line for people.
 
     Raises:
@@ -45,14 +46,14 @@ def train_in_worker(
         RunStopped: a signal ended it.
         RunDied: it died.
     """
-    log = _train_once(gate, run, watch, resume, allow_changes)
+    log = _train_once(gate, run, on_tick, resume, allow_changes)
     while log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
         config = fix.apply(gate.config)
         assert config is not None, "propose offers only fixes that change something"
         step = log.end.step if log.end else 0
         say(f"out of memory at step {step}: {fix.title}, and on from {checkpoints(run)[-1].name}")
         gate = Gate(config, f"{gate.reason}; out of memory at step {step}, then {fix.name}")
-        log = _train_once(gate, run, watch, run, True)
+        log = _train_once(gate, run, on_tick, run, True)
     return log
 
 
@@ -67,24 +68,26 @@ def remedy(log: RunLog, config: RunConfig) -> Fix | None:
     return None
 
 
-def _train_once(gate: Gate, run: Path, watch: Callable[[], None], resume: Path | None, allow_changes: bool) -> RunLog:
-    arguments = {
+def _train_once(gate: Gate, run: Path, on_tick: Callable[[], None], resume: Path | None, allow_changes: bool) -> RunLog:
+    arguments: TrainArguments = {
         "run": str(run),
-        "let_in_by": gate.reason,
+        "reason": gate.reason,
         "resume": None if resume is None else str(resume),
         "allow_changes": allow_changes,
+        "group": None,
     }
     number = gate.config.device.num_gpus
     with ExitStack() as stack:
         if number == 1:
-            stack.enter_context(start_worker(own_group=True)).train(gate.config, arguments, watch)
+            stack.enter_context(start_worker(own_group=True)).train(gate.config, arguments, on_tick)
         else:
             meeting = Path(stack.enter_context(TemporaryDirectory())) / "meeting"
-            shares = [
-                {**arguments, "group": {"rank": r, "size": number, "meeting": str(meeting)}} for r in range(number)
-            ]
-            workers = [stack.enter_context(start_worker(own_group=True, gpu=r)) for r in range(number)]
-            workers[0].train(gate.config, shares[0], watch, list(zip(workers, shares, strict=True))[1:])
+            members: list[tuple[Worker, TrainArguments]] = []
+            for rank in range(number):
+                worker = stack.enter_context(start_worker(own_group=True, gpu=rank))
+                members.append((worker, {**arguments, "group": (rank, number, str(meeting))}))
+            (first, own), *others = members
+            first.train(gate.config, own, on_tick, others)
     return read_run_log(run / LOG_FILE)
 
 

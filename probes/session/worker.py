@@ -1,20 +1,11 @@
 """One run in a process of its own, `python -m memory_harness.probes.session.worker`, driven by `session.process`.
 
-Reads a request as one line of JSON on standard input: `config`, `log` (file to write), `snapshot` (file for the memory
-at the end of the run, or null), `counts` (further numbers of samples to run the same way, unrecorded, where the run
-goes out of memory) and `fault` (name of a mistake to plant in the run, or null). To train it is `config` and `train`
-(arguments of `harness.train.finetune`, and `group` with those of `devices.parallel.join` where several GPUs train
-together, each in a worker), to generate only, `config`, `log` and `generate` (the adapter's folder). `{}` before
-it asks to import PyTorch ahead of the request. Writes lines of JSON on standard output: `{"steps": [done, total]}`
-while it works, `{"logged": true}` when the log is complete, and at the end
-`{"counts": [[samples, step, total_steps, outcome], ...]}` or `{"trained": outcome}`; or
-`{"error": "what the user has to change"}`.
+Reads a request on standard input and writes replies on standard output, see `session.messages`.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import signal
@@ -22,7 +13,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +27,7 @@ from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost,
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.session.process import PEER_LOST
+from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -52,29 +44,31 @@ def main() -> int:
     if request is None:
         return 0
     try:
-        config = config_from_dict(request["config"])
-        if "train" in request:
-            train_request(config, request["train"])
-        elif "generate" in request:
-            generate_request(config, Path(request["generate"]), Path(request["log"]))
-        else:
-            snapshot = Path(request["snapshot"]) if request["snapshot"] else None
-            if request.get("fault") is None:
-                run_request(config, Path(request["log"]), request["counts"], snapshot)
-            else:
-                run_planted(config, Path(request["log"]), request["fault"], snapshot)
+        _carry_out(request)
     except PeerLost as error:
         print(error, file=sys.stderr)
         return PEER_LOST
     except HarnessError as error:
-        _say({"error": str(error)})
+        _reply({"error": str(error)})
         return 2
     except OSError as error:
         if (refused := disk_refused(error)) is None:
             raise
-        _say({"error": refused})
+        _reply({"error": refused})
         return 2
     return 0
+
+
+def _carry_out(request: Request) -> None:
+    config = config_from_dict(request["config"])
+    if "train" in request:
+        train_request(config, request["train"])
+    elif "generate" in request:
+        generate_request(config, Path(request["generate"]), Path(request["log"]))
+    elif request.get("fault") is None:
+        run_request(config, request)
+    else:
+        run_planted(config, request)
 
 
 def _end_with(parent: int) -> None:
@@ -87,17 +81,19 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _read_request() -> dict[str, Any] | None:
+def _read_request() -> Request | None:
     """Return the request, or None where none comes."""
     for line in sys.stdin:
-        if request := json.loads(line):
-            return dict(request)
-        importlib.import_module("memory_harness.harness.train.execute")
+        request: Request = json.loads(line)
+        if request:
+            return request
+        from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
     return None
 
 
-def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path | None = None) -> None:
-    """Run the configuration into `log`, then, where that goes out of memory, with other numbers of samples."""
+def run_request(config: RunConfig, request: Request) -> None:
+    """Run the configuration into its log, then, where that goes out of memory, with other numbers of samples."""
+    log = Path(request["log"])
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
@@ -107,52 +103,55 @@ def run_request(config: RunConfig, log: Path, counts: list[int], snapshot: Path 
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
-    if snapshot is not None:
-        device.record_history()
-    with LogWriter(log) as writer:
-        write = _both(writer.write, _Reporter())
+    with _logging(device, request) as write:
         outcome = execute(Run(config, device, strategy, data), write, log.parent, rehearsal=measured)
-    if snapshot is not None:
-        device.write_history(snapshot, read_run_log(log).run)
     if measured:
         del strategy
         gc.collect()
         device.empty_cache()  # the next process measures on an empty GPU
         if not capabilities_of(config).not_simulated:
-            _predict(config, data, log)
-    _say({"logged": True})
+            _simulate_measured(config, data, log)
+    _reply({"logged": True})
     ends = []
     # a run that computes would take its full time at each count
     if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
-        ends = [_run_count(config, count, strategy, log.parent) for count in counts]
-    _say({"counts": [end for end in ends if end is not None]})
+        ends = [_run_count(config, count, strategy, log.parent) for count in request["counts"]]
+    _reply({"counts": [end for end in ends if end is not None]})
 
 
-def run_planted(config: RunConfig, log: Path, name: str, snapshot: Path | None = None) -> None:
-    """Run the configuration with a fault in it into `log`."""
+def run_planted(config: RunConfig, request: Request) -> None:
+    """Run the configuration with a fault in it into its log."""
     _read_data(config)  # what cannot be used is told before PyTorch is imported
     from memory_harness.probes.faults import FAULTS, check_plantable, execute_with
 
-    fault = FAULTS[name]
+    fault = FAULTS[str(request["fault"])]
     configured = fault.configure(config)
     data = fault.prepare(_read_data(configured))
     device = _open_device(configured)
     check_plantable(fault, config, configured, data, device)
+    with _logging(device, request) as write:
+        execute_with(fault, configured, device, data, write, Path(request["log"]).parent)
+    _reply({"logged": True})
+    _reply({"counts": []})
+
+
+@contextmanager
+def _logging(device: ObservableDevice, request: Request) -> Iterator[Callable[[Record], None]]:
+    """Give what takes the records of a run: for its log, and to tell of its steps; write its snapshot in the end."""
+    log, snapshot = Path(request["log"]), request["snapshot"]
     if snapshot is not None:
         device.record_history()
     with LogWriter(log) as writer:
-        execute_with(fault, configured, device, data, _both(writer.write, _Reporter()), log.parent)
+        yield _Reporter(writer.write).write
     if snapshot is not None:
-        device.write_history(snapshot, read_run_log(log).run)
-    _say({"logged": True})
-    _say({"counts": []})
+        device.write_history(Path(snapshot), read_run_log(log).run)
 
 
-def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
+def train_request(config: RunConfig, arguments: TrainArguments) -> None:
     """Train, and say how it ended."""
     from memory_harness.harness.train.interrupts import stop_on_signals
 
-    with stop_on_signals() as request:
+    with stop_on_signals() as signals:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
         from memory_harness.harness.strategies.registry import STRATEGIES
@@ -162,12 +161,12 @@ def train_request(config: RunConfig, arguments: dict[str, Any]) -> None:
         outcome = fine_tune(
             Path(arguments["run"]),
             Run(config, device, STRATEGIES[config.model.strategy](config, device), data),
-            gate_reason=arguments["let_in_by"],
+            gate_reason=arguments["reason"],
             resume=None if arguments["resume"] is None else Path(arguments["resume"]),
             allow_changes=arguments["allow_changes"],
-            stop_signal=lambda: request.signal_name,
+            stop_signal=lambda: signals.signal_name,
         )
-    _say({"trained": str(outcome)})
+    _reply({"trained": str(outcome)})
 
 
 def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
@@ -180,7 +179,7 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
     from memory_harness.harness.train.run import Run
 
     answer_only(adapter, Run(config, device, STRATEGIES[config.model.strategy](config, device), data), log)
-    _say({"logged": True})
+    _reply({"logged": True})
 
 
 def _read_data(config: RunConfig) -> Prepared:
@@ -189,12 +188,13 @@ def _read_data(config: RunConfig) -> Prepared:
     return _prepare(config)
 
 
-def _group(arguments: dict[str, Any]) -> Group | None:
-    if arguments.get("group") is None:
+def _group(arguments: TrainArguments) -> Group | None:
+    if arguments["group"] is None:
         return None
     from memory_harness.harness.devices.parallel import join
 
-    return join(**arguments["group"])
+    rank, size, meeting = arguments["group"]
+    return join(rank, size, Path(meeting))
 
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
@@ -208,7 +208,7 @@ def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDev
     return open_device(config, group)
 
 
-def _predict(config: RunConfig, data: Prepared, log: Path) -> None:
+def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:
     """Simulate what was measured, and the whole run, on the card as this GPU emulates it; logs go beside the first."""
     from memory_harness.harness.devices.cuda import host_card
     from memory_harness.harness.strategies.compiled import CompiledStrategy
@@ -245,36 +245,34 @@ def _run_count(
     device = strategy.device
     strategy.restart(device.budget_bytes, config.device.expandable_segments)
     last: dict[type, Any] = {}
-    run = Run(config, device, strategy, data)
-    outcome = execute(run, lambda record: last.update({type(record): record}), output)
+
+    def write(record: Record) -> None:
+        last[type(record)] = record
+
+    outcome = execute(Run(config, device, strategy, data), write, output)
     return samples, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
 
 
-def _both(first: Callable[[Record], None], second: Callable[[Record], None]) -> Callable[[Record], None]:
-    def write(record: Record) -> None:
-        first(record)
-        second(record)
-
-    return write
-
-
 class _Reporter:
-    """Tells the parent how far the run is, a few times a second."""
+    """Passes records on, and tells the parent how far the run is, a few times a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[Record], None]) -> None:
+        self._write = write
         self._total = 0
         self._next = 0.0
 
-    def __call__(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
+        """Take a record."""
+        self._write(record)
         if isinstance(record, RunRecord):
             self._total = record.total_steps
         elif isinstance(record, StepRecord) and time.monotonic() >= self._next:
             self._next = time.monotonic() + SECONDS_BETWEEN_REPORTS
-            _say({"steps": [record.step, self._total]})
+            _reply({"steps": (record.step, self._total)})
 
 
-def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
+def _reply(reply: Reply) -> None:
+    print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from memory_harness.configs.units import GIB
 from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
-from memory_harness.probes.plan.choose import Limits, Option, Plan, Planning, Prediction
+from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction
 from memory_harness.reports.summary import ProbeResult
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
@@ -59,7 +59,7 @@ def planned_result() -> ProbeResult:
     )
     agreement = AgreementRecord("eval-batch", "numerical", True, False, 3.5e-8, 1e-3)
     fix = replace(EVAL_BATCH_FIX, agreement=agreement, reason=plan.reasons["eval-batch"])
-    return replace(fixed_result(), fixes=[fix], planning=Planning(plan, Limits(1, 2304, 3072, 64)))
+    return replace(fixed_result(), fixes=[fix], plan=plan, limits=Limits(1, 2304, 3072, 64))
 
 
 def unfixed_result() -> ProbeResult:

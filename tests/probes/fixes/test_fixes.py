@@ -64,6 +64,7 @@ def finding(cause):
 @pytest.mark.parametrize("name", FIXES)
 def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
+    assert name in CHANGES, "say in CHANGES what the fix changes"
     assert FIXES[name].apply(WORST) == WORST.with_fields(**CHANGES[name])
 
 

@@ -1,4 +1,4 @@
-"""The planner's choice, over predictions that are made up: cheapest first, nothing needless, every reason told."""
+"""The plan's choice, over predictions that are made up: cheapest first, nothing needless, every reason told."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_part
 from memory_harness.harness.log.errors import LogError
 from memory_harness.probes.fixes import FIXES, rung
-from memory_harness.probes.plan.choose import Planning, Prediction, apply_all, make_plan, read_planning, write_planning
+from memory_harness.probes.plan.choose import Prediction, apply_all, make_plan, read_plan, write_plan
 
 BASE = RunConfig().with_fields(kbit_upcast=True, hold_outputs=True, use_cache=True, eval_batch_size=8)
 NAMES = ("drop-outputs", "cache-off", "expandable-segments", "eval-batch", "no-upcast", "chunked-loss")
@@ -90,13 +90,13 @@ def test_a_plan_passes_wherever_all_together_do_and_holds_nothing_needless(savin
 
 
 def test_a_plan_comes_back_from_its_file(tmp_path):
-    planning = Planning(plan({"drop-outputs": 10, "cache-off": 10}, 120))
-    write_planning(planning, tmp_path / "plan.json")
-    assert read_planning(tmp_path / "plan.json") == planning
-    assert read_planning(tmp_path / "missing.json") is None
+    planned = plan({"drop-outputs": 10, "cache-off": 10}, 120)
+    write_plan(tmp_path / "plan.json", planned, None)
+    assert read_plan(tmp_path / "plan.json") == (planned, None)
+    assert read_plan(tmp_path / "missing.json") == (None, None)
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text()[:-20])
     with pytest.raises(LogError, match=r"plan.json: damaged"):
-        read_planning(tmp_path / "plan.json")
+        read_plan(tmp_path / "plan.json")
 
 
 def test_headroom_is_a_share_or_a_size():

@@ -9,7 +9,7 @@ from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.predict import find_limits, largest, predict, recording
+from memory_harness.probes.plan.predict import find_limits, largest_that_fits, predict, recorded_model
 
 TINY = load_preset("smoke_cpu").with_fields(
     tensors="fake", dtype="float16", batching="padded", eval_batch_size=8, generate_prompts=0, kbit_upcast=True
@@ -31,15 +31,15 @@ def test_headroom_is_memory_that_the_run_does_not_get():
     assert not predict(config, needed.peak_reserved_bytes - needed.peak_allocated_bytes + 1).passes
 
 
-def test_what_changes_no_phase_is_replayed_from_the_same_recording():
-    again = recording(TINY)
-    assert recording(TINY.with_fields(eval_batch_size=1, max_length=128, expandable_segments=True)) is again
-    assert recording(TINY.with_fields(loss="chunked")) is not again
+def test_what_changes_no_phase_is_replayed_from_the_same_recorded_model():
+    again = recorded_model(TINY)
+    assert recorded_model(TINY.with_fields(eval_batch_size=1, max_length=128, expandable_segments=True)) is again
+    assert recorded_model(TINY.with_fields(loss="chunked")) is not again
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 7, 8, 100, 1000])
 def test_the_largest_is_found(limit):
-    assert largest(lambda number: number <= limit, 100) == min(limit, 100)
+    assert largest_that_fits(lambda number: number <= limit, 100) == min(limit, 100)
 
 
 def test_limits_are_the_last_that_fit():
@@ -52,7 +52,7 @@ def test_limits_are_the_last_that_fit():
         gradient_accumulation=1,
     )
     limits = find_limits(config, 0)
-    recorded, unit = recording(config), config.data.pad_to_multiple_of
+    recorded, unit = recorded_model(config), config.data.pad_to_multiple_of
     for length, fits in ((limits.length, True), (limits.length + unit, False)):
         changed = config.with_fields(max_length=length)
         assert recorded.fits(changed, (1, length), (1, length), 48 * MIB) is fits

@@ -7,7 +7,7 @@ import pytest
 from memory_harness.harness.log.records import AgreementRecord, EvalRecord
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.tiny import WORST, tiny_agreement, tiny_run
+from memory_harness.probes.plan.tiny import WORST, compare_losses, tiny_run
 from memory_harness.probes.plan.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 from tests.builders import AS_PUBLISHED, make_log
 
@@ -17,8 +17,8 @@ EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES
 @pytest.mark.parametrize("name", [name for name, fix in FIXES.items() if fix.equivalence != "data"])
 def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
-    assert FIXES[name].apply(WORST) is not None, "or nothing is compared"
-    agreement = tiny_agreement(name)
+    assert FIXES[name].apply(WORST) is not None, "add what it undoes to WORST in probes/plan/tiny.py"
+    agreement = compare_losses(name)
     assert agreement.agrees
     assert not agreement.on_recipe
     if FIXES[name].equivalence == "exact":
@@ -86,3 +86,14 @@ def test_time_is_compared_only_where_it_was_measured():
     fast, slow = (with_losses([1.0, 1.0, 1.0], "cuda", seconds) for seconds in (1.0, 1.5))
     assert slowdown_of(fast, slow) == pytest.approx(1.5)
     assert slowdown_of(with_losses([1.0, 1.0]), with_losses([1.0, 1.0])) is None
+
+
+def test_a_fix_that_changes_nothing_in_the_tiny_run_is_not_compared(monkeypatch):
+    """A run agrees with itself, whatever the fix does."""
+    monkeypatch.setitem(FIXES, "clear-cache", replace(EXACT, apply=lambda config: None))
+    assert compare_losses("clear-cache") is None
+
+
+def test_what_promises_nothing_is_not_run():
+    agreement = compare_losses("truncation")
+    assert (agreement.equivalence, agreement.agrees, agreement.difference) == ("data", True, None)

@@ -1,0 +1,56 @@
+"""What a process and the worker that it started say to each other: JSON, one line each."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+PEER_LOST = 75
+"""exit code of a worker that ended only because another one has, which says why"""
+
+
+class TrainArguments(TypedDict):
+    """How a configuration is trained, see `harness.train.finetune`."""
+
+    run: str
+    """folder of the run"""
+    reason: str
+    """why it may train, for the log"""
+    resume: str | None
+    allow_changes: bool
+    group: tuple[int, int, str] | None
+    """arguments of `harness.devices.parallel.join` where several GPUs train together, each in a worker"""
+
+
+class Request(TypedDict, total=False):
+    """What a worker is asked, once: to run, with `train` to train, with `generate` to generate only.
+
+    An empty one before it asks to import PyTorch ahead of it.
+    """
+
+    config: dict[str, Any]
+    log: str
+    """file to write"""
+    counts: list[int]
+    """further numbers of samples to run the same way, unrecorded, where the run goes out of memory"""
+    snapshot: str | None
+    """file for the memory at the end of the run"""
+    fault: str | None
+    """name of a mistake to plant in the run"""
+    train: TrainArguments
+    generate: str
+    """folder of the adapter"""
+
+
+class Reply(TypedDict, total=False):
+    """What a worker says; each reply has one of these."""
+
+    steps: tuple[int, int]
+    """done and in all, while it works"""
+    logged: bool
+    """the log is complete"""
+    counts: list[tuple[int, int, int, str]]
+    """samples, step, total steps and outcome of each further run"""
+    trained: str
+    """the outcome"""
+    error: str
+    """what the user has to change"""
