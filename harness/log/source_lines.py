@@ -64,7 +64,7 @@ def users_line(frames: Iterable[SourceLine]) -> SourceLine | None:
     first = None
     for frame in frames:
         first = first or frame
-        if frame.path.replace("\\", "/") == f"{_HARNESS}loop.py":
+        if frame.path.replace("\\", "/") == f"{_HARNESS}train/loop.py":
             break
         if not is_library(frame.path):
             return frame
