@@ -99,6 +99,9 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
         finally:
             if not worker.is_done:
                 process.kill()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # of a request that it died too early to read
+                process.stdin.close()
 
 
 def _visible(gpu: int) -> str:
@@ -114,6 +117,8 @@ class Worker:
     process: subprocess.Popen[str]
     errors: IO[str]
     is_done: bool = False
+    was_killed: bool = False
+    """by this process, because another worker of the same run had died"""
 
     def warm_up(self) -> None:
         """Let it import PyTorch, which takes seconds, before there is a request."""
@@ -186,7 +191,7 @@ class Worker:
         if received and was_ended:
             raise RunStopped(received[0], arguments["run"])
         if len(ends) < len(workers):
-            dead = next((worker for worker in workers if worker.process.wait() not in (0, PEER_LOST)), self)
+            dead = _first_dead(workers)
             where = f" on GPU {workers.index(dead)}" if others else ""
             raise dead._died(
                 f"the training run{where}", f"; --replay {arguments['run']} reports on what it wrote until then"
@@ -251,7 +256,16 @@ def _end_where_one_died(workers: Sequence[Worker]) -> None:
         try:
             worker.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
+            worker.was_killed = True
             worker.process.kill()
+
+
+def _first_dead(workers: Sequence[Worker]) -> Worker:
+    """Return the worker that died by itself, not one that ended because of another; else the first."""
+    for worker in workers:
+        if worker.process.wait() not in (0, PEER_LOST) and not worker.was_killed:
+            return worker
+    return workers[0]
 
 
 @contextmanager
