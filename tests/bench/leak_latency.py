@@ -1,6 +1,6 @@
 """How soon a leak is found on the 8B recipe, and how small it may be.
 
-    python -m tests.bench.leak_latency
+    python -m tests.bench.leak_latency [--json FILE]
 
 One run of the recipe with lengths that vary from batch to batch is simulated for a T4. To its log a leak is added: so
 many bytes more allocated after each step (or micro-step, or logging interval) than after the one before. The log is
@@ -9,7 +9,9 @@ then cut after each step, as if the run had just got there, until the detectors 
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -119,5 +121,16 @@ def measure() -> dict[str, object]:
     }
 
 
+def main(argv: list[str]) -> None:
+    """Measure, print, and write the result where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args(argv)
+    text = json.dumps(measure(), indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=1))
+    main(sys.argv[1:])

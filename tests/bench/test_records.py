@@ -42,3 +42,11 @@ def test_committed_results_have_this_form():
         lines = path.read_text(encoding="utf-8").splitlines()
         numbers = [line for line in lines if line.strip(" ,").lstrip("-").replace(".", "").isdigit()]
         assert not numbers, f"{path.name}: rewrite it with python -m tests.bench.records"
+
+
+def test_the_readme_names_every_script_and_every_result():
+    folder = Path(__file__).parent
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    scripts = {path.stem for path in folder.glob("[!t]*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert not {name for name in scripts if f"`{name}" not in text}
+    assert not {path.name for path in (folder / "results").iterdir() if f"`{path.name}" not in text}

@@ -28,14 +28,14 @@ import pytest
 import torch
 
 
-@pytest.mark.memory_budget("1 MiB", device="simulated")
+@pytest.mark.memory_budget("16 MiB", device="simulated")
 def test_it_fits():
     torch.zeros(1000).sum()
 
 
-@pytest.mark.memory_budget("1 MiB", device="simulated")
+@pytest.mark.memory_budget("16 MiB", device="simulated")
 def test_it_does_not_fit():
-    torch.zeros(10**6).sum()
+    torch.zeros(10**7).sum()
 
 
 def test_the_project_finds_its_own_folders():
@@ -192,7 +192,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel):
 def test_pytest_measures_in_a_project_that_has_the_same_folders(installed, project):
     shown = run(installed, "-m", "pytest", "--memory-report", folder=project, code=1)
     assert "1 failed, 2 passed" in shown
-    assert "limited to 1.00 MiB" in shown
+    assert "limited to 16.00 MiB" in shown
     assert "test_memory.py::test_it_fits (simulated)" in shown
 
 
