@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # in what the tests start too: to share tensors this small out takes longer than computing
@@ -12,3 +13,10 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 collect_ignore = ["sample_project"]  # a project of its own, run by tests/e2e/test_sample_project.py
+
+LONGEST = ("tests/e2e/", "tests/harness/train/", "tests/probes/")
+"""folders of the files that take longest: were one of them begun last, the other process would wait for it"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))

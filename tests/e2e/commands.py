@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def run_probe(*arguments: str, folder: Path, environment: dict[str, str] | None 
         peak = 0
         while process.poll() is None:
             peak = max(peak, _resident_bytes(process.pid))
-            time.sleep(SECONDS_BETWEEN_SAMPLES)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_SAMPLES)
     seconds = time.monotonic() - begin
     return Ended(process.returncode, out.read_text("utf-8"), err.read_text("utf-8"), seconds, peak)
 
