@@ -16,7 +16,7 @@ probe: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # torch on its own first: the largest download by far, so that an interrupted one costs least.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(RUN)

@@ -1,7 +1,22 @@
-"""One thread for PyTorch in tests and what they start: to share tensors this small out takes longer than computing."""
+"""What holds for all tests: one thread for PyTorch, and no judgement by the clock."""
 
 import os
 
+import pytest
+from hypothesis import HealthCheck, settings
+
+# in what the tests start too: to share tensors this small out takes longer than computing
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
 
+# a machine that is busy with other things makes neither a call nor an example too slow
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 collect_ignore = ["sample_project"]  # a project of its own, run by tests/e2e/test_sample_project.py
+
+LONGEST = ("tests/e2e/", "tests/harness/train/", "tests/probes/")
+"""folders of the files that take longest: were one of them begun last, the other process would wait for it"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))

@@ -6,7 +6,6 @@ python -m tests.bench.agreement OUT.json        on a CUDA GPU: run every configu
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_bytes
 from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.log.records import BatchShape
+from tests.bench.records import write_records
 
 NUM_PROCESSES = 3
 """at once: a 4-bit 8B model with its peaks three times fits 80 GB, and memory counters do not mind company"""
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"{name}: peak reserved {peak / GIB:.4f} GiB", flush=True)
             except Exception as error:  # one configuration that cannot run must not lose the others
                 print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            output.write_text(json.dumps(results, indent=1) + "\n")
+            write_records(output, results, 3)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from memory_harness.harness.log.records import Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.choose import Prediction, make_plan
+from tests.bench.records import write_records
 
 TARGET, HOST = "t4", "h100"
 """the card that a run is held to, and the GPU that measures (or is simulated)"""
@@ -429,14 +430,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.what == "choose":
         for name, run in (("variable", _VARIABLE), ("planned", planned_runs([])[0])):
             content.setdefault("choices", {})[name] = _choice(run)
-            arguments.file.write_text(json.dumps(content, indent=1) + "\n")
+            write_records(arguments.file, content, 3)
     elif arguments.what != "table":
         calls = content.setdefault({"measure": "measured", "predict": "predicted"}.get(arguments.mode, "tiny"), [])
         calls.append({})
 
         def keep(run: Run, result: dict[str, Any]) -> None:
             calls[-1][run.name] = result
-            arguments.file.write_text(json.dumps(content, indent=1) + "\n")
+            write_records(arguments.file, content, 3)
 
         run_all(_wanted(arguments, content.get("choices", {})), arguments.mode, keep)
     print(ladder_table(content), run_table(content), sep="\n\n")

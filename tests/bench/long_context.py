@@ -28,6 +28,7 @@ from memory_harness.harness.log.environment import environment
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.choose import apply_all
 from tests.bench.agreement import batch_of, train
+from tests.bench.records import write_records
 from tests.bench.unsloth_run import UNSLOTH_SETTINGS
 
 LENGTHS = (2048, 4096, 8192, 16384, 32768, 40960, 49152)
@@ -148,7 +149,7 @@ def main() -> int:
         content.setdefault(source, {})[args.only] = result
         for row in rows(args.only, predict=args.predict):
             result["rows"].append(row)
-            args.file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_records(args.file, content, 4)
         return 0
     for name in () if args.table else RECIPES:
         if args.predict and name == "unsloth":

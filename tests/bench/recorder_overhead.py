@@ -19,6 +19,7 @@ from typing import Any
 from memory_harness.harness.devices.parallel import SINGLE_GPU
 from memory_harness.harness.log.records import Phase
 from tests.bench.agreement import CONFIGURATIONS, batch_of, card_of, train
+from tests.bench.records import write_records
 
 LENGTH, PAIRS, WARM_UP, EMPTY_PHASES = 1024, 60, 6, 500
 PHASES_PER_STEP = 4
@@ -86,7 +87,7 @@ def main(output: Path) -> None:
         "seconds_per_empty_phase": seconds_per_phase,
         "share_of_step": PHASES_PER_STEP * seconds_per_phase / statistics.median(off for _, off in pairs),
     }
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_records(output, result, 1)
     print(json.dumps(result, indent=1))
 
 

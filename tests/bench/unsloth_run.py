@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
 import shutil
 import statistics
@@ -33,6 +32,7 @@ from memory_harness.harness.data.batching import eval_batches
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
+from tests.bench.records import write_records
 
 STRATEGIES = ("unsloth", "qlora")
 WARM_UP_STEPS = 20
@@ -93,7 +93,7 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
     if str(outcome) == "completed":
         results |= reloaded(trained, device, config, data, folder / f"checkpoint-{steps}")
     shutil.rmtree(folder / f"checkpoint-{steps}", ignore_errors=True)
-    (folder / f"{strategy}.reloaded.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_records(folder / f"{strategy}.reloaded.json", results, 1)
     Path(f"{log_file}.gz").write_bytes(gzip.compress(log_file.read_bytes()))
     log_file.unlink()
 
@@ -253,7 +253,7 @@ def main() -> int:
             return code
     results = {strategy: summary(read_packed(args.out / f"{strategy}.jsonl.gz")) for strategy in STRATEGIES}
     print("\n".join(table(results)))
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_records(args.out / "results.json", results, 2)
     return 0
 
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_BETWEEN_SAMPLES = 0.1
+HANG_SECONDS = 600
+"""after which a test takes something to hang: far more than it takes, however busy the machine is"""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class Ended:
     seconds: float
     peak_rss_bytes: int
     """highest resident memory of the process and its children together; pages that they share count for each"""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in another process.
+
+    Raises:
+        AssertionError: it hangs.
+    """
+    end = time.monotonic() + HANG_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "nothing happens any more"
+        time.sleep(SECONDS_BETWEEN_SAMPLES)
 
 
 def run_probe(*arguments: str, folder: Path, environment: dict[str, str] | None = None) -> Ended:
@@ -43,7 +59,8 @@ def run_probe(*arguments: str, folder: Path, environment: dict[str, str] | None 
         peak = 0
         while process.poll() is None:
             peak = max(peak, _resident_bytes(process.pid))
-            time.sleep(SECONDS_BETWEEN_SAMPLES)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_SAMPLES)
     seconds = time.monotonic() - begin
     return Ended(process.returncode, out.read_text("utf-8"), err.read_text("utf-8"), seconds, peak)
 

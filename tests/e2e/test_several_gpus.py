@@ -5,15 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 
 from memory_harness.harness.log.runlog import read_run_log
-from tests.e2e.commands import ROOT, run_probe
+from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
 
-SECONDS_AT_MOST = 240
 TRAIN = ("--preset", "smoke_cpu", "--num-gpus", "2", "--train", "--force", "--no-compare-base", "--save-every", "1")
 
 
@@ -21,8 +19,8 @@ def test_a_killed_process_ends_the_run_in_one_clear_line_and_it_goes_on(tmp_path
     command = subprocess.Popen(
         [sys.executable, str(ROOT / "run_probe.py"), *TRAIN], cwd=tmp_path, stdout=-1, stderr=-1, text=True
     )
-    _kill_second(command.pid, tmp_path)
-    _, errors = command.communicate(timeout=SECONDS_AT_MOST)
+    _kill_second(command, tmp_path)
+    _, errors = command.communicate(timeout=HANG_SECONDS)
     assert command.returncode == 3
     assert "the training run on GPU 1 died by SIGKILL" in errors.splitlines()[-1]
     assert "Traceback" not in errors
@@ -42,14 +40,16 @@ def test_a_killed_process_ends_the_run_in_one_clear_line_and_it_goes_on(tmp_path
     assert answered.code == 0, answered.stderr
 
 
-def _kill_second(pid: int, folder: Path) -> None:
+def _kill_second(command: subprocess.Popen[str], folder: Path) -> None:
     """Kill the process of the second GPU once there are some steps."""
-    end = time.monotonic() + SECONDS_AT_MOST
-    while not any('"kind": "step"' in log.read_text() for log in folder.glob("runs/*-train/run.rank1.jsonl")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    workers = [
-        child for child in psutil.Process(pid).children() if "memory_harness.probes.session.worker" in child.cmdline()
-    ]
+
+    def has_step() -> bool:
+        assert command.poll() is None
+        logs = folder.glob("runs/*-train/run.rank1.jsonl")
+        return any('"kind": "step"' in log.read_text() for log in logs)
+
+    wait_until(has_step)
+    children = psutil.Process(command.pid).children()
+    workers = [child for child in children if "memory_harness.probes.session.worker" in child.cmdline()]
     (second,) = (w for w in workers if any(file.path.endswith("rank1.jsonl") for file in w.open_files()))
     os.kill(second.pid, signal.SIGKILL)

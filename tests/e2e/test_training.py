@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -18,7 +17,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.results import experiments
 from memory_harness.reports.command import main
-from tests.e2e.commands import ROOT, run_probe
+from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 TRAIN = ("--preset", "smoke_cpu", "--train", "--json", "report.json")
@@ -91,7 +90,7 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as p:
         wait_for_step(folder, p)
         p.send_signal(signal.SIGTERM)
-        _, errors = p.communicate(timeout=120)
+        _, errors = p.communicate(timeout=HANG_SECONDS)
     assert p.returncode == 128 + signal.SIGTERM, errors
     assert b"--resume" in errors
     runs = sorted((folder / "runs").glob("*-train*"))
@@ -128,13 +127,13 @@ def test_what_is_no_run_is_told_before_anything_else(folder):
 
 def wait_for_step(folder, process):
     """Wait until the run that began last has taken a step."""
-    for _ in range(600):
-        time.sleep(0.1)
-        logs = sorted((folder / "runs").glob("*-train*/run.jsonl"))
-        if len(logs) == 2 and '"kind": "step"' in logs[-1].read_text():
-            return
+
+    def has_step():
         assert process.poll() is None
-    raise AssertionError("no step within a minute")
+        logs = sorted((folder / "runs").glob("*-train*/run.jsonl"))
+        return len(logs) == 2 and '"kind": "step"' in logs[-1].read_text()
+
+    wait_until(has_step)
 
 
 def test_an_adapter_answers_questions_of_ones_own(ended, folder):

@@ -92,7 +92,9 @@ def test_questions_repeat_with_other_answers_and_texts_are_normal_bengali() -> N
 
 
 def test_the_corpus_is_the_same_whatever_the_hash_seed() -> None:
-    script = "from harness.data.synthetic import synthetic_corpus; print(repr(synthetic_corpus(50, 42).rows))"
+    script = (
+        "from memory_harness.harness.data.synthetic import synthetic_corpus; print(repr(synthetic_corpus(50, 42).rows))"
+    )
     outputs = {
         subprocess.run(
             [sys.executable, "-c", script],

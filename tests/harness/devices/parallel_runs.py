@@ -28,10 +28,8 @@ from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, open_device
 from memory_harness.harness.train.run_folder import Hooks, train_run
+from tests.e2e.commands import HANG_SECONDS
 from tests.harness.train.training_runs import prepared
-
-SECONDS_AT_MOST = 120
-"""far more than a run takes, on a machine that does other things too"""
 
 _meetings = count()
 
@@ -144,7 +142,7 @@ def in_processes(number: int, work: Callable[[int], Any]) -> list[Any]:
 def _read_all(pipes: list[int]) -> list[bytes]:
     """Return what comes through the pipes until all are closed."""
     contents = dict.fromkeys(pipes, b"")
-    open_ones, end = set(pipes), time.monotonic() + SECONDS_AT_MOST
+    open_ones, end = set(pipes), time.monotonic() + HANG_SECONDS
     while open_ones:
         ready, _, _ = select.select(list(open_ones), [], [], max(0.0, end - time.monotonic()))
         assert ready, "a process hangs"

@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-import time
+from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from memory_harness.harness.log.errors import ConfigError
-from memory_harness.probes.session.process import RunDied, RunStopped, Worker, _passing_on_signals
+from memory_harness.probes.session import process
+from memory_harness.probes.session.process import (
+    PEER_LOST,
+    RunDied,
+    RunStopped,
+    Worker,
+    _passing_on_signals,
+    start_worker,
+)
 from memory_harness.probes.session.train import WEIGHTS, adapter_in
 from tests.builders import AS_PUBLISHED
-from tests.e2e.commands import ROOT
+from tests.e2e.commands import ROOT, wait_until
 
 
-def train(ends):
-    """Train in a worker that ends as told once it is asked to stop."""
-    script = f"import signal, sys, time\ndef done(*_):\n    {ends}\nsignal.signal(signal.SIGTERM, done)\n"
-    script += "print('ready', flush=True)\nwhile True: time.sleep(0.01)"
-    asked = []
-
-    def watch():
-        if not asked:
-            asked.append(os.kill(os.getpid(), signal.SIGTERM))
-
+@contextmanager
+def worker_that(script):
+    """Start a worker that runs a script instead; yield it once it has said `ready`."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen([sys.executable, "-c", script], stderr=errors, **pipes) as process,
     ):
         assert process.stdout.readline() == "ready\n"
-        Worker(process, errors).train(AS_PUBLISHED, {"run": "runs/x"}, watch)
+        yield Worker(process, errors)
+
+
+def train(ends):
+    """Train in a worker that ends as told once it is asked to stop."""
+    script = f"import signal, sys\ndef done(*_):\n    {ends}\nsignal.signal(signal.SIGTERM, done)\n"
+    script += "print('ready', flush=True)\nwhile True: signal.pause()"
+    asked = []
+
+    def watch():
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    with worker_that(script) as worker:
+        worker.train(AS_PUBLISHED, {"run": "runs/x"}, watch)
 
 
 @pytest.mark.parametrize(
@@ -62,33 +78,62 @@ def test_one_that_was_done_anyway_is_done():
     train('print(\'{"trained": "completed"}\', flush=True); sys.exit()')
 
 
+SILENT = "import signal; print('ready', flush=True); signal.pause()"
+PEER_IS_LOST = f"import sys; print('ready', flush=True); sys.stdin.readline(); sys.exit({PEER_LOST})"
+KILLED = (
+    "import os, signal, sys; print('ready', flush=True); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+@pytest.mark.parametrize("other", [SILENT, PEER_IS_LOST], ids=["that hangs and is killed", "that ends because of it"])
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_the_one_that_died_is_named_and_not_another(gpu, other, monkeypatch):
+    monkeypatch.setattr(process, "SECONDS_TO_END", 0.1)
+    scripts = [KILLED, other] if gpu == 0 else [other, KILLED]
+    with (
+        worker_that(scripts[0]) as first,
+        worker_that(scripts[1]) as second,
+        pytest.raises(RunDied, match=f"the training run on GPU {gpu} died by SIGKILL; --replay runs/x"),
+    ):
+        first.train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None, others=[(second, {})])
+
+
+def test_one_that_dies_before_it_reads_its_request_has_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+
+    def run_in_worker():
+        with start_worker() as worker:
+            worker.process.wait()
+            worker.run(AS_PUBLISHED, tmp_path / "log.jsonl", "early", lambda *_: None)
+
+    with pytest.raises(RunDied, match="the run 'early' died with exit code 1"):
+        run_in_worker()
+
+
 def test_a_worker_ends_with_the_process_that_started_it():
-    """Which is killed, and can tell nobody."""
+    """Which is killed, and can tell nobody; the worker's standard input stays open."""
     parent = """
-        import subprocess, sys, time
-        worker = subprocess.Popen([sys.executable, "-m", "memory_harness.probes.session.worker"], stdin=subprocess.PIPE)
+        import signal, subprocess, sys
+        worker = subprocess.Popen([sys.executable, "-m", "memory_harness.probes.session.worker"])
         print(worker.pid, flush=True)
-        time.sleep(600)
+        signal.pause()
     """
-    command = [sys.executable, "-c", textwrap.dedent(parent)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        worker = psutil.Process(int(process.stdout.readline()))
-        time.sleep(2.0)  # it reads a request by then
-        process.kill()
-    deadline = time.monotonic() + 30
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent)], cwd=ROOT, **pipes) as started:
+        worker = psutil.Process(int(started.stdout.readline()))
+        wait_until(lambda: worker.num_threads() > 1)  # one of them looks after the parent
+        started.kill()
+        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_signal_that_is_ignored_stays_so():
     """As nohup has it, so that training goes on when the terminal is closed."""
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "3600"]) as sleeper:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            with _passing_on_signals([process]) as received:
+            with _passing_on_signals([sleeper]) as received:
                 os.kill(os.getpid(), signal.SIGHUP)
-                assert (received, process.poll()) == ([], None)
+                assert (received, sleeper.poll()) == ([], None)
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert received == [signal.SIGTERM]
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

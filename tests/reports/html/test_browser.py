@@ -16,6 +16,7 @@ import pytest
 
 from memory_harness.reports.html import html_text
 from tests.builders import with_oom
+from tests.e2e.commands import HANG_SECONDS
 from tests.reports.html.test_page import SEGMENTS, hostile
 from tests.reports.results import fixed_result
 
@@ -35,7 +36,7 @@ def browse(page: Path, *flags: str) -> tuple[str, str]:
         ended = subprocess.run(
             [BROWSER, "--headless", *sandbox, "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr",
              "--hide-scrollbars", *flags, page.as_uri()],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout, "\n".join(line for line in ended.stderr.splitlines() if "CONSOLE" in line)
