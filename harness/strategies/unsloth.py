@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ import torch
 
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.batching import Batch, left_padded
+from memory_harness.harness.data.batching import left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
@@ -52,7 +52,13 @@ class UnslothStrategy:
         self.device = device
         self.dtype: torch.dtype = getattr(torch, config.model.dtype)
         # Unsloth replaces the model's own loss, which is therefore the one to ask for
-        self.training = QLoraStrategy(config.with_fields(loss="full", hold_outputs=False), device)
+        self.training = training = QLoraStrategy(config.with_fields(loss="full", hold_outputs=False), device)
+        self.put, self.backward = training.put, training.backward
+        self.summands, self.optimizer_step = training.summands, training.optimizer_step
+        self.without_adapter, self.export = training.without_adapter, training.export
+        self.load_adapter, self.save, self.restore = training.load_adapter, training.save, training.restore
+        self.trainable_bytes = training.trainable_bytes
+        self.host_copy, self.undo_to = training.host_copy, training.undo_to
         self.forward_facts: ForwardFacts | None = None
         self._inputs: dict[str, torch.Tensor] = {}
         self._cache: Any = None
@@ -123,26 +129,10 @@ class UnslothStrategy:
         if self.training.scaler.is_enabled():
             self.model.get_base_model().accelerator_scaler = self.training.scaler
 
-    def put(self, batch: Batch, *, training: bool) -> None:
-        """Copy a batch to the device."""
-        self.training.put(batch, training=training)
-
     def forward(self, num_target_tokens: int) -> None:
         """Compute Unsloth's fused loss over the batch that was put."""
         self.training.forward(num_target_tokens)
         self.forward_facts = self.training.forward_facts
-
-    def backward(self) -> None:
-        """Scale the loss and add its gradients."""
-        self.training.backward()
-
-    def summands(self) -> list[torch.Tensor]:
-        """Return gradients and loss."""
-        return self.training.summands()
-
-    def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
-        """Unscale, clip, update, free the gradients."""
-        return self.training.optimizer_step(learning_rate)
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss."""
@@ -198,38 +188,6 @@ class UnslothStrategy:
 
         FastLanguageModel.for_training(self.model)
         self.model.config.use_cache = False  # evaluation needs none
-
-    def without_adapter(self) -> AbstractContextManager[None]:
-        """Let Unsloth's kernels pass the adapter by."""
-        return self.training.without_adapter()
-
-    def export(self, folder: Path) -> None:
-        """Write the adapter for peft."""
-        self.training.export(folder)
-
-    def load_adapter(self, folder: Path) -> None:
-        """Load what `export` wrote."""
-        self.training.load_adapter(folder)
-
-    def save(self, folder: Path) -> None:
-        """Write adapter, optimizer and scaler."""
-        self.training.save(folder)
-
-    def restore(self, folder: Path) -> None:
-        """Load what `save` wrote."""
-        self.training.restore(folder)
-
-    def trainable_bytes(self) -> int:
-        """Return what the adapter's parameters take."""
-        return self.training.trainable_bytes()
-
-    def host_copy(self) -> dict[str, Any]:
-        """Return adapter, optimizer and scaler as they are, in host memory."""
-        return self.training.host_copy()
-
-    def undo_to(self, copied: dict[str, Any]) -> None:
-        """Undo whatever has happened to them since `host_copy`."""
-        self.training.undo_to(copied)
 
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end."""

@@ -46,7 +46,7 @@ def write_checkpoint(run_folder: Path, save: Callable[[Path], None], manifest: M
     try:
         save(unfinished)
         write_tensors(random_states(), unfinished / RANDOM_FILE)
-        files = {path.name: _synced(path) for path in sorted(unfinished.iterdir())}
+        files = {path.name: _seal(path) for path in sorted(unfinished.iterdir())}
         (unfinished / MANIFEST_FILE).write_text(manifest_text(replace(manifest, files=files)), encoding="utf-8")
         sync(unfinished / MANIFEST_FILE)
         sync(unfinished)
@@ -57,7 +57,7 @@ def write_checkpoint(run_folder: Path, save: Callable[[Path], None], manifest: M
     return folder
 
 
-def _synced(path: Path) -> dict[str, Any]:
+def _seal(path: Path) -> dict[str, Any]:
     """Sync a file and return what the manifest says of it."""
     sync(path)
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
