@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    # chunked, so that the loss's copies do not hide the scores
-    return config.with_fields(
-        batching="dynamic", pad_to_multiple_of=1, max_length=768, gpu="t4", loss="chunked", expand_kv=False
-    )
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -22,6 +14,14 @@ ATTENTION_MATH_FALLBACK = Fault(
     name="attention-math-fallback",
     cause="attention-math-fallback",
     title="unpadded batches on a card whose fused kernels do not take grouped heads",
-    configure=_configure,
+    # chunked, so that the loss's copies do not hide the scores
+    settings={
+        "batching": "dynamic",
+        "pad_to_multiple_of": 1,
+        "max_length": 768,
+        "gpu": "t4",
+        "loss": "chunked",
+        "expand_kv": False,
+    },
     prepare=_prepare,
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output
 
@@ -25,14 +24,10 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         yield
 
 
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(dtype="bfloat16")
-
-
 AUTOCAST_CACHE = Fault(
     name="autocast-cache",
     cause="autocast-cache",
     title="one autocast context around the whole training, and new weights in every step",
-    configure=_configure,
+    settings={"dtype": "bfloat16"},
     install=_install,
 )

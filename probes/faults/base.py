@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,24 +17,20 @@ MISTAKE = "# the mistake"
 """marks the line that a finding has to name"""
 
 
-def _unchanged_config(config: RunConfig) -> RunConfig:
-    return config
-
-
 def _unchanged_data(data: Prepared) -> Prepared:
     return data
 
 
-def _nothing(strategy: QLoraStrategy) -> AbstractContextManager[None]:
-    return nullcontext()
+def _nothing(strategy: QLoraStrategy) -> None:
+    return None
 
 
 @dataclass(frozen=True)
 class Fault:
     """A mistake as people make it, which really produces its cause in a run.
 
-    A run with the fault is `execute(fault.configure(config), ..., fault.prepare(data), ...)` inside
-    `fault.install(strategy)`, with the plain strategy: a compiled one would replay the run without the mistake.
+    A run with the fault is `execute(fault.configure(config), ..., fault.prepare(data), ...)` once `fault.install` has
+    been called with the strategy, the plain one: a compiled one would replay the run without the mistake.
     """
 
     name: str
@@ -42,15 +38,21 @@ class Fault:
     """the id that a finding has to carry"""
     title: str
     """the mistake in one line"""
-    configure: Callable[[RunConfig], RunConfig] = _unchanged_config
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the configuration that it changes"""
     prepare: Callable[[Prepared], Prepared] = _unchanged_data
-    install: Callable[[QLoraStrategy], AbstractContextManager[None]] = _nothing
+    install: Callable[[QLoraStrategy], AbstractContextManager[None] | None] = _nothing
+    """puts the mistake in; what it returns, if anything, lasts as long as the run"""
     resumes: bool = False
     """the run starts from a checkpoint of one before it"""
     needs_values: bool = False
     """it reads tensors, so that fake ones will not do"""
     needs_simulation: bool = False
     """it changes the simulated card"""
+
+    def configure(self, config: RunConfig) -> RunConfig:
+        """Return the configuration as the fault changes it."""
+        return config.with_fields(**self.settings)
 
 
 def around(target: Any, method: str, wrapper: Callable[..., Any]) -> None:

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(
-        batching="bucketed", gradient_accumulation=4, train_batch_size=1, max_batch_tokens=10**6, max_length=256
-    )
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -21,6 +14,12 @@ BUCKETING_RAISES_PEAK = Fault(
     name="bucketing-raises-peak",
     cause="bucketing-raises-peak",
     title="bucketing by length with no cap on the tokens of a batch",
-    configure=_configure,
+    settings={
+        "batching": "bucketed",
+        "gradient_accumulation": 4,
+        "train_batch_size": 1,
+        "max_batch_tokens": 10**6,
+        "max_length": 256,
+    },
     prepare=_prepare,
 )

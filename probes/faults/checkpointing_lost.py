@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def evaluate(original: Callable[[], float | None]) -> float | None:
         strategy.model.gradient_checkpointing_disable()  # the mistake
         return original()
 
     around(strategy, "evaluate", evaluate)
-    yield
 
 
 CHECKPOINTING_LOST = Fault(

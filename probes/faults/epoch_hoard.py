@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after, on_output
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     outputs: list[Any] = []
 
     def collect(output: Any) -> None:
@@ -19,7 +16,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
 
     on_output(strategy, True, collect)
     after(strategy, "save", outputs.clear)
-    yield
 
 
 EPOCH_HOARD = Fault(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(
-        train_batch_size=1, eval_batch_size=8, max_length=512, samples=24, eval_fraction=0.4, budget_bytes=54 * MIB
-    )
-
 
 EVAL_BATCH_LOGITS = Fault(
     name="eval-batch-logits",
     cause="eval-batch-logits",
     title="evaluation at the default batch of 8 while training takes one sequence",
-    configure=_configure,
+    settings={
+        "train_batch_size": 1,
+        "eval_batch_size": 8,
+        "max_length": 512,
+        "samples": 24,
+        "eval_fraction": 0.4,
+        "budget_bytes": 54 * MIB,
+    },
 )

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     last: dict[str, Any] = {}
 
     def remember(output: Any) -> None:
         last["output"] = output  # the mistake
 
     on_output(strategy, False, remember)
-    yield
 
 
 EVAL_LEFTOVER = Fault(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def switch_on() -> None:
         strategy.model.get_base_model().config.use_cache = True  # the mistake
 
     after(strategy, "load", switch_on)
-    yield
 
 
 EVAL_USE_CACHE = Fault(

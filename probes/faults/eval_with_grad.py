@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def decorate() -> None:
         model = strategy.model
         model.forward = torch.enable_grad()(model.forward)  # the mistake
 
     after(strategy, "load", decorate)
-    yield
 
 
 EVAL_WITH_GRAD = Fault(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
@@ -13,8 +11,7 @@ from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around, with_lengths
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     errors: list[Exception] = []
     skipped = False
 
@@ -33,11 +30,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
 
     around(strategy, "forward", forward)
     around(strategy, "backward", backward)
-    yield
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(batching="dynamic", max_length=1024, budget_bytes=40 * MIB)
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -48,7 +40,7 @@ EXCEPTION_HOLDS_FRAMES = Fault(
     name="exception-holds-frames",
     cause="exception-holds-frames",
     title="batches that go out of memory are skipped, their exceptions kept",
-    configure=_configure,
+    settings={"batching": "dynamic", "max_length": 1024, "budget_bytes": 40 * MIB},
     prepare=_prepare,
     install=_install,
 )

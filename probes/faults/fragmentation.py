@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 LENGTHS = (1500, 200, 1900, 700, 1100, 1300, 300, 1700, 500, 900, 2000, 1600)
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(
-        batching="dynamic", max_length=2048, pad_to_multiple_of=1, expand_kv=True, budget_bytes=66 * MIB
-    )
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -24,6 +17,12 @@ FRAGMENTATION = Fault(
     name="fragmentation",
     cause="fragmentation",
     title="batches of ever new lengths on a card without expandable segments",
-    configure=_configure,
+    settings={
+        "batching": "dynamic",
+        "max_length": 2048,
+        "pad_to_multiple_of": 1,
+        "expand_kv": True,
+        "budget_bytes": 66 * MIB,
+    },
     prepare=_prepare,
 )

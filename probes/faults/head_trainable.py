@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def make_optimizer(original: Callable[[], None]) -> None:
         base = strategy.model.get_base_model()
         for module in (base.get_input_embeddings(), base.get_output_embeddings()):
@@ -18,7 +16,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         original()
 
     around(strategy, "make_optimizer", make_optimizer)
-    yield
 
 
 HEAD_TRAINABLE = Fault(

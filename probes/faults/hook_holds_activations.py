@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     activations: list[Any] = []
 
     def keep(module: Any, args: Any, output: Any) -> None:
@@ -22,7 +19,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
             layer.register_forward_hook(keep)
 
     after(strategy, "load", register)
-    yield
 
 
 HOOK_HOLDS_ACTIVATIONS = Fault(

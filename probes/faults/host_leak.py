@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from memory_harness.configs.units import MIB
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -13,8 +11,7 @@ from memory_harness.probes.faults.base import Fault, before_training_batch
 BUFFER_BYTES = 4 * MIB
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     buffers: list[mmap.mmap] = []
 
     def stage() -> None:
@@ -23,7 +20,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         buffers.append(buffer)  # the mistake
 
     before_training_batch(strategy, stage)
-    yield
 
 
 HOST_LEAK = Fault(

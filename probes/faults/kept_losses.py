@@ -7,8 +7,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
@@ -16,8 +15,7 @@ from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     losses: list[torch.Tensor] = []
 
     def backward(original: Callable[[], None]) -> None:
@@ -25,7 +23,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         original()
 
     around(strategy, "backward", backward)
-    yield
 
 
 KEPT_LOSSES = Fault(

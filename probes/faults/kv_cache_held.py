@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     results: list[Any] = []
 
     def release(original: Callable[[], None]) -> None:
@@ -20,17 +17,12 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         original()
 
     around(strategy, "release", release)
-    yield
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(generate_prompts=4, max_new_tokens=4)
 
 
 KV_CACHE_HELD = Fault(
     name="kv-cache-held",
     cause="kv-cache-held",
     title="each generation's key/value cache is kept beside its text",
-    configure=_configure,
+    settings={"generate_prompts": 4, "max_new_tokens": 4},
     install=_install,
 )

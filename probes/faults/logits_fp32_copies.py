@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(loss="full", dtype="bfloat16", max_length=1024, budget_bytes=40 * MIB)
-
 
 LOGITS_FP32_COPIES = Fault(
     name="logits-fp32-copies",
     cause="logits-fp32-copies",
     title="the full loss with its float32 copies on a card that is just too small",
-    configure=_configure,
+    settings={"loss": "full", "dtype": "bfloat16", "max_length": 1024, "budget_bytes": 40 * MIB},
 )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, before_training_batch, on_output
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     all_logits: list[Any] = []
 
     def gather(output: Any) -> None:
@@ -20,17 +16,12 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
 
     on_output(strategy, False, gather)
     before_training_batch(strategy, all_logits.clear)
-    yield
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(eval_batch_size=1)
 
 
 LOGITS_HOARDED = Fault(
     name="logits-hoarded",
     cause="logits-hoarded",
     title="evaluation gathers the logits of all batches for its metrics",
-    configure=_configure,
+    settings={"eval_batch_size": 1},
     install=_install,
 )

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(batching="dynamic", max_length=1024, budget_bytes=40 * MIB)
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -22,6 +17,6 @@ LONGEST_SAMPLE = Fault(
     name="longest-sample",
     cause="longest-sample",
     title="one sample is far longer than all others and comes late",
-    configure=_configure,
+    settings={"batching": "dynamic", "max_length": 1024, "budget_bytes": 40 * MIB},
     prepare=_prepare,
 )

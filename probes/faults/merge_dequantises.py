@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import bitsandbytes
@@ -12,8 +11,7 @@ from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def save(original: Callable[[Path], None], folder: Path) -> None:
         original(folder)
         dequantize = bitsandbytes.functional.dequantize_4bit
@@ -22,7 +20,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         del merged
 
     around(strategy, "save", save)
-    yield
 
 
 MERGE_DEQUANTISES = Fault(

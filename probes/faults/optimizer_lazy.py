@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from memory_harness.configs.models import LINEAR_LAYERS
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(lora_rank=64, target_modules=LINEAR_LAYERS, budget_bytes=48 * MIB)
-
 
 OPTIMIZER_LAZY = Fault(
     name="optimizer-lazy",
     cause="optimizer-lazy",
     title="a large adapter's optimizer states appear at the first step",
-    configure=_configure,
+    settings={"lora_rank": 64, "target_modules": LINEAR_LAYERS, "budget_bytes": 48 * MIB},
 )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -14,23 +10,17 @@ from memory_harness.probes.faults.base import Fault, before_training_batch
 TAKEN_PER_STEP_BYTES = 96 * MIB
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     device = strategy.device
     assert isinstance(device, SimulatedDevice), "on a real GPU, start the other process"
     before_training_batch(strategy, lambda: device.take_elsewhere(TAKEN_PER_STEP_BYTES))
-    yield
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(budget_bytes=GIB, empty_cache_every=1)
 
 
 OTHER_PROCESS = Fault(
     name="other-process",
     cause="other-process",
     title="another process takes more and more of the GPU",
-    configure=_configure,
+    settings={"budget_bytes": GIB, "empty_cache_every": 1},
     install=_install,
     needs_simulation=True,
 )

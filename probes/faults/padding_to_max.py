@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(batching="padded", max_length=128)
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -19,6 +14,6 @@ PADDING_TO_MAX = Fault(
     name="padding-to-max",
     cause="padding-to-max",
     title="every sample is padded to the maximum length",
-    configure=_configure,
+    settings={"batching": "padded", "max_length": 128},
     prepare=_prepare,
 )

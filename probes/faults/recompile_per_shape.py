@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output, with_lengths
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     graphs: dict[tuple[int, ...], Any] = {}
 
     def capture(output: Any) -> None:
@@ -24,11 +20,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
             graphs[shape] = torch.empty_like(output.logits)  # the mistake
 
     on_output(strategy, True, capture)
-    yield
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(batching="dynamic", max_length=256)
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -39,7 +30,7 @@ RECOMPILE_PER_SHAPE = Fault(
     name="recompile-per-shape",
     cause="recompile-per-shape",
     title="static buffers, as of a CUDA graph, are kept for every new batch shape",
-    configure=_configure,
+    settings={"batching": "dynamic", "max_length": 256},
     prepare=_prepare,
     install=_install,
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,8 +13,7 @@ from memory_harness.probes.faults.base import Fault, around
 MODEL_FILE = "model.pt"
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     checkpoint: dict[str, torch.Tensor] = {}
 
     def save(original: Callable[[Path], None], folder: Path) -> None:
@@ -31,7 +29,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
 
     around(strategy, "save", save)
     around(strategy, "restore", restore)
-    yield
 
 
 RESUME_ON_GPU = Fault(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
@@ -11,8 +10,7 @@ from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     losses: list[torch.Tensor] = []
 
     def backward(original: Callable[[], None]) -> None:
@@ -23,7 +21,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         strategy.graph, strategy.inputs = None, {}
 
     around(strategy, "backward", backward)
-    yield
 
 
 RETAINED_GRAPH = Fault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,7 +76,7 @@ def execute_with(
         config: RunConfig, device: ObservableDevice, write: Callable[[Record], None], output: Path, resume: Path | None
     ) -> Outcome:
         strategy = QLoraStrategy(config, device)
-        with fault.install(strategy):
+        with fault.install(strategy) or nullcontext():
             return execute(Run(config, device, strategy, data), write, output, resume=resume)
 
     if not fault.resumes:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def save(original: Callable[[Path], None], folder: Path) -> None:
         with strategy.device.assuming(0.0):  # bitsandbytes reads a quantisation offset back
             weights = strategy.model.state_dict()
@@ -20,7 +18,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         del state
 
     around(strategy, "save", save)
-    yield
 
 
 SAVE_DOUBLES = Fault(

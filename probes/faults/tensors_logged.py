@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -12,8 +10,7 @@ from memory_harness.probes.faults.base import Fault, on_output
 LOG_EVERY = 4
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     history: list[dict[str, Any]] = []
     step = 0
 
@@ -24,7 +21,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
             history.append({"step": step, "logits": output.logits.detach()})  # the mistake
 
     on_output(strategy, True, log)
-    yield
 
 
 TENSORS_LOGGED = Fault(

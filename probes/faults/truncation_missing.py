@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
-
-
-def _configure(config: RunConfig) -> RunConfig:
-    return config.with_fields(batching="dynamic", max_length=64)
 
 
 def _prepare(data: Prepared) -> Prepared:
@@ -19,6 +14,6 @@ TRUNCATION_MISSING = Fault(
     name="truncation-missing",
     cause="truncation-missing",
     title="samples are longer than the configured maximum",
-    configure=_configure,
+    settings={"batching": "dynamic", "max_length": 64},
     prepare=_prepare,
 )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     total: list[Any] = [0.0]
 
     def consistency() -> None:
@@ -19,7 +16,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
             total[0] = total[0] + strategy.model(**strategy.inputs).loss  # the mistake
 
     after(strategy, "forward", consistency)
-    yield
 
 
 UNBACKWARDED_LOSS = Fault(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -19,8 +16,7 @@ class _State:
         self.previous = previous
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     state: _State | None = None
 
     def advance() -> None:
@@ -28,7 +24,6 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         state = _State(torch.zeros(ROWS, ROWS, device=strategy.device.torch_device), state)
 
     after(strategy, "optimizer_step", advance)
-    yield
 
 
 UNEXPLAINED_GROWTH = Fault(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around
 
 
-@contextmanager
-def _install(strategy: QLoraStrategy) -> Iterator[None]:
+def _install(strategy: QLoraStrategy) -> None:
     def optimizer_step(original: Callable[[float], object], learning_rate: float) -> object:
         strategy.optimizer.zero_grad()  # the mistake
         return original(learning_rate)
 
     around(strategy, "optimizer_step", optimizer_step)
-    yield
 
 
 ZERO_GRADIENT = Fault(

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from memory_harness.configs.models import LINEAR_LAYERS
-from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after, around, before_training_batch, on_output, with_lengths
 
-Install = Callable[[QLoraStrategy], Any]
 VARYING = (64, 40, 56, 24, 48, 60, 32)
 
 
-def lookalike(name: str, install: Install | None = None, prepare: Any = None, **fields: Any) -> Fault:
-    """Return a run that should be found clean; `install` puts its code in and returns at once."""
-
-    @contextmanager
-    def scope(strategy: QLoraStrategy) -> Iterator[None]:
-        if install is not None:
-            install(strategy)
-        yield
-
-    def configure(config: RunConfig) -> RunConfig:
-        return config.with_fields(**fields)
-
-    return Fault(name, "", name, configure, prepare or (lambda data: data), scope)
+def lookalike(name: str, install: Any = None, prepare: Any = None, **settings: Any) -> Fault:
+    """Return a run that should be found clean; `install` puts its code in."""
+    return Fault(name, "", name, settings, prepare or (lambda data: data), install or (lambda strategy: None))
 
 
 def lengths(values: tuple[int, ...]) -> Callable[[Prepared], Prepared]:
