@@ -10,7 +10,8 @@ from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Limits, Option, Plan
-from memory_harness.reports.summary import ProbeResult, phase_levels
+from memory_harness.reports.levels import phase_levels
+from memory_harness.reports.summary import ProbeResult
 
 SCHEMA_VERSION = 1
 BEGINS = '{\n  "schema_version": '

@@ -23,8 +23,9 @@ from memory_harness.reports.html.drawing import (
     svg,
 )
 from memory_harness.reports.html.markup import Child, Node, node
+from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
-from memory_harness.reports.text import Level, gib, of_budget
+from memory_harness.reports.text import gib, of_budget
 
 MAX_COLUMNS = 320
 """Columns that the run is cut into: each two to three pixels wide on a large screen."""
