@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from memory_harness.harness.log.records import Phase
@@ -16,13 +16,12 @@ Tone = Literal["", "strong", "muted", "good", "bad", "warning"]
 
 @dataclass(frozen=True)
 class Banner:
-    """The verdict of a report."""
+    """The verdict of a report, and where its numbers come from."""
 
     title: str
     sentence: str
     tone: Tone
     source: str = ""
-    """where the numbers come from"""
 
 
 @dataclass(frozen=True)
@@ -49,67 +48,45 @@ class Facts:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text in a table."""
+    """A text in a table that does not look like the others."""
 
     text: str
     tone: Tone
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table."""
-
-    title: str
-    right: bool = False
-    """of numbers"""
-    detail: bool = False
-    """shown only where there is room"""
-
-
-@dataclass(frozen=True)
 class Table:
-    """Rows of cells. A row without cells sets groups apart."""
+    """Rows of cells under titles; columns whose title is in `right` hold numbers. An empty row sets groups apart."""
 
-    columns: Sequence[Column]
+    titles: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
-
-
-@dataclass(frozen=True)
-class Code:
-    """A reference to a line of source code."""
-
-    where: str
-    """`file:line`"""
-    functions: Sequence[str] = ()
-    """names of which one must enclose the line, where they are known"""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """of the packages that ran"""
+    right: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A finding in full."""
+    """A finding with its arithmetic taken out, what helps against it, and the log to find its line of code with."""
 
     finding: Finding
     before: str
-    """what its explanation says before the arithmetic, or all of it"""
-    formula: str = ""
-    legend: str = ""
-    after: str = ""
-    remedy: str = ""
-    code: Code | None = None
+    formula: str
+    legend: str
+    after: str
+    remedy: str
+    log: RunLog
 
 
 @dataclass(frozen=True)
-class FindingList:
-    """Findings in a line or two each; in full where there is room."""
+class Findings:
+    """Findings in full, or in a line or two each where there is no room."""
 
     items: Sequence[Explanation]
+    in_full: bool = False
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar for each of several levels."""
+    """A bar for each level; without a budget, they are compared with each other only."""
 
     heading: str
     explanation: str
@@ -117,35 +94,31 @@ class Bars:
     rows: Sequence[tuple[str, Level]]
     scale_bytes: int
     budget_bytes: int = 0
-    """0 where there is none to compare with"""
 
 
 @dataclass(frozen=True)
 class TriedFix:
-    """A fix and what its re-run showed."""
+    """A fix and what its re-run showed; the explanation of the bars says it in a line."""
 
     name: str
     title: str
     causes: str
     state: str
     helped: bool
-    facts: str
     remarks: Sequence[str]
     peaks: Bars
 
 
 @dataclass(frozen=True)
 class PhaseBars:
-    """The level of each phase in one run or in two."""
+    """The levels of the phases in each run, where it reached them; numbers beside the bars are in `unit_bytes`."""
 
     phases: Sequence[Phase]
     levels: Mapping[str, Mapping[Phase, Level]]
-    """run -> phase -> its level; a phase that was not reached is missing"""
     source: str
     scale_bytes: int
     budget_bytes: int
     unit_bytes: int
-    """of the numbers beside the bars"""
 
     @property
     def has_failed(self) -> bool:
@@ -155,7 +128,7 @@ class PhaseBars:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A reference to the chart of a run over time. An axis of memory ends at `top_bytes`."""
+    """A reference to the chart of a run over time; its axis ends at `top_bytes`."""
 
     name: str
     log: RunLog
@@ -164,7 +137,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Lengths:
-    """A reference to the chart of peaks against padded lengths."""
+    """A reference to the chart of peaks against padded lengths; its axis ends at `top_bytes`."""
 
     log: RunLog
     top_bytes: int
@@ -187,7 +160,7 @@ class Folded:
     is_open: bool = False
 
 
-Block = Banner | Paragraph | Command | Facts | Table | Explanation | FindingList | TriedFix | PhaseBars | Timeline
+Block = Banner | Paragraph | Command | Facts | Table | Findings | TriedFix | PhaseBars | Timeline
 """What every renderer draws."""
 
 Detail = Block | Bars | Lengths | MemoryMap | Folded
@@ -196,27 +169,22 @@ Detail = Block | Bars | Lengths | MemoryMap | Folded
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading; the first section of a report has none. One without anything to draw is left out."""
+    """Blocks under a heading; one without anything to draw is left out. The first of a report has no heading.
+
+    Sections of one name that follow each other are about several runs, `part` says which, or about several findings.
+    `aside` is a few words beside the title, `intro` the same in sentences, and `details` follow the body: both are
+    shown where there is room, on a page and not in a terminal.
+    """
 
     name: str
-    """sections of one name that follow each other may share a heading"""
     title: str = ""
     part: str = ""
-    """which of several runs it is about"""
     aside: str = ""
-    """a few words beside the title"""
     intro: str = ""
-    """the same in a sentence or two, where there is room"""
-    blocks: Sequence[Block] = ()
+    body: Sequence[Block] = ()
     details: Sequence[Detail] = ()
-    """shown after the blocks where there is room: on a page, not in a terminal"""
 
 
 def facts(rows: Mapping[str, str]) -> Facts:
     """Return the rows that have a value."""
     return Facts([(name, value) for name, value in rows.items() if value])
-
-
-def table(*titles: str, right: Sequence[str] = (), rows: Sequence[Sequence[str | Cell]]) -> Table:
-    """Return a table; the columns named in `right` are of numbers."""
-    return Table([Column(title, right=title in right) for title in titles], rows)

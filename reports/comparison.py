@@ -13,7 +13,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison
-from memory_harness.reports.blocks import Banner, Cell, Facts, Paragraph, Section, Tone, table
+from memory_harness.reports.blocks import Banner, Cell, Facts, Paragraph, Section, Table, Tone
 from memory_harness.reports.json import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.terminal import print_sections
@@ -97,14 +97,14 @@ def _run(log: RunLog, name: str) -> dict[str, Any]:
 
 def _verdict(comparison: Comparison) -> Section:
     banner = Banner(VERDICT_TITLES[comparison.verdict], comparison_sentence(comparison), TONES[comparison.verdict])
-    return Section("verdict", blocks=[banner])
+    return Section("verdict", body=[banner])
 
 
 def _runs(comparison: Comparison, names: Names) -> Section:
     rows = []
     for letter, name, log in (("A", names.before, comparison.before), ("B", names.after, comparison.after)):
         rows.append((letter, f"{name}\n{source_in_words(log)} · {OUTCOMES[log.outcome]}"))
-    return Section("runs", blocks=[Facts(rows), *(Paragraph(note, "warning") for note in notes(comparison))])
+    return Section("runs", body=[Facts(rows), *(Paragraph(note, "warning") for note in notes(comparison))])
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
@@ -134,8 +134,8 @@ def _changes(comparison: Comparison) -> Section:
             verdict = Cell(change.verdict, TONES.get(change.verdict, "warning"))
         values = (_value(change, change.before), _value(change, change.after), _difference(change))
         rows.append([_title(change), *values, verdict])
-    changes = table("", "A", "B", "change", "", right=("A", "B", "change"), rows=rows)
-    return Section("changes", "What changed", aside="from A to B", blocks=[changes])
+    changes = Table(("", "A", "B", "change", ""), rows, right=("A", "B", "change"))
+    return Section("changes", "What changed", aside="from A to B", body=[changes])
 
 
 def _title(change: Change) -> str:
@@ -161,4 +161,4 @@ def _difference(change: Change) -> str:
 
 def _setup(comparison: Comparison) -> Section:
     rows = [(difference.name, difference.before, difference.after) for difference in comparison.differences]
-    return Section("setup", "Set up differently", blocks=[table("", "A", "B", rows=rows)] if rows else [])
+    return Section("setup", "Set up differently", body=[Table(("", "A", "B"), rows)] if rows else [])

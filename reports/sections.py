@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from memory_harness.configs import schema
@@ -19,37 +19,10 @@ from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Equivalence, Finding, FixResult
 from memory_harness.probes.plan.choose import Option
-from memory_harness.reports.blocks import (
-    Banner,
-    Bars,
-    Cell,
-    Code,
-    Column,
-    Command,
-    Detail,
-    Explanation,
-    FindingList,
-    Folded,
-    Lengths,
-    MemoryMap,
-    Paragraph,
-    PhaseBars,
-    Section,
-    Table,
-    Timeline,
-    TriedFix,
-    facts,
-    table,
-)
+from memory_harness.reports import blocks
+from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.levels import Level, phase_levels, scale_bytes, worst_level
-from memory_harness.reports.summary import (
-    WEIGHTS,
-    ProbeResult,
-    source_in_words,
-    verdict_sentence,
-    verdict_title,
-    verdict_tone,
-)
+from memory_harness.reports.summary import WEIGHTS, WITHOUT_STEPS, ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit
 
 MAX_READINGS, MAX_FRAMES = 2, 3
@@ -65,19 +38,6 @@ EQUIVALENCE: dict[Equivalence, str] = {
     "numerical": "same results up to rounding",
     "reordered": "same samples in another order",
     "data": "changes what is learned",
-}
-
-PHASES = {
-    Phase.LOAD: "loading the model",
-    Phase.DATA: "a batch to the card",
-    Phase.RESUME: "from a checkpoint",
-    Phase.FORWARD: "the loss",
-    Phase.BACKWARD: "the gradients",
-    Phase.OPTIMIZER: "the update",
-    Phase.STEP: "a whole training step",
-    Phase.EVAL: "held-out samples",
-    Phase.CHECKPOINT: "saving",
-    Phase.GENERATE: "replies",
 }
 
 WORDS = {
@@ -97,23 +57,15 @@ def probe_sections(result: ProbeResult) -> list[Section]:
 
 
 def _verdict(result: ProbeResult) -> Iterator[Section]:
-    log = result.as_configured
-    banner = Banner(verdict_title(result), verdict_sentence(result), verdict_tone(result), source_in_words(log))
-    fault = []
-    if log.run.fault:
-        fault.append(Paragraph(f"The mistake {log.run.fault} was planted in this run on purpose.", "warning"))
-    yield Section("verdict", blocks=[banner, *fault], details=_needed(result))
-
-
-def _needed(result: ProbeResult) -> list[Bars]:
-    """Return what each run needed at its worst moment, against the budget."""
+    body: list[blocks.Block] = [verdict_banner(result)]
+    if fault := result.as_configured.run.fault:
+        body.append(Paragraph(f"The mistake {fault} was planted in this run on purpose.", "warning"))
     rows = [(name, worst_level(log)) for name, log in result.runs if phase_levels(log)]
-    if not rows:
-        return []
     budget = result.as_configured.run.budget_bytes
     explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
     scale = int(_scale(result) * 1.02)
-    return [Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)]
+    needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
+    yield Section("verdict", body=body, details=[needed] if rows else [])
 
 
 def _scale(result: ProbeResult) -> int:
@@ -127,25 +79,14 @@ def _axis_top(result: ProbeResult) -> int:
 def _why(result: ProbeResult) -> Iterator[Section]:
     for finding in result.findings:
         if finding.severity == "error":
-            yield Section("why", "Why", aside=finding.cause, blocks=[_explanation(finding, result.as_configured)])
+            found = blocks.Findings([explain(finding, result.as_configured)], in_full=True)
+            yield Section("why", "Why", aside=finding.cause, body=[found])
 
 
-def _explanation(finding: Finding, log: RunLog) -> Explanation:
+def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
+    """Return a finding with its arithmetic taken out and what helps."""
     cause = CAUSES.get(finding.cause)
-    return Explanation(
-        finding,
-        *split_formula(finding.explanation),
-        remedy=cause.fix if cause else "",
-        code=_code(finding.where, log) if finding.where else None,
-    )
-
-
-def _code(where: str, log: RunLog) -> Code:
-    frames = [survivor.site for survivor in log.survivors]
-    for oom in log.ooms:
-        frames.extend(oom.frames)
-    functions = [frame.removeprefix(where).strip() for frame in frames if frame.startswith(f"{where} ")]
-    return Code(where, functions, log.run.environment)
+    return blocks.Explanation(finding, *split_formula(finding.explanation), cause.fix if cause else "", log)
 
 
 def _request(result: ProbeResult) -> Iterator[Section]:
@@ -153,75 +94,66 @@ def _request(result: ProbeResult) -> Iterator[Section]:
     failure = analyse_failure(result.as_configured)
     if failure is None:
         return
-    oom, live = failure.oom, _largest(failure.live)
-    free, piece = format_bytes(failure.free_bytes), format_bytes(oom.largest_free_block_bytes)
+    oom, live = failure.oom, _largest_live(failure)
+    piece = format_bytes(oom.largest_free_block_bytes)
     retries = f"; the allocator retried {plural(oom.num_alloc_retries, 'time')}" if oom.num_alloc_retries else ""
     rows = {
         "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
         "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
-        "live then": " · ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in live),
-        "unused": f"{free}, in pieces of at most {piece}{retries}",
+        "live then": " · ".join(f"{name} {level}" for name, level in live),
+        "unused": f"{format_bytes(failure.free_bytes)}, in pieces of at most {piece}{retries}",
     }
     requested = f"{format_bytes(oom.requested_bytes)} in {oom.phase}"
     taken = f"{format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)}"
-    yield Section(
-        "request",
-        "What was asked for",
-        aside=requested,
-        intro=f"{requested} did not fit: {taken} was allocated.",
-        blocks=[facts(rows)],
-        details=list(_request_details(failure, live, source_in_words(result.as_configured))),
-    )
-
-
-def _request_details(failure: Failure, live: Sequence[tuple[str, int]], source: str) -> Iterator[Detail]:
-    rows = {f"size of {product.what}": f"{product} ({product.legend})" for product in failure.products}
-    rows["asked by, the innermost call first"] = "\n".join(failure.oom.frames)
-    if any(rows.values()):
-        yield Folded("All readings of the size, and all calls", facts(rows))
+    intro = f"{requested} did not fit: {taken} was allocated."
+    in_full = {f"size of {product.what}": f"{product} ({product.legend})" for product in failure.products}
+    in_full["asked by, the innermost call first"] = "\n".join(oom.frames)
+    details: list[blocks.Detail] = [blocks.Folded("All readings of the size, and all calls", facts(in_full))]
     if live:
-        explanation = "What held memory when the request failed."
-        levels = [(name, Level(size)) for name, size in live]
-        yield Bars("What lived when memory ran out", explanation, source, levels, max(size for _, size in live))
+        words, highest = "What held memory when the request failed.", max(level.allocated_bytes for _, level in live)
+        source = source_in_words(result.as_configured)
+        details.append(blocks.Bars("What lived when memory ran out", words, source, live, highest))
+    yield Section("request", "What was asked for", "", requested, intro, [facts(rows)], details)
 
 
-def _largest(live: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
     """Return the categories worth a number; the others together."""
-    total = sum(size for _, size in live)
+    total = sum(size for _, size in failure.live)
     least = MIN_SHOWN_SHARE * total
-    # a snapshot lists lines of code in place of categories
-    shown = [(name if ":" in name else name.replace("_", " "), size) for name, size in live if size >= least]
-    rest = total - sum(size for _, size in shown)
-    return [*shown, ("other", rest)] if rest >= least > 0 else shown
+    shown, rest = [], total
+    for name, size in failure.live:
+        if size >= least:
+            # a snapshot lists lines of code in place of categories
+            shown.append((name if ":" in name else name.replace("_", " "), Level(size)))
+            rest -= size
+    if rest >= least > 0:
+        shown.append(("other", Level(rest)))
+    return shown
 
 
 def _by_phase(result: ProbeResult) -> Iterator[Section]:
     levels = {name: phase_levels(log) for name, log in result.runs}
     reached = set(chain.from_iterable(levels.values()))
-    phases = [phase for phase in Phase if phase in reached]
-    if not phases:
+    if not reached:
         return
     budget = result.as_configured.run.budget_bytes
     highest = max(level.top_bytes for of_run in levels.values() for level in of_run.values())
     unit, unit_bytes = table_unit(highest)
-    shown_budget = gib(budget) if unit == "GiB" else format_bytes(budget)
-    bars = PhaseBars(phases, levels, source_in_words(result.as_configured), _scale(result), budget, unit_bytes)
-    yield Section(
-        "phases",
-        "Memory by phase",
-        aside=f"peaks in {unit}; the budget is {shown_budget}",
-        intro="The highest memory in each part of the training loop, in the order in which they first run.",
-        blocks=[bars, *_longest_batch(result.as_configured)],
-        details=[Folded("The numbers, in bytes", _phase_numbers(bars))],
-    )
+    source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
+    bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
+    aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
+    intro = "The highest memory in each part of the training loop, in the order in which they first run."
+    body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
+    numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))
+    yield Section("phases", "Memory by phase", "", aside, intro, body, [numbers])
 
 
-def _phase_numbers(bars: PhaseBars) -> Table:
+def _phase_numbers(bars: blocks.PhaseBars) -> Table:
     titles, rows = ["phase", "what runs"], []
     for name in bars.levels:
         titles += [f"{what}, {name}" for what in ("allocated", "reserved", "failed request")]
     for phase in bars.phases:
-        cells = [str(phase), PHASES[phase]]
+        cells = [str(phase), WITHOUT_STEPS[phase]]
         for levels in bars.levels.values():
             level = levels.get(phase)
             if level is None:
@@ -229,7 +161,7 @@ def _phase_numbers(bars: PhaseBars) -> Table:
             else:
                 cells += [str(level.allocated_bytes), str(level.reserved_bytes), str(level.requested_bytes or "–")]
         rows.append(cells)
-    return table(*titles, rows=rows)
+    return Table(titles, rows)
 
 
 def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
@@ -248,79 +180,60 @@ def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
 
 
 def _over_the_run(result: ProbeResult) -> Iterator[Section]:
+    intro = (
+        "From left to right, the run from loading the model to its end; upwards, memory. An allocation fails where it"
+        " would lift what is reserved above the budget. Below the curve is a lane for each phase of the loop: it shows"
+        " where the phase ran, the stronger in colour the closer its peak came to the budget."
+    )
+    # a chart of characters shows steps only; a memory snapshot has none
+    has_steps = any(record.step for record in result.as_configured.phases)
     for name, log in result.runs:
         unit, _ = table_unit(log.run.budget_bytes)
-        chart = Timeline(name, log, _axis_top(result))
-        section = Section(
-            "time",
-            "Over the run",
-            name,
-            f"peak of each step in {unit}",
-            "From left to right, the run from loading the model to its end; upwards, memory. An allocation fails where"
-            " it would lift what is reserved above the budget. Below the curve is a lane for each phase of the loop: it"
-            " shows where the phase ran, the stronger in colour the closer its peak came to the budget.",
-        )
-        # a row of characters shows steps only; a memory snapshot has none
-        if any(record.step for record in result.as_configured.phases):
-            yield dataclasses.replace(section, blocks=[chart])
-        else:
-            yield dataclasses.replace(section, details=[chart])
+        chart = [blocks.Timeline(name, log, _axis_top(result))]
+        body, details = (chart, []) if has_steps else ([], chart)
+        yield Section("time", "Over the run", name, f"peak of each step in {unit}", intro, body, details)
 
 
 def _lengths(result: ProbeResult) -> Iterator[Section]:
-    yield Section("lengths", "Memory and length", details=[Lengths(result.as_configured, _axis_top(result))])
+    yield Section("lengths", "Memory and length", details=[blocks.Lengths(result.as_configured, _axis_top(result))])
 
 
 def _fragmentation(result: ProbeResult) -> Iterator[Section]:
-    yield Section("map", "Fragmentation", details=[MemoryMap(name, log) for name, log in result.runs])
+    yield Section("map", "Fragmentation", details=[blocks.MemoryMap(name, log) for name, log in result.runs])
 
 
 def _plan(result: ProbeResult) -> Iterator[Section]:
     plan = result.planning.plan if result.planning else None
     if plan is None:
         return
-    others = [Option((), plan.as_configured, 1.0), *plan.alternatives]
     rows = [_option(plan.chosen, chosen=True)]
-    rows += [_option(option, chosen=False) for option in others if option.fixes != plan.chosen.fixes]
+    for option in (Option((), plan.as_configured, 1.0), *plan.alternatives):
+        if option.fixes != plan.chosen.fixes:
+            rows.append(_option(option, chosen=False))
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
+    aside = f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted"
     numbers = ("alloc", "reserved", "time", "fits")
-    yield Section(
-        "plan",
-        "Plan",
-        aside=f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted",
-        blocks=[table("fixes", *numbers, right=numbers, rows=rows)],
-    )
+    yield Section("plan", "Plan", aside=aside, body=[Table(("fixes", *numbers), rows, right=numbers)])
 
 
 def _option(option: Option, *, chosen: bool) -> list[str | Cell]:
     prediction = option.prediction
-    texts = [
-        " + ".join(option.fixes) or "as configured",
-        gib(prediction.peak_allocated_bytes),
-        gib(prediction.peak_reserved_bytes),
-        f"{option.slowdown:.2f}×",
-    ]
+    texts = [" + ".join(option.fixes) or "as configured", gib(prediction.peak_allocated_bytes)]
+    texts += [gib(prediction.peak_reserved_bytes), f"{option.slowdown:.2f}×"]
     passes = Cell("yes", "good") if prediction.passes else Cell("no", "bad")
     return [*(Cell(text, "strong" if chosen else "") for text in texts), passes]
 
 
 def _fixes(result: ProbeResult) -> Iterator[Section]:
-    if not result.fixes:
-        return
-    budget = result.as_configured.run.budget_bytes
-    scale = budget
+    scale = result.as_configured.run.budget_bytes
     for fix in result.fixes:
         scale = max(scale, fix.before_peak_bytes, fix.after_peak_bytes)
-    yield Section(
-        "fixes",
-        "Fixes",
-        aside="each tried by running again",
-        intro="Each fix was tried by running again from nothing; it counts only where its cause is gone.",
-        blocks=[_tried(fix, scale, budget, source_in_words(result.as_configured)) for fix in result.fixes],
-    )
+    intro = "Each fix was tried by running again from nothing; it counts only where its cause is gone."
+    body = [_tried(fix, scale, result.as_configured) for fix in result.fixes]
+    yield Section("fixes", "Fixes", "", "each tried by running again", intro, body)
 
 
-def _tried(fix: FixResult, scale: int, budget: int, source: str) -> TriedFix:
+def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
     state = "verified" if fix.verified else "did not help"
     if fix.verified and not fix.applied:
         state = "helps, not needed"
@@ -328,18 +241,13 @@ def _tried(fix: FixResult, scale: int, budget: int, source: str) -> TriedFix:
     words = f"peak {before} → {after} · {state} · {EQUIVALENCE[fix.equivalence]}"
     if fix.slowdown is not None:
         words += f" · {fix.slowdown:.2f}× the time"
-    agreement = fix.agreement
-    agrees = agreement_in_words(agreement) if agreement is not None and agreement.agrees else ""
-    return TriedFix(
-        fix.name,
-        fix.title,
-        ", ".join(fix.addresses),
-        state,
-        fix.applied and fix.verified,
-        words,
-        [remark for remark in (agrees, fix.reason, fix.note) if remark],
-        Bars(f"{fix.name}: {fix.title}", words, source, [("before", before), ("after", after)], scale, budget),
-    )
+    agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
+    remarks = [remark for remark in (agrees, fix.reason, fix.note) if remark]
+    rows = [("before", before), ("after", after)]
+    heading, source = f"{fix.name}: {fix.title}", source_in_words(log)
+    bars = blocks.Bars(heading, words, source, rows, scale, log.run.budget_bytes)
+    helped = fix.applied and fix.verified
+    return blocks.TriedFix(fix.name, fix.title, ", ".join(fix.addresses), state, helped, remarks, bars)
 
 
 def agreement_in_words(agreement: AgreementRecord) -> str:
@@ -364,7 +272,7 @@ def _limits(result: ProbeResult) -> Iterator[Section]:
         "token cap": f"{limits.batch_tokens} padded tokens in a training batch",
     }
     aside = f"each with all else unchanged; in multiples of {limits.multiple_of} tokens"
-    yield Section("limits", "Largest that fit", aside=aside, blocks=[facts(rows)])
+    yield Section("limits", "Largest that fit", aside=aside, body=[facts(rows)])
 
 
 def _other_counts(result: ProbeResult) -> Iterator[Section]:
@@ -379,40 +287,33 @@ def _other_counts(result: ProbeResult) -> Iterator[Section]:
             ends.append(End(count.step, count.total_steps))
         share = f"{count.step / count.total_steps:.0%}" if count.total_steps else "–"
         rows.append([str(count.samples), f"step {count.step} of {count.total_steps}", share, outcome])
-    shown = table("samples", "ends at", "of the run", "outcome", right=("samples", "of the run"), rows=rows)
-    sentence = recurrence_in_words(ends)
-    yield Section(
-        "counts",
-        "The same run at other sample counts",
-        aside="as configured",
-        blocks=[shown, Paragraph(sentence)] if sentence else [shown],
-    )
+    body: list[blocks.Block] = [
+        Table(("samples", "ends at", "of the run", "outcome"), rows, right=("samples", "of the run"))
+    ]
+    if sentence := recurrence_in_words(ends):
+        body.append(Paragraph(sentence))
+    yield Section("counts", "The same run at other sample counts", aside="as configured", body=body)
 
 
 def _prediction(result: ProbeResult) -> Iterator[Section]:
     if result.predicted is None:
         return
     predicted = result.predicted.peaks()
-    columns, rows = [Column("")], []
-    for kind in ("allocated", "reserved"):
-        columns += [Column(kind, right=True), Column("simulated", right=True, detail=True)]
-        columns.append(Column("difference", right=True))
-    for phase, measured in result.runs[-1][1].peaks().items():
+    _, log = result.runs[-1]
+    rows = []
+    for phase, measured in log.peaks().items():
         simulated = predicted.get(phase, MemoryStats())
         allocated = _difference(measured.peak_allocated_bytes, simulated.peak_allocated_bytes)
         reserved = _difference(measured.peak_reserved_bytes, simulated.peak_reserved_bytes)
         rows.append([str(phase), *allocated, *reserved])
-    yield Section(
-        "prediction",
-        "Measured against simulated",
-        aside="peaks in bytes",
-        intro="What was measured on the GPU beside what was simulated for it without one; peaks in bytes.",
-        blocks=[Table(columns, rows), *_whole_run(result.whole_run)],
-    )
+    numbers = ("allocated", "difference", "reserved", "difference")
+    intro = "What was measured on the GPU, and how far from it the simulation without one lies; peaks in bytes."
+    body: list[blocks.Block] = [Table(("", *numbers), rows, right=numbers), *_whole_run(result.whole_run)]
+    yield Section("prediction", "Measured against simulated", "", "peaks in bytes", intro, body)
 
 
-def _difference(measured: int, simulated: int) -> tuple[str, str, str]:
-    return str(measured), str(simulated), f"{simulated - measured:+d}" if simulated != measured else "0"
+def _difference(measured: int, simulated: int) -> tuple[str, str]:
+    return str(measured), f"{simulated - measured:+d}" if simulated != measured else "0"
 
 
 def _whole_run(log: RunLog | None) -> Iterator[Paragraph]:
@@ -423,27 +324,23 @@ def _whole_run(log: RunLog | None) -> Iterator[Paragraph]:
 
 
 def _also(result: ProbeResult) -> Iterator[Section]:
-    others = [finding for finding in result.findings if finding.severity != "error"]
-    if others:
-        items = [_explanation(finding, result.as_configured) for finding in others]
-        yield Section("also", "Also costs memory or time", blocks=[FindingList(items)])
+    items = [explain(finding, result.as_configured) for finding in result.findings if finding.severity != "error"]
+    yield Section("also", "Also costs memory or time", body=[blocks.Findings(items)] if items else [])
 
 
 def _basis(result: ProbeResult) -> Iterator[Section]:
     log = result.as_configured
     run, model = log.run, log.run.model
     how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
-    rows = {
-        "memory": how,
-        "card": f"{run.gpu_name}, {gib(run.budget_bytes)} GiB for PyTorch",
-        "script": f"{run.script}, unmodified; its phases and steps are inferred" if run.script else "",
-    }
+    rows = {"memory": how, "card": f"{run.gpu_name}, {gib(run.budget_bytes)} GiB for PyTorch"}
     more = {"started": run.started_at, **run.environment}
+    if run.script:
+        rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
     if model:
         rows |= {"model": model.name, "weights": WEIGHTS.get(model.weights, model.weights)}
         rows["slower"] = "; ".join(model.fallbacks)
-        counts = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
-        more = {"parameters": counts, **more}
+        trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
+        more = {"parameters": trained, **more}
     if run.num_train_samples:
         counts = f"{run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
         rows["corpus"] = f"{run.corpus}: {counts}"
@@ -451,12 +348,12 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
         rows["probe"] = f"took {result.seconds:.0f} s"
     if log.num_unreadable_lines:
         rows["log"] = f"{plural(log.num_unreadable_lines, 'line')} could not be read"
-    yield Section("environment", "What this rests on", blocks=[facts(rows)], details=[facts(more)])
+    yield Section("environment", "What this rests on", body=[facts(rows)], details=[facts(more)])
 
 
 def _next(result: ProbeResult) -> Iterator[Section]:
     if result.next_command:
-        yield Section("next", "Next", intro="The run that passed:", blocks=[Command(result.next_command)])
+        yield Section("next", "Next", intro="The run that passed:", body=[blocks.Command(result.next_command)])
 
 
 def _configuration(result: ProbeResult) -> Iterator[Section]:
@@ -470,11 +367,13 @@ def _configuration(result: ProbeResult) -> Iterator[Section]:
     for name, cls in schema.SECTIONS.items():
         rows = []
         for item in dataclasses.fields(cls):
-            old, new = (value_text(getattr(getattr(config, name), item.name), item) for config in (before, after))
+            old = value_text(getattr(getattr(before, name), item.name), item)
+            new = value_text(getattr(getattr(after, name), item.name), item)
             rows.append([flag_of(item), old, new if new != old else "", meanings[cls.__name__, item.name]])
         changed = sum(bool(row[2]) for row in rows)
-        summary = f"{name} ({changed} changed by fixes)" if changed else name
-        details.append(Folded(summary, table("flag", "value", "with fixes", "meaning", rows=rows), bool(changed)))
+        title = f"{name} ({changed} changed by fixes)" if changed else name
+        settings = Table(("flag", "value", "with fixes", "meaning"), rows)
+        details.append(blocks.Folded(title, settings, is_open=bool(changed)))
     intro = f"Every setting of the run, by its flag; {result.as_configured.run.fingerprint} stands for all of them."
     yield Section("configuration", "Configuration", intro=intro, details=details)
 

@@ -13,7 +13,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult, OtherCount
 from memory_harness.probes.plan.choose import Planning
-from memory_harness.reports.blocks import Tone
+from memory_harness.reports.blocks import Banner
 from memory_harness.reports.text import of_budget, plural
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
@@ -37,8 +37,6 @@ WEIGHTS = {
     "random": "random, so the loss means nothing",
     "checkpoint": "the checkpoint's",
 }
-
-EXIT_CODES: dict[Verdict, int] = {"pass": 0, "pass_with_fixes": 0, "fail": 1}
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def verdict_of(as_configured: RunLog, with_fixes: RunLog | None, fixes: Sequence
 
 def exit_code(verdict: Verdict) -> int:
     """Return the process's exit code: 0 where the run fits, with or without fixes, else 1."""
-    return EXIT_CODES[verdict]
+    return 1 if verdict == "fail" else 0
 
 
 def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
@@ -96,26 +94,17 @@ def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
     return ProbeResult(log, findings, verdict, next_command=next_command)
 
 
-def verdict_title(result: ProbeResult) -> str:
-    """Return the verdict in two to four words, in capitals."""
+def verdict_banner(result: ProbeResult) -> Banner:
+    """Return the verdict in two to four words and in a sentence."""
+    sentence, source = verdict_sentence(result), source_in_words(result.as_configured)
     if result.verdict == "pass":
-        return "FITS"
+        return Banner("FITS", sentence, "good", source)
     if result.verdict == "pass_with_fixes":
-        return f"FITS WITH {plural(sum(fix.applied for fix in result.fixes), 'FIX', 'FIXES')}"
-    if _is_undecided(result):
-        return "NOT DECIDED"
-    return "DOES NOT FIT" if result.as_configured.fatal_oom else "GROWS"
-
-
-def verdict_tone(result: ProbeResult) -> Tone:
-    """Return whether the verdict is good news."""
-    if result.verdict != "fail":
-        return "good"
-    return "warning" if _is_undecided(result) else "bad"
-
-
-def _is_undecided(result: ProbeResult) -> bool:
-    return result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR)
+        num_applied = sum(fix.applied for fix in result.fixes)
+        return Banner(f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}", sentence, "good", source)
+    if result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR):
+        return Banner("NOT DECIDED", sentence, "warning", source)
+    return Banner("DOES NOT FIT" if result.as_configured.fatal_oom else "GROWS", sentence, "bad", source)
 
 
 def verdict_sentence(result: ProbeResult) -> str:
@@ -150,15 +139,13 @@ def _unfinished(log: RunLog) -> str:
     step = log.steps[-1].step if log.steps else 0
     of_total = f" of {log.run.total_steps}" if log.run.total_steps else ""
     at_step = f"after step {step}{of_total}" if step else ""
-    where = ", ".join(filter(None, [at_step, f"in {log.last_phase}" if log.last_phase else ""]))
+    in_phase = f"in {log.last_phase}" if log.last_phase else ""
+    where = ", ".join(words for words in (at_step, in_phase) if words)
+    message = log.end.message if log.end else ""
     if log.outcome is Outcome.STOPPED:
-        return f"Not decided: {_stop(log)} {where}; until then {_peak(log)}."
-    reason = f": {log.end.message}" if log.end and log.end.message else " without saying why; memory had not run out"
+        return f"Not decided: {message or 'the run was stopped'} {where}; until then {_peak(log)}."
+    reason = f": {message}" if message else " without saying why; memory had not run out"
     return f"Not decided: the log ends {where}{reason}."
-
-
-def _stop(log: RunLog) -> str:
-    return log.end.message if log.end and log.end.message else "the run was stopped"
 
 
 def phase_in_words(log: RunLog, phase: Phase, step: int, epoch: int) -> str:

@@ -7,44 +7,19 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import IO, assert_never
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.table import Table as Grid
+from rich.table import Table
 from rich.text import Text
 
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.bars import (
-    ALLOCATED_STYLE,
-    BUDGET_STYLE,
-    BUDGET_UP,
-    REQUESTED,
-    REQUESTED_STYLE,
-    RESERVED,
-    RESERVED_STYLE,
-    bar,
-    column_chart,
-    to_ascii,
-)
-from memory_harness.reports.blocks import (
-    Banner,
-    Block,
-    Cell,
-    Column,
-    Command,
-    Explanation,
-    Facts,
-    FindingList,
-    Paragraph,
-    PhaseBars,
-    Section,
-    Table,
-    Timeline,
-    Tone,
-    TriedFix,
-)
+from memory_harness.reports import bars, blocks
+from memory_harness.reports.bars import ALLOCATED_STYLE, BUDGET_STYLE, REQUESTED_STYLE, RESERVED_STYLE
+from memory_harness.reports.blocks import Cell, Section, Tone
 from memory_harness.reports.levels import Level, column_levels
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult
@@ -66,7 +41,6 @@ STYLES: dict[Tone, str] = {
     "bad": "red",
     "warning": "yellow",
 }
-
 SEVERITY_STYLES = {"error": "red", "warning": "yellow", "info": ""}
 
 SVG_BEGINS = "<svg "
@@ -100,7 +74,7 @@ def show(content: RenderableType, console: Console) -> None:
     with console.capture() as capture:
         console.print(content, width=width)
     text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
-    console.file.write(text if can_show_all else to_ascii(text))
+    console.file.write(text if can_show_all else bars.to_ascii(text))
 
 
 def svg_text(result: ProbeResult, width: int = 100) -> str:
@@ -116,13 +90,12 @@ def svg_text(result: ProbeResult, width: int = 100) -> str:
 
 def render(sections: Sequence[Section], width: int) -> RenderableType:
     """Return a report for a console of `width` columns."""
-    first, *others = [section for section in sections if section.blocks]
-    drawn = [_block(block, width - 2) for block in first.blocks]
+    first, *others = [section for section in sections if section.body]
+    drawn = [_block(block, width - 2) for block in first.body]
     for section in others:
-        drawn.append(Text())
-        drawn.extend(_heading(section))
-        for block in section.blocks:
-            indent = 0 if isinstance(block, Timeline) else 2  # its axis is a margin itself
+        drawn += [Text(), *_heading(section)]
+        for block in section.body:
+            indent = 0 if isinstance(block, blocks.Timeline) else 2  # its axis is a margin itself
             drawn.append(Padding(_block(block, width - 4), (0, 0, 0, indent)))
     return Padding(Group(*drawn), (0, 1))
 
@@ -133,35 +106,33 @@ def _heading(section: Section) -> Iterator[Text]:
         yield Text.assemble((title, "bold"), (f"  {section.aside}" if section.aside else "", "bright_black"))
 
 
-def _block(block: Block, width: int) -> RenderableType:
+def _block(block: blocks.Block, width: int) -> RenderableType:
     """Return a block for `width` columns."""
     match block:
-        case Banner():
+        case blocks.Banner():
             return _banner(block)
-        case Paragraph():
+        case blocks.Paragraph():
             return Text(block.text, STYLES[block.tone])
-        case Command():
-            lines = wrap_command(block.text, width)
-            return Group(*(Text(line, "bold cyan", overflow="fold") for line in lines))
-        case Facts():
-            rows = [(Cell(name, "muted"), value) for name, value in block.rows]
-            return _table(Table([Column(""), Column("")], rows))
-        case Table():
+        case blocks.Command():
+            return Group(*(Text(line, "bold cyan", overflow="fold") for line in wrap_command(block.text, width)))
+        case blocks.Facts():
+            return _table(blocks.Table(("", ""), [(Cell(name, "muted"), value) for name, value in block.rows]))
+        case blocks.Table():
             return _table(block)
-        case Explanation():
-            return Group(*_explanation(block))
-        case FindingList():
+        case blocks.Findings():
+            if block.in_full:
+                return Group(*chain.from_iterable(map(_explanation, block.items)))
             return _findings(block)
-        case TriedFix():
+        case blocks.TriedFix():
             return Group(*_tried_fix(block))
-        case PhaseBars():
+        case blocks.PhaseBars():
             return Group(_phase_bars(block, width), _legend(block))
-        case Timeline():
+        case blocks.Timeline():
             return Group(*_chart(block.log, width - AXIS_WIDTH))
     assert_never(block)
 
 
-def _banner(banner: Banner) -> Panel:
+def _banner(banner: blocks.Banner) -> Panel:
     style = STYLES[banner.tone] or "default"
     return Panel(
         Text(banner.sentence),
@@ -174,18 +145,15 @@ def _banner(banner: Banner) -> Panel:
     )
 
 
-def _table(table: Table) -> Grid:
-    headed = any(column.title for column in table.columns)
-    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headed, header_style="bright_black")
-    shown = [number for number, column in enumerate(table.columns) if not column.detail]
-    for number in shown:
-        column = table.columns[number]
-        grid.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=column.right, overflow="fold"
-        )
-    for row in table.rows:
-        grid.add_row(*(_cell(row[number]) for number in shown if row))
-    return grid
+def _table(content: blocks.Table) -> Table:
+    has_titles = any(content.titles)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_titles, header_style="bright_black")
+    for title in content.titles:
+        is_number = title in content.right
+        table.add_column(title, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in content.rows:
+        table.add_row(*(_cell(cell) for cell in row))
+    return table
 
 
 def _cell(cell: str | Cell) -> Text:
@@ -194,76 +162,76 @@ def _cell(cell: str | Cell) -> Text:
     return Text(cell.text, STYLES[cell.tone])
 
 
-def _explanation(block: Explanation) -> Iterator[RenderableType]:
-    yield Text(block.finding.title, "bold red")
-    yield Text(block.before)
-    if block.formula:
-        yield Padding(Text(block.formula, "bold"), (0, 0, 0, 4))
-        yield Padding(Text(block.legend, "bright_black"), (0, 0, 0, 4))
-        yield Text(block.after)
-    if block.finding.where:
-        yield _place(block.finding.where)
+def _explanation(item: blocks.Explanation) -> Iterator[RenderableType]:
+    yield Text(item.finding.title, "bold red")
+    yield Text(item.before)
+    if item.formula:
+        yield Padding(Text(item.formula, "bold"), (0, 0, 0, 4))
+        yield Padding(Text(item.legend, "bright_black"), (0, 0, 0, 4))
+        yield Text(item.after)
+    if item.finding.where:
+        yield _place(item.finding.where)
 
 
 def _place(where: str) -> Text:
     return Text.assemble(("at ", "bright_black"), where)
 
 
-def _findings(block: FindingList) -> Grid:
-    grid = Grid.grid(padding=(0, 2, 0, 0))
+def _findings(block: blocks.Findings) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
     for item in block.items:
         finding = item.finding
         words = Text(finding.title)
         if finding.where:
             words.append("\n").append_text(_place(finding.where))
-        grid.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)
-    return grid
+        table.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)
+    return table
 
 
-def _tried_fix(fix: TriedFix) -> Iterator[RenderableType]:
+def _tried_fix(fix: blocks.TriedFix) -> Iterator[RenderableType]:
     mark = ("✓ ", "green") if fix.helped else ("– ", "yellow")
     yield Text.assemble(mark, (fix.name, "bold"), f"  {fix.title}")
-    yield Padding(Text(fix.facts), (0, 0, 0, 2))
+    yield Padding(Text(fix.peaks.explanation), (0, 0, 0, 2))
     for remark in fix.remarks:
         yield Padding(Text(remark, "bright_black"), (0, 0, 0, 2))
 
 
-def _phase_bars(block: PhaseBars, width: int) -> Grid:
+def _phase_bars(block: blocks.PhaseBars, width: int) -> Table:
     bar_width = max(4, (width - PHASE_WIDTH) // len(block.levels) - 20)
-    grid = Grid(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
-    grid.add_column("", width=PHASE_WIDTH)
+    table = Table(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
+    table.add_column("", width=PHASE_WIDTH)
     for name in block.levels:
-        grid.add_column("alloc", justify="right", width=7)
-        grid.add_column("reserved", justify="right", width=9)
-        grid.add_column(f"  {name}", width=bar_width + 4)
+        table.add_column("alloc", justify="right", width=7)
+        table.add_column("reserved", justify="right", width=9)
+        table.add_column(f"  {name}", width=bar_width + 4)
     for phase in block.phases:
         cells: list[Text] = []
         for levels in block.levels.values():
             cells.extend(_phase_cells(levels.get(phase), bar_width, block))
-        grid.add_row(str(phase), *cells)
-    return grid
+        table.add_row(str(phase), *cells)
+    return table
 
 
-def _phase_cells(level: Level | None, width: int, block: PhaseBars) -> list[Text]:
+def _phase_cells(level: Level | None, width: int, block: blocks.PhaseBars) -> list[Text]:
     if level is None:
         return [Text("–", "bright_black"), Text("–", "bright_black"), Text("  not reached", "bright_black")]
     style = "bold red" if level.requested_bytes else ""
     numbers = [Text(f"{n / block.unit_bytes:.2f}", style) for n in (level.allocated_bytes, level.reserved_bytes)]
-    return [*numbers, Text("  ").append_text(bar(level, width, block.scale_bytes, block.budget_bytes))]
+    return [*numbers, Text("  ").append_text(bars.bar(level, width, block.scale_bytes, block.budget_bytes))]
 
 
-def _legend(block: PhaseBars) -> Text:
-    legend = Text.assemble(("█", ALLOCATED_STYLE), " allocated  ", (RESERVED, RESERVED_STYLE), " reserved  ")
+def _legend(block: blocks.PhaseBars) -> Text:
+    legend = Text.assemble(("█", ALLOCATED_STYLE), " allocated  ", (bars.RESERVED, RESERVED_STYLE), " reserved  ")
     if block.has_failed:
-        legend.append_text(Text.assemble((REQUESTED, REQUESTED_STYLE), " the request that failed  "))
-    return legend.append_text(Text.assemble((BUDGET_UP, BUDGET_STYLE), " budget"))
+        legend.append_text(Text.assemble((bars.REQUESTED, REQUESTED_STYLE), " the request that failed  "))
+    return legend.append_text(Text.assemble((bars.BUDGET_UP, BUDGET_STYLE), " budget"))
 
 
 def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:
     budget = log.run.budget_bytes
     unit, unit_bytes = table_unit(budget)
     columns = column_levels(log, num_columns)
-    rows = column_chart(columns, budget, ROWS_BELOW_BUDGET)
+    rows = bars.column_chart(columns, budget, ROWS_BELOW_BUDGET)
     failed = next((i for i, level in enumerate(columns) if level.requested_bytes), None)
     for i, (row, is_budget) in enumerate(rows):
         if i == 0 and failed is not None:

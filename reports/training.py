@@ -17,9 +17,10 @@ from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcom
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
-from memory_harness.reports.blocks import Banner, Cell, Explanation, FindingList, Section, Tone, facts, table
+from memory_harness.reports.blocks import Banner, Cell, Findings, Section, Table, Tone, facts
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
+from memory_harness.reports.sections import explain
 from memory_harness.reports.summary import WEIGHTS
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural
@@ -75,7 +76,7 @@ OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
 def _end(log: RunLog) -> Section:
     title, tone = OUTCOMES[log.outcome]
     how = "measured on" if log.run.source == "cuda" else "trained on the CPU, memory simulated on"
-    return Section("end", blocks=[Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")])
+    return Section("end", body=[Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")])
 
 
 def end_sentence(log: RunLog) -> str:
@@ -98,7 +99,7 @@ def _losses(log: RunLog) -> Section:
     for record in log.evals:
         if record.loss is not None:
             rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", _when(record)))
-    return Section("loss", "Loss", aside="per target token", blocks=[table("", "", "", rows=rows)] if rows else [])
+    return Section("loss", "Loss", aside="per target token", body=[Table(("", "", ""), rows)] if rows else [])
 
 
 def _when(record: EvalRecord) -> str:
@@ -141,14 +142,14 @@ def _scores(records: Sequence[MetricsRecord]) -> Section:
         "scores",
         "Scores on held-out questions",
         aside=f"{plural(num_replies, 'reply', 'replies')} compared",
-        blocks=[table("", *models, right=models, rows=rows)] if records else [],
+        body=[Table(("", *models), rows, right=models)] if records else [],
     )
 
 
 def _findings(result: TrainingResult) -> Section:
     shown = [dataclasses.replace(finding, where=None) for finding in result.findings if finding.severity != "info"]
-    items = [Explanation(finding, finding.explanation) for finding in shown]
-    return Section("findings", "Found in the run", blocks=[FindingList(items)] if items else [])
+    items = [explain(finding, result.log) for finding in shown]
+    return Section("findings", "Found in the run", body=[Findings(items)] if items else [])
 
 
 def _left_behind(result: TrainingResult) -> Section:
@@ -162,7 +163,7 @@ def _left_behind(result: TrainingResult) -> Section:
         "memory": f"the probe's peak was {of_budget(predicted, log.run.budget_bytes)}" if predicted else "",
         **{what: str(path) for what, path in result.artefacts.items()},
     }
-    return Section("left", "What there is", blocks=[facts(rows)])
+    return Section("left", "What there is", body=[facts(rows)])
 
 
 SHOWN_REPLIES = 3

@@ -6,28 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.reports.blocks import (
-    Banner,
-    Bars,
-    Cell,
-    Code,
-    Command,
-    Detail,
-    Explanation,
-    Facts,
-    FindingList,
-    Folded,
-    Lengths,
-    MemoryMap,
-    Paragraph,
-    PhaseBars,
-    Table,
-    Timeline,
-    TriedFix,
-    facts,
-)
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.reports import blocks
+from memory_harness.reports.blocks import Cell, facts
 from memory_harness.reports.html.drawing import bar_rows, figure, legend
-from memory_harness.reports.html.excerpt import excerpt
+from memory_harness.reports.html.excerpt import Excerpt, excerpt
 from memory_harness.reports.html.lengths import lengths_figure
 from memory_harness.reports.html.markup import Node, add, node
 from memory_harness.reports.html.memory_map import memory_map_figure
@@ -40,38 +23,36 @@ COMMAND_WIDTH = 78
 _ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
 
 
-def block_nodes(block: Detail) -> list[Node]:
+def block_nodes(block: blocks.Detail) -> list[Node]:
     """Return what shows a block; nothing where a log has nothing for its chart."""
     match block:
-        case Banner():
+        case blocks.Banner():
             return [_banner(block)]
-        case Paragraph():
+        case blocks.Paragraph():
             return [node("p", {"class": block.tone or None}, block.text)]
-        case Command():
+        case blocks.Command():
             text = "\n".join(wrap_command(block.text, COMMAND_WIDTH))
             return [node("pre", {"class": "command", **_scrolling("Command")}, text)]
-        case Facts():
+        case blocks.Facts():
             return [_definitions(block)]
-        case Table():
+        case blocks.Table():
             return [_table(block)]
-        case Folded():
+        case blocks.Folded():
             is_open = "open" if block.is_open else None
             return [node("details", {"open": is_open}, node("summary", {}, block.summary), *block_nodes(block.block))]
-        case Explanation():
-            return [_explanation(block)]
-        case FindingList():
+        case blocks.Findings():
             return [_explanation(item) for item in block.items]
-        case TriedFix():
+        case blocks.TriedFix():
             return [_tried_fix(block)]
-        case Bars():
+        case blocks.Bars():
             return [_bars(block)]
-        case PhaseBars():
+        case blocks.PhaseBars():
             return _phase_bars(block)
-        case Timeline():
+        case blocks.Timeline():
             return _present(timeline_figure(block.log, block.name, block.top_bytes))
-        case Lengths():
+        case blocks.Lengths():
             return _present(lengths_figure(block.log, block.top_bytes))
-        case MemoryMap():
+        case blocks.MemoryMap():
             return _present(memory_map_figure(block.log, block.name))
     assert_never(block)
 
@@ -85,27 +66,26 @@ def _scrolling(what: str) -> dict[str, str]:
     return {"tabindex": "0", "role": "region", "aria-label": what}
 
 
-def _banner(banner: Banner) -> Node:
+def _banner(banner: blocks.Banner) -> Node:
     icon = node("svg", {"class": "icon", "viewBox": "0 0 24 24", "width": "44", "height": "44", "aria-hidden": "true"})
     add(icon, [node("circle", {"cx": "12", "cy": "12", "r": "11"}), node("path", {"d": _ICONS[banner.tone]})])
     heading = node("h1", {"id": "verdict-heading"}, banner.title.capitalize())
     return node("div", {"class": "banner"}, icon, node("div", {}, heading, node("p", {}, banner.sentence)))
 
 
-def _definitions(block: Facts) -> Node:
+def _definitions(block: blocks.Facts) -> Node:
     rows = node("dl")
     for name, text in block.rows:
         add(rows, [node("dt", {}, name), node("dd", {}, text)])
     return rows
 
 
-def _table(table: Table) -> Node:
-    titles = [column.title for column in table.columns]
-    headings = [node("th", {"scope": "col"}, title) if title else node("td") for title in titles]
+def _table(table: blocks.Table) -> Node:
+    headings = [node("th", {"scope": "col"}, title) if title else node("td") for title in table.titles]
     body = node("tbody")
     for row in table.rows:
         add(body, [node("tr", {}, *_cells(row))])
-    named = f"Table: {', '.join(title for title in titles if title)}"
+    named = f"Table: {', '.join(title for title in table.titles if title)}"
     head = node("thead", {}, node("tr", {}, *headings))
     return node("div", {"class": "table", **_scrolling(named)}, node("table", {}, head, body))
 
@@ -117,45 +97,52 @@ def _cells(row: Iterable[str | Cell]) -> Iterator[Node]:
         yield node("td", css, found.text) if number else node("th", {"scope": "row", **css}, found.text)
 
 
-def _explanation(block: Explanation) -> Node:
-    finding = block.finding
+def _explanation(item: blocks.Explanation) -> Node:
+    finding = item.finding
     badge = node("span", {"class": f"badge {finding.severity}"}, finding.severity)
-    formula = node("p", {"class": "formula"}, node("strong", {}, block.formula), node("br"), block.legend)
+    formula = node("p", {"class": "formula"}, node("strong", {}, item.formula), node("br"), item.legend)
     return node(
         "article",
         {"class": "finding"},
         node("p", {"class": "cause"}, badge, " ", node("code", {}, finding.cause)),
         node("h3", {}, finding.title),
-        node("p", {}, block.before) if block.before else None,
-        formula if block.formula else None,
-        node("p", {}, block.after) if block.after else None,
-        _place(block.code) if block.code else None,
-        node("p", {}, node("strong", {}, "What helps: "), block.remedy) if block.remedy else None,
+        node("p", {}, item.before) if item.before else None,
+        formula if item.formula else None,
+        node("p", {}, item.after) if item.after else None,
+        _place(finding.where, item.log) if finding.where else None,
+        node("p", {}, node("strong", {}, "What helps: "), item.remedy) if item.remedy else None,
         *_evidence(finding.evidence),
     )
 
 
-def _place(code: Code) -> Node:
+def _place(where: str, log: RunLog) -> Node:
     """Return where the memory is made or held, with the lines of code around it where they are here."""
-    place = node("div", {"class": "place"}, node("p", {}, "Made or held at ", node("code", {}, code.where)))
-    found = excerpt(code.where, code.functions, code.versions)
-    if found is None:
-        return place
-    listing = node("pre", {"class": "code", **_scrolling(f"Code around {code.where}")})
+    place = node("div", {"class": "place"}, node("p", {}, "Made or held at ", node("code", {}, where)))
+    frames = [survivor.site for survivor in log.survivors]
+    for oom in log.ooms:
+        frames.extend(oom.frames)
+    functions = [frame.removeprefix(where).strip() for frame in frames if frame.startswith(f"{where} ")]
+    found = excerpt(where, functions, log.run.environment)
+    if found is not None:
+        add(place, [_listing(where, found)])
+    return place
+
+
+def _listing(where: str, found: Excerpt) -> Node:
+    listing = node("pre", {"class": "code", **_scrolling(f"Code around {where}")})
     for number, text in enumerate(found.lines, found.first):
         marked = number == found.marked
         gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{'▸' if marked else ' '}{number:>5}  ")
         line = node("mark", {}, text) if marked else text
         add(listing, [node("span", {"class": "line marked" if marked else "line"}, gutter, line, "\n")])
-    add(place, [listing])
-    return place
+    return listing
 
 
 def _evidence(evidence: dict[str, int | float | str]) -> list[Node]:
     if not evidence:
         return []
     rows = {name.replace("_", " "): _evidence_value(name, value) for name, value in evidence.items()}
-    return block_nodes(Folded("Evidence", facts(rows)))
+    return block_nodes(blocks.Folded("Evidence", facts(rows)))
 
 
 def _evidence_value(name: str, value: float | str) -> str:
@@ -163,14 +150,14 @@ def _evidence_value(name: str, value: float | str) -> str:
     return f"{format_bytes(int(value))} ({value} bytes)" if is_size and abs(int(value)) >= 1024 else str(value)
 
 
-def _tried_fix(fix: TriedFix) -> Node:
+def _tried_fix(fix: blocks.TriedFix) -> Node:
     badge = node("span", {"class": f"badge {'good' if fix.helped else 'info'}"}, fix.state)
     cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, fix.causes))
     remarks = [node("p", {"class": "muted"}, remark) for remark in fix.remarks]
     return node("article", {"class": "fix"}, cause, _bars(fix.peaks), *remarks)
 
 
-def _bars(block: Bars) -> Node:
+def _bars(block: blocks.Bars) -> Node:
     rows = [(name, level, str(level)) for name, level in block.rows]
     words = "; ".join(f"{name}: {text}" for name, _, text in rows)
     if block.budget_bytes:
@@ -188,7 +175,7 @@ def _legend(failed: bool) -> Node:
     return legend([*entries, ("budget", "budget")])
 
 
-def _phase_bars(block: PhaseBars) -> list[Node]:
+def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
     charts = node("div", {"class": "side-by-side"})
     for name, levels in block.levels.items():
         rows = []

@@ -12,7 +12,7 @@ from memory_harness.reports.html.content import block_nodes
 from memory_harness.reports.html.drawing import hatches
 from memory_harness.reports.html.markup import Node, add, node, to_text
 from memory_harness.reports.sections import probe_sections
-from memory_harness.reports.summary import ProbeResult, verdict_title, verdict_tone
+from memory_harness.reports.summary import ProbeResult, verdict_banner
 
 BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
 """The file's first characters."""
@@ -25,7 +25,7 @@ def html_text(result: ProbeResult) -> str:
     """Return the content of the file."""
     verdict, *others = probe_sections(result)
     sections = [*_sections(others)]
-    title = f"{verdict_title(result).capitalize()} · QLoRA memory report"
+    banner = verdict_banner(result)
     head = node(
         "head",
         {},
@@ -33,11 +33,11 @@ def html_text(result: ProbeResult) -> str:
         node("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
         node("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         node("meta", {"name": "color-scheme", "content": "light dark"}),
-        node("title", {}, title),
+        node("title", {}, f"{banner.title.capitalize()} · QLoRA memory report"),
         node("style", {}, Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
     )
     body = node("body", {}, node("a", {"class": "skip", "href": "#verdict"}, "Skip to the verdict"), hatches())
-    opening = {"id": "verdict", "class": f"verdict {verdict_tone(result)}", "aria-labelledby": "verdict-heading"}
+    opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
     shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
     add(body, [_header(result), _contents(sections), node("main", {}, shown, *sections), _footer(result)])
     return f"{BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
@@ -60,7 +60,7 @@ def _sections(sections: Sequence[Section]) -> Iterator[Node]:
 
 def _content(section: Section) -> list[Node]:
     content: list[Node] = []
-    for block in (*section.blocks, *section.details):
+    for block in (*section.body, *section.details):
         content += block_nodes(block)
     return content
 
