@@ -9,7 +9,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, facts
-from memory_harness.reports.html.drawing import bar_rows, figure, legend
+from memory_harness.reports.html.drawing import bar_rows, figure, memory_legend
 from memory_harness.reports.html.excerpt import Excerpt, excerpt
 from memory_harness.reports.html.lengths import lengths_figure
 from memory_harness.reports.html.markup import Node, add, node
@@ -19,6 +19,7 @@ from memory_harness.reports.levels import Level
 from memory_harness.reports.text import wrap_command
 
 COMMAND_WIDTH = 78
+LEVELS = (("allocated", "allocated"), ("reserved", "reserved"))
 
 _ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
 
@@ -164,15 +165,8 @@ def _bars(block: blocks.Bars) -> Node:
         words += f"; the budget is {format_bytes(block.budget_bytes)}"
     chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=block.heading, description=words)
     failed = any(level.requested_bytes for _, level in block.rows)
-    explained = _legend(failed) if any(level.reserved_bytes for _, level in block.rows) else None
+    explained = memory_legend(LEVELS, failed=failed) if any(level.reserved_bytes for _, level in block.rows) else None
     return figure(block.heading, block.explanation, block.source, explained, chart)
-
-
-def _legend(failed: bool) -> Node:
-    entries = [("allocated", "allocated"), ("reserved", "reserved")]
-    if failed:
-        entries.append(("request", "the request that failed"))
-    return legend([*entries, ("budget", "budget")])
 
 
 def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
@@ -187,4 +181,4 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)
         explanation = f"The line is the budget, {format_bytes(block.budget_bytes)}."
         add(charts, [figure(name.capitalize(), explanation, block.source, chart)])
-    return [_legend(block.has_failed), charts]
+    return [memory_legend(LEVELS, failed=block.has_failed), charts]

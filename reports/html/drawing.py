@@ -133,8 +133,14 @@ def _bar(level: Level, scale: int, top: float) -> list[Node]:
     return drawn
 
 
+def memory_legend(entries: Iterable[tuple[str, str]], *, failed: bool) -> Node:
+    """Return a legend that also names the budget and, where one failed, the request."""
+    request = [("request", "the request that failed")] if failed else []
+    return legend([*entries, *request, ("budget", "budget")])
+
+
 def legend(entries: Iterable[tuple[str, str]]) -> Node:
-    """Return what the colours and marks mean; an entry is a style and its meaning."""
+    """Return what the colours mean; an entry is a style and its meaning."""
     return _legend((_key(css), meaning) for css, meaning in entries)
 
 
