@@ -7,23 +7,20 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison
+from memory_harness.reports.blocks import Banner, Cell, Facts, Paragraph, Section, Table, Tone
 from memory_harness.reports.json import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words
-from memory_harness.reports.terminal import heading, show
+from memory_harness.reports.terminal import print_sections
 from memory_harness.reports.text import plural
 
 VERDICT_TITLES = {"worse": "WORSE", "better": "BETTER", "same": "NO CHANGE"}
-STYLES = {"worse": "red", "better": "green"}
+TONES: dict[str, Tone] = {"worse": "bad", "better": "good", "same": ""}
 OUTCOMES = {
     Outcome.COMPLETED: "completes",
     Outcome.OOM: "runs out of memory",
@@ -46,7 +43,7 @@ def comparison_exit_code(comparison: Comparison) -> int:
 
 def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
     """Print the comparison."""
-    show(Padding(Group(*_sections(comparison, names)), (0, 1)), console)
+    print_sections([_verdict(comparison), _runs(comparison, names), _changes(comparison), _setup(comparison)], console)
 
 
 def comparison_json(comparison: Comparison, names: Names) -> str:
@@ -98,29 +95,16 @@ def _run(log: RunLog, name: str) -> dict[str, Any]:
     }
 
 
-def _sections(comparison: Comparison, names: Names) -> Iterator[RenderableType]:
-    style = STYLES.get(comparison.verdict, "default")
-    yield Panel(
-        Text(comparison_sentence(comparison)),
-        title=Text(VERDICT_TITLES[comparison.verdict], f"bold {style}"),
-        title_align="left",
-        border_style=style,
-        padding=(0, 1),
-    )
-    yield from _runs(comparison, names)
-    yield from _changes(comparison)
-    yield from _differences(comparison)
+def _verdict(comparison: Comparison) -> Section:
+    banner = Banner(VERDICT_TITLES[comparison.verdict], comparison_sentence(comparison), TONES[comparison.verdict])
+    return Section("verdict", body=[banner])
 
 
-def _runs(comparison: Comparison, names: Names) -> Iterator[RenderableType]:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def _runs(comparison: Comparison, names: Names) -> Section:
+    rows = []
     for letter, name, log in (("A", names.before, comparison.before), ("B", names.after, comparison.after)):
-        words = f"{name}\n{source_in_words(log)} · {OUTCOMES[log.outcome]}"
-        table.add_row(Text(letter, "bold"), Text(words, overflow="fold"))
-    yield Text()
-    yield Padding(table, (0, 0, 0, 2))
-    for note in notes(comparison):
-        yield Padding(Text(note, "yellow"), (0, 0, 0, 2))
+        rows.append((letter, f"{name}\n{source_in_words(log)} · {OUTCOMES[log.outcome]}"))
+    return Section("runs", body=[Facts(rows), *(Paragraph(note, "warning") for note in notes(comparison))])
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
@@ -138,27 +122,26 @@ def notes(comparison: Comparison) -> Iterator[str]:
             yield f"{plural(log.num_unreadable_lines, 'line')} of {letter} could not be read."
 
 
-def _changes(comparison: Comparison) -> Iterator[RenderableType]:
-    yield from heading("What changed", "from A to B")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
-    table.add_column("")
-    for title in ("A", "B", "change"):
-        table.add_column(title, justify="right")
-    table.add_column("")
+def _changes(comparison: Comparison) -> Section:
+    rows: list[list[str | Cell]] = []
     kind = None
     for change in comparison.changes:
         if change.kind != kind and kind is not None:
-            table.add_row()
+            rows.append([])
         kind = change.kind
-        style = STYLES.get(change.verdict, "bright_black" if change.verdict == "same" else "yellow")
-        cells = [_value(change, change.before), _value(change, change.after), _difference(change)]
-        table.add_row(Text(_title(change)), *cells, Text("" if change.verdict == "same" else change.verdict, style))
-    yield Padding(table, (0, 0, 0, 2))
+        verdict = Cell("", "")
+        if change.verdict != "same":
+            verdict = Cell(change.verdict, TONES.get(change.verdict, "warning"))
+        values = (_value(change, change.before), _value(change, change.after), _difference(change))
+        rows.append([_title(change), *values, verdict])
+    changes = Table(("", "A", "B", "change", ""), rows, right=("A", "B", "change"))
+    return Section("changes", "What changed", aside="from A to B", body=[changes])
 
 
 def _title(change: Change) -> str:
-    where = {"time": "step"}.get(change.kind, "") if change.phase is None else str(change.phase)
-    return f"{change.kind} {where}".strip()
+    if change.phase is not None:
+        return f"{change.kind} {change.phase}"
+    return "time step" if change.kind == "time" else change.kind
 
 
 def _value(change: Change, value: float | None) -> str:
@@ -176,13 +159,6 @@ def _difference(change: Change) -> str:
     return f"{sign}{_value(change, change.difference)}" if change.difference else "0"
 
 
-def _differences(comparison: Comparison) -> Iterator[RenderableType]:
-    if not comparison.differences:
-        return
-    yield from heading("Set up differently")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
-    for title in ("", "A", "B"):
-        table.add_column(title, overflow="fold")
-    for difference in comparison.differences:
-        table.add_row(Text(difference.name), Text(difference.before), Text(difference.after))
-    yield Padding(table, (0, 0, 0, 2))
+def _setup(comparison: Comparison) -> Section:
+    rows = [(difference.name, difference.before, difference.after) for difference in comparison.differences]
+    return Section("setup", "Set up differently", body=[Table(("", "A", "B"), rows)] if rows else [])

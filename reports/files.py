@@ -3,10 +3,51 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.files import create_unused, write_whole
+from memory_harness.harness.log.snapshot import SNAPSHOT_BEGINS
+from memory_harness.reports.html import BEGINS as HTML_BEGINS
+from memory_harness.reports.html import html_text
+from memory_harness.reports.json import BEGINS as JSON_BEGINS
+from memory_harness.reports.json import json_text
+from memory_harness.reports.summary import ProbeResult
+from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
+
+FIRST_CHARACTERS = {"json": JSON_BEGINS, "svg": SVG_BEGINS, "html": HTML_BEGINS, "snapshot": SNAPSHOT_BEGINS}
+"""of the files that a command can ask for"""
+
+
+def check_files(command: Command) -> None:
+    """Check every file that the command asks for: better before the run than after it.
+
+    Raises:
+        ConfigError: one cannot be written.
+    """
+    for name, begins in FIRST_CHARACTERS.items():
+        path = getattr(command, name)
+        if path is not None:
+            check_file(f"--{name}", path, begins)
+
+
+def write_report(command: Command, result: ProbeResult) -> None:
+    """Print the report, and write the files that the command asks for."""
+    print_report(result, make_console())
+    write_files(command, result)
+
+
+def write_files(command: Command, result: ProbeResult, training: dict[str, Any] | None = None) -> None:
+    """Write the reports that the command asks for; `training` is a section of the one for programs."""
+    if command.json is not None:
+        write_file("--json", command.json, json_text(result, training))
+    if command.svg is not None:
+        write_file("--svg", command.svg, svg_text(result))
+    if command.html is not None:
+        write_file("--html", command.html, html_text(result))
 
 
 def check_file(flag: str, path: Path, begins: str) -> None:
@@ -54,3 +95,8 @@ def _is_report(path: Path, begins: str) -> bool:
 
 def _unwritable(flag: str, path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"{flag} {path}: cannot be written ({error.strerror}); name a file in a folder of yours")
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder named after this second and `name` that no other run writes to, whenever it began."""
+    return create_unused(parent, f"{datetime.now():%Y%m%d-%H%M%S}-{name}", "", Path.mkdir)

@@ -10,7 +10,8 @@ from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Limits, Option, Plan
-from memory_harness.reports.summary import ProbeResult, phase_levels
+from memory_harness.reports.levels import phase_levels
+from memory_harness.reports.summary import ProbeResult
 
 SCHEMA_VERSION = 1
 BEGINS = '{\n  "schema_version": '
@@ -28,10 +29,10 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "as_configured": run_to_json(result.as_configured),
         "with_fixes": None if result.with_fixes is None else run_to_json(result.with_fixes),
         "findings": [finding_to_json(finding) for finding in result.findings],
-        "fixes": [_fix(fix) for fix in result.fixes],
-        "agreements": [_agreement(fix.agreement) for fix in result.fixes if fix.agreement is not None],
-        "plan": _plan(result.plan),
-        "limits": _limits(result.limits),
+        "fixes": [_fix_to_json(fix) for fix in result.fixes],
+        "agreements": [_agreement_to_json(fix.agreement) for fix in result.fixes if fix.agreement is not None],
+        "plan": _plan_to_json(result.plan),
+        "limits": _limits_to_json(result.limits),
         "other_counts": [{**count._asdict(), "outcome": str(count.outcome)} for count in result.other_counts],
         "fault": run.fault,
     }
@@ -72,7 +73,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _fix(fix: FixResult) -> dict[str, Any]:
+def _fix_to_json(fix: FixResult) -> dict[str, Any]:
     return {
         "name": fix.name,
         "addresses": list(fix.addresses),
@@ -83,25 +84,25 @@ def _fix(fix: FixResult) -> dict[str, Any]:
     }
 
 
-def _agreement(agreement: AgreementRecord) -> dict[str, Any]:
+def _agreement_to_json(agreement: AgreementRecord) -> dict[str, Any]:
     names = ("fix", "equivalence", "agrees", "on_recipe", "difference", "tolerance")
     return {name: getattr(agreement, name) for name in names}
 
 
-def _plan(plan: Plan | None) -> dict[str, Any] | None:
+def _plan_to_json(plan: Plan | None) -> dict[str, Any] | None:
     if plan is None:
         return None
     return {
         "goal": plan.goal,
         "headroom_bytes": plan.headroom_bytes,
         "as_configured": dataclasses.asdict(plan.as_configured),
-        "chosen": _option(plan.chosen),
+        "chosen": _option_to_json(plan.chosen),
         "reasons": plan.reasons,
-        "alternatives": [_option(option) for option in plan.alternatives],
+        "alternatives": [_option_to_json(option) for option in plan.alternatives],
     }
 
 
-def _option(option: Option) -> dict[str, Any]:
+def _option_to_json(option: Option) -> dict[str, Any]:
     return {
         "fixes": list(option.fixes),
         **dataclasses.asdict(option.prediction),
@@ -109,5 +110,5 @@ def _option(option: Option) -> dict[str, Any]:
     }
 
 
-def _limits(limits: Limits | None) -> dict[str, int] | None:
+def _limits_to_json(limits: Limits | None) -> dict[str, int] | None:
     return None if limits is None else dataclasses.asdict(limits)

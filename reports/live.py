@@ -20,8 +20,10 @@ from memory_harness.harness.log.records import EvalRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import FollowedLog, RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
+from memory_harness.reports.bars import bar
+from memory_harness.reports.levels import Level
 from memory_harness.reports.terminal import MAX_WIDTH, show
-from memory_harness.reports.text import Level, bar, gib, of_budget
+from memory_harness.reports.text import gib, of_budget
 
 RECENT_STEPS = 20
 """steps that the rates shown are of"""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.panel import Panel
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
@@ -20,10 +17,12 @@ from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcom
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
+from memory_harness.reports.blocks import Banner, Cell, Findings, Section, Table, Tone, facts
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
+from memory_harness.reports.sections import explain
 from memory_harness.reports.summary import WEIGHTS
-from memory_harness.reports.terminal import heading, show
+from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural
 
 MEAN_STEPS = 10
@@ -62,28 +61,22 @@ def training_exit_code(log: RunLog) -> int:
 
 def print_training(result: TrainingResult, console: Console) -> None:
     """Print the report."""
-    sections = (_end(result), _losses(result.log), _scores(result.log.metrics), _findings(result), _rests_on(result))
-    show(Padding(Group(*(part for section in sections for part in section)), (0, 1)), console)
-
-
-def _end(result: TrainingResult) -> Iterator[RenderableType]:
     log = result.log
-    title, style = {
-        Outcome.COMPLETED: ("TRAINED", "green"),
-        Outcome.STOPPED: ("STOPPED", "yellow"),
-        Outcome.OOM: ("OUT OF MEMORY", "red"),
-        Outcome.ERROR: ("FAILED", "red"),
-    }[log.outcome]
-    subtitle = "measured on: " if log.run.source == "cuda" else "trained on the CPU, memory simulated on: "
-    yield Panel(
-        Text(end_sentence(log)),
-        title=Text(title, f"bold {style}"),
-        title_align="left",
-        subtitle=Text(subtitle + log.run.gpu_name, "default"),
-        subtitle_align="right",
-        border_style=style,
-        padding=(0, 1),
-    )
+    print_sections([_end(log), _losses(log), _scores(log.metrics), _findings(result), _left_behind(result)], console)
+
+
+OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
+    Outcome.COMPLETED: ("TRAINED", "good"),
+    Outcome.STOPPED: ("STOPPED", "warning"),
+    Outcome.OOM: ("OUT OF MEMORY", "bad"),
+    Outcome.ERROR: ("FAILED", "bad"),
+}
+
+
+def _end(log: RunLog) -> Section:
+    title, tone = OUTCOMES[log.outcome]
+    how = "measured on" if log.run.source == "cuda" else "trained on the CPU, memory simulated on"
+    return Section("end", body=[Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")])
 
 
 def end_sentence(log: RunLog) -> str:
@@ -95,23 +88,18 @@ def end_sentence(log: RunLog) -> str:
     return f"{step} of {plural(log.run.total_steps, 'step')}{took}; PyTorch reserved at most {peak}{why}."
 
 
-def _losses(log: RunLog) -> Iterator[RenderableType]:
+def _losses(log: RunLog) -> Section:
+    rows = []
     ends = mean_losses(log)
-    evals = [record for record in log.evals if record.loss is not None]
-    if ends is None and not evals:
-        return
-    yield from heading("Loss", "per target token")
-    table = Table.grid(padding=(0, 2, 0, 0))
     if ends is not None:
-        number = _num_mean(len(log.steps))
-        table.add_row(
-            Text("training", "bright_black"),
-            f"{ends[0]:.4f} → {ends[1]:.4f}",
-            f"mean of the first and last {plural(number, 'step')}",
+        steps = plural(_num_mean(len(log.steps)), "step")
+        rows.append(
+            (Cell("training", "muted"), f"{ends[0]:.4f} → {ends[1]:.4f}", f"mean of the first and last {steps}")
         )
-    for record in evals:
-        table.add_row(Text("held out", "bright_black"), f"{record.loss:.4f}", _when(record))
-    yield Padding(table, (0, 0, 0, 2))
+    for record in log.evals:
+        if record.loss is not None:
+            rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", _when(record)))
+    return Section("loss", "Loss", aside="per target token", body=[Table(("", "", ""), rows)] if rows else [])
 
 
 def _when(record: EvalRecord) -> str:
@@ -141,36 +129,30 @@ METRICS = {
 }
 
 
-def _scores(records: Iterable[MetricsRecord]) -> Iterator[RenderableType]:
+def _scores(records: Sequence[MetricsRecord]) -> Section:
     by_model = {record.model: record for record in records}
-    if not by_model:
-        return
-    num_replies = max(record.num_replies for record in by_model.values())
-    yield from heading("Scores on held-out questions", f"{plural(num_replies, 'reply', 'replies')} compared")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
-    table.add_column("")
     models = [name for name in ("base", "tuned") if name in by_model]
-    for name in models:
-        table.add_column(name, justify="right")
+    rows = []
     for field, words in METRICS.items():
         values = [getattr(by_model[name], field) for name in models]
         if any(value is not None for value in values):
-            table.add_row(words, *("–" if value is None else f"{value:.4g}" for value in values))
-    yield Padding(table, (0, 0, 0, 2))
+            rows.append([words, *("–" if value is None else f"{value:.4g}" for value in values)])
+    num_replies = max((record.num_replies for record in records), default=0)
+    return Section(
+        "scores",
+        "Scores on held-out questions",
+        aside=f"{plural(num_replies, 'reply', 'replies')} compared",
+        body=[Table(("", *models), rows, right=models)] if records else [],
+    )
 
 
-def _findings(result: TrainingResult) -> Iterator[RenderableType]:
-    shown = [finding for finding in result.findings if finding.severity != "info"]
-    if not shown:
-        return
-    yield from heading("Found in the run")
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for finding in shown:
-        table.add_row(Text(finding.cause, "red" if finding.severity == "error" else "yellow"), finding.title)
-    yield Padding(table, (0, 0, 0, 2))
+def _findings(result: TrainingResult) -> Section:
+    shown = [dataclasses.replace(finding, where=None) for finding in result.findings if finding.severity != "info"]
+    items = [explain(finding, result.log) for finding in shown]
+    return Section("findings", "Found in the run", body=[Findings(items)] if items else [])
 
 
-def _rests_on(result: TrainingResult) -> Iterator[RenderableType]:
+def _left_behind(result: TrainingResult) -> Section:
     log = result.log
     speed = tokens_per_second(log.steps)
     predicted = result.predicted_peak_bytes
@@ -181,12 +163,7 @@ def _rests_on(result: TrainingResult) -> Iterator[RenderableType]:
         "memory": f"the probe's peak was {of_budget(predicted, log.run.budget_bytes)}" if predicted else "",
         **{what: str(path) for what, path in result.artefacts.items()},
     }
-    yield from heading("What there is")
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in rows.items():
-        if value:
-            table.add_row(Text(name, "bright_black"), Text(value, overflow="fold"))
-    yield Padding(table, (0, 0, 0, 2))
+    return Section("left", "What there is", body=[facts(rows)])
 
 
 SHOWN_REPLIES = 3

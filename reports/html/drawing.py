@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from memory_harness.configs.units import GIB, MIB, format_bytes
 from memory_harness.reports.html.markup import Child, Node, add, node
-from memory_harness.reports.text import Level, gib
+from memory_harness.reports.levels import Level
 
 BAR_PX, ROW_PX = 14, 44
 LABEL_PX = 14
@@ -133,17 +133,14 @@ def _bar(level: Level, scale: int, top: float) -> list[Node]:
     return drawn
 
 
-def level_in_words(level: Level) -> str:
-    """Return `11.54 + 7.83 GiB`, or `12.34 GiB`."""
-    if not level.requested_bytes:
-        return format_bytes(level.allocated_bytes)
-    if level.met_bytes >= GIB and level.requested_bytes >= GIB:
-        return f"{gib(level.met_bytes)} + {gib(level.requested_bytes)} GiB"
-    return f"{format_bytes(level.met_bytes)} + {format_bytes(level.requested_bytes)}"
+def memory_legend(entries: Iterable[tuple[str, str]], *, failed: bool) -> Node:
+    """Return a legend that also names the budget and, where one failed, the request."""
+    request = [("request", "the request that failed")] if failed else []
+    return legend([*entries, *request, ("budget", "budget")])
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Node:
-    """Return what the colours and marks mean; an entry is a style and its meaning."""
+    """Return what the colours mean; an entry is a style and its meaning."""
     return _legend((_key(css), meaning) for css, meaning in entries)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TypeVar
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord
@@ -14,17 +15,18 @@ from memory_harness.reports.html.drawing import (
     WIDE,
     figure,
     label,
-    legend,
     line,
     memory_axis,
+    memory_legend,
     plot,
     rect,
     stretched,
     svg,
 )
 from memory_harness.reports.html.markup import Child, Node, node
+from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
-from memory_harness.reports.text import Level, gib, of_budget
+from memory_harness.reports.text import gib, of_budget
 
 MAX_COLUMNS = 320
 """Columns that the run is cut into: each two to three pixels wide on a large screen."""
@@ -33,7 +35,10 @@ SETUP_SHARE = 0.05
 """Share of the width for what comes before the first step."""
 
 PLOT_PX, LANE_PX, AXIS_PX = 230, 16, 26
-NUM_SHADES = 6
+NUM_SHADES, MAX_EPOCHS = 6, 12
+COLUMN_WIDE = WIDE / MAX_COLUMNS
+
+T = TypeVar("T")
 
 Entry = PhaseRecord | OomRecord
 
@@ -73,15 +78,13 @@ def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Node | None:
         return None
     columns = cut(placed)
     drawing = _draw(log, placed, columns, top_bytes, f"Memory over time, {name}")
-    failed = log.fatal_oom is not None
     entries = [
         ("allocated", "allocated: held by tensors"),
         ("reserved", "reserved: held by PyTorch's allocator"),
         ("floor", "least between phases"),
-        *([("request", "the request that failed")] if failed else []),
-        ("budget", "budget"),
     ]
-    return figure(name.capitalize(), _explanation(columns), source_in_words(log), legend(entries), plot(drawing))
+    explained = memory_legend(entries, failed=log.fatal_oom is not None)
+    return figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot(drawing))
 
 
 def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
@@ -93,17 +96,25 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
     entries: list[Entry] = [*log.phases, *([log.fatal_oom] if log.fatal_oom else [])]
     last = max((entry.step for entry in entries), default=0)
     if last == 0:
-        yield from ((i / len(entries), (i + 1) / len(entries), entry) for i, entry in enumerate(entries))
+        for i, entry in enumerate(entries):
+            yield i / len(entries), (i + 1) / len(entries), entry
         return
     setup, total = _setup_share(log), max(log.run.total_steps, last)
-    for step, group in groupby(sorted(entries, key=lambda entry: entry.step), key=lambda entry: entry.step):
-        together = list(group)
-        begin, width = (0.0, setup) if step == 0 else (step_place(step, setup, total), (1 - setup) / total)
-        if width * MAX_COLUMNS < len(together):  # a step with fewer columns than phases is one place for all of them
-            yield from ((begin, begin + width, entry) for entry in together)
-            continue
-        for i, entry in enumerate(together):
-            yield begin + width * i / len(together), begin + width * (i + 1) / len(together), entry
+    for step, group in groupby(sorted(entries, key=_step_of), key=_step_of):
+        of_step = list(group)
+        begin, width = 0.0, setup
+        if step:
+            begin, width = step_place(step, setup, total), (1 - setup) / total
+        # a step with fewer columns than phases is one place for all of them
+        is_narrow = width * MAX_COLUMNS < len(of_step)
+        share = width if is_narrow else width / len(of_step)
+        for i, entry in enumerate(of_step):
+            start = begin if is_narrow else begin + share * i
+            yield start, start + share, entry
+
+
+def _step_of(entry: Entry) -> int:
+    return entry.step
 
 
 def _setup_share(log: RunLog) -> float:
@@ -134,8 +145,7 @@ def _draw(
     if log.fatal_oom and log.fatal_oom.phase not in lanes:
         lanes.append(log.fatal_oom.phase)
     height = PLOT_PX + AXIS_PX + LANE_PX * len(lanes) + 6
-    fatal = [(begin, entry) for begin, _, entry in placed if isinstance(entry, OomRecord)]
-    at = fatal[0][0] if fatal else None
+    at = next((begin for begin, _, entry in placed if isinstance(entry, OomRecord)), None)
     parts: list[Child] = [
         *memory_axis(top, PLOT_PX),
         stretched(
@@ -154,32 +164,32 @@ def _draw(
     return svg(heading, _description(log, columns), height, *parts, css="timeline")
 
 
+def _stretches(values: Iterable[T]) -> Iterator[tuple[T, int, int]]:
+    """Yield the value of each run of equal neighbours, and the columns where the run begins and ends."""
+    begin = 0
+    for value, group in groupby(values):
+        end = begin + len(list(group))
+        yield value, begin, end
+        begin = end
+
+
 def _area(heights: Sequence[int], top: int) -> str:
-    """Return the outline of what lies under a stepped curve; empty columns are gaps."""
-    path, wide = [], WIDE / len(heights)
-    for is_there, group in groupby(enumerate(heights), key=lambda item: item[1] > 0):
-        run = list(group)
-        if is_there:
-            end = (run[-1][0] + 1) * wide
-            path.append(f"M{run[0][0] * wide:.1f},{PLOT_PX}{_steps(run, top, 'V')}H{end:.1f}V{PLOT_PX}Z")
-    return "".join(path)
+    """Return the outline of what lies under a stepped curve."""
+    path = f"M0,{PLOT_PX}"
+    for height, _, end in _stretches(heights):
+        path += f"V{PLOT_PX * (1 - height / top):.1f}H{end * COLUMN_WIDE:.1f}"
+    return f"{path}V{PLOT_PX}Z"
 
 
 def _course(heights: Sequence[int | None], top: int) -> str:
-    path, wide = [], WIDE / len(heights)
-    for is_there, group in groupby(enumerate(heights), key=lambda item: item[1] is not None):
-        run = [(i, value or 0) for i, value in group]
-        if is_there:
-            path.append(f"{_steps(run, top, 'M')}H{(run[-1][0] + 1) * wide:.1f}")
-    return "".join(path)
-
-
-def _steps(run: Sequence[tuple[int, int]], top: int, first: str) -> str:
-    """Return the stepped curve; neighbours of one height are one line."""
-    wide, path = WIDE / MAX_COLUMNS, ""
-    for value, group in groupby(run, key=lambda item: item[1]):
-        x, y = next(group)[0] * wide, PLOT_PX * (1 - value / top)
-        path += f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f},{y:.1f}" if first == "M" else f"V{y:.1f}"
+    """Return a stepped curve; columns without a height are gaps."""
+    path, after_gap = "", True
+    for height, begin, end in _stretches(heights):
+        if height is not None:
+            y = f"{PLOT_PX * (1 - height / top):.1f}"
+            path += f"M{begin * COLUMN_WIDE:.1f},{y}" if after_gap else f"V{y}"
+            path += f"H{end * COLUMN_WIDE:.1f}"
+        after_gap = height is None
     return path
 
 
@@ -221,13 +231,16 @@ def _step_marks(log: RunLog, at: float | None) -> Iterator[Node]:
         yield label("phases in order", 0, y, css="tick")
         return
     setup, each = _setup_share(log), log.run.steps_per_epoch
-    for step in range(each + 1, total + 1, each) if each and total / each <= 12 else ():
-        x = step_place(step, setup, total)
-        yield line("epoch", x, 0, x, PLOT_PX)
-        yield label(f"epoch {(step - 1) // each + 1}", x, 12, "start", "tick over", 5)
+    if each and total / each <= MAX_EPOCHS:
+        for step in range(each + 1, total + 1, each):
+            x = step_place(step, setup, total)
+            yield line("epoch", x, 0, x, PLOT_PX)
+            yield label(f"epoch {(step - 1) // each + 1}", x, 12, "start", "tick over", 5)
     oom = log.fatal_oom
     if at is not None and oom is not None and oom.step:
-        anchor = "start" if at < 0.2 else "end" if at > 0.8 else "middle"
+        anchor = "middle"
+        if not 0.2 <= at <= 0.8:
+            anchor = "start" if at < 0.2 else "end"
         yield label(f"step {oom.step}", at, y, anchor, "request-words")
     if at is None or at > 0.2:
         yield label("step 1", setup, y, css="tick")
@@ -244,11 +257,9 @@ def _lanes(
         yield label(str(phase), 0, y + LANE_PX - 4, "end", "lane-name", -8)
         yield rect("track", 0, 1, y + 2, LANE_PX - 4)
         shades = [_shade(column.phases.get(phase), log.run.budget_bytes) for column in columns]
-        for shade, group in groupby(enumerate(shades), key=lambda item: item[1]):
-            run = [i for i, _ in group]
+        for shade, begin, end in _stretches(shades):
             if shade:
-                ends = run[0] / len(columns), (run[-1] + 1) / len(columns)
-                yield rect(f"shade{shade}", *ends, y + 2, LANE_PX - 4)
+                yield rect(f"shade{shade}", begin / MAX_COLUMNS, end / MAX_COLUMNS, y + 2, LANE_PX - 4)
         if at is not None and log.fatal_oom and log.fatal_oom.phase is phase:
             mark = rect("request outlined", at, at, y + 1, LANE_PX - 2)
             mark.set("width", "7")
@@ -263,19 +274,20 @@ def _shade(peak: int | None, budget: int) -> int:
 
 def _hover(columns: Sequence[Column], log: RunLog) -> Iterator[Node]:
     """Yield what is shown where the pointer rests; neighbours that say the same are one."""
-    for words, group in groupby(enumerate(columns), key=lambda item: _in_words(item[1], log)):
-        run = [i for i, _ in group]
+    for words, begin, end in _stretches(_in_words(column, log) for column in columns):
         if words:
-            yield rect("hover", run[0] / len(columns), (run[-1] + 1) / len(columns), 0, PLOT_PX, words)
+            yield rect("hover", begin / MAX_COLUMNS, end / MAX_COLUMNS, 0, PLOT_PX, words)
 
 
 def _in_words(column: Column, log: RunLog) -> str:
     if column.highest is None:
         return ""
     first, last = column.steps
-    when = "before step 1" if last == 0 else f"step {first}" if first == last else f"steps {first} to {last}"
+    when = f"step {first}" if first == last else f"steps {first} to {last}"
     if not log.run.total_steps:
         when = str(column.highest)
+    elif last == 0:
+        when = "before step 1"
     peak = f"peak {format_bytes(column.level.allocated_bytes)} in {column.highest}"
     return f"{when}: {peak}, reserved {format_bytes(column.level.reserved_bytes)}"
 

@@ -159,9 +159,9 @@ def test_a_run_that_was_moved_leaves_its_results_beside_it(tmp_path, monkeypatch
         checked.append((flag, config.output.output))
         raise ConfigError("enough")
 
-    monkeypatch.setattr("memory_harness.reports.command._check_before_training", check)
+    monkeypatch.setattr("memory_harness.reports.command_train._check_before_training", check)
     # which looks for a checkpoint
-    monkeypatch.setattr("memory_harness.reports.command.gate_of_run", lambda resume, config: None)
+    monkeypatch.setattr("memory_harness.reports.command_train.gate_of_run", lambda resume, config: None)
     assert main(["--resume", str(run)]) == 2
     assert checked == [("--resume", str(run.parent))]
 

@@ -7,12 +7,11 @@ import pytest
 from memory_harness.configs.units import GIB
 from memory_harness.harness.log.records import EndRecord, Outcome, Phase
 from memory_harness.probes.findings import FixResult
+from memory_harness.reports.levels import column_levels, phase_levels
 from memory_harness.reports.summary import (
     ProbeResult,
     exit_code,
-    phase_levels,
     result_of_log,
-    timeline,
     verdict_of,
     verdict_sentence,
 )
@@ -111,7 +110,7 @@ def test_a_report_on_a_log_has_no_fixes():
 
 @pytest.mark.parametrize("num_columns", [1, 7, 32, 500])
 def test_the_timeline_places_the_failure_where_it_came(num_columns):
-    columns = timeline(as_published_oom(), num_columns)
+    columns = column_levels(as_published_oom(), num_columns)
     assert len(columns) == num_columns
     (failed,) = [i for i, level in enumerate(columns) if level.requested_bytes]
     assert failed == 15 * num_columns // 32

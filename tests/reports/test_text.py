@@ -5,17 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.configs.units import GIB
-from memory_harness.reports.text import (
-    EIGHTHS_ACROSS,
-    EIGHTHS_UP,
-    Level,
-    bar,
-    column_chart,
-    plural,
-    split_formula,
-    to_ascii,
-    wrap_command,
-)
+from memory_harness.reports.bars import EIGHTHS_ACROSS, EIGHTHS_UP, bar, column_chart, to_ascii
+from memory_harness.reports.levels import Level
+from memory_harness.reports.text import plural, split_formula, wrap_command
 
 sizes = st.integers(0, 40 * GIB)
 levels = st.builds(Level, sizes, sizes, sizes)

@@ -16,7 +16,7 @@ from memory_harness.reports.command import main
 from memory_harness.reports.html import BEGINS, html_text
 from memory_harness.reports.summary import ProbeResult, result_of_log
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
-from tests.reports.results import COMMAND, FITS, fixed_result, unfixed_result
+from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
 
 SEGMENTS = (
     SegmentRuns("large", (9 * GIB,)),
@@ -33,6 +33,7 @@ SNAPSHOT = replace(
 )
 RESULTS = {
     "fixed": fixed_result(samples=400),
+    "planned": planned_result(),
     "unfixed": unfixed_result(),
     "fits": result_of_log(FITS),
     "replayed": result_of_log(with_oom(as_published_oom(), segments=SEGMENTS)),
@@ -134,12 +135,27 @@ def test_the_sections_of_the_published_failure():
     shown = page(RESULTS["fixed"])
     sections = [found["id"] for found in shown.all("section")]
     assert sections == [
-        "verdict", "why", "request", "phases", "time", "lengths", "fixes", "counts", "also", "next", "configuration",
-        "environment", "words",
+        "verdict", "why", "request", "phases", "time", "lengths", "fixes", "counts", "also", "environment", "next",
+        "configuration", "words",
     ]  # fmt: skip
     for words in ("Fits with 1 fix", "8 × 2048 × 128256 × 4 B = 7.83 GiB", "peak 12.36 of 14.40 GiB"):
         assert words in shown.text
     assert " ".join(COMMAND.split()) in shown.text.replace("\\ ", "")
+
+
+def test_plan_limits_agreement_and_the_planted_mistake_are_shown():
+    planned = planned_result()
+    log = planned.as_configured
+    shown = page(replace(planned, as_configured=replace(log, run=replace(log.run, fault="kept-losses"))))
+    for words in (
+        "for speed, leaving 512.00 MiB of 14.40 GiB free",
+        "eval-batch13.0014.001.00×yes",
+        "without it the run would not fit",
+        "losses differ by 3.5e-08 of themselves (allowed: 1e-03)",
+        "2304 tokens, at the batch sizes of training and evaluation",
+        "The mistake kept-losses was planted in this run on purpose.",
+    ):
+        assert words in shown.text
 
 
 def test_the_map_is_there_where_the_log_has_segments():
@@ -153,7 +169,7 @@ def test_the_map_is_there_where_the_log_has_segments():
 def test_a_run_that_fits_shows_its_highest_moment():
     log = replace(FITS, end=replace(FITS.end, segments=SEGMENTS))
     shown = page(result_of_log(log))
-    assert "The run, when most was allocated" in shown.text
+    assert "As configured, when most was allocated" in shown.text
     assert "asked for:" not in shown.text
 
 

@@ -1,0 +1,140 @@
+"""The commands that train and generate: what has to hold before, and the report after."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from memory_harness.configs.cli import Command
+from memory_harness.configs.preset import RUN_SUFFIX
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.validation import check_output
+from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
+from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.results.experiments import check_artefacts
+from memory_harness.harness.results.hub import check_hub
+from memory_harness.probes.detectors import detect
+from memory_harness.probes.session.gate import (
+    FORCED,
+    Gate,
+    check_num_gpus,
+    check_trainable,
+    find_passing_probe,
+    gate_of_run,
+    is_complete,
+    run_of,
+    source_of,
+)
+from memory_harness.probes.session.session import Session
+from memory_harness.probes.session.train import adapter_in, generate_in_worker, train_in_worker
+from memory_harness.reports.command_probe import probe, python_command, result_of_session
+from memory_harness.reports.files import new_folder, write_files, write_report
+from memory_harness.reports.live import follow
+from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
+from memory_harness.reports.terminal import make_console
+from memory_harness.reports.training import (
+    TrainingResult,
+    artefacts_in,
+    print_replies,
+    print_training,
+    training_exit_code,
+    training_to_json,
+)
+
+
+def train(command: Command, arguments: Sequence[str]) -> int:
+    """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
+    config = command.config
+    if command.resume is not None:  # its results go beside it, wherever it lay when it began
+        config = config.with_fields(output=str(run_of(command.resume).parent))
+    # first: what cannot be gone on with is no matter of weights
+    resumed = None if command.resume is None else gate_of_run(command.resume, config)
+    source = _check_before_training("--train" if command.resume is None else "--resume", config)
+    check_num_gpus(config, source)
+    if config.model.random_weights:
+        print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
+    before: ProbeResult | None = None
+    gate: Gate | None
+    if command.resume is not None and resumed is not None:
+        gate, run = resumed, run_of(command.resume)
+        if not command.allow_changes and is_complete(command.resume, config):
+            _say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
+            return _report_training(command, run)
+    else:
+        before, gate = _gate(command, arguments, source)
+        if before is not None:
+            write_report(command, before)
+        if gate is None:
+            print("run_probe.py: not trained: the probe did not pass; --force trains all the same", file=sys.stderr)
+            return exit_code("fail")
+        run = new_folder(Path(config.output.output), f"{gate.config.fingerprint()}{RUN_SUFFIX}")
+    with follow(run / LOG_FILE, make_console()) as watch:
+        train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)
+    return _report_training(command, run, before)
+
+
+def _report_training(command: Command, run: Path, before: ProbeResult | None = None) -> int:
+    """Report on a training run; `before` is the probe that let it in, where there was one now."""
+    log = read_run_log(run / LOG_FILE)
+    predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
+    trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
+    print_training(trained, make_console())
+    write_files(command, before or result_of_log(log), training_to_json(trained))
+    if log.outcome is Outcome.STOPPED:
+        _say(how_to_go_on(run))
+    return training_exit_code(log)
+
+
+def how_to_go_on(run: Path) -> str:
+    """Return what to type to go on with a training run that was stopped."""
+    if not checkpoints(run):
+        return "there was no checkpoint yet: start it anew"
+    return f"go on with: {shlex.join([python_command(), 'run_probe.py', '--resume', str(run)])}"
+
+
+def _say(line: str) -> None:
+    print(f"run_probe.py: {line}", file=sys.stderr)
+
+
+def _check_before_training(flag: str, config: RunConfig) -> str:
+    """Make sure that training is possible and its results can be written, before minutes go into a probe.
+
+    Returns:
+        Where it would run: `cuda` or `simulated`.
+    """
+    source = source_of(config)
+    check_trainable(flag, config, source == "cuda" or config.device.tensors == "real")
+    check_artefacts(check_output(config))
+    if config.output.push_to_hub is not None:
+        check_hub(config.output.push_to_hub)
+    return source
+
+
+def _gate(command: Command, arguments: Sequence[str], source: str) -> tuple[ProbeResult | None, Gate | None]:
+    """Return the probe that decides whether to train, one of before or a new one, and what it lets in."""
+    if command.force:
+        return None, Gate(command.config, FORCED)
+    # a snapshot is of a probe's memory: one is made
+    if command.snapshot is None and (found := find_passing_probe(command.config, source)):
+        gate, evidence = found
+        return result_of_session(evidence) if isinstance(evidence, Session) else result_of_log(evidence), gate
+    return probe(command, arguments)
+
+
+def generate(command: Command) -> int:
+    """Answer prompts with the adapter of a training run; return the exit code."""
+    assert command.generate is not None
+    config = command.config
+    adapter = adapter_in(command.generate)
+    _check_before_training("--generate", config)
+    folder = new_folder(Path(config.output.output), "generate")
+    log = generate_in_worker(config, adapter, folder / LOG_FILE)
+    result = result_of_log(log)
+    if log.outcome is Outcome.COMPLETED:
+        print_replies(Path(config.output.output), log.run, make_console())
+    else:
+        write_report(command, result)
+    return training_exit_code(log)

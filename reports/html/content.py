@@ -1,0 +1,184 @@
+"""The blocks of a report as elements of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import assert_never
+
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.reports import blocks
+from memory_harness.reports.blocks import Cell, facts
+from memory_harness.reports.html.drawing import bar_rows, figure, memory_legend
+from memory_harness.reports.html.excerpt import Excerpt, excerpt
+from memory_harness.reports.html.lengths import lengths_figure
+from memory_harness.reports.html.markup import Node, add, node
+from memory_harness.reports.html.memory_map import memory_map_figure
+from memory_harness.reports.html.timeline import timeline_figure
+from memory_harness.reports.levels import Level
+from memory_harness.reports.text import wrap_command
+
+COMMAND_WIDTH = 78
+LEVELS = (("allocated", "allocated"), ("reserved", "reserved"))
+
+_ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
+
+
+def block_nodes(block: blocks.Detail) -> list[Node]:
+    """Return what shows a block; nothing where a log has nothing for its chart."""
+    match block:
+        case blocks.Banner():
+            return [_banner(block)]
+        case blocks.Paragraph():
+            return [node("p", {"class": block.tone or None}, block.text)]
+        case blocks.Command():
+            text = "\n".join(wrap_command(block.text, COMMAND_WIDTH))
+            return [node("pre", {"class": "command", **_scrolling("Command")}, text)]
+        case blocks.Facts():
+            return [_definitions(block)]
+        case blocks.Table():
+            return [_table(block)]
+        case blocks.Folded():
+            is_open = "open" if block.is_open else None
+            return [node("details", {"open": is_open}, node("summary", {}, block.summary), *block_nodes(block.block))]
+        case blocks.Findings():
+            return [_explanation(item) for item in block.items]
+        case blocks.TriedFix():
+            return [_tried_fix(block)]
+        case blocks.Bars():
+            return [_bars(block)]
+        case blocks.PhaseBars():
+            return _phase_bars(block)
+        case blocks.Timeline():
+            return _present(timeline_figure(block.log, block.name, block.top_bytes))
+        case blocks.Lengths():
+            return _present(lengths_figure(block.log, block.top_bytes))
+        case blocks.MemoryMap():
+            return _present(memory_map_figure(block.log, block.name))
+    assert_never(block)
+
+
+def _present(chart: Node | None) -> list[Node]:
+    return [] if chart is None else [chart]
+
+
+def _scrolling(what: str) -> dict[str, str]:
+    """Return the attributes of what scrolls by itself where it is wider than the page."""
+    return {"tabindex": "0", "role": "region", "aria-label": what}
+
+
+def _banner(banner: blocks.Banner) -> Node:
+    icon = node("svg", {"class": "icon", "viewBox": "0 0 24 24", "width": "44", "height": "44", "aria-hidden": "true"})
+    add(icon, [node("circle", {"cx": "12", "cy": "12", "r": "11"}), node("path", {"d": _ICONS[banner.tone]})])
+    heading = node("h1", {"id": "verdict-heading"}, banner.title.capitalize())
+    return node("div", {"class": "banner"}, icon, node("div", {}, heading, node("p", {}, banner.sentence)))
+
+
+def _definitions(block: blocks.Facts) -> Node:
+    rows = node("dl")
+    for name, text in block.rows:
+        add(rows, [node("dt", {}, name), node("dd", {}, text)])
+    return rows
+
+
+def _table(table: blocks.Table) -> Node:
+    headings = [node("th", {"scope": "col"}, title) if title else node("td") for title in table.titles]
+    body = node("tbody")
+    for row in table.rows:
+        add(body, [node("tr", {}, *_cells(row))])
+    named = f"Table: {', '.join(title for title in table.titles if title)}"
+    head = node("thead", {}, node("tr", {}, *headings))
+    return node("div", {"class": "table", **_scrolling(named)}, node("table", {}, head, body))
+
+
+def _cells(row: Iterable[str | Cell]) -> Iterator[Node]:
+    for number, cell in enumerate(row):
+        found = Cell(cell, "") if isinstance(cell, str) else cell
+        css = {"class": found.tone or None}
+        yield node("td", css, found.text) if number else node("th", {"scope": "row", **css}, found.text)
+
+
+def _explanation(item: blocks.Explanation) -> Node:
+    finding = item.finding
+    badge = node("span", {"class": f"badge {finding.severity}"}, finding.severity)
+    formula = node("p", {"class": "formula"}, node("strong", {}, item.formula), node("br"), item.legend)
+    return node(
+        "article",
+        {"class": "finding"},
+        node("p", {"class": "cause"}, badge, " ", node("code", {}, finding.cause)),
+        node("h3", {}, finding.title),
+        node("p", {}, item.before) if item.before else None,
+        formula if item.formula else None,
+        node("p", {}, item.after) if item.after else None,
+        _place(finding.where, item.log) if finding.where else None,
+        node("p", {}, node("strong", {}, "What helps: "), item.remedy) if item.remedy else None,
+        *_evidence(finding.evidence),
+    )
+
+
+def _place(where: str, log: RunLog) -> Node:
+    """Return where the memory is made or held, with the lines of code around it where they are here."""
+    place = node("div", {"class": "place"}, node("p", {}, "Made or held at ", node("code", {}, where)))
+    frames = [survivor.site for survivor in log.survivors]
+    for oom in log.ooms:
+        frames.extend(oom.frames)
+    functions = [frame.removeprefix(where).strip() for frame in frames if frame.startswith(f"{where} ")]
+    found = excerpt(where, functions, log.run.environment)
+    if found is not None:
+        add(place, [_listing(where, found)])
+    return place
+
+
+def _listing(where: str, found: Excerpt) -> Node:
+    listing = node("pre", {"class": "code", **_scrolling(f"Code around {where}")})
+    for number, text in enumerate(found.lines, found.first):
+        marked = number == found.marked
+        gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{'▸' if marked else ' '}{number:>5}  ")
+        line = node("mark", {}, text) if marked else text
+        add(listing, [node("span", {"class": "line marked" if marked else "line"}, gutter, line, "\n")])
+    return listing
+
+
+def _evidence(evidence: dict[str, int | float | str]) -> list[Node]:
+    if not evidence:
+        return []
+    rows = {name.replace("_", " "): _evidence_value(name, value) for name, value in evidence.items()}
+    return block_nodes(blocks.Folded("Evidence", facts(rows)))
+
+
+def _evidence_value(name: str, value: float | str) -> str:
+    is_size = isinstance(value, int) and (name.endswith("_bytes") or name.startswith("live:"))
+    return f"{format_bytes(int(value))} ({value} bytes)" if is_size and abs(int(value)) >= 1024 else str(value)
+
+
+def _tried_fix(fix: blocks.TriedFix) -> Node:
+    badge = node("span", {"class": f"badge {'good' if fix.helped else 'info'}"}, fix.state)
+    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, fix.causes))
+    remarks = [node("p", {"class": "muted"}, remark) for remark in fix.remarks]
+    return node("article", {"class": "fix"}, cause, _bars(fix.peaks), *remarks)
+
+
+def _bars(block: blocks.Bars) -> Node:
+    rows = [(name, level, str(level)) for name, level in block.rows]
+    words = "; ".join(f"{name}: {text}" for name, _, text in rows)
+    if block.budget_bytes:
+        words += f"; the budget is {format_bytes(block.budget_bytes)}"
+    chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=block.heading, description=words)
+    failed = any(level.requested_bytes for _, level in block.rows)
+    explained = memory_legend(LEVELS, failed=failed) if any(level.reserved_bytes for _, level in block.rows) else None
+    return figure(block.heading, block.explanation, block.source, explained, chart)
+
+
+def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
+    charts = node("div", {"class": "side-by-side"})
+    for name, levels in block.levels.items():
+        rows = []
+        for phase in block.phases:
+            level = levels.get(phase)
+            rows.append((str(phase), level or Level(), "not reached" if level is None else str(level)))
+        words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
+        title = f"Peak by phase, {name}"
+        chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)
+        explanation = f"The line is the budget, {format_bytes(block.budget_bytes)}."
+        add(charts, [figure(name.capitalize(), explanation, block.source, chart)])
+    return [memory_legend(LEVELS, failed=block.has_failed), charts]

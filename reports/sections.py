@@ -1,0 +1,403 @@
+"""What a report on a probe shows, section by section, as data: `PROBE_SECTIONS` is the order."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from memory_harness.configs import schema
+from memory_harness.configs.flags import field_help, flag_of
+from memory_harness.configs.units import format_bytes
+from memory_harness.configs.values import to_text as value_text
+from memory_harness.harness.log.records import AgreementRecord, MemoryStats, Outcome, Phase
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
+from memory_harness.probes.detectors.causes import load_causes
+from memory_harness.probes.detectors.peaks import length_limit
+from memory_harness.probes.detectors.reading import config_of, has_config
+from memory_harness.probes.findings import Equivalence, Finding, FixResult
+from memory_harness.probes.plan.choose import Option
+from memory_harness.reports import blocks
+from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
+from memory_harness.reports.levels import Level, phase_levels, scale_bytes, worst_level
+from memory_harness.reports.summary import WEIGHTS, WITHOUT_STEPS, ProbeResult, source_in_words, verdict_banner
+from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit
+
+MAX_READINGS, MAX_FRAMES = 2, 3
+
+MIN_SHOWN_SHARE = 0.001
+"""Least share of the live bytes that is worth a number."""
+
+HEADROOM = 1.06
+"""How far above the highest value an axis ends."""
+
+EQUIVALENCE: dict[Equivalence, str] = {
+    "exact": "same results, bit for bit",
+    "numerical": "same results up to rounding",
+    "reordered": "same samples in another order",
+    "data": "changes what is learned",
+}
+
+WORDS = {
+    "allocated": "Bytes held by live tensors, as PyTorch's allocator counts them.",
+    "reserved": "Bytes that the allocator has taken from the card: allocated, and what it keeps cached for later.",
+    "budget": "What PyTorch may reserve: the card's memory less the CUDA context, or what was asked for.",
+    "peak": "The highest value during a phase, however short it lasted.",
+    "segment": "One piece of memory taken from the card at once; tensors are placed into its blocks.",
+    "padded length": "The length in tokens to which all sequences of a batch are filled up.",
+    "step": "One update of the weights, from one or several micro-batches.",
+}
+
+
+def probe_sections(result: ProbeResult) -> list[Section]:
+    """Return the sections in the order in which they are shown."""
+    return list(chain.from_iterable(make(result) for make in PROBE_SECTIONS))
+
+
+def _verdict(result: ProbeResult) -> Iterator[Section]:
+    body: list[blocks.Block] = [verdict_banner(result)]
+    if fault := result.as_configured.run.fault:
+        body.append(Paragraph(f"The mistake {fault} was planted in this run on purpose.", "warning"))
+    rows = [(name, worst_level(log)) for name, log in result.runs if phase_levels(log)]
+    budget = result.as_configured.run.budget_bytes
+    explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
+    scale = int(_scale(result) * 1.02)
+    needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
+    yield Section("verdict", body=body, details=[needed] if rows else [])
+
+
+def _scale(result: ProbeResult) -> int:
+    return scale_bytes(log for _, log in result.runs)
+
+
+def _axis_top(result: ProbeResult) -> int:
+    return int(_scale(result) * HEADROOM) or 1
+
+
+def _why(result: ProbeResult) -> Iterator[Section]:
+    for finding in result.findings:
+        if finding.severity == "error":
+            found = blocks.Findings([explain(finding, result.as_configured)], in_full=True)
+            yield Section("why", "Why", aside=finding.cause, body=[found])
+
+
+def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
+    """Return a finding with its arithmetic taken out and what helps."""
+    cause = load_causes().get(finding.cause)
+    return blocks.Explanation(finding, *split_formula(finding.explanation), cause.fix if cause else "", log)
+
+
+def _request(result: ProbeResult) -> Iterator[Section]:
+    """What the failed request was for, who asked, and what took the memory then."""
+    failure = analyse_failure(result.as_configured)
+    if failure is None:
+        return
+    oom, live = failure.oom, _largest_live(failure)
+    piece = format_bytes(oom.largest_free_block_bytes)
+    retries = f"; the allocator retried {plural(oom.num_alloc_retries, 'time')}" if oom.num_alloc_retries else ""
+    rows = {
+        "size of": "\n".join(f"{product.what}: {product}" for product in failure.products[:MAX_READINGS]),
+        "asked by": "\n".join(oom.frames[:MAX_FRAMES]),
+        "live then": " · ".join(f"{name} {level}" for name, level in live),
+        "unused": f"{format_bytes(failure.free_bytes)}, in pieces of at most {piece}{retries}",
+    }
+    requested = f"{format_bytes(oom.requested_bytes)} in {oom.phase}"
+    taken = f"{format_bytes(oom.allocated_bytes)} of {format_bytes(oom.budget_bytes)}"
+    intro = f"{requested} did not fit: {taken} was allocated."
+    in_full = {f"size of {product.what}": f"{product} ({product.legend})" for product in failure.products}
+    in_full["asked by, the innermost call first"] = "\n".join(oom.frames)
+    details: list[blocks.Detail] = [blocks.Folded("All readings of the size, and all calls", facts(in_full))]
+    if live:
+        words, highest = "What held memory when the request failed.", max(level.allocated_bytes for _, level in live)
+        source = source_in_words(result.as_configured)
+        details.append(blocks.Bars("What lived when memory ran out", words, source, live, highest))
+    yield Section("request", "What was asked for", "", requested, intro, [facts(rows)], details)
+
+
+def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
+    """Return the categories worth a number; the others together."""
+    total = sum(size for _, size in failure.live)
+    least = MIN_SHOWN_SHARE * total
+    shown, rest = [], total
+    for name, size in failure.live:
+        if size >= least:
+            # a snapshot lists lines of code in place of categories
+            shown.append((name if ":" in name else name.replace("_", " "), Level(size)))
+            rest -= size
+    if rest >= least > 0:
+        shown.append(("other", Level(rest)))
+    return shown
+
+
+def _by_phase(result: ProbeResult) -> Iterator[Section]:
+    levels = {name: phase_levels(log) for name, log in result.runs}
+    reached = set(chain.from_iterable(levels.values()))
+    if not reached:
+        return
+    budget = result.as_configured.run.budget_bytes
+    highest = max(level.top_bytes for of_run in levels.values() for level in of_run.values())
+    unit, unit_bytes = table_unit(highest)
+    source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
+    bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
+    aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
+    intro = "The highest memory in each part of the training loop, in the order in which they first run."
+    body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
+    numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))
+    yield Section("phases", "Memory by phase", "", aside, intro, body, [numbers])
+
+
+def _phase_numbers(bars: blocks.PhaseBars) -> Table:
+    titles, rows = ["phase", "what runs"], []
+    for name in bars.levels:
+        titles += [f"{what}, {name}" for what in ("allocated", "reserved", "failed request")]
+    for phase in bars.phases:
+        cells = [str(phase), WITHOUT_STEPS[phase]]
+        for levels in bars.levels.values():
+            level = levels.get(phase)
+            if level is None:
+                cells += ["–", "–", "–"]
+            else:
+                cells += [str(level.allocated_bytes), str(level.reserved_bytes), str(level.requested_bytes or "–")]
+        rows.append(cells)
+    return Table(titles, rows)
+
+
+def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
+    """How long a training batch may get: whether the next longer text will do is what one wants to know."""
+    limit = length_limit(log)
+    if limit is None:
+        return
+    batch = f"A training batch of {plural(limit.batch_size, 'sequence')}"
+    if limit.longest >= limit.tried_up_to:
+        yield Paragraph(f"{batch} stays within the budget up to {limit.tried_up_to} tokens at least.")
+        return
+    longer = f"{limit.share_beyond:.1%} of the {limit.num_samples} samples seen are longer"
+    if not limit.share_beyond:
+        longer = f"none of the {limit.num_samples} samples seen is longer"
+    yield Paragraph(f"{batch} reaches the budget beyond {limit.longest} tokens; {longer}.")
+
+
+def _over_the_run(result: ProbeResult) -> Iterator[Section]:
+    intro = (
+        "From left to right, the run from loading the model to its end; upwards, memory. An allocation fails where it"
+        " would lift what is reserved above the budget. Below the curve is a lane for each phase of the loop: it shows"
+        " where the phase ran, the stronger in colour the closer its peak came to the budget."
+    )
+    # a chart of characters shows steps only; a memory snapshot has none
+    has_steps = any(record.step for record in result.as_configured.phases)
+    for name, log in result.runs:
+        unit, _ = table_unit(log.run.budget_bytes)
+        chart = [blocks.Timeline(name, log, _axis_top(result))]
+        body, details = (chart, []) if has_steps else ([], chart)
+        yield Section("time", "Over the run", name, f"peak of each step in {unit}", intro, body, details)
+
+
+def _lengths(result: ProbeResult) -> Iterator[Section]:
+    yield Section("lengths", "Memory and length", details=[blocks.Lengths(result.as_configured, _axis_top(result))])
+
+
+def _fragmentation(result: ProbeResult) -> Iterator[Section]:
+    yield Section("map", "Fragmentation", details=[blocks.MemoryMap(name, log) for name, log in result.runs])
+
+
+def _plan(result: ProbeResult) -> Iterator[Section]:
+    plan = result.plan
+    if plan is None:
+        return
+    rows = [_option(plan.chosen, chosen=True)]
+    for option in (Option((), plan.as_configured, 1.0), *plan.alternatives):
+        if option.fixes != plan.chosen.fixes:
+            rows.append(_option(option, chosen=False))
+    room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
+    aside = f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted"
+    numbers = ("alloc", "reserved", "time", "fits")
+    yield Section("plan", "Plan", aside=aside, body=[Table(("fixes", *numbers), rows, right=numbers)])
+
+
+def _option(option: Option, *, chosen: bool) -> list[str | Cell]:
+    prediction = option.prediction
+    texts = [" + ".join(option.fixes) or "as configured", gib(prediction.peak_allocated_bytes)]
+    texts += [gib(prediction.peak_reserved_bytes), f"{option.slowdown:.2f}×"]
+    passes = Cell("yes", "good") if prediction.passes else Cell("no", "bad")
+    return [*(Cell(text, "strong" if chosen else "") for text in texts), passes]
+
+
+def _fixes(result: ProbeResult) -> Iterator[Section]:
+    scale = result.as_configured.run.budget_bytes
+    for fix in result.fixes:
+        scale = max(scale, fix.before_peak_bytes, fix.after_peak_bytes)
+    intro = "Each fix was tried by running again from nothing; it counts only where its cause is gone."
+    body = [_tried(fix, scale, result.as_configured) for fix in result.fixes]
+    yield Section("fixes", "Fixes", "", "each tried by running again", intro, body)
+
+
+def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
+    state = "verified" if fix.verified else "did not help"
+    if fix.verified and not fix.applied:
+        state = "helps, not needed"
+    before, after = Level(fix.before_peak_bytes), Level(fix.after_peak_bytes)
+    words = f"peak {before} → {after} · {state} · {EQUIVALENCE[fix.equivalence]}"
+    if fix.slowdown is not None:
+        words += f" · {fix.slowdown:.2f}× the time"
+    agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
+    remarks = [remark for remark in (agrees, fix.reason, fix.note) if remark]
+    rows = [("before", before), ("after", after)]
+    heading, source = f"{fix.name}: {fix.title}", source_in_words(log)
+    bars = blocks.Bars(heading, words, source, rows, scale, log.run.budget_bytes)
+    helped = fix.applied and fix.verified
+    return blocks.TriedFix(fix.name, fix.title, ", ".join(fix.addresses), state, helped, remarks, bars)
+
+
+def agreement_in_words(agreement: AgreementRecord) -> str:
+    """Return how the losses agree, and what they are losses of."""
+    of = "this run" if agreement.on_recipe else "a tiny model on real tensors, as this run computed nothing"
+    if agreement.equivalence == "data":
+        return "losses not compared, as the samples differ"
+    if agreement.difference is None:
+        return f"as many samples in each step, the same tokens in an epoch: {of}"
+    if agreement.difference == 0:
+        return f"losses equal bit for bit: {of}"
+    return f"losses differ by {agreement.difference:.1e} of themselves (allowed: {agreement.tolerance:.0e}): {of}"
+
+
+def _limits(result: ProbeResult) -> Iterator[Section]:
+    limits = result.limits
+    if limits is None:
+        return
+    rows = {
+        "micro-batch": f"{limits.micro_batch} sequences of the maximum length",
+        "length": f"{limits.length} tokens, at the batch sizes of training and evaluation",
+        "token cap": f"{limits.batch_tokens} padded tokens in a training batch",
+    }
+    aside = f"each with all else unchanged; in multiples of {limits.multiple_of} tokens"
+    yield Section("limits", "Largest that fit", aside=aside, body=[facts(rows)])
+
+
+def _other_counts(result: ProbeResult) -> Iterator[Section]:
+    if not result.other_counts:
+        return
+    rows: list[list[str | Cell]] = []
+    ends = []
+    for count in result.other_counts:
+        outcome = Cell(str(count.outcome), "")
+        if count.outcome is Outcome.OOM:
+            outcome = Cell("out of memory", "bad")
+            ends.append(End(count.step, count.total_steps))
+        share = f"{count.step / count.total_steps:.0%}" if count.total_steps else "–"
+        rows.append([str(count.samples), f"step {count.step} of {count.total_steps}", share, outcome])
+    body: list[blocks.Block] = [
+        Table(("samples", "ends at", "of the run", "outcome"), rows, right=("samples", "of the run"))
+    ]
+    if sentence := recurrence_in_words(ends):
+        body.append(Paragraph(sentence))
+    yield Section("counts", "The same run at other sample counts", aside="as configured", body=body)
+
+
+def _prediction(result: ProbeResult) -> Iterator[Section]:
+    if result.predicted is None:
+        return
+    predicted = result.predicted.peaks()
+    _, log = result.runs[-1]
+    rows = []
+    for phase, measured in log.peaks().items():
+        simulated = predicted.get(phase, MemoryStats())
+        allocated = _difference(measured.peak_allocated_bytes, simulated.peak_allocated_bytes)
+        reserved = _difference(measured.peak_reserved_bytes, simulated.peak_reserved_bytes)
+        rows.append([str(phase), *allocated, *reserved])
+    numbers = ("allocated", "difference", "reserved", "difference")
+    intro = "What was measured on the GPU, and how far from it the simulation without one lies; peaks in bytes."
+    body: list[blocks.Block] = [Table(("", *numbers), rows, right=numbers), *_whole_run(result.whole_run)]
+    yield Section("prediction", "Measured against simulated", "", "peaks in bytes", intro, body)
+
+
+def _difference(measured: int, simulated: int) -> tuple[str, str]:
+    return str(measured), f"{simulated - measured:+d}" if simulated != measured else "0"
+
+
+def _whole_run(log: RunLog | None) -> Iterator[Paragraph]:
+    if log is not None:
+        end = "passes" if log.outcome is Outcome.COMPLETED else "runs out of memory"
+        peak = of_budget(log.peak_allocated_bytes, log.run.budget_bytes)
+        yield Paragraph(f"All {log.run.total_steps} steps, simulated: the run {end}, with a peak of {peak}.")
+
+
+def _also(result: ProbeResult) -> Iterator[Section]:
+    items = [explain(finding, result.as_configured) for finding in result.findings if finding.severity != "error"]
+    yield Section("also", "Also costs memory or time", body=[blocks.Findings(items)] if items else [])
+
+
+def _basis(result: ProbeResult) -> Iterator[Section]:
+    log = result.as_configured
+    run, model = log.run, log.run.model
+    how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
+    rows = {"memory": how, "card": f"{run.gpu_name}, {gib(run.budget_bytes)} GiB for PyTorch"}
+    more = {"started": run.started_at, **run.environment}
+    if run.script:
+        rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
+    if model:
+        rows |= {"model": model.name, "weights": WEIGHTS.get(model.weights, model.weights)}
+        rows["slower"] = "; ".join(model.fallbacks)
+        trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
+        more = {"parameters": trained, **more}
+    if run.num_train_samples:
+        counts = f"{run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
+        rows["corpus"] = f"{run.corpus}: {counts}"
+    if result.seconds:
+        rows["probe"] = f"took {result.seconds:.0f} s"
+    if log.num_unreadable_lines:
+        rows["log"] = f"{plural(log.num_unreadable_lines, 'line')} could not be read"
+    yield Section("environment", "What this rests on", body=[facts(rows)], details=[facts(more)])
+
+
+def _next(result: ProbeResult) -> Iterator[Section]:
+    if result.next_command:
+        yield Section("next", "Next", intro="The run that passed:", body=[blocks.Command(result.next_command)])
+
+
+def _configuration(result: ProbeResult) -> Iterator[Section]:
+    if not has_config(result.as_configured):
+        missing = Paragraph("The log does not say how the run was configured.")
+        yield Section("configuration", "Configuration", details=[missing])
+        return
+    before, after = config_of(result.as_configured), config_of(result.runs[-1][1])
+    meanings = field_help(inspect.getsource(schema))
+    details = []
+    for name, cls in schema.SECTIONS.items():
+        rows = []
+        for item in dataclasses.fields(cls):
+            old = value_text(getattr(getattr(before, name), item.name), item)
+            new = value_text(getattr(getattr(after, name), item.name), item)
+            rows.append([flag_of(item), old, new if new != old else "", meanings[cls.__name__, item.name]])
+        changed = sum(bool(row[2]) for row in rows)
+        title = f"{name} ({changed} changed by fixes)" if changed else name
+        settings = Table(("flag", "value", "with fixes", "meaning"), rows)
+        details.append(blocks.Folded(title, settings, is_open=bool(changed)))
+    intro = f"Every setting of the run, by its flag; {result.as_configured.run.fingerprint} stands for all of them."
+    yield Section("configuration", "Configuration", intro=intro, details=details)
+
+
+def _words(result: ProbeResult) -> Iterator[Section]:
+    yield Section("words", "Words used here", details=[facts(WORDS)])
+
+
+PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
+    _verdict,
+    _why,
+    _request,
+    _by_phase,
+    _over_the_run,
+    _lengths,
+    _fragmentation,
+    _plan,
+    _fixes,
+    _limits,
+    _other_counts,
+    _prediction,
+    _also,
+    _basis,
+    _next,
+    _configuration,
+    _words,
+)

@@ -1,0 +1,47 @@
+"""The sections of a report: complete, in one order, and shown alike by every renderer."""
+
+import io
+
+import pytest
+
+from memory_harness.reports.blocks import Paragraph, Section, Table, facts
+from memory_harness.reports.html import html_text
+from memory_harness.reports.sections import PROBE_SECTIONS, probe_sections
+from memory_harness.reports.terminal import make_console, print_report, print_sections
+from tests.reports.html.test_page import RESULTS, Page
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_page_shows_every_section_of_the_terminal_in_the_same_order(name):
+    file = io.StringIO()
+    print_report(RESULTS[name], make_console(file))
+    titles = [section.title for section in probe_sections(RESULTS[name]) if section.body and section.title]
+    assert [line for line in file.getvalue().splitlines() if line.strip().startswith(tuple(titles))]
+    page, begin = Page(html_text(RESULTS[name])).text.partition("Skip to the verdict")[2], 0
+    for title in titles:
+        begin = page.index(title, begin)
+
+
+def test_every_function_is_in_the_order_once():
+    assert len(set(PROBE_SECTIONS)) == len(PROBE_SECTIONS)
+
+
+def test_a_section_without_anything_to_draw_is_left_out():
+    file = io.StringIO()
+    first = Section("first", body=[Paragraph("It fits.")])
+    print_sections(
+        [first, Section("empty", "Empty"), Section("page", "Page", details=[facts({"a": "b"})])], make_console(file)
+    )
+    assert file.getvalue() == " It fits.\n"
+
+
+def test_a_row_without_cells_sets_groups_apart():
+    file = io.StringIO()
+    rows = [["peak", "1"], [], ["time", "22"]]
+    first = Section("first", body=[Table(("", "A"), rows, right="A")])
+    print_sections([first], make_console(file))
+    assert [line.split() for line in file.getvalue().splitlines()] == [["A"], ["peak", "1"], [], ["time", "22"]]
+
+
+def test_facts_without_a_value_are_left_out():
+    assert facts({"card": "T4", "script": ""}).rows == [("card", "T4")]
