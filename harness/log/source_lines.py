@@ -47,12 +47,14 @@ def is_harness(path: str) -> bool:
 
 
 def short_path(path: str) -> str:
-    """Return the path within the project, what follows site-packages, or the last three parts."""
+    """Return the path within the harness, what follows site-packages, the path within its checkout, or three parts."""
     path = path.replace("\\", "/")
-    if path.startswith(_PROJECT):
+    if is_harness(path):  # first: it may be installed
         return path.removeprefix(_PROJECT)
     if "/site-packages/" in path:
         return path.split("/site-packages/")[-1]
+    if path.startswith(_PROJECT):
+        return path.removeprefix(_PROJECT)
     return "/".join(path.split("/")[-3:])
 
 
