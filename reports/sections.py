@@ -80,13 +80,16 @@ def _why(result: ProbeResult) -> Iterator[Section]:
     for finding in result.findings:
         if finding.severity == "error":
             found = blocks.Findings([explain(finding, result.as_configured)], in_full=True)
-            yield Section("why", "Why", aside=finding.cause, body=[found])
+            intro = "What ends the run, the arithmetic behind it, and the line of code that it comes from."
+            yield Section("why", "Why", "", finding.cause, intro, [found])
 
 
 def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
-    """Return a finding with its arithmetic taken out and what helps."""
+    """Return a finding with what helps, and with the arithmetic of an error taken out."""
     cause = CAUSES.get(finding.cause)
-    return blocks.Explanation(finding, *split_formula(finding.explanation), cause.fix if cause else "", log)
+    # a warning's explanation reads as one text
+    parts = split_formula(finding.explanation) if finding.severity == "error" else (finding.explanation, "", "", "")
+    return blocks.Explanation(finding, *parts, cause.fix if cause else "", log)
 
 
 def _request(result: ProbeResult) -> Iterator[Section]:
