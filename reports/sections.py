@@ -140,8 +140,8 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     if not reached:
         return
     budget = result.as_configured.run.budget_bytes
-    highest = max(level.top_bytes for of_run in levels.values() for level in of_run.values())
-    unit, unit_bytes = table_unit(highest)
+    everything = chain.from_iterable(of_run.values() for of_run in levels.values())
+    unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
     bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
