@@ -21,8 +21,7 @@ from memory_harness.harness.log.files import replaced_folders, restore_replaced
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
 
-PEER_LOG_FILE = "run.rank{rank}.jsonl"
-"""log of each of several GPUs but the first, whose log is that of the run"""
+PEER_LOG_FILE = "run.rank{rank}.jsonl"  # log of each of several GPUs but the first, whose log is that of the run
 
 MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
@@ -40,12 +39,9 @@ _CHUNK_BYTES = 2**20
 class BatchLimits:
     """The most that has fitted since memory ran out; None where it has not."""
 
-    train_tokens: int | None = None
-    """padded tokens of a micro-batch of several sequences"""
-    eval_tokens: int | None = None
-    """padded tokens of an evaluation batch of several sequences"""
-    generate_tokens: int | None = None
-    """padded tokens of several prompts answered at once"""
+    train_tokens: int | None = None  # padded tokens of a micro-batch of several sequences
+    eval_tokens: int | None = None  # padded tokens of an evaluation batch of several sequences
+    generate_tokens: int | None = None  # padded tokens of several prompts answered at once
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,8 @@ class Position:
 
     step: int = 0
     epoch: int = 1
-    steps_in_epoch: int = 0
-    """steps of the epoch that are done: where the sampler goes on"""
-    pending: bool = False
-    """whether what follows the step (evaluation, checkpoint) is still to be done"""
+    steps_in_epoch: int = 0  # steps of the epoch that are done: where the sampler goes on
+    pending: bool = False  # whether what follows the step (evaluation, checkpoint) is still to be done
     limits: BatchLimits = BatchLimits()
 
 
@@ -71,13 +65,10 @@ class Manifest:
     position: Position
     config: dict[str, Any]
     fingerprint: str
-    data_digest: str
-    """of the prepared samples: a corpus that has changed would be sampled differently"""
+    data_digest: str  # of the prepared samples: a corpus that has changed would be sampled differently
     environment: dict[str, str]
-    log_bytes: int = 0
-    """size of the log when the checkpoint began"""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """name -> `bytes` and `sha256`"""
+    log_bytes: int = 0  # size of the log when the checkpoint began
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> `bytes` and `sha256`
     schema_version: int = MANIFEST_VERSION
 
 

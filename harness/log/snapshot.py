@@ -35,14 +35,9 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine, users_line
 
-PICKLE_PROTOCOL = 4
-"""The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
-
-SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"
-"""How a pickle of that protocol begins, read as text."""
-
-MAX_LIVE_LINES = 6
-"""Lines of code whose live memory is listed; the others are summed up."""
+PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
+SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
+MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
 
 _FUNCTIONS = {
     Phase.EVAL: {

@@ -29,8 +29,7 @@ MAX_LOOKUPS = 40
 MAX_REFERRERS = 50
 """Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
 
-_OWN_FOLDER = os.path.dirname(__file__)
-"""The local variables of its functions hold what they look at."""
+_OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
 _WITH_KEY = "dict with key "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
@@ -47,10 +46,8 @@ class Holder:
     words: str
     path: str = ""
     line: int = 0
-    adds: bool = False
-    """whether the line adds to what is there, as `append` does"""
-    stores: bool = False
-    """whether the line stores into the name; else the name's scope begins there"""
+    adds: bool = False  # whether the line adds to what is there, as `append` does
+    stores: bool = False  # whether the line stores into the name; else the name's scope begins there
 
     @property
     def is_users(self) -> bool:

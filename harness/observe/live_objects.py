@@ -25,14 +25,9 @@ from memory_harness.harness.observe.holders import (
 MIN_LEFT_BYTES = 64 * 1024
 """Least that must be left by a phase recorded as a whole, or be there at its peak, to be worth a report."""
 
-MAX_OBJECTS_ASKED = 3
-"""Objects of a kind whose referrers are followed."""
-
-MAX_GRAPHS_ASKED = 12
-"""The same of tensors with a graph, the smallest first."""
-
-MAX_GRAPHS_LOOKED_AT = 500
-"""Tensors with a graph among which those are looked for that anybody refers to."""
+MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
+MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
+MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
 
 
 def _live(kind: type) -> list[Any]:

@@ -155,17 +155,13 @@ class Recorder:
         self._run = new_run_record(device)
         self.failure: DeviceOutOfMemory | None = None
         """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
-        self._shapes: list[BatchShape] = []
-        """of the running step's micro-batches"""
+        self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._batch: BatchShape | None = None
-        self._gap: BegunPhase | None = None
-        """the running step, while no phase of it is"""
-        self._outside: BegunPhase | None = None
-        """what runs outside of steps and phases, while that is so"""
+        self._gap: BegunPhase | None = None  # the running step, while no phase of it is
+        self._outside: BegunPhase | None = None  # what runs outside of steps and phases, while that is so
         self._in_step = self._has_phases = self._is_over = False
         self._inside: Phase | None = None
-        self._last: tuple[Phase | None, int, int] = (None, 0, 0)
-        """phase, step and index of the phase that began last"""
+        self._last: tuple[Phase | None, int, int] = (None, 0, 0)  # phase, step and index of the phase that began last
 
     @contextmanager
     def running(self) -> Iterator[Recorder]:

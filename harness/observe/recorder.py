@@ -36,8 +36,7 @@ class BegunPhase:
     batch: BatchShape | None
     index: int
     before: MemoryStats
-    time: float
-    """as `time.perf_counter` counts"""
+    time: float  # as `time.perf_counter` counts
 
 
 class PhaseRecorder:
@@ -55,18 +54,13 @@ class PhaseRecorder:
         self.micro_step = 0
         self.epoch = 0
         self.training = 1
-        self.forward_facts: ForwardFacts | None = None
-        """how the forward pass of the running phase was made"""
-        self.vocab_size = 0
-        """tells logits from activations; 0 while no model is loaded"""
+        self.forward_facts: ForwardFacts | None = None  # how the forward pass of the running phase was made
+        self.vocab_size = 0  # tells logits from activations; 0 while no model is loaded
         self._current: BegunPhase | None = None
         self._process = psutil.Process()
-        self.peak_allocated_bytes = 0
-        """highest of all phases so far"""
-        self._host_rss_bytes = 0
-        """resident memory when the last phase ended"""
-        self.survivors = SurvivorTracker(device, write)
-        """notices memory that stays or grows"""
+        self.peak_allocated_bytes = 0  # highest of all phases so far
+        self._host_rss_bytes = 0  # resident memory when the last phase ended
+        self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
         self._gradients = GradientGuard()
 
     @contextmanager

@@ -55,12 +55,9 @@ class OptimizerSteps:
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
-        self._num_between = 0
-        """steps of other optimizers since"""
-        self._leaders: list[weakref.ref[torch.Tensor]] = []
-        """the leading parameters of all trainings so far"""
-        self.training = 1
-        """number of the present training; counts from 1"""
+        self._num_between = 0  # steps of other optimizers since
+        self._leaders: list[weakref.ref[torch.Tensor]] = []  # the leading parameters of all trainings so far
+        self.training = 1  # number of the present training; counts from 1
 
     def is_settled(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether an optimizer of PyTorch's has done what it does now before, and so will leave nothing."""
@@ -117,8 +114,7 @@ class LoadedTensors:
 
     def __init__(self) -> None:
         self._tensors: list[weakref.ref[torch.Tensor]] = []
-        self._restored_at: int | None = None
-        """step before which a module took its state from them"""
+        self._restored_at: int | None = None  # step before which a module took its state from them
 
     def replace(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take note of what a file gave."""

@@ -23,21 +23,16 @@ from memory_harness.harness.observe.live_objects import (
 MIN_RISE_BYTES = 4096
 """Least lasting rise of the floor that counts: a kept scalar takes one block of 512 B, and that is no leak."""
 
-MAX_RECORDS = 8
-"""Records of one report; the largest come first."""
-
-Tensors = dict[Hashable, list[torch.Tensor]]
-"""the tensors that Python knows of, by the allocation that they lie in"""
+MAX_RECORDS = 8  # records of one report; the largest come first
+Tensors = dict[Hashable, list[torch.Tensor]]  # the tensors that Python knows of, by the allocation that they lie in
 
 
 class Survivor(NamedTuple):
     """An allocation that is still there."""
 
     allocation: Allocation
-    phase: Phase
-    """in which it was made"""
-    unit: int
-    """in which it was made; counts from 0"""
+    phase: Phase  # in which it was made
+    unit: int  # in which it was made; counts from 0
 
 
 @dataclass
@@ -47,8 +42,7 @@ class _Group:
     phase: Phase
     site: str
     allocations: list[Allocation] = field(default_factory=list)
-    units: list[int] = field(default_factory=list)
-    """of each allocation"""
+    units: list[int] = field(default_factory=list)  # of each allocation
 
     def bytes_per_unit(self, num_units: int) -> int:
         """Return the bytes left behind by a unit, of several the last one apart: its own may be on their way out."""

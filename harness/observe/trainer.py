@@ -35,8 +35,7 @@ from memory_harness.harness.observe.facts import field_of, forward_facts, tensor
 from memory_harness.harness.observe.own_loop import Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
 
-_OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
-"""those that are recording"""
+_OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()  # those that are recording
 
 
 @dataclass
@@ -47,8 +46,7 @@ class _Step:
     shapes: list[BatchShape] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
     learning_rate: float = 0.0
-    is_share: bool = False
-    """each loss is a share of the step's, so that they are added up and not averaged"""
+    is_share: bool = False  # each loss is a share of the step's, so that they are added up and not averaged
 
     def loss(self, read: Callable[[torch.Tensor], float | None]) -> float | None:
         """Return the loss of the step; waits for the device."""
@@ -90,16 +88,13 @@ class MemoryCallback(TrainerCallback):
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
-        self._last: Recorder | None = None
-        """the one that `report` is about"""
+        self._last: Recorder | None = None  # the one that `report` is about
         self._phase: BegunPhase | None = None
         self._step: _Step | None = None
         self._is_training = False
         self._num_eval_batches = 0
-        self._state: Any = None
-        """of the trainer that trains"""
-        self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        """those that tell of their forward passes"""
+        self._state: Any = None  # of the trainer that trains
+        self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that tell of their forward passes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MemoryCallback:
         """Return itself: the hooks of a model that is copied come here, and an open log has no copy."""
