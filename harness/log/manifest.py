@@ -32,8 +32,6 @@ FREE_SECTIONS = ("device", "output")
 NUM_GPUS = "num_gpus"
 """the one field of these that may not: it decides how a step is summed up, and what is dropped out"""
 
-_CHUNK_BYTES = 2**20
-
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -85,14 +83,12 @@ def read_manifest(folder: Path) -> Manifest:
         CheckpointError: the folder is missing, no checkpoint, damaged, or of a newer release.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"--resume {folder}: no such checkpoint{_others(folder)}")
+        raise _refused(folder, "no such checkpoint")
     content = _content(folder)
     version = content["schema_version"]
     if version > MANIFEST_VERSION:
-        raise CheckpointError(
-            f"--resume {folder}: written by a newer release (checkpoint version {version}; "
-            f"this one reads up to {MANIFEST_VERSION}); update{_others(folder)}"
-        )
+        versions = f"checkpoint version {version}; this one reads up to {MANIFEST_VERSION}"
+        raise _refused(folder, f"written by a newer release ({versions}); update")
     checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
@@ -111,20 +107,13 @@ def _content(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"--resume {folder}: not a checkpoint of this program (it has no {MANIFEST_FILE}){_others(folder)}"
-        ) from None
+        raise _refused(folder, f"not a checkpoint of this program (it has no {MANIFEST_FILE})") from None
     except OSError as error:
-        raise CheckpointError(
-            f"--resume {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}){_others(folder)}"
-        ) from None
+        raise _refused(folder, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from None
     except ValueError:
         raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
     if not isinstance(content, dict) or "checksum" not in content or not isinstance(content.get("schema_version"), int):
-        raise CheckpointError(
-            f"--resume {folder}: not a checkpoint of this program (its {MANIFEST_FILE} is another one's)"
-            f"{_others(folder)}"
-        )
+        raise _refused(folder, f"not a checkpoint of this program (its {MANIFEST_FILE} is another one's)")
     return content
 
 
@@ -139,22 +128,20 @@ def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
 
 
 def _damaged(folder: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"--resume {folder}: the checkpoint is damaged: {what}{_others(folder)}")
+    return _refused(folder, f"the checkpoint is damaged: {what}")
 
 
-def _others(folder: Path) -> str:
-    """Return what else could be given."""
+def _refused(folder: Path, why: str) -> CheckpointError:
+    """Return the error for a folder that is no usable checkpoint; it says what else could be given."""
     others = [path.name for path in checkpoints(folder.parent) if path != folder]
-    return f"; beside it: {', '.join(others)}" if others else "; nothing else is there to resume from"
+    beside = f"beside it: {', '.join(others)}" if others else "nothing else is there to resume from"
+    return CheckpointError(f"--resume {folder}: {why}; {beside}")
 
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(content: dict[str, Any]) -> str:
