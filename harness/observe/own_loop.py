@@ -109,13 +109,7 @@ class StepFacts:
 
 
 class Recorder:
-    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through.
-
-    Args:
-        device: where the loop runs.
-        write: takes each record.
-        log: the file that they go to, for `report`.
-    """
+    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through."""
 
     print_report: ClassVar[Callable[[Path], None] | None] = None
     """prints the report on a log; `memory_harness` sets it, since reports lie above the harness"""
@@ -123,11 +117,7 @@ class Recorder:
     @staticmethod
     @contextmanager
     def open(
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        gpu: str | None = None,
-        budget: str | int | None = None,
+        path: str | os.PathLike[str], *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
     ) -> Iterator[Recorder]:
         """Record a training loop into a new log while the context lasts.
 
@@ -148,7 +138,7 @@ class Recorder:
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
-        self.log = log
+        self.log = log  # the file that the records go to, for `report`
         self.phase_recorder = PhaseRecorder(device, write)
         self.phase_recorder.epoch = 1
         self._write = write

@@ -51,7 +51,6 @@ from memory_harness.harness.observe.facts import (
     forward_facts,
     model_facts,
     num_adapters,
-    num_bytes,
     tensors_in,
 )
 from memory_harness.harness.observe.own_loop import new_run_record
@@ -82,13 +81,7 @@ _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked ab
 
 
 class ScriptObserver:
-    """Infers where a script is, and lets a `PhaseRecorder` write it down.
-
-    Args:
-        device: whose memory is read.
-        write: takes each record.
-        script: its name, for the log.
-    """
+    """Infers where a script is, and lets a `PhaseRecorder` write it down; `script` is its name, for the log."""
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], script: str) -> None:
         self.device = device
@@ -429,7 +422,7 @@ class ScriptObserver:
             in_use.update(map(self.device.handle_of, module.state_dict().values()))
         in_use.update(map(self.device.handle_of, tensors_in(self._optimizers.states())))
         kept = [tensor for tensor in self._loaded.take_alive() if self.device.handle_of(tensor) not in in_use]
-        if sum(map(num_bytes, kept)) >= MIN_OLD_BYTES:
+        if sum(tensor.nbytes for tensor in kept) >= MIN_OLD_BYTES:
             self._phase_recorder.survivors.note_checkpoint_kept(kept)
 
     # Functions that generate
@@ -512,7 +505,7 @@ class ScriptObserver:
         if self._phase_recorder.training == 1:
             return
         for module, tensors in self._module_calls.models_before():
-            held_bytes = sum(num_bytes(tensor) for tensor in tensors if self.device.handle_of(tensor) is not None)
+            held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
             if held_bytes >= MIN_OLD_BYTES:
                 self._phase_recorder.survivors.note_old_model(module, held_bytes)
 
@@ -546,7 +539,7 @@ def _evaluation_facts(module: torch.nn.Module, output: Any) -> ForwardFacts:
         storages[storage._cdata] = storage.nbytes()
     return dataclasses.replace(
         facts,
-        logits_bytes=num_bytes(logits) if isinstance(logits, torch.Tensor) else 0,
+        logits_bytes=logits.nbytes if isinstance(logits, torch.Tensor) else 0,
         output_bytes=sum(storages.values()),
         where=calling_line(),
     )

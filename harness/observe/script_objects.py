@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 
@@ -96,17 +97,12 @@ class OptimizerSteps:
 
     def states(self) -> list[object]:
         """Return what the optimizers keep for each of their parameters."""
-        found: list[object] = []
-        for optimizer in self._unchanged:
-            found.extend(optimizer.state.values())
-        return found
+        return list(chain.from_iterable(optimizer.state.values() for optimizer in self._unchanged))
 
 
 def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:  # a group may be empty
-            return parameter
-    return None
+    groups = (group["params"] for group in optimizer.param_groups)  # one may be empty
+    return next(chain.from_iterable(groups), None)
 
 
 class LoadedTensors:
@@ -135,10 +131,5 @@ class LoadedTensors:
 
     def take_alive(self) -> list[torch.Tensor]:
         """Return those that are still there, and forget them."""
-        alive: list[torch.Tensor] = []
-        for reference in self._tensors:
-            tensor = reference()
-            if tensor is not None:
-                alive.append(tensor)
-        self._tensors = []
-        return alive
+        references, self._tensors = self._tensors, []
+        return [tensor for reference in references if (tensor := reference()) is not None]

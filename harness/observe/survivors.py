@@ -132,12 +132,7 @@ class _UnitRecording:
 
 
 class SurvivorTracker:
-    """Notices what stays or grows and, where something does, writes what it is made of.
-
-    Args:
-        device: whose allocations are recorded.
-        write: takes each `SurvivorRecord`.
-    """
+    """Notices what stays or grows on the device and, where something does, writes what it is made of."""
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None]) -> None:
         self._device = device

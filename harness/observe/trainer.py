@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
@@ -50,15 +51,10 @@ class _Step:
 
     def loss(self, read: Callable[[torch.Tensor], float | None]) -> float | None:
         """Return the loss of the step; waits for the device."""
-        total, num_read = 0.0, 0
-        for loss in self.losses:
-            value = read(loss)
-            if value is not None:
-                total += value
-                num_read += 1
-        if num_read == 0:
+        values = [value for value in map(read, self.losses) if value is not None]
+        if not values:
             return None
-        return total if self.is_share else total / num_read
+        return sum(values) if self.is_share else sum(values) / len(values)
 
 
 class MemoryCallback(TrainerCallback):
@@ -68,11 +64,7 @@ class MemoryCallback(TrainerCallback):
     `report`, by `close`, by the next training, by a new callback or when Python ends. Without a GPU, what is made until
     then counts as made on the card that it failed on.
 
-    Args:
-        path: of the log, as in `Recorder.open`; so are the others.
-        device: `auto`, `cuda` or `simulated`.
-        gpu: card to stand for.
-        budget: what PyTorch may reserve.
+    Its arguments are those of `Recorder.open`.
     """
 
     def __init__(
@@ -117,7 +109,8 @@ class MemoryCallback(TrainerCallback):
         self._listen_to(model)
         self._is_training, self._state = True, state
         recorder = self._begin(model)
-        per_epoch = -(-_length(train_dataloader) // args.gradient_accumulation_steps)
+        num_batches = len(train_dataloader) if has_length(train_dataloader) else 0
+        per_epoch = -(-num_batches // args.gradient_accumulation_steps)
         recorder.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
         recorder.phase_recorder.step = state.global_step
 
@@ -291,11 +284,3 @@ class MemoryCallback(TrainerCallback):
         """Where an evaluation comes first, its end begins the checkpoint."""
         if control.should_save and not control.should_evaluate:
             self._switch_to(Phase.CHECKPOINT)
-
-
-def _length(loader: Any) -> int:
-    """Return the batches of a loader, 0 where it does not know."""
-    try:
-        return len(loader)
-    except TypeError:
-        return 0
