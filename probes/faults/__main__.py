@@ -51,14 +51,13 @@ One file per mistake. `base.py` says what a fault is and how it gets between the
 `__main__.py` writes this document. Faults may import `configs`, `harness` and `probes/detectors`; nothing imports them
 but `probes/session/worker.py` (for `--fault`) and the tests. A new one touches:
 
-1. `probes/faults/NAME.py`: a `Fault` that makes the mistake as people make it. The file is called as the fault, with
-   underscores: that is how `--fault` knows the name without importing PyTorch. The line that a finding has to name ends
-   in `# the mistake`.
-2. `probes/faults/__init__.py`: its import, and its place in `FAULTS`, which is its row in the table.
-3. `tests/probes/faults/test_faults.py`: nothing, unless its finding names no line of its own (`NO_LINE`, with the
+1. `probes/faults/NAME.py`: `FAULT`, which makes the mistake as people make it. The file is called as the fault, with
+   underscores: that is how `FAULTS` finds it, and `--fault` knows the name without importing PyTorch. The line that a
+   finding has to name ends in `# the mistake`.
+2. `tests/probes/faults/test_faults.py`: nothing, unless its finding names no line of its own (`NO_LINE`, with the
    reason; `ASKS_AT` where a library asks for the last bytes) or it shows in host memory only (`FILLS_ITS_PROCESS`).
-4. `tests/probes/detectors/lookalikes.py`: its harmless twin, in `LOOKALIKES`.
-5. This document: the command above.
+3. `tests/probes/detectors/lookalikes.py`: its harmless twin, in `LOOKALIKES`.
+4. This document: the command above.
 
 A cause that no fault shows stands in `NOT_SHOWN` in `__main__.py`. A new cause also needs what
 `probes/detectors/README.md` names."""

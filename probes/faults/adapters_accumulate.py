@@ -14,9 +14,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "save", add)
 
 
-ADAPTERS_ACCUMULATE = Fault(
+FAULT = Fault(
     name="adapters-accumulate",
-    cause="adapters-accumulate",
     title="a new adapter is added at every checkpoint, and none is deleted",
     settings={"save_every": 3, "lora_rank": 32},
     install=_install,

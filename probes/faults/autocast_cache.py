@@ -24,9 +24,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         yield
 
 
-AUTOCAST_CACHE = Fault(
+FAULT = Fault(
     name="autocast-cache",
-    cause="autocast-cache",
     title="one autocast context around the whole training, and new weights in every step",
     settings={"dtype": "bfloat16"},
     install=_install,

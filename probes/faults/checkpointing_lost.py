@@ -16,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "evaluate", evaluate)
 
 
-CHECKPOINTING_LOST = Fault(
+FAULT = Fault(
     name="checkpointing-lost",
-    cause="checkpointing-lost",
     title="gradient checkpointing is switched off for an evaluation and not on again",
     install=_install,
 )

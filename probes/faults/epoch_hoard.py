@@ -18,9 +18,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "save", outputs.clear)
 
 
-EPOCH_HOARD = Fault(
+FAULT = Fault(
     name="epoch-hoard",
-    cause="epoch-hoard",
     title="training outputs are collected until the epoch ends",
     install=_install,
 )

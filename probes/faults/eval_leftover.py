@@ -17,9 +17,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, False, remember)
 
 
-EVAL_LEFTOVER = Fault(
+FAULT = Fault(
     name="eval-leftover",
-    cause="eval-leftover",
     title="the last output of an evaluation stays referenced while training goes on",
     install=_install,
 )

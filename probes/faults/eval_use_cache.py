@@ -13,9 +13,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", switch_on)
 
 
-EVAL_USE_CACHE = Fault(
+FAULT = Fault(
     name="eval-use-cache",
-    cause="eval-use-cache",
     title="the model's configuration asks for a key/value cache",
     install=_install,
 )

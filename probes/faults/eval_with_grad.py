@@ -16,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", decorate)
 
 
-EVAL_WITH_GRAD = Fault(
+FAULT = Fault(
     name="eval-with-grad",
-    cause="eval-with-grad",
     title="a decorated forward switches gradients on again in evaluation",
     install=_install,
 )

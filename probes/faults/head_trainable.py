@@ -18,9 +18,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "make_optimizer", make_optimizer)
 
 
-HEAD_TRAINABLE = Fault(
+FAULT = Fault(
     name="head-trainable",
-    cause="head-trainable",
     title="embeddings and output head are trained along with the adapter",
     install=_install,
 )

@@ -21,9 +21,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", register)
 
 
-HOOK_HOLDS_ACTIVATIONS = Fault(
+FAULT = Fault(
     name="hook-holds-activations",
-    cause="hook-holds-activations",
     title="forward hooks append each layer's output to a list",
     install=_install,
 )

@@ -22,9 +22,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, stage)
 
 
-HOST_LEAK = Fault(
+FAULT = Fault(
     name="host-leak",
-    cause="host-leak",
     title="every batch leaves a buffer in host memory",
     install=_install,
 )

@@ -25,9 +25,9 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-KEPT_LOSSES = Fault(
+FAULT = Fault(
     name="kept-losses",
-    cause="retained-graph",
+    other_cause="retained-graph",
     title="backwarded losses are kept for an average, under gradient checkpointing",
     install=_install,
 )

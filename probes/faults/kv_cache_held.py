@@ -19,9 +19,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "release", release)
 
 
-KV_CACHE_HELD = Fault(
+FAULT = Fault(
     name="kv-cache-held",
-    cause="kv-cache-held",
     title="each generation's key/value cache is kept beside its text",
     settings={"generate_prompts": 4, "max_new_tokens": 4},
     install=_install,

@@ -18,9 +18,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, all_logits.clear)
 
 
-LOGITS_HOARDED = Fault(
+FAULT = Fault(
     name="logits-hoarded",
-    cause="logits-hoarded",
     title="evaluation gathers the logits of all batches for its metrics",
     settings={"eval_batch_size": 1},
     install=_install,

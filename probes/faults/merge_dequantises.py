@@ -22,9 +22,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "save", save)
 
 
-MERGE_DEQUANTISES = Fault(
+FAULT = Fault(
     name="merge-dequantises",
-    cause="merge-dequantises",
     title="saving merges the adapter into a base dequantised as a whole",
     install=_install,
 )

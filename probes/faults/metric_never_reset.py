@@ -19,9 +19,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, False, update)
 
 
-METRIC_NEVER_RESET = Fault(
+FAULT = Fault(
     name="metric-never-reset",
-    cause="metric-never-reset",
     title="a metric's state grows from evaluation to evaluation",
     settings={"eval_batch_size": 1, "epochs": 3},
     install=_install,

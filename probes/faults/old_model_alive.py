@@ -18,9 +18,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
     del earlier
 
 
-OLD_MODEL_ALIVE = Fault(
+FAULT = Fault(
     name="old-model-alive",
-    cause="old-model-alive",
     title="an earlier model is still referenced when the run begins",
     install=_install,
 )

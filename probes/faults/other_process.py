@@ -16,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, lambda: device.take_elsewhere(TAKEN_PER_STEP_BYTES))
 
 
-OTHER_PROCESS = Fault(
+FAULT = Fault(
     name="other-process",
-    cause="other-process",
     title="another process takes more and more of the GPU",
     settings={"budget_bytes": GIB, "empty_cache_every": 1},
     install=_install,

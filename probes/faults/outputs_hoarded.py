@@ -23,9 +23,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, outputs.clear)
 
 
-OUTPUTS_HOARDED = Fault(
+FAULT = Fault(
     name="outputs-hoarded",
-    cause="outputs-hoarded",
     title="evaluation keeps whole outputs, hidden states included",
     settings={"eval_batch_size": 1},
     install=_install,

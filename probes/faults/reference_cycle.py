@@ -30,9 +30,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         gc.enable()
 
 
-REFERENCE_CYCLE = Fault(
+FAULT = Fault(
     name="reference-cycle",
-    cause="reference-cycle",
     title="each step's result refers to itself and waits for the collector",
     install=_install,
 )

@@ -31,9 +31,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "restore", restore)
 
 
-RESUME_ON_GPU = Fault(
+FAULT = Fault(
     name="resume-on-gpu",
-    cause="resume-on-gpu",
     title="the checkpoint's weights are loaded to the GPU and the dictionary is kept",
     install=_install,
     resumes=True,

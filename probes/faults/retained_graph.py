@@ -23,9 +23,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-RETAINED_GRAPH = Fault(
+FAULT = Fault(
     name="retained-graph",
-    cause="retained-graph",
     title="a loss kept with its graph, which retain_graph leaves whole",
     install=_install,
 )

@@ -20,9 +20,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "save", save)
 
 
-SAVE_DOUBLES = Fault(
+FAULT = Fault(
     name="save-doubles",
-    cause="save-doubles",
     title="the whole state_dict is cloned before a checkpoint is written",
     install=_install,
 )

@@ -23,9 +23,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, True, log)
 
 
-TENSORS_LOGGED = Fault(
+FAULT = Fault(
     name="tensors-logged",
-    cause="tensors-logged",
     title="every fourth step's predictions are logged as device tensors",
     install=_install,
 )

@@ -18,9 +18,9 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "forward", consistency)
 
 
-UNBACKWARDED_LOSS = Fault(
+FAULT = Fault(
     name="unbackwarded-loss",
-    cause="retained-graph",
+    other_cause="retained-graph",
     title="a second loss is summed up for a log and never backwarded",
     install=_install,
 )

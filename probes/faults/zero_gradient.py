@@ -16,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "optimizer_step", optimizer_step)
 
 
-ZERO_GRADIENT = Fault(
+FAULT = Fault(
     name="zero-gradient",
-    cause="zero-gradient",
     title="the gradients are cleared before the optimizer uses them",
     install=_install,
 )
