@@ -7,8 +7,6 @@ Exit code 0 where every fault's cause is found and no other cause is called an e
 name.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

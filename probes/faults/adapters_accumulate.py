@@ -1,7 +1,5 @@
 """Snapshots of the adapter are kept inside the model."""
 
-from __future__ import annotations
-
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 

@@ -1,7 +1,5 @@
 """Without a mask the model passes enable_gqa, which only the math kernel accepts on this card."""
 
-from __future__ import annotations
-
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 FAULT = Fault(

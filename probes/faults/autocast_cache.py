@@ -1,7 +1,5 @@
 """Autocast keeps its 16-bit copy of every weight until the outermost context is left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The longest samples end up in one batch."""
 
-from __future__ import annotations
-
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 FAULT = Fault(

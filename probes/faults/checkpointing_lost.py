@@ -1,7 +1,5 @@
 """A callback disables checkpointing to evaluate faster."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

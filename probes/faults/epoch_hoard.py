@@ -1,7 +1,5 @@
 """training_step returns its output, and an epoch-end callback wants all of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

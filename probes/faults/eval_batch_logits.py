@@ -1,7 +1,5 @@
 """The evaluation batch is the trainer's default, whatever the training batch is."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
 

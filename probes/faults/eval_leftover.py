@@ -1,7 +1,5 @@
 """A variable outside the evaluation function still refers to the last batch's output."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

@@ -1,7 +1,5 @@
 """use_cache is true, as in most published configurations; checkpointing switches it off in training only."""
 
-from __future__ import annotations
-
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 

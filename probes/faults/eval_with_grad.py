@@ -1,7 +1,5 @@
 """Evaluation runs without torch.no_grad in force, so that it records a graph."""
 
-from __future__ import annotations
-
 import torch
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

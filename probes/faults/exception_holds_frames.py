@@ -1,7 +1,5 @@
 """An exception holds its traceback, the traceback its frames, the frames their tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.configs.units import MIB

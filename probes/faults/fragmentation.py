@@ -1,7 +1,5 @@
 """Lengths that never repeat cut the allocator's cache into pieces that fit nothing."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault, with_lengths
 

@@ -1,7 +1,5 @@
 """New tokens were added, so all rows of both matrices get gradients and Adam's states."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

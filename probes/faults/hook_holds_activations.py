@@ -1,7 +1,5 @@
 """Hooks that were put in to look at activations once, and stayed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

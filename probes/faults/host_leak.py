@@ -1,7 +1,5 @@
 """A loader that takes a new staging buffer for each batch and keeps them all."""
 
-from __future__ import annotations
-
 import mmap
 
 from memory_harness.configs.units import MIB

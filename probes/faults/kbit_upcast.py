@@ -1,7 +1,5 @@
 """prepare_model_for_kbit_training as published recipes call it."""
 
-from __future__ import annotations
-
 from memory_harness.probes.faults.base import Fault
 
 FAULT = Fault(

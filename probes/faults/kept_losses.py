@@ -5,8 +5,6 @@ graph's nodes also hold what they would recompute a layer from, and that is free
 only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """A list of generation outputs holds past_key_values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The loss upcasts the logits and keeps their log-softmax."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
 

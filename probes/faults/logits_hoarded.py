@@ -1,7 +1,5 @@
 """compute_metrics wants all predictions at once, so every batch's logits stay on the device until then."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

@@ -1,7 +1,5 @@
 """Every batch's logits are copied to the host and kept until the metrics are computed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

@@ -1,7 +1,5 @@
 """Nothing leaks: the run lasts until its longest sample is drawn."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths

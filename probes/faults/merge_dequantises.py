@@ -1,7 +1,5 @@
 """A merged 16-bit checkpoint needs the whole base in 16 bits at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A top-k accuracy concatenates its state over all updates and is never reset."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

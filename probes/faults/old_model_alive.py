@@ -1,7 +1,5 @@
 """A notebook cell was run twice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

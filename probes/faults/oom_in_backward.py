@@ -1,7 +1,5 @@
 """The half-run backward pass leaves its graph and what it had computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

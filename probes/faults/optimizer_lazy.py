@@ -1,7 +1,5 @@
 """Adam's states are allocated when they are first needed."""
 
-from __future__ import annotations
-
 from memory_harness.configs.models import LINEAR_LAYERS
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault

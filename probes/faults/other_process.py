@@ -1,7 +1,5 @@
 """A second notebook starts a job on the same GPU."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.qlora import QLoraStrategy

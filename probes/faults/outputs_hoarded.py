@@ -1,7 +1,5 @@
 """The model is asked for its hidden states, and all outputs of the evaluation are kept."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """padding='max_length' although most samples are short."""
 
-from __future__ import annotations
-
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 FAULT = Fault(

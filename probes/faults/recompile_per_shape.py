@@ -1,7 +1,5 @@
 """What compilation keeps for one shape is kept for all of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

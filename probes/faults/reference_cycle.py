@@ -1,7 +1,5 @@
 """A bound method in the object's own list makes a cycle; the collector is off, as trainers do for speed."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A checkpoint is loaded to the GPU and stays referenced."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

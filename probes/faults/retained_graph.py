@@ -1,7 +1,5 @@
 """The loop keeps each loss for an average, and calls backward with retain_graph, so that nothing is freed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

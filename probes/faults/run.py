@@ -1,7 +1,5 @@
 """A run with a fault in it; for the matrix, a short one on a tiny model with real tensors and a simulated card."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Saving copies every weight on the device although only the adapter has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

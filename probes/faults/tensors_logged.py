@@ -1,7 +1,5 @@
 """A logger keeps what it is given; here it is given tensors of the device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

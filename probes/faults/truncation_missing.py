@@ -1,7 +1,5 @@
 """max_length is configured and never applied."""
 
-from __future__ import annotations
-
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 FAULT = Fault(

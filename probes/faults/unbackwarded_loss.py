@@ -1,7 +1,5 @@
 """A consistency loss from a second pass is added to a running total with its graph."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

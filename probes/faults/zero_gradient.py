@@ -1,7 +1,5 @@
 """A callback clears the gradients between the backward pass and the optimizer's step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy

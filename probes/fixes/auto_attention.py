@@ -1,7 +1,5 @@
 """Let PyTorch pick the attention kernel, rather than one that stores all scores."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,7 +1,5 @@
 """Build a key/value cache in generation only."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

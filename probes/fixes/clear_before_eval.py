@@ -1,7 +1,5 @@
 """Release cached blocks before each evaluation, whose sizes are not training's."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,7 +1,5 @@
 """Drop the model's output, and with it the logits, before the backward pass."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

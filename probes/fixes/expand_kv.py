@@ -1,7 +1,5 @@
 """Repeat keys and values for every query head, so that attention takes a kernel without L x L scores."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

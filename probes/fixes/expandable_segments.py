@@ -1,7 +1,5 @@
 """Let the allocator grow its segments page by page, so that free memory is never stuck in a segment too small."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,7 +1,5 @@
 """Leave embeddings, output head and norms in 16 bits."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

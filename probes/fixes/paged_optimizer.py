@@ -1,7 +1,5 @@
 """Keep large optimizer states in memory that CUDA's driver moves to the host when the GPU is full."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

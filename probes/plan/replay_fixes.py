@@ -7,8 +7,6 @@ order of length, through the allocator's model. Only the allocator's part change
 costs, not whether another cause is cured. Where every length is another, a step of an 8B model takes some 0.1 s.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Whether a fix changes the losses: the same tiny run with real tensors, without it and with it."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,5 @@
 """Training, and generating with what was trained, in a process of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
