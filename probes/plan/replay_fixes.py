@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memory_harness.configs.cli import parse_args
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data.batching import unshuffled
@@ -95,7 +94,7 @@ class Replayer:
         device = self._strategy.device
         self._strategy.restart(device.budget_bytes, config.device.expandable_segments)
         records: list[Record] = []
-        data = data or prepare(config, find_model(config.model.model).vocab_size)
+        data = data or prepare(config)
         execute(Run(config, device, self._strategy, data), records.append, Path())
         return collect(records)
 
@@ -130,7 +129,7 @@ def length_orders(replayer: Replayer) -> list[Trial]:
     config = replayer.config.with_fields(epochs=1)
     if config.data.batching == "bucketed":
         config = config.with_fields(batching="dynamic")
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config)
     by_length = sorted(data.train, key=lambda example: example.num_tokens)
     orders = {
         "shuffled": data.train,
