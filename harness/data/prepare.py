@@ -8,6 +8,7 @@ from itertools import islice
 from random import Random
 
 from memory_harness.configs.crisis import Crisis, load_crisis
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Example
 from memory_harness.harness.data.chat_format import plain
@@ -117,14 +118,14 @@ class Prepared:
         )
 
 
-def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
+def prepare(config: RunConfig) -> Prepared:
     """Read or make the corpus, clean it, split it by question and turn it into examples.
 
     Raises:
         DataError: the corpus or the tokenizer cannot be used.
     """
     data = config.data
-    tokenizer = load_tokenizer(config, model_vocab_size)
+    tokenizer = load_tokenizer(config, find_model(config.model.model).vocab_size)
     corpus = _first_samples(config)
     cleaned, clean_report = clean(corpus)
     if not cleaned.rows:

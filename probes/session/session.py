@@ -5,8 +5,6 @@ agree as its class demands, see `probes.plan.verify`. With a goal, a plan says w
 `probes.plan.choose`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
