@@ -63,24 +63,6 @@ class Prepared:
     """who has approved the vetted reply; empty where nobody has"""
 
     @property
-    def tokenizer_name(self) -> str:
-        """What reports call the tokenizer."""
-        return self.tokenizer.name
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Samples by what became of them."""
-        return {
-            "rows": self.read_report.num_rows,
-            "usable": self.read_report.num_usable,
-            "taken": self.clean_report.num_rows,
-            "kept": self.clean_report.num_kept,
-            "train": len(self.train),
-            "eval": len(self.eval),
-            "truncated": self.num_truncated,
-        }
-
-    @property
     def fates(self) -> dict[str, int]:
         """What became of each row of the corpus, by name; all of them together are its rows."""
         cleaned = self.clean_report
@@ -113,7 +95,7 @@ class Prepared:
             self.clean_report.line(),
             f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
             f"{len(self.eval)} to evaluate",
-            f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
+            f"tokenizer: {self.tokenizer.name}; {self.num_truncated} samples truncated",
             asked,
         )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
 from memory_harness.harness.data.prepare import prepare, split_by_question
-from memory_harness.harness.data.synthetic import synthetic_table
+from memory_harness.harness.data.synthetic import synthetic_rows
 from memory_harness.harness.log.errors import DataError
 from tests.harness.data.corpus_files import write_csv
 
@@ -55,9 +55,9 @@ def test_the_split_is_drawn_by_the_seed_not_by_position() -> None:
 def test_synthetic_samples_are_exactly_those_asked_for(samples: int) -> None:
     prepared = prepare(TINY.with_fields(samples=samples))
     assert prepared.corpus_name == "synthetic"
-    assert prepared.counts["kept"] == len(prepared.train) + len(prepared.eval) == samples
+    assert prepared.clean_report.num_kept == len(prepared.train) + len(prepared.eval) == samples
     assert abs(len(prepared.eval) - 0.2 * samples) < 1
-    assert prepared.counts["truncated"] <= samples
+    assert prepared.num_truncated <= samples
 
 
 def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
@@ -78,7 +78,7 @@ def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
 
 def test_references_keep_what_their_authors_wrote() -> None:
     prepared = prepare(TINY.with_fields(samples=300, generate_prompts=1000))
-    written = {row.answer for row in synthetic_table(300, TINY.data.seed).rows}
+    written = {row.answer for row, _ in synthetic_rows(300, TINY.data.seed)}
     references = [r for p in prepared.prompts for r in p.references if "[" not in r]
     assert references
     assert set(references) <= written
@@ -87,11 +87,11 @@ def test_references_keep_what_their_authors_wrote() -> None:
 
 def test_a_file_is_read_taken_from_its_head_and_named(tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
-    write_csv(synthetic_table(100, 3).rows, file)
+    write_csv([row for row, _ in synthetic_rows(100, 3)], file)
     prepared = prepare(TINY.with_fields(data=str(file), samples=50))
     assert prepared.corpus_name == "some.csv"
-    assert prepared.counts["taken"] == 50
-    assert prepared.counts["usable"] == prepared.read_report.num_usable == 103  # three are for cleaning to find
+    assert prepared.clean_report.num_rows == 50
+    assert prepared.read_report.num_usable == 103  # three are for cleaning to find
     with pytest.raises(DataError, match="--samples 104 is more than the 103 usable rows"):
         prepare(TINY.with_fields(data=str(file), samples=104))
 
