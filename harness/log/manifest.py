@@ -26,11 +26,8 @@ PEER_LOG_FILE = "run.rank{rank}.jsonl"  # log of each of several GPUs but the fi
 MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
 
-FREE_SECTIONS = ("device", "output")
-"""sections that may change between two parts of a run: where it runs and where results go"""
-
-NUM_GPUS = "num_gpus"
-"""the one field of these that may not: it decides how a step is summed up, and what is dropped out"""
+FREE_SECTIONS = ("device", "output")  # may change between two parts of a run: where it runs and where results go
+NUM_GPUS = "num_gpus"  # one field of these that may not: it decides how a step is summed up, and what is dropped out
 
 
 @dataclass(frozen=True)
@@ -150,8 +147,12 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first; unfinished ones have another name."""
-    named = [(path.name.partition("-")[2], path) for path in folder.glob("checkpoint-*")]
-    return [path for _, path in sorted((int(step), path) for step, path in named if step.isdecimal())]
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.partition("-")[2]
+        if step.isdecimal():
+            found.append((int(step), path))
+    return [path for _, path in sorted(found)]
 
 
 def newest_checkpoint(run: Path) -> Path:

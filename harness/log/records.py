@@ -103,8 +103,7 @@ class ModelFacts:
     num_trainable_parameters: int
     weights: str  # `random`, `checkpoint` or `none` (fake tensors)
     tie_word_embeddings: bool = False
-    fallbacks: tuple[str, ...] = ()
-    """slower or larger ways that the strategy's library takes here than it could, in words"""
+    fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,7 @@ class ForwardFacts:
     cache_bytes: int  # key/value cache in the model's output
     num_checkpointed_layers: int  # layers that recompute their activations in the backward pass
     num_adapters: int = 1
-    logits_bytes: int = 0
-    """of the output's logits, or of the output where it is a single tensor; 0 where it is not known"""
+    logits_bytes: int = 0  # of the output's logits, or of a single tensor that is the output; 0 where it is not known
     output_bytes: int = 0  # of all tensors in the output; 0 where it is not known
     where: str | None = None  # `file:line` that called the model, where the loop is not ours
 

@@ -50,8 +50,7 @@ class RunLog:
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
-    agreement: AgreementRecord | None = None
-    """of a run with a fix: how its losses agree with those of the run without it"""
+    agreement: AgreementRecord | None = None  # of a run with a fix: how its losses agree with those without it
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -265,7 +264,7 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
         raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
     parsed = list(_parse_lines(content))
     try:
-        log = collect(record for record in parsed if record is not None)
+        log = collect(filter(None, parsed))
     except LogError as error:
         raise LogError(f"{flag} {path}: {error}") from None
     log.num_unreadable_lines = parsed.count(None)

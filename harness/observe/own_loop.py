@@ -56,17 +56,14 @@ from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 
-GAP_BYTES = 4096
-"""Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
+GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
 
 
 def choose_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
-        device: one of `DEVICES`.
-        gpu: a card, or None for the GPU that is there, or a T4.
-        budget: what PyTorch may reserve; None for all that the card gives it.
+        device: one of `DEVICES`; `gpu` and `budget` as in `Recorder.open`.
         lowered: without a GPU, run what the card would run; False leaves the CPU's operators as they are.
 
     Raises:
