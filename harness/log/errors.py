@@ -9,8 +9,7 @@ from memory_harness.configs.errors import ConfigError as ConfigError
 from memory_harness.configs.errors import HarnessError as HarnessError
 from memory_harness.harness.log.records import OomRecord, SegmentRuns
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Full, over a quota, read-only, failing: nothing that a program can help."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # full, over quota, read-only, failing: not a bug
 
 
 def disk_refused(error: OSError) -> str | None:

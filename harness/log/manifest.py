@@ -184,11 +184,7 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
 
 
 def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) -> None:
-    """Refuse to give an optimizer the states of another one.
-
-    Raises:
-        CheckpointError: the checkpoint was written by another.
-    """
+    """Raise CheckpointError where the checkpoint holds the states of another optimizer."""
     saved = manifest.config.get("train", {}).get("optimizer")
     if saved != config.train.optimizer:
         raise CheckpointError(
@@ -198,11 +194,7 @@ def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) ->
 
 
 def check_same_run(manifest: Manifest, config: RunConfig, data_digest: str, folder: Path) -> None:
-    """Refuse to go on with another configuration or corpus.
-
-    Raises:
-        CheckpointError: one differs; the message names the fields.
-    """
+    """Raise CheckpointError where the configuration or the corpus is another; its message names the fields."""
     if changed := changed_fields(manifest, config):
         raise CheckpointError(
             f"--resume {folder}: the configuration has changed: {', '.join(changed)}; "

@@ -250,10 +250,7 @@ def collect(records: Iterable[Record]) -> RunLog:
 def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = None) -> RunLog:
     """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
 
-    Args:
-        path: of the log.
-        flag: the one that named the file, for messages.
-        num_bytes: how much of it to read; None is all.
+    Messages name the flag that gave the file. `num_bytes` is how much of it to read; None is all.
 
     Raises:
         LogError: the file is missing, has no run record, or was written by a newer schema.

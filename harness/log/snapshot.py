@@ -85,11 +85,7 @@ def read_snapshot(path: Path) -> RunLog:
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """Return the snapshot's plain data; nothing that the file names is imported or called.
-
-    Raises:
-        LogError: see `read_snapshot`.
-    """
+    """Return the snapshot's plain data; nothing that it names is imported or called. Raises as `read_snapshot`."""
     try:
         with path.open("rb") as file:
             data = _PlainUnpickler(file).load()

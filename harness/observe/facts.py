@@ -112,11 +112,8 @@ def forward_facts(
 ) -> ForwardFacts:
     """Return how a forward pass was made.
 
-    Args:
-        model: what was called.
-        outputs: what may carry a graph: the loss, or all tensors that it returned.
-        cache: of keys and values, of transformers' kind; None where there is none.
-        layers: modules of which some may recompute their activations in the backward pass.
+    `outputs` are what may carry a graph: the loss, or all tensors that the model returned. The cache is transformers'
+    or None. Some of the layers may recompute their activations in the backward pass.
     """
     return ForwardFacts(
         has_graph=any(tensor.grad_fn is not None for tensor in outputs),

@@ -21,8 +21,7 @@ from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.log.source_lines import adding_line, is_library, module_lines, short_path, storing_line
 
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
-MAX_LOOKUPS = 40
-"""Questions put to the collector about one tensor; each walks all objects, some 30 ms with the libraries loaded."""
+MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 

@@ -100,15 +100,11 @@ def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
 
 def _holder_of_arrays() -> Holder | None:
     """Return who holds the most bytes of NumPy arrays in one list or dictionary; the collector knows of no array."""
-    sizes: dict[int, int] = {}
     containers = []
     for item in gc.get_objects():
-        if type(item) in (list, dict, deque):
-            num_bytes = _array_bytes(item)
-            if num_bytes >= MIN_LEFT_BYTES:
-                sizes[id(item)] = num_bytes
-                containers.append(item)
-    containers.sort(key=lambda container: -sizes[id(container)])
+        if type(item) in (list, dict, deque) and _array_bytes(item) >= MIN_LEFT_BYTES:
+            containers.append(item)
+    containers.sort(key=_array_bytes, reverse=True)
     return first_users_holder(containers[:MAX_OBJECTS_ASKED], [containers])
 
 
@@ -124,12 +120,13 @@ def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | Non
     for module in modules:
         inner.update(map(id, module.children()))
     on_device = set(map(id, chain.from_iterable(tensors.values())))
-    sizes: dict[int, int] = {}
+    models: list[torch.nn.Module] = []  # the largest
+    most = 0
     for module in modules:
         if id(module) not in inner:
-            sizes[id(module)] = sum(id(parameter) in on_device for parameter in module.parameters())
-    models = [module for module in modules if sizes.get(id(module))]
-    models.sort(key=lambda module: -sizes[id(module)])
+            size = sum(id(parameter) in on_device for parameter in module.parameters())
+            if size > most:
+                models, most = [module], size
     largest = sorted(chain.from_iterable(tensors.values()), key=lambda tensor: -tensor.untyped_storage().nbytes())
-    asked = [*models[:1], *largest[:MAX_OBJECTS_ASKED]]
+    asked = [*models, *largest[:MAX_OBJECTS_ASKED]]
     return first_users_holder(asked, [modules, models, largest])

@@ -56,6 +56,7 @@ from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 
+FilePath = str | os.PathLike[str]
 GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
 
 
@@ -114,7 +115,7 @@ class Recorder:
     @staticmethod
     @contextmanager
     def open(
-        path: str | os.PathLike[str], *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
+        path: FilePath, *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
     ) -> Iterator[Recorder]:
         """Record a training loop into a new log while the context lasts.
 
@@ -140,8 +141,7 @@ class Recorder:
         self.phase_recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
-        self.failure: DeviceOutOfMemory | None = None
-        """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
+        self.failure: DeviceOutOfMemory | None = None  # the last, caught or not; without the error's traceback
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._batch: BatchShape | None = None
         self._gap: BegunPhase | None = None  # the running step, while no phase of it is
@@ -252,9 +252,7 @@ class Recorder:
     def phase(self, name: str | Phase, batch: Any = None) -> Iterator[None]:
         """Record a part of the loop: load, data, forward, backward, optimizer, eval, checkpoint, generate, resume.
 
-        Args:
-            name: of the phase, in any case.
-            batch: what it works on; None takes the step's.
+        The name may be in any case. A batch of None is the step's.
 
         Raises:
             ConfigError: there is no such phase.
@@ -330,11 +328,7 @@ class Recorder:
                 self.phase_recorder.end_phase(gap)
 
     def report(self) -> None:
-        """Print the report on the log, as `run_probe.py --replay` does.
-
-        Raises:
-            HarnessError: nothing is there to print a report with, or on.
-        """
+        """Print the report on the log, as `run_probe.py --replay` does. Raises HarnessError where it cannot."""
         if Recorder.print_report is None:
             raise HarnessError("report: no reports are known here; import by `from memory_harness import Recorder`")
         if self.log is None:

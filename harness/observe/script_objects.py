@@ -13,8 +13,7 @@ OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
 take for a moment is what they took then."""
 
-MAX_STEPS_BETWEEN = 4
-"""Steps of other optimizers in a row after which the one that ended the steps so far is taken to be out of use."""
+MAX_STEPS_BETWEEN = 4  # steps of other optimizers in a row after which the one that ended steps counts as out of use
 
 
 class ModuleCalls:
