@@ -72,7 +72,7 @@ from memory_harness.harness.observe.script_patches import (
 from memory_harness.harness.observe.survivors import STEP
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
-LOADED_DEPTH = 8  # how deeply a checkpoint's tensors are nested: an optimizer's states take five dictionaries
+LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
@@ -94,7 +94,7 @@ class ScriptObserver:
         self._index = 0  # of the running evaluation batch or call of `generate`
 
         self._has_parameters = weakref.WeakKeyDictionary[torch.nn.Module, bool]()  # of modules called from outside
-        self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode, but their output was propagated back
+        self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
