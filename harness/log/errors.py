@@ -1,16 +1,4 @@
-"""Errors of the harness.
-
-HarnessError           defined in configs.errors, as is
-├── ConfigError        a value the user gave is not usable (exit code 2)
-├── DataError          the corpus cannot be used (exit code 2)
-├── LogError           a run log cannot be read (exit code 2)
-├── DeviceError        the device cannot do what was asked (exit code 2)
-├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
-├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
-├── PeerLost           another process of a run on several GPUs has ended, which says why
-└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.catch_out_of_memory`
-    └── SharedOutOfMemory  ... on one of several GPUs, of which all are told
-"""
+"""The errors of the harness; one that reaches the command line ends it with exit code 2."""
 
 from __future__ import annotations
 
@@ -21,8 +9,7 @@ from memory_harness.configs.errors import ConfigError as ConfigError
 from memory_harness.configs.errors import HarnessError as HarnessError
 from memory_harness.harness.log.records import OomRecord, SegmentRuns
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Full, over a quota, read-only, failing: nothing that a program can help."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # full, over quota, read-only, failing: not a bug
 
 
 def disk_refused(error: OSError) -> str | None:
@@ -46,7 +33,10 @@ class DeviceError(HarnessError):
 
 
 class GradientError(HarnessError):
-    """The gradients are zero, or no numbers, step after step: going on would train nothing."""
+    """The gradients are zero, or no numbers, step after step: going on would train nothing; ends the run with an error.
+
+    It is caught where `DeviceOutOfMemory` is.
+    """
 
 
 class CheckpointError(HarnessError):
@@ -54,20 +44,13 @@ class CheckpointError(HarnessError):
 
 
 class PeerLost(HarnessError):
-    """Another process of a run on several GPUs has ended, or does not answer."""
+    """Another process of a run on several GPUs has ended, which says why, or does not answer."""
 
 
 class DeviceOutOfMemory(HarnessError):
     """An allocation that does not fit the budget, after the allocator's own retries.
 
-    Args:
-        requested_bytes: size of the tensor that was asked for, before rounding.
-        allocated_bytes: held by live tensors at that moment.
-        reserved_bytes: held by the allocator at that moment.
-        largest_free_block_bytes: largest cached block that was free.
-        where: `file:line` of the user's innermost frame, or None when unknown.
-        frames: `file:line function`, innermost first.
-        segments: all that was reserved, in order of address.
+    It is caught in one place only, `recovery.catch_out_of_memory`.
     """
 
     def __init__(
@@ -80,13 +63,13 @@ class DeviceOutOfMemory(HarnessError):
         frames: Sequence[str] = (),
         segments: Sequence[SegmentRuns] = (),
     ) -> None:
-        self.requested_bytes = requested_bytes
-        self.allocated_bytes = allocated_bytes
-        self.reserved_bytes = reserved_bytes
-        self.largest_free_block_bytes = largest_free_block_bytes
-        self.where = where
-        self.frames = tuple(frames)
-        self.segments = tuple(segments)
+        self.requested_bytes = requested_bytes  # size of the tensor that was asked for, before rounding
+        self.allocated_bytes = allocated_bytes  # held by live tensors at that moment
+        self.reserved_bytes = reserved_bytes  # held by the allocator at that moment
+        self.largest_free_block_bytes = largest_free_block_bytes  # largest cached block that was free
+        self.where = where  # `file:line` of the user's innermost frame, or None when unknown
+        self.frames = tuple(frames)  # `file:line function`, innermost first
+        self.segments = tuple(segments)  # all that was reserved, in order of address
         self.record: OomRecord | None = None  # of the GPU that it happened on, where that may be another one
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"

@@ -31,14 +31,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def create_unused(folder: Path, name: str, suffix: str, create: Callable[[Path], object]) -> Path:
     """Create the first of NAME, NAME-2, NAME-3, ... that is not there yet, and return its path.
 
-    Args:
-        folder: where to create it.
-        name: without the suffix.
-        suffix: such as `.jsonl`; empty for a folder.
-        create: raises FileExistsError where the path is taken, even if another process took it just now.
-
-    Raises:
-        OSError: it cannot be created.
+    The suffix is empty for a folder. `create` raises FileExistsError where a path is taken, even if another process has
+    taken it just now; any other OSError goes on to the caller.
     """
     path = folder / f"{name}{suffix}"
     number = 1

@@ -26,11 +26,8 @@ PEER_LOG_FILE = "run.rank{rank}.jsonl"  # log of each of several GPUs but the fi
 MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
 
-FREE_SECTIONS = ("device", "output")
-"""sections that may change between two parts of a run: where it runs and where results go"""
-
-NUM_GPUS = "num_gpus"
-"""the one field of these that may not: it decides how a step is summed up, and what is dropped out"""
+FREE_SECTIONS = ("device", "output")  # may change between two parts of a run: where it runs and where results go
+NUM_GPUS = "num_gpus"  # one field of these that may not: it decides how a step is summed up, and what is dropped out
 
 
 @dataclass(frozen=True)
@@ -150,8 +147,12 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first; unfinished ones have another name."""
-    named = [(path.name.partition("-")[2], path) for path in folder.glob("checkpoint-*")]
-    return [path for _, path in sorted((int(step), path) for step, path in named if step.isdecimal())]
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.partition("-")[2]
+        if step.isdecimal():
+            found.append((int(step), path))
+    return [path for _, path in sorted(found)]
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -183,11 +184,7 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
 
 
 def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) -> None:
-    """Refuse to give an optimizer the states of another one.
-
-    Raises:
-        CheckpointError: the checkpoint was written by another.
-    """
+    """Raise CheckpointError where the checkpoint holds the states of another optimizer."""
     saved = manifest.config.get("train", {}).get("optimizer")
     if saved != config.train.optimizer:
         raise CheckpointError(
@@ -197,11 +194,7 @@ def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) ->
 
 
 def check_same_run(manifest: Manifest, config: RunConfig, data_digest: str, folder: Path) -> None:
-    """Refuse to go on with another configuration or corpus.
-
-    Raises:
-        CheckpointError: one differs; the message names the fields.
-    """
+    """Raise CheckpointError where the configuration or the corpus is another; its message names the fields."""
     if changed := changed_fields(manifest, config):
         raise CheckpointError(
             f"--resume {folder}: the configuration has changed: {', '.join(changed)}; "

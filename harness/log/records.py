@@ -103,8 +103,7 @@ class ModelFacts:
     num_trainable_parameters: int
     weights: str  # `random`, `checkpoint` or `none` (fake tensors)
     tie_word_embeddings: bool = False
-    fallbacks: tuple[str, ...] = ()
-    """slower or larger ways that the strategy's library takes here than it could, in words"""
+    fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,7 @@ class ForwardFacts:
     cache_bytes: int  # key/value cache in the model's output
     num_checkpointed_layers: int  # layers that recompute their activations in the backward pass
     num_adapters: int = 1
-    logits_bytes: int = 0
-    """of the output's logits, or of the output where it is a single tensor; 0 where it is not known"""
+    logits_bytes: int = 0  # of the output's logits, or of a single tensor that is the output; 0 where it is not known
     output_bytes: int = 0  # of all tensors in the output; 0 where it is not known
     where: str | None = None  # `file:line` that called the model, where the loop is not ours
 
@@ -245,8 +243,7 @@ class SegmentRuns(NamedTuple):
     """What of a segment is in use: enough to draw it."""
 
     pool: str  # `small` or `large`
-    runs: tuple[int, ...]
-    """bytes in order of address, alternately in use and free; the first, in use, is 0 where it begins with free ones"""
+    runs: tuple[int, ...]  # bytes by address, alternately in use and free; the first is 0 where a free one comes first
 
 
 def segment_runs(pool: str, blocks: Iterable[tuple[int, bool]]) -> SegmentRuns:
@@ -302,13 +299,9 @@ class OomRecord:
 
 
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
-
-GROWING_TENSOR = "one tensor, which grows"
-"""How the holder of a `SurvivorRecord` begins where each unit replaces a tensor by a larger one."""
-
+GROWING_TENSOR = "one tensor, which grows"  # begins a `SurvivorRecord`'s holder where units replace it by larger ones
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""
-
 OLD_MODEL = "old model"  # unit of a `SurvivorRecord`: a model that was trained before another one, and still is there
 BEFORE_LOAD = "before load"  # unit of a `SurvivorRecord`: what was there before the model
 CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
@@ -325,10 +318,8 @@ class SurvivorRecord:
 
     step: int  # last optimizer step whose allocations were recorded
     phase: Phase  # where they were made
-    site: str
-    """`file:line function` that made them: the innermost frame that is no library's, else the innermost of all"""
-    holder: str
-    """what keeps them alive, from the outside in, with the `file:line` that can be told; empty where it is not known"""
+    site: str  # `file:line function` that made them: the innermost frame that is no library's, else the innermost
+    holder: str  # keeps them alive, from the outside in, with the `file:line` that can be told; empty where not known
     bytes_per_step: int
     num_tensors: int  # survivors over all steps whose allocations were recorded
     has_grad_fn: bool = False  # whether one of them carries a graph
@@ -379,8 +370,7 @@ class AgreementRecord:
     fix: str
     equivalence: str
     agrees: bool
-    on_recipe: bool
-    """compared on the recipe itself; else on a tiny model with real tensors, because the recipe computed no loss"""
+    on_recipe: bool  # on the recipe itself; else on a tiny model with real tensors: the recipe computed no loss
     difference: float | None  # largest relative difference of a loss; None where samples, not losses, had to agree
     tolerance: float | None  # largest that is allowed
     kind: str = "agreement"
@@ -394,8 +384,7 @@ class EndRecord:
     step: int
     seconds: float
     message: str = ""
-    segments: tuple[SegmentRuns, ...] = ()
-    """all that was reserved when most was allocated, in order of address; empty where it is not known"""
+    segments: tuple[SegmentRuns, ...] = ()  # all reserved when most was allocated, by address; empty where not known
     kind: str = "end"
 
 
@@ -426,11 +415,7 @@ def record_to_dict(record: Record) -> dict[str, Any]:
 
 
 def record_from_dict(data: dict[str, Any]) -> Record:
-    """Rebuild the record that `record_to_dict` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: not such a record.
-    """
+    """Rebuild the record that `record_to_dict` wrote. Raises KeyError, TypeError or ValueError where it is none."""
     cls = RECORD_TYPES[data["kind"]]
     values = dict(data)
     for name, convert in _CONVERTERS.items():

@@ -50,8 +50,7 @@ class RunLog:
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
-    agreement: AgreementRecord | None = None
-    """of a run with a fix: how its losses agree with those of the run without it"""
+    agreement: AgreementRecord | None = None  # of a run with a fix: how its losses agree with those without it
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -251,10 +250,7 @@ def collect(records: Iterable[Record]) -> RunLog:
 def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = None) -> RunLog:
     """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
 
-    Args:
-        path: of the log.
-        flag: the one that named the file, for messages.
-        num_bytes: how much of it to read; None is all.
+    Messages name the flag that gave the file. `num_bytes` is how much of it to read; None is all.
 
     Raises:
         LogError: the file is missing, has no run record, or was written by a newer schema.
@@ -265,7 +261,7 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
         raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
     parsed = list(_parse_lines(content))
     try:
-        log = collect(record for record in parsed if record is not None)
+        log = collect(filter(None, parsed))
     except LogError as error:
         raise LogError(f"{flag} {path}: {error}") from None
     log.num_unreadable_lines = parsed.count(None)

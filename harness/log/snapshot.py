@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -84,11 +85,7 @@ def read_snapshot(path: Path) -> RunLog:
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """Return the snapshot's plain data; nothing that the file names is imported or called.
-
-    Raises:
-        LogError: see `read_snapshot`.
-    """
+    """Return the snapshot's plain data; nothing that it names is imported or called. Raises as `read_snapshot`."""
     try:
         with path.open("rb") as file:
             data = _PlainUnpickler(file).load()
@@ -306,7 +303,7 @@ def runs_of_segments(segments: list[dict[str, Any]]) -> tuple[SegmentRuns, ...]:
 
 
 def _blocks(segments: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    return chain.from_iterable(segment["blocks"] for segment in segments)
+    return chain.from_iterable(map(itemgetter("blocks"), segments))
 
 
 def _budget(event: dict[str, Any], totals: _Totals) -> int:
@@ -339,7 +336,7 @@ def _maker(frames: Sequence[dict[str, Any]]) -> str:
 
 def _source_lines(frames: Sequence[dict[str, Any]]) -> list[SourceLine]:
     """Return the Python frames outside PyTorch, innermost first."""
-    lines = (SourceLine(frame["filename"], frame["line"], frame["name"]) for frame in frames)
+    lines = map(SourceLine._make, map(itemgetter("filename", "line", "name"), frames))
     return [line for line in lines if line.path.endswith(".py") and "/site-packages/torch/" not in line.path]
 
 

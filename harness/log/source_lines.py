@@ -160,8 +160,10 @@ def _adds_to(node: ast.AST, name: str) -> bool:
 
 
 def _assigns_item(node: ast.Assign, name: str) -> bool:
-    subscripts = [target for target in node.targets if isinstance(target, ast.Subscript)]
-    return any(_is_named(_without_subscripts(subscript), name) for subscript in subscripts)
+    for target in node.targets:
+        if isinstance(target, ast.Subscript) and _is_named(_without_subscripts(target), name):
+            return True
+    return False
 
 
 def _assigns_from_itself(node: ast.Assign, name: str) -> bool:

@@ -12,8 +12,7 @@ import torch
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
-MAX_OUTPUT_DEPTH = 4
-"""How deeply the tensors of a model's output are nested: a cache in an output is a list of pairs in a tuple."""
+MAX_OUTPUT_DEPTH = 4  # how deeply an output's tensors are nested: a cache in it is a list of pairs in a tuple
 
 
 def batch_shape(batch: Any) -> BatchShape | None:
@@ -30,15 +29,7 @@ def batch_shape(batch: Any) -> BatchShape | None:
     if hasattr(batch, "shape"):
         return _shape_of_tensor(batch)
     if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return _shape_of_sequence(batch)
-    return None
-
-
-def _shape_of_sequence(batch: Iterable[Any]) -> BatchShape | None:
-    for member in batch:
-        shape = batch_shape(member)
-        if shape is not None:
-            return shape
+        return next(filter(None, map(batch_shape, batch)), None)
     return None
 
 
@@ -46,7 +37,7 @@ def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
     tokens = fields.get("input_ids")
     if tokens is None:
         tokens = fields.get("inputs_embeds")
-    shape = _shape_of_sequence(fields.values()) if tokens is None else batch_shape(tokens)
+    shape = batch_shape(list(fields.values()) if tokens is None else tokens)
     if shape is None:
         return None
     # lists, of which a collator may make tensors later, have no shape yet
@@ -54,13 +45,13 @@ def _shape_of_fields(fields: Mapping[str, Any]) -> BatchShape | None:
     labels: Any = fields.get("labels")
     lengths = shape.lengths
     if hasattr(mask, "shape") and tuple(mask.shape) == (shape.batch_size, shape.padded_length):
-        lengths = tuple(int(length) for length in mask.sum(1).tolist())
+        lengths = tuple(map(int, mask.sum(1).tolist()))
     targets = int((labels != IGNORE_INDEX).sum()) if hasattr(labels, "shape") else sum(lengths)
     return BatchShape(shape.batch_size, shape.padded_length, lengths, targets)
 
 
 def _shape_of_tensor(tensor: Any) -> BatchShape | None:
-    sizes = tuple(int(size) for size in tensor.shape)
+    sizes = tuple(map(int, tensor.shape))
     if not sizes:
         return None
     # (B,), (B, T) and (B, T, H); beyond that, pictures and the like, every position of the grid counts
@@ -121,11 +112,8 @@ def forward_facts(
 ) -> ForwardFacts:
     """Return how a forward pass was made.
 
-    Args:
-        model: what was called.
-        outputs: what may carry a graph: the loss, or all tensors that it returned.
-        cache: of keys and values, of transformers' kind; None where there is none.
-        layers: modules of which some may recompute their activations in the backward pass.
+    `outputs` are what may carry a graph: the loss, or all tensors that the model returned. The cache is transformers'
+    or None. Some of the layers may recompute their activations in the backward pass.
     """
     return ForwardFacts(
         has_graph=any(tensor.grad_fn is not None for tensor in outputs),

@@ -20,15 +20,9 @@ import torch
 from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.log.source_lines import adding_line, is_library, module_lines, short_path, storing_line
 
-MAX_DEPTH = 10
-"""Referrers from the tensor to the holder's name; a list in an attribute of an object in a list takes four."""
-
-MAX_LOOKUPS = 40
-"""Questions put to the collector about one tensor; each walks all objects, some 30 ms with the libraries loaded."""
-
-MAX_REFERRERS = 50
-"""Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
-
+MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
+MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
+MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
 _WITH_KEY = "dict with key "
@@ -93,7 +87,7 @@ class _Search:
     """Holds the walk's budget and what it has seen."""
 
     def __init__(self, ignored: Sequence[object]) -> None:
-        self._seen = {id(item) for item in ignored} | {id(self), id(self.__dict__), id(ignored)}
+        self._seen = set(map(id, (*ignored, self, self.__dict__, ignored)))
         self._lookups = MAX_LOOKUPS
 
     def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:

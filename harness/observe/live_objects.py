@@ -6,6 +6,7 @@ The lists made here refer to what they hold too; each is named among the ignored
 from __future__ import annotations
 
 import gc
+import traceback
 from collections import defaultdict, deque
 from collections.abc import Hashable
 from itertools import chain
@@ -17,9 +18,7 @@ import torch
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.observe.holders import Holder, find_holder, first_users_holder, local_variables, referred
 
-MIN_LEFT_BYTES = 64 * 1024
-"""Least that must be left by a phase recorded as a whole, or be there at its peak, to be worth a report."""
-
+MIN_LEFT_BYTES = 64 * 1024  # least that a phase recorded as a whole must leave, or have at its peak, for a report
 MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
 MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
 MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
@@ -81,12 +80,10 @@ def holder_of_failure(device: ObservableDevice) -> Holder | None:
 
 def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
     """Return whether a frame of the traceback has a tensor of the device: that of an earlier run's error has none."""
-    trace = error.__traceback__
-    while trace is not None:
-        for value in local_variables(trace.tb_frame).values():
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in local_variables(frame).values():
             if issubclass(type(value), torch.Tensor) and device.handle_of(value) is not None:
                 return True
-        trace = trace.tb_next
     return False
 
 
@@ -103,15 +100,11 @@ def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
 
 def _holder_of_arrays() -> Holder | None:
     """Return who holds the most bytes of NumPy arrays in one list or dictionary; the collector knows of no array."""
-    sizes: dict[int, int] = {}
     containers = []
     for item in gc.get_objects():
-        if type(item) in (list, dict, deque):
-            num_bytes = _array_bytes(item)
-            if num_bytes >= MIN_LEFT_BYTES:
-                sizes[id(item)] = num_bytes
-                containers.append(item)
-    containers.sort(key=lambda container: -sizes[id(container)])
+        if type(item) in (list, dict, deque) and _array_bytes(item) >= MIN_LEFT_BYTES:
+            containers.append(item)
+    containers.sort(key=_array_bytes, reverse=True)
     return first_users_holder(containers[:MAX_OBJECTS_ASKED], [containers])
 
 
@@ -126,13 +119,14 @@ def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | Non
     inner: set[int] = set()
     for module in modules:
         inner.update(map(id, module.children()))
-    on_device = {id(tensor) for tensor in chain.from_iterable(tensors.values())}
-    sizes: dict[int, int] = {}
+    on_device = set(map(id, chain.from_iterable(tensors.values())))
+    models: list[torch.nn.Module] = []  # the largest
+    most = 0
     for module in modules:
         if id(module) not in inner:
-            sizes[id(module)] = sum(id(parameter) in on_device for parameter in module.parameters())
-    models = [module for module in modules if sizes.get(id(module))]
-    models.sort(key=lambda module: -sizes[id(module)])
+            size = sum(id(parameter) in on_device for parameter in module.parameters())
+            if size > most:
+                models, most = [module], size
     largest = sorted(chain.from_iterable(tensors.values()), key=lambda tensor: -tensor.untyped_storage().nbytes())
-    asked = [*models[:1], *largest[:MAX_OBJECTS_ASKED]]
+    asked = [*models, *largest[:MAX_OBJECTS_ASKED]]
     return first_users_holder(asked, [modules, models, largest])

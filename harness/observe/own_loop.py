@@ -56,17 +56,15 @@ from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 
-GAP_BYTES = 4096
-"""Rise between the phases of a step from which it is recorded: a number that is read back takes a block of 512 B."""
+FilePath = str | os.PathLike[str]
+GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
 
 
 def choose_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
-        device: one of `DEVICES`.
-        gpu: a card, or None for the GPU that is there, or a T4.
-        budget: what PyTorch may reserve; None for all that the card gives it.
+        device: one of `DEVICES`; `gpu` and `budget` as in `Recorder.open`.
         lowered: without a GPU, run what the card would run; False leaves the CPU's operators as they are.
 
     Raises:
@@ -117,7 +115,7 @@ class Recorder:
     @staticmethod
     @contextmanager
     def open(
-        path: str | os.PathLike[str], *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
+        path: FilePath, *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
     ) -> Iterator[Recorder]:
         """Record a training loop into a new log while the context lasts.
 
@@ -143,8 +141,7 @@ class Recorder:
         self.phase_recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
-        self.failure: DeviceOutOfMemory | None = None
-        """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
+        self.failure: DeviceOutOfMemory | None = None  # the last, caught or not; without the error's traceback
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._batch: BatchShape | None = None
         self._gap: BegunPhase | None = None  # the running step, while no phase of it is
@@ -255,9 +252,7 @@ class Recorder:
     def phase(self, name: str | Phase, batch: Any = None) -> Iterator[None]:
         """Record a part of the loop: load, data, forward, backward, optimizer, eval, checkpoint, generate, resume.
 
-        Args:
-            name: of the phase, in any case.
-            batch: what it works on; None takes the step's.
+        The name may be in any case. A batch of None is the step's.
 
         Raises:
             ConfigError: there is no such phase.
@@ -333,11 +328,7 @@ class Recorder:
                 self.phase_recorder.end_phase(gap)
 
     def report(self) -> None:
-        """Print the report on the log, as `run_probe.py --replay` does.
-
-        Raises:
-            HarnessError: nothing is there to print a report with, or on.
-        """
+        """Print the report on the log, as `run_probe.py --replay` does. Raises HarnessError where it cannot."""
         if Recorder.print_report is None:
             raise HarnessError("report: no reports are known here; import by `from memory_harness import Recorder`")
         if self.log is None:

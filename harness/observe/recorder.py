@@ -148,16 +148,9 @@ class PhaseRecorder:
         before = self.device.stats()
         action()
         after = self.device.stats()
-        self.write(
-            ProbeRecord(
-                name,
-                self.step,
-                before.allocated_bytes,
-                after.allocated_bytes,
-                before.reserved_bytes,
-                after.reserved_bytes,
-            )
-        )
+        allocated = before.allocated_bytes, after.allocated_bytes
+        reserved = before.reserved_bytes, after.reserved_bytes
+        self.write(ProbeRecord(name, self.step, *allocated, *reserved))
 
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""

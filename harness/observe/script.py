@@ -72,10 +72,7 @@ from memory_harness.harness.observe.script_patches import (
 from memory_harness.harness.observe.survivors import STEP
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
-
-LOADED_DEPTH = 8
-"""How deeply a checkpoint's tensors are nested: an optimizer's states in a dictionary of dictionaries take five."""
-
+LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
@@ -96,12 +93,9 @@ class ScriptObserver:
         self._begun: BegunPhase | None = None
         self._index = 0  # of the running evaluation batch or call of `generate`
 
-        self._has_parameters: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
-        """of the modules that were called from outside"""
-        self._trained: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        """modules in evaluation mode whose output was propagated back: they are trained that way"""
-        self._batch_module: weakref.ref[torch.nn.Module] | None = None
-        """whose calls count the batches of the running evaluation"""
+        self._has_parameters = weakref.WeakKeyDictionary[torch.nn.Module, bool]()  # of modules called from outside
+        self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
+        self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
@@ -139,18 +133,14 @@ class ScriptObserver:
         begun = self._begun
         # a state that nobody saved was read for another reason
         is_unsaved = self._phase is Phase.CHECKPOINT and not self._has_saved
-        self._drop_phase()
+        self._begun = self._phase = None
         if begun is not None and not is_unsaved:
             self._phase_recorder.end_phase(begun)
-
-    def _drop_phase(self) -> None:
-        """Forget the running phase: it turned out to be none."""
-        self._begun = self._phase = None
 
     def _drop_data(self) -> None:
         """Forget what follows a step, where it is not the preparation of the next one."""
         if self._phase is Phase.DATA:
-            self._drop_phase()
+            self._begun = self._phase = None
 
     # What the script calls
 

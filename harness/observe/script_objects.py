@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from itertools import chain
+from operator import itemgetter
 
 import torch
 
@@ -12,15 +13,14 @@ OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
 take for a moment is what they took then."""
 
-MAX_STEPS_BETWEEN = 4
-"""Steps of other optimizers in a row after which the one that ended the steps so far is taken to be out of use."""
+MAX_STEPS_BETWEEN = 4  # steps of other optimizers in a row after which the one that ended steps counts as out of use
 
 
 class ModuleCalls:
     """In which steps the script has trained and called its modules."""
 
     def __init__(self) -> None:
-        self._steps: weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]] = weakref.WeakKeyDictionary()
+        self._steps = weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]]()
         """the first in which each was trained, and the last in which it was called"""
 
     def note(self, module: torch.nn.Module, step: int, *, trains: bool) -> None:
@@ -52,10 +52,9 @@ class OptimizerSteps:
     """Which optimizers have stepped, which one ends the training steps, and how many trainings there have been."""
 
     def __init__(self) -> None:
-        self._unchanged: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]] = weakref.WeakKeyDictionary()
+        self._unchanged = weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]()
         """steps that each has made with the same number of states, and that number"""
-        self._leader: weakref.ref[torch.Tensor] | None = None
-        """parameter whose optimizer ends the steps, where there are several"""
+        self._leader: weakref.ref[torch.Tensor] | None = None  # whose optimizer ends the steps, where there are several
         self._num_between = 0  # steps of other optimizers since
         self._leaders: list[weakref.ref[torch.Tensor]] = []  # the leading parameters of all trainings so far
         self.training = 1  # number of the present training; counts from 1
@@ -101,7 +100,7 @@ class OptimizerSteps:
 
 
 def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    groups = (group["params"] for group in optimizer.param_groups)  # one may be empty
+    groups = map(itemgetter("params"), optimizer.param_groups)  # one may be empty
     return next(chain.from_iterable(groups), None)
 
 
@@ -114,14 +113,14 @@ class LoadedTensors:
 
     def replace(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take note of what a file gave."""
-        self._tensors = [weakref.ref(tensor) for tensor in tensors]
+        self._tensors = list(map(weakref.ref, tensors))
         self._restored_at = None
 
     def note_restored(self, state: Iterable[torch.Tensor], step: int) -> None:
         """Take note of a state that a module takes, which resumes the run where the file gave it."""
         if self._restored_at is not None:
             return
-        given = {id(tensor) for tensor in state}
+        given = set(map(id, state))
         if any(id(tensor()) in given for tensor in self._tensors):
             self._restored_at = step
 

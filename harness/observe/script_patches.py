@@ -6,7 +6,9 @@ import functools
 import linecache
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
 
@@ -100,9 +102,5 @@ def calling_line() -> str | None:
 
 def _frames() -> Iterator[FrameType]:
     """Yield the frames that led here, innermost first."""
-    frame: FrameType | None = sys._getframe(1)
-    for _ in range(MAX_FRAMES):
-        if frame is None:
-            return
+    for frame, _ in islice(traceback.walk_stack(sys._getframe(1)), MAX_FRAMES):
         yield frame
-        frame = frame.f_back

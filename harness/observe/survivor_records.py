@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -20,9 +21,7 @@ from memory_harness.harness.observe.live_objects import (
     tensors_by_handle,
 )
 
-MIN_RISE_BYTES = 4096
-"""Least lasting rise of the floor that counts: a kept scalar takes one block of 512 B, and that is no leak."""
-
+MIN_RISE_BYTES = 4096  # least lasting rise of the floor that counts: a kept scalar takes a block of 512 B, no leak
 MAX_RECORDS = 8  # records of one report; the largest come first
 Tensors = dict[Hashable, list[torch.Tensor]]  # the tensors that Python knows of, by the allocation that they lie in
 
@@ -33,6 +32,9 @@ class Survivor(NamedTuple):
     allocation: Allocation
     phase: Phase  # in which it was made
     unit: int  # in which it was made; counts from 0
+
+
+_unit_of = attrgetter("unit")
 
 
 @dataclass
@@ -51,7 +53,7 @@ class _Group:
 
     def older_handles(self) -> list[Hashable]:
         """Return the handles of all units but the last, or of all where there is no other, oldest first."""
-        older = self._made_before(max(member.unit for member in self.members)) or self.members
+        older = self._made_before(max(map(_unit_of, self.members))) or self.members
         return [member.allocation.handle for member in older]
 
     def _made_before(self, unit: int) -> list[Survivor]:
@@ -85,7 +87,7 @@ def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Grou
             key = survivor.phase, str(users_line(survivor.allocation.frames) or "")
             groups.setdefault(key, _Group(*key)).members.append(survivor)
     least = min(2, num_units)
-    return [group for group in groups.values() if len({member.unit for member in group.members}) >= least]
+    return [group for group in groups.values() if len(set(map(_unit_of, group.members))) >= least]
 
 
 def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder | None:
@@ -142,11 +144,7 @@ def growing_tensor_record(
 
     Args:
         made_last: survivors of the last unit.
-        unit: what kind of unit.
-        growth_bytes: what all units have grown by, those before the recording included.
-        num_rises: units that it has grown in.
-        step: last optimizer step that was recorded.
-        device: where the survivors lie.
+        growth_bytes: what all `num_rises` units have grown by, those before the recording included.
     """
     # beside it the last output may still be there
     large = [survivor for survivor in made_last if 2 * survivor.allocation.num_bytes >= growth_bytes > 0]

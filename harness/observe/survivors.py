@@ -54,10 +54,7 @@ from memory_harness.harness.observe.survivor_records import (
 STEP = "step"
 
 MIN_GROWTH_BYTES = 256 * 1024  # least growth over the steps from which their allocations are recorded
-
-MIN_HOST_BYTES = 16 * 2**20
-"""Least that resident memory must rise within an evaluation; a process's own caches grow by a few MiB."""
-
+MIN_HOST_BYTES = 16 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
 SETTLING_BATCHES = 2  # first evaluation batches, in which the process grows for reasons of its own
 MAX_RECORDINGS = 3  # recordings per unit and run
 REST_STEPS = 200  # steps from one recording to the next

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
 import time
 import weakref
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from transformers.trainer_utils import has_length
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
-from memory_harness.harness.observe.own_loop import Recorder, batch_shape_on_host
+from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()  # those that are recording
@@ -68,12 +67,7 @@ class MemoryCallback(TrainerCallback):
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        gpu: str | None = None,
-        budget: str | int | None = None,
+        self, path: FilePath, *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
     ) -> None:
         for other in tuple(_OPEN):
             other.close()
@@ -249,12 +243,10 @@ class MemoryCallback(TrainerCallback):
             self._step.is_share = kwargs.get("num_items_in_batch") is not None
             self._switch_to(Phase.FORWARD, shape)
         elif not model.training and self._step is None:
-            self._evaluation_batch_begins(model, kwargs or args)
-
-    def _evaluation_batch_begins(self, model: torch.nn.Module, inputs: Any) -> None:
-        recorder = self._recorder or self._begin(model)
-        if self._phase is None or self._phase.phase is not Phase.EVAL:  # generating takes many passes for a batch
-            self._switch_to(Phase.EVAL, batch_shape_on_host(recorder.device, inputs), self._num_eval_batches)
+            recorder = self._recorder or self._begin(model)
+            if self._phase is None or self._phase.phase is not Phase.EVAL:  # generating takes many passes for a batch
+                shape = batch_shape_on_host(recorder.device, kwargs or args)
+                self._switch_to(Phase.EVAL, shape, self._num_eval_batches)
 
     def _forward_ends(self, model: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._recorder is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
