@@ -8,8 +8,8 @@ verifies a choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,7 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     """Simulate the worst moments that a configuration has with these samples."""
     needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
-    passes = needed.reserved_bytes <= budget_of(config) - headroom_bytes
-    return Prediction(passes, needed.allocated_bytes, needed.reserved_bytes)
+    return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config) - headroom_bytes)
 
 
 _RECORDED: dict[str, RecordedModel] = {}
@@ -75,14 +74,6 @@ def recorded_model(config: RunConfig) -> RecordedModel:
     return _RECORDED[key]
 
 
-class Needed(NamedTuple):
-    """What moments of a run need, at their peaks, and whether they fit."""
-
-    allocated_bytes: int
-    reserved_bytes: int
-    fits: bool
-
-
 class RecordedModel:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
@@ -93,8 +84,8 @@ class RecordedModel:
         assert isinstance(strategy, CompiledStrategy)
         self.strategy: CompiledStrategy = strategy
 
-    def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Needed:
-        """Return what the worst moments need."""
+    def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Prediction:
+        """Return what the worst moments take, and whether they fit."""
         return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
@@ -109,9 +100,9 @@ class RecordedModel:
                 if evaluation is not None:
                     evaluate_batch(self.strategy, recorder, uniform_batch(evaluation, padding))
 
-        return self._run(config, budget_bytes, moments).fits
+        return self._run(config, budget_bytes, moments).passes
 
-    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Needed:
+    def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Prediction:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
         stats: list[MemoryStats] = [MemoryStats()]
@@ -129,7 +120,7 @@ class RecordedModel:
         failure = catch_out_of_memory(self.device, load_and_run)
         allocated = max(after.peak_allocated_bytes for after in stats)
         reserved = max(after.peak_reserved_bytes for after in stats)
-        return Needed(allocated, reserved, failure is None)
+        return Prediction(failure is None, allocated, reserved)
 
 
 def uniform_batch(shape: Shape, padding: int) -> Batch:

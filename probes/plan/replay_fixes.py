@@ -42,39 +42,22 @@ class Trial:
     unused_bytes: int
     """reserved less allocated: at their peaks, or where memory ran out"""
     num_alloc_retries: int
-    requested_bytes: int | None = None
-    """what did not fit, where the run goes out of memory"""
-    largest_free_block_bytes: int | None = None
-    """the largest piece of the cache at that moment"""
-
-    @property
-    def is_fragmented(self) -> bool:
-        """Return whether the failed request would have fitted into what lay unused, in one piece."""
-        if self.requested_bytes is None or self.largest_free_block_bytes is None:
-            return False
-        return self.largest_free_block_bytes < self.requested_bytes <= self.unused_bytes
 
 
 def trial_of(name: str, log: RunLog) -> Trial:
     """Return what a log says about the allocator."""
-    trial = Trial(
+    unused, oom = log.peak_reserved_bytes - log.peak_allocated_bytes, log.fatal_oom
+    if oom is not None:
+        unused = oom.reserved_bytes - oom.allocated_bytes
+    return Trial(
         name=name,
         outcome=log.outcome,
         step=log.end.step if log.end else 0,
         total_steps=log.run.total_steps,
         peak_allocated_bytes=log.peak_allocated_bytes,
         peak_reserved_bytes=log.peak_reserved_bytes,
-        unused_bytes=log.peak_reserved_bytes - log.peak_allocated_bytes,
+        unused_bytes=unused,
         num_alloc_retries=max((phase.after.num_alloc_retries for phase in log.phases), default=0),
-    )
-    oom = log.fatal_oom
-    if oom is None:
-        return trial
-    return replace(
-        trial,
-        unused_bytes=oom.reserved_bytes - oom.allocated_bytes,
-        requested_bytes=oom.requested_bytes,
-        largest_free_block_bytes=oom.largest_free_block_bytes,
     )
 
 

@@ -164,10 +164,16 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
     shape = find_model(config.model.model)
     problems = []
     if not computes:
-        problems.append(f"{flag}: {_NOTHING_COMPUTED}")
+        problems.append(
+            f"{flag}: there is no CUDA GPU here, and a simulated card computes nothing; train on a GPU, or a tiny "
+            "model with --preset smoke_cpu (--device simulated --tensors real)"
+        )
     if not config.model.random_weights and not is_made_for_tests(shape):
         if find_checkpoint(shape) is None:
-            problems.append(f"{flag}: {_no_weights(shape)}")
+            problems.append(
+                f"{flag}: no weights of {shape.name} on this machine; give a folder with --model DIR, fetch them with "
+                "--download, or train random ones, for a benchmark, with --random-weights"
+            )
         if isinstance(load_tokenizer(config, shape.vocab_size), LengthEstimate):
             problems.append(
                 f"{flag}: no tokenizer of {shape.name} on this machine; give a folder with --tokenizer, "
@@ -177,19 +183,6 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
         raise ConfigError(problems)
 
 
-_NOTHING_COMPUTED = (
-    "there is no CUDA GPU here, and a simulated card computes nothing; train on a GPU, or a tiny model with "
-    "--preset smoke_cpu (--device simulated --tensors real)"
-)
-
-
 def is_made_for_tests(shape: ModelShape) -> bool:
     """Return whether the model is so small that nobody would take its random weights for a trained model's."""
     return shape.vocab_size < TINY_VOCAB_SIZE
-
-
-def _no_weights(shape: ModelShape) -> str:
-    return (
-        f"no weights of {shape.name} on this machine; give a folder with --model DIR, fetch them with "
-        "--download, or train random ones, for a benchmark, with --random-weights"
-    )
