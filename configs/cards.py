@@ -86,11 +86,7 @@ def _card(name: str, values: dict[str, Any], shared_sources: dict[str, str]) -> 
 
 
 def find_card(name: str) -> Card:
-    """Return the card of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Return the card of that name. Raises ConfigError: there is none."""
     cards = load_cards()
     if name not in cards:
         raise ConfigError(unknown_name("--gpu", name, cards))

@@ -115,11 +115,7 @@ def _read_config(content: Mapping[str, Any]) -> RunConfig:
 
 
 def newest_run(output: Path) -> Path:
-    """Return the training run in the output folder that began last.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Return the training run in the output folder that began last. Raises ConfigError: there is none."""
     runs = sorted(path.parent for path in output.glob(f"*{RUN_SUFFIX}*/{RUN_CONFIG}"))
     if not runs:
         raise ConfigError(f"--resume: no training run in --output {output}; start one with --train, or name its folder")

@@ -12,11 +12,7 @@ from memory_harness.configs.errors import ConfigError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file.
-
-    Raises:
-        ConfigError: the file cannot be read or is not TOML.
-    """
+    """Return the content of a TOML file. Raises ConfigError: the file cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -15,11 +15,7 @@ NONE = "none"
 
 
 def from_text(text: str, hint: Any, field: Field[Any]) -> Any:
-    """Return the value of type `hint` that a flag's text stands for.
-
-    Raises:
-        ValueError: the text is no such value.
-    """
+    """Return the value of type `hint` that a flag's text stands for. Raises ValueError: the text is no such value."""
     kind, optional = without_none(hint)
     if optional and text.lower() == NONE:
         return None
@@ -36,11 +32,7 @@ def from_text(text: str, hint: Any, field: Field[Any]) -> Any:
 
 
 def from_toml(value: Any, hint: Any, field: Field[Any]) -> Any:
-    """Return the value of type `hint` that a TOML value stands for.
-
-    Raises:
-        ValueError: the value is of another type.
-    """
+    """Return the value of type `hint` that a TOML value stands for. Raises ValueError: the value is of another type."""
     kind, optional = without_none(hint)
     if optional and value == NONE:
         return None

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Protocol
 
-from memory_harness.harness.log.records import MemoryStats, SegmentRuns
+from memory_harness.harness.log.records import SegmentRuns
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory, live_by_category
 from memory_harness.harness.simulate.tracer import Tracer
 
 
-class CardMemory(Protocol):
-    """What a simulated device asks of its memory; a method named as one of `Device` does what that promises."""
-
-    def stats(self) -> MemoryStats:
-        """Return the allocator model's counters."""
-
-    def reset_peaks(self) -> None:
-        """Start new peaks at the present values."""
-
-    def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
-        """Return live bytes by category, see `live_by_category`."""
-
-    def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
-        """Return all that was reserved when most was allocated; empty where that is not known."""
-
-    def record_history(self, tracer: Tracer) -> None:
-        """Keep what the tracer reports from now on."""
-
-    def history(self) -> MemoryHistory:
-        """Return what has been kept."""
-
-
 class LiveMemory:
-    """Implements `CardMemory` where operators run, and a tracer reports each of their allocations to `simulated`."""
+    """Memory where operators run, and a tracer reports each of their allocations to `simulated`."""
 
     def __init__(self, simulated: SimulatedMemory) -> None:
         self.simulated = simulated
@@ -61,7 +38,7 @@ class LiveMemory:
 
 
 class ReplayedMemory:
-    """Implements `CardMemory` where phases are replayed: nothing of theirs outlives them that a user could hold.
+    """Memory where phases are replayed: nothing of theirs outlives them that a user could hold.
 
     Args:
         memoized: the memory that they are replayed on.
@@ -84,3 +61,7 @@ class ReplayedMemory:
     def history(self) -> MemoryHistory:
         """Return what happened in the last phases, by running them once more."""
         return history_of(self._memoized, self._phase_title)
+
+
+CardMemory = LiveMemory | ReplayedMemory
+"""what a simulated device asks; a method named as one of `Device` does what that promises"""

@@ -14,7 +14,9 @@ import time
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -199,7 +201,8 @@ class CudaDevice:
             return error
         if not isinstance(error, torch.OutOfMemoryError):
             return None
-        return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, _frames(error))
+        frames = _outside_torch(traceback.walk_tb(error.__traceback__))[::-1]
+        return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, frames)
 
     def _out_of_memory(self, num_bytes: int, frames: tuple[str, ...]) -> DeviceOutOfMemory:
         stats, device = self.stats(), torch.cuda.current_device()
@@ -269,16 +272,12 @@ def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:
     events = snapshot["device_traces"][device]
     last_made = {event["addr"]: event for event in events if event["action"] == "alloc"}
     found = []
-    for block in _blocks(segment for segment in snapshot["segments"] if segment["device"] == device):
+    blocks = chain.from_iterable(segment["blocks"] for segment in snapshot["segments"] if segment["device"] == device)
+    for block in blocks:
         address = block["address"]
         if block["state"] == "active_allocated" and address in last_made:
             found.append(_allocation(address, block["requested_size"], last_made[address]))
     return sorted(found, key=lambda allocation: allocation.made_at)
-
-
-def _blocks(segments: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for segment in segments:
-        yield from segment["blocks"]
 
 
 def allocation_events(snapshot: dict[str, Any], device: int, since: float) -> list[AllocationEvent]:
@@ -343,36 +342,28 @@ def requested_bytes(message: str) -> int | None:
     return parse_bytes(match.group(1))
 
 
-def _frames(error: BaseException) -> tuple[str, ...]:
-    """Return `file:line function` of the error's traceback, innermost first, PyTorch's own left out."""
+def _outside_torch(frames: Iterable[tuple[FrameType, int]]) -> tuple[str, ...]:
+    """Return `file:line function` of the frames, PyTorch's own and those that only start a thread left out."""
     found = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if not code.co_filename.startswith(_TORCH):
-            found.append(str(SourceLine(code.co_filename, trace.tb_lineno, code.co_name)))
-        trace = trace.tb_next
-    return tuple(reversed(found))
+    for frame, line in frames:
+        code = frame.f_code
+        if not code.co_filename.startswith((_TORCH, threading.__file__)):
+            found.append(str(SourceLine(code.co_filename, line, code.co_name)))
+    return tuple(found)
 
 
 def _frames_of_stack() -> tuple[str, ...]:
     """Return the frames that run now; in a backward pass, which has a thread of its own, those that wait for it."""
-    main = sys._current_frames().get(threading.main_thread().ident or 0)
-    for innermost in (sys._getframe(2), main):
-        if innermost is None:
-            continue
-        found = []
-        for frame, line in traceback.walk_stack(innermost):
-            code = frame.f_code
-            if not code.co_filename.startswith((_TORCH, threading.__file__)):
-                found.append(str(SourceLine(code.co_filename, line, code.co_name)))
-        if found:
-            return tuple(found)
-    return ()
+    found = _outside_torch(traceback.walk_stack(sys._getframe(2)))
+    if not found:
+        main = sys._current_frames()[threading.main_thread().ident or 0]
+        found = _outside_torch(traceback.walk_stack(main))
+    return found
 
 
 def _largest_free_block(segments: list[dict[str, Any]]) -> int:
-    sizes = (block["size"] for block in _blocks(segments) if block["state"] == "inactive")
+    blocks = chain.from_iterable(segment["blocks"] for segment in segments)
+    sizes = (block["size"] for block in blocks if block["state"] == "inactive")
     return max(sizes, default=0)
 
 

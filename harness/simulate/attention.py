@@ -65,7 +65,8 @@ def scaled_dot_product_attention(
             )
     backend = choose_backend(card, query, key, attn_mask, enable_gqa, forced)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = _float_mask(attn_mask, query.dtype)
+        # in every call anew, as PyTorch does
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask.logical_not(), -math.inf)
     if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
         return torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
@@ -77,11 +78,6 @@ def scaled_dot_product_attention(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, backend, tracer, needs_grad
     )
     return out
-
-
-def _float_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the additive mask that PyTorch makes of a boolean one, in every call anew."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), -math.inf)
 
 
 def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
@@ -132,8 +128,11 @@ class _FusedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
-        allocate_grads = _flash_grads if backend == "flash" else _efficient_grads
-        grads = allocate_grads(query, key, value)
+        grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
+        if backend == "flash":
+            _allocate_flash_buffers(query, key)
+        else:  # the delta of each row. Source: attention_backward.cu, _efficient_attention_backward
+            query.new_empty(query.shape[:3], dtype=torch.float32)
         if not query.is_meta:
             with tracer.paused(), torch.enable_grad():
                 inputs = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
@@ -145,7 +144,7 @@ class _FusedAttention(torch.autograd.Function):
         return (*grads, None, None, None, None, None, None, None)
 
 
-def _flash_grads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _allocate_flash_buffers(query: torch.Tensor, key: torch.Tensor) -> None:
     """Allocate as flash attention's backward does; grouped heads get expanded key and value gradients that are summed.
 
     Source: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd.
@@ -153,26 +152,12 @@ def _flash_grads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) ->
     batch, heads, length, dim = query.shape
     groups, key_length = key.size(1), key.size(2)
     rows, columns = math.ceil(length / FLASH_BLOCK) * FLASH_BLOCK, math.ceil(dim / 32) * 32
-    grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
     softmax_d = query.new_empty(batch, heads, rows, dtype=torch.float32)
     accumulator = query.new_empty(batch, rows, heads, columns, dtype=torch.float32)
     expanded = []
     if groups != heads:
         expanded = [query.new_empty(batch, key_length, heads, dim) for _ in ("key", "value")]
     del softmax_d, accumulator, expanded
-    return grads
-
-
-def _efficient_grads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Allocate as memory-efficient attention's backward does: gradients and the per-row delta.
-
-    Source: aten/src/ATen/native/transformers/cuda/attention_backward.cu, _efficient_attention_backward.
-    """
-    batch, heads, length, _ = query.shape
-    grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
-    delta = query.new_empty(batch, heads, length, dtype=torch.float32)
-    del delta
-    return grads
 
 
 def _in_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:

@@ -37,8 +37,6 @@ class _RunningChain:
     phases: list[Sequence[Event] | None]
     known: _Transition | None
     """None where the chain has not run from this state before"""
-    position: int = 0
-    """of the next phase"""
     stats: list[MemoryStats] = field(default_factory=list)
 
 
@@ -88,15 +86,16 @@ class MemoizedMemory:
         """Run the chain's next phase. Raises `DeviceOutOfMemory` where it does not fit."""
         chain = self._chain
         assert chain is not None, "no chain has begun"
-        phase = chain.phases[chain.position] if events is None else events
+        begun = self.recent[-1].phases
+        position = len(begun)
+        phase = chain.phases[position] if events is None else events
         assert phase is not None, "a phase that is not known yet has to be passed"
-        self.recent[-1].phases.append(phase)
+        begun.append(phase)
         if chain.known is not None:
-            self._advance(self._absolute(chain.known.phase_stats[chain.position]))
+            self._advance(self._absolute(chain.known.phase_stats[position]))
         else:
             chain.stats.append(self._replay(phase))
-        chain.position += 1
-        if chain.position == len(chain.phases):
+        if len(begun) == len(chain.phases):
             self._finish(chain)
 
     def _replay(self, phase: Sequence[Event]) -> MemoryStats:
@@ -139,17 +138,10 @@ class MemoizedMemory:
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
-        self.recent.append(ReplayedChain(self._state, _EMPTY_CACHE, [[(None, EMPTY_CACHE, None)]]))
-        known = self._transitions.get((self._state, _EMPTY_CACHE))
-        if known is None:
-            if self._loaded != self._state:
-                self._load(self._state)
-            self.memory.empty_cache()
-            start, self._state = self._state, self._save()
-            known = self._transitions[start, _EMPTY_CACHE] = _Transition(
-                (_relative(self.memory.stats(), self._stats),), self._state
-            )
-        self._stats, self._state = self._absolute(known.phase_stats[0]), known.end
+        peaks = self._peaks
+        self.begin(_EMPTY_CACHE, [[(None, EMPTY_CACHE, None)]])
+        self.next_phase()
+        self._peaks = peaks  # after a failure it starts at the state before, which is no new peak
 
     def live(self) -> Iterator[tuple[Hashable, int]]:
         """Yield (key, requested bytes) of everything allocated."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import torch
 
@@ -56,6 +55,7 @@ class SimulatedMemory:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.handles: dict[Hashable, int] = {}
         self._is_busy = False
+        """while it is, frees wait: Python's garbage collector may run amid the allocator and end storages there"""
         self._deferred_frees: list[Hashable] = []
         self.watched: dict[Hashable, WatchedAllocation] | None = None
         """requested bytes, time and place of what was allocated while watched and still is; None while not watched
@@ -76,7 +76,7 @@ class SimulatedMemory:
         Raises:
             DeviceOutOfMemory: no room, after the allocator's own retries; nothing has been allocated then.
         """
-        self._is_busy = True  # spelled out, not `_frees_deferred`: this and `free` run for every tensor
+        self._is_busy = True
         try:
             self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
@@ -114,16 +114,6 @@ class SimulatedMemory:
                 self._is_busy = False
             if self._deferred_frees:
                 self._run_deferred_frees()
-
-    @contextmanager
-    def _frees_deferred(self) -> Iterator[None]:
-        """Within, frees wait: Python's garbage collector may run amid the allocator and end storages there."""
-        self._is_busy = True
-        try:
-            yield
-        finally:
-            self._is_busy = False
-        self._run_deferred_frees()
 
     def _run_deferred_frees(self) -> None:
         while self._deferred_frees:
@@ -176,8 +166,12 @@ class SimulatedMemory:
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
-        with self._frees_deferred():
+        self._is_busy = True
+        try:
             self.allocator.empty_cache()
+        finally:
+            self._is_busy = False
+        self._run_deferred_frees()
 
     def live(self) -> Iterator[tuple[Hashable, int]]:
         """Yield (key, requested bytes) of everything allocated."""

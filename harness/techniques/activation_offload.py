@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -96,7 +95,7 @@ class _Offload:
         if self._stream is not None:
             # what was computed into the source, and what last used the target's block
             self._stream.wait_stream(torch.cuda.current_stream())
-        with self._copying():
+        with torch.cuda.stream(self._stream):  # type: ignore[arg-type]  # takes None, and then does nothing
             target.copy_(source, non_blocking=True)
         if self._stream is not None:
             saved.copied = self._stream.record_event()
@@ -106,11 +105,6 @@ class _Offload:
         if saved.copied is not None:
             torch.cuda.current_stream().wait_event(saved.copied)
             saved.copied = None
-
-    def _copying(self) -> AbstractContextManager[Any]:
-        if self._stream is None:
-            return nullcontext()
-        return torch.cuda.stream(self._stream)
 
 
 def _host_buffer(tensor: torch.Tensor) -> torch.Tensor:
