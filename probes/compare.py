@@ -4,8 +4,6 @@ A change counts only beyond the noise of its kind. Runs that did not both end ar
 reached: what only one of them got to is no difference between them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

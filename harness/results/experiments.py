@@ -7,8 +7,6 @@ Each is appended to as a whole or not at all, and never in place of a file that 
 hold is laid down in `schemas/*.schema.json`.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Pushing the adapter to the Hugging Face Hub; imports its client only when called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@
 `HumanEvaluationKey.json`, for the one who scores, not for those who rate.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

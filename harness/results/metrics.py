@@ -1,7 +1,5 @@
 """What generated replies and a held-out loss are worth: BLEU, chrF, ROUGE, perplexity, bits per byte; without torch."""
 
-from __future__ import annotations
-
 import math
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """The README of a saved adapter; never imports torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from memory_harness.configs.models import find_model, hub_id

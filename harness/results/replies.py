@@ -1,7 +1,5 @@
 """A generated reply, as it goes from the loop to the metrics and the artefacts; never imports torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 TUNED, BASE, VETTED = "tuned", "base", "vetted"

@@ -1,7 +1,5 @@
 """The adapter in peft's own format: `adapter_model.safetensors` and `adapter_config.json`; written and read."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -6,8 +6,6 @@ simulation. transformers' own loader would not do: it reserves about the model's
 the weights, so that neither its peak nor the order of its allocations is the same twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

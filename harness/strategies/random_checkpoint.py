@@ -1,7 +1,5 @@
 """A checkpoint with random weights in the Hub's format, for libraries that load nothing but checkpoints."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

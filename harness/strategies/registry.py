@@ -1,7 +1,5 @@
 """All strategies, by the names that `--strategy` takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.configs.schema import RunConfig

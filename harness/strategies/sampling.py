@@ -3,8 +3,6 @@
 Shapes: B sequences in a batch, V tokens in the vocabulary.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

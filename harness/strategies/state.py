@@ -3,8 +3,6 @@
 The base model is frozen and never saved: its copy would double the memory of the save, and it is on disk already.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

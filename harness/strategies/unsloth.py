@@ -1,7 +1,5 @@
 """Unsloth: its loader, kernels, checkpointing and fused loss, trained as QLoRA trains and recorded alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace

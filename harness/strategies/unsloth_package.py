@@ -3,8 +3,6 @@
 Never imports torch at its top: versions are checked before anything heavy.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

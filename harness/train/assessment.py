@@ -1,7 +1,5 @@
 """After training: the held-out loss, replies and what they score, with the adapter and without."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from memory_harness.harness.data.batching import eval_batches

@@ -3,8 +3,6 @@
 A checkpoint is written under another name, synced, and renamed once it is whole.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace

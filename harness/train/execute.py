@@ -1,7 +1,5 @@
 """One run from its first record to its outcome."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable

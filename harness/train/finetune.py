@@ -5,8 +5,6 @@ loss, in peft's format, with its model card. In the folder above, `GeneratedResp
 `LLAMAExperiments.json` are those of all runs there.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable, Sequence

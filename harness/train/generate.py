@@ -1,7 +1,5 @@
 """Answering prompts, with a key/value cache that is released after each batch of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile

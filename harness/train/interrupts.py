@@ -1,7 +1,5 @@
 """SIGTERM, SIGINT, SIGHUP as a request to stop at the next safe point: so notebooks, batch systems, terminals end."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -17,8 +17,6 @@ GENERATE    answer held-out prompts
 What happens when one of these fails is up to `harness.train.recovery`.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

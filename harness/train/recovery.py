@@ -6,8 +6,6 @@ Evaluation and generation have their own remedies and never touch the training b
 the run at a checkpoint of the last whole step.
 """
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

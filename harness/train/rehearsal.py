@@ -10,8 +10,6 @@
 Records carry the steps at which the whole run would get there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The random states that decide what a run computes: Python's, NumPy's, PyTorch's on the CPU and on every GPU."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

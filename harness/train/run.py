@@ -1,7 +1,5 @@
 """A run: what is trained, where, how and on what; opened from a configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 

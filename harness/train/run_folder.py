@@ -6,8 +6,6 @@ to `run.lost-N.jsonl` when a killed run is resumed; `checkpoint-STEP` folders, s
 of its own, `run.rankN.jsonl`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Detectors: one file per family of causes, each from what a log shows to findings. Never imports torch."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from memory_harness.harness.log.runlog import RunLog

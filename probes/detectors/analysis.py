@@ -3,8 +3,6 @@
 Factoring says what a tensor of this size would be; detectors decide what caused the failure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod

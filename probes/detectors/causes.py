@@ -1,7 +1,5 @@
 """The known causes of an out-of-memory part-way through a LoRA or QLoRA run, from causes.toml."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from pathlib import Path

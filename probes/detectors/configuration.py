@@ -1,7 +1,5 @@
 """Offsets that the configuration adds from the first step on."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Phase
 from memory_harness.probes.detectors.evidence import Evidence

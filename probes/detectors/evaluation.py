@@ -1,7 +1,5 @@
 """What evaluation holds that it should not: outputs of earlier batches, a graph, a cache; and what it leaves behind."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -4,8 +4,6 @@ The floor is what stays allocated between two steps. It tells a leak from a long
 the batch, the floor does not.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The course of the floor over the steps: what lasts, when it ends the run, and what an explanation of it says."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

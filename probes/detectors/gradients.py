@@ -1,7 +1,5 @@
 """Runs that fit and train nothing."""
 
-from __future__ import annotations
-
 from memory_harness.harness.log.gradients import MAX_STEPS, described, useless_end, uselessness
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.probes.detectors.evidence import Evidence

@@ -5,8 +5,6 @@ it), then what the growth coincides with (caught failures, new lengths, ends of 
 made of.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.log.records import OPTIMIZER_STATE

@@ -1,7 +1,5 @@
 """Explanations of growth at nearly every step by what it is made of: a graph, what hooks keep, plain tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

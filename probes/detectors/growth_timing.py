@@ -1,7 +1,5 @@
 """Explanations of growth by when the floor rises: at caught failures, new lengths, ends of epochs, an interval."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise

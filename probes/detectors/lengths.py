@@ -1,7 +1,5 @@
 """Costs that follow from how long the samples are: padding, the longest sample, a cache carved by varying lengths."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord

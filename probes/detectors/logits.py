@@ -3,8 +3,6 @@
 U stands for the 16-bit logits of one batch, batch x length x vocabulary x 2 bytes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 

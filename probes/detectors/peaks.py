@@ -1,7 +1,5 @@
 """Peaks against lengths: what a token costs, where attention's scores begin to count, which lengths do not fit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product

@@ -1,7 +1,5 @@
 """What can be read off a log or one of its records directly; what takes a pass over the whole log is in `evidence`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """What saving, resuming and generating cost, and what they leave behind."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from memory_harness.configs.cards import load_cards

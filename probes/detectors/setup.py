@@ -1,7 +1,5 @@
 """Offsets from the start or from one event on: checkpointing lost, weights that train, memory of others."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from memory_harness.configs.models import find_model

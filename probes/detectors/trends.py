@@ -1,7 +1,5 @@
 """Series of equally spaced values: their slope, and below what size a change says nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

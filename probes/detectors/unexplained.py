@@ -1,7 +1,5 @@
 """The finding of last resort: an out-of-memory that no cause explains is reported as such, with its numbers."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import analyse_failure
