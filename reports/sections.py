@@ -17,13 +17,13 @@ from memory_harness.probes.detectors.analysis import End, Failure, analyse_failu
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.detectors.reading import config_of, has_config
-from memory_harness.probes.findings import Equivalence, Finding, FixResult
+from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.levels import Level, phase_levels, scale_bytes, worst_level
-from memory_harness.reports.summary import WEIGHTS, WITHOUT_STEPS, ProbeResult, source_in_words, verdict_banner
-from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit
+from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
+from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
 
 MAX_READINGS, MAX_FRAMES = 2, 3
 
@@ -32,23 +32,6 @@ MIN_SHOWN_SHARE = 0.001
 
 HEADROOM = 1.06
 """How far above the highest value an axis ends."""
-
-EQUIVALENCE: dict[Equivalence, str] = {
-    "exact": "same results, bit for bit",
-    "numerical": "same results up to rounding",
-    "reordered": "same samples in another order",
-    "data": "changes what is learned",
-}
-
-WORDS = {
-    "allocated": "Bytes held by live tensors, as PyTorch's allocator counts them.",
-    "reserved": "Bytes that the allocator has taken from the card: allocated, and what it keeps cached for later.",
-    "budget": "What PyTorch may reserve: the card's memory less the CUDA context, or what was asked for.",
-    "peak": "The highest value during a phase, however short it lasted.",
-    "segment": "One piece of memory taken from the card at once; tensors are placed into its blocks.",
-    "padded length": "The length in tokens to which all sequences of a batch are filled up.",
-    "step": "One update of the weights, from one or several micro-batches.",
-}
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
@@ -156,7 +139,7 @@ def _phase_numbers(bars: blocks.PhaseBars) -> Table:
     for name in bars.levels:
         titles += [f"{what}, {name}" for what in ("allocated", "reserved", "failed request")]
     for phase in bars.phases:
-        cells = [str(phase), WITHOUT_STEPS[phase]]
+        cells = [str(phase), wording("phases")[phase]]
         for levels in bars.levels.values():
             level = levels.get(phase)
             if level is None:
@@ -241,7 +224,8 @@ def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
     if fix.verified and not fix.applied:
         state = "helps, not needed"
     before, after = Level(fix.before_peak_bytes), Level(fix.after_peak_bytes)
-    words = f"peak {before} → {after} · {state} · {EQUIVALENCE[fix.equivalence]}"
+    equal = wording("equivalence")[fix.equivalence]
+    words = f"peak {before} → {after} · {state} · {equal}"
     if fix.slowdown is not None:
         words += f" · {fix.slowdown:.2f}× the time"
     agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
@@ -340,7 +324,7 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
     if model:
-        rows |= {"model": model.name, "weights": WEIGHTS.get(model.weights, model.weights)}
+        rows |= {"model": model.name, "weights": wording("weights").get(model.weights, model.weights)}
         rows["slower"] = "; ".join(model.fallbacks)
         trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
         more = {"parameters": trained, **more}
@@ -382,7 +366,7 @@ def _configuration(result: ProbeResult) -> Iterator[Section]:
 
 
 def _words(result: ProbeResult) -> Iterator[Section]:
-    yield Section("words", "Words used here", details=[facts(WORDS)])
+    yield Section("words", "Words used here", details=[facts(wording("glossary"))])
 
 
 PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (

@@ -14,29 +14,9 @@ from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult, OtherCount
 from memory_harness.probes.plan.choose import Limits, Plan
 from memory_harness.reports.blocks import Banner
-from memory_harness.reports.text import of_budget, plural
+from memory_harness.reports.text import of_budget, plural, wording
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
-
-WITHOUT_STEPS = {
-    Phase.LOAD: "loading the model",
-    Phase.DATA: "preparing the data",
-    Phase.RESUME: "resuming from the checkpoint",
-    Phase.FORWARD: "the forward pass",
-    Phase.BACKWARD: "the backward pass",
-    Phase.OPTIMIZER: "the optimizer",
-    Phase.STEP: "the training step",
-    Phase.EVAL: "the evaluation",
-    Phase.CHECKPOINT: "the checkpoint",
-    Phase.GENERATE: "generating replies",
-}
-"""Each phase where nothing says at which step it was."""
-
-WEIGHTS = {
-    "none": "none (fake tensors): nothing is computed, so there is no loss",
-    "random": "random, so the loss means nothing",
-    "checkpoint": "the checkpoint's",
-}
 
 
 @dataclass(frozen=True)
@@ -152,21 +132,12 @@ def _unfinished(log: RunLog) -> str:
 def phase_in_words(log: RunLog, phase: Phase, step: int, epoch: int) -> str:
     """Return `the evaluation at the end of epoch 1 of 2 (step 1600 of 3200)` and the like."""
     if not step:  # a memory snapshot counts no steps
-        return WITHOUT_STEPS[phase]
+        return wording("phases")[phase]
     of_total = f"{step} of {log.run.total_steps}" if log.run.total_steps else str(step)
     at_end = bool(log.run.steps_per_epoch) and step == epoch * log.run.steps_per_epoch
     of_epochs = f" of {config_of(log).train.epochs}" if has_config(log) else ""
     moment = f"at the end of epoch {epoch}{of_epochs} (step {of_total})" if at_end else f"after step {of_total}"
-    words = WITHOUT_STEPS | {
-        Phase.FORWARD: f"the forward pass of step {of_total}",
-        Phase.BACKWARD: f"the backward pass of step {of_total}",
-        Phase.OPTIMIZER: f"the optimizer in step {of_total}",
-        Phase.STEP: f"step {of_total}",
-        Phase.EVAL: f"the evaluation {moment}",
-        Phase.CHECKPOINT: f"the checkpoint {moment}",
-        Phase.GENERATE: f"generating replies after step {of_total}",
-    }
-    return words[phase]
+    return wording("phases_at_step")[phase].format(step=of_total, moment=moment)
 
 
 def source_in_words(log: RunLog) -> str:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
 
+from memory_harness.configs.tables import read_toml
 from memory_harness.configs.units import GIB, MIB, format_bytes
+
+
+@cache
+def wording(table: str) -> dict[str, str]:
+    """Return a table of wording.toml."""
+    tables: dict[str, dict[str, str]] = read_toml(Path(__file__).with_name("wording.toml"))
+    return tables[table]
 
 
 def gib(num_bytes: int) -> str:

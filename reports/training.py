@@ -21,9 +21,8 @@ from memory_harness.reports.blocks import Banner, Cell, Findings, Section, Table
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.sections import explain
-from memory_harness.reports.summary import WEIGHTS
 from memory_harness.reports.terminal import print_sections, show
-from memory_harness.reports.text import of_budget, plural
+from memory_harness.reports.text import of_budget, plural, wording
 
 MEAN_STEPS = 10
 """most steps at either end whose mean loss is shown: a single batch's says little"""
@@ -118,22 +117,11 @@ def _num_mean(num_steps: int) -> int:
     return max(1, min(MEAN_STEPS, num_steps // 2))
 
 
-METRICS = {
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-}
-
-
 def _scores(records: Sequence[MetricsRecord]) -> Section:
     by_model = {record.model: record for record in records}
     models = [name for name in ("base", "tuned") if name in by_model]
     rows = []
-    for field, words in METRICS.items():
+    for field, words in wording("metrics").items():
         values = [getattr(by_model[name], field) for name in models]
         if any(value is not None for value in values):
             rows.append([words, *("–" if value is None else f"{value:.4g}" for value in values)])
@@ -158,7 +146,7 @@ def _left_behind(result: TrainingResult) -> Section:
     predicted = result.predicted_peak_bytes
     rows = {"let in by": log.run.let_in_by}
     if log.run.model:
-        rows["weights"] = WEIGHTS.get(log.run.model.weights, "")
+        rows["weights"] = wording("weights").get(log.run.model.weights, "")
     if speed:
         rows["speed"] = f"{speed:.0f} tokens/s, padding not counted"
     if predicted:
