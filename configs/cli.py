@@ -26,18 +26,12 @@ from memory_harness.configs.preset import (
     newest_run,
     real_folder,
 )
-from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.units import parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
-
-_USAGE = "%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)"
-
-
-WITH_COMPARE = {"compare", "json"}
-"""Options that mean something beside `--compare`, itself among them."""
 
 NO_FLAGS = ("config", "script_arguments", "gpu_is_named")
 """Fields of `Command` that are no options."""
@@ -130,7 +124,8 @@ def parse_args(argv: Sequence[str]) -> Command:
         SystemExit: --help was given (code 0).
     """
     parser = build_parser()
-    arguments, script_arguments = _split_at_dashes(argv)
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    arguments, script_arguments = list(argv[:end]), tuple(argv[end + 1 :])
     try:
         namespace, extra = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -155,7 +150,7 @@ def parse_args(argv: Sequence[str]) -> Command:
 
 def _check_compare(names: Set[str]) -> None:
     """Raise ConfigError where a flag is given that means nothing beside `--compare`."""
-    others = sorted(names - WITH_COMPARE)
+    others = sorted(names - {"compare", "json"})
     if others:
         flag = f"--{others[0].replace('_', '-')}"
         raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
@@ -252,16 +247,10 @@ def _same_file_problems(command: Command) -> list[str]:
     return problems
 
 
-def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return the arguments before and after the first `--`."""
-    end = list(argv).index("--") if "--" in argv else len(argv)
-    return list(argv[:end]), tuple(argv[end + 1 :])
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser: one flag per field of the schema, in a group per section, and the options of `Command`."""
     parser = argparse.ArgumentParser(
-        usage=_USAGE,
+        usage="%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)",
         description="Say why a QLoRA run goes out of GPU memory, without a GPU, and prove the cheapest fix.",
         epilog=f"Defaults are those of the preset {DEFAULT_PRESET}. Exit codes: 0 the run fits, as configured or with"
         " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died.",
@@ -334,9 +323,5 @@ def _unknown_arguments(extra: Sequence[str]) -> list[str]:
     unknown = [argument.partition("=")[0] for argument in extra if argument.startswith("-")]
     if not unknown:
         return [f"unexpected argument {extra[0]!r}: every value follows a flag"]
-    items: list[dataclasses.Field[Any]] = []
-    for cls in SECTIONS.values():
-        items += dataclasses.fields(cls)
-    items += _option_fields()
-    known = list(map(flag_of, items))
+    known = [flag_of(item) for _, item in fields_of_sections()] + list(map(flag_of, _option_fields()))
     return [f"unknown flag {flag}{did_you_mean(flag, known) or ' (--help lists every flag)'}" for flag in unknown]

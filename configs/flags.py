@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.values import to_text
 
 
@@ -19,14 +19,13 @@ def flag_of(item: dataclasses.Field[Any]) -> str:
 def flags_between(before: RunConfig, after: RunConfig) -> list[str]:
     """Return the flags that turn one configuration into the other."""
     flags: list[str] = []
-    for section, cls in SECTIONS.items():
-        for item in dataclasses.fields(cls):
-            old = getattr(getattr(before, section), item.name)
-            new = getattr(getattr(after, section), item.name)
-            if old != new and isinstance(new, bool):
-                flags.append(flag_of(item) if new else flag_of(item).replace("--", "--no-", 1))
-            elif old != new:
-                flags += [flag_of(item), to_text(new, item)]
+    for section, item in fields_of_sections():
+        old = getattr(getattr(before, section), item.name)
+        new = getattr(getattr(after, section), item.name)
+        if old != new and isinstance(new, bool):
+            flags.append(flag_of(item) if new else flag_of(item).replace("--", "--no-", 1))
+        elif old != new:
+            flags += [flag_of(item), to_text(new, item)]
     return flags
 
 

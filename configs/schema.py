@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -234,24 +236,19 @@ class RunConfig:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-SECTIONS: dict[str, type] = {
-    "model": ModelConfig,
-    "lora": LoraConfig,
-    "data": DataConfig,
-    "train": TrainConfig,
-    "eval": EvalConfig,
-    "generation": GenerationConfig,
-    "device": DeviceConfig,
-    "output": OutputConfig,
-}
+SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
+
+
+def fields_of_sections() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Yield each setting's section and field, in the order in which they are written."""
+    for section, cls in SECTIONS.items():
+        for item in dataclasses.fields(cls):
+            yield section, item
 
 
 def section_of(field_name: str) -> str:
     """Return the name of the section that has the field. Raises KeyError when none has."""
-    for section, cls in SECTIONS.items():
-        if any(field.name == field_name for field in dataclasses.fields(cls)):
-            return section
-    raise KeyError(field_name)
+    return {item.name: section for section, item in fields_of_sections()}[field_name]
 
 
 def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:

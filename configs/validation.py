@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
-from memory_harness.configs.schema import RunConfig, section_of
+from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 
 Range = tuple[str, Callable[[Any], bool]]
@@ -25,43 +24,26 @@ def _at_least(low: int) -> Range:
 
 
 _POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
-_BETWEEN: Range = ("more than 0 and less than 1", lambda value: 0 < value < 1)
-_SHARE: Range = ("0 to 1", lambda value: 0 <= value <= 1)
-
-RANGES: dict[str, Range] = {
-    "lora_rank": _at_least(1),
-    "lora_alpha": _at_least(1),
+_SEED: Range = ("0 to 4294967295", lambda value: 0 <= value < 2**32)  # numpy's generators take no other
+_FROM_ONE = (
+    "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
+    "train_batch_size", "gradient_accumulation", "loss_chunk_tokens", "empty_cache_every", "max_steps", "eval_every",
+    "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size", "max_new_tokens", "replies_per_prompt",
+    "budget_bytes", "num_gpus",
+)  # fmt: skip
+RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "lora_dropout": ("0 or more and less than 1", lambda value: 0 <= value < 1),
-    "samples": _at_least(1),
     "max_length": _at_least(8),
-    "mlp_chunk_tokens": _at_least(1),
-    "eval_fraction": _BETWEEN,
-    "max_batch_tokens": _at_least(1),
-    "pad_to_multiple_of": _at_least(1),
-    "seed": ("0 to 4294967295", lambda value: 0 <= value < 2**32),  # numpy's generators take no other
-    "epochs": _at_least(1),
-    "train_batch_size": _at_least(1),
-    "gradient_accumulation": _at_least(1),
+    "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),
+    "seed": _SEED,
     "learning_rate": _POSITIVE,
-    "warmup_ratio": _SHARE,
+    "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
     "max_grad_norm": _POSITIVE,
-    "loss_chunk_tokens": _at_least(1),
-    "empty_cache_every": _at_least(1),
-    "max_steps": _at_least(1),
-    "eval_every": _at_least(1),
-    "eval_batch_size": _at_least(1),
-    "save_every": _at_least(1),
-    "keep_checkpoints": _at_least(1),
     "generate_prompts": _at_least(0),
-    "generate_batch_size": _at_least(1),
-    "max_new_tokens": _at_least(1),
-    "replies_per_prompt": _at_least(1),
     "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
     "top_p": ("more than 0, at most 1", lambda value: 0 < value <= 1),
     "repetition_penalty": _POSITIVE,
-    "generate_seed": ("0 to 4294967295", lambda value: 0 <= value < 2**32),
-    "budget_bytes": _at_least(1),
-    "num_gpus": _at_least(1),
+    "generate_seed": _SEED,
 }
 
 
@@ -101,12 +83,12 @@ def check_output(config: RunConfig) -> Path:
 
 def _range_problems(config: RunConfig) -> list[str]:
     problems = []
-    for name, (allowed, holds) in RANGES.items():
-        section = getattr(config, section_of(name))
-        value = getattr(section, name)
-        if value is not None and not holds(value):
-            (item,) = (field for field in dataclasses.fields(section) if field.name == name)
-            problems.append(f"{flag_of(item)} {value}: out of range (allowed: {allowed})")
+    for section, item in fields_of_sections():
+        value = getattr(getattr(config, section), item.name)
+        if item.name in RANGES and value is not None:
+            allowed, holds = RANGES[item.name]
+            if not holds(value):
+                problems.append(f"{flag_of(item)} {value}: out of range (allowed: {allowed})")
     return problems
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
@@ -57,6 +57,16 @@ class Fix:
     """predicted seconds of a training step over those without it, for the default recipe"""
     cost: str
     """what it costs besides, in a few words"""
+
+
+def set_fields(fields: Mapping[str, Any]) -> Callable[[RunConfig], RunConfig | None]:
+    """Return the `apply` of a fix that sets these fields, whatever they were."""
+
+    def apply(config: RunConfig) -> RunConfig | None:
+        changed = config.with_fields(**fields)
+        return None if changed == config else changed
+
+    return apply
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from memory_harness.harness.log.records import Phase
@@ -123,7 +124,8 @@ class PhaseBars:
     @property
     def has_failed(self) -> bool:
         """Whether a request failed in one of the runs."""
-        return any(level.requested_bytes for levels in self.levels.values() for level in levels.values())
+        everything = chain.from_iterable(levels.values() for levels in self.levels.values())
+        return any(level.requested_bytes for level in everything)
 
 
 @dataclass(frozen=True)

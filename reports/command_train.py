@@ -28,8 +28,9 @@ from memory_harness.probes.session.gate import (
     run_of,
     source_of,
 )
+from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
-from memory_harness.probes.session.train import adapter_in, generate_in_worker, train_in_worker
+from memory_harness.probes.session.train import adapter_in, train_in_worker
 from memory_harness.reports.command_probe import probe, python_command, result_of_session
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
@@ -131,7 +132,8 @@ def generate(command: Command) -> int:
     adapter = adapter_in(command.generate)
     _check_before_training("--generate", config)
     folder = new_folder(Path(config.output.output), "generate")
-    log = generate_in_worker(config, adapter, folder / LOG_FILE)
+    with start_worker() as worker:
+        log = worker.generate(config, adapter, folder / LOG_FILE)
     result = result_of_log(log)
     if log.outcome is Outcome.COMPLETED:
         print_replies(Path(config.output.output), log.run, make_console())

@@ -46,22 +46,22 @@ def json_text(result: ProbeResult, training: dict[str, Any] | None = None) -> st
 
 def run_to_json(log: RunLog) -> dict[str, Any]:
     """Return how a run ended and what its phases took."""
-    oom = log.fatal_oom
     return {
         "outcome": str(log.outcome),
-        "oom": None
-        if oom is None
-        else {
-            "step": oom.step,
-            "total_steps": log.run.total_steps,
-            "phase": str(oom.phase),
-            "requested_bytes": oom.requested_bytes,
-        },
+        "oom": _oom_to_json(log),
         "phases": {
             str(phase): {"peak_allocated_bytes": level.allocated_bytes, "peak_reserved_bytes": level.reserved_bytes}
             for phase, level in phase_levels(log).items()
         },
     }
+
+
+def _oom_to_json(log: RunLog) -> dict[str, Any] | None:
+    oom = log.fatal_oom
+    if oom is None:
+        return None
+    named = {"step": oom.step, "total_steps": log.run.total_steps, "phase": str(oom.phase)}
+    return {**named, "requested_bytes": oom.requested_bytes}
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

@@ -80,13 +80,16 @@ def _why(result: ProbeResult) -> Iterator[Section]:
     for finding in result.findings:
         if finding.severity == "error":
             found = blocks.Findings([explain(finding, result.as_configured)], in_full=True)
-            yield Section("why", "Why", aside=finding.cause, body=[found])
+            intro = "What ends the run, the arithmetic behind it, and the line of code that it comes from."
+            yield Section("why", "Why", "", finding.cause, intro, [found])
 
 
 def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
-    """Return a finding with its arithmetic taken out and what helps."""
+    """Return a finding with what helps, and with the arithmetic of an error taken out."""
     cause = load_causes().get(finding.cause)
-    return blocks.Explanation(finding, *split_formula(finding.explanation), cause.fix if cause else "", log)
+    # a warning's explanation reads as one text
+    parts = split_formula(finding.explanation) if finding.severity == "error" else (finding.explanation, "", "", "")
+    return blocks.Explanation(finding, *parts, cause.fix if cause else "", log)
 
 
 def _request(result: ProbeResult) -> Iterator[Section]:
@@ -137,8 +140,8 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     if not reached:
         return
     budget = result.as_configured.run.budget_bytes
-    highest = max(level.top_bytes for of_run in levels.values() for level in of_run.values())
-    unit, unit_bytes = table_unit(highest)
+    everything = chain.from_iterable(of_run.values() for of_run in levels.values())
+    unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
     bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"

@@ -156,13 +156,15 @@ def _left_behind(result: TrainingResult) -> Section:
     log = result.log
     speed = tokens_per_second(log.steps)
     predicted = result.predicted_peak_bytes
-    rows = {
-        "let in by": log.run.let_in_by,
-        "weights": WEIGHTS.get(log.run.model.weights, "") if log.run.model else "",
-        "speed": f"{speed:.0f} tokens/s, padding not counted" if speed else "",
-        "memory": f"the probe's peak was {of_budget(predicted, log.run.budget_bytes)}" if predicted else "",
-        **{what: str(path) for what, path in result.artefacts.items()},
-    }
+    rows = {"let in by": log.run.let_in_by}
+    if log.run.model:
+        rows["weights"] = WEIGHTS.get(log.run.model.weights, "")
+    if speed:
+        rows["speed"] = f"{speed:.0f} tokens/s, padding not counted"
+    if predicted:
+        rows["memory"] = f"the probe's peak was {of_budget(predicted, log.run.budget_bytes)}"
+    for what, path in result.artefacts.items():
+        rows[what] = str(path)
     return Section("left", "What there is", body=[facts(rows)])
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from random import Random
 
 from memory_harness.configs.crisis import Crisis, load_crisis
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Example
 from memory_harness.harness.data.chat_format import plain
@@ -62,24 +63,6 @@ class Prepared:
     """who has approved the vetted reply; empty where nobody has"""
 
     @property
-    def tokenizer_name(self) -> str:
-        """What reports call the tokenizer."""
-        return self.tokenizer.name
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Samples by what became of them."""
-        return {
-            "rows": self.read_report.num_rows,
-            "usable": self.read_report.num_usable,
-            "taken": self.clean_report.num_rows,
-            "kept": self.clean_report.num_kept,
-            "train": len(self.train),
-            "eval": len(self.eval),
-            "truncated": self.num_truncated,
-        }
-
-    @property
     def fates(self) -> dict[str, int]:
         """What became of each row of the corpus, by name; all of them together are its rows."""
         cleaned = self.clean_report
@@ -112,19 +95,19 @@ class Prepared:
             self.clean_report.line(),
             f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
             f"{len(self.eval)} to evaluate",
-            f"tokenizer: {self.tokenizer_name}; {self.num_truncated} samples truncated",
+            f"tokenizer: {self.tokenizer.name}; {self.num_truncated} samples truncated",
             asked,
         )
 
 
-def prepare(config: RunConfig, model_vocab_size: int) -> Prepared:
+def prepare(config: RunConfig) -> Prepared:
     """Read or make the corpus, clean it, split it by question and turn it into examples.
 
     Raises:
         DataError: the corpus or the tokenizer cannot be used.
     """
     data = config.data
-    tokenizer = load_tokenizer(config, model_vocab_size)
+    tokenizer = load_tokenizer(config, find_model(config.model.model).vocab_size)
     corpus = _first_samples(config)
     cleaned, clean_report = clean(corpus)
     if not cleaned.rows:

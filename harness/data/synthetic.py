@@ -59,25 +59,17 @@ _SHORTEST_SENTENCE_BYTES = 40
 """From here on there is a sentence for nearly every length."""
 
 
-@dataclass(frozen=True)
-class SyntheticTable:
-    """The rows as a file would hold them, dirt included, and the row numbers, from 0, of each kind of dirt.
-
-    The kinds are those of `corpus.DROPPED` that a parsed row can show, `clean.DROPPED`'s two unsafe ones, `crisis`, and
-    `personal`, whose rows stay usable.
-    """
-
-    rows: tuple[Row, ...]
-    dirt: dict[str, tuple[int, ...]]
-
-
 def synthetic_corpus(num_usable: int, seed: int) -> Corpus:
     """Return a synthetic corpus, read as a file would be: `num_usable` rows are left once it is cleaned, too."""
-    return select_rows(synthetic_table(num_usable, seed).rows, NAME)
+    return select_rows((row for row, _ in synthetic_rows(num_usable, seed)), NAME)
 
 
-def synthetic_table(num_usable: int, seed: int) -> SyntheticTable:
-    """Return `num_usable` usable rows, counselling first, and the dirty rows that are strewn among them."""
+def synthetic_rows(num_usable: int, seed: int) -> list[tuple[Row, str]]:
+    """Return `num_usable` usable rows, counselling first, and the dirty rows that are strewn among them, as in a file.
+
+    Beside each stands its kind of dirt, if any: one of `corpus.DROPPED` that a parsed row can show, `clean.DROPPED`'s
+    two unsafe ones, `crisis`, or `personal`, whose rows stay usable.
+    """
     rng = Random(seed)
     rows = _usable_rows(num_usable, rng)
     num_dirty = max(1, round(DIRT_SHARE * num_usable))
@@ -86,18 +78,13 @@ def synthetic_table(num_usable: int, seed: int) -> SyntheticTable:
         rows[i] = _with_personal_data(rows[i], rng)
         kinds[i] = "personal"
     placed = list(zip(map(float, range(num_usable)), rows, kinds, strict=True))
-    dirty_columns = _dirty_columns()
-    for kind, columns in dirty_columns.items():
+    for kind, columns in _dirty_columns().items():
         for _ in range(num_dirty):
             original = rng.randrange(num_usable)
             # Behind the original: of two equal rows, the first is kept.
             placed.append((rng.uniform(original, num_usable), replace(rows[original], **columns), kind))
     placed.sort(key=lambda entry: entry[0])
-    dirt: dict[str, list[int]] = {kind: [] for kind in (*dirty_columns, "personal")}
-    for i, (_, _, kind) in enumerate(placed):
-        if kind:
-            dirt[kind].append(i)
-    return SyntheticTable(tuple(row for _, row, _ in placed), {kind: tuple(found) for kind, found in dirt.items()})
+    return [(row, kind) for _, row, kind in placed]
 
 
 def _dirty_columns() -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import regex
 
@@ -43,53 +43,23 @@ _TINY_SPECIALS = (
 )
 
 
-class Tokenizer(Protocol):
-    """Text to tokens."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids are below this."""
-
-    @property
-    def pad_id(self) -> int:
-        """Fills a batch on the right."""
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Each ends a reply."""
-
-    @property
-    def chat(self) -> ChatFormat:
-        """The chat template of its model."""
-
-    def count(self, text: str) -> int:
-        """Return the number of tokens, special tokens in the text counted as one each."""
-
-    def encode(self, text: str) -> list[int] | None:
-        """Return the ids, none added at either end; None where only lengths are known."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids without special tokens; empty where only lengths are known."""
-
-
 @dataclass(frozen=True)
 class LengthEstimate:
     """Lengths without a tokenizer: 0.46 tokens per UTF-8 byte."""
 
     vocab_size: int
+    """ids are below this"""
     pad_id: int
+    """fills a batch on the right"""
     stop_ids: tuple[int, ...]
+    """each ends a reply"""
     name: str = f"estimate ({TOKENS_PER_BYTE} tokens per UTF-8 byte; no tokenizer found)"
     chat: ChatFormat = field(default_factory=llama3_format)
 
     def count(self, text: str) -> int:
-        """Return the estimated number of tokens."""
-        num_special = len(_SPECIAL.findall(text))
-        return estimate_tokens(_SPECIAL.sub("", text)) + num_special
+        """Return the estimated number of tokens, special tokens in the text counted as one each."""
+        others, num_special = _SPECIAL.subn("", text)
+        return estimate_tokens(others) + num_special
 
     def encode(self, text: str) -> None:
         """Return None: no ids are known."""
@@ -173,6 +143,9 @@ class TransformersTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+Tokenizer = LengthEstimate | CharacterTokenizer | TransformersTokenizer
 
 
 def _own_pad_id(tokenizer: Any) -> int:

@@ -8,8 +8,7 @@ from importlib import metadata
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
-PATCHING = ("unsloth", "unsloth_zoo", "trl")
-"""libraries that change how those above run, once they are imported"""
+PATCHING = ("unsloth", "unsloth_zoo", "trl")  # libraries that change how those above run, once they are imported
 
 
 def environment() -> dict[str, str]:

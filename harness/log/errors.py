@@ -87,8 +87,7 @@ class DeviceOutOfMemory(HarnessError):
         self.where = where
         self.frames = tuple(frames)
         self.segments = tuple(segments)
-        self.record: OomRecord | None = None
-        """of the GPU that it happened on, where that may be another one"""
+        self.record: OomRecord | None = None  # of the GPU that it happened on, where that may be another one
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
         )

@@ -24,19 +24,10 @@ class GradientGuard:
         self._in_a_row: list[StepRecord] = []
 
     def check(self, step: StepRecord) -> None:
-        """Count the step.
-
-        Raises:
-            GradientError: it is the last of so many that no update can come of.
-        """
+        """Count the step. Raises GradientError where it is the last of so many that no update can come of."""
         kind = uselessness(step)
-        if kind is None:
-            self._in_a_row = []
-            return
-        if self._in_a_row and uselessness(self._in_a_row[-1]) != kind:
-            self._in_a_row = []
-        self._in_a_row.append(step)
-        if len(self._in_a_row) >= MAX_STEPS[kind]:
+        self._in_a_row = useless_end([*self._in_a_row, step])
+        if kind is not None and len(self._in_a_row) >= MAX_STEPS[kind]:
             raise GradientError(described(self._in_a_row))
 
 

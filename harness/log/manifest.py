@@ -21,8 +21,7 @@ from memory_harness.harness.log.files import replaced_folders, restore_replaced
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
 
-PEER_LOG_FILE = "run.rank{rank}.jsonl"
-"""log of each of several GPUs but the first, whose log is that of the run"""
+PEER_LOG_FILE = "run.rank{rank}.jsonl"  # log of each of several GPUs but the first, whose log is that of the run
 
 MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
@@ -33,19 +32,14 @@ FREE_SECTIONS = ("device", "output")
 NUM_GPUS = "num_gpus"
 """the one field of these that may not: it decides how a step is summed up, and what is dropped out"""
 
-_CHUNK_BYTES = 2**20
-
 
 @dataclass(frozen=True)
 class BatchLimits:
     """The most that has fitted since memory ran out; None where it has not."""
 
-    train_tokens: int | None = None
-    """padded tokens of a micro-batch of several sequences"""
-    eval_tokens: int | None = None
-    """padded tokens of an evaluation batch of several sequences"""
-    generate_tokens: int | None = None
-    """padded tokens of several prompts answered at once"""
+    train_tokens: int | None = None  # padded tokens of a micro-batch of several sequences
+    eval_tokens: int | None = None  # padded tokens of an evaluation batch of several sequences
+    generate_tokens: int | None = None  # padded tokens of several prompts answered at once
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,8 @@ class Position:
 
     step: int = 0
     epoch: int = 1
-    steps_in_epoch: int = 0
-    """steps of the epoch that are done: where the sampler goes on"""
-    pending: bool = False
-    """whether what follows the step (evaluation, checkpoint) is still to be done"""
+    steps_in_epoch: int = 0  # steps of the epoch that are done: where the sampler goes on
+    pending: bool = False  # whether what follows the step (evaluation, checkpoint) is still to be done
     limits: BatchLimits = BatchLimits()
 
 
@@ -71,13 +63,10 @@ class Manifest:
     position: Position
     config: dict[str, Any]
     fingerprint: str
-    data_digest: str
-    """of the prepared samples: a corpus that has changed would be sampled differently"""
+    data_digest: str  # of the prepared samples: a corpus that has changed would be sampled differently
     environment: dict[str, str]
-    log_bytes: int = 0
-    """size of the log when the checkpoint began"""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """name -> `bytes` and `sha256`"""
+    log_bytes: int = 0  # size of the log when the checkpoint began
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> `bytes` and `sha256`
     schema_version: int = MANIFEST_VERSION
 
 
@@ -94,14 +83,12 @@ def read_manifest(folder: Path) -> Manifest:
         CheckpointError: the folder is missing, no checkpoint, damaged, or of a newer release.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"--resume {folder}: no such checkpoint{_others(folder)}")
+        raise _refused(folder, "no such checkpoint")
     content = _content(folder)
     version = content["schema_version"]
     if version > MANIFEST_VERSION:
-        raise CheckpointError(
-            f"--resume {folder}: written by a newer release (checkpoint version {version}; "
-            f"this one reads up to {MANIFEST_VERSION}); update{_others(folder)}"
-        )
+        versions = f"checkpoint version {version}; this one reads up to {MANIFEST_VERSION}"
+        raise _refused(folder, f"written by a newer release ({versions}); update")
     checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
@@ -120,20 +107,13 @@ def _content(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"--resume {folder}: not a checkpoint of this program (it has no {MANIFEST_FILE}){_others(folder)}"
-        ) from None
+        raise _refused(folder, f"not a checkpoint of this program (it has no {MANIFEST_FILE})") from None
     except OSError as error:
-        raise CheckpointError(
-            f"--resume {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}){_others(folder)}"
-        ) from None
+        raise _refused(folder, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from None
     except ValueError:
         raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
     if not isinstance(content, dict) or "checksum" not in content or not isinstance(content.get("schema_version"), int):
-        raise CheckpointError(
-            f"--resume {folder}: not a checkpoint of this program (its {MANIFEST_FILE} is another one's)"
-            f"{_others(folder)}"
-        )
+        raise _refused(folder, f"not a checkpoint of this program (its {MANIFEST_FILE} is another one's)")
     return content
 
 
@@ -148,22 +128,20 @@ def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
 
 
 def _damaged(folder: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"--resume {folder}: the checkpoint is damaged: {what}{_others(folder)}")
+    return _refused(folder, f"the checkpoint is damaged: {what}")
 
 
-def _others(folder: Path) -> str:
-    """Return what else could be given."""
+def _refused(folder: Path, why: str) -> CheckpointError:
+    """Return the error for a folder that is no usable checkpoint; it says what else could be given."""
     others = [path.name for path in checkpoints(folder.parent) if path != folder]
-    return f"; beside it: {', '.join(others)}" if others else "; nothing else is there to resume from"
+    beside = f"beside it: {', '.join(others)}" if others else "nothing else is there to resume from"
+    return CheckpointError(f"--resume {folder}: {why}; {beside}")
 
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(content: dict[str, Any]) -> str:

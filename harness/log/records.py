@@ -30,8 +30,7 @@ class Phase(StrEnum):
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
     OPTIMIZER = "OPTIMIZER"
-    STEP = "STEP"
-    """the parts of a training step that a loop of one's own does not name"""
+    STEP = "STEP"  # the parts of a training step that a loop of one's own does not name
     EVAL = "EVAL"
     CHECKPOINT = "CHECKPOINT"
     GENERATE = "GENERATE"
@@ -102,8 +101,7 @@ class ModelFacts:
     head_dim: int
     num_parameters: int
     num_trainable_parameters: int
-    weights: str
-    """`random`, `checkpoint` or `none` (fake tensors)"""
+    weights: str  # `random`, `checkpoint` or `none` (fake tensors)
     tie_word_embeddings: bool = False
     fallbacks: tuple[str, ...] = ()
     """slower or larger ways that the strategy's library takes here than it could, in words"""
@@ -113,35 +111,24 @@ class ModelFacts:
 class RunRecord:
     """First line of a log: what runs, where, on what."""
 
-    source: str
-    """`cuda` (measured) or `simulated`"""
-    config: dict[str, Any]
-    """empty where the loop is not ours: what it was configured to do is not known"""
+    source: str  # `cuda` (measured) or `simulated`
+    config: dict[str, Any]  # empty where the loop is not ours: what it was configured to do is not known
     fingerprint: str
     gpu_name: str
     budget_bytes: int
-    total_steps: int
-    """0 where it is not known"""
-    steps_per_epoch: int
-    """0 where it is not known"""
+    total_steps: int  # 0 where it is not known
+    steps_per_epoch: int  # 0 where it is not known
     num_train_samples: int
     num_eval_samples: int
-    corpus: str
-    """`synthetic` or the file's name"""
+    corpus: str  # `synthetic` or the file's name
     environment: dict[str, str]
-    started_at: str
-    """when its first process began, where it was resumed"""
+    started_at: str  # when its first process began, where it was resumed
     model: ModelFacts | None = None
-    let_in_by: str = ""
-    """of a training run: the probe that it passed, or that it was forced; empty for a probe"""
-    fault: str | None = None
-    """name of the mistake that was planted in the run on purpose"""
-    script: str = ""
-    """name of the script that was watched: its phases and steps were inferred"""
-    resumed_at: str = ""
-    """when this process began, where it goes on with a run"""
-    seconds_before: float = 0.0
-    """of all phases of its earlier processes, but for what was lost and is done again"""
+    let_in_by: str = ""  # of a training run: the probe that it passed, or that it was forced; empty for a probe
+    fault: str | None = None  # name of the mistake that was planted in the run on purpose
+    script: str = ""  # name of the script that was watched: its phases and steps were inferred
+    resumed_at: str = ""  # when this process began, where it goes on with a run
+    seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 
@@ -186,19 +173,14 @@ class PhaseBegin:
 class ForwardFacts:
     """How a forward pass was made: what a recipe sets up wrongly shows here before it shows in bytes."""
 
-    has_graph: bool
-    """the loss carries a grad_fn"""
-    cache_bytes: int
-    """key/value cache in the model's output"""
-    num_checkpointed_layers: int
-    """layers that recompute their activations in the backward pass"""
+    has_graph: bool  # the loss carries a grad_fn
+    cache_bytes: int  # key/value cache in the model's output
+    num_checkpointed_layers: int  # layers that recompute their activations in the backward pass
     num_adapters: int = 1
     logits_bytes: int = 0
     """of the output's logits, or of the output where it is a single tensor; 0 where it is not known"""
-    output_bytes: int = 0
-    """of all tensors in the output; 0 where it is not known"""
-    where: str | None = None
-    """`file:line` that called the model, where the loop is not ours"""
+    output_bytes: int = 0  # of all tensors in the output; 0 where it is not known
+    where: str | None = None  # `file:line` that called the model, where the loop is not ours
 
 
 @dataclass(frozen=True)
@@ -220,8 +202,7 @@ class PhaseRecord:
     batch: BatchShape | None = None
     host_rss_bytes: int = 0
     driver_used_bytes: int | None = None
-    forward: ForwardFacts | None = None
-    """of FORWARD and EVAL"""
+    forward: ForwardFacts | None = None  # of FORWARD and EVAL
     kind: str = "phase"
 
 
@@ -235,8 +216,7 @@ class StepRecord:
     lengths: tuple[int, ...]
     padded_share: float
     target_tokens: int
-    loss: float | None
-    """None where nothing is computed (fake tensors)"""
+    loss: float | None  # None where nothing is computed (fake tensors)
     learning_rate: float
     seconds: float
     allocated_bytes: int
@@ -244,8 +224,7 @@ class StepRecord:
     num_alloc_retries: int
     host_rss_bytes: int
     grad_norm: float | None = None
-    training: int = 1
-    """counts from 1: a script may train one model after another, whose floors do not compare"""
+    training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
     kind: str = "step"
 
 
@@ -257,18 +236,15 @@ class EvalRecord:
     epoch: int
     num_batches: int
     target_tokens: int
-    loss: float | None
-    """per target token"""
-    model: str = "tuned"
-    """`tuned`, or `base`: with the adapter switched off"""
+    loss: float | None  # per target token
+    model: str = "tuned"  # `tuned`, or `base`: with the adapter switched off
     kind: str = "eval"
 
 
 class SegmentRuns(NamedTuple):
     """What of a segment is in use: enough to draw it."""
 
-    pool: str
-    """`small` or `large`"""
+    pool: str  # `small` or `large`
     runs: tuple[int, ...]
     """bytes in order of address, alternately in use and free; the first, in use, is 0 where it begins with free ones"""
 
@@ -288,24 +264,16 @@ class MetricsRecord:
     """How good the model is on held-out questions, once it has been trained."""
 
     step: int
-    model: str
-    """`tuned`, or `base`: with the adapter switched off"""
-    perplexity: float | None
-    """per target token; None where nothing is computed, as everything below"""
-    bits_per_byte: float | None
-    """of the held-out answers in UTF-8"""
-    num_replies: int
-    """replies that were compared with references; vetted ones are not"""
-    bleu: float | None = None
-    """0 to 100"""
-    chrf: float | None = None
-    """0 to 100"""
-    rouge1: float | None = None
-    """F-measure, 0 to 1"""
+    model: str  # `tuned`, or `base`: with the adapter switched off
+    perplexity: float | None  # per target token; None where nothing is computed, as everything below
+    bits_per_byte: float | None  # of the held-out answers in UTF-8
+    num_replies: int  # replies that were compared with references; vetted ones are not
+    bleu: float | None = None  # 0 to 100
+    chrf: float | None = None  # 0 to 100
+    rouge1: float | None = None  # F-measure, 0 to 1
     rouge2: float | None = None
     rougeL: float | None = None
-    signatures: dict[str, str] = field(default_factory=dict)
-    """metric -> how it was computed"""
+    signatures: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
     kind: str = "metrics"
 
 
@@ -324,20 +292,16 @@ class OomRecord:
     largest_free_block_bytes: int
     num_alloc_retries: int
     batch: BatchShape | None = None
-    where: str | None = None
-    """`file:line` of the innermost frame that is not the harness's"""
-    frames: tuple[str, ...] = ()
-    """`file:line function`, innermost first"""
+    where: str | None = None  # `file:line` of the innermost frame that is not the harness's
+    frames: tuple[str, ...] = ()  # `file:line function`, innermost first
     live_bytes: dict[str, int] = field(default_factory=dict)
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
     index: int = 0
-    segments: tuple[SegmentRuns, ...] = ()
-    """all that was reserved, in order of address; empty where it is not known"""
+    segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
     kind: str = "oom"
 
 
-HOST = "host"
-"""Unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps."""
+HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
 
 GROWING_TENSOR = "one tensor, which grows"
 """How the holder of a `SurvivorRecord` begins where each unit replaces a tensor by a larger one."""
@@ -345,14 +309,9 @@ GROWING_TENSOR = "one tensor, which grows"
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""
 
-OLD_MODEL = "old model"
-"""Unit of a `SurvivorRecord`: a model that was trained before another one, and still is there."""
-
-BEFORE_LOAD = "before load"
-"""Unit of a `SurvivorRecord`: what was there before the model."""
-
-CAUGHT_FAILURE = "caught failure"
-"""Unit of a `SurvivorRecord`: what a caught out-of-memory has left."""
+OLD_MODEL = "old model"  # unit of a `SurvivorRecord`: a model that was trained before another one, and still is there
+BEFORE_LOAD = "before load"  # unit of a `SurvivorRecord`: what was there before the model
+CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
 
 
 def peak_unit(phase: Phase) -> str:
@@ -364,21 +323,16 @@ def peak_unit(phase: Phase) -> str:
 class SurvivorRecord:
     """Tensors that each recorded step left behind, all made by the same line and kept by the same holder."""
 
-    step: int
-    """last optimizer step whose allocations were recorded"""
-    phase: Phase
-    """where they were made"""
+    step: int  # last optimizer step whose allocations were recorded
+    phase: Phase  # where they were made
     site: str
     """`file:line function` that made them: the innermost frame that is no library's, else the innermost of all"""
     holder: str
     """what keeps them alive, from the outside in, with the `file:line` that can be told; empty where it is not known"""
     bytes_per_step: int
-    num_tensors: int
-    """survivors over all steps whose allocations were recorded"""
-    has_grad_fn: bool = False
-    """whether one of them carries a graph"""
-    shape: tuple[int, ...] = ()
-    """of the largest; empty where it is not known"""
+    num_tensors: int  # survivors over all steps whose allocations were recorded
+    has_grad_fn: bool = False  # whether one of them carries a graph
+    shape: tuple[int, ...] = ()  # of the largest; empty where it is not known
     dtype: str = ""
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
@@ -413,8 +367,7 @@ class RecoveryRecord:
     phase: Phase
     step: int
     epoch: int
-    action: str
-    """a key of `harness.train.recovery.ACTIONS`"""
+    action: str  # a key of `harness.train.recovery.ACTIONS`
     detail: str = ""
     kind: str = "recovery"
 
@@ -428,10 +381,8 @@ class AgreementRecord:
     agrees: bool
     on_recipe: bool
     """compared on the recipe itself; else on a tiny model with real tensors, because the recipe computed no loss"""
-    difference: float | None
-    """largest relative difference of a loss; None where samples, not losses, had to agree"""
-    tolerance: float | None
-    """largest that is allowed"""
+    difference: float | None  # largest relative difference of a loss; None where samples, not losses, had to agree
+    tolerance: float | None  # largest that is allowed
     kind: str = "agreement"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
 
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
@@ -33,18 +34,6 @@ from memory_harness.harness.log.records import (
     record_from_dict,
     record_to_dict,
 )
-
-_LISTS: dict[type, str] = {
-    PhaseBegin: "begins",
-    PhaseRecord: "phases",
-    StepRecord: "steps",
-    EvalRecord: "evals",
-    MetricsRecord: "metrics",
-    OomRecord: "ooms",
-    SurvivorRecord: "survivors",
-    ProbeRecord: "probes",
-    RecoveryRecord: "recoveries",
-}
 
 
 @dataclass
@@ -133,20 +122,43 @@ class RunLog:
         return max((p.after.peak_reserved_bytes for p in self.phases), default=0)
 
 
+_LISTS: dict[type, str] = {
+    typing.get_args(hint)[0]: name
+    for name, hint in typing.get_type_hints(RunLog).items()
+    if typing.get_origin(hint) is list
+}
+
+
 def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
     return MemoryStats(**{name: max(value, getattr(b, name)) for name, value in vars(a).items()})
 
 
 class LogWriter:
-    """Appends records to a file, one JSON object a line, unbuffered: a crash loses at most the line being written."""
+    """Appends records to a file, one JSON object a line, unbuffered: a crash loses at most the line being written.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    Until it is open, as where the file may not be touched yet, it holds records back; `close` drops them.
+    """
+
+    def __init__(self, path: Path, *, is_open: bool = True) -> None:
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file: FileIO | None = None
+        self._held: list[Record] = []
+        if is_open:
+            self.open()
+
+    def open(self) -> None:
+        """Append what was held back; from now on records go to the file at once."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab", buffering=0)
+            while self._held:
+                self.write(self._held.pop(0))
 
     def write(self, record: Record) -> None:
         """Hand one record to the operating system. Raises LogError where the disk does not take all of it."""
+        if self._file is None:
+            self._held.append(record)
+            return
         line = (json.dumps(record_to_dict(record), ensure_ascii=False) + "\n").encode()
         begin = self._file.tell()
         try:
@@ -161,65 +173,27 @@ class LogWriter:
     @property
     def num_bytes(self) -> int:
         """Size of what has been written; waits until it is on the disk. Raises OSError where it cannot get there."""
+        assert self._file is not None
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file; further writes raise ValueError."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> LogWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class HeldLog:
-    """A log that takes records before it may be touched: they are held back until it is `open`ed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held: list[Record] = []
-        self._writer: LogWriter | None = None
-
-    def open(self) -> None:
-        """Append what was held back; from now on records go to the file at once."""
-        if self._writer is None:
-            self._writer = LogWriter(self._path)
-            while self._held:
-                self._writer.write(self._held.pop(0))
-
-    def write(self, record: Record) -> None:
-        """Append one record, or hold it back; raises as `LogWriter.write`."""
-        if self._writer is None:
-            self._held.append(record)
-        else:
-            self._writer.write(record)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the opened log, see `LogWriter`."""
-        assert self._writer is not None
-        return self._writer.num_bytes
-
-    def close(self) -> None:
-        """Close the file; what is still held back is dropped."""
-        if self._writer is not None:
-            self._writer.close()
 
 
 def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     """Move what a run wrote after its checkpoint into another file: the resumed run writes it again.
 
     What tells of an out-of-memory that ended it stays too: the resumed run may be configured otherwise because of it.
-
-    Args:
-        path: the log.
-        num_bytes: its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
-        lost: the file to make, where there is something to move.
+    `num_bytes` is its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
     """
     content = path.read_bytes()
     end = content.find(b"\n", num_bytes) + 1
@@ -234,7 +208,7 @@ def _failures(content: bytes) -> bytes:
     """Return the lines that tell of each out-of-memory that ended a process: what it led to is no part of the rest."""
     failures = stopped = oom = b""
     for line in content.splitlines(keepends=True):
-        record = next(_parse_lines(line.decode("utf-8", errors="replace")), None)
+        record = next(_parse_lines(line), None)
         if isinstance(record, RunRecord):
             stopped = oom = b""
         elif isinstance(record, RecoveryRecord):
@@ -247,7 +221,7 @@ def _failures(content: bytes) -> bytes:
 
 
 def _ends_checkpoint(line: bytes) -> bool:
-    record = next(_parse_lines(line.decode("utf-8", errors="replace")), None)
+    record = next(_parse_lines(line), None)
     return isinstance(record, PhaseRecord) and record.phase is Phase.CHECKPOINT
 
 
@@ -262,11 +236,7 @@ def whole_run_log(measured: Path) -> Path:
 
 
 def collect(records: Iterable[Record]) -> RunLog:
-    """Return the records as a `RunLog`.
-
-    Raises:
-        LogError: no `RunRecord` among them.
-    """
+    """Return the records as a `RunLog`. Raises LogError where no `RunRecord` is among them."""
     records = list(records)
     # written again once the model is loaded and its facts are known: the last one counts
     run = next((r for r in reversed(records) if isinstance(r, RunRecord)), None)
@@ -282,18 +252,18 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     """Read a log file; a line that is cut or damaged is counted in `num_unreadable_lines`, never fatal.
 
     Args:
-        path: the file.
-        flag: the one that named it, for messages.
+        path: of the log.
+        flag: the one that named the file, for messages.
         num_bytes: how much of it to read; None is all.
 
     Raises:
         LogError: the file is missing, has no run record, or was written by a newer schema.
     """
     try:
-        text = path.read_bytes()[:num_bytes].decode("utf-8", errors="replace")
+        content = path.read_bytes()[:num_bytes]
     except OSError as error:
         raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
-    parsed = list(_parse_lines(text))
+    parsed = list(_parse_lines(content))
     try:
         log = collect(record for record in parsed if record is not None)
     except LogError as error:
@@ -306,8 +276,8 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     return log
 
 
-def _parse_lines(text: str) -> Iterator[Record | None]:
-    for line in text.split("\n"):
+def _parse_lines(content: bytes) -> Iterator[Record | None]:
+    for line in content.decode("utf-8", errors="replace").split("\n"):
         if line.strip():
             try:
                 yield record_from_dict(json.loads(line))
@@ -340,13 +310,9 @@ class FollowedLog:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
         self._offset += len(whole)
-        for record in _parse_lines(whole.decode("utf-8", errors="replace")):
-            if record is not None:
-                self._take(record)
+        for record in _parse_lines(whole):
+            if self._log is None and isinstance(record, RunRecord):
+                self._log = RunLog(record)
+            elif self._log is not None and record is not None:
+                self._log.add(record)
         return self._log
-
-    def _take(self, record: Record) -> None:
-        if self._log is not None:
-            self._log.add(record)
-        elif isinstance(record, RunRecord):
-            self._log = RunLog(record)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -35,14 +36,9 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine, users_line
 
-PICKLE_PROTOCOL = 4
-"""The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle."""
-
-SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"
-"""How a pickle of that protocol begins, read as text."""
-
-MAX_LIVE_LINES = 6
-"""Lines of code whose live memory is listed; the others are summed up."""
+PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
+SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
+MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
 
 _FUNCTIONS = {
     Phase.EVAL: {
@@ -222,18 +218,18 @@ def _walk(
 ) -> tuple[list[PhaseRecord], tuple[dict[str, Any], _Part, _Totals] | None]:
     """Return a record per stretch of one part, and the last failed allocation with its part and what was there."""
     phases: list[PhaseRecord] = []
-    stretch, part = _Stretch.at(totals), _Part(Phase.FORWARD)
+    levels, part = [replace(totals)], _Part(Phase.FORWARD)
     failed = None
     for event in events:
         now = part_of(event) or part
         if now != part:
-            phases += stretch.records(part)
-            stretch, part = _Stretch.at(totals), now
+            phases += _phase_records(part, levels)
+            levels, part = levels[-1:], now
         totals.apply(event)
-        stretch.note(totals)
+        levels.append(replace(totals))
         if event["action"] == "oom":
-            failed = (event, part, replace(totals))
-    return [*phases, *stretch.records(part)], failed
+            failed = (event, part, levels[-1])
+    return [*phases, *_phase_records(part, levels)], failed
 
 
 class _Part(NamedTuple):
@@ -243,41 +239,21 @@ class _Part(NamedTuple):
     batch: BatchShape | None = None
 
 
-@dataclass
-class _Stretch:
-    """Consecutive events of one part."""
-
-    before: _Totals
-    after: _Totals
-    peak: _Totals
-    num_events: int = 0
-
-    @classmethod
-    def at(cls, totals: _Totals) -> _Stretch:
-        """Return a stretch that begins now."""
-        return cls(replace(totals), replace(totals), replace(totals))
-
-    def note(self, totals: _Totals) -> None:
-        """Take an event's totals."""
-        self.num_events += 1
-        self.after = replace(totals)
-        self.peak.allocated_bytes = max(self.peak.allocated_bytes, totals.allocated_bytes)
-        self.peak.reserved_bytes = max(self.peak.reserved_bytes, totals.reserved_bytes)
-
-    def records(self, part: _Part) -> Iterator[PhaseRecord]:
-        """Yield the stretch's record, if anything happened."""
-        if self.num_events:
-            stats = MemoryStats(
-                allocated_bytes=self.after.allocated_bytes,
-                reserved_bytes=self.after.reserved_bytes,
-                active_bytes=self.after.allocated_bytes,
-                peak_allocated_bytes=self.peak.allocated_bytes,
-                peak_reserved_bytes=self.peak.reserved_bytes,
-            )
-            before = self.before
-            yield PhaseRecord(
-                part.phase, 0, 0, 0, 0.0, before.allocated_bytes, before.reserved_bytes, stats, batch=part.batch
-            )
+def _phase_records(part: _Part, levels: Sequence[_Totals]) -> list[PhaseRecord]:
+    """Return the record of consecutive events of one part, if there are any; the first level is that before them."""
+    if len(levels) == 1:
+        return []
+    before, after = levels[0], levels[-1]
+    stats = MemoryStats(
+        allocated_bytes=after.allocated_bytes,
+        reserved_bytes=after.reserved_bytes,
+        active_bytes=after.allocated_bytes,
+        peak_allocated_bytes=max(level.allocated_bytes for level in levels),
+        peak_reserved_bytes=max(level.reserved_bytes for level in levels),
+    )
+    return [
+        PhaseRecord(part.phase, 0, 0, 0, 0.0, before.allocated_bytes, before.reserved_bytes, stats, batch=part.batch)
+    ]
 
 
 def part_of(event: dict[str, Any]) -> _Part | None:
@@ -330,8 +306,7 @@ def runs_of_segments(segments: list[dict[str, Any]]) -> tuple[SegmentRuns, ...]:
 
 
 def _blocks(segments: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for segment in segments:
-        yield from segment["blocks"]
+    return chain.from_iterable(segment["blocks"] for segment in segments)
 
 
 def _budget(event: dict[str, Any], totals: _Totals) -> int:

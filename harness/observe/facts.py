@@ -168,11 +168,6 @@ def _members(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def num_bytes(tensor: torch.Tensor) -> int:
-    """Return the bytes of a tensor's elements; its storage may hold more."""
-    return tensor.numel() * tensor.element_size()
-
-
 def _is_checkpointed(module: torch.nn.Module) -> bool:
     """Return whether a layer recomputes its activations; the model that holds the layers has the switch too."""
     if not getattr(module, "gradient_checkpointing", False) or not module.training:

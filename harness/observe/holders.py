@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,8 +29,7 @@ MAX_LOOKUPS = 40
 MAX_REFERRERS = 50
 """Referrers of one object that are followed; an object with more is shared by everyone, such as a type."""
 
-_OWN_FOLDER = os.path.dirname(__file__)
-"""The local variables of its functions hold what they look at."""
+_OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
 _WITH_KEY = "dict with key "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
@@ -47,10 +46,8 @@ class Holder:
     words: str
     path: str = ""
     line: int = 0
-    adds: bool = False
-    """whether the line adds to what is there, as `append` does"""
-    stores: bool = False
-    """whether the line stores into the name; else the name's scope begins there"""
+    adds: bool = False  # whether the line adds to what is there, as `append` does
+    stores: bool = False  # whether the line stores into the name; else the name's scope begins there
 
     @property
     def is_users(self) -> bool:
@@ -64,9 +61,7 @@ class Holder:
 def find_holder(target: object, ignored: Sequence[object] = ()) -> Holder | None:
     """Return what holds the object: the user's own name for it, else the outermost that is known, else None.
 
-    Args:
-        target: usually a tensor.
-        ignored: containers of the caller's that refer to it too.
+    `ignored` are containers of the caller's that refer to it too.
     """
     return _Search(ignored).holder_of(target, (), MAX_DEPTH)
 
@@ -104,7 +99,7 @@ class _Search:
     def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the first holder that is the user's along any chain, else the first of all; depth first."""
         self._seen.add(id(target))
-        fallback = _local_holder(target, inner)
+        fallback = users_first(_running_locals(target, inner))
         if depth == 0 or self._lookups == 0 or (fallback is not None and fallback.is_users):
             return fallback
         for referrer in self._referrers(target):
@@ -231,11 +226,11 @@ class _Search:
         return outer if is_better else holder
 
 
-def _local_holder(target: object, inner: tuple[str, ...]) -> Holder | None:
-    """Return the local variable of a running function that is the object: the user's, else the innermost."""
+def users_first(holders: Iterable[Holder | None]) -> Holder | None:
+    """Return the first holder that is the user's, else the first of all."""
     first = None
-    for holder in _running_locals(target, inner):
-        if holder.is_users:
+    for holder in holders:
+        if holder is not None and holder.is_users:
             return holder
         first = first or holder
     return first

@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.observe.holders import (
-    Holder,
-    find_holder,
-    first_users_holder,
-    local_variables,
-    referred,
-)
+from memory_harness.harness.observe.holders import Holder, find_holder, first_users_holder, local_variables, referred
 
 MIN_LEFT_BYTES = 64 * 1024
 """Least that must be left by a phase recorded as a whole, or be there at its peak, to be worth a report."""
 
-MAX_OBJECTS_ASKED = 3
-"""Objects of a kind whose referrers are followed."""
-
-MAX_GRAPHS_ASKED = 12
-"""The same of tensors with a graph, the smallest first."""
-
-MAX_GRAPHS_LOOKED_AT = 500
-"""Tensors with a graph among which those are looked for that anybody refers to."""
+MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
+MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
+MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
 
 
 def _live(kind: type) -> list[Any]:
@@ -62,7 +52,7 @@ def gradient_handles(device: ObservableDevice) -> set[Hashable]:
 
 def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
-    with_graph = [tensor for tensor in _flat(tensors) if tensor.grad_fn is not None]
+    with_graph = [tensor for tensor in chain.from_iterable(tensors.values()) if tensor.grad_fn is not None]
     # what people keep is a loss or another small result, not the activations behind it
     with_graph.sort(key=torch.Tensor.numel)
     # a graph saves many, which only it refers to
@@ -80,11 +70,6 @@ def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int 
     # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
     adding = [holder for holder in users if holder.adds]
     return next(iter(adding or users or others), None)
-
-
-def _flat(tensors: dict[Hashable, list[torch.Tensor]]) -> Iterator[torch.Tensor]:
-    for found in tensors.values():
-        yield from found
 
 
 def holder_of_failure(device: ObservableDevice) -> Holder | None:
@@ -141,13 +126,13 @@ def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | Non
     inner: set[int] = set()
     for module in modules:
         inner.update(map(id, module.children()))
-    on_device = {id(tensor) for tensor in _flat(tensors)}
+    on_device = {id(tensor) for tensor in chain.from_iterable(tensors.values())}
     sizes: dict[int, int] = {}
     for module in modules:
         if id(module) not in inner:
             sizes[id(module)] = sum(id(parameter) in on_device for parameter in module.parameters())
     models = [module for module in modules if sizes.get(id(module))]
     models.sort(key=lambda module: -sizes[id(module)])
-    largest = sorted(_flat(tensors), key=lambda tensor: -tensor.untyped_storage().nbytes())
+    largest = sorted(chain.from_iterable(tensors.values()), key=lambda tensor: -tensor.untyped_storage().nbytes())
     asked = [*models[:1], *largest[:MAX_OBJECTS_ASKED]]
     return first_users_holder(asked, [modules, models, largest])

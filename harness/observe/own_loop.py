@@ -109,13 +109,7 @@ class StepFacts:
 
 
 class Recorder:
-    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through.
-
-    Args:
-        device: where the loop runs.
-        write: takes each record.
-        log: the file that they go to, for `report`.
-    """
+    """A loop under observation. `Recorder.open` makes one; `phase_recorder` is what it writes through."""
 
     print_report: ClassVar[Callable[[Path], None] | None] = None
     """prints the report on a log; `memory_harness` sets it, since reports lie above the harness"""
@@ -123,11 +117,7 @@ class Recorder:
     @staticmethod
     @contextmanager
     def open(
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        gpu: str | None = None,
-        budget: str | int | None = None,
+        path: str | os.PathLike[str], *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
     ) -> Iterator[Recorder]:
         """Record a training loop into a new log while the context lasts.
 
@@ -148,24 +138,20 @@ class Recorder:
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
-        self.log = log
+        self.log = log  # the file that the records go to, for `report`
         self.phase_recorder = PhaseRecorder(device, write)
         self.phase_recorder.epoch = 1
         self._write = write
         self._run = new_run_record(device)
         self.failure: DeviceOutOfMemory | None = None
         """the last allocation that failed, whether somebody caught the error or not; without the error's traceback"""
-        self._shapes: list[BatchShape] = []
-        """of the running step's micro-batches"""
+        self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._batch: BatchShape | None = None
-        self._gap: BegunPhase | None = None
-        """the running step, while no phase of it is"""
-        self._outside: BegunPhase | None = None
-        """what runs outside of steps and phases, while that is so"""
+        self._gap: BegunPhase | None = None  # the running step, while no phase of it is
+        self._outside: BegunPhase | None = None  # what runs outside of steps and phases, while that is so
         self._in_step = self._has_phases = self._is_over = False
         self._inside: Phase | None = None
-        self._last: tuple[Phase | None, int, int] = (None, 0, 0)
-        """phase, step and index of the phase that began last"""
+        self._last: tuple[Phase | None, int, int] = (None, 0, 0)  # phase, step and index of the phase that began last
 
     @contextmanager
     def running(self) -> Iterator[Recorder]:

@@ -36,17 +36,11 @@ class BegunPhase:
     batch: BatchShape | None
     index: int
     before: MemoryStats
-    time: float
-    """as `time.perf_counter` counts"""
+    time: float  # as `time.perf_counter` counts
 
 
 class PhaseRecorder:
-    """Writes records to `write` while a run advances; knows where the run is.
-
-    Args:
-        device: whose memory is read.
-        write: takes each record as it happens.
-    """
+    """Writes records to `write` as they happen while a run advances on the device; knows where the run is."""
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None]) -> None:
         self.device = device
@@ -55,18 +49,13 @@ class PhaseRecorder:
         self.micro_step = 0
         self.epoch = 0
         self.training = 1
-        self.forward_facts: ForwardFacts | None = None
-        """how the forward pass of the running phase was made"""
-        self.vocab_size = 0
-        """tells logits from activations; 0 while no model is loaded"""
-        self._current: BegunPhase | None = None
+        self.forward_facts: ForwardFacts | None = None  # how the forward pass of the running phase was made
+        self.vocab_size = 0  # tells logits from activations; 0 while no model is loaded
+        self.running_phase: BegunPhase | None = None  # also once it has raised an error, until another begins
         self._process = psutil.Process()
-        self.peak_allocated_bytes = 0
-        """highest of all phases so far"""
-        self._host_rss_bytes = 0
-        """resident memory when the last phase ended"""
-        self.survivors = SurvivorTracker(device, write)
-        """notices memory that stays or grows"""
+        self.peak_allocated_bytes = 0  # highest of all phases so far
+        self._host_rss_bytes = 0  # resident memory when the last phase ended
+        self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
         self._gradients = GradientGuard()
 
     @contextmanager
@@ -75,7 +64,7 @@ class PhaseRecorder:
         begun = self.begin_phase(phase, batch, index)
         try:
             yield
-            self._current = None
+            self.running_phase = None
         finally:
             self.end_phase(begun)
 
@@ -88,8 +77,8 @@ class PhaseRecorder:
         if phase is Phase.EVAL:
             self.survivors.begin_evaluation_batch(index, self._host_rss_bytes)
         self.device.reset_peaks()
-        self._current = BegunPhase(phase, batch, index, before, time.perf_counter())
-        return self._current
+        self.running_phase = BegunPhase(phase, batch, index, before, time.perf_counter())
+        return self.running_phase
 
     def end_phase(self, begun: BegunPhase) -> None:
         """Write the record of a phase, with the peak since it began."""
@@ -124,8 +113,7 @@ class PhaseRecorder:
     ) -> None:
         """Record an optimizer step: the floor that memory returned to, and what the step worked on.
 
-        Raises:
-            GradientError: the last steps' gradients train nothing.
+        Raises GradientError where the last steps' gradients train nothing.
         """
         stats = self.device.stats()
         lengths = tuple(chain.from_iterable(shape.lengths for shape in shapes))
@@ -171,16 +159,6 @@ class PhaseRecorder:
             )
         )
 
-    @property
-    def phase_that_failed(self) -> Phase | None:
-        """The phase that was running when the last error was raised."""
-        return self._current.phase if self._current else None
-
-    @property
-    def batch_that_failed(self) -> BatchShape | None:
-        """What that phase worked on."""
-        return self._current.batch if self._current else None
-
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""
         self.survivors.stop()
@@ -189,7 +167,7 @@ class PhaseRecorder:
     def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:
         """Return the record of an allocation that failed in the phase that ran last."""
         stats = self.device.stats()
-        begun = self._current or BegunPhase(Phase.LOAD, None, 0, stats, 0.0)
+        begun = self.running_phase or BegunPhase(Phase.LOAD, None, 0, stats, 0.0)
         logits_sizes = {}
         if begun.batch is not None and self.vocab_size:
             num_logits = begun.batch.padded_tokens * self.vocab_size

@@ -51,7 +51,6 @@ from memory_harness.harness.observe.facts import (
     forward_facts,
     model_facts,
     num_adapters,
-    num_bytes,
     tensors_in,
 )
 from memory_harness.harness.observe.own_loop import new_run_record
@@ -72,32 +71,21 @@ from memory_harness.harness.observe.script_patches import (
 )
 from memory_harness.harness.observe.survivors import STEP
 
-MIN_OLD_BYTES = 256 * 1024
-"""Least that an earlier model, or a file's tensors, must have to be worth a report."""
+MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 
 LOADED_DEPTH = 8
 """How deeply a checkpoint's tensors are nested: an optimizer's states in a dictionary of dictionaries take five."""
 
-SETTLED_STEPS = 6
-"""Steps before the collector is asked: earlier there is little that could wait for it."""
-
-_GROWING = (STEP, Phase.EVAL)
-"""Units whose survivors the collector is asked about: it may free them."""
+SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
+_GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
 
 class ScriptObserver:
-    """Infers where a script is, and lets a `PhaseRecorder` write it down.
-
-    Args:
-        device: whose memory is read.
-        write: takes each record.
-        script: its name, for the log.
-    """
+    """Infers where a script is, and lets a `PhaseRecorder` write it down; `script` is its name, for the log."""
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], script: str) -> None:
         self.device = device
-        self.call_depth = 0
-        """calls of modules, of `backward` or of `generate` that are running, one inside the other"""
+        self.call_depth = 0  # calls of modules, of `backward` or of `generate` that are running, one inside the other
         self._phase_recorder = PhaseRecorder(device, self._write)
         self._phase_recorder.epoch = 1
         self._write_out = write
@@ -106,8 +94,7 @@ class ScriptObserver:
         self._patches = ExitStack()
         self._phase: Phase | None = None
         self._begun: BegunPhase | None = None
-        self._index = 0
-        """of the running evaluation batch or call of `generate`"""
+        self._index = 0  # of the running evaluation batch or call of `generate`
 
         self._has_parameters: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
         """of the modules that were called from outside"""
@@ -116,18 +103,15 @@ class ScriptObserver:
         self._batch_module: weakref.ref[torch.nn.Module] | None = None
         """whose calls count the batches of the running evaluation"""
         self._module_calls = ModuleCalls()
-        self._largest_model = 0
-        """parameters of the largest module so far, which the run record is about"""
+        self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
         self._optimizers = OptimizerSteps()
         self._has_optimizer = self._has_stepped = False
-        self._unobserved = ExitStack()
-        """open while an optimizer steps whose allocations are known"""
+        self._unobserved = ExitStack()  # open while an optimizer steps whose allocations are known
 
         self._step_ended = False
         self._step_began = time.perf_counter()
-        self._shapes: list[BatchShape] = []
-        """of the running step's micro-batches"""
+        self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._since_step: BegunPhase | None = None
         """what began when the last step was over, while nothing but single calls without gradients followed it"""
         self._loader_began = False
@@ -135,10 +119,8 @@ class ScriptObserver:
 
         self._loaded = LoadedTensors()
         self._has_saved = False
-        self._has_failed = False
-        """an allocation did, and no forward pass has begun since"""
-        self._has_grown = False
-        """memory did, and the collector has not been asked since"""
+        self._has_failed = False  # an allocation did, and no forward pass has begun since
+        self._has_grown = False  # memory did, and the collector has not been asked since
 
     def _write(self, record: Record) -> None:
         if isinstance(record, SurvivorRecord) and record.unit in _GROWING:
@@ -440,7 +422,7 @@ class ScriptObserver:
             in_use.update(map(self.device.handle_of, module.state_dict().values()))
         in_use.update(map(self.device.handle_of, tensors_in(self._optimizers.states())))
         kept = [tensor for tensor in self._loaded.take_alive() if self.device.handle_of(tensor) not in in_use]
-        if sum(map(num_bytes, kept)) >= MIN_OLD_BYTES:
+        if sum(tensor.nbytes for tensor in kept) >= MIN_OLD_BYTES:
             self._phase_recorder.survivors.note_checkpoint_kept(kept)
 
     # Functions that generate
@@ -523,7 +505,7 @@ class ScriptObserver:
         if self._phase_recorder.training == 1:
             return
         for module, tensors in self._module_calls.models_before():
-            held_bytes = sum(num_bytes(tensor) for tensor in tensors if self.device.handle_of(tensor) is not None)
+            held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
             if held_bytes >= MIN_OLD_BYTES:
                 self._phase_recorder.survivors.note_old_model(module, held_bytes)
 
@@ -557,7 +539,7 @@ def _evaluation_facts(module: torch.nn.Module, output: Any) -> ForwardFacts:
         storages[storage._cdata] = storage.nbytes()
     return dataclasses.replace(
         facts,
-        logits_bytes=num_bytes(logits) if isinstance(logits, torch.Tensor) else 0,
+        logits_bytes=logits.nbytes if isinstance(logits, torch.Tensor) else 0,
         output_bytes=sum(storages.values()),
         where=calling_line(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 
@@ -55,12 +56,9 @@ class OptimizerSteps:
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None
         """parameter whose optimizer ends the steps, where there are several"""
-        self._num_between = 0
-        """steps of other optimizers since"""
-        self._leaders: list[weakref.ref[torch.Tensor]] = []
-        """the leading parameters of all trainings so far"""
-        self.training = 1
-        """number of the present training; counts from 1"""
+        self._num_between = 0  # steps of other optimizers since
+        self._leaders: list[weakref.ref[torch.Tensor]] = []  # the leading parameters of all trainings so far
+        self.training = 1  # number of the present training; counts from 1
 
     def is_settled(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether an optimizer of PyTorch's has done what it does now before, and so will leave nothing."""
@@ -99,17 +97,12 @@ class OptimizerSteps:
 
     def states(self) -> list[object]:
         """Return what the optimizers keep for each of their parameters."""
-        found: list[object] = []
-        for optimizer in self._unchanged:
-            found.extend(optimizer.state.values())
-        return found
+        return list(chain.from_iterable(optimizer.state.values() for optimizer in self._unchanged))
 
 
 def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:  # a group may be empty
-            return parameter
-    return None
+    groups = (group["params"] for group in optimizer.param_groups)  # one may be empty
+    return next(chain.from_iterable(groups), None)
 
 
 class LoadedTensors:
@@ -117,8 +110,7 @@ class LoadedTensors:
 
     def __init__(self) -> None:
         self._tensors: list[weakref.ref[torch.Tensor]] = []
-        self._restored_at: int | None = None
-        """step before which a module took its state from them"""
+        self._restored_at: int | None = None  # step before which a module took its state from them
 
     def replace(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take note of what a file gave."""
@@ -139,10 +131,5 @@ class LoadedTensors:
 
     def take_alive(self) -> list[torch.Tensor]:
         """Return those that are still there, and forget them."""
-        alive: list[torch.Tensor] = []
-        for reference in self._tensors:
-            tensor = reference()
-            if tensor is not None:
-                alive.append(tensor)
-        self._tensors = []
-        return alive
+        references, self._tensors = self._tensors, []
+        return [tensor for reference in references if (tensor := reference()) is not None]

@@ -15,22 +15,16 @@ import torch
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.source_lines import is_library, short_path
 
-GENERATE = "generate"
-"""begin of the names of functions that are taken to generate"""
-
-MAX_FRAMES = 24
-"""Frames looked at for a function that generates, from the model's call outwards."""
+GENERATE = "generate"  # begin of the names of functions that are taken to generate
+MAX_FRAMES = 24  # frames looked at for a function that generates, from the model's call outwards
 
 _TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
 
 Call = Callable[..., Any]
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
-Handler = Callable[[Call, Arguments, Keywords], Any]
-"""makes the original call and returns what that returns"""
-
-Patch = tuple[Any, str, Call]
-"""owner, name and the function in its place"""
+Handler = Callable[[Call, Arguments, Keywords], Any]  # makes the original call and returns what that returns
+Patch = tuple[Any, str, Call]  # owner, name and the function in its place
 
 
 def observed(function: Call, handler: Handler) -> Call:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import torch
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.records import GROWING_TENSOR, Phase, SurvivorRecord, peak_unit
 from memory_harness.harness.log.source_lines import users_line
-from memory_harness.harness.observe.holders import Holder, find_holder, referred
+from memory_harness.harness.observe.holders import Holder, find_holder, referred, users_first
 from memory_harness.harness.observe.live_objects import (
     MAX_OBJECTS_ASKED,
     gradient_handles,
@@ -23,21 +23,16 @@ from memory_harness.harness.observe.live_objects import (
 MIN_RISE_BYTES = 4096
 """Least lasting rise of the floor that counts: a kept scalar takes one block of 512 B, and that is no leak."""
 
-MAX_RECORDS = 8
-"""Records of one report; the largest come first."""
-
-Tensors = dict[Hashable, list[torch.Tensor]]
-"""the tensors that Python knows of, by the allocation that they lie in"""
+MAX_RECORDS = 8  # records of one report; the largest come first
+Tensors = dict[Hashable, list[torch.Tensor]]  # the tensors that Python knows of, by the allocation that they lie in
 
 
 class Survivor(NamedTuple):
     """An allocation that is still there."""
 
     allocation: Allocation
-    phase: Phase
-    """in which it was made"""
-    unit: int
-    """in which it was made; counts from 0"""
+    phase: Phase  # in which it was made
+    unit: int  # in which it was made; counts from 0
 
 
 @dataclass
@@ -46,23 +41,21 @@ class _Group:
 
     phase: Phase
     site: str
-    allocations: list[Allocation] = field(default_factory=list)
-    units: list[int] = field(default_factory=list)
-    """of each allocation"""
+    members: list[Survivor] = field(default_factory=list)
 
     def bytes_per_unit(self, num_units: int) -> int:
         """Return the bytes left behind by a unit, of several the last one apart: its own may be on their way out."""
-        if num_units == 1:
-            return sum(allocation.num_bytes for allocation in self.allocations)
-        return sum(allocation.num_bytes for allocation in self._made_before(num_units - 1)) // (num_units - 1)
+        num_counted = max(1, num_units - 1)
+        counted = self.members if num_units == 1 else self._made_before(num_counted)
+        return sum(member.allocation.num_bytes for member in counted) // num_counted
 
     def older_handles(self) -> list[Hashable]:
         """Return the handles of all units but the last, or of all where there is no other, oldest first."""
-        older = self._made_before(max(self.units)) or self.allocations
-        return [allocation.handle for allocation in older]
+        older = self._made_before(max(member.unit for member in self.members)) or self.members
+        return [member.allocation.handle for member in older]
 
-    def _made_before(self, unit: int) -> list[Allocation]:
-        return [allocation for allocation, made in zip(self.allocations, self.units, strict=True) if made < unit]
+    def _made_before(self, unit: int) -> list[Survivor]:
+        return [member for member in self.members if member.unit < unit]
 
 
 def survivor_records(
@@ -80,30 +73,25 @@ def survivor_records(
     records = []
     for group in growing[:MAX_RECORDS]:
         is_of_gradients = not gradients.isdisjoint(group.older_handles())
-        group_graph = None if is_of_gradients else graph
-        records.append(_record(group, unit, num_units, step, tensors, group_graph))
+        records.append(_record(group, unit, num_units, step, tensors, None if is_of_gradients else graph))
     return records
 
 
 def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Group]:
     """Return the survivors by what made them, of what more than one of several units has left."""
     groups: dict[tuple[Phase, str], _Group] = {}
-    for allocation, phase, unit in survivors:
-        if unit < num_units:
-            site = str(users_line(allocation.frames) or "")
-            group = groups.setdefault((phase, site), _Group(phase, site))
-            group.allocations.append(allocation)
-            group.units.append(unit)
+    for survivor in survivors:
+        if survivor.unit < num_units:
+            key = survivor.phase, str(users_line(survivor.allocation.frames) or "")
+            groups.setdefault(key, _Group(*key)).members.append(survivor)
     least = min(2, num_units)
-    return [group for group in groups.values() if len(set(group.units)) >= least]
+    return [group for group in groups.values() if len({member.unit for member in group.members}) >= least]
 
 
 def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder | None:
     """Return who holds a graph: of these groups' tensors where it is the user, else of any."""
     # a loss that keeps a graph is itself a number, made at a line that leaves next to nothing
-    older: set[Hashable] = set()
-    for group in groups:
-        older.update(group.older_handles())
+    older = set(chain.from_iterable(group.older_handles() for group in groups))
     old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
     graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
     if graph is not None and graph.is_users:
@@ -116,9 +104,12 @@ def _record(
 ) -> SurvivorRecord:
     # those of the last unit may be held by a variable that the next one overwrites
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
-    holder = _first_holder(held)
-    # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
-    in_graph = holder is None and graph is not None and not _are_referred(held)
+    asked = held[:MAX_OBJECTS_ASKED]
+    holder = next(filter(None, map(_holder_of_storage, asked)), None)
+    in_graph = False
+    if holder is None and graph is not None:
+        # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
+        in_graph = not any(referred(same_storage, [same_storage]) for same_storage in asked)
     largest = max(chain.from_iterable(held), key=torch.Tensor.numel, default=None)
     has_graph = any(tensor.grad_fn is not None for tensor in chain.from_iterable(held))
     return SurvivorRecord(
@@ -127,7 +118,7 @@ def _record(
         site=group.site,
         holder=f"graph of {graph}" if in_graph else str(holder or ""),
         bytes_per_step=group.bytes_per_unit(num_units),
-        num_tensors=len(group.allocations),
+        num_tensors=len(group.members),
         has_grad_fn=in_graph or has_graph,
         shape=() if largest is None else tuple(largest.shape),
         dtype="" if largest is None else _dtype_name(largest),
@@ -135,29 +126,9 @@ def _record(
     )
 
 
-def _first_holder(held: Sequence[list[torch.Tensor]]) -> Holder | None:
-    """Return the holder of the first tensors that have one, of some."""
-    for tensors in held[:MAX_OBJECTS_ASKED]:
-        holder = _holder_of_storage(tensors)
-        if holder is not None:
-            return holder
-    return None
-
-
 def _holder_of_storage(tensors: list[torch.Tensor]) -> Holder | None:
     """Return the user's holder of one of the tensors that share a storage, else any."""
-    first = None
-    for tensor in tensors:
-        holder = find_holder(tensor, [tensors])
-        if holder is not None and holder.is_users:
-            return holder
-        first = first or holder
-    return first
-
-
-def _are_referred(held: Sequence[list[torch.Tensor]]) -> bool:
-    """Return whether any Python object refers to one of the tensors, of some."""
-    return any(referred(tensors, [tensors]) for tensors in held[:MAX_OBJECTS_ASKED])
+    return users_first(find_holder(tensor, [tensors]) for tensor in tensors)
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
@@ -175,7 +146,7 @@ def growing_tensor_record(
         growth_bytes: what all units have grown by, those before the recording included.
         num_rises: units that it has grown in.
         step: last optimizer step that was recorded.
-        device: where they lie.
+        device: where the survivors lie.
     """
     # beside it the last output may still be there
     large = [survivor for survivor in made_last if 2 * survivor.allocation.num_bytes >= growth_bytes > 0]

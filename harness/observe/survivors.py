@@ -53,29 +53,17 @@ from memory_harness.harness.observe.survivor_records import (
 
 STEP = "step"
 
-MIN_GROWTH_BYTES = 256 * 1024
-"""Least growth over the steps from which their allocations are recorded."""
+MIN_GROWTH_BYTES = 256 * 1024  # least growth over the steps from which their allocations are recorded
 
 MIN_HOST_BYTES = 16 * 2**20
 """Least that resident memory must rise within an evaluation; a process's own caches grow by a few MiB."""
 
-SETTLING_BATCHES = 2
-"""First evaluation batches, in which the process grows for reasons of its own."""
-
-MAX_RECORDINGS = 3
-"""Recordings per unit and run."""
-
-REST_STEPS = 200
-"""Steps from one recording to the next."""
-
-MAX_UNITS = 50
-"""Most units that one recording takes: what grows every tenth step needs some twenty."""
-
-SKIPPED_STEPS = 2
-"""First steps, in which what stays for good appears."""
-
-STEP_RISES = 4
-"""Lasting rises of the floor from which steps are recorded."""
+SETTLING_BATCHES = 2  # first evaluation batches, in which the process grows for reasons of its own
+MAX_RECORDINGS = 3  # recordings per unit and run
+REST_STEPS = 200  # steps from one recording to the next
+MAX_UNITS = 50  # most units that one recording takes: what grows every tenth step needs some twenty
+SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
+STEP_RISES = 4  # lasting rises of the floor from which steps are recorded
 
 RECORDED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 2, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
 """Lasting rises within a recording after which it ends, by its unit; what evaluation hoards is gone when it ends, and
@@ -86,8 +74,7 @@ it may not get far."""
 class LastingRises:
     """Lasting rises in a series: each level was never undercut by a later value."""
 
-    skipped: int
-    """first values that do not count"""
+    skipped: int  # first values that do not count
     levels: list[int] = field(default_factory=list)
     num_seen: int = 0
 
@@ -129,8 +116,7 @@ class _UnitRecording:
 
     unit: str
     moments: list[_Moment]
-    begin_bytes: int
-    """allocated when it began"""
+    begin_bytes: int  # allocated when it began
     num_units: int = 0
     num_rises: int = 0
 
@@ -146,12 +132,7 @@ class _UnitRecording:
 
 
 class SurvivorTracker:
-    """Notices what stays or grows and, where something does, writes what it is made of.
-
-    Args:
-        device: whose allocations are recorded.
-        write: takes each `SurvivorRecord`.
-    """
+    """Notices what stays or grows on the device and, where something does, writes what it is made of."""
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None]) -> None:
         self._device = device
@@ -161,8 +142,7 @@ class SurvivorTracker:
         self._recorded_at: dict[str, list[int]] = {unit: [] for unit in RECORDED_RISES}
         """steps in which recordings of each unit have ended"""
         self._recording: _UnitRecording | None = None
-        self._reported: set[str] = set()
-        """units that are reported once a run: HOST, CAUGHT_FAILURE"""
+        self._reported: set[str] = set()  # units that are reported once a run: HOST, CAUGHT_FAILURE
         self._phase = Phase.LOAD
         self._step = 0
         self._num_ooms = 0

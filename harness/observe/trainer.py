@@ -29,14 +29,14 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
 from memory_harness.harness.observe.own_loop import Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
 
-_OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()
-"""those that are recording"""
+_OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()  # those that are recording
 
 
 @dataclass
@@ -47,20 +47,14 @@ class _Step:
     shapes: list[BatchShape] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
     learning_rate: float = 0.0
-    is_share: bool = False
-    """each loss is a share of the step's, so that they are added up and not averaged"""
+    is_share: bool = False  # each loss is a share of the step's, so that they are added up and not averaged
 
     def loss(self, read: Callable[[torch.Tensor], float | None]) -> float | None:
         """Return the loss of the step; waits for the device."""
-        total, num_read = 0.0, 0
-        for loss in self.losses:
-            value = read(loss)
-            if value is not None:
-                total += value
-                num_read += 1
-        if num_read == 0:
+        values = [value for value in map(read, self.losses) if value is not None]
+        if not values:
             return None
-        return total if self.is_share else total / num_read
+        return sum(values) if self.is_share else sum(values) / len(values)
 
 
 class MemoryCallback(TrainerCallback):
@@ -70,11 +64,7 @@ class MemoryCallback(TrainerCallback):
     `report`, by `close`, by the next training, by a new callback or when Python ends. Without a GPU, what is made until
     then counts as made on the card that it failed on.
 
-    Args:
-        path: of the log, as in `Recorder.open`; so are the others.
-        device: `auto`, `cuda` or `simulated`.
-        gpu: card to stand for.
-        budget: what PyTorch may reserve.
+    Its arguments are those of `Recorder.open`.
     """
 
     def __init__(
@@ -90,16 +80,13 @@ class MemoryCallback(TrainerCallback):
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
-        self._last: Recorder | None = None
-        """the one that `report` is about"""
+        self._last: Recorder | None = None  # the one that `report` is about
         self._phase: BegunPhase | None = None
         self._step: _Step | None = None
         self._is_training = False
         self._num_eval_batches = 0
-        self._state: Any = None
-        """of the trainer that trains"""
-        self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        """those that tell of their forward passes"""
+        self._state: Any = None  # of the trainer that trains
+        self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that tell of their forward passes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MemoryCallback:
         """Return itself: the hooks of a model that is copied come here, and an open log has no copy."""
@@ -122,7 +109,8 @@ class MemoryCallback(TrainerCallback):
         self._listen_to(model)
         self._is_training, self._state = True, state
         recorder = self._begin(model)
-        per_epoch = -(-_length(train_dataloader) // args.gradient_accumulation_steps)
+        num_batches = len(train_dataloader) if has_length(train_dataloader) else 0
+        per_epoch = -(-num_batches // args.gradient_accumulation_steps)
         recorder.describe(total_steps=state.max_steps, steps_per_epoch=per_epoch)
         recorder.phase_recorder.step = state.global_step
 
@@ -296,11 +284,3 @@ class MemoryCallback(TrainerCallback):
         """Where an evaluation comes first, its end begins the checkpoint."""
         if control.should_save and not control.should_evaluate:
             self._switch_to(Phase.CHECKPOINT)
-
-
-def _length(loader: Any) -> int:
-    """Return the batches of a loader, 0 where it does not know."""
-    try:
-        return len(loader)
-    except TypeError:
-        return 0

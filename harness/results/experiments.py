@@ -173,7 +173,7 @@ def _experiment(log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> di
             "rows": data.read_report.num_rows,
             "fates": data.fates,
             "personal_data_replaced": data.clean_report.placeholders,
-            "tokenizer": data.tokenizer_name,
+            "tokenizer": data.tokenizer.name,
         },
         "steps": {"done": log.steps[-1].step if log.steps else 0, "total": run.total_steps},
         "losses": {

@@ -201,7 +201,8 @@ class Recovery:
         raise failure
 
     def _phase_of(self, failure: DeviceOutOfMemory) -> Phase | None:
-        return failure.record.phase if failure.record else self._recorder.phase_that_failed
+        failed = failure.record or self._recorder.running_phase
+        return failed.phase if failed else None
 
     def _try_step(
         self, action: Callable[[Sequence[Batch]], None], batches: Sequence[Batch]
@@ -237,7 +238,8 @@ class Recovery:
 
     def _smaller(self, batches: Sequence[Batch], failure: DeviceOutOfMemory) -> list[Batch]:
         """Return the batches with all as large as the one that failed in halves; empty where none can be halved."""
-        failed = failure.record.batch if failure.record else self._recorder.batch_that_failed
+        source = failure.record or self._recorder.running_phase
+        failed = source.batch if source else None
         if failed is None:  # the optimizer, whose need no batch decides
             return []
         smaller: list[Batch] = []
@@ -345,5 +347,6 @@ class Recovery:
 
     def _record(self, action: str, detail: str, phase: Phase | None = None) -> None:
         recorder = self._recorder
-        phase = phase or recorder.phase_that_failed or Phase.LOAD
+        running = recorder.running_phase
+        phase = phase or (running.phase if running else Phase.LOAD)
         recorder.write(RecoveryRecord(phase, recorder.step, recorder.epoch, action, detail))

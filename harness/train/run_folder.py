@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from memory_harness.harness.log.manifest import (
     read_manifest,
 )
 from memory_harness.harness.log.records import Outcome, Phase, Record, RunRecord
-from memory_harness.harness.log.runlog import HeldLog, RunLog, cut_log, read_run_log
+from memory_harness.harness.log.runlog import LogWriter, RunLog, cut_log, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.train.checkpoint import restore_checkpoint
@@ -205,7 +205,7 @@ def train_run(
     """
     rank = run.device.group.rank
     log_file = folder / (PEER_LOG_FILE.format(rank=rank) if rank else LOG_FILE)
-    with locked(folder) if rank == 0 else nullcontext(), closing(HeldLog(log_file)) as log:
+    with locked(folder) if rank == 0 else nullcontext(), LogWriter(log_file, is_open=False) as log:
         digest = data_digest(run.data)
         if resume is None:
             resumed, start, earlier = None, START, None
@@ -235,7 +235,7 @@ class _Training:
     folder: Path
     run: Run[TrainableStrategy]
     hooks: Hooks
-    log: HeldLog
+    log: LogWriter
     manifest: Manifest
     """of its checkpoints; the position is where it begins"""
     resumed: Resumed | None

@@ -1,7 +1,5 @@
 """What a test allows itself: its markers, whether a run kept to them, and what is said where it did not."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

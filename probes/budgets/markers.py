@@ -1,7 +1,5 @@
 """What the markers of a test say, and what is wrong with them."""
 
-from __future__ import annotations
-
 import inspect
 
 import pytest

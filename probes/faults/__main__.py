@@ -7,8 +7,6 @@ Exit code 0 where every fault's cause is found and no other cause is called an e
 name.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json
@@ -21,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memory_harness.configs.tables import did_you_mean
+from memory_harness.configs.tables import did_you_mean, read_toml
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.faults import FAULTS, Fault, run_with, tiny_config
@@ -29,39 +27,13 @@ from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 PIPED_WIDTH = 120
 
+DOCUMENT = Path(__file__).with_name("document.toml")
+"""the prose of the document"""
+
 NOT_SHOWN = {"device-map-imbalance": "needs two GPUs"}
 """Causes that one process with one simulated card cannot show."""
 
 HEADS = ("fault", "what is done wrong", "its cause is found as", "at", "also found")
-
-HEADING = """\
-# Faults and what is found of them
-
-    python -m memory_harness.probes.faults --markdown --latency tests/bench/results/leak_latency.json \\
-        > probes/faults/README.md
-
-makes this document: it plants each mistake in a short run of a tiny model, with real tensors on a simulated card, and
-asks all detectors about its log.
-`python run_probe.py --preset smoke_cpu --fault NAME` plants one in a run of your own."""
-
-HOW_TO_ADD = """\
-## What lives here, and how one more is added
-
-One file per mistake. `base.py` says what a fault is and how it gets between the loop and the model, `run.py` runs one,
-`__main__.py` writes this document. Faults may import `configs`, `harness` and `probes/detectors`; nothing imports them
-but `probes/session/worker.py` (for `--fault`) and the tests. A new one touches:
-
-1. `probes/faults/NAME.py`: a `Fault` that makes the mistake as people make it. The file is called as the fault, with
-   underscores: that is how `--fault` knows the name without importing PyTorch. The line that a finding has to name ends
-   in `# the mistake`.
-2. `probes/faults/__init__.py`: its import, and its place in `FAULTS`, which is its row in the table.
-3. `tests/probes/faults/test_faults.py`: nothing, unless its finding names no line of its own (`NO_LINE`, with the
-   reason; `ASKS_AT` where a library asks for the last bytes) or it shows in host memory only (`FILLS_ITS_PROCESS`).
-4. `tests/probes/detectors/lookalikes.py`: its harmless twin, in `LOOKALIKES`.
-5. This document: the command above.
-
-A cause that no fault shows stands in `NOT_SHOWN` in `__main__.py`. A new cause also needs what
-`probes/detectors/README.md` names."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -134,10 +106,11 @@ def document(results: Sequence[tuple[Fault, Sequence[Finding]]], latency: dict[s
         "The place is the line that makes or holds the memory; a setting, the data or a switch has none."
     )
     rows = [_cells(fault, findings) for fault, findings in results]
-    sections = [HEADING, summary, _markdown_table(HEADS, rows)]
+    prose = read_toml(DOCUMENT)
+    sections = [prose["heading"], summary, _markdown_table(HEADS, rows)]
     if latency:
         sections.append(_latency_section(latency))
-    return "\n\n".join([*sections, HOW_TO_ADD])
+    return "\n\n".join([*sections, prose["how_to_add"]])
 
 
 def _latency_section(latency: dict[str, Any]) -> str:

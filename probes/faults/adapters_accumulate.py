@@ -1,7 +1,5 @@
 """Snapshots of the adapter are kept inside the model."""
 
-from __future__ import annotations
-
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
@@ -14,9 +12,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "save", add)
 
 
-ADAPTERS_ACCUMULATE = Fault(
+FAULT = Fault(
     name="adapters-accumulate",
-    cause="adapters-accumulate",
     title="a new adapter is added at every checkpoint, and none is deleted",
     settings={"save_every": 3, "lora_rank": 32},
     install=_install,

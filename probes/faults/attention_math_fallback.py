@@ -1,18 +1,9 @@
 """Without a mask the model passes enable_gqa, which only the math kernel accepts on this card."""
 
-from __future__ import annotations
-
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
 
-
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 640, 256, 384, 768, 128, 512])
-
-
-ATTENTION_MATH_FALLBACK = Fault(
+FAULT = Fault(
     name="attention-math-fallback",
-    cause="attention-math-fallback",
     title="unpadded batches on a card whose fused kernels do not take grouped heads",
     # chunked, so that the loss's copies do not hide the scores
     settings={
@@ -23,5 +14,5 @@ ATTENTION_MATH_FALLBACK = Fault(
         "loss": "chunked",
         "expand_kv": False,
     },
-    prepare=_prepare,
+    prepare=with_lengths([64, 640, 256, 384, 768, 128, 512]),
 )

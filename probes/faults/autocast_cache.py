@@ -1,7 +1,5 @@
 """Autocast keeps its 16-bit copy of every weight until the outermost context is left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +22,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         yield
 
 
-AUTOCAST_CACHE = Fault(
+FAULT = Fault(
     name="autocast-cache",
-    cause="autocast-cache",
     title="one autocast context around the whole training, and new weights in every step",
     settings={"dtype": "bfloat16"},
     install=_install,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,10 +21,6 @@ def _unchanged_data(data: Prepared) -> Prepared:
     return data
 
 
-def _nothing(strategy: QLoraStrategy) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Fault:
     """A mistake as people make it, which really produces its cause in a run.
@@ -34,21 +30,26 @@ class Fault:
     """
 
     name: str
-    cause: str
-    """the id that a finding has to carry"""
     title: str
     """the mistake in one line"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """fields of the configuration that it changes"""
     prepare: Callable[[Prepared], Prepared] = _unchanged_data
-    install: Callable[[QLoraStrategy], AbstractContextManager[None] | None] = _nothing
+    install: Callable[[QLoraStrategy], AbstractContextManager[object] | None] = nullcontext
     """puts the mistake in; what it returns, if anything, lasts as long as the run"""
+    other_cause: str | None = None
+    """the cause that it shows, where that is not called as the fault"""
     resumes: bool = False
     """the run starts from a checkpoint of one before it"""
     needs_values: bool = False
     """it reads tensors, so that fake ones will not do"""
     needs_simulation: bool = False
     """it changes the simulated card"""
+
+    @property
+    def cause(self) -> str:
+        """Return the id that a finding has to carry."""
+        return self.other_cause or self.name
 
     def configure(self, config: RunConfig) -> RunConfig:
         """Return the configuration as the fault changes it."""
@@ -92,10 +93,14 @@ def before_training_batch(strategy: QLoraStrategy, action: Callable[[], object])
     around(strategy, "put", put)
 
 
-def with_lengths(data: Prepared, lengths: Sequence[int]) -> Prepared:
-    """Return the data with the training samples cut or repeated to these lengths in tokens, in turn."""
-    train = [_resized(example, lengths[i % len(lengths)]) for i, example in enumerate(data.train)]
-    return replace(data, train=train)
+def with_lengths(lengths: Sequence[int]) -> Callable[[Prepared], Prepared]:
+    """Return what cuts or repeats the training samples to these lengths in tokens, in turn."""
+
+    def prepare(data: Prepared) -> Prepared:
+        train = [_resized(example, lengths[i % len(lengths)]) for i, example in enumerate(data.train)]
+        return replace(data, train=train)
+
+    return prepare
 
 
 def _resized(example: Example, length: int) -> Example:

@@ -1,18 +1,9 @@
 """The longest samples end up in one batch."""
 
-from __future__ import annotations
-
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
 
-
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 128, 256, 96])
-
-
-BUCKETING_RAISES_PEAK = Fault(
+FAULT = Fault(
     name="bucketing-raises-peak",
-    cause="bucketing-raises-peak",
     title="bucketing by length with no cap on the tokens of a batch",
     settings={
         "batching": "bucketed",
@@ -21,5 +12,5 @@ BUCKETING_RAISES_PEAK = Fault(
         "max_batch_tokens": 10**6,
         "max_length": 256,
     },
-    prepare=_prepare,
+    prepare=with_lengths([64, 128, 256, 96]),
 )

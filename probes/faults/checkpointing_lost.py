@@ -1,7 +1,5 @@
 """A callback disables checkpointing to evaluate faster."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -16,9 +14,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "evaluate", evaluate)
 
 
-CHECKPOINTING_LOST = Fault(
+FAULT = Fault(
     name="checkpointing-lost",
-    cause="checkpointing-lost",
     title="gradient checkpointing is switched off for an evaluation and not on again",
     install=_install,
 )

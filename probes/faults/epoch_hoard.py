@@ -1,7 +1,5 @@
 """training_step returns its output, and an epoch-end callback wants all of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -18,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "save", outputs.clear)
 
 
-EPOCH_HOARD = Fault(
+FAULT = Fault(
     name="epoch-hoard",
-    cause="epoch-hoard",
     title="training outputs are collected until the epoch ends",
     install=_install,
 )

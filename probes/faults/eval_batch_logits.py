@@ -1,13 +1,10 @@
 """The evaluation batch is the trainer's default, whatever the training batch is."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
 from memory_harness.probes.faults.base import Fault
 
-EVAL_BATCH_LOGITS = Fault(
+FAULT = Fault(
     name="eval-batch-logits",
-    cause="eval-batch-logits",
     title="evaluation at the default batch of 8 while training takes one sequence",
     settings={
         "train_batch_size": 1,

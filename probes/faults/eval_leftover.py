@@ -1,7 +1,5 @@
 """A variable outside the evaluation function still refers to the last batch's output."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -17,9 +15,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, False, remember)
 
 
-EVAL_LEFTOVER = Fault(
+FAULT = Fault(
     name="eval-leftover",
-    cause="eval-leftover",
     title="the last output of an evaluation stays referenced while training goes on",
     install=_install,
 )

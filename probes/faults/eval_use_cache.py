@@ -1,7 +1,5 @@
 """use_cache is true, as in most published configurations; checkpointing switches it off in training only."""
 
-from __future__ import annotations
-
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after
 
@@ -13,9 +11,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", switch_on)
 
 
-EVAL_USE_CACHE = Fault(
+FAULT = Fault(
     name="eval-use-cache",
-    cause="eval-use-cache",
     title="the model's configuration asks for a key/value cache",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """Evaluation runs without torch.no_grad in force, so that it records a graph."""
 
-from __future__ import annotations
-
 import torch
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -16,9 +14,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", decorate)
 
 
-EVAL_WITH_GRAD = Fault(
+FAULT = Fault(
     name="eval-with-grad",
-    cause="eval-with-grad",
     title="a decorated forward switches gradients on again in evaluation",
     install=_install,
 )

@@ -1,11 +1,8 @@
 """An exception holds its traceback, the traceback its frames, the frames their tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around, with_lengths
@@ -32,15 +29,10 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 64, 64, 64, 64, 1024])
-
-
-EXCEPTION_HOLDS_FRAMES = Fault(
+FAULT = Fault(
     name="exception-holds-frames",
-    cause="exception-holds-frames",
     title="batches that go out of memory are skipped, their exceptions kept",
     settings={"batching": "dynamic", "max_length": 1024, "budget_bytes": 40 * MIB},
-    prepare=_prepare,
+    prepare=with_lengths([64, 64, 64, 64, 64, 1024]),
     install=_install,
 )

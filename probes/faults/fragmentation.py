@@ -1,21 +1,13 @@
 """Lengths that never repeat cut the allocator's cache into pieces that fit nothing."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.faults.base import Fault, with_lengths
 
 LENGTHS = (1500, 200, 1900, 700, 1100, 1300, 300, 1700, 500, 900, 2000, 1600)
 
 
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, LENGTHS)
-
-
-FRAGMENTATION = Fault(
+FAULT = Fault(
     name="fragmentation",
-    cause="fragmentation",
     title="batches of ever new lengths on a card without expandable segments",
     settings={
         "batching": "dynamic",
@@ -24,5 +16,5 @@ FRAGMENTATION = Fault(
         "expand_kv": True,
         "budget_bytes": 66 * MIB,
     },
-    prepare=_prepare,
+    prepare=with_lengths(LENGTHS),
 )

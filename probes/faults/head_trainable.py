@@ -1,7 +1,5 @@
 """New tokens were added, so all rows of both matrices get gradients and Adam's states."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -18,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "make_optimizer", make_optimizer)
 
 
-HEAD_TRAINABLE = Fault(
+FAULT = Fault(
     name="head-trainable",
-    cause="head-trainable",
     title="embeddings and output head are trained along with the adapter",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """Hooks that were put in to look at activations once, and stayed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -21,9 +19,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "load", register)
 
 
-HOOK_HOLDS_ACTIVATIONS = Fault(
+FAULT = Fault(
     name="hook-holds-activations",
-    cause="hook-holds-activations",
     title="forward hooks append each layer's output to a list",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A loader that takes a new staging buffer for each batch and keeps them all."""
 
-from __future__ import annotations
-
 import mmap
 
 from memory_harness.configs.units import MIB
@@ -22,9 +20,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, stage)
 
 
-HOST_LEAK = Fault(
+FAULT = Fault(
     name="host-leak",
-    cause="host-leak",
     title="every batch leaves a buffer in host memory",
     install=_install,
 )

@@ -5,8 +5,6 @@ graph's nodes also hold what they would recompute a layer from, and that is free
 only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -25,9 +23,9 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-KEPT_LOSSES = Fault(
+FAULT = Fault(
     name="kept-losses",
-    cause="retained-graph",
+    other_cause="retained-graph",
     title="backwarded losses are kept for an average, under gradient checkpointing",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A list of generation outputs holds past_key_values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +17,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "release", release)
 
 
-KV_CACHE_HELD = Fault(
+FAULT = Fault(
     name="kv-cache-held",
-    cause="kv-cache-held",
     title="each generation's key/value cache is kept beside its text",
     settings={"generate_prompts": 4, "max_new_tokens": 4},
     install=_install,

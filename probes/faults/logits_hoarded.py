@@ -1,7 +1,5 @@
 """compute_metrics wants all predictions at once, so every batch's logits stay on the device until then."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -18,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, all_logits.clear)
 
 
-LOGITS_HOARDED = Fault(
+FAULT = Fault(
     name="logits-hoarded",
-    cause="logits-hoarded",
     title="evaluation gathers the logits of all batches for its metrics",
     settings={"eval_batch_size": 1},
     install=_install,

@@ -1,7 +1,5 @@
 """Every batch's logits are copied to the host and kept until the metrics are computed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -19,9 +17,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, all_logits.clear)
 
 
-LOGITS_HOARDED_HOST = Fault(
+FAULT = Fault(
     name="logits-hoarded-host",
-    cause="logits-hoarded-host",
     title="evaluation gathers the logits of all batches in host memory",
     # large enough that the C library does not serve it from what it has cached
     settings={"eval_batch_size": 8, "max_length": 512, "samples": 96, "eval_fraction": 0.9, "epochs": 1},

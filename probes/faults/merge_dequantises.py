@@ -1,7 +1,5 @@
 """A merged 16-bit checkpoint needs the whole base in 16 bits at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +20,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "save", save)
 
 
-MERGE_DEQUANTISES = Fault(
+FAULT = Fault(
     name="merge-dequantises",
-    cause="merge-dequantises",
     title="saving merges the adapter into a base dequantised as a whole",
     install=_install,
 )

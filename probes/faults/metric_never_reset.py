@@ -1,7 +1,5 @@
 """A top-k accuracy concatenates its state over all updates and is never reset."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -19,9 +17,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, False, update)
 
 
-METRIC_NEVER_RESET = Fault(
+FAULT = Fault(
     name="metric-never-reset",
-    cause="metric-never-reset",
     title="a metric's state grows from evaluation to evaluation",
     settings={"eval_batch_size": 1, "epochs": 3},
     install=_install,

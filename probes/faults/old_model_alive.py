@@ -1,7 +1,5 @@
 """A notebook cell was run twice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,9 +16,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
     del earlier
 
 
-OLD_MODEL_ALIVE = Fault(
+FAULT = Fault(
     name="old-model-alive",
-    cause="old-model-alive",
     title="an earlier model is still referenced when the run begins",
     install=_install,
 )

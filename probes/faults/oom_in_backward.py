@@ -1,12 +1,9 @@
 """The half-run backward pass leaves its graph and what it had computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, around, with_lengths
@@ -24,15 +21,10 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 64, 64, 64, 64, 704])
-
-
-OOM_IN_BACKWARD = Fault(
+FAULT = Fault(
     name="oom-in-backward",
-    cause="oom-in-backward",
     title="batches that go out of memory in backward are put aside with their graph",
     settings={"batching": "dynamic", "max_length": 1024, "budget_bytes": 48 * MIB},
-    prepare=_prepare,
+    prepare=with_lengths([64, 64, 64, 64, 64, 704]),
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A second notebook starts a job on the same GPU."""
 
-from __future__ import annotations
-
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -16,9 +14,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, lambda: device.take_elsewhere(TAKEN_PER_STEP_BYTES))
 
 
-OTHER_PROCESS = Fault(
+FAULT = Fault(
     name="other-process",
-    cause="other-process",
     title="another process takes more and more of the GPU",
     settings={"budget_bytes": GIB, "empty_cache_every": 1},
     install=_install,

@@ -1,7 +1,5 @@
 """The model is asked for its hidden states, and all outputs of the evaluation are kept."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -23,9 +21,8 @@ def _install(strategy: QLoraStrategy) -> None:
     before_training_batch(strategy, outputs.clear)
 
 
-OUTPUTS_HOARDED = Fault(
+FAULT = Fault(
     name="outputs-hoarded",
-    cause="outputs-hoarded",
     title="evaluation keeps whole outputs, hidden states included",
     settings={"eval_batch_size": 1},
     install=_install,

@@ -1,12 +1,9 @@
 """What compilation keeps for one shape is kept for all of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, on_output, with_lengths
 
@@ -22,15 +19,10 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, True, capture)
 
 
-def _prepare(data: Prepared) -> Prepared:
-    return with_lengths(data, [64, 120, 96, 160, 80, 144, 112, 128, 72, 136, 88, 104])
-
-
-RECOMPILE_PER_SHAPE = Fault(
+FAULT = Fault(
     name="recompile-per-shape",
-    cause="recompile-per-shape",
     title="static buffers, as of a CUDA graph, are kept for every new batch shape",
     settings={"batching": "dynamic", "max_length": 256},
-    prepare=_prepare,
+    prepare=with_lengths([64, 120, 96, 160, 80, 144, 112, 128, 72, 136, 88, 104]),
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A bound method in the object's own list makes a cycle; the collector is off, as trainers do for speed."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +28,8 @@ def _install(strategy: QLoraStrategy) -> Iterator[None]:
         gc.enable()
 
 
-REFERENCE_CYCLE = Fault(
+FAULT = Fault(
     name="reference-cycle",
-    cause="reference-cycle",
     title="each step's result refers to itself and waits for the collector",
     install=_install,
 )

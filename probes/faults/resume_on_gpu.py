@@ -1,7 +1,5 @@
 """A checkpoint is loaded to the GPU and stays referenced."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,9 +29,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "restore", restore)
 
 
-RESUME_ON_GPU = Fault(
+FAULT = Fault(
     name="resume-on-gpu",
-    cause="resume-on-gpu",
     title="the checkpoint's weights are loaded to the GPU and the dictionary is kept",
     install=_install,
     resumes=True,

@@ -1,7 +1,5 @@
 """The loop keeps each loss for an average, and calls backward with retain_graph, so that nothing is freed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -23,9 +21,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
-RETAINED_GRAPH = Fault(
+FAULT = Fault(
     name="retained-graph",
-    cause="retained-graph",
     title="a loss kept with its graph, which retain_graph leaves whole",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A run with a fault in it; for the matrix, a short one on a tiny model with real tensors and a simulated card."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
@@ -56,7 +53,7 @@ def run_with(fault: Fault, config: RunConfig) -> RunLog:
 @lru_cache(maxsize=8)
 def _prepared(config: RunConfig) -> Prepared:
     """Return the data of a configuration without what has no influence on it, so that many runs share them."""
-    return prepare(config, find_model(config.model.model).vocab_size)
+    return prepare(config)
 
 
 def execute_with(

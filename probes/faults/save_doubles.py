@@ -1,7 +1,5 @@
 """Saving copies every weight on the device although only the adapter has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +18,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "save", save)
 
 
-SAVE_DOUBLES = Fault(
+FAULT = Fault(
     name="save-doubles",
-    cause="save-doubles",
     title="the whole state_dict is cloned before a checkpoint is written",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A logger keeps what it is given; here it is given tensors of the device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -23,9 +21,8 @@ def _install(strategy: QLoraStrategy) -> None:
     on_output(strategy, True, log)
 
 
-TENSORS_LOGGED = Fault(
+FAULT = Fault(
     name="tensors-logged",
-    cause="tensors-logged",
     title="every fourth step's predictions are logged as device tensors",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A consistency loss from a second pass is added to a running total with its graph."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -18,9 +16,9 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "forward", consistency)
 
 
-UNBACKWARDED_LOSS = Fault(
+FAULT = Fault(
     name="unbackwarded-loss",
-    cause="retained-graph",
+    other_cause="retained-graph",
     title="a second loss is summed up for a log and never backwarded",
     install=_install,
 )

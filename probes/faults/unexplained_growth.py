@@ -26,9 +26,8 @@ def _install(strategy: QLoraStrategy) -> None:
     after(strategy, "optimizer_step", advance)
 
 
-UNEXPLAINED_GROWTH = Fault(
+FAULT = Fault(
     name="unexplained-growth",
-    cause="unexplained-growth",
     title="a chain of states, each of which refers to the one before",
     install=_install,
 )

@@ -1,7 +1,5 @@
 """A callback clears the gradients between the backward pass and the optimizer's step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from memory_harness.harness.strategies.qlora import QLoraStrategy
@@ -16,9 +14,8 @@ def _install(strategy: QLoraStrategy) -> None:
     around(strategy, "optimizer_step", optimizer_step)
 
 
-ZERO_GRADIENT = Fault(
+FAULT = Fault(
     name="zero-gradient",
-    cause="zero-gradient",
     title="the gradients are cleared before the optimizer uses them",
     install=_install,
 )

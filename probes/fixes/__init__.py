@@ -1,7 +1,5 @@
 """Fixes: one file each, a pure function from `RunConfig` to `RunConfig`. Never imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from memory_harness.configs.schema import RunConfig

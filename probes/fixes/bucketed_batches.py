@@ -1,7 +1,5 @@
 """Put samples of like length together, with a cap on the padded tokens of a batch."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,7 +1,5 @@
 """Compute the loss from the logits of a few tokens at a time."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

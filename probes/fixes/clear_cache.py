@@ -1,7 +1,5 @@
 """Release cached blocks now and then, so that a carved-up cache starts afresh."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,21 +1,13 @@
 """Drop the model's output, and with it the logits, before the backward pass."""
 
-from __future__ import annotations
-
-from memory_harness.configs.schema import RunConfig
-from memory_harness.probes.findings import Fix
-
-
-def _apply(config: RunConfig) -> RunConfig | None:
-    return config.with_fields(hold_outputs=False) if config.train.hold_outputs else None
-
+from memory_harness.probes.findings import Fix, set_fields
 
 DROP_OUTPUTS = Fix(
     name="drop-outputs",
     title="drop the model's output before the backward pass",
     addresses=("logits-fp32-copies", "longest-sample"),
     equivalence="exact",
-    apply=_apply,
+    apply=set_fields({"hold_outputs": False}),
     slowdown=1.0,
     cost="nothing",
 )

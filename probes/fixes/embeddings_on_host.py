@@ -1,7 +1,5 @@
 """Keep the input embeddings in host memory."""
 
-from __future__ import annotations
-
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix

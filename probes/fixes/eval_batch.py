@@ -1,7 +1,5 @@
 """Evaluate at the training batch size."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,21 +1,13 @@
 """Repeat keys and values for every query head, so that attention takes a kernel without L x L scores."""
 
-from __future__ import annotations
-
-from memory_harness.configs.schema import RunConfig
-from memory_harness.probes.findings import Fix
-
-
-def _apply(config: RunConfig) -> RunConfig | None:
-    return None if config.model.expand_kv else config.with_fields(expand_kv=True)
-
+from memory_harness.probes.findings import Fix, set_fields
 
 EXPAND_KV = Fix(
     name="expand-kv",
     title="repeat keys and values for every query head",
     addresses=("attention-math-fallback",),
     equivalence="numerical",
-    apply=_apply,
+    apply=set_fields({"expand_kv": True}),
     slowdown=1.01,
     cost="copies of keys and values, one layer at a time",
 )

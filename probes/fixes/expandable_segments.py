@@ -1,21 +1,13 @@
 """Let the allocator grow its segments page by page, so that free memory is never stuck in a segment too small."""
 
-from __future__ import annotations
-
-from memory_harness.configs.schema import RunConfig
-from memory_harness.probes.findings import Fix
-
-
-def _apply(config: RunConfig) -> RunConfig | None:
-    return None if config.device.expandable_segments else config.with_fields(expandable_segments=True)
-
+from memory_harness.probes.findings import Fix, set_fields
 
 EXPANDABLE_SEGMENTS = Fix(
     name="expandable-segments",
     title="let the allocator's segments grow page by page",
     addresses=("fragmentation",),
     equivalence="exact",
-    apply=_apply,
+    apply=set_fields({"expandable_segments": True}),
     slowdown=1.0,
     cost="nothing that is known of; needs Linux",
 )

@@ -1,7 +1,5 @@
 """Compute the loss by liger-kernel's fused kernel, where that is installed."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from memory_harness.configs.schema import RunConfig

@@ -1,7 +1,5 @@
 """Keep the activations that gradient checkpointing saves on the host."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -1,7 +1,5 @@
 """Keep the optimizer's two moments in 8 bits each."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

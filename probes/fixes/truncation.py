@@ -1,7 +1,5 @@
 """Truncate the longest samples: the last resort, because the model then learns from other data."""
 
-from __future__ import annotations
-
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 

@@ -5,8 +5,6 @@ choice itself needs no PyTorch. Fixes are judged by what they cost (`rung`: what
 time) and by what the prediction says that they save, alone and together.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

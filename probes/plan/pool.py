@@ -3,8 +3,6 @@
 These import PyTorch, which takes seconds; this one does not: what runs in them is imported there.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence

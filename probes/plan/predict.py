@@ -49,7 +49,7 @@ PADDING = 2
 
 def predict(config: RunConfig, headroom_bytes: int) -> Prediction:
     """Simulate the worst moments of a configuration, with as much memory as it wants and within its budget."""
-    return predict_on(config, prepare(config, find_model(config.model.model).vocab_size), headroom_bytes)
+    return predict_on(config, prepare(config), headroom_bytes)
 
 
 def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Prediction:

@@ -7,15 +7,12 @@ order of length, through the allocator's model. Only the allocator's part change
 costs, not whether another cause is cured. Where every length is another, a step of an 8B model takes some 0.1 s.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memory_harness.configs.cli import parse_args
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data.batching import unshuffled
@@ -97,7 +94,7 @@ class Replayer:
         device = self._strategy.device
         self._strategy.restart(device.budget_bytes, config.device.expandable_segments)
         records: list[Record] = []
-        data = data or prepare(config, find_model(config.model.model).vocab_size)
+        data = data or prepare(config)
         execute(Run(config, device, self._strategy, data), records.append, Path())
         return collect(records)
 
@@ -132,7 +129,7 @@ def length_orders(replayer: Replayer) -> list[Trial]:
     config = replayer.config.with_fields(epochs=1)
     if config.data.batching == "bucketed":
         config = config.with_fields(batching="dynamic")
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config)
     by_length = sorted(data.train, key=lambda example: example.num_tokens)
     orders = {
         "shuffled": data.train,

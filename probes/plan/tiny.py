@@ -1,14 +1,11 @@
 """Whether a fix changes the losses: the same tiny run with real tensors, without it and with it."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import prepare
@@ -62,7 +59,7 @@ def compare_losses(name: str) -> AgreementRecord | None:
 @functools.cache
 def tiny_run(config: RunConfig) -> RunLog:
     """Return the log of a run from the same weights and with the same random numbers as any other."""
-    run = open_run(config, prepare(config, find_model(config.model.model).vocab_size))
+    run = open_run(config, prepare(config))
     records: list[Record] = []
     with TemporaryDirectory() as folder:
         execute(run, records.append, Path(folder))

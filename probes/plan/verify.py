@@ -5,8 +5,6 @@ no fixed order, as far as two runs of the same recipe agree. `numerical`: within
 holds as many samples, and the epochs the same target tokens. `data` promises nothing.
 """
 
-from __future__ import annotations
-
 from memory_harness.harness.log.records import AgreementRecord, EvalRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, Fix

@@ -1,7 +1,5 @@
 """What lets a training run in: a probe of the same configuration that passed, as configured or with verified fixes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

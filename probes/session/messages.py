@@ -1,7 +1,5 @@
 """What a process and the worker that it started say to each other: JSON, one line each."""
 
-from __future__ import annotations
-
 from typing import Any, TypedDict
 
 PEER_LOST = 75

@@ -5,8 +5,6 @@ agree as its class demands, see `probes.plan.verify`. With a goal, a plan says w
 `probes.plan.choose`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -193,7 +191,8 @@ def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartCompari
         found = detect(rerun)
         if rerun.agreement is None:
             rerun.agreement = comparison() if comparison else agreement_of(fix, log, rerun)
-            _keep(rerun.agreement, path)
+            if compare is not None:  # a folder that is only read stays as it is
+                _keep(rerun.agreement, path)
         problem = why_not_verified(fix, findings, found, rerun.agreement)
         session.fixes.append(_result(fix, log, rerun, problem, session.plan))
         if not problem:

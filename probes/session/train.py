@@ -1,6 +1,4 @@
-"""Training, and generating with what was trained, in a process of its own."""
-
-from __future__ import annotations
+"""Training in processes of its own, and the adapter that it leaves."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -105,14 +103,3 @@ def adapter_in(folder: Path) -> Path:
             " evaluated, or of an adapter in peft's format"
         )
     return adapter
-
-
-def generate_in_worker(config: RunConfig, adapter: Path, log: Path) -> RunLog:
-    """Answer prompts with the adapter in a folder; return what the log says.
-
-    Raises:
-        RunRefused: something that the user gave has to change.
-        RunDied: it died.
-    """
-    with start_worker() as worker:
-        return worker.generate(config, adapter, log)

@@ -1,7 +1,5 @@
 """Run any script under observation, and say how it ended."""
 
-from __future__ import annotations
-
 import sys
 import time
 import traceback

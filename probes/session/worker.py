@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.cards import find_card
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -185,7 +184,7 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
 def _read_data(config: RunConfig) -> Prepared:
     if capabilities_of(config).is_imported_first:
         import_unsloth(config)  # before transformers, which reading the data may import
-    return _prepare(config)
+    return prepare(config)
 
 
 def _group(arguments: TrainArguments) -> Group | None:
@@ -226,10 +225,6 @@ def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:
         strategy.restart(device.budget_bytes, config.device.expandable_segments)
 
 
-def _prepare(config: RunConfig) -> Prepared:
-    return prepare(config, find_model(config.model.model).vocab_size)
-
-
 def _run_count(
     config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
 ) -> tuple[int, int, int, str] | None:
@@ -239,7 +234,7 @@ def _run_count(
 
     config = config.with_fields(samples=samples)
     try:
-        data = _prepare(config)
+        data = prepare(config)
     except DataError:
         return None
     device = strategy.device

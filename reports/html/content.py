@@ -101,19 +101,17 @@ def _cells(row: Iterable[str | Cell]) -> Iterator[Node]:
 def _explanation(item: blocks.Explanation) -> Node:
     finding = item.finding
     badge = node("span", {"class": f"badge {finding.severity}"}, finding.severity)
-    formula = node("p", {"class": "formula"}, node("strong", {}, item.formula), node("br"), item.legend)
-    return node(
-        "article",
-        {"class": "finding"},
-        node("p", {"class": "cause"}, badge, " ", node("code", {}, finding.cause)),
-        node("h3", {}, finding.title),
-        node("p", {}, item.before) if item.before else None,
-        formula if item.formula else None,
-        node("p", {}, item.after) if item.after else None,
-        _place(finding.where, item.log) if finding.where else None,
-        node("p", {}, node("strong", {}, "What helps: "), item.remedy) if item.remedy else None,
-        *_evidence(finding.evidence),
-    )
+    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, finding.cause))
+    article = node("article", {"class": "finding"}, cause, node("h3", {}, finding.title), node("p", {}, item.before))
+    if item.formula:
+        formula = node("strong", {}, item.formula)
+        add(article, [node("p", {"class": "formula"}, formula, node("br"), item.legend), node("p", {}, item.after)])
+    if finding.where:
+        add(article, [_place(finding.where, item.log)])
+    if item.remedy:
+        add(article, [node("p", {}, node("strong", {}, "What helps: "), item.remedy)])
+    add(article, _evidence(finding.evidence))
+    return article
 
 
 def _place(where: str, log: RunLog) -> Node:
@@ -174,8 +172,8 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
     for name, levels in block.levels.items():
         rows = []
         for phase in block.phases:
-            level = levels.get(phase)
-            rows.append((str(phase), level or Level(), "not reached" if level is None else str(level)))
+            level = levels.get(phase, Level())
+            rows.append((str(phase), level, str(level) if phase in levels else "not reached"))
         words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
         title = f"Peak by phase, {name}"
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)

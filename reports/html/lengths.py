@@ -61,8 +61,8 @@ def lengths_figure(log: RunLog, top_bytes: int) -> Node | None:
     points = shapes(log)
     if not points:
         return None
-    kinds = [kind for kind in MARKS if any(point.kind == kind for point in points)]
-    entries = [(MARKS[kind], f"mark {kind}", kind) for kind in kinds]
+    shown = {point.kind for point in points}
+    entries = [(MARKS[kind], f"mark {kind}", kind) for kind in MARKS if kind in shown]
     if any(point.failed for point in points):
         entries.append((FAILED, "mark failed", "the batch that failed, with what it asked for"))
     heading = "Peak against padded length"

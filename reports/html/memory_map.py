@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
@@ -48,7 +49,7 @@ class Moment:
     @property
     def free_pieces(self) -> list[int]:
         """The free pieces' bytes, largest first."""
-        return sorted((size for segment in self.segments for size in segment.runs[1::2]), reverse=True)
+        return sorted(chain.from_iterable(segment.runs[1::2] for segment in self.segments), reverse=True)
 
 
 def memory_map_figure(log: RunLog, name: str) -> Node | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TypeVar
 
 from memory_harness.configs.units import format_bytes
@@ -141,8 +141,9 @@ def cut(placed: Sequence[tuple[float, float, Entry]]) -> list[Column]:
 def _draw(
     log: RunLog, placed: Sequence[tuple[float, float, Entry]], columns: list[Column], top: int, heading: str
 ) -> Node:
-    lanes = [phase for phase in Phase if any(phase in column.phases for column in columns)]
-    if log.fatal_oom and log.fatal_oom.phase not in lanes:
+    seen = set(chain.from_iterable(column.phases for column in columns))
+    lanes = [phase for phase in Phase if phase in seen]
+    if log.fatal_oom and log.fatal_oom.phase not in seen:
         lanes.append(log.fatal_oom.phase)
     height = PLOT_PX + AXIS_PX + LANE_PX * len(lanes) + 6
     at = next((begin for begin, _, entry in placed if isinstance(entry, OomRecord)), None)
@@ -293,7 +294,7 @@ def _in_words(column: Column, log: RunLog) -> str:
 
 
 def _explanation(columns: Sequence[Column]) -> str:
-    steps = max(last - first + 1 for first, last in (column.steps for column in columns))
+    steps = max(column.steps[1] - column.steps[0] + 1 for column in columns)
     return f"Each column is the highest of up to {steps} steps." if steps > 1 else "Nothing is left out."
 
 

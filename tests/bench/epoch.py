@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from memory_harness.configs.cards import emulated, find_card
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.manifest import Position
@@ -67,7 +66,7 @@ def simulated_part(config: RunConfig, start: int, last_step: int) -> Part:
     """Simulate a process that goes on after `start` steps of the first epoch, and is stopped after `last_step`."""
     config = config.with_fields(device="simulated")
     device = simulate_card(config, emulated(find_card(config.device.gpu), find_card(HOST)))
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config)
     run = Run(config, device, make_strategy(config, device), data)
     records: list[Record] = []
     with TemporaryDirectory() as folder:

@@ -230,7 +230,7 @@ def card() -> Card:
 def prepared(run: Run, config: RunConfig) -> Prepared:
     """Return the run's samples, with ids of their own: what is compared has to be the same tokens."""
     vocab_size = find_model(config.model.model).vocab_size
-    data = prepare(config, vocab_size)
+    data = prepare(config)
     if run.data == "corpus":
         return data
     scale = TINY_SCALE if config.model.model == TINY["model"] else 1

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import KIB, MIB, format_bytes
 from memory_harness.harness.data.prepare import prepare
@@ -51,7 +50,7 @@ Position = Callable[[int, int], int]
 def simulated_records(config: RunConfig = RECIPE) -> list[Record]:
     """Return the records of the recipe's run."""
     device = open_device(config)
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config)
     records: list[Record] = []
     with TemporaryDirectory() as output:
         execute(Run(config, device, make_strategy(config, device), data), records.append, Path(output))

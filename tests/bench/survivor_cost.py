@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from memory_harness.configs.cli import parse_args
-from memory_harness.configs.models import find_model
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import SurvivorRecord
 from memory_harness.harness.log.runlog import collect
@@ -46,7 +45,7 @@ def main() -> None:
     """Print the seconds."""
     torch.set_num_threads(1)
     config = parse_args(FLAGS).config
-    data = prepare(config, find_model(config.model.model).vocab_size)
+    data = prepare(config)
     device = open_device(config)
     records: list[Any] = []
     report_seconds: list[float] = []

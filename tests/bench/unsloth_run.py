@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import with_fixed_settings
 from memory_harness.harness.data.batching import eval_batches
@@ -82,7 +81,7 @@ def run(strategy: str, model: str, steps: int, folder: Path) -> None:
 
     torch.manual_seed(config.data.seed)
     device = open_device(config)
-    data = prepare(config, find_model(model).vocab_size)
+    data = prepare(config)
     trained = make_strategy(config, device)
     begin = time.perf_counter()
     log_file = folder / f"{strategy}.jsonl"

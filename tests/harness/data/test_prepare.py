@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.corpus import CORPUS_FILES, Row
 from memory_harness.harness.data.prepare import prepare, split_by_question
-from memory_harness.harness.data.synthetic import synthetic_table
+from memory_harness.harness.data.synthetic import synthetic_rows
 from memory_harness.harness.log.errors import DataError
 from tests.harness.data.corpus_files import write_csv
 
@@ -53,15 +53,15 @@ def test_the_split_is_drawn_by_the_seed_not_by_position() -> None:
 
 @pytest.mark.parametrize("samples", [2, 5, 24, 600])
 def test_synthetic_samples_are_exactly_those_asked_for(samples: int) -> None:
-    prepared = prepare(TINY.with_fields(samples=samples), 1024)
+    prepared = prepare(TINY.with_fields(samples=samples))
     assert prepared.corpus_name == "synthetic"
-    assert prepared.counts["kept"] == len(prepared.train) + len(prepared.eval) == samples
+    assert prepared.clean_report.num_kept == len(prepared.train) + len(prepared.eval) == samples
     assert abs(len(prepared.eval) - 0.2 * samples) < 1
-    assert prepared.counts["truncated"] <= samples
+    assert prepared.num_truncated <= samples
 
 
 def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
-    prepared = prepare(TINY.with_fields(samples=40, generate_prompts=3), 1024)
+    prepared = prepare(TINY.with_fields(samples=40, generate_prompts=3))
     examples = prepared.train + prepared.eval
     assert all(e.input_ids is not None and len(e.input_ids) == e.num_tokens <= 256 for e in examples)
     assert all(max(e.input_ids or ()) < prepared.tokenizer.vocab_size <= 1024 for e in examples)
@@ -73,12 +73,12 @@ def test_prepared_data_fits_the_model_and_says_what_happened() -> None:
     assert "tokenizer: characters" in text
     assert "40 kept" in text
     assert f"{len(prepared.train)} to train" in text
-    assert prepare(TINY.with_fields(samples=40, generate_prompts=3), 1024) == prepared
+    assert prepare(TINY.with_fields(samples=40, generate_prompts=3)) == prepared
 
 
 def test_references_keep_what_their_authors_wrote() -> None:
-    prepared = prepare(TINY.with_fields(samples=300, generate_prompts=1000), 1024)
-    written = {row.answer for row in synthetic_table(300, TINY.data.seed).rows}
+    prepared = prepare(TINY.with_fields(samples=300, generate_prompts=1000))
+    written = {row.answer for row, _ in synthetic_rows(300, TINY.data.seed)}
     references = [r for p in prepared.prompts for r in p.references if "[" not in r]
     assert references
     assert set(references) <= written
@@ -87,30 +87,30 @@ def test_references_keep_what_their_authors_wrote() -> None:
 
 def test_a_file_is_read_taken_from_its_head_and_named(tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
-    write_csv(synthetic_table(100, 3).rows, file)
-    prepared = prepare(TINY.with_fields(data=str(file), samples=50), 1024)
+    write_csv([row for row, _ in synthetic_rows(100, 3)], file)
+    prepared = prepare(TINY.with_fields(data=str(file), samples=50))
     assert prepared.corpus_name == "some.csv"
-    assert prepared.counts["taken"] == 50
-    assert prepared.counts["usable"] == prepared.read_report.num_usable == 103  # three are for cleaning to find
+    assert prepared.clean_report.num_rows == 50
+    assert prepared.read_report.num_usable == 103  # three are for cleaning to find
     with pytest.raises(DataError, match="--samples 104 is more than the 103 usable rows"):
-        prepare(TINY.with_fields(data=str(file), samples=104), 1024)
+        prepare(TINY.with_fields(data=str(file), samples=104))
 
 
 def test_a_corpus_that_cleaning_empties_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "crisis.csv"
     write_csv([Row("", "", "আমি মরতে চাই।", "উত্তর")], file)
     with pytest.raises(DataError, match=r"nothing is left of crisis\.csv: .*1 set aside"):
-        prepare(TINY.with_fields(data=str(file)), 1024)
+        prepare(TINY.with_fields(data=str(file)))
 
 
 def test_one_question_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"nothing to evaluate on: synthetic has one question at --samples 1;"):
-        prepare(TINY.with_fields(samples=1), 1024)
+        prepare(TINY.with_fields(samples=1))
 
 
 def test_four_thousand_samples_take_seconds() -> None:
     start = time.process_time()  # of this process alone, whatever else the machine does
-    prepared = prepare(RunConfig().with_fields(samples=4000, model="qwen2.5-7b"), 152_064)
+    prepared = prepare(RunConfig().with_fields(samples=4000, model="qwen2.5-7b"))
     assert (len(prepared.train), len(prepared.eval)) == (3200, 800)
     assert time.process_time() - start < 10  # 0.8 s on two idle cores
 
@@ -119,7 +119,7 @@ def test_torch_is_not_imported() -> None:
     code = (
         "import sys; from memory_harness.configs.schema import RunConfig;"
         "from memory_harness.harness.data.prepare import prepare;"
-        "prepare(RunConfig().with_fields(samples=8, model='tiny-llama'), 1024);"
+        "prepare(RunConfig().with_fields(samples=8, model='tiny-llama'));"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -136,7 +136,7 @@ def test_what_became_of_a_dirty_file_adds_up_to_its_rows(
     rows = ["a,b,আমি মরতে চাই,পাশে আছি", "a,b,জ্বর,দিনে 500 mg খান", *rows, "a,b,প্রশ্ন 1, উত্তর  1  কথা"]
     (tmp_path / name).write_text("\ufeffTopics,Question-Title,Questions,Answers\n" + "\n".join(rows), encoding="utf-8")
     path = tmp_path if given == "folder" else tmp_path / given
-    prepared = prepare(TINY.with_fields(data=str(path), samples=samples), 1024)
+    prepared = prepare(TINY.with_fields(data=str(path), samples=samples))
     assert prepared.corpus_name == name
     fates = {fate: count for fate, count in prepared.fates.items() if count}
     assert sum(fates.values()) == prepared.read_report.num_rows == len(rows)
@@ -148,8 +148,8 @@ def test_what_became_of_a_dirty_file_adds_up_to_its_rows(
 
 
 def test_bytes_of_held_out_answers_are_those_of_their_tokens() -> None:
-    whole = prepare(TINY.with_fields(samples=12, max_length=2048), 1024)
-    cut = prepare(TINY.with_fields(samples=12, max_length=64), 1024)
+    whole = prepare(TINY.with_fields(samples=12, max_length=2048))
+    cut = prepare(TINY.with_fields(samples=12, max_length=64))
     ids = [e.input_ids[e.num_prompt_tokens :] for e in whole.eval if e.input_ids]
     assert whole.eval_answer_bytes == sum(len(whole.tokenizer.decode(i).encode()) for i in ids)
     assert 0 < (cut.eval_answer_bytes or 0) < whole.eval_answer_bytes

@@ -59,7 +59,7 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 def test_all_prompts_of_a_file_are_asked_as_often_as_wanted_but_for_those_in_crisis(tmp_path: Path) -> None:
     path = file(tmp_path, "question\nঘুম আসে না\nআমি আর বাঁচতে চাই না\nI want to kill myself\nমরে গেলেই ভালো হতো\nকী করি\n")
     config = TINY.with_fields(prompts=path, generate_prompts=1, temperature=0.7, replies_per_prompt=3)
-    data = prepare(config, 1024)
+    data = prepare(config)
     assert [(r.prompt, r.sample) for r in requests(config, data)] == [(i, n) for i in (0, 4) for n in (0, 1, 2)]
     assert len({r.seed for r in requests(config, data)}) == 6
     assert [reply.prompt for reply in vetted_replies(data)] == [1, 2, 3]
@@ -67,7 +67,7 @@ def test_all_prompts_of_a_file_are_asked_as_often_as_wanted_but_for_those_in_cri
 
 
 def test_held_out_prompts_keep_their_number() -> None:
-    assert len(prepare(TINY.with_fields(generate_prompts=2), 1024).prompts) == 2
+    assert len(prepare(TINY.with_fields(generate_prompts=2)).prompts) == 2
 
 
 OTHERS = (

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memory_harness.configs.tables import read_toml
+from memory_harness.harness.data import synthetic
 from memory_harness.harness.data.clean import clean, normalise, replace_personal_data
 from memory_harness.harness.data.corpus import DROPPED, MAX_FIELD_CHARS, read_corpus
 from memory_harness.harness.data.synthetic import (
@@ -21,7 +24,7 @@ from memory_harness.harness.data.synthetic import (
     NUM_ROWS,
     QUESTION_LENGTHS,
     synthetic_corpus,
-    synthetic_table,
+    synthetic_rows,
 )
 from memory_harness.harness.data.tokenizer import estimate_tokens
 from tests.harness.data.corpus_files import write_csv
@@ -35,24 +38,27 @@ def test_exactly_the_rows_asked_for_are_left_once_cleaned(num_usable: int, seed:
 
 
 def test_the_same_seed_gives_the_same_corpus() -> None:
-    assert synthetic_table(200, 1) == synthetic_table(200, 1)
-    assert synthetic_table(200, 1) != synthetic_table(200, 2)
+    assert synthetic_rows(200, 1) == synthetic_rows(200, 1)
+    assert synthetic_rows(200, 1) != synthetic_rows(200, 2)
 
 
 def test_it_is_called_synthetic_and_survives_a_file(tmp_path: Path) -> None:
-    table, corpus = synthetic_table(300, 5), synthetic_corpus(300, 5)
+    rows, corpus = [row for row, _ in synthetic_rows(300, 5)], synthetic_corpus(300, 5)
     assert corpus.name == "synthetic"
-    write_csv(table.rows, tmp_path / "corpus.csv")
+    write_csv(rows, tmp_path / "corpus.csv")
     read = read_corpus(tmp_path / "corpus.csv")
     assert (read.rows, read.report) == (corpus.rows, corpus.report)
 
 
 def test_dirt_is_where_it_is_said_to_be() -> None:
-    table = synthetic_table(4000, 42)
+    rows, kinds = zip(*synthetic_rows(4000, 42), strict=True)
     corpus = synthetic_corpus(4000, 42)
     _, report = clean(corpus)
-    counts = {kind: len(rows) for kind, rows in table.dirt.items()}
-    assert all(counts.values())
+    counts = Counter(filter(None, kinds))
+    assert set(read_toml(Path(synthetic.__file__).with_name("synthetic.toml"))["dirt"]) | {
+        "duplicate",
+        "personal",
+    } == set(counts)
     assert {kind: corpus.report.dropped[kind] for kind in DROPPED} == {kind: counts.get(kind, 0) for kind in DROPPED}
     assert len(report.crisis) == counts["crisis"]
     assert report.dropped["self_harm_method"] == counts["self_harm_method"]
@@ -60,12 +66,12 @@ def test_dirt_is_where_it_is_said_to_be() -> None:
     assert sum(report.placeholders.values()) == counts["personal"]
 
     def at(kind: str) -> list[str]:
-        return [table.rows[i].question + table.rows[i].answer for i in table.dirt[kind]]
+        return [row.question + row.answer for row, of_kind in zip(rows, kinds, strict=True) if of_kind == kind]
 
     assert all("\ufffd" in text for text in at("undecodable"))
     assert all(len(text) > MAX_FIELD_CHARS for text in at("oversized"))
     assert all(replace_personal_data(text)[1].total() == 1 for text in at("personal"))
-    assert all(table.rows[i] in table.rows[:i] for i in table.dirt["duplicate"])
+    assert all(row in rows[:i] for i, row in enumerate(rows) if kinds[i] == "duplicate")
 
 
 def test_lengths_follow_the_mixture_long_rows_first() -> None:

@@ -62,7 +62,7 @@ def run_of_a_strategy(make, output, **changes):
     config = tiny_config().with_fields(**changes)
     strategy = make(config, open_device(config))
     records = []
-    outcome = execute(Run(config, strategy.device, strategy, prepare(config, 1024)), records.append, output)
+    outcome = execute(Run(config, strategy.device, strategy, prepare(config)), records.append, output)
     return outcome, collect(records)
 
 

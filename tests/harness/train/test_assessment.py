@@ -65,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         samples=8, epochs=1, max_length=64, max_new_tokens=4, learning_rate=0.02, generate_batch_size=3,
         temperature=1.0, top_p=0.95, repetition_penalty=1.1, replies_per_prompt=2, prompts=str(prompts),
     )  # fmt: skip
-    data, device = prepare(config, 1024), open_device(config)
+    data, device = prepare(config), open_device(config)
     strategy = make_strategy(config, device)
     opened = Run(config, device, strategy, data)
     finished: list[Reply] = []
@@ -112,7 +112,7 @@ def test_references_from_the_corpus_are_scored(trained: Trained) -> None:
     from memory_harness.harness.train.assessment import metrics
 
     config = trained.config.with_fields(prompts=None, generate_prompts=2)
-    data = prepare(config, 1024)
+    data = prepare(config)
     perfect = [Reply(i, 0, p.references[0], (5,), TUNED, None, True) for i, p in enumerate(data.prompts)]
     scores = metrics(trained.log.evals[-1], perfect, data)
     assert (scores.num_replies, scores.bleu, scores.rougeL) == (2, pytest.approx(100), 1.0)
@@ -124,7 +124,7 @@ def test_replies_that_do_not_exist_have_no_score(trained: Trained) -> None:
 
     from memory_harness.harness.train.assessment import metrics
 
-    data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2), 1024)
+    data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2))
     data = replace(data, prompts=[replace(prompt, input_ids=None) for prompt in data.prompts])
     empty = [Reply(i, 0, "", (0,), TUNED, None, False) for i in range(2)]
     scores = metrics(trained.log.evals[-1], empty, data)

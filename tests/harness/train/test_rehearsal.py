@@ -24,7 +24,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
     device = open_device(CONFIG)
     output: Path = tmp_path_factory.mktemp("run")
     strategy = make_strategy(CONFIG, device)
-    execute(Run(CONFIG, device, strategy, prepare(CONFIG, 1024)), records.append, output, rehearsal=True)
+    execute(Run(CONFIG, device, strategy, prepare(CONFIG)), records.append, output, rehearsal=True)
     return collect(records)
 
 

@@ -123,7 +123,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @cache
 def prepared(config: RunConfig) -> Prepared:
-    return prepare(config, 1024)
+    return prepare(config)
 
 
 def last_states(run: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 
 from memory_harness.configs.models import LINEAR_LAYERS
 from memory_harness.configs.units import MIB
-from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.probes.faults.base import Fault, after, around, before_training_batch, on_output, with_lengths
@@ -20,11 +19,7 @@ VARYING = (64, 40, 56, 24, 48, 60, 32)
 
 def lookalike(name: str, install: Any = None, prepare: Any = None, **settings: Any) -> Fault:
     """Return a run that should be found clean; `install` puts its code in."""
-    return Fault(name, "", name, settings, prepare or (lambda data: data), install or (lambda strategy: None))
-
-
-def lengths(values: tuple[int, ...]) -> Callable[[Prepared], Prepared]:
-    return lambda data: with_lengths(data, values)
+    return Fault(name, name, settings, prepare or (lambda data: data), install or (lambda strategy: None))
 
 
 def ring_buffer(strategy: QLoraStrategy) -> None:
@@ -174,8 +169,8 @@ def batch_skipped_rightly(strategy: QLoraStrategy) -> None:
 LOOKALIKES = (
     lookalike("plain run"),
     lookalike("optimizer and learning rate warm up", warmup_ratio=0.5, lora_rank=32, target_modules=LINEAR_LAYERS),
-    lookalike("lengths vary", prepare=lengths(VARYING), batching="dynamic"),
-    lookalike("length curriculum", prepare=lengths(tuple(range(16, 64, 4))), batching="dynamic"),
+    lookalike("lengths vary", prepare=with_lengths(VARYING), batching="dynamic"),
+    lookalike("length curriculum", prepare=with_lengths(tuple(range(16, 64, 4))), batching="dynamic"),
     lookalike("ring buffer that fills and then stays", ring_buffer),
     lookalike("gradient accumulation", gradient_accumulation=2, samples=20),
     lookalike("evaluation every third step", eval_every=3, eval_batch_size=2),
@@ -192,13 +187,13 @@ LOOKALIKES = (
     lookalike("numbers logged", numbers_logged),
     lookalike("hook that keeps the last activation", last_activation),
     lookalike("hook removed after the first step", hook_removed),
-    lookalike("workspace for the longest batch", workspace_for_the_longest, lengths(VARYING), batching="dynamic"),
+    lookalike("workspace for the longest batch", workspace_for_the_longest, with_lengths(VARYING), batching="dynamic"),
     lookalike("buffer made once, late", buffer_made_late),
     lookalike("window emptied every fourth step", window_emptied),
     lookalike(
         "batch skipped outside the except block",
         batch_skipped_rightly,
-        lengths((64, 64, 64, 1024)),
+        with_lengths((64, 64, 64, 1024)),
         batching="dynamic",
         max_length=1024,
         eval_every=1000,

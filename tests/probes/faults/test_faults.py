@@ -173,5 +173,5 @@ def test_a_graph_kept_by_a_large_model_ends_the_run():
 
 @pytest.mark.usefixtures("one_thread", "young_heap")
 def test_a_run_of_fewer_steps_than_an_epoch_ends_there():
-    log = run_with(Fault("none", "", "no mistake"), tiny_config().with_fields(max_steps=2))
+    log = run_with(Fault("none", "no mistake"), tiny_config().with_fields(max_steps=2))
     assert len(log.steps) == log.run.total_steps == 2

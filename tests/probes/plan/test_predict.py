@@ -20,7 +20,7 @@ TINY = load_preset("smoke_cpu").with_fields(
 def test_a_prediction_is_what_the_run_takes(fix, tmp_path):
     config = FIXES[fix].apply(TINY)
     records = []
-    execute(open_run(config, prepare(config, 1024)), records.append, tmp_path)
+    execute(open_run(config, prepare(config)), records.append, tmp_path)
     assert predict(config, 0).peak_allocated_bytes == collect(records).peak_allocated_bytes
 
 

@@ -46,7 +46,7 @@ def test_each_remedy_is_tried_on_the_run(replayer):
 def test_a_replay_is_what_the_run_itself_would_be(tmp_path):
     config = parse_args([*TINY, "--expandable-segments"]).config
     records = []
-    execute(open_run(config, prepare(config, 1024)), records.append, tmp_path)
+    execute(open_run(config, prepare(config)), records.append, tmp_path)
     replayed = record(parse_args(TINY).config).run(config)
     assert trial_of("run", collect(records)) == trial_of("run", replayed)
 
@@ -63,7 +63,7 @@ def test_orders_of_length_are_tried_on_the_same_samples(replayer):
 
 def test_the_order_asked_for_is_the_order_that_the_loop_takes():
     config = parse_args(TINY).config
-    examples = prepare(config, 1024).train
+    examples = prepare(config).train
     for epoch in (1, 2):
         steps = train_steps(unshuffled(examples, config, epoch), config, epoch)
         assert [e for step in steps for batch in step for e in batch.examples] == list(examples)
