@@ -121,7 +121,7 @@ class QLoraStrategy:
 
     def _embed_on_host(self, weight_VH: torch.Tensor) -> HostEmbedding:
         # as an upcast table would give them
-        dtype = torch.float32 if self.config.model.kbit_upcast else self.dtype
+        dtype = torch.float32 if self.config.model.casts_to_float32 else self.dtype
         return HostEmbedding(weight_VH, self.device, dtype)
 
     def mlp_chunks(self, training: bool, tokens: int) -> int:
@@ -134,7 +134,7 @@ class QLoraStrategy:
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
-        if self.config.model.kbit_upcast:
+        if self.config.model.casts_to_float32:
             # the device empties its own cache below, so that a simulated run does it too
             options = {"auto_clear_cache": False} if _peft_clears_cache() else {}
             peft.prepare_model_for_kbit_training(
