@@ -34,7 +34,7 @@ class ModelConfig:
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """compute dtype: autocast runs in it, unquantised weights load in it"""
     kbit_upcast: bool = False
-    """cast embeddings, output head and norms to float32, as peft's prepare_model_for_kbit_training does"""
+    """cast embeddings, output head and norms of a quantised model to float32, as peft's preparation for k bits does"""
     gradient_checkpointing: bool = True
     """recompute each layer's activations in the backward pass instead of keeping them"""
     offload_activations: bool = False
@@ -51,6 +51,11 @@ class ModelConfig:
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
     """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
+
+    @property
+    def casts_to_float32(self) -> bool:
+        """Return whether what is not quantised becomes float32: without k-bit weights there is no k-bit preparation."""
+        return self.kbit_upcast and self.quantization != "none"
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class CompiledStrategy:
         """batch size, tokens in the cache, whether prompts are padded"""
         self._sampling = GREEDY
         self._has_adapter = True
+        self._has_passed = False
+        """whether anything has gone through the model since it was loaded"""
 
     def load(self) -> ModelFacts:
         """Build the model on fake tensors, the first time."""
@@ -89,10 +91,10 @@ class CompiledStrategy:
         if training:
             first = self._micro_batches == 0
             self._micro_batches += 1
-            self._begin(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
+            self._begin_pass(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
             self._pretend_gradients(not first)
         else:
-            self._begin(("eval", *self._batch_class(batch, training)), shape, EVALUATION)
+            self._begin_pass(("eval", *self._batch_class(batch, training)), shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
 
     def forward(self, num_target_tokens: int) -> None:
@@ -134,7 +136,8 @@ class CompiledStrategy:
         shape = (len(prompts), max(lengths))
         self._decoding, self._sampling = (*shape, len(lengths) > 1), sampling
         key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind)
-        self._single(key, shape, lambda: self.inner.prefill(prompts, sampling))
+        self._begin_pass(key, shape, ("only",))
+        self._phase(lambda: self.inner.prefill(prompts, sampling))
         return [0] * len(prompts)
 
     def decode(self) -> list[int]:
@@ -225,6 +228,15 @@ class CompiledStrategy:
     def _single(self, key: Hashable, shape: Shape, run: Callable[[], Any]) -> Any:
         self._begin(key, shape, ("only",))
         return self._phase(run)
+
+    def _begin_pass(self, key: tuple[Hashable, ...], shape: Shape, phases: Sequence[str]) -> None:
+        """Begin a chain that runs the model; the first one, where it casts biases, has a family of its own."""
+        is_first = self.inner.casts_biases and not self._has_passed
+        self._has_passed = True
+        self._begin((*key, "first pass") if is_first else key, shape, phases)
+        if is_first and self._chain is not None and self._chain.chain is None:
+            self.inner.pretend_loaded()
+            self._name_tensors("parameter")
 
     def _begin(self, key: Hashable, shape: Shape, phases: Sequence[str]) -> None:
         family = self._family(key)

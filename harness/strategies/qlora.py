@@ -54,6 +54,8 @@ class QLoraStrategy:
         self.graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
+        self._shape: ModelShape | None = None
+        self._loaded_biases: list[tuple[torch.nn.Parameter, torch.dtype]] = []
         self.linear_shapes: tuple[tuple[int, int], ...] = ()
         """the (out_features, in_features) that occur among the 4-bit layers"""
 
@@ -86,9 +88,11 @@ class QLoraStrategy:
     def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
         """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
         self.model = model
+        self._shape = shape
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
+        self._loaded_biases = _wide_biases(model, self.dtype)
         return ModelFacts(
             name=shape.name,
             vocab_size=shape.vocab_size,
@@ -117,7 +121,7 @@ class QLoraStrategy:
 
     def _embed_on_host(self, weight_VH: torch.Tensor) -> HostEmbedding:
         # as an upcast table would give them
-        dtype = torch.float32 if self.config.model.kbit_upcast else self.dtype
+        dtype = torch.float32 if self.config.model.casts_to_float32 else self.dtype
         return HostEmbedding(weight_VH, self.device, dtype)
 
     def mlp_chunks(self, training: bool, tokens: int) -> int:
@@ -130,7 +134,7 @@ class QLoraStrategy:
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
-        if self.config.model.kbit_upcast:
+        if self.config.model.casts_to_float32:
             # the device empties its own cache below, so that a simulated run does it too
             options = {"auto_clear_cache": False} if _peft_clears_cache() else {}
             peft.prepare_model_for_kbit_training(
@@ -358,13 +362,24 @@ class QLoraStrategy:
         elif not present:
             self.loss = None
 
+    @property
+    def casts_biases(self) -> bool:
+        """Return whether bitsandbytes finds biases that are wider than what it computes in."""
+        return bool(self._loaded_biases)
+
+    def pretend_loaded(self) -> None:
+        """Widen the biases again, which bitsandbytes has cast for good."""
+        for parameter, dtype in self._loaded_biases:
+            if parameter.dtype != dtype:
+                parameter.data = parameter.data.to(dtype)
+
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
         self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
-        config = self.model.config
-        shape = (batch_size, config.num_key_value_heads, length, config.head_dim)
-        self.cache = DynamicCache(config=config)
-        for layer in range(config.num_hidden_layers):
+        assert self._shape is not None, "load comes first"
+        shape = (batch_size, self._shape.num_kv_heads, length, self._shape.head_dim)
+        self.cache = DynamicCache(config=self.model.config)
+        for layer in range(self._shape.num_layers):
             states = [torch.empty(shape, dtype=self._cache_dtype, device=self.device.torch_device) for _ in range(2)]
             self.cache.update(*states, layer)
         self.inputs = {"input_ids": torch.zeros((batch_size, 1), dtype=torch.int64, device=self.device.torch_device)}
@@ -433,6 +448,17 @@ def _cache_tensors(cache: Any) -> NamedTensors:
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
     quant_states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
     return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
+
+
+def _wide_biases(model: Any, dtype: torch.dtype) -> list[tuple[torch.nn.Parameter, torch.dtype]]:
+    """Return the biases of 4-bit layers that their first call casts, as prepared for training: in float32.
+
+    Source: bitsandbytes/nn/modules.py, `Linear4bit.forward`.
+    """
+    import bitsandbytes
+
+    biases = [module.bias for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    return [(bias, bias.dtype) for bias in biases if bias is not None and bias.dtype != dtype]
 
 
 def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:

@@ -10,7 +10,7 @@ from memory_harness.probes.findings import Finding
 def kbit_upcast(evidence: Evidence) -> list[Finding]:
     """Find embeddings and output head held in float32 although the run computes in 16 bits."""
     log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
-    applies = settings.kbit_upcast and settings.quantization == "nf4" and settings.dtype != "float32"
+    applies = settings.casts_to_float32 and settings.dtype != "float32"
     if model is None or not applies:
         return []
     num_tensors, tensors, which = 2, "2 tensors", "the embedding and the output head"

@@ -94,7 +94,7 @@ def logits_fp32_copies(evidence: Evidence) -> list[Finding]:
     if model is None or config.train.loss != "full":
         return []
     if oom is not None and oom.phase in GRAPH_PHASES:
-        size = logits_size(oom, model, float32_head=config.model.kbit_upcast)
+        size = logits_size(oom, model, float32_head=config.model.casts_to_float32)
         if size is not None:
             return [_copies_oom(oom, size, config)]
     # which loss another loop computes is not known
@@ -103,7 +103,7 @@ def logits_fp32_copies(evidence: Evidence) -> list[Finding]:
 
 def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> list[Finding]:
     config, run = evidence.config, evidence.log.run
-    size = logits_size(oom, run.model, float32_head=config.model.kbit_upcast)
+    size = logits_size(oom, run.model, float32_head=config.model.casts_to_float32)
     if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(evidence, oom.batch):
         return []
     epochs = config.train.epochs if evidence.has_config else 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Qwen2Config
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
@@ -14,6 +16,7 @@ from memory_harness.configs.units import MIB
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import MemoryStats
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
@@ -89,27 +92,79 @@ def step(strategy: CompiledStrategy | QLoraStrategy, *batches: Batch) -> None:
     strategy.optimizer_step(1e-4)
 
 
+def live_run(config: RunConfig, batches: list[Batch]) -> list[MemoryStats]:
+    """Return the counters after each step, every phase run."""
+    device = SimulatedDevice(find_card("t4"), 2**34, computes=False)
+    strategy = QLoraStrategy(config, device)
+    with device.active():
+        strategy.load()
+        return [stats_of_step(strategy, device, each) for each in batches]
+
+
+def replayed_run(strategy: CompiledStrategy, batches: list[Batch]) -> list[MemoryStats]:
+    """Return the same, phases recorded once and replayed."""
+    with strategy.device.active():
+        strategy.load()
+        return [stats_of_step(strategy, strategy.device, each) for each in batches]
+
+
+def stats_of_step(strategy: CompiledStrategy | QLoraStrategy, device: SimulatedDevice, each: Batch) -> MemoryStats:
+    device.reset_peaks()
+    step(strategy, each)
+    return device.stats()
+
+
+def batches_of(*lengths: int) -> list[Batch]:
+    return [batch((length - 1,), length) for length in lengths]
+
+
 def test_replaying_gives_what_running_gives_at_every_length() -> None:
-    """The same run three times: every phase run, phases recorded and replayed, and at lengths that were never run."""
-    batches = [batch((n - 1,), n) for n in (72, 128, 96, 160, 192, 72, 224, 128)]
-    live_device = SimulatedDevice(find_card("t4"), 2**34, computes=False)
-    live = QLoraStrategy(TINY, live_device)
+    """Every phase run, phases recorded and replayed, and at lengths that were never run."""
+    batches = batches_of(72, 128, 96, 160, 192, 72, 224, 128)
     replayed = compiled(2**34)
-    with live_device.active():
-        live.load()
-        expected = []
-        for each in batches:
-            live_device.reset_peaks()
-            step(live, each)
-            expected.append(live_device.stats())
-    with replayed.device.active():
-        replayed.load()
-        for each, stats in zip(batches, expected, strict=True):
-            replayed.device.reset_peaks()
-            step(replayed, each)
-            assert replayed.device.stats() == stats
+    assert replayed_run(replayed, batches) == live_run(TINY, batches)
     # load, 3 lengths of the first micro-batch, the first and a later optimizer step
     assert replayed.num_traced == 6
+
+
+@pytest.fixture
+def biased(tmp_path: Path) -> RunConfig:
+    """A model with biases in its 4-bit layers, whose configuration does not say how large a head is."""
+    shape = Qwen2Config(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+    )
+    shape.save_pretrained(tmp_path)
+    return TINY.with_fields(model=str(tmp_path))
+
+
+def test_biases_that_the_first_pass_casts_are_recorded_apart(biased: RunConfig) -> None:
+    batches = batches_of(72, 128, 96, 160, 192, 72, 224, 128)
+    replayed = compiled(2**34, biased)
+    assert replayed_run(replayed, batches) == live_run(biased, batches)
+    assert replayed.num_traced == 7  # one more: the first pass
+
+
+def test_a_second_run_casts_the_biases_again_at_another_length(biased: RunConfig) -> None:
+    replayed = compiled(2**34, biased)
+    replayed_run(replayed, batches_of(72, 128, 96, 160))
+    replayed.restart(2**34, expandable_segments=False)
+    batches = batches_of(200, 72, 136)
+    assert replayed_run(replayed, batches) == live_run(biased, batches)
+
+
+def test_a_model_without_a_stated_head_size_generates(biased: RunConfig) -> None:
+    replayed = compiled(2**34, biased)
+    replayed_run(replayed, batches_of(72))
+    with replayed.device.active():
+        replayed.prefill([[5] * 9, [6] * 12])
+        assert replayed.decode() == [0, 0]
+        replayed.release()
 
 
 def test_a_second_run_needs_no_recording_and_ends_the_same() -> None:

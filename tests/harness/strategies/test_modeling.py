@@ -9,8 +9,10 @@ import torch
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import ModelShape, find_model, load_models
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 
 @pytest.mark.parametrize("shape", load_models().values(), ids=lambda shape: shape.name)
@@ -43,3 +45,14 @@ def test_evaluating_on_a_cpu_with_avx512_leaves_the_quantised_weights_as_they_ar
         assert weight.data.shape == before.shape
         assert torch.equal(weight.data, before)
         assert not getattr(weight.quant_state, "packing_format_for_cpu", False)
+
+
+def test_a_model_without_k_bit_weights_gets_no_k_bit_preparation() -> None:
+    config = RunConfig().with_fields(model="tiny-llama", quantization="none", kbit_upcast=True, dtype="float16")
+    device = SimulatedDevice(find_card("t4"), 2**34, computes=False)
+    strategy = QLoraStrategy(config, device)
+    with device.active():
+        strategy.load()
+    frozen = [parameter for parameter in strategy.model.parameters() if not parameter.requires_grad]
+    assert {parameter.dtype for parameter in frozen} == {torch.float16}
+    assert strategy.model.get_base_model().is_gradient_checkpointing
