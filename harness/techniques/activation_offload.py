@@ -95,7 +95,7 @@ class _Offload:
         if self._stream is not None:
             # what was computed into the source, and what last used the target's block
             self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):  # type: ignore[arg-type]  # takes None, and then does nothing
+        with torch.cuda.stream(self._stream):  # takes None, and then does nothing
             target.copy_(source, non_blocking=True)
         if self._stream is not None:
             saved.copied = self._stream.record_event()
