@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,16 +25,13 @@ def offload_activations(model: Any, device: Device) -> None:
     offload = _Offload(device)
     for module in model.modules():
         if getattr(module, "gradient_checkpointing", False):
-            module._gradient_checkpointing_func = _with_hooks(module._gradient_checkpointing_func, offload)
+            module._gradient_checkpointing_func = partial(_with_hooks, module._gradient_checkpointing_func, offload)
 
 
-def _with_hooks(checkpoint: Callable[..., Any], offload: _Offload) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        # inside, checkpointing puts hooks of its own on top: only the layer's inputs come to these
-        with torch.autograd.graph.saved_tensors_hooks(offload.pack, offload.unpack):
-            return checkpoint(*args)
-
-    return run
+def _with_hooks(checkpoint: Callable[..., Any], offload: _Offload, *args: Any) -> Any:
+    # inside, checkpointing puts hooks of its own on top: only the layer's inputs come to these
+    with torch.autograd.graph.saved_tensors_hooks(offload.pack, offload.unpack):
+        return checkpoint(*args)
 
 
 class _Saved:
@@ -95,7 +93,7 @@ class _Offload:
         if self._stream is not None:
             # what was computed into the source, and what last used the target's block
             self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):  # type: ignore[arg-type]  # takes None, and then does nothing
+        with torch.cuda.stream(self._stream):  # takes None, and then does nothing
             target.copy_(source, non_blocking=True)
         if self._stream is not None:
             saved.copied = self._stream.record_event()
