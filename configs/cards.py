@@ -13,8 +13,6 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import read_toml, unknown_name
 from memory_harness.configs.units import parse_bytes
 
-SdpaBackend = Literal["flash", "memory_efficient", "math"]
-
 
 @dataclass(frozen=True)
 class Card:
@@ -34,7 +32,7 @@ class Card:
     """streaming multiprocessors"""
     has_bfloat16: bool
     """bfloat16 in hardware"""
-    sdpa_backends: tuple[SdpaBackend, ...]
+    sdpa_backends: tuple[Literal["flash", "memory_efficient", "math"], ...]
     """in the order in which scaled_dot_product_attention tries them"""
     cublas_workspace_bytes: int
     """allocated once for each thread that multiplies matrices"""
@@ -52,14 +50,13 @@ def emulated(target: Card, host: Card) -> Card:
 
     What the hardware decides stays the host's: cuBLAS' workspace and the kernels that libraries pick by capability.
     """
-    backends = tuple(name for name in target.sdpa_backends if name in host.sdpa_backends)
     return dataclasses.replace(
         host,
         name=target.name,
         title=f"{target.title}, emulated on {host.title}",
         capacity_bytes=target.capacity_bytes,
         context_bytes=target.context_bytes,
-        sdpa_backends=backends,
+        sdpa_backends=tuple(name for name in target.sdpa_backends if name in host.sdpa_backends),
     )
 
 

@@ -104,11 +104,7 @@ class Command:
 
     @property
     def headroom_bytes(self) -> int:
-        """What a plan and the limits leave free.
-
-        Raises:
-            ConfigError: the headroom is neither a share nor a size, or not less than the budget.
-        """
+        """What a plan and the limits leave free. Raises ConfigError: no share or size, or not below the budget."""
         device = self.config.device
         try:
             return parse_part(self.headroom, device.budget_bytes or find_card(device.gpu).budget_bytes)
@@ -199,16 +195,9 @@ def _check_options(command: Command) -> None:
 
 def _mode_problems(command: Command) -> list[str]:
     """Return the flags that each ask for something else than a probe, where there are several."""
-    modes = {
-        "--train, --resume": command.train or command.resume is not None,
-        "--generate": command.generate is not None,
-        "--replay": command.replay is not None,
-        "--watch": command.watch is not None,
-        "--explain": command.explain is not None,
-        "--human-sheet": command.human_sheet is not None,
-        "--score-sheet": command.score_sheet is not None,
-    }
-    given = [flags for flags, is_asked_for in modes.items() if is_asked_for]
+    given = _given_flags(command, "generate", "replay", "watch", "explain", "human_sheet", "score_sheet")
+    if _given_flags(command, "train", "resume"):
+        given = ["--train, --resume", *given]
     if len(given) < 2:
         return []
     return [f"{' and '.join(given)}: each does something else; give one of them"]
@@ -216,14 +205,7 @@ def _mode_problems(command: Command) -> list[str]:
 
 def _probe_only_problems(command: Command) -> list[str]:
     """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
-    without = {
-        "--resume": command.resume is not None,
-        "--generate": command.generate is not None,
-        "--force": command.force,
-        "--replay": command.replay is not None,
-        "--watch": command.watch is not None,
-    }
-    flags = [flag for flag, given in without.items() if given]
+    flags = _given_flags(command, "resume", "generate", "force", "replay", "watch")
     problems = []
     if command.snapshot is not None and flags:
         problems.append(f"--snapshot {command.snapshot}: is of a probe, which {flags[0]} does not run; leave out one")
@@ -231,6 +213,11 @@ def _probe_only_problems(command: Command) -> list[str]:
         flag = flags[0] if flags else "--train"
         problems.append(f"--fault {command.fault}: stops at the diagnosis of a probe; leave it or {flag} out")
     return problems
+
+
+def _given_flags(command: Command, *options: str) -> list[str]:
+    """Return the flags of those options that were given."""
+    return [f"--{name.replace('_', '-')}" for name in options if getattr(command, name) not in (None, False)]
 
 
 def _same_file_problems(command: Command) -> list[str]:

@@ -10,8 +10,6 @@ from typing import Any
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import read_toml
 
-DEFAULT_FILE = Path(__file__).with_name("crisis.toml")
-
 
 @dataclass(frozen=True)
 class HelpNumber:
@@ -48,7 +46,7 @@ def load_crisis(path: str | None = None) -> Crisis:
     Raises:
         ConfigError: the file cannot be read, or something in it is missing or of the wrong kind; all problems at once.
     """
-    file = DEFAULT_FILE if path is None else Path(path)
+    file = Path(__file__).with_name("crisis.toml") if path is None else Path(path)
     try:
         table = read_toml(file)
     except ConfigError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
+from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_by_field
 from memory_harness.configs.tables import did_you_mean, read_toml, unknown_name
 from memory_harness.configs.values import NONE, from_toml
 
@@ -145,7 +145,7 @@ def _read_sections(content: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]
 def _not_a_section(name: str, values: Any) -> str:
     if name in SECTIONS:
         return f"{name} = {values!r} is a value; write a section [{name}]"
-    section = _section_with(name)
+    section = section_by_field().get(name)
     if section is not None and not isinstance(values, dict):
         return f"{name} stands outside its section; write it under [{section}]"
     return f"unknown section [{name}]{did_you_mean(name, SECTIONS)} (allowed: {', '.join(SECTIONS)})"
@@ -167,15 +167,7 @@ def _read_section(section: str, values: Mapping[str, Any], problems: list[str]) 
 
 
 def _unknown_key(key: str, fields: Mapping[str, Any]) -> str:
-    section = _section_with(key)
+    section = section_by_field().get(key)
     if section is not None:
         return f"unknown here; it belongs under [{section}]"
     return f"unknown key{did_you_mean(key, fields)} (allowed: {', '.join(fields)})"
-
-
-def _section_with(field_name: str) -> str | None:
-    """Return the section that has the field, or None when none has."""
-    try:
-        return section_of(field_name)
-    except KeyError:
-        return None

@@ -214,14 +214,11 @@ class RunConfig:
     output: OutputConfig = OutputConfig()
 
     def with_fields(self, **changes: Any) -> RunConfig:
-        """Return a copy with the named fields changed, whatever their section: `config.with_fields(eval_batch_size=1)`.
-
-        Raises:
-            KeyError: no section has a field of that name.
-        """
+        """Return a copy with the named fields changed, whatever their section. Raises KeyError: no such field."""
+        section_of = section_by_field()
         by_section: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
-            by_section.setdefault(section_of(name), {})[name] = value
+            by_section.setdefault(section_of[name], {})[name] = value
         sections = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in by_section.items()}
         return dataclasses.replace(self, **sections)
 
@@ -251,17 +248,13 @@ def fields_of_sections() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
             yield section, item
 
 
-def section_of(field_name: str) -> str:
-    """Return the name of the section that has the field. Raises KeyError when none has."""
-    return {item.name: section for section, item in fields_of_sections()}[field_name]
+def section_by_field() -> dict[str, str]:
+    """Return the section of each setting."""
+    return {item.name: section for section, item in fields_of_sections()}
 
 
 def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:
-    """Rebuild the `RunConfig` that `to_dict` wrote; fields that are missing take their default.
-
-    Raises:
-        TypeError: a field that this version does not know.
-    """
+    """Rebuild what `RunConfig.to_dict` wrote; missing fields take their default. Raises TypeError: an unknown field."""
     built = {}
     for name, values in sections.items():
         unknown = set(values) - {field.name for field in dataclasses.fields(SECTIONS[name])}

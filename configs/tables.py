@@ -26,12 +26,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean X?` for an allowed value that begins like this one or is close to it, or nothing."""
     allowed, value = list(allowed), value.lower()
-    close = [name for name in allowed if len(value) > 2 and name.startswith(value)]
-    if not close:
-        close = difflib.get_close_matches(value, allowed, n=1)
-    if not close:
-        return ""
-    return f"; did you mean {' or '.join(close)}?"
+    beginning = [name for name in allowed if len(value) > 2 and name.startswith(value)]
+    close = beginning or difflib.get_close_matches(value, allowed, n=1)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def unknown_name(flag: str, value: str, allowed: Iterable[str]) -> str:

@@ -65,11 +65,7 @@ def validate(config: RunConfig) -> None:
 
 
 def check_output(config: RunConfig) -> Path:
-    """Create the output folder when it is missing, try to write there, and return it.
-
-    Raises:
-        ConfigError: it cannot be created or written to.
-    """
+    """Create the output folder when missing, try to write there, and return it. Raises ConfigError: either fails."""
     folder = Path(config.output.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +17,9 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import BatchShape
 
 Item = TypeVar("Item")
+
+_length = attrgetter("num_tokens")
+_padded_tokens = attrgetter("shape.padded_tokens")
 
 IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss. Source: `ignore_index` of torch.nn.functional.cross_entropy."""
@@ -115,10 +119,6 @@ def _balanced(micro_batches: list[Batch], config: RunConfig) -> tuple[Batch, ...
     return tuple(sorted(batches, key=_padded_tokens, reverse=True))
 
 
-def _padded_tokens(batch: Batch) -> int:
-    return batch.shape.padded_tokens
-
-
 def unshuffled(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[Example]:
     """Return the examples arranged so that the epoch's `train_steps` takes them in the order given here.
 
@@ -208,10 +208,6 @@ def _padded_length(longest: int, config: RunConfig) -> int:
 
 def _chunks(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
     return (examples[i : i + size] for i in range(0, len(examples), size))
-
-
-def _length(example: Example) -> int:
-    return example.num_tokens
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, npt.NDArray[np.int64]]:

@@ -70,7 +70,7 @@ def clean(corpus: Corpus) -> tuple[Corpus, CleanReport]:
         normalised = _normalise_row(original)
         row, found = _replace_personal_data(normalised)
         reason = _drop_reason(row)
-        if _is_crisis(row):
+        if asks_in_crisis(row.question) or _pattern("crisis").search(_as_read(row.answer)):
             crisis.append(row)
         elif reason is not None:
             dropped[reason] += 1
@@ -141,10 +141,6 @@ def _replace_personal_data(row: Row) -> tuple[Row, Counter[str]]:
     question, in_question = replace_personal_data(row.question)
     answer, in_answer = replace_personal_data(row.answer)
     return Row(row.topic, title, question, answer), in_title + in_question + in_answer
-
-
-def _is_crisis(row: Row) -> bool:
-    return asks_in_crisis(row.question) or _pattern("crisis").search(_as_read(row.answer)) is not None
 
 
 def asks_in_crisis(question: str, phrases: Iterable[str] = ()) -> bool:

@@ -120,11 +120,7 @@ def select_rows(rows: Iterable[Row], name: str, num_malformed: int = 0) -> Corpu
 
 
 def take(corpus: Corpus, samples: int | None) -> tuple[Row, ...]:
-    """Return the first `samples` rows, or all of them when None.
-
-    Raises:
-        DataError: more are asked for than there are.
-    """
+    """Return the first `samples` rows, all of them when None. Raises DataError: more are asked for than there are."""
     if samples is not None and samples > len(corpus.rows):
         raise DataError(
             f"--samples {samples} is more than the {len(corpus.rows)} usable rows of {corpus.name}; "
@@ -151,8 +147,9 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def _find(path: Path) -> Path:
-    """Return the file meant by `path`: itself, its other spelling, or the corpus in that folder."""
-    candidates = [path, _other_spelling(path)]
+    """Return the file meant: `path`, the same with or without a space before its suffix, or that folder's corpus."""
+    stem = path.stem[:-1] if path.stem.endswith(" ") else path.stem + " "
+    candidates = [path, path.with_name(stem + path.suffix)]
     if path.is_dir():
         candidates = [path / name for name in CORPUS_FILES]
     for file in candidates:
@@ -160,12 +157,6 @@ def _find(path: Path) -> Path:
             return file
     looked_for = " and ".join(repr(str(file)) for file in candidates)
     raise DataError(f"no corpus at --data {path}: looked for {looked_for}; without --data a synthetic corpus is used")
-
-
-def _other_spelling(path: Path) -> Path:
-    """Return the path with a space before its suffix, or without it where it has one."""
-    stem = path.stem[:-1] if path.stem.endswith(" ") else path.stem + " "
-    return path.with_name(stem + path.suffix)
 
 
 def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:

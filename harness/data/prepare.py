@@ -83,9 +83,9 @@ class Prepared:
         num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)
         asked = f"prompts: {len(self.prompts)} to answer"
         if num_vetted:
-            approval = "NOT APPROVED BY ANYBODY, see --crisis"
-            if self.approved_by:
-                approval = f"approved by {self.approved_by}"
+            approval = (
+                f"approved by {self.approved_by}" if self.approved_by else "NOT APPROVED BY ANYBODY, see --crisis"
+            )
             asked += f", {num_vetted} of them by the vetted reply ({approval})"
         if self.prompt_report:
             asked += f"; {self.prompt_report.line()}"

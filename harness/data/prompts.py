@@ -9,8 +9,6 @@ from memory_harness.harness.data.corpus import ReadReport, Row, read_table, sele
 from memory_harness.harness.log.errors import DataError
 
 COLUMN = "question"
-CORPUS_COLUMN = "questions"
-"""what the corpus calls its own"""
 
 
 def read_prompts(path: str) -> tuple[list[str], ReadReport]:
@@ -23,7 +21,7 @@ def read_prompts(path: str) -> tuple[list[str], ReadReport]:
     if not file.is_file():
         raise DataError(f"no file at --prompts {file}; give a CSV with a column {COLUMN}")
     table, num_malformed = read_table(file, "--prompts", (COLUMN,))
-    names = [name for name in table.columns if name.casefold() in (COLUMN, CORPUS_COLUMN)]
+    names = [name for name in table.columns if name.casefold() in (COLUMN, "questions")]  # the corpus has the plural
     if len(names) != 1:
         found = ", ".join(map(repr, table.columns))
         raise DataError(f"{file} has {len(names) or 'no'} columns {COLUMN}: found {found}; --prompts needs one")

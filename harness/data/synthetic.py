@@ -112,14 +112,10 @@ def _usable_rows(num_rows: int, rng: Random) -> list[Row]:
         if previous is None or rng.random() >= REPEATED_SHARE[kind]:
             topic = topics[rng.randrange(len(topics))]
             question = questions[topic].text(QUESTION_LENGTHS[kind].draw(rng), rng)
-            previous = Row(topic, _title(question), question, "")
+            previous = Row(topic, " ".join(question.split()[:6]), question, "")
         answer = answers[previous.topic].text(ANSWER_LENGTHS[kind].draw(rng), rng)
         rows[replace(previous, answer=answer)] = None
     return list(rows)
-
-
-def _title(question: str) -> str:
-    return " ".join(question.split()[:6])
 
 
 class _Sentences:

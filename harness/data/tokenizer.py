@@ -128,7 +128,8 @@ class TransformersTokenizer:
         vocab = tokenizer.get_vocab()
         stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
         self.stop_ids: tuple[int, ...] = tuple(stops) or (tokenizer.eos_token_id,)
-        self.pad_id: int = vocab.get("<|finetune_right_pad_id|>", _own_pad_id(tokenizer))
+        candidates = (vocab.get("<|finetune_right_pad_id|>"), tokenizer.pad_token_id, tokenizer.unk_token_id, 0)
+        self.pad_id = int(next(token_id for token_id in candidates if token_id is not None))
         self.chat = llama3_format() if "<|start_header_id|>" in vocab else _own_format(tokenizer, name)
 
     def count(self, text: str) -> int:
@@ -146,13 +147,6 @@ class TransformersTokenizer:
 
 
 Tokenizer = LengthEstimate | CharacterTokenizer | TransformersTokenizer
-
-
-def _own_pad_id(tokenizer: Any) -> int:
-    for token_id in (tokenizer.pad_token_id, tokenizer.unk_token_id):
-        if token_id is not None:
-            return int(token_id)
-    return 0
 
 
 def _own_format(tokenizer: Any, name: str) -> ChatFormat:

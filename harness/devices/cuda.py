@@ -325,10 +325,8 @@ def _backends(attention: str, card: Card | None) -> list[SDPBackend]:
 def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:
     value: Any = counters
     for name in path:
-        if name not in value:
-            return 0  # nothing has been allocated yet
-        value = value[name]
-    return int(value)
+        value = value.get(name, {})
+    return int(value or 0)  # 0 before anything has been allocated
 
 
 def requested_bytes(message: str) -> int | None:

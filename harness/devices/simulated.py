@@ -21,10 +21,10 @@ from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
-from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
+from memory_harness.harness.log.source_lines import is_harness, users_line
 from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
-from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Site, Tracer
+from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Tracer, source_lines
 
 _is_autocast_enabled = torch.is_autocast_enabled
 
@@ -114,8 +114,7 @@ class SimulatedDevice:
             finally:
                 self._code_tables = dict(functional.name2qmap)
 
-    @contextmanager
-    def _managed_memory(self) -> Iterator[None]:
+    def _managed_memory(self) -> AbstractContextManager[Any]:
         """Let bitsandbytes' paged tensors be memory outside the allocator: CUDA's driver moves it between the two."""
         import bitsandbytes.functional as functional
 
@@ -128,8 +127,7 @@ class SimulatedDevice:
         def fill(tensor: torch.Tensor, value: float) -> None:
             """There are no values."""
 
-        with patch.object(functional, "get_paged", get_paged), patch.object(functional, "fill", fill):
-            yield
+        return patch.multiple(functional, get_paged=get_paged, fill=fill)
 
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""
@@ -194,7 +192,7 @@ class SimulatedDevice:
         """Within, `.item()` of a tensor without a value gives `value`."""
         if self.computes:
             return nullcontext()
-        return self.tracer.assuming(value)
+        return patch.object(self.tracer, "assumed_value", value)
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """The simulation raises the harness's own error."""
@@ -209,7 +207,7 @@ class SimulatedDevice:
     def _locate(self, callback: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
         """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
         kept, self.tracer.site_frames = self.tracer.site_frames, WATCHED_SITE_FRAMES
-        lines = tuple(line for line in _source_lines(self.tracer.site()) if not is_harness(line.path))
+        lines = tuple(line for line in source_lines(self.tracer.site()) if not is_harness(line.path))
         self.tracer.site_frames = kept
         line = users_line(lines)
         error.frames = tuple(map(str, lines))
@@ -269,22 +267,16 @@ class SimulatedDevice:
 
 def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     num_bytes, made_at, site = made
-    return Allocation(key, num_bytes, made_at, _source_lines(site))
+    return Allocation(key, num_bytes, made_at, source_lines(site))
 
 
-def _source_lines(site: Site) -> tuple[SourceLine, ...]:
-    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
-
-
-@contextmanager
-def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
+def _cuda_autocast_is_cpu_autocast() -> AbstractContextManager[Any]:
     """Let code that asks about CUDA's mixed precision, as peft does, hear about the CPU's, which stands for it here."""
 
     def is_autocast_enabled(device_type: str = "cpu") -> bool:
         return _is_autocast_enabled("cpu" if device_type in ("cuda", "meta") else device_type)
 
-    with patch.object(torch, "is_autocast_enabled", is_autocast_enabled):
-        yield
+    return patch.object(torch, "is_autocast_enabled", is_autocast_enabled)
 
 
 def _foreach_on_meta() -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from memory_harness.harness.log.allocator_sizes import LARGE_SEGMENT_BYTES, SMALL_MAX_BYTES, segment_size
@@ -218,11 +219,7 @@ class CachingAllocator:
         return largest
 
     def block_of(self, handle: int) -> tuple[int, int]:
-        """Return the address and the requested bytes of a live handle; 0 and 0 of handle 0.
-
-        Raises:
-            KeyError: not a live handle.
-        """
+        """Return address and requested bytes of a live handle; 0 and 0 of handle 0. Raises KeyError: it is not live."""
         if handle == 0:
             return 0, 0
         block = self._live[handle]
@@ -407,12 +404,6 @@ def _segment(run: list[BlockNode]) -> Segment:
 
 def _mapped_runs(head: BlockNode) -> Iterator[list[BlockNode]]:
     """Yield the blocks of a segment, in one list where no unmapped pages lie between them."""
-    run: list[BlockNode] = []
-    for block in head.chain():
-        if block.handle != UNMAPPED:
-            run.append(block)
-        elif run:
-            yield run
-            run = []
-    if run:
-        yield run
+    for is_mapped, run in groupby(head.chain(), key=lambda block: block.handle != UNMAPPED):
+        if is_mapped:
+            yield list(run)

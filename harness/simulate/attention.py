@@ -109,14 +109,11 @@ class _FusedAttention(torch.autograd.Function):
         out = query.new_empty(batch, length, heads, value.size(-1)).transpose(1, 2)
         if backend == "flash":
             lse = query.new_empty(batch, heads, length, dtype=torch.float32)
-            random_state: tuple[torch.Tensor, ...] = (
-                query.new_empty(2, dtype=torch.int64),
-                query.new_empty((), dtype=torch.int64),
-            )
+            random_state = [query.new_empty(2, dtype=torch.int64), query.new_empty((), dtype=torch.int64)]
         else:
             rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
             lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
-            random_state = ()
+            random_state = []
         if not query.is_meta:
             with tracer.paused():
                 out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))

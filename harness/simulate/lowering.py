@@ -7,7 +7,7 @@ bitsandbytes) are replaced as they are dispatched. Everything else allocates the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -25,16 +25,14 @@ MAIN_WORKSPACE = ("workspace", "main")
 AUTOGRAD_WORKSPACE = ("workspace", "autograd")
 
 
-@contextmanager
-def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[None]:
+def replaced_functions(tracer: Tracer, card: Card, attention: str) -> AbstractContextManager[Any]:
     """Within, the functions that PyTorch decomposes in another way on the CPU than on CUDA are replaced.
 
     They are patched, not intercepted by a function mode: such a mode is off while `backward` runs, and gradient
     checkpointing calls them there.
     """
     sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
-    with patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout):
-        yield
+    return patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout)
 
 
 @contextmanager

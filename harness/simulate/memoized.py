@@ -15,8 +15,6 @@ from memory_harness.harness.simulate.allocator import AllocatorState
 from memory_harness.harness.simulate.memory import SimulatedMemory, segments_of
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, Event
 
-_EMPTY_CACHE = "empty_cache"
-
 NUM_RECENT = 64
 """Chains that are remembered: some twenty optimizer steps."""
 
@@ -33,7 +31,6 @@ class _Transition:
 class _RunningChain:
     """A chain some of whose phases have run."""
 
-    key: Hashable
     phases: list[Sequence[Event] | None]
     known: _Transition | None
     """None where the chain has not run from this state before"""
@@ -79,7 +76,7 @@ class MemoizedMemory:
         known = self._transitions.get((self._state, key))
         if known is None and self._loaded != self._state:
             self._load(self._state)
-        self._chain = _RunningChain(key, list(phases), known)
+        self._chain = _RunningChain(list(phases), known)
         self.recent.append(ReplayedChain(self._state, key, []))
 
     def next_phase(self, events: Sequence[Event] | None = None) -> None:
@@ -113,10 +110,8 @@ class MemoizedMemory:
 
     def _advance(self, stats: MemoryStats) -> None:
         self._stats = stats
-        self._peaks = (
-            max(self._peaks[0], stats.peak_allocated_bytes),
-            max(self._peaks[1], stats.peak_reserved_bytes),
-        )
+        allocated, reserved = self._peaks
+        self._peaks = max(allocated, stats.peak_allocated_bytes), max(reserved, stats.peak_reserved_bytes)
 
     def _finish(self, chain: _RunningChain) -> None:
         if chain.known is not None:
@@ -124,7 +119,7 @@ class MemoizedMemory:
         else:
             start = self._state
             self._state = self._save()
-            self._transitions[start, chain.key] = _Transition(tuple(chain.stats), self._state)
+            self._transitions[start, self.recent[-1].key] = _Transition(tuple(chain.stats), self._state)
         self._chain = None
 
     def stats(self) -> MemoryStats:
@@ -139,7 +134,7 @@ class MemoizedMemory:
     def empty_cache(self) -> None:
         """Return wholly free segments."""
         peaks = self._peaks
-        self.begin(_EMPTY_CACHE, [[(None, EMPTY_CACHE, None)]])
+        self.begin("empty_cache", [[(None, EMPTY_CACHE, None)]])
         self.next_phase()
         self._peaks = peaks  # after a failure it starts at the state before, which is no new peak
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 
 import torch
 
@@ -12,7 +13,7 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
 from memory_harness.harness.simulate.trace import ENSURE, FREE, RENAME, Event
-from memory_harness.harness.simulate.tracer import Site, describe_frame
+from memory_harness.harness.simulate.tracer import Site, source_lines
 
 WatchedAllocation = tuple[int, float, Site]
 """requested bytes, seconds since the epoch, and place of an allocation"""
@@ -29,7 +30,7 @@ class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
     __qualname__ = "OutOfMemoryError"
 
     def __init__(self, error: AllocatorOutOfMemory, allocator: CachingAllocator, num_bytes: int, site: Site) -> None:
-        frames = tuple(map(describe_frame, site))
+        frames = tuple(map(str, source_lines(site)))
         super().__init__(
             num_bytes,
             error.allocated_bytes,
@@ -53,6 +54,7 @@ class SimulatedMemory:
 
     def __init__(self, budget_bytes: int | None, *, expandable_segments: bool = False) -> None:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
+        self.reset_peaks = self.allocator.reset_peaks
         self.handles: dict[Hashable, int] = {}
         self._is_busy = False
         """while it is, frees wait: Python's garbage collector may run amid the allocator and end storages there"""
@@ -67,22 +69,19 @@ class SimulatedMemory:
 
         self.live_at_failure: tuple[tuple[Hashable, int], ...] = ()
         """what `live` gave when an allocation failed last: the failure unwinds frames, and with them tensors"""
-        self.on_failure: Callable[[DeviceOutOfMemory], None] = _ignore
+        self.on_failure: Callable[[DeviceOutOfMemory], None] | None = None
         """told of every failed allocation as it happens, whether somebody catches the error or not"""
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Allocate.
-
-        Raises:
-            DeviceOutOfMemory: no room, after the allocator's own retries; nothing has been allocated then.
-        """
+        """Allocate. Raises DeviceOutOfMemory: no room, after the allocator's own retries; nothing is allocated then."""
         self._is_busy = True
         try:
             self.handles[key] = self.allocator.malloc(num_bytes)
         except AllocatorOutOfMemory as error:
             self.live_at_failure = tuple(self.live())
             failure = SimulatedOutOfMemory(error, self.allocator, num_bytes, site)
-            self.on_failure(failure)
+            if self.on_failure is not None:
+                self.on_failure(failure)
             try:
                 raise failure from None
             finally:
@@ -148,21 +147,7 @@ class SimulatedMemory:
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters."""
-        allocator = self.allocator
-        return MemoryStats(
-            allocated_bytes=allocator.allocated_bytes,
-            reserved_bytes=allocator.reserved_bytes,
-            active_bytes=allocator.active_bytes,
-            inactive_split_bytes=allocator.inactive_split_bytes,
-            peak_allocated_bytes=allocator.peak_allocated_bytes,
-            peak_reserved_bytes=allocator.peak_reserved_bytes,
-            num_alloc_retries=allocator.num_alloc_retries,
-            num_ooms=allocator.num_ooms,
-        )
-
-    def reset_peaks(self) -> None:
-        """Start new peaks at the present values."""
-        self.allocator.reset_peaks()
+        return MemoryStats(**{counter.name: getattr(self.allocator, counter.name) for counter in fields(MemoryStats)})
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""
@@ -180,10 +165,6 @@ class SimulatedMemory:
             for block in segment.blocks:
                 if block.handle is not None:
                     yield keys.get(block.handle), block.requested_bytes
-
-
-def _ignore(error: DeviceOutOfMemory) -> None:
-    """Do nothing: nobody has asked to be told."""
 
 
 def segments_of(allocator: CachingAllocator) -> tuple[SegmentRuns, ...]:

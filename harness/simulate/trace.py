@@ -78,20 +78,17 @@ def canonical(chain: Chain) -> Chain:
     """
     numbers: dict[int, int] = {}
     ensured: set[Hashable] = set()
-    return [_canonical_phase(phase, numbers, ensured) for phase in chain]
-
-
-def _canonical_phase(phase: Sequence[Event], numbers: dict[int, int], ensured: set[Hashable]) -> list[Event]:
-    events: list[Event] = []
-    for key, size, extra in phase:
-        if isinstance(key, int):
-            key = numbers.setdefault(key, len(numbers))
-        if size == ENSURE:
-            if key in ensured:
-                continue
-            ensured.add(key)
-        events.append((key, size, extra))
-    return events
+    renumbered: Chain = []
+    for phase in chain:
+        renumbered.append([])
+        for key, size, extra in phase:
+            if isinstance(key, int):
+                key = numbers.setdefault(key, len(numbers))
+            if size != ENSURE or key not in ensured:
+                renumbered[-1].append((key, size, extra))
+            if size == ENSURE:
+                ensured.add(key)
+    return renumbered
 
 
 class TraceFamily:
@@ -140,11 +137,6 @@ class TraceFamily:
                 events.append((key, size, extra))
             chain.append(events)
         return chain
-
-    @property
-    def is_fitted(self) -> bool:
-        """Return whether other shapes follow from the recorded ones."""
-        return self._sizes is not None
 
 
 SizeOf = Callable[[Shape], int]

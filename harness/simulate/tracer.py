@@ -14,6 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import CodeType
 from typing import Any, Protocol
 
@@ -182,15 +183,6 @@ class Tracer(TorchDispatchMode):
         return tuple(frames)
 
     @contextmanager
-    def assuming(self, value: float) -> Iterator[None]:
-        """Within, `.item()` on a meta tensor returns `value` instead of raising."""
-        before, self.assumed_value = self.assumed_value, value
-        try:
-            yield
-        finally:
-            self.assumed_value = before
-
-    @contextmanager
     def paused(self) -> Iterator[None]:
         """Within, operators run unrecorded: what they allocate exists on the host only."""
         self._paused += 1
@@ -207,18 +199,14 @@ def _makes_storage(func: Any) -> bool:
     return fresh or func._schema.name.startswith(("aten::lift_fresh", "aten::set_", "aten::resize_"))
 
 
-_PLUMBING: dict[CodeType, bool] = {}
 _PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), contextlib.__file__, "<string>")
 
 
+@cache
 def _is_plumbing(code: CodeType) -> bool:
-    known = _PLUMBING.get(code)
-    if known is None:
-        known = _PLUMBING[code] = code.co_filename.startswith(_PLUMBING_PATHS)
-    return known
+    return code.co_filename.startswith(_PLUMBING_PATHS)
 
 
-def describe_frame(frame: Frame) -> str:
-    """Return `file:line function`, with the path shortened to what follows site-packages or the project's folder."""
-    code, line = frame
-    return str(SourceLine(code.co_filename, line, code.co_name))
+def source_lines(site: Site) -> tuple[SourceLine, ...]:
+    """Return the frames as lines of source code."""
+    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)

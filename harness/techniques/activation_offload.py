@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,16 +25,13 @@ def offload_activations(model: Any, device: Device) -> None:
     offload = _Offload(device)
     for module in model.modules():
         if getattr(module, "gradient_checkpointing", False):
-            module._gradient_checkpointing_func = _with_hooks(module._gradient_checkpointing_func, offload)
+            module._gradient_checkpointing_func = partial(_with_hooks, module._gradient_checkpointing_func, offload)
 
 
-def _with_hooks(checkpoint: Callable[..., Any], offload: _Offload) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        # inside, checkpointing puts hooks of its own on top: only the layer's inputs come to these
-        with torch.autograd.graph.saved_tensors_hooks(offload.pack, offload.unpack):
-            return checkpoint(*args)
-
-    return run
+def _with_hooks(checkpoint: Callable[..., Any], offload: _Offload, *args: Any) -> Any:
+    # inside, checkpointing puts hooks of its own on top: only the layer's inputs come to these
+    with torch.autograd.graph.saved_tensors_hooks(offload.pack, offload.unpack):
+        return checkpoint(*args)
 
 
 class _Saved:

@@ -48,11 +48,7 @@ def chunked_causal_lm_loss(
 
 
 def frozen_head(model: Any, loss: str) -> torch.Tensor:
-    """Return the output head's weight (V, H).
-
-    Raises:
-        ConfigError: it is trained, and the loss would give it no gradient.
-    """
+    """Return the output head's weight (V, H). Raises ConfigError: it is trained; the loss would give it no gradient."""
     head = model.get_output_embeddings()
     if any(parameter.requires_grad for parameter in head.parameters()):
         raise ConfigError(f"--loss {loss}: needs a frozen output head; take lm_head out of --target-modules")

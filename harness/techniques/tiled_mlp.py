@@ -20,11 +20,11 @@ import torch
 from memory_harness.harness.techniques.chunks import row_slices
 
 Block = Callable[[torch.Tensor], torch.Tensor]
+Chunks = Callable[[bool, int], int]
+Autocast = Callable[[], AbstractContextManager[Any]]
 
 
-def tile_mlp(
-    model: Any, chunks: Callable[[bool, int], int], autocast: Callable[[], AbstractContextManager[Any]]
-) -> None:
+def tile_mlp(model: Any, chunks: Chunks, autocast: Autocast) -> None:
     """Let every feed-forward block of a transformers decoder work in chunks.
 
     Args:
@@ -37,11 +37,7 @@ def tile_mlp(
 
 
 def _in_chunks(
-    module: torch.nn.Module,
-    block: Block,
-    chunks: Callable[[bool, int], int],
-    autocast: Callable[[], AbstractContextManager[Any]],
-    hidden_BLH: torch.Tensor,
+    module: torch.nn.Module, block: Block, chunks: Chunks, autocast: Autocast, hidden_BLH: torch.Tensor
 ) -> torch.Tensor:
     hidden_TH = hidden_BLH.flatten(0, 1)
     number = chunks(module.training, len(hidden_TH))
@@ -58,13 +54,7 @@ class _PropagateBack(torch.autograd.Function):
     """Keeps the block's input; takes the gradient of its output, which `_Compute` hands through."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_TH: torch.Tensor,
-        block: Block,
-        chunks: int,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden_TH: torch.Tensor, block: Block, chunks: int, autocast: Autocast) -> torch.Tensor:
         ctx.save_for_backward(hidden_TH)
         ctx.block, ctx.chunks, ctx.autocast = block, chunks, autocast
         return hidden_TH.view_as(hidden_TH)

@@ -15,7 +15,7 @@ import numpy as np
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
-from memory_harness.configs.schema import RunConfig, section_of
+from memory_harness.configs.schema import RunConfig, section_by_field
 from memory_harness.configs.units import TIB
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -66,7 +66,8 @@ _RECORDED: dict[str, RecordedModel] = {}
 def recorded_model(config: RunConfig) -> RecordedModel:
     """Return the recorded model that a configuration replays, that of the last prediction where it serves."""
     defaults = RunConfig()
-    values = {name: getattr(getattr(defaults, section_of(name)), name) for name in REPLAYED_FIELDS}
+    section_of = section_by_field()
+    values = {name: getattr(getattr(defaults, section_of[name]), name) for name in REPLAYED_FIELDS}
     key = config.with_fields(**values, device="simulated", tensors="fake").fingerprint()
     if key not in _RECORDED:
         _RECORDED.clear()  # what is recorded of an 8B model takes some 100 MB

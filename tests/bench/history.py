@@ -75,15 +75,15 @@ def simulated_step() -> list[Line]:
 
 
 def _lines(events: Sequence[Event], sizes: dict[Any, int]) -> list[Line]:
-    from memory_harness.harness.simulate.tracer import describe_frame
+    from memory_harness.harness.simulate.tracer import source_lines
 
     lines: list[Line] = []
     sizes = dict(sizes)
     for key, size, extra in events:
         if size >= 0:
             sizes[key] = size
-            site = extra[0] if extra else None  # type: ignore[index]
-            lines.append(("alloc", _rounded(size), describe_frame(site) if site else "?"))
+            line = str(source_lines(extra)[0]) if extra else "?"  # type: ignore[arg-type]
+            lines.append(("alloc", _rounded(size), line))
         elif size == -1:
             lines.append(("free", _rounded(sizes.pop(key, 0)), ""))
     return lines

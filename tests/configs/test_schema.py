@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.configs.flags import field_help
-from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_of
+from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_by_field
 from memory_harness.configs.values import from_text, to_text, without_none
 
 ANY_OF: dict[type, st.SearchStrategy[Any]] = {
@@ -84,7 +84,9 @@ def test_an_unknown_field_is_refused():
 
 def test_field_names_are_unique_across_sections():
     for name, cls in SECTIONS.items():
-        assert [section_of(field.name) for field in dataclasses.fields(cls)] == [name] * len(dataclasses.fields(cls))
+        assert [section_by_field()[field.name] for field in dataclasses.fields(cls)] == [name] * len(
+            dataclasses.fields(cls)
+        )
 
 
 def test_sections_are_those_of_the_configuration():

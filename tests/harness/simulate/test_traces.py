@@ -60,7 +60,7 @@ def test_a_family_answers_new_shapes_only_after_a_third_recording_has_confirmed_
     for count, (batch_size, length) in enumerate(SHAPES):
         assert family.get((batch_size, length)) is None
         family.add((batch_size, length), events_at(12 * batch_size * length, key=count))
-        assert family.is_fitted == (count == 2)
+        assert (family.get((4, 100)) is not None) == (count == 2)
     chain = family.get((4, 100))
     assert chain is not None
     assert chain[0][0][1] == 12 * 4 * 100
@@ -71,7 +71,7 @@ def test_a_family_whose_events_differ_keeps_asking_for_recordings() -> None:
     for batch_size, length in SHAPES:
         extra: list[Event] = [(9, 5, ()), (9, FREE, None)] if length == 640 else []
         family.add((batch_size, length), [events_at(4)[0] + extra, events_at(4)[1]])
-    assert not family.is_fitted
+    assert family.get((8, 200)) is None
     assert family.get((4, 100)) is None
 
 

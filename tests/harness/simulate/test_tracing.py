@@ -19,7 +19,7 @@ from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import BatchShape
 from memory_harness.harness.simulate.lowering import AUTOGRAD_WORKSPACE, MAIN_WORKSPACE
 from memory_harness.harness.simulate.trace import ENSURE, FREE, Chain, Event, TraceRecorder, canonical
-from memory_harness.harness.simulate.tracer import describe_frame
+from memory_harness.harness.simulate.tracer import source_lines
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 TINY = RunConfig().with_fields(model="tiny-llama", dtype="float16", kbit_upcast=True, lora_dropout=0.05)
@@ -135,7 +135,7 @@ def test_an_allocation_knows_the_line_that_asked_for_it() -> None:
     with recording() as (device, events):
         torch.empty(3, device=device.torch_device)
     _, _, site = events[0]
-    described = describe_frame(site[0])  # type: ignore[index]
+    described = str(source_lines(site)[0])  # type: ignore[index]
     assert "test_tracing.py" in described
     assert "test_an_allocation_knows_the_line_that_asked_for_it" in described
 
