@@ -20,6 +20,7 @@ from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp3
 from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
 from memory_harness.probes.detectors.saving import (
     adapters_accumulate,
+    checkpoints_kept,
     kv_cache_held,
     merge_dequantises,
     resume_on_gpu,
@@ -93,10 +94,11 @@ def detect(log: RunLog) -> list[Finding]:
         LogError: the log's configuration has fields that this release does not know.
     """
     order = list(DETECTORS)
-    findings: list[Finding] = []
-    evidence = gather(log)
+    findings, evidence = checkpoints_kept(log), gather(log)
     for detector in dict.fromkeys(DETECTORS.values()):
-        findings += detector(evidence)
+        finding = detector(evidence)
+        if finding is not None:
+            findings.append(finding)
     findings.sort(key=lambda finding: order.index(finding.cause))
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]

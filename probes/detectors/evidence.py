@@ -97,8 +97,8 @@ class Evidence:
         return self.steps[BURN_IN_STEPS:]
 
 
-Detector = Callable[[Evidence], list[Finding]]
-"""Returns what it finds; silent when unsure."""
+Detector = Callable[[Evidence], Finding | None]
+"""Returns what it finds, None when unsure."""
 
 
 def gather(log: RunLog) -> Evidence:
