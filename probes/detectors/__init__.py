@@ -83,7 +83,6 @@ are called an error, the first in this order keeps it.
 Growth that took the room and causes that the log proves come before what merely asked for the last bytes: those whose
 arithmetic is exact first, then what made the request unusual, last what the tensor was for.
 """
-
 _RANKS = {"error": 0, "warning": 1, "info": 2}
 
 

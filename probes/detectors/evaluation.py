@@ -25,18 +25,14 @@ from memory_harness.probes.findings import Finding
 
 MIN_BATCHES = 3
 """Evaluation batches that must have left something before they are said to hoard."""
-
 KEPT_SHARE = 0.8
 """Share of what an evaluation left that must still be there one step later before it counts as never released."""
-
 SAME_SHARE = 0.02
 """Relative error within which a size counts as the one expected: the allocator's rounding of several tensors."""
-
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 BATCH_HOST_NOISE_BYTES = 256 * 1024
 """What a batch may add to the process's resident memory: the C library's arenas grow in steps."""
-
 HOST_SHARE_OF_LOGITS = (0.7, 1.5)
 """What a batch adds to resident memory, over its logits, where it is these that are kept."""
 

@@ -11,27 +11,20 @@ from memory_harness.probes.findings import Finding
 PADDED_SHARE = 1 / 3
 """Share of padding from which padding to the maximum is called a cost: a third of the run's time goes into it. Rounding
 lengths up and unequal lengths in a batch leave a few percent in any scheme."""
-
 MIN_SAMPLES = 16
 """Samples seen before their lengths are called typical."""
-
 LONGER_BY = 1.1
 """How much larger than any earlier batch the failing one must be. 10 % at 2048 tokens moves the peak by some 0.4 GiB
 (4.46 GiB per 2048 tokens, reference measurement); less could as well be growth or a carved cache."""
-
 MIN_EARLIER_BATCHES = 8
 """Earlier micro-batches needed before the failing one can be called unusually large."""
-
 FLAT_FLOOR_BYTES = 64 * MIB
 """Rise of the floor that still counts as flat: two workspaces, far below the activations of one step."""
-
 MIN_LENGTHS = 3
 """Distinct padded lengths before they can be said to vary; one odd last batch makes two."""
-
 CACHED_SHARE = 0.15
 """Share of the budget that lies in the cache unused before it counts as carved: in the measured stock recipe 1.49 of
 14.34 GiB reserved at 2048 tokens (10 %) and 2.91 of 20.21 at 4096 (14 %) lay unused without any carving."""
-
 PAGE_BYTES = 2 * MIB
 """The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""
 

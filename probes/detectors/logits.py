@@ -25,17 +25,13 @@ from memory_harness.probes.findings import Finding
 
 LOSS_UNITS = 5
 """U that the full loss holds at its peak: 16-bit logits, float32 logits, log-softmax. Source: cause table."""
-
 LOSS_UNITS_HELD = 6
 """The same in backward where the step keeps the output object, and with it the 16-bit logits. Source: cause table."""
-
 LOGITS_SHARE = 0.1
 """Share of the budget from which the loss's copies are worth a line: below a tenth they are less than what the
 allocator keeps in reserve (7 to 17 % of the peak in the measured stock recipe)."""
-
 EVAL_LOGITS_SHARE = 0.5
 """Share of what evaluation adds that 16-bit and float32 logits must explain before they are called its cause."""
-
 FRACTIONS = {2: "half of its steps", 3: "a third of its steps", 4: "a quarter of its steps"}
 
 

@@ -22,23 +22,17 @@ from memory_harness.probes.findings import Finding, Severity
 
 MIN_FITTED_LENGTHS = 4
 """Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""
-
 MIN_SPAN = 2.0
 """Longest over shortest length: nearer lengths look linear whatever they are."""
-
 BETTER_FIT = 0.5
 """Share of the linear model's error that must be left at most once the quadratic term is there."""
-
 SCORE_BYTES = 2
 """Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something
 else."""
-
 CLOSE_FIT = 0.01
 """Mean error of the fit, as a share of the run's peak, up to which it may be continued beyond the lengths seen."""
-
 LOOK_AHEAD = 4
 """How many times the longest sample seen is still tried."""
-
 SCORES_SHARE = 0.1
 """Share of a batch's own peak from which the scores are worth a line."""
 

@@ -23,18 +23,14 @@ from memory_harness.probes.findings import Finding
 
 MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
 """Phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once."""
-
 COPY_SHARE = 0.25
 """Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter
 and its optimizer states, which a checkpoint is about, are below 2 % of an 8B model in 4 bits."""
-
 MERGED_RANGE = (0.9, 1.3)
 """Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
 converted."""
-
 CACHE_DIMENSIONS = 4
 """Of keys and of values: batch, heads, tokens, head size."""
-
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
 scalars."""

@@ -23,17 +23,13 @@ from memory_harness.probes.findings import Finding, Severity
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
-
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
-
 STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
-
 HOST_BURN_IN = 0.25
 """Share of the steps whose resident memory is left out: libraries load lazily, caches fill."""
-
 HOST_MIN_STEPS = 12
 """Steps after that before resident memory is said to grow."""
 
