@@ -30,29 +30,22 @@ from memory_harness.probes.detectors.trends import (
 ALLOCATED_NOISE_SHARE = 0.001
 """Share of the larger value within which two allocated peaks are equal: five times the largest difference between
 measured and simulated peaks of one recipe (0.02 % over 32 recipes, tests/bench/agreement.py)."""
-
 RESERVED_NOISE_SHARE = 0.01
 """The same for reserved: it also follows the addresses that the driver gives out (0.7 % in the same comparison)."""
-
 PEAK_NOISE_BYTES = 2 * MIB
 """Difference of two peaks that is never reported: the smallest segment."""
-
 TIME_NOISE_SHARE = 0.1
 """Share of the larger value within which two median times are equal: clocks and other users of a machine."""
-
 TIME_NOISE_SECONDS = 0.001
 """Difference of two median times that is never reported."""
-
 MIN_TIMED = 5
 """Records of a phase after the burn-in, in either run, before its times are compared."""
-
 Verdict = Literal["worse", "better", "same"]
 Kind = Literal["peak allocated", "peak reserved", "floor", "growth per step", "time"]
 Presence = Literal["only in A", "only in B"]
 
 Pair = tuple[float | None, float | None]
 """A quantity of A and of B; None where a run lacks it."""
-
 OUTCOME_RANKS = {Outcome.COMPLETED: 0, Outcome.STOPPED: 1, Outcome.ERROR: 1, Outcome.OOM: 2}
 """The higher, the worse; a run that was stopped or cut off is not known to fit."""
 

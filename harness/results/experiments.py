@@ -31,16 +31,13 @@ RESPONSES, RESPONSES_CSV, EXPERIMENTS = "GeneratedResponses.json", "GeneratedRes
 
 VERSION = 1
 """of the files' layout; a file of another version is left alone"""
-
 LISTS = {RESPONSES: "responses", EXPERIMENTS: "experiments"}
 """file -> the key of the list that is appended to"""
-
 NEEDED = {
     "responses": ("experiment_id", "prompt_id", "sample_id", "question", "response", "answered_by"),
     "experiments": ("id",),
 }
 """list -> what this program reads of each entry"""
-
 CSV_COLUMNS = (
     "experiment_id", "prompt_id", "sample_id", "question", "response", "answered_by", "stopped", "num_tokens",
     "temperature", "top_p", "repetition_penalty", "max_new_tokens", "seed",

@@ -29,14 +29,10 @@ from memory_harness.harness.strategies.weights import open_weights
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""
-
 UNQUANTISED = ["lm_head"]
 """linear layers that stay in 16 bit, as transformers leaves the output head"""
-
-
 Initial = Callable[[str, torch.Size], torch.Tensor]
 """takes a parameter's name and shape; returns its value in 16 bit, newly made on the device"""
-
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 

@@ -18,13 +18,10 @@ from memory_harness.harness.log.errors import ConfigError
 
 NEEDED = ("unsloth>=2026.10", "trl>=1.10")
 """as the extra `unsloth` of pyproject.toml"""
-
 CHECKED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth_zoo")
 """packages whose versions Unsloth restricts and that it breaks with; the rest of its list is not needed to train"""
-
 PATCHED = ("transformers", "peft", "trl")
 """packages that Unsloth changes while it is imported, and must therefore come before"""
-
 NO_GPU = "needs a CUDA GPU; its kernels are Triton's, and nothing of it is simulated; use --strategy qlora"
 
 INSTALL = "pip install -e '.[unsloth]', without constraints.txt"

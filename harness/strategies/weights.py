@@ -22,7 +22,6 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*"]
 """what a model needs of its repository; the same weights in other formats stay there"""
-
 MAX_NAMES = 3
 """tensors that a message names before it counts the others"""
 

@@ -37,11 +37,9 @@ ACTIONS = {
 RETRIES_BEFORE_CLEARING = 2
 """Allocator retries since the cache was last cleared. A retry gives back wholly free segments only; between steps,
 when activations are gone, many more are free."""
-
 GUARD_FACTOR = 6
 """An optimizer step that finds this many times the adapter's bytes never yet reserved cannot run out of memory: AdamW's
 two states, the gradients' copies and the update's temporaries take about five."""
-
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 

@@ -20,6 +20,7 @@ from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp3
 from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
 from memory_harness.probes.detectors.saving import (
     adapters_accumulate,
+    checkpoints_kept,
     kv_cache_held,
     merge_dequantises,
     resume_on_gpu,
@@ -82,7 +83,6 @@ are called an error, the first in this order keeps it.
 Growth that took the room and causes that the log proves come before what merely asked for the last bytes: those whose
 arithmetic is exact first, then what made the request unusual, last what the tensor was for.
 """
-
 _RANKS = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -93,10 +93,11 @@ def detect(log: RunLog) -> list[Finding]:
         LogError: the log's configuration has fields that this release does not know.
     """
     order = list(DETECTORS)
-    findings: list[Finding] = []
-    evidence = gather(log)
+    findings, evidence = checkpoints_kept(log), gather(log)
     for detector in dict.fromkeys(DETECTORS.values()):
-        findings += detector(evidence)
+        finding = detector(evidence)
+        if finding is not None:
+            findings.append(finding)
     findings.sort(key=lambda finding: order.index(finding.cause))
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]

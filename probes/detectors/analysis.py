@@ -18,17 +18,13 @@ DTYPES = {4: "float32", 2: "16-bit"}
 
 MIN_ODD_VOCABULARY = 64
 """Odd part of the vocabulary from which divisibility by it says something: one size in 64 divides by chance."""
-
 MAX_TOKENS = 2**20
 """Most tokens that one batch of logits is taken to have."""
-
 SAME_FRACTION = 0.01
 """How far apart the ends of two runs may lie, as shares of the run, and count as the same place: an epoch's last,
 incomplete step moves it by less than one step in a hundred."""
-
 SAME_STEP = 2
 """The same in steps: a failure inside a step and one right after it are recorded at neighbouring steps."""
-
 MIN_RATIO_OF_TOTALS = 1.5
 """How much longer one run must be than another before `the same fraction` and `the same step` differ clearly."""
 

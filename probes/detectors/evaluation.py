@@ -25,23 +25,19 @@ from memory_harness.probes.findings import Finding
 
 MIN_BATCHES = 3
 """Evaluation batches that must have left something before they are said to hoard."""
-
 KEPT_SHARE = 0.8
 """Share of what an evaluation left that must still be there one step later before it counts as never released."""
-
 SAME_SHARE = 0.02
 """Relative error within which a size counts as the one expected: the allocator's rounding of several tensors."""
-
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 BATCH_HOST_NOISE_BYTES = 256 * 1024
 """What a batch may add to the process's resident memory: the C library's arenas grow in steps."""
-
 HOST_SHARE_OF_LOGITS = (0.7, 1.5)
 """What a batch adds to resident memory, over its logits, where it is these that are kept."""
 
 
-def outputs_kept(evidence: Evidence) -> list[Finding]:
+def outputs_kept(evidence: Evidence) -> Finding | None:
     """Find an evaluation each of whose batches leaves something, and name it by what that is.
 
     `logits-hoarded`: exactly its logits. `outputs-hoarded`: hidden states or caches, with or without its logits.
@@ -50,22 +46,22 @@ def outputs_kept(evidence: Evidence) -> list[Finding]:
     log, model = evidence.log, evidence.log.run.model
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
     if not hoarding or _steps_leave_too(evidence) or freed_by(evidence, "gc"):
-        return []
+        return None
     if log.run.script:
         contents = _contents_by_output(log, hoarding[0])
     elif model is not None:
         contents = _contents_by_size(hoarding[0], model, evidence.config.model.dtype)
     else:
-        return []
+        return None
     never_released = _never_released(hoarding)
     if contents == "logits":
-        return [_hoarded_finding(log, "logits-hoarded", hoarding, contents, never_released)]
+        return _hoarded_finding(log, "logits-hoarded", hoarding, contents, never_released)
     if contents is not None:
-        return [_hoarded_finding(log, "outputs-hoarded", hoarding, contents, never_released)]
+        return _hoarded_finding(log, "outputs-hoarded", hoarding, contents, never_released)
     if never_released and _adds_up(hoarding):
         contents = "a state smaller than the outputs"
-        return [_hoarded_finding(log, "metric-never-reset", hoarding, contents, never_released)]
-    return []
+        return _hoarded_finding(log, "metric-never-reset", hoarding, contents, never_released)
+    return None
 
 
 def _hoards(evaluation: Evaluation) -> bool:
@@ -181,13 +177,13 @@ def _hoarded_finding(
     )
 
 
-def logits_hoarded_host(evidence: Evidence) -> list[Finding]:
+def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     """Find an evaluation whose batches add their logits to the process's resident memory while the GPU is flat."""
     log, model = evidence.log, evidence.log.run.model
     long = [evaluation for evaluation in evidence.evaluations if len(evaluation.batches) >= 2 * MIN_BATCHES]
     candidates = [evaluation for evaluation in long if not _hoards(evaluation)]
     if model is None or not candidates:
-        return []
+        return None
     evaluation = max(candidates, key=lambda evaluation: len(evaluation.batches))
     # the first batches grow the process for reasons of their own
     batches = evaluation.batches[MIN_BATCHES - 1 :]
@@ -196,110 +192,102 @@ def logits_hoarded_host(evidence: Evidence) -> list[Finding]:
     logits_sizes = tokens * model.vocab_size * 2, tokens * model.vocab_size * 4
     low, high = HOST_SHARE_OF_LOGITS
     if slope.low <= BATCH_HOST_NOISE_BYTES or not any(low * s <= slope.middle <= high * s for s in logits_sizes):
-        return []
+        return None
     grown = batches[-1].host_rss_bytes - batches[0].host_rss_bytes
-    return [
-        Finding(
-            cause="logits-hoarded-host",
-            severity="warning",
-            title=f"Each evaluation batch adds {format_bytes(round(slope.middle))} to host memory",
-            explanation=f"Resident memory rises with every batch of the evaluation after step {evaluation.step}, by "
-            f"{format_bytes(grown)} over {len(batches)} batches, about the size of the batch's logits, while "
-            "allocated on the GPU is flat. The host runs out instead of the GPU.",
-            phase=Phase.EVAL,
-            steps=(evaluation.step, evaluation.step),
-            bytes=grown,
-            where=line_of_unit(log, HOST),
-            evidence={
-                "host_bytes_per_batch": round(slope.middle),
-                "num_batches": len(batches),
-                "logits_bytes": min(logits_sizes, key=lambda size: abs(size - slope.middle)),
-            },
-        )
-    ]
+    return Finding(
+        cause="logits-hoarded-host",
+        severity="warning",
+        title=f"Each evaluation batch adds {format_bytes(round(slope.middle))} to host memory",
+        explanation=f"Resident memory rises with every batch of the evaluation after step {evaluation.step}, by "
+        f"{format_bytes(grown)} over {len(batches)} batches, about the size of the batch's logits, while "
+        "allocated on the GPU is flat. The host runs out instead of the GPU.",
+        phase=Phase.EVAL,
+        steps=(evaluation.step, evaluation.step),
+        bytes=grown,
+        where=line_of_unit(log, HOST),
+        evidence={
+            "host_bytes_per_batch": round(slope.middle),
+            "num_batches": len(batches),
+            "logits_bytes": min(logits_sizes, key=lambda size: abs(size - slope.middle)),
+        },
+    )
 
 
-def eval_with_grad(evidence: Evidence) -> list[Finding]:
+def eval_with_grad(evidence: Evidence) -> Finding | None:
     """Find evaluation batches whose loss carries a graph."""
     log = evidence.log
     batches = [record for record in records_of(log, Phase.EVAL) if record.forward and record.forward.has_graph]
     if not batches:
-        return []
+        return None
     worst = max(batches, key=lambda record: record.after.peak_allocated_bytes)
     extra = peak_rise_bytes(worst)
-    return [
-        Finding(
-            cause="eval-with-grad",
-            severity=severity_without(log, extra, Phase.EVAL),
-            title="Evaluation records a computation graph that nothing uses",
-            explanation=f"The loss of {len(batches)} evaluation batches has a grad_fn: without torch.no_grad every "
-            f"layer keeps what a backward pass would need. The largest batch added {format_bytes(extra)} at its peak.",
-            phase=Phase.EVAL,
-            steps=(batches[0].step, batches[-1].step),
-            bytes=extra,
-            where=called_at(batches),
-            evidence={"num_batches": len(batches), "eval_peak_bytes": worst.after.peak_allocated_bytes},
-        )
-    ]
+    return Finding(
+        cause="eval-with-grad",
+        severity=severity_without(log, extra, Phase.EVAL),
+        title="Evaluation records a computation graph that nothing uses",
+        explanation=f"The loss of {len(batches)} evaluation batches has a grad_fn: without torch.no_grad every "
+        f"layer keeps what a backward pass would need. The largest batch added {format_bytes(extra)} at its peak.",
+        phase=Phase.EVAL,
+        steps=(batches[0].step, batches[-1].step),
+        bytes=extra,
+        where=called_at(batches),
+        evidence={"num_batches": len(batches), "eval_peak_bytes": worst.after.peak_allocated_bytes},
+    )
 
 
-def eval_use_cache(evidence: Evidence) -> list[Finding]:
+def eval_use_cache(evidence: Evidence) -> Finding | None:
     """Find evaluation batches whose output holds a key/value cache."""
     log = evidence.log
     batches = [record for record in records_of(log, Phase.EVAL) if record.forward and record.forward.cache_bytes > 0]
     if not batches:
-        return []
+        return None
     largest = max(batches, key=lambda record: record.forward.cache_bytes if record.forward else 0)
     assert largest.forward is not None
     num_bytes, tokens = largest.forward.cache_bytes, largest.batch.padded_tokens if largest.batch else 0
     per_token = f", {num_bytes // tokens} B for each of its {tokens} tokens" if tokens else ""
     severity = severity_without(log, num_bytes, Phase.EVAL)
-    return [
-        Finding(
-            cause="eval-use-cache",
-            severity=severity if severity == "error" or is_tight(log) else "info",
-            title=f"Each evaluation forward builds a key/value cache of up to {format_bytes(num_bytes)}",
-            explanation=f"The model's output carries past_key_values in {len(batches)} evaluation batches"
-            f"{per_token}. No token is generated there; in training gradient checkpointing switches the cache off, in "
-            "evaluation nothing does.",
-            phase=Phase.EVAL,
-            steps=(batches[0].step, batches[-1].step),
-            bytes=num_bytes,
-            where=called_at(batches),
-            evidence={"cache_bytes": num_bytes, "padded_tokens": tokens, "num_batches": len(batches)},
-        )
-    ]
+    return Finding(
+        cause="eval-use-cache",
+        severity=severity if severity == "error" or is_tight(log) else "info",
+        title=f"Each evaluation forward builds a key/value cache of up to {format_bytes(num_bytes)}",
+        explanation=f"The model's output carries past_key_values in {len(batches)} evaluation batches"
+        f"{per_token}. No token is generated there; in training gradient checkpointing switches the cache off, in "
+        "evaluation nothing does.",
+        phase=Phase.EVAL,
+        steps=(batches[0].step, batches[-1].step),
+        bytes=num_bytes,
+        where=called_at(batches),
+        evidence={"cache_bytes": num_bytes, "padded_tokens": tokens, "num_batches": len(batches)},
+    )
 
 
-def eval_leftover(evidence: Evidence) -> list[Finding]:
+def eval_leftover(evidence: Evidence) -> Finding | None:
     """Find what evaluation leaves allocated once, and replaces in the next one."""
     log = evidence.log
     found = [evaluation for evaluation in evidence.evaluations if _leaves_last(evaluation)]
     if not found or _steps_leave_too(evidence):
-        return []
+        return None
     first, oom = found[0], log.fatal_oom
     dies_next = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step == found[-1].step + 1
     stays = first.kept_bytes is not None and first.kept_bytes >= KEPT_SHARE * first.grown_bytes
     num_growing = sum(evaluation.grown_bytes > NOISE_BYTES for evaluation in evidence.evaluations)
     accumulates = num_growing > 1 and len(found) > 1
     if accumulates or not (stays or dies_next):
-        return []
+        return None
     num_bytes = first.grown_bytes
-    return [
-        Finding(
-            cause="eval-leftover",
-            severity=severity_without(log, num_bytes, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
-            title=f"Evaluation leaves {format_bytes(num_bytes)} behind for the training that follows",
-            explanation=f"After the evaluation at step {first.step} {format_bytes(num_bytes)} more is allocated "
-            "than before it, and stays: its first batch added them and the later ones only took their place. The last "
-            "output is still referenced, so the next training step has that much less.",
-            phase=Phase.EVAL,
-            steps=(first.step, first.step + 1),
-            bytes=num_bytes,
-            where=line_of_unit(log, Phase.EVAL) or called_at(first.batches),
-            evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": first.kept_bytes or 0},
-        )
-    ]
+    return Finding(
+        cause="eval-leftover",
+        severity=severity_without(log, num_bytes, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
+        title=f"Evaluation leaves {format_bytes(num_bytes)} behind for the training that follows",
+        explanation=f"After the evaluation at step {first.step} {format_bytes(num_bytes)} more is allocated "
+        "than before it, and stays: its first batch added them and the later ones only took their place. The last "
+        "output is still referenced, so the next training step has that much less.",
+        phase=Phase.EVAL,
+        steps=(first.step, first.step + 1),
+        bytes=num_bytes,
+        where=line_of_unit(log, Phase.EVAL) or called_at(first.batches),
+        evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": first.kept_bytes or 0},
+    )
 
 
 def _leaves_last(evaluation: Evaluation) -> bool:

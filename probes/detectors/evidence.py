@@ -20,7 +20,6 @@ from memory_harness.probes.findings import Finding
 
 KEPT_SCALARS_BYTES = 2 * 512
 """What each micro-step may leave beside `NOISE_BYTES`: a kept loss, and one more number, in a block each."""
-
 IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 
 
@@ -97,8 +96,8 @@ class Evidence:
         return self.steps[BURN_IN_STEPS:]
 
 
-Detector = Callable[[Evidence], list[Finding]]
-"""Returns what it finds; silent when unsure."""
+Detector = Callable[[Evidence], Finding | None]
+"""Returns what it finds, None when unsure."""
 
 
 def gather(log: RunLog) -> Evidence:

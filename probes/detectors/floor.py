@@ -15,10 +15,8 @@ from memory_harness.probes.findings import Severity
 FREED_SHARE = 0.5
 """Share of the growth that the garbage collector or autocast's cache must give back: some of it went on its own
 before."""
-
 EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""
-
 MIN_EVENTS = 3
 """Steps that grew before they make a pattern."""
 

@@ -47,12 +47,12 @@ MAY_END = (UNEXPLAINED_GROWTH, "autocast-cache", "epoch-hoard", "recompile-per-s
 """Growth that something can end: the collector, the end of the epoch or of a context, the last new length."""
 
 
-def growth_in_training(evidence: Evidence) -> list[Finding]:
+def growth_in_training(evidence: Evidence) -> Finding | None:
     """Find growth from step to step, and name the first cause that explains it."""
     log, growth = evidence.log, evidence.later_steps
     explanation = _explain(evidence)
     if explanation is None:
-        return []
+        return None
     slope = robust_slope(floors(growth))
     budget_reached = forecast(log, growth)
     outlook = forecast_in_words(log, budget_reached)
@@ -64,19 +64,17 @@ def growth_in_training(evidence: Evidence) -> list[Finding]:
     if budget_reached is not None:
         numbers["budget_from_step"], numbers["budget_until_step"] = budget_reached
     numbers |= {"burn_in_steps": BURN_IN_STEPS, "noise_bytes": NOISE_BYTES}
-    return [
-        Finding(
-            cause=explanation.cause,
-            severity=_severity(evidence, explanation, budget_reached),
-            title=explanation.title,
-            explanation=f"{explanation.reason} {outlook}".rstrip(),
-            phase=explanation.survivor.phase if explanation.survivor else None,
-            steps=explanation.steps,
-            bytes=explanation.grown_bytes,
-            where=line_of(explanation.survivor),
-            evidence=numbers | explanation.evidence,
-        )
-    ]
+    return Finding(
+        cause=explanation.cause,
+        severity=_severity(evidence, explanation, budget_reached),
+        title=explanation.title,
+        explanation=f"{explanation.reason} {outlook}".rstrip(),
+        phase=explanation.survivor.phase if explanation.survivor else None,
+        steps=explanation.steps,
+        bytes=explanation.grown_bytes,
+        where=line_of(explanation.survivor),
+        evidence=numbers | explanation.evidence,
+    )
 
 
 def _explain(evidence: Evidence) -> Explanation | None:

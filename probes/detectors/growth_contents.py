@@ -26,22 +26,17 @@ from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 
 GRAPH_SHARE = 0.9
 """Least that a step leaves, over what its forward passes add, where a whole graph is kept and nothing else tells."""
-
 GRAPH_SURVIVORS_SHARE = 0.5
 """Share of what survives that must hang on a graph before that is what is kept."""
-
 GRAPH_HIDDEN_BYTES, GRAPH_WIDE_BYTES = 40, 12
 """Most that a layer keeps for each token, per hidden and per intermediate unit, when all its activations are kept: 34
 bytes in 16 bits without the attention scores, more for a gated MLP's intermediate units, and some to spare.
 Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, equation 1."""
-
 SAME_PER_TOKEN = 0.5
 """Relative spread of what steps of different lengths leave per token, where that follows their tokens: with and without
 padding other attention kernels run, which keep a third more or less (1B model, 256 tokens, T4)."""
-
 CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
-
 COLLECTIONS = ("list", "dict", "deque", "set")
 
 

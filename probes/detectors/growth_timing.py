@@ -30,10 +30,8 @@ from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES
 NEVER_LONGEST = 2
 """Of the new lengths with growth, so many must be shorter than one before: a buffer that grows with the longest is
 none."""
-
 LASTING_SHARE = 0.5
 """Share of what new lengths left that must still be there at the end."""
-
 WHAT_STAYS = {
     "backward": "What the interrupted backward pass had computed is still referenced, with its graph.",
     "forward": "An exception that is kept, or handled inside its except block, keeps its traceback, and that every "

@@ -11,61 +11,52 @@ from memory_harness.probes.findings import Finding
 PADDED_SHARE = 1 / 3
 """Share of padding from which padding to the maximum is called a cost: a third of the run's time goes into it. Rounding
 lengths up and unequal lengths in a batch leave a few percent in any scheme."""
-
 MIN_SAMPLES = 16
 """Samples seen before their lengths are called typical."""
-
 LONGER_BY = 1.1
 """How much larger than any earlier batch the failing one must be. 10 % at 2048 tokens moves the peak by some 0.4 GiB
 (4.46 GiB per 2048 tokens, reference measurement); less could as well be growth or a carved cache."""
-
 MIN_EARLIER_BATCHES = 8
 """Earlier micro-batches needed before the failing one can be called unusually large."""
-
 FLAT_FLOOR_BYTES = 64 * MIB
 """Rise of the floor that still counts as flat: two workspaces, far below the activations of one step."""
-
 MIN_LENGTHS = 3
 """Distinct padded lengths before they can be said to vary; one odd last batch makes two."""
-
 CACHED_SHARE = 0.15
 """Share of the budget that lies in the cache unused before it counts as carved: in the measured stock recipe 1.49 of
 14.34 GiB reserved at 2048 tokens (10 %) and 2.91 of 20.21 at 4096 (14 %) lay unused without any carving."""
-
 PAGE_BYTES = 2 * MIB
 """The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""
 
 
-def padding_to_max(evidence: Evidence) -> list[Finding]:
+def padding_to_max(evidence: Evidence) -> Finding | None:
     """Find a run that pads every sample to the maximum although most samples are much shorter."""
     log = evidence.log
     maximum = _padded_to(evidence)
     num_samples = sum(len(step.lengths) for step in log.steps)
     if maximum is None or num_samples < MIN_SAMPLES:
-        return []
+        return None
     real, computed = _tokens(log.steps)
     share = 1 - real / computed
     if share < PADDED_SHARE:
-        return []
-    return [
-        Finding(
-            cause="padding-to-max",
-            severity="warning",
-            title=f"{share:.0%} of the tokens computed in training are padding",
-            explanation=f"Every sample is padded to {maximum} tokens while the mean is "
-            f"{real / num_samples:.0f}: of {computed} tokens computed so far only {real} are text. Each step takes "
-            "the time and the memory of the longest sample there could be.",
-            phase=Phase.FORWARD,
-            steps=(log.steps[0].step, log.steps[-1].step),
-            evidence={
-                "padded_share": round(share, 4),
-                "real_tokens": real,
-                "computed_tokens": computed,
-                "num_samples": num_samples,
-                "max_length": maximum,
-            },
-        )
-    ]
+        return None
+    return Finding(
+        cause="padding-to-max",
+        severity="warning",
+        title=f"{share:.0%} of the tokens computed in training are padding",
+        explanation=f"Every sample is padded to {maximum} tokens while the mean is "
+        f"{real / num_samples:.0f}: of {computed} tokens computed so far only {real} are text. Each step takes "
+        "the time and the memory of the longest sample there could be.",
+        phase=Phase.FORWARD,
+        steps=(log.steps[0].step, log.steps[-1].step),
+        evidence={
+            "padded_share": round(share, 4),
+            "real_tokens": real,
+            "computed_tokens": computed,
+            "num_samples": num_samples,
+            "max_length": maximum,
+        },
+    )
 
 
 def _padded_to(evidence: Evidence) -> int | None:
@@ -80,19 +71,19 @@ def _padded_to(evidence: Evidence) -> int | None:
     return padded.pop() if len(padded) == 1 and reached < len(batches) / 2 else None
 
 
-def longest_sample(evidence: Evidence) -> list[Finding]:
+def longest_sample(evidence: Evidence) -> Finding | None:
     """Find a training step that fails because its batch is clearly larger than every one before."""
     log, oom = evidence.log, evidence.log.fatal_oom
     if oom is None or oom.batch is None or oom.phase not in GRAPH_PHASES:
-        return []
+        return None
     failed = (oom.step, oom.micro_step)
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]
     largest = max((batch.padded_tokens for batch in earlier), default=0)
     unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest
     if not unusual or _rise_after_burn_in(log.steps) > FLAT_FLOOR_BYTES or _is_carved(evidence, oom):
-        return []
-    return [_longest_sample_finding(oom, oom.batch, earlier, largest)]
+        return None
+    return _longest_sample_finding(oom, oom.batch, earlier, largest)
 
 
 def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[BatchShape], largest: int) -> Finding:
@@ -123,12 +114,12 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
     )
 
 
-def fragmentation(evidence: Evidence) -> list[Finding]:
+def fragmentation(evidence: Evidence) -> Finding | None:
     """Find a request that fails although enough memory is free, only in pieces; or a cache on the way there."""
     oom = evidence.log.fatal_oom
     if oom is None:
         return _carved_cache(evidence)
-    return [_carved_oom(oom)] if _is_carved(evidence, oom) else []
+    return _carved_oom(oom) if _is_carved(evidence, oom) else None
 
 
 def _is_carved(evidence: Evidence, oom: OomRecord) -> bool:
@@ -170,37 +161,35 @@ def _carved_oom(oom: OomRecord) -> Finding:
     )
 
 
-def _carved_cache(evidence: Evidence) -> list[Finding]:
+def _carved_cache(evidence: Evidence) -> Finding | None:
     log = evidence.log
     if not log.phases or not log.steps:
-        return []
+        return None
     worst = max(log.phases, key=lambda record: record.after.peak_reserved_bytes)
     unused = worst.after.peak_reserved_bytes - worst.after.peak_allocated_bytes
     retries = max(record.after.num_alloc_retries for record in log.phases)
     num_lengths = _num_lengths(evidence)
     if unused < CACHED_SHARE * log.run.budget_bytes or num_lengths < MIN_LENGTHS or retries == 0:
-        return []
-    return [
-        Finding(
-            cause="fragmentation",
-            severity="warning",
-            title=f"{format_bytes(unused)} lies unused in a cache carved up by varying lengths",
-            explanation=f"Reserved reaches {format_bytes(worst.after.peak_reserved_bytes)} while live tensors peak "
-            f"at {format_bytes(worst.after.peak_allocated_bytes)}. Each of the {num_lengths} padded lengths cuts the "
-            f"cache anew; {retries} times the allocator had to hand memory back to the driver and ask again, which "
-            "stalls the GPU.",
-            phase=worst.phase,
-            steps=(log.steps[0].step, log.steps[-1].step),
-            bytes=unused,
-            evidence={
-                "peak_reserved_bytes": worst.after.peak_reserved_bytes,
-                "peak_allocated_bytes": worst.after.peak_allocated_bytes,
-                "num_alloc_retries": retries,
-                "num_lengths": num_lengths,
-                "budget_bytes": log.run.budget_bytes,
-            },
-        )
-    ]
+        return None
+    return Finding(
+        cause="fragmentation",
+        severity="warning",
+        title=f"{format_bytes(unused)} lies unused in a cache carved up by varying lengths",
+        explanation=f"Reserved reaches {format_bytes(worst.after.peak_reserved_bytes)} while live tensors peak "
+        f"at {format_bytes(worst.after.peak_allocated_bytes)}. Each of the {num_lengths} padded lengths cuts the "
+        f"cache anew; {retries} times the allocator had to hand memory back to the driver and ask again, which "
+        "stalls the GPU.",
+        phase=worst.phase,
+        steps=(log.steps[0].step, log.steps[-1].step),
+        bytes=unused,
+        evidence={
+            "peak_reserved_bytes": worst.after.peak_reserved_bytes,
+            "peak_allocated_bytes": worst.after.peak_allocated_bytes,
+            "num_alloc_retries": retries,
+            "num_lengths": num_lengths,
+            "budget_bytes": log.run.budget_bytes,
+        },
+    )
 
 
 def _tokens(steps: list[StepRecord]) -> tuple[int, int]:

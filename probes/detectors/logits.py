@@ -25,17 +25,13 @@ from memory_harness.probes.findings import Finding
 
 LOSS_UNITS = 5
 """U that the full loss holds at its peak: 16-bit logits, float32 logits, log-softmax. Source: cause table."""
-
 LOSS_UNITS_HELD = 6
 """The same in backward where the step keeps the output object, and with it the 16-bit logits. Source: cause table."""
-
 LOGITS_SHARE = 0.1
 """Share of the budget from which the loss's copies are worth a line: below a tenth they are less than what the
 allocator keeps in reserve (7 to 17 % of the peak in the measured stock recipe)."""
-
 EVAL_LOGITS_SHARE = 0.5
 """Share of what evaluation adds that 16-bit and float32 logits must explain before they are called its cause."""
-
 FRACTIONS = {2: "half of its steps", 3: "a third of its steps", 4: "a quarter of its steps"}
 
 
@@ -82,30 +78,30 @@ def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool)
     return None
 
 
-def eval_batch_logits(evidence: Evidence) -> list[Finding]:
+def eval_batch_logits(evidence: Evidence) -> Finding | None:
     """Find an evaluation whose batch, larger than any training batch, needs logits that do not (or hardly) fit."""
     oom = evidence.log.fatal_oom
     return _eval_batch_peak(evidence) if oom is None else _eval_batch_oom(evidence, oom)
 
 
-def logits_fp32_copies(evidence: Evidence) -> list[Finding]:
+def logits_fp32_copies(evidence: Evidence) -> Finding | None:
     """Find float32 copies of the logits that end a training step, or that take a good part of the budget."""
     config, model, oom = evidence.config, evidence.log.run.model, evidence.log.fatal_oom
     if model is None or config.train.loss != "full":
-        return []
+        return None
     if oom is not None and oom.phase in GRAPH_PHASES:
         size = logits_size(oom, model, float32_head=config.model.casts_to_float32)
         if size is not None:
-            return [_copies_oom(oom, size, config)]
+            return _copies_oom(oom, size, config)
     # which loss another loop computes is not known
-    return _copies_peak(evidence, model) if evidence.has_config else []
+    return _copies_peak(evidence, model) if evidence.has_config else None
 
 
-def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> list[Finding]:
+def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
     config, run = evidence.config, evidence.log.run
     size = logits_size(oom, run.model, float32_head=config.model.casts_to_float32)
     if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(evidence, oom.batch):
-        return []
+        return None
     epochs = config.train.epochs if evidence.has_config else 0
     train_peak, train_batch_size = highest_peak(evidence.log, *TRAIN_PHASES), _train_batch_size(evidence)
     sentences = [
@@ -119,27 +115,25 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> list[Finding]:
             f"{format_bytes(oom.budget_bytes)}."
         )
     sentences.append(_when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch))
-    return [
-        fatal_finding(
-            oom,
-            cause="eval-batch-logits",
-            title=f"Evaluating {size.batch_size} sequences at once asks for {format_bytes(size.num_bytes)} of logits",
-            explanation=" ".join(sentences).rstrip(),
-            num_bytes=size.num_bytes,
-            evidence={
-                "eval_batch_size": size.batch_size,
-                "padded_length": size.padded_length,
-                "vocab_size": size.vocab_size,
-                "bytes_per_element": size.bytes_per_element,
-                "train_batch_size": train_batch_size,
-                "train_peak_bytes": train_peak,
-                "total_steps": run.total_steps,
-                "epoch": oom.epoch,
-                "epochs": epochs,
-                "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
-            },
-        )
-    ]
+    return fatal_finding(
+        oom,
+        cause="eval-batch-logits",
+        title=f"Evaluating {size.batch_size} sequences at once asks for {format_bytes(size.num_bytes)} of logits",
+        explanation=" ".join(sentences).rstrip(),
+        num_bytes=size.num_bytes,
+        evidence={
+            "eval_batch_size": size.batch_size,
+            "padded_length": size.padded_length,
+            "vocab_size": size.vocab_size,
+            "bytes_per_element": size.bytes_per_element,
+            "train_batch_size": train_batch_size,
+            "train_peak_bytes": train_peak,
+            "total_steps": run.total_steps,
+            "epoch": oom.epoch,
+            "epochs": epochs,
+            "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
+        },
+    )
 
 
 def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: int, steps_per_epoch: int) -> str:
@@ -167,12 +161,12 @@ def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: i
     )
 
 
-def _eval_batch_peak(evidence: Evidence) -> list[Finding]:
+def _eval_batch_peak(evidence: Evidence) -> Finding | None:
     """Warn where the evaluation's peak is tight, above that of training, and mostly logits."""
     log, model = evidence.log, evidence.log.run.model
     evals = [record for record in records_of(log, Phase.EVAL) if record.batch]
     if model is None or not evals or evidence.config.train.loss != "full":
-        return []
+        return None
     worst = max(evals, key=lambda record: record.after.peak_allocated_bytes)
     peak, train_peak = worst.after.peak_allocated_bytes, highest_peak(log, *TRAIN_PHASES)
     assert worst.batch is not None
@@ -181,30 +175,28 @@ def _eval_batch_peak(evidence: Evidence) -> list[Finding]:
     explained = both_copies >= EVAL_LOGITS_SHARE * peak_rise_bytes(worst)
     tight = peak >= TIGHT_SHARE * log.run.budget_bytes
     if not (tight and peak > train_peak > 0 and explained and _exceeds_training(evidence, worst.batch)):
-        return []
-    return [
-        Finding(
-            cause="eval-batch-logits",
-            severity="warning",
-            title=f"Evaluating {size.batch_size} sequences at once, not training, sets the peak",
-            explanation=f"Evaluation peaks at {format_bytes(peak)} of {format_bytes(log.run.budget_bytes)}, training "
-            f"at {format_bytes(train_peak)}. The float32 logits of the evaluation batch alone are {size} (sequences "
-            f"× tokens × vocabulary × bytes); training takes {_train_batch_size(evidence)} at a time.",
-            phase=Phase.EVAL,
-            steps=(worst.step, worst.step),
-            bytes=size.num_bytes,
-            evidence={
-                "eval_batch_size": size.batch_size,
-                "padded_length": size.padded_length,
-                "vocab_size": size.vocab_size,
-                "bytes_per_element": size.bytes_per_element,
-                "train_batch_size": _train_batch_size(evidence),
-                "eval_peak_bytes": peak,
-                "train_peak_bytes": train_peak,
-                "budget_bytes": log.run.budget_bytes,
-            },
-        )
-    ]
+        return None
+    return Finding(
+        cause="eval-batch-logits",
+        severity="warning",
+        title=f"Evaluating {size.batch_size} sequences at once, not training, sets the peak",
+        explanation=f"Evaluation peaks at {format_bytes(peak)} of {format_bytes(log.run.budget_bytes)}, training "
+        f"at {format_bytes(train_peak)}. The float32 logits of the evaluation batch alone are {size} (sequences "
+        f"× tokens × vocabulary × bytes); training takes {_train_batch_size(evidence)} at a time.",
+        phase=Phase.EVAL,
+        steps=(worst.step, worst.step),
+        bytes=size.num_bytes,
+        evidence={
+            "eval_batch_size": size.batch_size,
+            "padded_length": size.padded_length,
+            "vocab_size": size.vocab_size,
+            "bytes_per_element": size.bytes_per_element,
+            "train_batch_size": _train_batch_size(evidence),
+            "eval_peak_bytes": peak,
+            "train_peak_bytes": train_peak,
+            "budget_bytes": log.run.budget_bytes,
+        },
+    )
 
 
 def _exceeds_training(evidence: Evidence, batch: BatchShape) -> bool:
@@ -240,36 +232,34 @@ def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
     )
 
 
-def _copies_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
+def _copies_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:
     config, budget_bytes = evidence.config, evidence.log.run.budget_bytes
     largest = max(evidence.train_batches, key=lambda batch: batch.padded_tokens, default=None)
     if largest is None:
-        return []
+        return None
     held = _loss_bytes(largest.padded_tokens * model.vocab_size, config)
     chunked = _loss_bytes(min(config.train.loss_chunk_tokens, largest.padded_tokens) * model.vocab_size, config)
     if held < LOGITS_SHARE * budget_bytes:
-        return []
+        return None
     units = _loss_units(config)
     unit = LogitsSize(largest.batch_size, largest.padded_length, model.vocab_size, 2)
-    return [
-        Finding(
-            cause="logits-fp32-copies",
-            severity="info",
-            title=f"Copies of the logits take about {format_bytes(held)} of each training step's peak",
-            explanation=f"The full loss holds the logits in 16 bits and twice more in float32: {units} × the 16-bit "
-            f"logits ({unit}). A chunked loss could save up to {format_bytes(held - chunked)}.",
-            phase=Phase.BACKWARD,
-            bytes=held,
-            evidence={
-                "batch_size": largest.batch_size,
-                "padded_length": largest.padded_length,
-                "vocab_size": model.vocab_size,
-                "units": units,
-                "saved_by_chunks_bytes": held - chunked,
-                "budget_bytes": budget_bytes,
-            },
-        )
-    ]
+    return Finding(
+        cause="logits-fp32-copies",
+        severity="info",
+        title=f"Copies of the logits take about {format_bytes(held)} of each training step's peak",
+        explanation=f"The full loss holds the logits in 16 bits and twice more in float32: {units} × the 16-bit "
+        f"logits ({unit}). A chunked loss could save up to {format_bytes(held - chunked)}.",
+        phase=Phase.BACKWARD,
+        bytes=held,
+        evidence={
+            "batch_size": largest.batch_size,
+            "padded_length": largest.padded_length,
+            "vocab_size": model.vocab_size,
+            "units": units,
+            "saved_by_chunks_bytes": held - chunked,
+            "budget_bytes": budget_bytes,
+        },
+    )
 
 
 def _loss_units(config: RunConfig) -> int:

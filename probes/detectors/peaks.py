@@ -22,23 +22,17 @@ from memory_harness.probes.findings import Finding, Severity
 
 MIN_FITTED_LENGTHS = 4
 """Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""
-
 MIN_SPAN = 2.0
 """Longest over shortest length: nearer lengths look linear whatever they are."""
-
 BETTER_FIT = 0.5
 """Share of the linear model's error that must be left at most once the quadratic term is there."""
-
 SCORE_BYTES = 2
 """Least bytes per head and pair of tokens that scores take, one 16-bit copy: a smaller coefficient is something
 else."""
-
 CLOSE_FIT = 0.01
 """Mean error of the fit, as a share of the run's peak, up to which it may be continued beyond the lengths seen."""
-
 LOOK_AHEAD = 4
 """How many times the longest sample seen is still tried."""
-
 SCORES_SHARE = 0.1
 """Share of a batch's own peak from which the scores are worth a line."""
 
@@ -143,15 +137,15 @@ def _micro_batches(log: RunLog) -> list[PhaseRecord]:
     return found
 
 
-def attention_math_fallback(evidence: Evidence) -> list[Finding]:
+def attention_math_fallback(evidence: Evidence) -> Finding | None:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
     model, oom = evidence.log.run.model, evidence.log.fatal_oom
     if model is None or not model.num_heads:
-        return []
+        return None
     if oom is not None and oom.batch is not None and oom.phase in (*GRAPH_PHASES, Phase.EVAL):
         bytes_per_element = _scores_of(oom.requested_bytes, oom.batch, model)
         if bytes_per_element is not None:
-            return [_scores_oom(evidence, oom, oom.batch, model.num_heads, bytes_per_element)]
+            return _scores_oom(evidence, oom, oom.batch, model.num_heads, bytes_per_element)
     return _scores_peak(evidence, model)
 
 
@@ -187,7 +181,7 @@ def _scores_oom(
     )
 
 
-def _scores_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
+def _scores_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:
     """Report a quadratic term that the peaks of whole batches show; batches with padding are looked at apart."""
     for phase, padded in product((Phase.FORWARD, Phase.BACKWARD), (False, True)):
         trained = [record for record in records_of(evidence.log, phase) if record.step > 1 and record.batch]
@@ -203,8 +197,8 @@ def _scores_peak(evidence: Evidence, model: ModelFacts) -> list[Finding]:
         batch_size, length = largest.batch.batch_size, largest.batch.padded_length
         num_bytes = round(fitted.per_pair_bytes * _num_pairs(largest.batch))
         if num_bytes >= SCORES_SHARE * fitted.rise_of(batch_size, length):
-            return [_scores_finding(evidence, fitted, linear, largest, num_bytes)]
-    return []
+            return _scores_finding(evidence, fitted, linear, largest, num_bytes)
+    return None
 
 
 def _has_padding(batch: BatchShape) -> bool:
@@ -254,56 +248,52 @@ def _why(evidence: Evidence, batch: BatchShape) -> str:
     return "No fused kernel of this card takes this call."
 
 
-def truncation_missing(evidence: Evidence) -> list[Finding]:
+def truncation_missing(evidence: Evidence) -> Finding | None:
     """Find batches with more tokens than the configured maximum length allows."""
     if not evidence.has_config:
-        return []
+        return None
     limit, oom = evidence.config.data.max_length, evidence.log.fatal_oom
     failed = oom.batch if oom is not None else None
     batches = [*evidence.train_batches, failed] if failed else list(evidence.train_batches)
     lengths = chain.from_iterable(batch.lengths for batch in batches)
     longer = [length for length in lengths if length > limit]
     if not longer:
-        return []
+        return None
     dies_of_it = failed is not None and max(failed.lengths, default=0) > limit
-    return [
-        Finding(
-            cause="truncation-missing",
-            severity="error" if dies_of_it else "warning",
-            title=f"Samples of up to {max(longer)} tokens, where {limit} is the maximum",
-            explanation=f"{len(longer)} samples in the batches so far are longer than the configured maximum of "
-            f"{limit} tokens. It is not applied, so that the longest sample alone decides what the run needs.",
-            phase=oom.phase if dies_of_it and oom is not None else Phase.FORWARD,
-            bytes=None,
-            evidence={"max_length": limit, "longest": max(longer), "num_longer": len(longer)},
-        )
-    ]
+    return Finding(
+        cause="truncation-missing",
+        severity="error" if dies_of_it else "warning",
+        title=f"Samples of up to {max(longer)} tokens, where {limit} is the maximum",
+        explanation=f"{len(longer)} samples in the batches so far are longer than the configured maximum of "
+        f"{limit} tokens. It is not applied, so that the longest sample alone decides what the run needs.",
+        phase=oom.phase if dies_of_it and oom is not None else Phase.FORWARD,
+        bytes=None,
+        evidence={"max_length": limit, "longest": max(longer), "num_longer": len(longer)},
+    )
 
 
-def bucketing_raises_peak(evidence: Evidence) -> list[Finding]:
+def bucketing_raises_peak(evidence: Evidence) -> Finding | None:
     """Find bucketed batches with more padded tokens than batches of the configured size could ever have."""
     config, oom = evidence.config, evidence.log.fatal_oom
     in_training = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD)
     failed = oom.batch if oom is not None and in_training else None
     batches = [*evidence.train_batches, failed] if failed else list(evidence.train_batches)
     if config.data.batching != "bucketed" or not batches or not evidence.has_config:
-        return []
+        return None
     largest = max(batches, key=lambda batch: batch.padded_tokens)
     without = config.train.train_batch_size * max(batch.padded_length for batch in batches)
     if largest.padded_tokens <= without:
-        return []
+        return None
     dies_of_it = failed is not None and failed.padded_tokens > without
     ratio = largest.padded_tokens / without
-    return [
-        Finding(
-            cause="bucketing-raises-peak",
-            severity="error" if dies_of_it else "warning",
-            title=f"Bucketing makes batches of {largest.padded_tokens} tokens, {ratio:.1f} times what they had",
-            explanation=f"Samples of like length share a batch: the largest holds {largest.batch_size} × "
-            f"{largest.padded_length} = {largest.padded_tokens} padded tokens, where a batch of "
-            f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it "
-            "back.",
-            phase=Phase.FORWARD,
-            evidence={"largest_tokens": largest.padded_tokens, "without_bucketing_tokens": without},
-        )
-    ]
+    return Finding(
+        cause="bucketing-raises-peak",
+        severity="error" if dies_of_it else "warning",
+        title=f"Bucketing makes batches of {largest.padded_tokens} tokens, {ratio:.1f} times what they had",
+        explanation=f"Samples of like length share a batch: the largest holds {largest.batch_size} × "
+        f"{largest.padded_length} = {largest.padded_tokens} padded tokens, where a batch of "
+        f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it "
+        "back.",
+        phase=Phase.FORWARD,
+        evidence={"largest_tokens": largest.padded_tokens, "without_bucketing_tokens": without},
+    )

@@ -13,17 +13,13 @@ TRAIN_PHASES = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 
 FORWARD_PHASES = (Phase.FORWARD, Phase.STEP)
 """Where a micro-batch is worked on; STEP in loops that name no parts."""
-
 GRAPH_PHASES = (*FORWARD_PHASES, Phase.BACKWARD)
 """Where activations live."""
-
 TIGHT_SHARE = 0.85
 """Share of the budget above which a peak is tight: reserved exceeded peak allocated by 7 to 17 % in the measured stock
 recipe (1024 to 4096 tokens, H200), so that an allocated peak above 85 % can fill the card."""
-
 LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/")
 """Begin of the paths whose lines are not the user's."""
-
 _FILE_AND_LINE = re.compile(r"[^\s:`()]+:\d+")
 
 

@@ -23,77 +23,69 @@ from memory_harness.probes.findings import Finding
 
 MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
 """Phases in which the main thread multiplies matrices, for which cuBLAS makes a workspace once."""
-
 COPY_SHARE = 0.25
 """Share of the model's own bytes that a checkpoint must add at its peak to count as a copy of the state: the adapter
 and its optimizer states, which a checkpoint is about, are below 2 % of an 8B model in 4 bits."""
-
 MERGED_RANGE = (0.9, 1.3)
 """Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
 converted."""
-
 CACHE_DIMENSIONS = 4
 """Of keys and of values: batch, heads, tokens, head size."""
-
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
 scalars."""
 
 
-def save_doubles(evidence: Evidence) -> list[Finding]:
+def save_doubles(evidence: Evidence) -> Finding | None:
     """Find a checkpoint whose peak lies above what was there by a good part of the model."""
     log = evidence.log
     worst = max(records_of(log, Phase.CHECKPOINT), key=peak_rise_bytes, default=None)
     if worst is None or _merged_bits(evidence, worst) is not None:
-        return []
+        return None
     rise, loaded = peak_rise_bytes(worst), _loaded_bytes(log)
     # where loading was not recorded, the model is at most all that is there
     model_bytes = loaded or worst.allocated_before_bytes
     if rise < max(MIN_GROWTH_BYTES, COPY_SHARE * model_bytes):
-        return []
+        return None
     of_model = f"; the model has {format_bytes(loaded)}" if loaded else ""
-    return [
-        Finding(
-            cause="save-doubles",
-            severity=severity_without(log, rise, Phase.CHECKPOINT),
-            title=f"Writing a checkpoint takes {format_bytes(rise)} more for its time",
-            explanation=f"Saving after step {worst.step} adds {format_bytes(rise)} at its peak to the "
-            f"{format_bytes(worst.allocated_before_bytes)} that are there{of_model}. The whole state is copied on the "
-            "GPU, where only the adapter has changed.",
-            phase=Phase.CHECKPOINT,
-            steps=(worst.step, worst.step),
-            bytes=rise,
-            where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)),
-            evidence={"rise_bytes": rise, "model_bytes": model_bytes},
-        )
-    ]
+    return Finding(
+        cause="save-doubles",
+        severity=severity_without(log, rise, Phase.CHECKPOINT),
+        title=f"Writing a checkpoint takes {format_bytes(rise)} more for its time",
+        explanation=f"Saving after step {worst.step} adds {format_bytes(rise)} at its peak to the "
+        f"{format_bytes(worst.allocated_before_bytes)} that are there{of_model}. The whole state is copied on the "
+        "GPU, where only the adapter has changed.",
+        phase=Phase.CHECKPOINT,
+        steps=(worst.step, worst.step),
+        bytes=rise,
+        where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)),
+        evidence={"rise_bytes": rise, "model_bytes": model_bytes},
+    )
 
 
-def merge_dequantises(evidence: Evidence) -> list[Finding]:
+def merge_dequantises(evidence: Evidence) -> Finding | None:
     """Find a checkpoint or a generation whose peak holds the whole base in 16 or 32 bits."""
     log = evidence.log
     records = records_of(log, Phase.CHECKPOINT, Phase.GENERATE)
     merging = [record for record in records if _merged_bits(evidence, record) is not None]
     worst = max(merging, key=peak_rise_bytes, default=None)
     if worst is None:
-        return []
+        return None
     bits, rise, weights = _merged_bits(evidence, worst), peak_rise_bytes(worst), _quantised_weights(evidence)
     assert bits is not None
-    return [
-        Finding(
-            cause="merge-dequantises",
-            severity=severity_without(log, rise, worst.phase),
-            title=f"The whole base model is dequantised: {format_bytes(rise)}",
-            explanation=f"At step {worst.step} {format_bytes(rise)} is added at the peak, which is what the "
-            f"quantised layers' {weights} weights take in {bits} bits. Merging the adapter makes all "
-            "of them at once.",
-            phase=worst.phase,
-            steps=(worst.step, worst.step),
-            bytes=rise,
-            where=line_of_unit(log, peak_unit(worst.phase)),
-            evidence={"rise_bytes": rise, "bits": bits, "quantised_weights": weights},
-        )
-    ]
+    return Finding(
+        cause="merge-dequantises",
+        severity=severity_without(log, rise, worst.phase),
+        title=f"The whole base model is dequantised: {format_bytes(rise)}",
+        explanation=f"At step {worst.step} {format_bytes(rise)} is added at the peak, which is what the "
+        f"quantised layers' {weights} weights take in {bits} bits. Merging the adapter makes all "
+        "of them at once.",
+        phase=worst.phase,
+        steps=(worst.step, worst.step),
+        bytes=rise,
+        where=line_of_unit(log, peak_unit(worst.phase)),
+        evidence={"rise_bytes": rise, "bits": bits, "quantised_weights": weights},
+    )
 
 
 def _loaded_bytes(log: RunLog) -> int:
@@ -136,37 +128,38 @@ def _merged_bits(evidence: Evidence, record: PhaseRecord) -> int | None:
     return None
 
 
-def resume_on_gpu(evidence: Evidence) -> list[Finding]:
+def resume_on_gpu(evidence: Evidence) -> Finding | None:
     """Find a resumed run that keeps on the GPU more than the optimizer states that it had to restore."""
     log, model = evidence.log, evidence.log.run.model
-    if log.run.script:
-        return [_checkpoint_kept(log, survivor) for survivor in survivors_of(log, Phase.RESUME)]
     resumes = records_of(log, Phase.RESUME)
-    if not resumes or model is None:
-        return []
+    if log.run.script or not resumes or model is None:
+        return None
     resume, left = resumes[0], left_bytes(resumes[0])
     states = 8 * model.num_trainable_parameters
     if left - round(RESUME_SLACK * states) < MIN_GROWTH_BYTES:
-        return []
-    return [
-        Finding(
-            cause="resume-on-gpu",
-            severity=severity_without(log, left - states, Phase.RESUME, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
-            title=f"Resuming leaves {format_bytes(left - states)} on the GPU that a fresh run does not have",
-            explanation=f"Restoring the checkpoint added {format_bytes(left)} for good. AdamW's two states of "
-            f"{model.num_trainable_parameters} trainable parameters take {format_bytes(states)}; the rest is the "
-            "checkpoint itself, loaded to the GPU and still referenced.",
-            phase=Phase.RESUME,
-            steps=(resume.step, resume.step),
-            bytes=left - states,
-            where=line_of_unit(log, Phase.RESUME),
-            evidence={"left_bytes": left, "optimizer_state_bytes": states},
-        )
-    ]
+        return None
+    return Finding(
+        cause="resume-on-gpu",
+        severity=severity_without(log, left - states, Phase.RESUME, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER),
+        title=f"Resuming leaves {format_bytes(left - states)} on the GPU that a fresh run does not have",
+        explanation=f"Restoring the checkpoint added {format_bytes(left)} for good. AdamW's two states of "
+        f"{model.num_trainable_parameters} trainable parameters take {format_bytes(states)}; the rest is the "
+        "checkpoint itself, loaded to the GPU and still referenced.",
+        phase=Phase.RESUME,
+        steps=(resume.step, resume.step),
+        bytes=left - states,
+        where=line_of_unit(log, Phase.RESUME),
+        evidence={"left_bytes": left, "optimizer_state_bytes": states},
+    )
+
+
+def checkpoints_kept(log: RunLog) -> list[Finding]:
+    """Return the checkpoints that a watched script has restored from and keeps on the device."""
+    survivors = survivors_of(log, Phase.RESUME) if log.run.script else []
+    return [_checkpoint_kept(log, survivor) for survivor in survivors]
 
 
 def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
-    """Report a checkpoint that a watched script has restored from and keeps on the device."""
     num_bytes = survivor.bytes_per_step
     return Finding(
         cause="resume-on-gpu",
@@ -182,61 +175,57 @@ def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
     )
 
 
-def adapters_accumulate(evidence: Evidence) -> list[Finding]:
+def adapters_accumulate(evidence: Evidence) -> Finding | None:
     """Find a model whose number of adapters rises in the course of the run."""
     log, model = evidence.log, evidence.log.run.model
     counted = [(record.step, record.forward.num_adapters) for record in log.phases if record.forward is not None]
     if not counted or model is None:
-        return []
+        return None
     (first_step, first_count), (last_step, last_count) = counted[0], counted[-1]
     added = last_count - first_count
     if added < 2:
-        return []
+        return None
     adapter_bytes = block_bytes(4 * model.num_trainable_parameters)
-    return [
-        Finding(
-            cause="adapters-accumulate",
-            severity=severity_without(log, added * adapter_bytes),
-            title=f"{added} adapters were added to the model and none was deleted",
-            explanation=f"The model had {first_count} adapter at the first step and {last_count} at the last; each "
-            f"takes {format_bytes(adapter_bytes)}, {model.num_trainable_parameters} parameters in float32.",
-            steps=(first_step, last_step),
-            bytes=added * adapter_bytes,
-            where=line_of_unit(log, Phase.CHECKPOINT),
-            evidence={"num_adapters": last_count, "bytes_per_adapter": adapter_bytes},
-        )
-    ]
+    return Finding(
+        cause="adapters-accumulate",
+        severity=severity_without(log, added * adapter_bytes),
+        title=f"{added} adapters were added to the model and none was deleted",
+        explanation=f"The model had {first_count} adapter at the first step and {last_count} at the last; each "
+        f"takes {format_bytes(adapter_bytes)}, {model.num_trainable_parameters} parameters in float32.",
+        steps=(first_step, last_step),
+        bytes=added * adapter_bytes,
+        where=line_of_unit(log, Phase.CHECKPOINT),
+        evidence={"num_adapters": last_count, "bytes_per_adapter": adapter_bytes},
+    )
 
 
-def kv_cache_held(evidence: Evidence) -> list[Finding]:
+def kv_cache_held(evidence: Evidence) -> Finding | None:
     """Find generate calls that leave behind exactly a key/value cache of their prompts."""
     log, model = evidence.log, evidence.log.run.model
     if log.run.script:
         return _caches_among_survivors(log)
     if model is None:
-        return []
+        return None
     left_something = [record for record in _generate_calls(log) if left_bytes(record) > NOISE_BYTES]
     max_new_tokens = evidence.config.eval.max_new_tokens
     kept = [record for record in left_something if _is_cache(record, model, max_new_tokens)]
     left = sum(left_bytes(record) for record in kept)
     if not kept or len(kept) < len(left_something) or left < MIN_GROWTH_BYTES:
-        return []
-    return [
-        Finding(
-            cause="kv-cache-held",
-            severity=severity_without(log, left, Phase.GENERATE),
-            title=f"{len(kept)} generate calls left their key/value caches behind: {format_bytes(left)}",
-            explanation="Each of them ended with more allocated than it began with, and the difference is what the "
-            f"keys and values of {model.num_layers} layers take for its prompts and replies: 2 × {model.num_layers} × "
-            f"batch × {model.num_kv_heads} heads × tokens × {model.head_dim}. Something still refers to the cache "
-            "object.",
-            phase=Phase.GENERATE,
-            steps=(kept[0].step, kept[-1].step),
-            bytes=left,
-            where=line_of_unit(log, Phase.GENERATE),
-            evidence={"num_calls": len(kept), "left_bytes": left},
-        )
-    ]
+        return None
+    return Finding(
+        cause="kv-cache-held",
+        severity=severity_without(log, left, Phase.GENERATE),
+        title=f"{len(kept)} generate calls left their key/value caches behind: {format_bytes(left)}",
+        explanation="Each of them ended with more allocated than it began with, and the difference is what the "
+        f"keys and values of {model.num_layers} layers take for its prompts and replies: 2 × {model.num_layers} × "
+        f"batch × {model.num_kv_heads} heads × tokens × {model.head_dim}. Something still refers to the cache "
+        "object.",
+        phase=Phase.GENERATE,
+        steps=(kept[0].step, kept[-1].step),
+        bytes=left,
+        where=line_of_unit(log, Phase.GENERATE),
+        evidence={"num_calls": len(kept), "left_bytes": left},
+    )
 
 
 def _generate_calls(log: RunLog) -> list[PhaseRecord]:
@@ -257,7 +246,7 @@ def _generate_calls(log: RunLog) -> list[PhaseRecord]:
     return found
 
 
-def _caches_among_survivors(log: RunLog) -> list[Finding]:
+def _caches_among_survivors(log: RunLog) -> Finding | None:
     """Find generate calls of a watched script that leave keys and values, by the shapes of what survives them."""
     calls = records_of(log, Phase.GENERATE)
     steps: list[int] = []
@@ -270,23 +259,21 @@ def _caches_among_survivors(log: RunLog) -> list[Finding]:
     survivors = survivors_of(log, Phase.GENERATE)
     largest = next((survivor for survivor in survivors if len(survivor.shape) == CACHE_DIMENSIONS), None)
     if len(steps) < max(2, (len(calls) - 1) / 2) or largest is None or left < MIN_GROWTH_BYTES:
-        return []
+        return None
     shape = " × ".join(map(str, largest.shape))
-    return [
-        Finding(
-            cause="kv-cache-held",
-            severity="error" if log.fatal_oom is None else severity_without(log, left, Phase.GENERATE),
-            title=f"{len(steps)} generate calls left their key/value caches behind: {format_bytes(left)}",
-            explanation=f"After {len(steps)} of {len(calls)} calls more was allocated than before, and it stayed. "
-            f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site} and "
-            f"kept by {largest.holder or 'an unknown holder'}.",
-            phase=Phase.GENERATE,
-            steps=(steps[0], steps[-1]),
-            bytes=left,
-            where=line_of(largest),
-            evidence={"num_calls": len(steps), "left_bytes": left, "shape": shape},
-        )
-    ]
+    return Finding(
+        cause="kv-cache-held",
+        severity="error" if log.fatal_oom is None else severity_without(log, left, Phase.GENERATE),
+        title=f"{len(steps)} generate calls left their key/value caches behind: {format_bytes(left)}",
+        explanation=f"After {len(steps)} of {len(calls)} calls more was allocated than before, and it stayed. "
+        f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site} and "
+        f"kept by {largest.holder or 'an unknown holder'}.",
+        phase=Phase.GENERATE,
+        steps=(steps[0], steps[-1]),
+        bytes=left,
+        where=line_of(largest),
+        evidence={"num_calls": len(steps), "left_bytes": left, "shape": shape},
+    )
 
 
 def _is_cache(record: PhaseRecord, model: ModelFacts, max_new_tokens: int) -> bool:

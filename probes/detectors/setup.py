@@ -23,30 +23,26 @@ from memory_harness.probes.findings import Finding, Severity
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
-
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
-
 STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
-
 HOST_BURN_IN = 0.25
 """Share of the steps whose resident memory is left out: libraries load lazily, caches fill."""
-
 HOST_MIN_STEPS = 12
 """Steps after that before resident memory is said to grow."""
 
 
-def checkpointing_lost(evidence: Evidence) -> list[Finding]:
+def checkpointing_lost(evidence: Evidence) -> Finding | None:
     """Find training steps without gradient checkpointing although it is configured."""
     log = evidence.log
     if not evidence.config.model.gradient_checkpointing or not evidence.has_config:
-        return []
+        return None
     forwards = [record for record in records_of(log, Phase.FORWARD) if record.forward is not None]
     without = [record for record in forwards if record.forward and record.forward.num_checkpointed_layers == 0]
     if not without:
-        return []
+        return None
     first, oom = without[0], log.fatal_oom
     event = None if first is forwards[0] else _last_event_before(log, first)
     since = f" after the {event.phase} phase of step {event.step}" if event else ""
@@ -55,19 +51,17 @@ def checkpointing_lost(evidence: Evidence) -> list[Finding]:
     severity: Severity = "warning"
     if oom is not None and oom.step >= first.step:
         severity = severity_without(log, extra, Phase.FORWARD, Phase.BACKWARD)
-    return [
-        Finding(
-            cause="checkpointing-lost",
-            severity=severity,
-            title=f"From step {first.step} on no layer is checkpointed",
-            explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
-            f"passes no layer used it, the first{since}. Every layer keeps its activations then{more}",
-            phase=Phase.FORWARD,
-            steps=(first.step, without[-1].step),
-            bytes=max(0, extra) or None,
-            evidence={"num_forwards_without": len(without), "num_forwards": len(forwards), "extra_bytes": extra},
-        )
-    ]
+    return Finding(
+        cause="checkpointing-lost",
+        severity=severity,
+        title=f"From step {first.step} on no layer is checkpointed",
+        explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
+        f"passes no layer used it, the first{since}. Every layer keeps its activations then{more}",
+        phase=Phase.FORWARD,
+        steps=(first.step, without[-1].step),
+        bytes=max(0, extra) or None,
+        evidence={"num_forwards_without": len(without), "num_forwards": len(forwards), "extra_bytes": extra},
+    )
 
 
 def _last_event_before(log: RunLog, first: PhaseRecord) -> PhaseRecord | None:
@@ -98,43 +92,41 @@ def _graph_growth(log: RunLog, first_step: int) -> int:
     return round((float(np.median(since)) - float(np.median(before))) * most_tokens)
 
 
-def head_trainable(evidence: Evidence) -> list[Finding]:
+def head_trainable(evidence: Evidence) -> Finding | None:
     """Find trainable embeddings or output head: more parameters train than the adapter has."""
     model, config = evidence.log.run.model, evidence.config
     if model is None or not evidence.has_config:
-        return []
+        return None
     shape = find_model(config.model.model)
     shapes = layer_shapes(shape)
     adapter = config.lora.lora_rank * sum(sum(shapes[name]) for name in config.lora.target_modules) * shape.num_layers
     extra = model.num_trainable_parameters - adapter
     matrix = model.vocab_size * model.hidden_size
     if extra < matrix:
-        return []
+        return None
     # what a bfloat16 or float32 weight's gradient and two states take beside the weight itself
     num_bytes = extra * 12 if config.train.optimizer == "adamw" else extra * 6
     num = round(extra / matrix)
     which = "The embedding or the output head" if num == 1 else f"{num} matrices of the vocabulary's size"
-    return [
-        Finding(
-            cause="head-trainable",
-            severity=severity_without(evidence.log, num_bytes),
-            title=f"{extra} parameters outside the adapter are trained",
-            explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} "
-            "parameters of the adapter. Gradients and optimizer states of float32 weights take "
-            f"{format_bytes(num_bytes)} more.",
-            phase=Phase.OPTIMIZER,
-            bytes=num_bytes,
-            evidence={"adapter_parameters": adapter, "extra_parameters": extra, "num_matrices": num},
-        )
-    ]
+    return Finding(
+        cause="head-trainable",
+        severity=severity_without(evidence.log, num_bytes),
+        title=f"{extra} parameters outside the adapter are trained",
+        explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} "
+        "parameters of the adapter. Gradients and optimizer states of float32 weights take "
+        f"{format_bytes(num_bytes)} more.",
+        phase=Phase.OPTIMIZER,
+        bytes=num_bytes,
+        evidence={"adapter_parameters": adapter, "extra_parameters": extra, "num_matrices": num},
+    )
 
 
-def optimizer_lazy(evidence: Evidence) -> list[Finding]:
+def optimizer_lazy(evidence: Evidence) -> Finding | None:
     """Explain the rise at the first optimizer step where it is large."""
     log, model = evidence.log, evidence.log.run.model
     first = next((record for record in records_of(log, Phase.OPTIMIZER) if record.step == 1), None)
     if model is None or first is None:
-        return []
+        return None
     rise = left_bytes(first)
     if evidence.has_config:
         states = model.num_trainable_parameters * (8 if evidence.config.train.optimizer == "adamw" else 2)
@@ -143,73 +135,67 @@ def optimizer_lazy(evidence: Evidence) -> list[Finding]:
     else:
         states, what = rise, "Most optimizers keep values for each trainable parameter, and make"
     if states < max(MIN_GROWTH_BYTES, STATE_SHARE * log.run.budget_bytes) or rise < states / 2:
-        return []
+        return None
     oom = log.fatal_oom
     died = oom is not None and oom.phase is Phase.OPTIMIZER and oom.step == 1
-    return [
-        Finding(
-            cause="optimizer-lazy",
-            severity="error" if died else "info",
-            title=f"The optimizer's states take {format_bytes(states)} from the first step on",
-            explanation=f"{what} them at the first step: {format_bytes(states)} that are not there before it. It "
-            "happens once.",
-            phase=Phase.OPTIMIZER,
-            steps=(1, 1),
-            bytes=states,
-            evidence={"trainable_parameters": model.num_trainable_parameters, "rise_bytes": rise},
-        )
-    ]
+    return Finding(
+        cause="optimizer-lazy",
+        severity="error" if died else "info",
+        title=f"The optimizer's states take {format_bytes(states)} from the first step on",
+        explanation=f"{what} them at the first step: {format_bytes(states)} that are not there before it. It "
+        "happens once.",
+        phase=Phase.OPTIMIZER,
+        steps=(1, 1),
+        bytes=states,
+        evidence={"trainable_parameters": model.num_trainable_parameters, "rise_bytes": rise},
+    )
 
 
-def old_model_alive(evidence: Evidence) -> list[Finding]:
+def old_model_alive(evidence: Evidence) -> Finding | None:
     """Find memory that was taken before the run loaded its model."""
     log = evidence.log
     if log.run.script:
         return _old_models(log, survivors_of(log, OLD_MODEL))
     loads = records_of(log, Phase.LOAD)
     if not loads or loads[0].allocated_before_bytes <= capabilities_of(evidence.config).idle_bytes:
-        return []
+        return None
     before, own = loads[0].allocated_before_bytes, left_bytes(loads[0])
-    return [
-        Finding(
-            cause="old-model-alive",
-            severity=severity_without(log, before),
-            title=f"{format_bytes(before)} was taken before the model was loaded",
-            explanation=f"The process already held {format_bytes(before)} when loading began, and loading added "
-            f"{format_bytes(own)}. An earlier model, or tensors of an earlier cell, are still referenced.",
-            phase=Phase.LOAD,
-            steps=(0, 0),
-            bytes=before,
-            where=line_of_unit(log, BEFORE_LOAD),
-            evidence={"before_load_bytes": before, "model_bytes": own},
-        )
-    ]
+    return Finding(
+        cause="old-model-alive",
+        severity=severity_without(log, before),
+        title=f"{format_bytes(before)} was taken before the model was loaded",
+        explanation=f"The process already held {format_bytes(before)} when loading began, and loading added "
+        f"{format_bytes(own)}. An earlier model, or tensors of an earlier cell, are still referenced.",
+        phase=Phase.LOAD,
+        steps=(0, 0),
+        bytes=before,
+        where=line_of_unit(log, BEFORE_LOAD),
+        evidence={"before_load_bytes": before, "model_bytes": own},
+    )
 
 
-def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> list[Finding]:
+def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
     """Find models that a script has trained before another one, and keeps."""
     if not survivors:
-        return []
+        return None
     num_bytes = sum(survivor.bytes_per_step for survivor in survivors)
     one = len(survivors) == 1
     models, them = ("a model that was", "it") if one else (f"{len(survivors)} models that were", "them")
-    return [
-        Finding(
-            cause="old-model-alive",
-            severity=severity_without(log, num_bytes),
-            title=f"{format_bytes(num_bytes)} belongs to {models} trained before",
-            explanation=f"Another model has been trained since, and nothing has called {them}: parameters and "
-            f"gradients are kept by {survivors[0].holder}.",
-            phase=survivors[0].phase,
-            steps=(survivors[0].step, survivors[0].step),
-            bytes=num_bytes,
-            where=line_of(survivors[0]),
-            evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
-        )
-    ]
+    return Finding(
+        cause="old-model-alive",
+        severity=severity_without(log, num_bytes),
+        title=f"{format_bytes(num_bytes)} belongs to {models} trained before",
+        explanation=f"Another model has been trained since, and nothing has called {them}: parameters and "
+        f"gradients are kept by {survivors[0].holder}.",
+        phase=survivors[0].phase,
+        steps=(survivors[0].step, survivors[0].step),
+        bytes=num_bytes,
+        where=line_of(survivors[0]),
+        evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
+    )
 
 
-def other_process(evidence: Evidence) -> list[Finding]:
+def other_process(evidence: Evidence) -> Finding | None:
     """Find memory on the GPU, outside this process, that grows during the run."""
     log = evidence.log
     # libraries load their kernels in the first steps
@@ -219,51 +205,47 @@ def other_process(evidence: Evidence) -> list[Finding]:
         if record.driver_used_bytes is not None and record.step > 1
     ]
     if not measured:
-        return []
+        return None
     first_step, first_foreign = measured[0]
     rise = max(foreign for _, foreign in measured) - first_foreign
     if rise < FOREIGN_BYTES:
-        return []
+        return None
     since = next(step for step, foreign in measured if foreign - first_foreign >= FOREIGN_BYTES)
     oom = log.fatal_oom
     # the allocator failed below its budget: the card itself was full
     crowded_out = oom is not None and oom.reserved_bytes + oom.requested_bytes <= oom.budget_bytes
-    return [
-        Finding(
-            cause="other-process",
-            severity="error" if crowded_out else "warning",
-            title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
-            explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
-            f"at step {first_step}: another process works on the same GPU.",
-            steps=(since, measured[-1][0]),
-            bytes=rise,
-            evidence={"foreign_before_bytes": first_foreign, "foreign_rise_bytes": rise},
-        )
-    ]
+    return Finding(
+        cause="other-process",
+        severity="error" if crowded_out else "warning",
+        title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
+        explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
+        f"at step {first_step}: another process works on the same GPU.",
+        steps=(since, measured[-1][0]),
+        bytes=rise,
+        evidence={"foreign_before_bytes": first_foreign, "foreign_rise_bytes": rise},
+    )
 
 
-def host_leak(evidence: Evidence) -> list[Finding]:
+def host_leak(evidence: Evidence) -> Finding | None:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
     steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
     if len(steps) < HOST_MIN_STEPS or _gpu_grows(evidence):
-        return []
+        return None
     slope = robust_slope([step.host_rss_bytes for step in steps])
     if slope.low < STEP_HOST_NOISE_BYTES:
-        return []
+        return None
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
-    return [
-        Finding(
-            cause="host-leak",
-            severity="warning",
-            title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
-            explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
-            f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up.",
-            steps=(steps[0].step, steps[-1].step),
-            bytes=grown,
-            evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
-        )
-    ]
+    return Finding(
+        cause="host-leak",
+        severity="warning",
+        title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
+        explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
+        f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up.",
+        steps=(steps[0].step, steps[-1].step),
+        bytes=grown,
+        evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
+    )
 
 
 def _gpu_grows(evidence: Evidence) -> bool:

@@ -9,17 +9,13 @@ from memory_harness.configs.units import KIB
 
 BURN_IN_STEPS = 2
 """Steps in which memory may appear for good: optimizer states, workspaces, gradients of the first accumulation."""
-
 NOISE_BYTES = 4 * KIB
 """What a step or a batch may leave without being said to grow: eight kept scalars of one 512-byte block each. The
 allocator's counters are exact, so that nothing else moves the floor of a run that keeps nothing."""
-
 MIN_GROWTH_BYTES = 64 * KIB
 """Least growth that is reported: what some hundred kept scalars take."""
-
 MIN_STEPS = 6
 """Steps after the burn-in before a course is called growth."""
-
 MAX_POINTS = 400
 """Points that a slope is computed from, the latest ones: the pairs grow with the square."""
 
