@@ -24,7 +24,7 @@ LEVELS = (("allocated", "allocated"), ("reserved", "reserved"))
 _ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
 
 
-def block_nodes(block: blocks.Detail) -> list[Node]:
+def block_nodes(block: blocks.Detail) -> Iterable[Node]:
     """Return what shows a block; nothing where a log has nothing for its chart."""
     match block:
         case blocks.Banner():
@@ -50,16 +50,12 @@ def block_nodes(block: blocks.Detail) -> list[Node]:
         case blocks.PhaseBars():
             return _phase_bars(block)
         case blocks.Timeline():
-            return _present(timeline_figure(block.log, block.name, block.top_bytes))
+            return timeline_figure(block.log, block.name, block.top_bytes)
         case blocks.Lengths():
-            return _present(lengths_figure(block.log, block.top_bytes))
+            return lengths_figure(block.log, block.top_bytes)
         case blocks.MemoryMap():
-            return _present(memory_map_figure(block.log, block.name))
+            return memory_map_figure(block.log, block.name)
     assert_never(block)
-
-
-def _present(chart: Node | None) -> list[Node]:
-    return [] if chart is None else [chart]
 
 
 def _scrolling(what: str) -> dict[str, str]:
@@ -137,7 +133,7 @@ def _listing(where: str, found: Excerpt) -> Node:
     return listing
 
 
-def _evidence(evidence: dict[str, int | float | str]) -> list[Node]:
+def _evidence(evidence: dict[str, int | float | str]) -> Iterable[Node]:
     if not evidence:
         return []
     rows = {name.replace("_", " "): _evidence_value(name, value) for name, value in evidence.items()}

@@ -52,17 +52,17 @@ class Moment:
         return sorted(chain.from_iterable(segment.runs[1::2] for segment in self.segments), reverse=True)
 
 
-def memory_map_figure(log: RunLog, name: str) -> Node | None:
-    """Return the map of a run's worst moment, or None where the log does not have it."""
+def memory_map_figure(log: RunLog, name: str) -> Iterator[Node]:
+    """Yield the map of a run's worst moment; nothing where the log does not have it."""
     moment = moment_of(log)
     if moment is None:
-        return None
+        return
     entries = [("allocated", "in use"), ("free", "reserved, but free"), ("budget-left", "not reserved")]
     if moment.requested_bytes:
         entries.append(("request", "the request that failed"))
     when = "when memory ran out" if moment.requested_bytes else "when most was allocated"
     heading = f"{name.capitalize()}, {when}"
-    return figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
+    yield figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
 
 
 def moment_of(log: RunLog) -> Moment | None:

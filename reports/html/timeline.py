@@ -11,18 +11,7 @@ from typing import TypeVar
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.html.drawing import (
-    WIDE,
-    figure,
-    label,
-    line,
-    memory_axis,
-    memory_legend,
-    plot,
-    rect,
-    stretched,
-    svg,
-)
+from memory_harness.reports.html.drawing import figure, label, line, memory_axis, memory_legend, rect, svg
 from memory_harness.reports.html.markup import Child, Node, node
 from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
@@ -36,7 +25,9 @@ SETUP_SHARE = 0.05
 
 PLOT_PX, LANE_PX, AXIS_PX = 230, 16, 26
 NUM_SHADES, MAX_EPOCHS = 6, 12
-COLUMN_WIDE = WIDE / MAX_COLUMNS
+CURVES = {"viewBox": f"0 0 1000 {PLOT_PX}", "width": "100%", "height": f"{PLOT_PX}", "preserveAspectRatio": "none"}
+"""The drawing of the curves: 1000 units across, stretched to the width of the chart."""
+COLUMN_WIDE = 1000 / MAX_COLUMNS
 
 T = TypeVar("T")
 
@@ -71,20 +62,20 @@ class Column:
         self.floor_bytes = after if self.floor_bytes is None else min(self.floor_bytes, after)
 
 
-def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Node | None:
-    """Return the chart of one run, or None where no phase ended. `top_bytes` is where the axis ends."""
+def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Iterator[Node]:
+    """Yield the chart of one run; nothing where no phase ended. `top_bytes` is where the axis ends."""
     placed = list(place(log))
     if not placed:
-        return None
+        return
     columns = cut(placed)
-    drawing = _draw(log, placed, columns, top_bytes, f"Memory over time, {name}")
+    plot = node("div", {"class": "plot"}, _draw(log, placed, columns, top_bytes, f"Memory over time, {name}"))
     entries = [
         ("allocated", "allocated: held by tensors"),
         ("reserved", "reserved: held by PyTorch's allocator"),
         ("floor", "least between phases"),
     ]
     explained = memory_legend(entries, failed=log.fatal_oom is not None)
-    return figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot(drawing))
+    yield figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot)
 
 
 def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
@@ -149,8 +140,9 @@ def _draw(
     at = next((begin for begin, _, entry in placed if isinstance(entry, OomRecord)), None)
     parts: list[Child] = [
         *memory_axis(top, PLOT_PX),
-        stretched(
-            PLOT_PX,
+        node(
+            "svg",
+            CURVES,
             node("path", {"class": "reserved", "d": _area([c.level.reserved_bytes for c in columns], top)}),
             node("path", {"class": "allocated", "d": _area([c.level.allocated_bytes for c in columns], top)}),
             node("path", {"class": "floor", "d": _course([c.floor_bytes for c in columns], top)}),
