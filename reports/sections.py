@@ -229,12 +229,11 @@ def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
     if fix.slowdown is not None:
         words += f" · {fix.slowdown:.2f}× the time"
     agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
-    remarks = [remark for remark in (agrees, fix.reason, fix.note) if remark]
+    remarks = list(filter(None, (agrees, fix.reason, fix.note)))
     rows = [("before", before), ("after", after)]
     heading, source = f"{fix.name}: {fix.title}", source_in_words(log)
     bars = blocks.Bars(heading, words, source, rows, scale, log.run.budget_bytes)
-    helped = fix.applied and fix.verified
-    return blocks.TriedFix(fix.name, fix.title, ", ".join(fix.addresses), state, helped, remarks, bars)
+    return blocks.TriedFix(fix, state, fix.applied and fix.verified, remarks, bars)
 
 
 def agreement_in_words(agreement: AgreementRecord) -> str:

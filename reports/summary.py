@@ -121,7 +121,7 @@ def _unfinished(log: RunLog) -> str:
     of_total = f" of {log.run.total_steps}" if log.run.total_steps else ""
     at_step = f"after step {step}{of_total}" if step else ""
     in_phase = f"in {log.last_phase}" if log.last_phase else ""
-    where = ", ".join(words for words in (at_step, in_phase) if words)
+    where = ", ".join(filter(None, (at_step, in_phase)))
     message = log.end.message if log.end else ""
     if log.outcome is Outcome.STOPPED:
         return f"Not decided: {message or 'the run was stopped'} {where}; until then {_peak(log)}."

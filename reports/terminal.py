@@ -188,11 +188,11 @@ def _findings(block: blocks.Findings) -> Table:
     return table
 
 
-def _tried_fix(fix: blocks.TriedFix) -> Iterator[RenderableType]:
-    mark = ("✓ ", "green") if fix.helped else ("– ", "yellow")
-    yield Text.assemble(mark, (fix.name, "bold"), f"  {fix.title}")
-    yield Padding(Text(fix.peaks.explanation), (0, 0, 0, 2))
-    for remark in fix.remarks:
+def _tried_fix(block: blocks.TriedFix) -> Iterator[RenderableType]:
+    mark = ("✓ ", "green") if block.helped else ("– ", "yellow")
+    yield Text.assemble(mark, (block.fix.name, "bold"), f"  {block.fix.title}")
+    yield Padding(Text(block.peaks.explanation), (0, 0, 0, 2))
+    for remark in block.remarks:
         yield Padding(Text(remark, "bright_black"), (0, 0, 0, 2))
 
 

@@ -145,11 +145,11 @@ def _evidence_value(name: str, value: float | str) -> str:
     return f"{format_bytes(int(value))} ({value} bytes)" if is_size and abs(int(value)) >= 1024 else str(value)
 
 
-def _tried_fix(fix: blocks.TriedFix) -> Node:
-    badge = node("span", {"class": f"badge {'good' if fix.helped else 'info'}"}, fix.state)
-    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, fix.causes))
-    remarks = [node("p", {"class": "muted"}, remark) for remark in fix.remarks]
-    return node("article", {"class": "fix"}, cause, _bars(fix.peaks), *remarks)
+def _tried_fix(block: blocks.TriedFix) -> Node:
+    badge = node("span", {"class": f"badge {'good' if block.helped else 'info'}"}, block.state)
+    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, ", ".join(block.fix.addresses)))
+    remarks = [node("p", {"class": "muted"}, remark) for remark in block.remarks]
+    return node("article", {"class": "fix"}, cause, _bars(block.peaks), *remarks)
 
 
 def _bars(block: blocks.Bars) -> Node:

@@ -71,7 +71,7 @@ def _header(result: ProbeResult) -> Node:
         "header",
         {},
         node("p", {"class": "kicker"}, "QLoRA memory report"),
-        node("p", {"class": "facts"}, " · ".join(fact for fact in facts if fact)),
+        node("p", {"class": "facts"}, " · ".join(filter(None, facts))),
         node("p", {"class": f"chip {run.source}"}, _how(result.as_configured)),
     )
 
