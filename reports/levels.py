@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memory_harness.configs.units import GIB, format_bytes
@@ -78,12 +77,3 @@ def column_levels(log: RunLog, num_columns: int) -> list[Level]:
         i = min(num_columns - 1, (oom.step - 1) * num_columns // total)
         columns[i] = worst_level(log)
     return columns
-
-
-def scale_bytes(logs: Iterable[RunLog]) -> int:
-    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
-    scale = 0
-    for log in logs:
-        tops = [level.top_bytes for level in phase_levels(log).values()]
-        scale = max(scale, log.run.budget_bytes, *tops)
-    return scale

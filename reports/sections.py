@@ -21,7 +21,7 @@ from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
-from memory_harness.reports.levels import Level, phase_levels, scale_bytes, worst_level
+from memory_harness.reports.levels import Level, phase_levels, worst_level
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
 
@@ -52,7 +52,12 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
 
 
 def _scale(result: ProbeResult) -> int:
-    return scale_bytes(log for _, log in result.runs)
+    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
+    scale = 0
+    for _, log in result.runs:
+        tops = [level.top_bytes for level in phase_levels(log).values()]
+        scale = max(scale, log.run.budget_bytes, *tops)
+    return scale
 
 
 def _axis_top(result: ProbeResult) -> int:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
-from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord
+from memory_harness.harness.log.records import MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
@@ -91,18 +91,15 @@ def _losses(log: RunLog) -> Section:
     rows = []
     ends = mean_losses(log)
     if ends is not None:
-        steps = plural(_num_mean(len(log.steps)), "step")
-        rows.append(
-            (Cell("training", "muted"), f"{ends[0]:.4f} → {ends[1]:.4f}", f"mean of the first and last {steps}")
-        )
+        when = f"mean of the first and last {plural(_num_mean(len(log.steps)), 'step')}"
+        rows.append((Cell("training", "muted"), f"{ends[0]:.4f} → {ends[1]:.4f}", when))
     for record in log.evals:
         if record.loss is not None:
-            rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", _when(record)))
+            when = f"step {record.step}"
+            if record.model != "tuned":
+                when += ", without the adapter"
+            rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", when))
     return Section("loss", "Loss", aside="per target token", body=[Table(("", "", ""), rows)] if rows else [])
-
-
-def _when(record: EvalRecord) -> str:
-    return f"step {record.step}" + ("" if record.model == "tuned" else ", without the adapter")
 
 
 def mean_losses(log: RunLog) -> tuple[float, float] | None:

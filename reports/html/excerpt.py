@@ -58,15 +58,13 @@ def _candidates(path: str) -> Iterator[Path]:
     if not path.endswith(".py") or not parts or ".." in parts or Path(path).is_absolute():
         return
     here = Path.cwd().resolve()
-    for folder in (PARTS_FOLDER, Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib")), here):
-        if (folder / path).is_file():
-            yield folder / path
+    installed = (Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
+    files = [folder / path for folder in (PARTS_FOLDER, *installed, here)]
     # a path shortened to its last parts may begin above the current folder
     for known in range(1, len(parts)):
         if here.parts[-known:] == parts[:known]:
-            file = here.joinpath(*parts[known:])
-            if file.is_file():
-                yield file
+            files.append(here.joinpath(*parts[known:]))
+    yield from filter(Path.is_file, files)
 
 
 def _is_same_version(path: str, versions: Mapping[str, str]) -> bool:

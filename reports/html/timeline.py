@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from operator import attrgetter
 from typing import TypeVar
 
 from memory_harness.configs.units import format_bytes
@@ -90,8 +91,8 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
         for i, entry in enumerate(entries):
             yield i / len(entries), (i + 1) / len(entries), entry
         return
-    setup, total = _setup_share(log), max(log.run.total_steps, last)
-    for step, group in groupby(sorted(entries, key=_step_of), key=_step_of):
+    setup, total, by_step = _setup_share(log), max(log.run.total_steps, last), attrgetter("step")
+    for step, group in groupby(sorted(entries, key=by_step), key=by_step):
         of_step = list(group)
         begin, width = 0.0, setup
         if step:
@@ -102,10 +103,6 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
         for i, entry in enumerate(of_step):
             start = begin if is_narrow else begin + share * i
             yield start, start + share, entry
-
-
-def _step_of(entry: Entry) -> int:
-    return entry.step
 
 
 def _setup_share(log: RunLog) -> float:
