@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory_harness.configs.units import GIB, format_bytes
 from memory_harness.harness.log.records import Phase
@@ -10,8 +10,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports.text import gib
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """What is drawn as one bar or one column."""
 
     allocated_bytes: int = 0

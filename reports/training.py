@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -28,8 +27,7 @@ MEAN_STEPS = 10
 """most steps at either end whose mean loss is shown: a single batch's says little"""
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(NamedTuple):
     """Everything that a report on a training run shows."""
 
     log: RunLog

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from memory_harness.configs.places import PARTS_FOLDER
 
@@ -17,8 +17,7 @@ LINES_AROUND = 3
 MAX_FILE_BYTES = 2 * 2**20
 
 
-@dataclass(frozen=True)
-class Excerpt:
+class Excerpt(NamedTuple):
     """Consecutive lines of a file."""
 
     first: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import BatchShape, Phase
@@ -29,8 +29,7 @@ MARKS = {
 FAILED = "M-5,-5L5,5M-5,5L5,-5"
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """All batches of one shape."""
 
     kind: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
@@ -22,8 +22,7 @@ LEAST_SHOWN = 1 / 2000
 """Share of a row below which a run is drawn together with its neighbour."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Consecutive bytes that are drawn alike; `begin` counts from the first byte of the map."""
 
     css: str
@@ -32,8 +31,7 @@ class Piece:
     words: str
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """The moment that is drawn."""
 
     segments: tuple[SegmentRuns, ...]
