@@ -147,8 +147,7 @@ class Folded(NamedTuple):
 Block = Banner | Paragraph | Command | Facts | Table | Findings | TriedFix | PhaseBars | Timeline
 """What every renderer draws."""
 
-Detail = Block | Bars | Lengths | MemoryMap | Folded
-"""What a renderer draws that has room for details."""
+Detail = Block | Bars | Lengths | MemoryMap | Folded  # what a renderer draws that has room for details
 
 
 class Section(NamedTuple):

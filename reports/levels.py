@@ -15,8 +15,7 @@ class Level(NamedTuple):
 
     allocated_bytes: int = 0
     reserved_bytes: int = 0
-    requested_bytes: int = 0
-    """the request that failed, on top of what was allocated"""
+    requested_bytes: int = 0  # the request that failed, on top of what was allocated
     freed_bytes: int = 0
     """of the highest that was allocated, what the request no longer met: an earlier batch of the phase took more"""
 

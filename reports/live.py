@@ -25,9 +25,7 @@ from memory_harness.reports.levels import Level
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import gib, of_budget
 
-RECENT_STEPS = 20
-"""steps that the rates shown are of"""
-
+RECENT_STEPS = 20  # steps that the rates shown are of
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_DIAGNOSES = 5.0
 DIAGNOSIS_SHARE = 0.05

@@ -26,12 +26,8 @@ from memory_harness.reports.summary import ProbeResult, source_in_words, verdict
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
 
 MAX_READINGS, MAX_FRAMES = 2, 3
-
-MIN_SHOWN_SHARE = 0.001
-"""Least share of the live bytes that is worth a number."""
-
-HEADROOM = 1.06
-"""How far above the highest value an axis ends."""
+MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
+HEADROOM = 1.06  # how far above the highest value an axis ends
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:

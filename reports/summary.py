@@ -26,20 +26,15 @@ class ProbeResult:
     as_configured: RunLog
     findings: list[Finding]
     verdict: Verdict
-    with_fixes: RunLog | None = None
-    """the run with the applied fixes, where fixes were tried"""
+    with_fixes: RunLog | None = None  # the run with the applied fixes, where fixes were tried
     fixes: list[FixResult] = field(default_factory=list)
     other_counts: list[OtherCount] = field(default_factory=list)
-    predicted: RunLog | None = None
-    """the simulation of the run that was measured last, where one was"""
-    whole_run: RunLog | None = None
-    """the simulation of all of its steps, of which only a rehearsal was measured"""
+    predicted: RunLog | None = None  # the simulation of the run that was measured last, where one was
+    whole_run: RunLog | None = None  # the simulation of all of its steps, of which only a rehearsal was measured
     plan: Plan | None = None
-    limits: Limits | None = None
-    """the fixes that were planned, and the limits, where asked for"""
+    limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
     next_command: str = ""
-    seconds: float = 0.0
-    """time the whole probe took"""
+    seconds: float = 0.0  # time the whole probe took
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:

@@ -26,9 +26,7 @@ from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command
 
 PIPED_WIDTH = 80
-MAX_WIDTH = 120
-"""Wider lines are hard to read, however wide the terminal."""
-
+MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 PHASE_WIDTH = 10
@@ -42,9 +40,7 @@ STYLES: dict[Tone, str] = {
     "warning": "yellow",
 }
 SEVERITY_STYLES = {"error": "red", "warning": "yellow", "info": ""}
-
-SVG_BEGINS = "<svg "
-"""First characters of a picture."""
+SVG_BEGINS = "<svg "  # first characters of a picture
 
 
 def make_console(file: IO[str] | None = None) -> Console:

@@ -23,8 +23,7 @@ from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 
-MEAN_STEPS = 10
-"""most steps at either end whose mean loss is shown: a single batch's says little"""
+MEAN_STEPS = 10  # most steps at either end whose mean loss is shown: a single batch's says little
 
 
 class TrainingResult(NamedTuple):
@@ -32,10 +31,8 @@ class TrainingResult(NamedTuple):
 
     log: RunLog
     findings: list[Finding]
-    artefacts: dict[str, Path]
-    """what -> where"""
-    predicted_peak_bytes: int | None = None
-    """reserved, of the probe that let it in"""
+    artefacts: dict[str, Path]  # what -> where
+    predicted_peak_bytes: int | None = None  # reserved, of the probe that let it in
 
 
 def artefacts_in(run: Path) -> dict[str, Path]:

@@ -11,19 +11,15 @@ from typing import NamedTuple
 
 from memory_harness.configs.places import PARTS_FOLDER
 
-LINES_AROUND = 3
-"""Lines shown before and after the one that is meant."""
-
+LINES_AROUND = 3  # lines shown before and after the one that is meant
 MAX_FILE_BYTES = 2 * 2**20
 
 
 class Excerpt(NamedTuple):
     """Consecutive lines of a file."""
 
-    first: int
-    """number of the first line"""
-    marked: int
-    """number of the line that is meant"""
+    first: int  # number of the first line
+    marked: int  # number of the line that is meant
     lines: tuple[str, ...]
 
 

@@ -14,9 +14,7 @@ from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.text import of_budget, plural
 
 PLOT_PX, AXIS_PX = 220, 40
-MAX_NAMED, NAME_PX = 5, 15
-"""Most marks that have their words beside them, and the height of these."""
-
+MAX_NAMED, NAME_PX = 5, 15  # most marks that have their words beside them, and the height of these
 KINDS = dict.fromkeys((Phase.FORWARD, Phase.BACKWARD, Phase.STEP), "training")
 KINDS |= {Phase.EVAL: "evaluation", Phase.GENERATE: "generation"}
 """What the batches of a phase are for."""

@@ -18,8 +18,7 @@ from memory_harness.reports.text import plural
 
 ROW_PX, GAP_PX, HEAD_PX = 15, 4, 18
 TARGET_ROWS = 26
-LEAST_SHOWN = 1 / 2000
-"""Share of a row below which a run is drawn together with its neighbour."""
+LEAST_SHOWN = 1 / 2000  # share of a row below which a run is drawn together with its neighbour
 
 
 class Piece(NamedTuple):
@@ -36,8 +35,7 @@ class Moment(NamedTuple):
 
     segments: tuple[SegmentRuns, ...]
     budget_bytes: int
-    requested_bytes: int = 0
-    """the request that failed; 0 where none did"""
+    requested_bytes: int = 0  # the request that failed; 0 where none did
 
     @property
     def reserved_bytes(self) -> int:

@@ -14,11 +14,8 @@ from memory_harness.reports.html.markup import Node, add, node, to_text
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, verdict_banner
 
-BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
-"""The file's first characters."""
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser may load for the page: nothing."""
+BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"  # the file's first characters
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what a browser may load for the page: nothing
 
 
 def html_text(result: ProbeResult) -> str:

@@ -18,12 +18,8 @@ from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.text import gib, of_budget
 
-MAX_COLUMNS = 320
-"""Columns that the run is cut into: each two to three pixels wide on a large screen."""
-
-SETUP_SHARE = 0.05
-"""Share of the width for what comes before the first step."""
-
+MAX_COLUMNS = 320  # columns that the run is cut into: each two to three pixels wide on a large screen
+SETUP_SHARE = 0.05  # share of the width for what comes before the first step
 PLOT_PX, LANE_PX, AXIS_PX = 230, 16, 26
 NUM_SHADES, MAX_EPOCHS = 6, 12
 CURVES = {"viewBox": f"0 0 1000 {PLOT_PX}", "width": "100%", "height": f"{PLOT_PX}", "preserveAspectRatio": "none"}
@@ -41,12 +37,9 @@ class Column:
 
     steps: tuple[int, int] = (0, 0)
     level: Level = field(default_factory=Level)
-    highest: Phase | None = None
-    """the phase with the highest peak"""
-    floor_bytes: int | None = None
-    """least that was allocated between two phases"""
-    phases: dict[Phase, int] = field(default_factory=dict)
-    """peak of each phase that ran"""
+    highest: Phase | None = None  # the phase with the highest peak
+    floor_bytes: int | None = None  # least that was allocated between two phases
+    phases: dict[Phase, int] = field(default_factory=dict)  # peak of each phase that ran
 
     def note(self, record: PhaseRecord) -> None:
         """Take a phase that ran in this part."""
