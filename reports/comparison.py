@@ -153,8 +153,10 @@ def _value(change: Change, value: float | None) -> str:
 def _difference(change: Change) -> str:
     if change.before is None or change.after is None:
         return ""
+    if not change.difference:
+        return "0"
     sign = "+" if change.difference > 0 else ""
-    return f"{sign}{_value(change, change.difference)}" if change.difference else "0"
+    return f"{sign}{_value(change, change.difference)}"
 
 
 def _setup(comparison: Comparison) -> Section:

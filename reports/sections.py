@@ -193,22 +193,22 @@ def _plan(result: ProbeResult) -> Iterator[Section]:
     plan = result.plan
     if plan is None:
         return
-    rows = [_option(plan.chosen, chosen=True)]
+    rows = [_option(plan.chosen, "strong")]
     for option in (Option((), plan.as_configured, 1.0), *plan.alternatives):
         if option.fixes != plan.chosen.fixes:
-            rows.append(_option(option, chosen=False))
+            rows.append(_option(option, ""))
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
     aside = f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted"
     numbers = ("alloc", "reserved", "time", "fits")
     yield Section("plan", "Plan", aside=aside, body=[Table(("fixes", *numbers), rows, right=numbers)])
 
 
-def _option(option: Option, *, chosen: bool) -> list[str | Cell]:
+def _option(option: Option, tone: blocks.Tone) -> list[str | Cell]:
     prediction = option.prediction
     texts = [" + ".join(option.fixes) or "as configured", gib(prediction.peak_allocated_bytes)]
     texts += [gib(prediction.peak_reserved_bytes), f"{option.slowdown:.2f}×"]
     passes = Cell("yes", "good") if prediction.passes else Cell("no", "bad")
-    return [*(Cell(text, "strong" if chosen else "") for text in texts), passes]
+    return [*(Cell(text, tone) for text in texts), passes]
 
 
 def _fixes(result: ProbeResult) -> Iterator[Section]:

@@ -112,7 +112,7 @@ def _failure(log: RunLog, oom: OomRecord) -> str:
 
 
 def _unfinished(log: RunLog) -> str:
-    step = log.steps[-1].step if log.steps else 0
+    step = log.last_step
     of_total = f" of {log.run.total_steps}" if log.run.total_steps else ""
     at_step = f"after step {step}{of_total}" if step else ""
     in_phase = f"in {log.last_phase}" if log.last_phase else ""

@@ -75,7 +75,7 @@ def _end(log: RunLog) -> Section:
 
 def end_sentence(log: RunLog) -> str:
     """Return how far the run came, in what time and memory, in one sentence."""
-    step = log.steps[-1].step if log.steps else 0
+    step = log.last_step
     peak = of_budget(log.peak_reserved_bytes, log.run.budget_bytes)
     took = f" in {in_words(log.seconds)}" if log.seconds is not None else ""
     why = f" ({log.end.message})" if log.end and log.end.message else ""
@@ -164,16 +164,16 @@ def print_replies(folder: Path, run: RunRecord, console: Console) -> None:
 def training_to_json(result: TrainingResult) -> dict[str, Any]:
     """Return the section `training` of the JSON report."""
     log = result.log
-    ends = mean_losses(log)
+    first, last = mean_losses(log) or (None, None)
     return {
         "source": log.run.source,
         "let_in_by": log.run.let_in_by,
         "fingerprint": log.run.fingerprint,
-        "step": log.steps[-1].step if log.steps else 0,
+        "step": log.last_step,
         "total_steps": log.run.total_steps,
-        "weights": log.run.model.weights if log.run.model else None,
-        "first_loss": ends[0] if ends else None,
-        "last_loss": ends[1] if ends else None,
+        "weights": log.run.model and log.run.model.weights,
+        "first_loss": first,
+        "last_loss": last,
         "evals": [{"step": e.step, "model": e.model, "loss": e.loss} for e in log.evals],
         "metrics": [dataclasses.asdict(record) for record in log.metrics],
         "tokens_per_second": tokens_per_second(log.steps),

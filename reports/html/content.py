@@ -124,12 +124,14 @@ def _place(where: str, log: RunLog) -> Node:
 
 
 def _listing(where: str, found: Excerpt) -> Node:
+    line: str | Node
     listing = node("pre", {"class": "code", **_scrolling(f"Code around {where}")})
     for number, text in enumerate(found.lines, found.first):
-        marked = number == found.marked
-        gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{'▸' if marked else ' '}{number:>5}  ")
-        line = node("mark", {}, text) if marked else text
-        add(listing, [node("span", {"class": "line marked" if marked else "line"}, gutter, line, "\n")])
+        css, sign, line = "line", " ", text
+        if number == found.marked:
+            css, sign, line = "line marked", "▸", node("mark", {}, text)
+        gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{sign}{number:>5}  ")
+        add(listing, [node("span", {"class": css}, gutter, line, "\n")])
     return listing
 
 
@@ -141,8 +143,10 @@ def _evidence(evidence: dict[str, int | float | str]) -> Iterable[Node]:
 
 
 def _evidence_value(name: str, value: float | str) -> str:
-    is_size = isinstance(value, int) and (name.endswith("_bytes") or name.startswith("live:"))
-    return f"{format_bytes(int(value))} ({value} bytes)" if is_size and abs(int(value)) >= 1024 else str(value)
+    is_size = name.endswith("_bytes") or name.startswith("live:")
+    if is_size and isinstance(value, int) and abs(value) >= 1024:
+        return f"{format_bytes(value)} ({value} bytes)"
+    return str(value)
 
 
 def _tried_fix(block: blocks.TriedFix) -> Node:
@@ -168,8 +172,8 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
     for name, levels in block.levels.items():
         rows = []
         for phase in block.phases:
-            level = levels.get(phase, Level())
-            rows.append((str(phase), level, str(level) if phase in levels else "not reached"))
+            level = levels.get(phase)
+            rows.append((str(phase), level or Level(), str(level or "not reached")))
         words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
         title = f"Peak by phase, {name}"
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)

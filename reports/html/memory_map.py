@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 def memory_map_figure(log: RunLog, name: str) -> Iterator[Node]:
     """Yield the map of a run's worst moment; nothing where the log does not have it."""
     moment = moment_of(log)
-    if moment is None:
+    if not moment.segments:
         return
     entries = [("allocated", "in use"), ("free", "reserved, but free"), ("budget-left", "not reserved")]
     if moment.requested_bytes:
@@ -61,12 +61,12 @@ def memory_map_figure(log: RunLog, name: str) -> Iterator[Node]:
     yield figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
 
 
-def moment_of(log: RunLog) -> Moment | None:
-    """Return the failure, else the highest moment, where the log has its segments."""
+def moment_of(log: RunLog) -> Moment:
+    """Return the failure, else the highest moment; without segments where the log does not have them."""
     oom = log.fatal_oom
     if oom is not None:
-        return Moment(oom.segments, oom.budget_bytes, oom.requested_bytes) if oom.segments else None
-    return Moment(log.end.segments, log.run.budget_bytes) if log.end and log.end.segments else None
+        return Moment(oom.segments, oom.budget_bytes, oom.requested_bytes)
+    return Moment(log.end.segments if log.end else (), log.run.budget_bytes)
 
 
 def row_bytes(total_bytes: int) -> int:

@@ -91,11 +91,11 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
         if step:
             begin, width = step_place(step, setup, total), (1 - setup) / total
         # a step with fewer columns than phases is one place for all of them
-        is_narrow = width * MAX_COLUMNS < len(of_step)
-        share = width if is_narrow else width / len(of_step)
+        share = shift = width / len(of_step)
+        if width * MAX_COLUMNS < len(of_step):
+            share, shift = width, 0.0
         for i, entry in enumerate(of_step):
-            start = begin if is_narrow else begin + share * i
-            yield start, start + share, entry
+            yield begin + shift * i, begin + shift * i + share, entry
 
 
 def _setup_share(log: RunLog) -> float:
