@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.findings import Finding
+from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.reports.levels import Level
 
 Tone = Literal["", "strong", "muted", "good", "bad", "warning"]
 
 
-@dataclass(frozen=True)
-class Banner:
+class Banner(NamedTuple):
     """The verdict of a report, and where its numbers come from."""
 
     title: str
@@ -25,38 +23,33 @@ class Banner:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Paragraph:
+class Paragraph(NamedTuple):
     """One or several sentences."""
 
     text: str
     tone: Tone = ""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What to type next."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """Names and values; a value may have several lines."""
 
     rows: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A text in a table that does not look like the others."""
 
     text: str
     tone: Tone
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of cells under titles; columns whose title is in `right` hold numbers. An empty row sets groups apart."""
 
     titles: Sequence[str]
@@ -64,8 +57,7 @@ class Table:
     right: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """A finding with its arithmetic taken out, what helps against it, and the log to find its line of code with."""
 
     finding: Finding
@@ -77,16 +69,14 @@ class Explanation:
     log: RunLog
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """Findings in full, or in a line or two each where there is no room."""
 
     items: Sequence[Explanation]
     in_full: bool = False
 
 
-@dataclass(frozen=True)
-class Bars:
+class Bars(NamedTuple):
     """A bar for each level; without a budget, they are compared with each other only."""
 
     heading: str
@@ -97,21 +87,17 @@ class Bars:
     budget_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class TriedFix:
+class TriedFix(NamedTuple):
     """A fix and what its re-run showed; the explanation of the bars says it in a line."""
 
-    name: str
-    title: str
-    causes: str
+    fix: FixResult
     state: str
     helped: bool
     remarks: Sequence[str]
     peaks: Bars
 
 
-@dataclass(frozen=True)
-class PhaseBars:
+class PhaseBars(NamedTuple):
     """The levels of the phases in each run, where it reached them; numbers beside the bars are in `unit_bytes`."""
 
     phases: Sequence[Phase]
@@ -124,12 +110,11 @@ class PhaseBars:
     @property
     def has_failed(self) -> bool:
         """Whether a request failed in one of the runs."""
-        everything = chain.from_iterable(levels.values() for levels in self.levels.values())
+        everything = chain.from_iterable(map(Mapping.values, self.levels.values()))
         return any(level.requested_bytes for level in everything)
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """A reference to the chart of a run over time; its axis ends at `top_bytes`."""
 
     name: str
@@ -137,24 +122,21 @@ class Timeline:
     top_bytes: int
 
 
-@dataclass(frozen=True)
-class Lengths:
+class Lengths(NamedTuple):
     """A reference to the chart of peaks against padded lengths; its axis ends at `top_bytes`."""
 
     log: RunLog
     top_bytes: int
 
 
-@dataclass(frozen=True)
-class MemoryMap:
+class MemoryMap(NamedTuple):
     """A reference to the map of a run's segments at its worst moment."""
 
     name: str
     log: RunLog
 
 
-@dataclass(frozen=True)
-class Folded:
+class Folded(NamedTuple):
     """A block of which only the summary is seen at first."""
 
     summary: str
@@ -165,12 +147,10 @@ class Folded:
 Block = Banner | Paragraph | Command | Facts | Table | Findings | TriedFix | PhaseBars | Timeline
 """What every renderer draws."""
 
-Detail = Block | Bars | Lengths | MemoryMap | Folded
-"""What a renderer draws that has room for details."""
+Detail = Block | Bars | Lengths | MemoryMap | Folded  # what a renderer draws that has room for details
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """Blocks under a heading; one without anything to draw is left out. The first of a report has no heading.
 
     Sections of one name that follow each other are about several runs, `part` says which, or about several findings.

@@ -31,19 +31,12 @@ from memory_harness.probes.session.gate import (
 from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
 from memory_harness.probes.session.train import adapter_in, train_in_worker
+from memory_harness.reports import training
 from memory_harness.reports.command_probe import probe, python_command, result_of_session
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
 from memory_harness.reports.terminal import make_console
-from memory_harness.reports.training import (
-    TrainingResult,
-    artefacts_in,
-    print_replies,
-    print_training,
-    training_exit_code,
-    training_to_json,
-)
 
 
 def train(command: Command, arguments: Sequence[str]) -> int:
@@ -81,12 +74,12 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     """Report on a training run; `before` is the probe that let it in, where there was one now."""
     log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
-    trained = TrainingResult(log, detect(log), artefacts_in(run), predicted)
-    print_training(trained, make_console())
-    write_files(command, before or result_of_log(log), training_to_json(trained))
+    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted)
+    training.print_training(trained, make_console())
+    write_files(command, before or result_of_log(log), training.training_to_json(trained))
     if log.outcome is Outcome.STOPPED:
         _say(how_to_go_on(run))
-    return training_exit_code(log)
+    return training.training_exit_code(log)
 
 
 def how_to_go_on(run: Path) -> str:
@@ -136,7 +129,7 @@ def generate(command: Command) -> int:
         log = worker.generate(config, adapter, folder / LOG_FILE)
     result = result_of_log(log)
     if log.outcome is Outcome.COMPLETED:
-        print_replies(Path(config.output.output), log.run, make_console())
+        training.print_replies(Path(config.output.output), log.run, make_console())
     else:
         write_report(command, result)
-    return training_exit_code(log)
+    return training.training_exit_code(log)

@@ -43,7 +43,10 @@ def comparison_exit_code(comparison: Comparison) -> int:
 
 def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
     """Print the comparison."""
-    print_sections([_verdict(comparison), _runs(comparison, names), _changes(comparison), _setup(comparison)], console)
+    verdict = comparison.verdict
+    banner = Banner(VERDICT_TITLES[verdict], comparison_sentence(comparison), TONES[verdict])
+    begin = Section("verdict", body=[banner])
+    print_sections([begin, _runs(comparison, names), _changes(comparison), _setup(comparison)], console)
 
 
 def comparison_json(comparison: Comparison, names: Names) -> str:
@@ -93,11 +96,6 @@ def _run(log: RunLog, name: str) -> dict[str, Any]:
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
         "fingerprint": run.fingerprint,
     }
-
-
-def _verdict(comparison: Comparison) -> Section:
-    banner = Banner(VERDICT_TITLES[comparison.verdict], comparison_sentence(comparison), TONES[comparison.verdict])
-    return Section("verdict", body=[banner])
 
 
 def _runs(comparison: Comparison, names: Names) -> Section:
@@ -155,8 +153,10 @@ def _value(change: Change, value: float | None) -> str:
 def _difference(change: Change) -> str:
     if change.before is None or change.after is None:
         return ""
+    if not change.difference:
+        return "0"
     sign = "+" if change.difference > 0 else ""
-    return f"{sign}{_value(change, change.difference)}" if change.difference else "0"
+    return f"{sign}{_value(change, change.difference)}"
 
 
 def _setup(comparison: Comparison) -> Section:

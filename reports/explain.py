@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -24,35 +24,25 @@ def print_explanation(cause_id: str, console: Console) -> None:
     Raises:
         ConfigError: no such cause.
     """
+    causes = load_causes() | {UNEXPLAINED.id: UNEXPLAINED}
     if cause_id == ALL_CAUSES:
-        show(_list(), console)
+        titles = {cause.id: cause.title for cause in causes.values()}
+        show(_grid(titles.items(), "bold", 0), console)
         return
-    causes = _causes()
     cause = causes.get(cause_id.lower())
     if cause is None:
         hint = did_you_mean(cause_id, causes)
         raise ConfigError(f"--explain {cause_id}: unknown cause{hint} (--explain lists all {len(causes)})")
-    show(_explanation(cause), console)
+    rows = Padding(_grid(_rows(cause), "bright_black", 1), (1, 0, 0, 2))
+    show(Group(Text(cause.id, "bold"), Text(cause.title), rows), console)
 
 
-def _causes() -> dict[str, Cause]:
-    return {**load_causes(), UNEXPLAINED.id: UNEXPLAINED}
-
-
-def _list() -> RenderableType:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def _grid(rows: Iterable[tuple[str, str]], style: str, rows_between: int) -> Table:
+    table = Table.grid(padding=(0, 2, rows_between, 0))
     table.add_column(no_wrap=True)
-    for cause in _causes().values():
-        table.add_row(Text(cause.id, "bold"), cause.title)
+    for name, text in rows:
+        table.add_row(Text(name, style), text)
     return table
-
-
-def _explanation(cause: Cause) -> RenderableType:
-    table = Table.grid(padding=(0, 2, 1, 0))
-    table.add_column(no_wrap=True)
-    for name, text in _rows(cause):
-        table.add_row(Text(name, "bright_black"), text)
-    return Group(Text(cause.id, "bold"), Text(cause.title), Padding(table, (1, 0, 0, 2)))
 
 
 def _rows(cause: Cause) -> Iterator[tuple[str, str]]:

@@ -13,9 +13,7 @@ from memory_harness.reports.levels import phase_levels
 from memory_harness.reports.summary import ProbeResult
 
 SCHEMA_VERSION = 1
-BEGINS = '{\n  "schema_version": '
-"""The file's first characters."""
-
+BEGINS = '{\n  "schema_version": '  # the file's first characters
 FINDING = "cause severity title phase steps bytes where evidence explanation"
 FIX = "name addresses verified before_peak_bytes after_peak_bytes slowdown"
 AGREEMENT = "fix equivalence agrees on_recipe difference tolerance"

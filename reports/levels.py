@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory_harness.configs.units import GIB, format_bytes
 from memory_harness.harness.log.records import Phase
@@ -11,14 +10,12 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports.text import gib
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """What is drawn as one bar or one column."""
 
     allocated_bytes: int = 0
     reserved_bytes: int = 0
-    requested_bytes: int = 0
-    """the request that failed, on top of what was allocated"""
+    requested_bytes: int = 0  # the request that failed, on top of what was allocated
     freed_bytes: int = 0
     """of the highest that was allocated, what the request no longer met: an earlier batch of the phase took more"""
 
@@ -78,12 +75,3 @@ def column_levels(log: RunLog, num_columns: int) -> list[Level]:
         i = min(num_columns - 1, (oom.step - 1) * num_columns // total)
         columns[i] = worst_level(log)
     return columns
-
-
-def scale_bytes(logs: Iterable[RunLog]) -> int:
-    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
-    scale = 0
-    for log in logs:
-        tops = [level.top_bytes for level in phase_levels(log).values()]
-        scale = max(scale, log.run.budget_bytes, *tops)
-    return scale

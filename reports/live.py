@@ -25,9 +25,7 @@ from memory_harness.reports.levels import Level
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import gib, of_budget
 
-RECENT_STEPS = 20
-"""steps that the rates shown are of"""
-
+RECENT_STEPS = 20  # steps that the rates shown are of
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_DIAGNOSES = 5.0
 DIAGNOSIS_SHARE = 0.05
@@ -102,7 +100,7 @@ class Lines:
             if finding.cause not in self._known:
                 self._known.add(finding.cause)
                 self._say(f"{finding.severity}: {finding.cause}: {finding.title}")
-        step = log.steps[-1].step if log.steps else 0
+        step = log.last_step
         if step != self._step and (at_end or self._clock() >= self._next):
             self._step, self._next = step, self._clock() + SECONDS_BETWEEN_LINES
             self._say(" · ".join([f"step {step} of {log.run.total_steps}", *facts(log), memory_in_words(log)]))
@@ -120,30 +118,22 @@ def eval_line(record: EvalRecord, log: RunLog) -> str:
 
 def render(log: RunLog, findings: list[Finding], width: int) -> RenderableType:
     """Return the display: progress, numbers, the memory bar, evaluations and findings."""
-    run, step = log.run, log.steps[-1].step if log.steps else 0
-    phase = f"{log.last_phase}" if log.last_phase else "starting"
+    run, step = log.run, log.last_step
     head = Table.grid(padding=(0, 2, 0, 0))
     head.add_row(
         Text(f"step {step} of {run.total_steps}", "bold"),
         ProgressBar(total=max(1, run.total_steps), completed=step, width=max(10, width // 3)),
-        Text(phase, "bright_black"),
+        Text(log.last_phase or "starting", "bright_black"),
     )
-    lines: list[RenderableType] = [head, Text(" · ".join(facts(log))), memory_bar(log, width)]
-    lines += [Text(eval_line(record, log), "bright_black") for record in log.evals[-3:]]
-    lines += [
-        Text(f"{finding.cause}: {finding.title}", STYLES[finding.severity], no_wrap=True, overflow="ellipsis")
-        for finding in findings
-    ]
+    words, level, budget = memory_in_words(log), current_level(log), run.budget_bytes
+    memory = bar(level, max(10, width - len(words) - 4), max(budget, level.top_bytes), budget).append(f"  {words}")
+    lines: list[RenderableType] = [head, Text(" · ".join(facts(log))), memory]
+    for record in log.evals[-3:]:
+        lines.append(Text(eval_line(record, log), "bright_black"))
+    for finding in findings:
+        style = STYLES[finding.severity]
+        lines.append(Text(f"{finding.cause}: {finding.title}", style, no_wrap=True, overflow="ellipsis"))
     return Group(*lines)
-
-
-def memory_bar(log: RunLog, width: int) -> Text:
-    """Return allocated and reserved memory against the budget, in words and as a bar."""
-    words = memory_in_words(log)
-    budget = log.run.budget_bytes
-    level = current_level(log)
-    cells = max(10, width - len(words) - 4)
-    return bar(level, cells, max(budget, level.top_bytes), budget).append(f"  {words}")
 
 
 def memory_in_words(log: RunLog) -> str:

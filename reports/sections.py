@@ -21,17 +21,13 @@ from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
-from memory_harness.reports.levels import Level, phase_levels, scale_bytes, worst_level
+from memory_harness.reports.levels import Level, phase_levels, worst_level
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
 
 MAX_READINGS, MAX_FRAMES = 2, 3
-
-MIN_SHOWN_SHARE = 0.001
-"""Least share of the live bytes that is worth a number."""
-
-HEADROOM = 1.06
-"""How far above the highest value an axis ends."""
+MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
+HEADROOM = 1.06  # how far above the highest value an axis ends
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
@@ -52,7 +48,12 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
 
 
 def _scale(result: ProbeResult) -> int:
-    return scale_bytes(log for _, log in result.runs)
+    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
+    scale = 0
+    for _, log in result.runs:
+        tops = [level.top_bytes for level in phase_levels(log).values()]
+        scale = max(scale, log.run.budget_bytes, *tops)
+    return scale
 
 
 def _axis_top(result: ProbeResult) -> int:
@@ -192,22 +193,22 @@ def _plan(result: ProbeResult) -> Iterator[Section]:
     plan = result.plan
     if plan is None:
         return
-    rows = [_option(plan.chosen, chosen=True)]
+    rows = [_option(plan.chosen, "strong")]
     for option in (Option((), plan.as_configured, 1.0), *plan.alternatives):
         if option.fixes != plan.chosen.fixes:
-            rows.append(_option(option, chosen=False))
+            rows.append(_option(option, ""))
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
     aside = f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted"
     numbers = ("alloc", "reserved", "time", "fits")
     yield Section("plan", "Plan", aside=aside, body=[Table(("fixes", *numbers), rows, right=numbers)])
 
 
-def _option(option: Option, *, chosen: bool) -> list[str | Cell]:
+def _option(option: Option, tone: blocks.Tone) -> list[str | Cell]:
     prediction = option.prediction
     texts = [" + ".join(option.fixes) or "as configured", gib(prediction.peak_allocated_bytes)]
     texts += [gib(prediction.peak_reserved_bytes), f"{option.slowdown:.2f}×"]
     passes = Cell("yes", "good") if prediction.passes else Cell("no", "bad")
-    return [*(Cell(text, "strong" if chosen else "") for text in texts), passes]
+    return [*(Cell(text, tone) for text in texts), passes]
 
 
 def _fixes(result: ProbeResult) -> Iterator[Section]:
@@ -229,12 +230,11 @@ def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
     if fix.slowdown is not None:
         words += f" · {fix.slowdown:.2f}× the time"
     agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
-    remarks = [remark for remark in (agrees, fix.reason, fix.note) if remark]
+    remarks = list(filter(None, (agrees, fix.reason, fix.note)))
     rows = [("before", before), ("after", after)]
     heading, source = f"{fix.name}: {fix.title}", source_in_words(log)
     bars = blocks.Bars(heading, words, source, rows, scale, log.run.budget_bytes)
-    helped = fix.applied and fix.verified
-    return blocks.TriedFix(fix.name, fix.title, ", ".join(fix.addresses), state, helped, remarks, bars)
+    return blocks.TriedFix(fix, state, fix.applied and fix.verified, remarks, bars)
 
 
 def agreement_in_words(agreement: AgreementRecord) -> str:

@@ -26,20 +26,15 @@ class ProbeResult:
     as_configured: RunLog
     findings: list[Finding]
     verdict: Verdict
-    with_fixes: RunLog | None = None
-    """the run with the applied fixes, where fixes were tried"""
+    with_fixes: RunLog | None = None  # the run with the applied fixes, where fixes were tried
     fixes: list[FixResult] = field(default_factory=list)
     other_counts: list[OtherCount] = field(default_factory=list)
-    predicted: RunLog | None = None
-    """the simulation of the run that was measured last, where one was"""
-    whole_run: RunLog | None = None
-    """the simulation of all of its steps, of which only a rehearsal was measured"""
+    predicted: RunLog | None = None  # the simulation of the run that was measured last, where one was
+    whole_run: RunLog | None = None  # the simulation of all of its steps, of which only a rehearsal was measured
     plan: Plan | None = None
-    limits: Limits | None = None
-    """the fixes that were planned, and the limits, where asked for"""
+    limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
     next_command: str = ""
-    seconds: float = 0.0
-    """time the whole probe took"""
+    seconds: float = 0.0  # time the whole probe took
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:
@@ -117,11 +112,11 @@ def _failure(log: RunLog, oom: OomRecord) -> str:
 
 
 def _unfinished(log: RunLog) -> str:
-    step = log.steps[-1].step if log.steps else 0
+    step = log.last_step
     of_total = f" of {log.run.total_steps}" if log.run.total_steps else ""
     at_step = f"after step {step}{of_total}" if step else ""
     in_phase = f"in {log.last_phase}" if log.last_phase else ""
-    where = ", ".join(words for words in (at_step, in_phase) if words)
+    where = ", ".join(filter(None, (at_step, in_phase)))
     message = log.end.message if log.end else ""
     if log.outcome is Outcome.STOPPED:
         return f"Not decided: {message or 'the run was stopped'} {where}; until then {_peak(log)}."

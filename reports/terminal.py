@@ -26,9 +26,7 @@ from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command
 
 PIPED_WIDTH = 80
-MAX_WIDTH = 120
-"""Wider lines are hard to read, however wide the terminal."""
-
+MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 PHASE_WIDTH = 10
@@ -42,9 +40,7 @@ STYLES: dict[Tone, str] = {
     "warning": "yellow",
 }
 SEVERITY_STYLES = {"error": "red", "warning": "yellow", "info": ""}
-
-SVG_BEGINS = "<svg "
-"""First characters of a picture."""
+SVG_BEGINS = "<svg "  # first characters of a picture
 
 
 def make_console(file: IO[str] | None = None) -> Console:
@@ -188,11 +184,11 @@ def _findings(block: blocks.Findings) -> Table:
     return table
 
 
-def _tried_fix(fix: blocks.TriedFix) -> Iterator[RenderableType]:
-    mark = ("✓ ", "green") if fix.helped else ("– ", "yellow")
-    yield Text.assemble(mark, (fix.name, "bold"), f"  {fix.title}")
-    yield Padding(Text(fix.peaks.explanation), (0, 0, 0, 2))
-    for remark in fix.remarks:
+def _tried_fix(block: blocks.TriedFix) -> Iterator[RenderableType]:
+    mark = ("✓ ", "green") if block.helped else ("– ", "yellow")
+    yield Text.assemble(mark, (block.fix.name, "bold"), f"  {block.fix.title}")
+    yield Padding(Text(block.peaks.explanation), (0, 0, 0, 2))
+    for remark in block.remarks:
         yield Padding(Text(remark, "bright_black"), (0, 0, 0, 2))
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
-from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord
+from memory_harness.harness.log.records import MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.probes.findings import Finding
@@ -24,20 +23,16 @@ from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 
-MEAN_STEPS = 10
-"""most steps at either end whose mean loss is shown: a single batch's says little"""
+MEAN_STEPS = 10  # most steps at either end whose mean loss is shown: a single batch's says little
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(NamedTuple):
     """Everything that a report on a training run shows."""
 
     log: RunLog
     findings: list[Finding]
-    artefacts: dict[str, Path]
-    """what -> where"""
-    predicted_peak_bytes: int | None = None
-    """reserved, of the probe that let it in"""
+    artefacts: dict[str, Path]  # what -> where
+    predicted_peak_bytes: int | None = None  # reserved, of the probe that let it in
 
 
 def artefacts_in(run: Path) -> dict[str, Path]:
@@ -80,7 +75,7 @@ def _end(log: RunLog) -> Section:
 
 def end_sentence(log: RunLog) -> str:
     """Return how far the run came, in what time and memory, in one sentence."""
-    step = log.steps[-1].step if log.steps else 0
+    step = log.last_step
     peak = of_budget(log.peak_reserved_bytes, log.run.budget_bytes)
     took = f" in {in_words(log.seconds)}" if log.seconds is not None else ""
     why = f" ({log.end.message})" if log.end and log.end.message else ""
@@ -91,18 +86,15 @@ def _losses(log: RunLog) -> Section:
     rows = []
     ends = mean_losses(log)
     if ends is not None:
-        steps = plural(_num_mean(len(log.steps)), "step")
-        rows.append(
-            (Cell("training", "muted"), f"{ends[0]:.4f} → {ends[1]:.4f}", f"mean of the first and last {steps}")
-        )
+        when = f"mean of the first and last {plural(_num_mean(len(log.steps)), 'step')}"
+        rows.append((Cell("training", "muted"), f"{ends[0]:.4f} → {ends[1]:.4f}", when))
     for record in log.evals:
         if record.loss is not None:
-            rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", _when(record)))
+            when = f"step {record.step}"
+            if record.model != "tuned":
+                when += ", without the adapter"
+            rows.append((Cell("held out", "muted"), f"{record.loss:.4f}", when))
     return Section("loss", "Loss", aside="per target token", body=[Table(("", "", ""), rows)] if rows else [])
-
-
-def _when(record: EvalRecord) -> str:
-    return f"step {record.step}" + ("" if record.model == "tuned" else ", without the adapter")
 
 
 def mean_losses(log: RunLog) -> tuple[float, float] | None:
@@ -172,16 +164,16 @@ def print_replies(folder: Path, run: RunRecord, console: Console) -> None:
 def training_to_json(result: TrainingResult) -> dict[str, Any]:
     """Return the section `training` of the JSON report."""
     log = result.log
-    ends = mean_losses(log)
+    first, last = mean_losses(log) or (None, None)
     return {
         "source": log.run.source,
         "let_in_by": log.run.let_in_by,
         "fingerprint": log.run.fingerprint,
-        "step": log.steps[-1].step if log.steps else 0,
+        "step": log.last_step,
         "total_steps": log.run.total_steps,
-        "weights": log.run.model.weights if log.run.model else None,
-        "first_loss": ends[0] if ends else None,
-        "last_loss": ends[1] if ends else None,
+        "weights": log.run.model and log.run.model.weights,
+        "first_loss": first,
+        "last_loss": last,
         "evals": [{"step": e.step, "model": e.model, "loss": e.loss} for e in log.evals],
         "metrics": [dataclasses.asdict(record) for record in log.metrics],
         "tokens_per_second": tokens_per_second(log.steps),

@@ -91,6 +91,11 @@ class RunLog:
         return self.ooms[-1] if self.ooms and self.outcome is Outcome.OOM else None
 
     @property
+    def last_step(self) -> int:
+        """The last optimizer step that ended, 0 before the first."""
+        return self.steps[-1].step if self.steps else 0
+
+    @property
     def last_phase(self) -> Phase | None:
         """The phase that was running when the log ends."""
         return self.begins[-1].phase if self.begins else None

@@ -170,7 +170,7 @@ def _experiment(log: RunLog, data: Prepared, artefacts: Mapping[str, str]) -> di
             "personal_data_replaced": data.clean_report.placeholders,
             "tokenizer": data.tokenizer.name,
         },
-        "steps": {"done": log.steps[-1].step if log.steps else 0, "total": run.total_steps},
+        "steps": {"done": log.last_step, "total": run.total_steps},
         "losses": {
             "train": [_fields(record, TRAIN_FIELDS) for record in log.steps],
             "eval": [_fields(record, EVAL_FIELDS) for record in log.evals],

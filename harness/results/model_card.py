@@ -66,7 +66,7 @@ def _training(log: RunLog) -> str:
     run, config = log.run, log.run.config
     lora, train, model = config["lora"], config["train"], config["model"]
     quantised = "4-bit NF4" if model["quantization"] == "nf4" else model["dtype"]
-    done = log.steps[-1].step if log.steps else 0
+    done = log.last_step
     sequences = train["train_batch_size"] * train["gradient_accumulation"]
     return "\n".join(
         (

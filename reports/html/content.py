@@ -24,7 +24,7 @@ LEVELS = (("allocated", "allocated"), ("reserved", "reserved"))
 _ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
 
 
-def block_nodes(block: blocks.Detail) -> list[Node]:
+def block_nodes(block: blocks.Detail) -> Iterable[Node]:
     """Return what shows a block; nothing where a log has nothing for its chart."""
     match block:
         case blocks.Banner():
@@ -50,16 +50,12 @@ def block_nodes(block: blocks.Detail) -> list[Node]:
         case blocks.PhaseBars():
             return _phase_bars(block)
         case blocks.Timeline():
-            return _present(timeline_figure(block.log, block.name, block.top_bytes))
+            return timeline_figure(block.log, block.name, block.top_bytes)
         case blocks.Lengths():
-            return _present(lengths_figure(block.log, block.top_bytes))
+            return lengths_figure(block.log, block.top_bytes)
         case blocks.MemoryMap():
-            return _present(memory_map_figure(block.log, block.name))
+            return memory_map_figure(block.log, block.name)
     assert_never(block)
-
-
-def _present(chart: Node | None) -> list[Node]:
-    return [] if chart is None else [chart]
 
 
 def _scrolling(what: str) -> dict[str, str]:
@@ -128,16 +124,18 @@ def _place(where: str, log: RunLog) -> Node:
 
 
 def _listing(where: str, found: Excerpt) -> Node:
+    line: str | Node
     listing = node("pre", {"class": "code", **_scrolling(f"Code around {where}")})
     for number, text in enumerate(found.lines, found.first):
-        marked = number == found.marked
-        gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{'▸' if marked else ' '}{number:>5}  ")
-        line = node("mark", {}, text) if marked else text
-        add(listing, [node("span", {"class": "line marked" if marked else "line"}, gutter, line, "\n")])
+        css, sign, line = "line", " ", text
+        if number == found.marked:
+            css, sign, line = "line marked", "▸", node("mark", {}, text)
+        gutter = node("span", {"class": "number", "aria-hidden": "true"}, f"{sign}{number:>5}  ")
+        add(listing, [node("span", {"class": css}, gutter, line, "\n")])
     return listing
 
 
-def _evidence(evidence: dict[str, int | float | str]) -> list[Node]:
+def _evidence(evidence: dict[str, int | float | str]) -> Iterable[Node]:
     if not evidence:
         return []
     rows = {name.replace("_", " "): _evidence_value(name, value) for name, value in evidence.items()}
@@ -145,15 +143,17 @@ def _evidence(evidence: dict[str, int | float | str]) -> list[Node]:
 
 
 def _evidence_value(name: str, value: float | str) -> str:
-    is_size = isinstance(value, int) and (name.endswith("_bytes") or name.startswith("live:"))
-    return f"{format_bytes(int(value))} ({value} bytes)" if is_size and abs(int(value)) >= 1024 else str(value)
+    is_size = name.endswith("_bytes") or name.startswith("live:")
+    if is_size and isinstance(value, int) and abs(value) >= 1024:
+        return f"{format_bytes(value)} ({value} bytes)"
+    return str(value)
 
 
-def _tried_fix(fix: blocks.TriedFix) -> Node:
-    badge = node("span", {"class": f"badge {'good' if fix.helped else 'info'}"}, fix.state)
-    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, fix.causes))
-    remarks = [node("p", {"class": "muted"}, remark) for remark in fix.remarks]
-    return node("article", {"class": "fix"}, cause, _bars(fix.peaks), *remarks)
+def _tried_fix(block: blocks.TriedFix) -> Node:
+    badge = node("span", {"class": f"badge {'good' if block.helped else 'info'}"}, block.state)
+    cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, ", ".join(block.fix.addresses)))
+    remarks = [node("p", {"class": "muted"}, remark) for remark in block.remarks]
+    return node("article", {"class": "fix"}, cause, _bars(block.peaks), *remarks)
 
 
 def _bars(block: blocks.Bars) -> Node:
@@ -172,8 +172,8 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
     for name, levels in block.levels.items():
         rows = []
         for phase in block.phases:
-            level = levels.get(phase, Level())
-            rows.append((str(phase), level, str(level) if phase in levels else "not reached"))
+            level = levels.get(phase)
+            rows.append((str(phase), level or Level(), str(level or "not reached")))
         words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
         title = f"Peak by phase, {name}"
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)

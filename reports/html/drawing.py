@@ -16,9 +16,6 @@ BAR_PX, ROW_PX = 14, 44
 LABEL_PX = 14
 MAX_TICKS = 5
 
-WIDE = 1000
-"""Units across of a drawing that is stretched to the width of its chart."""
-
 
 def percent(share: float) -> str:
     """Return a share of the width, to what can be seen."""
@@ -43,11 +40,6 @@ def figure(heading: str, explanation: str, source: str, *children: Child) -> Nod
     return node("figure", {}, node("h3", {}, heading), caption, *children)
 
 
-def plot(*children: Child) -> Node:
-    """Return the box of a chart whose vertical axis stands to its left."""
-    return node("div", {"class": "plot"}, *children)
-
-
 def rect(css: str, left: float, right: float, top: float, height: float, title: str | None = None) -> Node:
     """Return a rectangle; `left` and `right` are shares of the width."""
     place = {"x": percent(left), "width": percent(right - left), "y": f"{top:.1f}", "height": f"{max(0, height):.1f}"}
@@ -69,17 +61,6 @@ def label(text: str, x: float, y: float, anchor: str = "start", css: str = "", s
 def tooltip(text: str | None) -> Node | None:
     """Return what a browser shows where the pointer rests."""
     return None if text is None else node("title", {}, text)
-
-
-def stretched(height: float, *children: Child) -> Node:
-    """Return a drawing of `WIDE` units across and `height` pixels down, stretched to the width of the chart."""
-    attributes = {
-        "viewBox": f"0 0 {WIDE} {height:.0f}",
-        "width": "100%",
-        "height": f"{height:.0f}",
-        "preserveAspectRatio": "none",
-    }
-    return node("svg", attributes, *children)
 
 
 def memory_axis(top_bytes: int, height: float) -> list[Node]:
@@ -139,21 +120,13 @@ def memory_legend(entries: Iterable[tuple[str, str]], *, failed: bool) -> Node:
     return legend([*entries, *request, ("budget", "budget")])
 
 
-def legend(entries: Iterable[tuple[str, str]]) -> Node:
-    """Return what the colours mean; an entry is a style and its meaning."""
-    return _legend((_key(css), meaning) for css, meaning in entries)
-
-
-def marks_legend(entries: Iterable[tuple[str, str, str]]) -> Node:
-    """Return what the marks mean; an entry is the path of a mark around its middle, its style and its meaning."""
-    middle = {"transform": "translate(8,6)"}
-    return _legend((node("path", {"class": css, "d": shape, **middle}), meaning) for shape, css, meaning in entries)
-
-
-def _legend(entries: Iterable[tuple[Node, str]]) -> Node:
+def legend(entries: Iterable[tuple[str | Node, str]]) -> Node:
+    """Return what the colours mean; an entry is a style, or what is drawn for it, and its meaning."""
     listed = node("ul", {"class": "legend", "aria-label": "Legend"})
     for key, meaning in entries:
-        add(listed, [node("li", {}, node("svg", {"width": "16", "height": "12", "aria-hidden": "true"}, key), meaning)])
+        drawn = _key(key) if isinstance(key, str) else key
+        swatch = node("svg", {"width": "16", "height": "12", "aria-hidden": "true"}, drawn)
+        add(listed, [node("li", {}, swatch, meaning)])
     return listed
 
 
@@ -165,14 +138,10 @@ def _key(css: str) -> Node:
 
 def hatches() -> Node:
     """Return the patterns that charts fill with: what is hatched is told apart without colours."""
-    patterns = [_hatch("hatch-request", "request-line"), _hatch("hatch-free", "free-line")]
-    unseen = {"width": "0", "height": "0", "class": "hidden", "aria-hidden": "true"}
-    return node("svg", unseen, node("defs", {}, *patterns))
-
-
-def _hatch(name: str, css: str) -> Node:
-    size = {"id": name, "width": "6", "height": "6", "patternUnits": "userSpaceOnUse"}
-    turn = {"patternTransform": "rotate(45)"}
-    ground = node("rect", {"class": f"{css}-ground", "width": "6", "height": "6"})
-    stripe = node("line", {"class": css, "x1": "0", "y1": "0", "x2": "0", "y2": "6"})
-    return node("pattern", {**size, **turn}, ground, stripe)
+    patterns = node("defs")
+    for name in ("request", "free"):
+        size = {"id": f"hatch-{name}", "width": "6", "height": "6", "patternUnits": "userSpaceOnUse"}
+        ground = node("rect", {"class": f"{name}-line-ground", "width": "6", "height": "6"})
+        stripe = node("line", {"class": f"{name}-line", "x1": "0", "y1": "0", "x2": "0", "y2": "6"})
+        add(patterns, [node("pattern", {**size, "patternTransform": "rotate(45)"}, ground, stripe)])
+    return node("svg", {"width": "0", "height": "0", "class": "hidden", "aria-hidden": "true"}, patterns)

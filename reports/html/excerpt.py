@@ -5,26 +5,21 @@ from __future__ import annotations
 import ast
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from memory_harness.configs.places import PARTS_FOLDER
 
-LINES_AROUND = 3
-"""Lines shown before and after the one that is meant."""
-
+LINES_AROUND = 3  # lines shown before and after the one that is meant
 MAX_FILE_BYTES = 2 * 2**20
 
 
-@dataclass(frozen=True)
-class Excerpt:
+class Excerpt(NamedTuple):
     """Consecutive lines of a file."""
 
-    first: int
-    """number of the first line"""
-    marked: int
-    """number of the line that is meant"""
+    first: int  # number of the first line
+    marked: int  # number of the line that is meant
     lines: tuple[str, ...]
 
 
@@ -58,15 +53,13 @@ def _candidates(path: str) -> Iterator[Path]:
     if not path.endswith(".py") or not parts or ".." in parts or Path(path).is_absolute():
         return
     here = Path.cwd().resolve()
-    for folder in (PARTS_FOLDER, Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib")), here):
-        if (folder / path).is_file():
-            yield folder / path
+    installed = (Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
+    files = [folder / path for folder in (PARTS_FOLDER, *installed, here)]
     # a path shortened to its last parts may begin above the current folder
     for known in range(1, len(parts)):
         if here.parts[-known:] == parts[:known]:
-            file = here.joinpath(*parts[known:])
-            if file.is_file():
-                yield file
+            files.append(here.joinpath(*parts[known:]))
+    yield from filter(Path.is_file, files)
 
 
 def _is_same_version(path: str, versions: Mapping[str, str]) -> bool:

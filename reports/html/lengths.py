@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import BatchShape, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.html.drawing import (
-    figure,
-    label,
-    line,
-    marks_legend,
-    memory_axis,
-    percent,
-    plot,
-    svg,
-    tooltip,
-)
+from memory_harness.reports.html.drawing import figure, label, legend, line, memory_axis, percent, svg, tooltip
 from memory_harness.reports.html.markup import Child, Node, node
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.text import of_budget, plural
 
 PLOT_PX, AXIS_PX = 220, 40
-MAX_NAMED, NAME_PX = 5, 15
-"""Most marks that have their words beside them, and the height of these."""
-
-KINDS = {
-    Phase.FORWARD: "training",
-    Phase.BACKWARD: "training",
-    Phase.STEP: "training",
-    Phase.EVAL: "evaluation",
-    Phase.GENERATE: "generation",
-}
+MAX_NAMED, NAME_PX = 5, 15  # most marks that have their words beside them, and the height of these
+KINDS = dict.fromkeys((Phase.FORWARD, Phase.BACKWARD, Phase.STEP), "training")
+KINDS |= {Phase.EVAL: "evaluation", Phase.GENERATE: "generation"}
 """What the batches of a phase are for."""
 
 MARKS = {
@@ -44,8 +27,7 @@ MARKS = {
 FAILED = "M-5,-5L5,5M-5,5L5,-5"
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """All batches of one shape."""
 
     kind: str
@@ -56,18 +38,21 @@ class Point:
     failed: bool = False
 
 
-def lengths_figure(log: RunLog, top_bytes: int) -> Node | None:
-    """Return the chart, or None where the log has no batches."""
+def lengths_figure(log: RunLog, top_bytes: int) -> Iterator[Node]:
+    """Yield the chart; nothing where the log has no batches."""
     points = shapes(log)
     if not points:
-        return None
+        return
     shown = {point.kind for point in points}
-    entries = [(MARKS[kind], f"mark {kind}", kind) for kind in MARKS if kind in shown]
+    marks = [(f"mark {kind}", MARKS[kind], kind) for kind in MARKS if kind in shown]
     if any(point.failed for point in points):
-        entries.append((FAILED, "mark failed", "the batch that failed, with what it asked for"))
+        marks.append(("mark failed", FAILED, "the batch that failed, with what it asked for"))
+    entries = []
+    for css, shape, meaning in marks:
+        entries.append((node("path", {"class": css, "d": shape, "transform": "translate(8,6)"}), meaning))
     heading = "Peak against padded length"
-    drawing = _draw(points, log.run.budget_bytes, top_bytes, heading)
-    return figure(heading, _explanation(points), source_in_words(log), marks_legend(entries), plot(drawing))
+    plot = node("div", {"class": "plot"}, _draw(points, log.run.budget_bytes, top_bytes, heading))
+    yield figure(heading, _explanation(points), source_in_words(log), legend(entries), plot)
 
 
 def shapes(log: RunLog) -> list[Point]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
@@ -18,12 +18,10 @@ from memory_harness.reports.text import plural
 
 ROW_PX, GAP_PX, HEAD_PX = 15, 4, 18
 TARGET_ROWS = 26
-LEAST_SHOWN = 1 / 2000
-"""Share of a row below which a run is drawn together with its neighbour."""
+LEAST_SHOWN = 1 / 2000  # share of a row below which a run is drawn together with its neighbour
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Consecutive bytes that are drawn alike; `begin` counts from the first byte of the map."""
 
     css: str
@@ -32,14 +30,12 @@ class Piece:
     words: str
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """The moment that is drawn."""
 
     segments: tuple[SegmentRuns, ...]
     budget_bytes: int
-    requested_bytes: int = 0
-    """the request that failed; 0 where none did"""
+    requested_bytes: int = 0  # the request that failed; 0 where none did
 
     @property
     def reserved_bytes(self) -> int:
@@ -52,25 +48,25 @@ class Moment:
         return sorted(chain.from_iterable(segment.runs[1::2] for segment in self.segments), reverse=True)
 
 
-def memory_map_figure(log: RunLog, name: str) -> Node | None:
-    """Return the map of a run's worst moment, or None where the log does not have it."""
+def memory_map_figure(log: RunLog, name: str) -> Iterator[Node]:
+    """Yield the map of a run's worst moment; nothing where the log does not have it."""
     moment = moment_of(log)
-    if moment is None:
-        return None
+    if not moment.segments:
+        return
     entries = [("allocated", "in use"), ("free", "reserved, but free"), ("budget-left", "not reserved")]
     if moment.requested_bytes:
         entries.append(("request", "the request that failed"))
     when = "when memory ran out" if moment.requested_bytes else "when most was allocated"
     heading = f"{name.capitalize()}, {when}"
-    return figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
+    yield figure(heading, _explanation(moment), source_in_words(log), legend(entries), _draw(moment, heading))
 
 
-def moment_of(log: RunLog) -> Moment | None:
-    """Return the failure, else the highest moment, where the log has its segments."""
+def moment_of(log: RunLog) -> Moment:
+    """Return the failure, else the highest moment; without segments where the log does not have them."""
     oom = log.fatal_oom
     if oom is not None:
-        return Moment(oom.segments, oom.budget_bytes, oom.requested_bytes) if oom.segments else None
-    return Moment(log.end.segments, log.run.budget_bytes) if log.end and log.end.segments else None
+        return Moment(oom.segments, oom.budget_bytes, oom.requested_bytes)
+    return Moment(log.end.segments if log.end else (), log.run.budget_bytes)
 
 
 def row_bytes(total_bytes: int) -> int:

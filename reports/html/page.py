@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from memory_harness.harness.log.runlog import RunLog
@@ -14,11 +14,8 @@ from memory_harness.reports.html.markup import Node, add, node, to_text
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, verdict_banner
 
-BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
-"""The file's first characters."""
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser may load for the page: nothing."""
+BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"  # the file's first characters
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what a browser may load for the page: nothing
 
 
 def html_text(result: ProbeResult) -> str:
@@ -37,9 +34,13 @@ def html_text(result: ProbeResult) -> str:
         node("style", {}, Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
     )
     body = node("body", {}, node("a", {"class": "skip", "href": "#verdict"}, "Skip to the verdict"), hatches())
+    links = [node("li", {}, node("a", {"href": f"#{s.get('id')}"}, s[0].text or "")) for s in sections]
+    contents = node("nav", {"aria-label": "Contents"}, node("ul", {}, *links))
     opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
     shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
-    add(body, [_header(result), _contents(sections), node("main", {}, shown, *sections), _footer(result)])
+    words = f"{_how(result.as_configured)}. This file needs no network and runs no scripts."
+    footer = node("footer", {}, node("p", {}, words))
+    add(body, [_header(result), contents, node("main", {}, shown, *sections), footer])
     return f"{BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
 
 
@@ -47,9 +48,7 @@ def _sections(sections: Sequence[Section]) -> Iterator[Node]:
     """Yield the sections that have something to show, those of one name under one heading."""
     for name, of_name in groupby(sections, key=lambda section: section.name):
         found = list(of_name)
-        content: list[Node] = []
-        for section in found:
-            content += _content(section)
+        content = list(chain.from_iterable(map(_content, found)))
         if content:
             first = found[0]
             words = first.intro or first.aside
@@ -58,11 +57,8 @@ def _sections(sections: Sequence[Section]) -> Iterator[Node]:
             yield node("section", labelled, heading, node("p", {}, words) if words else None, *content)
 
 
-def _content(section: Section) -> list[Node]:
-    content: list[Node] = []
-    for block in (*section.body, *section.details):
-        content += block_nodes(block)
-    return content
+def _content(section: Section) -> Iterator[Node]:
+    return chain.from_iterable(map(block_nodes, (*section.body, *section.details)))
 
 
 def _header(result: ProbeResult) -> Node:
@@ -72,7 +68,7 @@ def _header(result: ProbeResult) -> Node:
         "header",
         {},
         node("p", {"class": "kicker"}, "QLoRA memory report"),
-        node("p", {"class": "facts"}, " · ".join(fact for fact in facts if fact)),
+        node("p", {"class": "facts"}, " · ".join(filter(None, facts))),
         node("p", {"class": f"chip {run.source}"}, _how(result.as_configured)),
     )
 
@@ -81,13 +77,3 @@ def _how(log: RunLog) -> str:
     if log.run.source == "cuda":
         return "Measured on a GPU"
     return "Simulated: no GPU used, nothing measured"
-
-
-def _contents(sections: Sequence[Node]) -> Node:
-    links = [node("li", {}, node("a", {"href": f"#{s.get('id')}"}, s[0].text or "")) for s in sections]
-    return node("nav", {"aria-label": "Contents"}, node("ul", {}, *links))
-
-
-def _footer(result: ProbeResult) -> Node:
-    words = f"{_how(result.as_configured)}. This file needs no network and runs no scripts."
-    return node("footer", {}, node("p", {}, words))

@@ -6,37 +6,25 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from operator import attrgetter
 from typing import TypeVar
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.html.drawing import (
-    WIDE,
-    figure,
-    label,
-    line,
-    memory_axis,
-    memory_legend,
-    plot,
-    rect,
-    stretched,
-    svg,
-)
+from memory_harness.reports.html.drawing import figure, label, line, memory_axis, memory_legend, rect, svg
 from memory_harness.reports.html.markup import Child, Node, node
 from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.text import gib, of_budget
 
-MAX_COLUMNS = 320
-"""Columns that the run is cut into: each two to three pixels wide on a large screen."""
-
-SETUP_SHARE = 0.05
-"""Share of the width for what comes before the first step."""
-
+MAX_COLUMNS = 320  # columns that the run is cut into: each two to three pixels wide on a large screen
+SETUP_SHARE = 0.05  # share of the width for what comes before the first step
 PLOT_PX, LANE_PX, AXIS_PX = 230, 16, 26
 NUM_SHADES, MAX_EPOCHS = 6, 12
-COLUMN_WIDE = WIDE / MAX_COLUMNS
+CURVES = {"viewBox": f"0 0 1000 {PLOT_PX}", "width": "100%", "height": f"{PLOT_PX}", "preserveAspectRatio": "none"}
+"""The drawing of the curves: 1000 units across, stretched to the width of the chart."""
+COLUMN_WIDE = 1000 / MAX_COLUMNS
 
 T = TypeVar("T")
 
@@ -49,12 +37,9 @@ class Column:
 
     steps: tuple[int, int] = (0, 0)
     level: Level = field(default_factory=Level)
-    highest: Phase | None = None
-    """the phase with the highest peak"""
-    floor_bytes: int | None = None
-    """least that was allocated between two phases"""
-    phases: dict[Phase, int] = field(default_factory=dict)
-    """peak of each phase that ran"""
+    highest: Phase | None = None  # the phase with the highest peak
+    floor_bytes: int | None = None  # least that was allocated between two phases
+    phases: dict[Phase, int] = field(default_factory=dict)  # peak of each phase that ran
 
     def note(self, record: PhaseRecord) -> None:
         """Take a phase that ran in this part."""
@@ -71,20 +56,20 @@ class Column:
         self.floor_bytes = after if self.floor_bytes is None else min(self.floor_bytes, after)
 
 
-def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Node | None:
-    """Return the chart of one run, or None where no phase ended. `top_bytes` is where the axis ends."""
+def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Iterator[Node]:
+    """Yield the chart of one run; nothing where no phase ended. `top_bytes` is where the axis ends."""
     placed = list(place(log))
     if not placed:
-        return None
+        return
     columns = cut(placed)
-    drawing = _draw(log, placed, columns, top_bytes, f"Memory over time, {name}")
+    plot = node("div", {"class": "plot"}, _draw(log, placed, columns, top_bytes, f"Memory over time, {name}"))
     entries = [
         ("allocated", "allocated: held by tensors"),
         ("reserved", "reserved: held by PyTorch's allocator"),
         ("floor", "least between phases"),
     ]
     explained = memory_legend(entries, failed=log.fatal_oom is not None)
-    return figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot(drawing))
+    yield figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot)
 
 
 def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
@@ -99,22 +84,18 @@ def place(log: RunLog) -> Iterator[tuple[float, float, Entry]]:
         for i, entry in enumerate(entries):
             yield i / len(entries), (i + 1) / len(entries), entry
         return
-    setup, total = _setup_share(log), max(log.run.total_steps, last)
-    for step, group in groupby(sorted(entries, key=_step_of), key=_step_of):
+    setup, total, by_step = _setup_share(log), max(log.run.total_steps, last), attrgetter("step")
+    for step, group in groupby(sorted(entries, key=by_step), key=by_step):
         of_step = list(group)
         begin, width = 0.0, setup
         if step:
             begin, width = step_place(step, setup, total), (1 - setup) / total
         # a step with fewer columns than phases is one place for all of them
-        is_narrow = width * MAX_COLUMNS < len(of_step)
-        share = width if is_narrow else width / len(of_step)
+        share = shift = width / len(of_step)
+        if width * MAX_COLUMNS < len(of_step):
+            share, shift = width, 0.0
         for i, entry in enumerate(of_step):
-            start = begin if is_narrow else begin + share * i
-            yield start, start + share, entry
-
-
-def _step_of(entry: Entry) -> int:
-    return entry.step
+            yield begin + shift * i, begin + shift * i + share, entry
 
 
 def _setup_share(log: RunLog) -> float:
@@ -149,8 +130,9 @@ def _draw(
     at = next((begin for begin, _, entry in placed if isinstance(entry, OomRecord)), None)
     parts: list[Child] = [
         *memory_axis(top, PLOT_PX),
-        stretched(
-            PLOT_PX,
+        node(
+            "svg",
+            CURVES,
             node("path", {"class": "reserved", "d": _area([c.level.reserved_bytes for c in columns], top)}),
             node("path", {"class": "allocated", "d": _area([c.level.allocated_bytes for c in columns], top)}),
             node("path", {"class": "floor", "d": _course([c.floor_bytes for c in columns], top)}),
