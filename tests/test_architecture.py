@@ -139,6 +139,16 @@ def test_no_folder_imports_itself_through_others():
     assert not circles(arrows)
 
 
+def test_rooms_of_the_harness_import_those_above_them_in_its_readme():
+    table = (ROOT / "harness" / "README.md").read_text(encoding="utf-8")
+    order = [f"memory_harness.harness.{room}" for room in re.findall(r"^\| `(\w+)/`", table, re.MULTILINE)]
+    for name in FILES:
+        if room_of(name) in order:
+            below = order[order.index(room_of(name)) + 1 :]
+            wrong = {target for target in files_imported(name) if room_of(target) in below}
+            assert not wrong, f"{name} imports {wrong}"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_above_is_started_as_a_program(name):
     """A command that names a module of a part above, or `run_probe`, is an import by another door."""
