@@ -1,4 +1,16 @@
-"""The errors of the harness; one that reaches the command line ends it with exit code 2."""
+"""Errors of the harness.
+
+HarnessError           defined in configs.errors, as is
+├── ConfigError        a value the user gave is not usable (exit code 2)
+├── DataError          the corpus cannot be used (exit code 2)
+├── LogError           a run log cannot be read (exit code 2)
+├── DeviceError        the device cannot do what was asked (exit code 2)
+├── GradientError      the gradients train nothing; caught where DeviceOutOfMemory is, and ends the run with an error
+├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
+├── PeerLost           another process of a run on several GPUs has ended, which says why
+└── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.catch_out_of_memory`
+    └── SharedOutOfMemory  ... on one of several GPUs, of which all are told
+"""
 
 from __future__ import annotations
 
