@@ -54,14 +54,12 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     else:
         return None
     never_released = _never_released(hoarding)
-    if contents == "logits":
-        return _hoarded_finding(log, "logits-hoarded", hoarding, contents, never_released)
-    if contents is not None:
-        return _hoarded_finding(log, "outputs-hoarded", hoarding, contents, never_released)
-    if never_released and _adds_up(hoarding):
-        contents = "a state smaller than the outputs"
-        return _hoarded_finding(log, "metric-never-reset", hoarding, contents, never_released)
-    return None
+    cause = "logits-hoarded" if contents == "logits" else "outputs-hoarded"
+    if contents is None:
+        if not never_released or not _adds_up(hoarding):
+            return None
+        cause, contents = "metric-never-reset", "a state smaller than the outputs"
+    return _hoarded_finding(log, cause, hoarding, contents, never_released)
 
 
 def _hoards(evaluation: Evaluation) -> bool:
