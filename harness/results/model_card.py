@@ -26,7 +26,7 @@ def write_model_card(folder: Path, log: RunLog) -> None:
         OSError: the folder cannot be written.
     """
     parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), _LIMITS)
-    card = "\n\n".join(part.strip() for part in parts if part) + "\n"
+    card = "\n\n".join(map(str.strip, filter(None, parts))) + "\n"
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from memory_harness.configs.models import load_models
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
+from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import fatal_finding
@@ -125,14 +125,9 @@ def _vocabularies(model: ModelFacts | None) -> list[int]:
     return [model.vocab_size] if model.vocab_size else []
 
 
-def block_bytes(num_bytes: int) -> int:
-    """Return a size as the allocator counts it."""
-    return -(-num_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
-
-
 def _is_size(num_bytes: int, requested_bytes: int, *, rounded: bool) -> bool:
     """Return whether this was asked for: as it is, as the allocator's block, or as CUDA prints it."""
-    block = block_bytes(num_bytes)
+    block = block_size(num_bytes)
     if requested_bytes in (num_bytes, block):
         return True
     # Source: OutOfMemoryError in CUDACachingAllocator.cpp prints format_size(alloc_size), the size of the new segment

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import HOST, ModelFacts, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.analysis import block_bytes
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import freed_by
 from memory_harness.probes.detectors.reading import (
@@ -54,8 +54,10 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     else:
         return None
     never_released = _never_released(hoarding)
-    cause = "logits-hoarded" if contents == "logits" else "outputs-hoarded"
-    if contents is None:
+    cause = "outputs-hoarded"
+    if contents == "logits":
+        cause = "logits-hoarded"
+    elif contents is None:
         if not never_released or not _adds_up(hoarding):
             return None
         cause, contents = "metric-never-reset", "a state smaller than the outputs"
@@ -103,7 +105,7 @@ def _leaves_so_much(evaluation: Evaluation, bytes_per_token: int) -> bool:
     """Return whether every batch left so many bytes for each of its tokens."""
     for left, record in zip(evaluation.left_bytes, evaluation.batches, strict=True):
         if record.batch:
-            expected = block_bytes(record.batch.padded_tokens * bytes_per_token)
+            expected = block_size(record.batch.padded_tokens * bytes_per_token)
             if abs(left - expected) > max(NOISE_BYTES, SAME_SHARE * left):
                 return False
     return True
