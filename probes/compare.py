@@ -128,14 +128,17 @@ def _common_end(before: RunLog, after: RunLog) -> int | None:
     """Return the last step that both runs reached, None where both came to their end."""
     if before.outcome is Outcome.COMPLETED and after.outcome is Outcome.COMPLETED:
         return None
-    return min(max(record.step for record in log.phases) for log in (before, after))
+    steps = [record.step for record in before.phases], [record.step for record in after.phases]
+    return min(map(max, steps))
 
 
 def _judged(before: float, after: float, noise: float) -> Verdict:
     """Return whether the quantity rose, which is worse, or fell, by more than the noise."""
     if abs(after - before) <= noise:
         return "same"
-    return "worse" if after > before else "better"
+    if after > before:
+        return "worse"
+    return "better"
 
 
 def _change(kind: Kind, phase: Phase | None, values: Pair, noise: float) -> Change:

@@ -11,13 +11,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import GIB
@@ -345,19 +344,13 @@ def _check_writable(path: Path) -> None:
         raise _unwritable(path, error) from None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other runs that append to the same file waiting."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+def _locked(path: Path) -> AcquireReturnProxy:
+    """Keep other runs that append to the same file waiting, to the end of a `with`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return FileLock(path.with_name(f".{path.name}.lock")).acquire()
     except OSError as error:
         raise _unwritable(path, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write_whole(path: Path, text: str) -> None:

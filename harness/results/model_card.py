@@ -25,13 +25,9 @@ def write_model_card(folder: Path, log: RunLog) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    (folder / "README.md").write_text(model_card(log), encoding="utf-8")
-
-
-def model_card(log: RunLog) -> str:
-    """Return the card as Markdown with the Hub's YAML header."""
     parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), _LIMITS)
-    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+    card = "\n\n".join(map(str.strip, filter(None, parts))) + "\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def base_model(log: RunLog) -> str:

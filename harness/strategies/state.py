@@ -4,11 +4,12 @@ The base model is frozen and never saved: its copy would double the memory of th
 """
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import CheckpointError
@@ -52,7 +53,8 @@ def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Devic
         if device.computes:
             state = read_tensors(folder / STATE_FILE)
         else:  # the same tensors on the host, without values
-            state = tree_map(_blank_on_host, _training_state(model, optimizer))
+            blank = partial(torch.zeros_like, device="cpu")
+            state = tree_map_only(torch.Tensor, blank, _training_state(model, optimizer))
     trainable = trainable_parameters(model)
     _check_shapes(folder, trainable, state["adapter"])
     with torch.no_grad():
@@ -90,7 +92,7 @@ def copy_to_host(model: Any, optimizer: Any, scaler: Any, device: Device) -> dic
     with device.on_host():
         return {
             "adapter": {name: _copy_to_host(p) for name, p in trainable_parameters(model).items()},
-            "optimizer": {p: tree_map(_copy_to_host, state) for p, state in optimizer.state.items()},
+            "optimizer": {p: tree_map_only(torch.Tensor, _copy_to_host, state) for p, state in optimizer.state.items()},
             "scaler": scaler.state_dict(),
         }
 
@@ -118,9 +120,5 @@ def _undo_optimizer(state: dict[str, Any], copied: dict[str, Any]) -> None:
             state[key] = value
 
 
-def _copy_to_host(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
-
-
-def _blank_on_host(value: Any) -> Any:
-    return torch.zeros_like(value, device="cpu") if isinstance(value, torch.Tensor) else value
+def _copy_to_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)

@@ -159,7 +159,7 @@ class UnslothStrategy:
         assert self._sampler is not None, "prefill comes first"
         tokens = self._sampler(output.logits[:, -1])
         self._append(tokens)
-        return [int(token) for token in tokens[:, 0].tolist()]
+        return list(map(int, tokens[:, 0].tolist()))
 
     def _append(self, tokens: torch.Tensor) -> None:
         """Make the chosen tokens the next inputs, one position further on."""

@@ -33,7 +33,7 @@ def check_versions() -> None:
     Raises:
         ConfigError: one line with what is installed and what is accepted.
     """
-    problems = list(_problems(Requirement(text) for text in NEEDED))
+    problems = list(_problems(map(Requirement, NEEDED)))
     if not problems:
         problems = list(_problems(_requirements_of_unsloth()))
     if problems:
@@ -42,7 +42,7 @@ def check_versions() -> None:
 
 def _requirements_of_unsloth() -> list[Requirement]:
     """Return what the installed Unsloth itself asks for, without its extras."""
-    requirements = [Requirement(text) for text in metadata.requires("unsloth") or []]
+    requirements = map(Requirement, metadata.requires("unsloth") or [])
     wanted = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     return [r for r in wanted if r.name.replace("-", "_") in CHECKED]
 

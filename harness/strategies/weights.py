@@ -129,7 +129,7 @@ def _files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"--model {folder}: cannot read {INDEX} ({error!r}); fetch it again") from None
-    return [folder / name for name in names]
+    return list(map(folder.joinpath, names))
 
 
 def _check_not_quantised(folder: Path) -> None:

@@ -240,8 +240,10 @@ class Recovery:
             return []
         smaller: list[Batch] = []
         for batch in batches:
-            is_too_large = batch.shape.padded_tokens >= failed.padded_tokens
-            smaller += halves(batch, self._config) if is_too_large else [batch]
+            if batch.shape.padded_tokens >= failed.padded_tokens:
+                smaller += halves(batch, self._config)
+            else:
+                smaller.append(batch)
         if len(smaller) == len(batches):
             return []
         self.limits = replace(self.limits, train_tokens=failed.padded_tokens - 1)

@@ -20,7 +20,7 @@ def random_states() -> dict[str, Any]:
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": (version, list(words), cached),
-        "numpy": (str(name), [int(key) for key in np.asarray(keys)], int(position), int(has_gauss), float(gauss)),
+        "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

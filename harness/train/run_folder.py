@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
@@ -55,27 +55,21 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder}: cannot be written ({reason}); make room, or give another --output") from None
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder, which is made where it is missing; the lock ends with the process, however that ends.
+def locked(folder: Path) -> AcquireReturnProxy:
+    """Hold the run's folder, which is made where it is missing, to the end of a `with` or of the process.
 
     Raises:
         CheckpointError: another process trains into it, or it cannot be written.
     """
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return FileLock(folder / LOCK_FILE, timeout=0).acquire()
     except Timeout:
         raise CheckpointError(
             f"{folder}: another process trains into this folder; wait for it, or give another"
         ) from None
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another --output") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def prepare_folder(folder: Path, config: RunConfig) -> None:

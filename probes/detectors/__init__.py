@@ -3,8 +3,7 @@
 import dataclasses
 
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.analysis import analyse_failure
-from memory_harness.probes.detectors.configuration import kbit_upcast
+from memory_harness.probes.detectors.analysis import analyse_failure, unexplained_oom
 from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
@@ -30,11 +29,11 @@ from memory_harness.probes.detectors.setup import (
     checkpointing_lost,
     head_trainable,
     host_leak,
+    kbit_upcast,
     old_model_alive,
     optimizer_lazy,
     other_process,
 )
-from memory_harness.probes.detectors.unexplained import unexplained_oom
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 DETECTORS: dict[str, Detector] = {

@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple
 
 from memory_harness.configs.models import load_models
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
+from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord
 from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.reading import fatal_finding
+from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 DTYPES = {4: "float32", 2: "16-bit"}
 
@@ -123,14 +125,9 @@ def _vocabularies(model: ModelFacts | None) -> list[int]:
     return [model.vocab_size] if model.vocab_size else []
 
 
-def block_bytes(num_bytes: int) -> int:
-    """Return a size as the allocator counts it."""
-    return -(-num_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
-
-
 def _is_size(num_bytes: int, requested_bytes: int, *, rounded: bool) -> bool:
     """Return whether this was asked for: as it is, as the allocator's block, or as CUDA prints it."""
-    block = block_bytes(num_bytes)
+    block = block_size(num_bytes)
     if requested_bytes in (num_bytes, block):
         return True
     # Source: OutOfMemoryError in CUDACachingAllocator.cpp prints format_size(alloc_size), the size of the new segment
@@ -183,6 +180,36 @@ def _logits_of_some_tokens(requested_bytes: int, vocabulary: int) -> Iterator[Pr
         tokens, rest = divmod(requested_bytes, vocabulary * size)
         if rest == 0 and 0 < tokens <= MAX_TOKENS:
             yield Product(f"{DTYPES[size]} logits", (Factor("tokens", tokens), Factor("vocabulary", vocabulary)), size)
+
+
+def unexplained_oom(log: RunLog) -> list[Finding]:
+    """Report an out-of-memory that no cause explains, with its numbers; nothing when the run did not run out."""
+    oom = log.fatal_oom
+    if oom is None:
+        return []
+    return [
+        fatal_finding(
+            oom,
+            cause=UNEXPLAINED_GROWTH,
+            title=f"{format_bytes(oom.requested_bytes)} more does not fit, and no known cause explains it",
+            explanation=f"Live tensors take {format_bytes(oom.allocated_bytes)}, the allocator holds "
+            f"{format_bytes(oom.reserved_bytes)} of {format_bytes(oom.budget_bytes)}. {_what_is_known(log)}",
+            num_bytes=oom.requested_bytes,
+            evidence={"requested_bytes": oom.requested_bytes, "reserved_bytes": oom.reserved_bytes},
+        )
+    ]
+
+
+def _what_is_known(log: RunLog) -> str:
+    """Return what the request may be for: its size alone does not tell why it no longer fits."""
+    failure = analyse_failure(log)
+    if failure is None or not failure.products:
+        return "Neither the size of the request nor the course of the run matches a cause that this harness can prove."
+    product = failure.products[0]
+    return (
+        f"The request is as large as {product.what}: {product} ({product.legend}). Why they do not fit, the course of "
+        "the run does not prove."
+    )
 
 
 Recurrence = Literal["same fraction", "same step"]

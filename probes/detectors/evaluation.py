@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import HOST, ModelFacts, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.analysis import block_bytes
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import freed_by
 from memory_harness.probes.detectors.reading import (
@@ -54,14 +54,14 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     else:
         return None
     never_released = _never_released(hoarding)
+    cause = "outputs-hoarded"
     if contents == "logits":
-        return _hoarded_finding(log, "logits-hoarded", hoarding, contents, never_released)
-    if contents is not None:
-        return _hoarded_finding(log, "outputs-hoarded", hoarding, contents, never_released)
-    if never_released and _adds_up(hoarding):
-        contents = "a state smaller than the outputs"
-        return _hoarded_finding(log, "metric-never-reset", hoarding, contents, never_released)
-    return None
+        cause = "logits-hoarded"
+    elif contents is None:
+        if not never_released or not _adds_up(hoarding):
+            return None
+        cause, contents = "metric-never-reset", "a state smaller than the outputs"
+    return _hoarded_finding(log, cause, hoarding, contents, never_released)
 
 
 def _hoards(evaluation: Evaluation) -> bool:
@@ -105,7 +105,7 @@ def _leaves_so_much(evaluation: Evaluation, bytes_per_token: int) -> bool:
     """Return whether every batch left so many bytes for each of its tokens."""
     for left, record in zip(evaluation.left_bytes, evaluation.batches, strict=True):
         if record.batch:
-            expected = block_bytes(record.batch.padded_tokens * bytes_per_token)
+            expected = block_size(record.batch.padded_tokens * bytes_per_token)
             if abs(left - expected) > max(NOISE_BYTES, SAME_SHARE * left):
                 return False
     return True

@@ -8,7 +8,6 @@ made of.
 from collections.abc import Callable
 
 from memory_harness.harness.log.records import OPTIMIZER_STATE
-from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
     Explanation,
@@ -91,7 +90,7 @@ def _explain(evidence: Evidence) -> Explanation | None:
 
 def _severity(evidence: Evidence, explanation: Explanation, budget_reached: tuple[int, int] | None) -> Severity:
     """Return how bad the growth is; a watched script that ended may have been about to end it too."""
-    log: RunLog = evidence.log
+    log = evidence.log
     if explanation.ends_training:
         return "error"
     if log.run.script and log.fatal_oom is None and explanation.cause in MAY_END:

@@ -1,7 +1,7 @@
 """Costs that follow from how long the samples are: padding, the longest sample, a cache carved by varying lengths."""
 
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.allocator_sizes import segment_size
+from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segment_size
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, fatal_finding, records_of
@@ -25,8 +25,6 @@ MIN_LENGTHS = 3
 CACHED_SHARE = 0.15
 """Share of the budget that lies in the cache unused before it counts as carved: in the measured stock recipe 1.49 of
 14.34 GiB reserved at 2048 tokens (10 %) and 2.91 of 20.21 at 4096 (14 %) lay unused without any carving."""
-PAGE_BYTES = 2 * MIB
-"""The allocator reserves large requests in multiples of this. Source: torch CUDACachingAllocator, kRoundLarge."""
 
 
 def padding_to_max(evidence: Evidence) -> Finding | None:
@@ -127,7 +125,7 @@ def _is_carved(evidence: Evidence, oom: OomRecord) -> bool:
 
     A nearly full card fails on a small request too, with a little free memory in pieces: that is no fragmentation.
     """
-    needed = -(-oom.requested_bytes // PAGE_BYTES) * PAGE_BYTES
+    needed = -(-oom.requested_bytes // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
     fits_in_one_piece = oom.allocated_bytes + needed <= oom.budget_bytes
     budget_stopped_it = oom.reserved_bytes + segment_size(oom.requested_bytes) > oom.budget_bytes
     much_unused = oom.reserved_bytes - oom.allocated_bytes >= CACHED_SHARE * oom.budget_bytes

@@ -3,8 +3,9 @@
 U stands for the 16-bit logits of one batch, batch x length x vocabulary x 2 bytes.
 """
 
-from dataclasses import dataclass
 from itertools import product
+from math import prod
+from typing import NamedTuple
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
@@ -35,8 +36,7 @@ EVAL_LOGITS_SHARE = 0.5
 FRACTIONS = {2: "half of its steps", 3: "a third of its steps", 4: "a quarter of its steps"}
 
 
-@dataclass(frozen=True)
-class LogitsSize:
+class LogitsSize(NamedTuple):
     """Logits as sequences x tokens x vocabulary x bytes per element."""
 
     batch_size: int
@@ -47,7 +47,7 @@ class LogitsSize:
     @property
     def num_bytes(self) -> int:
         """The product."""
-        return self.batch_size * self.padded_length * self.vocab_size * self.bytes_per_element
+        return prod(self)
 
     @property
     def dtype(self) -> str:
@@ -55,8 +55,7 @@ class LogitsSize:
         return DTYPES[self.bytes_per_element]
 
     def __str__(self) -> str:
-        factors = f"{self.batch_size} × {self.padded_length} × {self.vocab_size} × {self.bytes_per_element} B"
-        return f"{factors} = {format_bytes(self.num_bytes)}"
+        return f"{' × '.join(map(str, self))} B = {format_bytes(self.num_bytes)}"
 
 
 def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:
@@ -223,12 +222,7 @@ def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
         f"{format_bytes(_loss_bytes(size.num_bytes // size.bytes_per_element, config))} in all; a chunked loss "
         "computes the same value from a few tokens at a time.",
         num_bytes=size.num_bytes,
-        evidence={
-            "batch_size": size.batch_size,
-            "padded_length": size.padded_length,
-            "vocab_size": size.vocab_size,
-            "bytes_per_element": size.bytes_per_element,
-        },
+        evidence=size._asdict(),
     )
 
 

@@ -202,7 +202,7 @@ def _scores_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:
 
 
 def _has_padding(batch: BatchShape) -> bool:
-    return any(length < batch.padded_length for length in batch.lengths)
+    return min(batch.lengths, default=batch.padded_length) < batch.padded_length
 
 
 def _scores_finding(

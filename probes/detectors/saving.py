@@ -5,9 +5,9 @@ from itertools import pairwise
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.detectors.analysis import block_bytes
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
     left_bytes,
@@ -155,8 +155,9 @@ def resume_on_gpu(evidence: Evidence) -> Finding | None:
 
 def checkpoints_kept(log: RunLog) -> list[Finding]:
     """Return the checkpoints that a watched script has restored from and keeps on the device."""
-    survivors = survivors_of(log, Phase.RESUME) if log.run.script else []
-    return [_checkpoint_kept(log, survivor) for survivor in survivors]
+    if not log.run.script:
+        return []
+    return [_checkpoint_kept(log, survivor) for survivor in survivors_of(log, Phase.RESUME)]
 
 
 def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
@@ -185,7 +186,7 @@ def adapters_accumulate(evidence: Evidence) -> Finding | None:
     added = last_count - first_count
     if added < 2:
         return None
-    adapter_bytes = block_bytes(4 * model.num_trainable_parameters)
+    adapter_bytes = block_size(4 * model.num_trainable_parameters)
     return Finding(
         cause="adapters-accumulate",
         severity=severity_without(log, added * adapter_bytes),
@@ -283,7 +284,7 @@ def _is_cache(record: PhaseRecord, model: ModelFacts, max_new_tokens: int) -> bo
     per_token = record.batch.batch_size * model.num_kv_heads * model.head_dim
     for bytes_per_element in (2, 4):
         for tokens in range(shortest, shortest + max_new_tokens + 1):
-            cache_bytes = 2 * model.num_layers * block_bytes(per_token * tokens * bytes_per_element)
+            cache_bytes = 2 * model.num_layers * block_size(per_token * tokens * bytes_per_element)
             if abs(left_bytes(record) - cache_bytes) <= NOISE_BYTES:
                 return True
     return False
