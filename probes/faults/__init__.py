@@ -1,12 +1,95 @@
-"""Faults: one file per mistake, each of which really produces its cause: `FAULT`, called as the file."""
+"""Faults: one file per mistake, each of which really produces its cause: `FAULT`. List it in `FAULTS`."""
 
-from importlib import import_module
-
-from memory_harness.probes.fault_names import fault_names
+from memory_harness.probes.faults import (
+    adapters_accumulate,
+    attention_math_fallback,
+    autocast_cache,
+    bucketing_raises_peak,
+    checkpointing_lost,
+    epoch_hoard,
+    eval_batch_logits,
+    eval_leftover,
+    eval_use_cache,
+    eval_with_grad,
+    exception_holds_frames,
+    fragmentation,
+    head_trainable,
+    hook_holds_activations,
+    host_leak,
+    kbit_upcast,
+    kept_losses,
+    kv_cache_held,
+    logits_fp32_copies,
+    logits_hoarded,
+    logits_hoarded_host,
+    longest_sample,
+    merge_dequantises,
+    metric_never_reset,
+    old_model_alive,
+    oom_in_backward,
+    optimizer_lazy,
+    other_process,
+    outputs_hoarded,
+    padding_to_max,
+    recompile_per_shape,
+    reference_cycle,
+    resume_on_gpu,
+    retained_graph,
+    save_doubles,
+    tensors_logged,
+    truncation_missing,
+    unbackwarded_loss,
+    unexplained_growth,
+    zero_gradient,
+)
 from memory_harness.probes.faults.base import Fault
 from memory_harness.probes.faults.run import check_plantable, execute_with, run_with, tiny_config
 
 __all__ = ["FAULTS", "Fault", "check_plantable", "execute_with", "run_with", "tiny_config"]
 
-FAULTS: dict[str, Fault] = {name: import_module(f"{__name__}.{name.replace('-', '_')}").FAULT for name in fault_names()}
+FAULTS: dict[str, Fault] = {
+    module.FAULT.name: module.FAULT
+    for module in (
+        other_process,
+        fragmentation,
+        resume_on_gpu,
+        retained_graph,
+        unbackwarded_loss,
+        kept_losses,
+        tensors_logged,
+        hook_holds_activations,
+        kv_cache_held,
+        logits_hoarded,
+        logits_hoarded_host,
+        outputs_hoarded,
+        eval_with_grad,
+        eval_use_cache,
+        eval_leftover,
+        epoch_hoard,
+        save_doubles,
+        merge_dequantises,
+        adapters_accumulate,
+        metric_never_reset,
+        reference_cycle,
+        autocast_cache,
+        exception_holds_frames,
+        oom_in_backward,
+        recompile_per_shape,
+        checkpointing_lost,
+        head_trainable,
+        old_model_alive,
+        host_leak,
+        unexplained_growth,
+        eval_batch_logits,
+        logits_fp32_copies,
+        kbit_upcast,
+        padding_to_max,
+        longest_sample,
+        truncation_missing,
+        attention_math_fallback,
+        bucketing_raises_peak,
+        optimizer_lazy,
+        zero_gradient,
+    )
+}
 """By name; most carry the name of their cause."""
