@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from memory_harness.configs.units import GIB, format_bytes
 from memory_harness.harness.log.records import Phase
@@ -10,7 +10,8 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports.text import gib
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True)
+class Level:
     """What is drawn as one bar or one column."""
 
     allocated_bytes: int = 0
