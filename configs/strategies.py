@@ -69,5 +69,4 @@ def with_fixed_settings(config: RunConfig) -> RunConfig:
 
     Detectors and fixes then take an Unsloth run for what it is.
     """
-    fixed = capabilities_of(config).fixed_settings(config)
-    return config.with_fields(**fixed) if fixed else config
+    return config.with_fields(**capabilities_of(config).fixed_settings(config))

@@ -194,7 +194,7 @@ def _batches_of(examples: Sequence[Example], config: RunConfig, size: int) -> li
 
 def _batch(examples: Sequence[Example], config: RunConfig) -> Batch:
     lengths = tuple(map(_length, examples))
-    target_tokens = sum(example.num_target_tokens for example in examples)
+    target_tokens = sum(map(attrgetter("num_target_tokens"), examples))
     shape = BatchShape(len(examples), _padded_length(max(lengths), config), lengths, target_tokens)
     return Batch(shape, tuple(examples))
 

@@ -37,7 +37,7 @@ class GenerationPrompt:
 
     def tokens(self) -> tuple[int, ...]:
         """Return the prompt's ids; zeros in their number where only that is known."""
-        return (0,) * self.num_tokens if self.input_ids is None else self.input_ids
+        return self.input_ids or (0,) * self.num_tokens
 
 
 @dataclass(frozen=True)

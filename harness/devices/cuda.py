@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -184,8 +185,7 @@ class CudaDevice:
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy to the GPU."""
-        host = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
-        return host.to(self.torch_device)
+        return torch.as_tensor(array).to(self.torch_device)
 
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return the value; waits for the GPU."""
@@ -360,7 +360,7 @@ def _frames_of_stack() -> tuple[str, ...]:
 
 
 def _largest_free_block(segments: list[dict[str, Any]]) -> int:
-    blocks = chain.from_iterable(segment["blocks"] for segment in segments)
+    blocks = chain.from_iterable(map(itemgetter("blocks"), segments))
     sizes = (block["size"] for block in blocks if block["state"] == "inactive")
     return max(sizes, default=0)
 

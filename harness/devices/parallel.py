@@ -82,7 +82,7 @@ class Group:
             total = torch.cat([tensor.to("cpu").flatten() for tensor in tensors])
             with _peer_errors():
                 distributed.all_reduce(total)
-            parts = total.split([tensor.numel() for tensor in tensors])
+            parts = total.split(list(map(torch.numel, tensors)))
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
 

@@ -177,7 +177,7 @@ class SimulatedDevice:
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""
         with self.on_host():
-            host = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+            host = torch.as_tensor(array)
         if self.computes:
             return host.clone()
         return torch.empty_like(host, device=self.torch_device)

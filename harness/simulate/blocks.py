@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from operator import attrgetter
 
 from memory_harness.harness.log.allocator_sizes import (
     LARGE_SEGMENT_BYTES,
@@ -165,5 +166,5 @@ class BlockPool:
 
     def restore_order(self) -> None:
         """Sort the free blocks once all segments are back, in order of address."""
-        self.blocks.sort(key=lambda block: block.key)
-        self.keys = [block.key for block in self.blocks]
+        self.blocks.sort(key=attrgetter("key"))
+        self.keys = list(map(attrgetter("key"), self.blocks))

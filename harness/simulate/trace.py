@@ -206,7 +206,7 @@ def _scaled(factor: Fraction, monomial: Callable[[Shape], int]) -> SizeOf:
 
 
 def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
-    tokens = [batch * length for batch, length in shapes]
+    tokens = list(map(math.prod, shapes))
     if tokens[0] == tokens[1]:
         return None
     slope = Fraction(sizes[1] - sizes[0], tokens[1] - tokens[0])

@@ -151,8 +151,7 @@ class Tracer(TorchDispatchMode):
 
     def key_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the key of the tensor's storage, or None where it is not tracked."""
-        entry = self._storages.get(tensor.untyped_storage()._cdata)
-        return None if entry is None else entry[1]
+        return self._storages.get(tensor.untyped_storage()._cdata, (None, None))[1]
 
     def rename(self, tensor: torch.Tensor, key: Hashable) -> None:
         """Let the tensor's storage be known as `key` from now on, tracked before or not."""
