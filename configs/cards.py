@@ -78,7 +78,7 @@ def _card(name: str, values: dict[str, Any], shared_sources: dict[str, str]) -> 
         has_bfloat16=values["bfloat16"],
         sdpa_backends=tuple(values["sdpa_backends"]),
         cublas_workspace_bytes=values["cublas_workspace"],
-        sources=shared_sources | values["sources"],
+        sources=shared_sources | values.get("sources", {}),
     )
 
 

@@ -34,7 +34,7 @@ class ModelConfig:
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """compute dtype: autocast runs in it, unquantised weights load in it"""
     kbit_upcast: bool = False
-    """cast embeddings, output head and norms of a quantised model to float32, as peft's preparation for k bits does"""
+    """cast embeddings, output head and norms to float32, as peft's prepare_model_for_kbit_training does"""
     gradient_checkpointing: bool = True
     """recompute each layer's activations in the backward pass instead of keeping them"""
     offload_activations: bool = False

@@ -1,9 +1,11 @@
 """The sections of a report: complete, in one order, and shown alike by every renderer."""
 
+import inspect
 import io
 
 import pytest
 
+from memory_harness.reports import sections
 from memory_harness.reports.blocks import Paragraph, Section, Table, facts
 from memory_harness.reports.html import html_text
 from memory_harness.reports.sections import PROBE_SECTIONS, probe_sections
@@ -23,7 +25,15 @@ def test_the_page_shows_every_section_of_the_terminal_in_the_same_order(name):
 
 
 def test_every_function_is_in_the_order_once():
-    assert len(set(PROBE_SECTIONS)) == len(PROBE_SECTIONS)
+    yields_sections = [
+        function
+        for function in vars(sections).values()
+        if inspect.isfunction(function) and function.__annotations__.get("return") == "Iterator[Section]"
+    ]
+    listed = [function.__name__ for function in PROBE_SECTIONS]
+    missing = {function.__name__ for function in yields_sections} - {*listed, "probe_sections"}
+    assert not missing, f"add to PROBE_SECTIONS in reports/sections.py: {missing}"
+    assert len(set(listed)) == len(listed)
 
 
 def test_a_section_without_anything_to_draw_is_left_out():

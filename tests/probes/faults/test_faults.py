@@ -53,8 +53,9 @@ FILLS_ITS_PROCESS = {"logits-hoarded-host"}
 def mistaken_line(fault: Fault) -> str:
     """Return `file:line` of the line that the fault's file marks."""
     path = FOLDER / f"{fault.name.replace('-', '_')}.py"
-    (line,) = [n for n, text in enumerate(path.read_text("utf-8").splitlines(), 1) if text.endswith(MISTAKE)]
-    return f"{path.relative_to(ROOT).as_posix()}:{line}"
+    lines = [n for n, text in enumerate(path.read_text("utf-8").splitlines(), 1) if text.endswith(MISTAKE)]
+    assert len(lines) == 1, f"mark one line of {path.name} with `{MISTAKE}`, or say in NO_LINE why there is none"
+    return f"{path.relative_to(ROOT).as_posix()}:{lines[0]}"
 
 
 @pytest.mark.usefixtures("one_thread", "young_heap")
@@ -94,7 +95,7 @@ def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
 def test_the_document_is_up_to_date():
     rows = [line.split(" | ") for line in (FOLDER / "README.md").read_text("utf-8").splitlines() if line[:3] == "| `"]
     found = {name.strip("| `"): (title, cause, where.strip("`")) for name, title, cause, where, *_ in rows}
-    assert list(found) == list(FAULTS), "python -m memory_harness.probes.faults --markdown > probes/faults/README.md"
+    assert list(found) == list(FAULTS), "made anew by the command at its head"
     for name, (title, cause, where) in found.items():
         fault = FAULTS[name]
         assert title == fault.title
