@@ -69,4 +69,5 @@ def with_fixed_settings(config: RunConfig) -> RunConfig:
 
     Detectors and fixes then take an Unsloth run for what it is.
     """
-    return config.with_fields(**capabilities_of(config).fixed_settings(config))
+    fixed = capabilities_of(config).fixed_settings(config)
+    return config.with_fields(**fixed) if fixed else config
