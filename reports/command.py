@@ -132,7 +132,3 @@ def watch(command: Command, script: str) -> int:
     if recorded.outcome is Outcome.STOPPED:
         return 130
     return 3 if recorded.outcome is Outcome.ERROR else exit_code(result.verdict)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
