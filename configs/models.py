@@ -1,74 +1,122 @@
-"""Model shapes that need no download, from models.toml."""
+"""Models before they are built: shapes that need no download, from models.toml, and checkpoints in a folder."""
 
 from __future__ import annotations
 
 import functools
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import read_toml, unknown_name
 
-Architecture = Literal["llama", "qwen2", "mistral"]
-
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", *MLP_LAYERS)
-"""Linear layers inside each block; the same in all architectures of models.toml."""
+"""Linear layers inside each block of Llama and the many that follow it."""
+
+TEXT_PARTS = ("text_config", "llm_config")
+"""under which the configuration of a model for images and text holds that of its decoder"""
+
+QUANTISED_BY = ("bitsandbytes",)
+"""the methods whose quantised checkpoints are taken as they are"""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder's sizes and special tokens: enough to build it with random or fake weights."""
+    """A model's config.json: enough to build it with random or fake weights."""
 
     name: str
     """its name in models.toml and for --model"""
     source: str
     """the checkpoint whose config.json it repeats"""
-    architecture: Architecture
-    """transformers' model type"""
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    tie_word_embeddings: bool
-    """the output head shares the embedding's weight"""
-    attention_bias: bool
-    """the attention projections have a bias, as far as the architecture lets them"""
-    rms_norm_eps: float
-    max_position_embeddings: int
-    rope_theta: float
-    bos_token_id: int
-    eos_token_ids: tuple[int, ...]
-    """every id that ends a reply"""
-    pad_token_id: int
-    """never one of `eos_token_ids`"""
-    rope_scaling: Mapping[str, Any] | None = field(default=None, hash=False)
-    """transformers' rope_scaling table; None for plain rotary embeddings"""
+    values: Mapping[str, Any] = field(hash=False)
+    """config.json, as written"""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the model knows. Raises ConfigError: config.json gives no such number."""
+        size = self._text_value("vocab_size")
+        if size is None:
+            size = _default_of_class(self.values, "vocab_size")
+        if type(size) is not int or size < 1:
+            raise ConfigError(f"--model {self.name}: its config.json gives no vocab_size (found {size!r})")
+        return size
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """The longest sequence; None where config.json names no limit."""
+        names = ("max_position_embeddings", "n_positions", "max_seq_len")
+        limits = [self._text_value(name) for name in names]
+        return next((limit for limit in limits if type(limit) is int), None)
+
+    @property
+    def may_tie_embeddings(self) -> bool:
+        """Whether the output head may be the embeddings' weight: where config.json is silent, the class decides."""
+        return self._text_value("tie_word_embeddings") is not False
+
+    @property
+    def bos_token_id(self) -> int:
+        """The id that begins a text; 0 where none is named."""
+        return next(iter(self._token_ids("bos_token_id")), 0)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a reply."""
+        return self._token_ids("eos_token_id")
+
+    @property
+    def pad_token_id(self) -> int:
+        """Never one of `eos_token_ids`: any other id does, as padding is masked everywhere."""
+        stops = self.eos_token_ids
+        candidates = [*self._token_ids("pad_token_id"), *range(len(stops) + 1)]
+        return next(token_id for token_id in candidates if token_id not in stops)
+
+    @property
+    def quantised_by(self) -> str | None:
+        """The method by which the checkpoint's weights are quantised already; None where they are not."""
+        settings = self.values.get("quantization_config") or self._text_value("quantization_config")
+        if not isinstance(settings, Mapping):
+            return None
+        return str(settings.get("quant_method") or "an unnamed method")
+
+    def _token_ids(self, name: str) -> tuple[int, ...]:
+        """Return the ids that config.json gives as a list, as a number, or not at all."""
+        value = self.values.get(name, self._text_value(name))
+        ids = value if isinstance(value, list) else [value]
+        return tuple(token_id for token_id in ids if type(token_id) is int)
+
+    def _text_value(self, name: str) -> Any:
+        for part in TEXT_PARTS:
+            text = self.values.get(part)
+            if isinstance(text, Mapping) and name in text:
+                return text[name]
+        return self.values.get(name)
+
+
+def _default_of_class(values: Mapping[str, Any], name: str) -> Any:
+    """Return what transformers takes where config.json leaves a value of the decoder out, as Gemma 3's do; or None."""
+    from transformers import AutoConfig  # which takes seconds: most folders say all that is asked
+
+    try:
+        return getattr(AutoConfig.for_model(**values).get_text_config(decoder=True), name, None)
+    except Exception:  # transformers' configurations raise whatever their checks raise; building the model says what
+        return None
 
 
 @functools.cache
 def load_models() -> dict[str, ModelShape]:
     """Return the shapes of models.toml by name, in the order in which they are written."""
     tables = read_toml(Path(__file__).with_name("models.toml"))["models"]
-    models = {}
-    for name, values in tables.items():
-        values["eos_token_ids"] = tuple(values["eos_token_ids"])
-        models[name] = ModelShape(name=name, **values)
-    return models
+    return {name: ModelShape(name, values.pop("source"), values) for name, values in tables.items()}
 
 
 def find_model(name: str) -> ModelShape:
     """Return the shape of that name, or of the checkpoint in that folder.
 
     Raises:
-        ConfigError: there is none, or the checkpoint is of an architecture that is not supported.
+        ConfigError: there is none, or its config.json cannot be read.
     """
     if is_local_checkpoint(name):
         return _checkpoint_shape(name)
@@ -108,54 +156,15 @@ def is_local_checkpoint(name: str) -> bool:
 
 def _checkpoint_shape(folder: str) -> ModelShape:
     try:
-        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
-        if config["model_type"] not in typing.get_args(Architecture):
-            allowed = ", ".join(typing.get_args(Architecture))
-            raise ConfigError(f"--model {folder}: model_type {config['model_type']!r} (allowed: {allowed})")
-        return _shape_of_config(folder, config)
-    except KeyError as error:
-        raise ConfigError(f"--model {folder}: its config.json lacks {error}") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--model {folder}: cannot read its config.json ({error})") from None
-
-
-def _shape_of_config(folder: str, config: dict[str, Any]) -> ModelShape:
-    """Return the shape that a config.json describes; transformers 5 keeps rotary settings together, 4 did not."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    heads = config["num_attention_heads"]
-    eos_token_ids = _token_ids(config.get("eos_token_id"))
-    return ModelShape(
-        name=folder,
-        source=folder,
-        architecture=config["model_type"],
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        tie_word_embeddings=config.get("tie_word_embeddings", False),
-        attention_bias=config.get("attention_bias", config["model_type"] == "qwen2"),
-        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
-        max_position_embeddings=config["max_position_embeddings"],
-        rope_theta=rope.pop("rope_theta", config.get("rope_theta", 10000.0)),
-        bos_token_id=config.get("bos_token_id") or 0,
-        eos_token_ids=eos_token_ids,
-        pad_token_id=_pad_token_id(config.get("pad_token_id"), eos_token_ids),
-        rope_scaling=rope or None,
-    )
-
-
-def _token_ids(value: Any) -> tuple[int, ...]:
-    """Return the ids that a config.json gives as a list, as a number, or not at all."""
-    if isinstance(value, list):
-        return tuple(value)
-    return () if value is None else (value,)
-
-
-def _pad_token_id(own: int | None, eos_token_ids: tuple[int, ...]) -> int:
-    """Return an id that ends no reply: any does, as padding is masked everywhere."""
-    if own is not None and own not in eos_token_ids:
-        return own
-    return next(i for i in range(len(eos_token_ids) + 1) if i not in eos_token_ids)
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise ConfigError(f"--model {folder}: its config.json names no model_type, so its architecture is not known")
+    shape = ModelShape(folder, folder, values)
+    if shape.quantised_by not in (None, *QUANTISED_BY):
+        raise ConfigError(
+            f"--model {folder}: its weights are quantised already, by {shape.quantised_by}, whose training kernels are "
+            f"not modelled (allowed: {', '.join(QUANTISED_BY)}); give the 16-bit checkpoint"
+        )
+    return shape

@@ -11,7 +11,7 @@ from typing import Any
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
-from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS, find_model
+from memory_harness.configs.models import MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 
@@ -160,16 +160,11 @@ def _card_problems(config: RunConfig) -> list[str]:
 
 
 def _model_problems(config: RunConfig) -> list[str]:
-    model, length, modules = find_model(config.model.model), config.data.max_length, config.lora.target_modules
+    model, length = find_model(config.model.model), config.data.max_length
     problems = []
-    if length > model.max_position_embeddings:
-        problems.append(f"--max-length {length}: {model.name} takes at most {model.max_position_embeddings} tokens")
-    if not modules or not set(modules) <= set(LINEAR_LAYERS):
-        given = ",".join(modules) or "(empty)"
-        problems.append(f"--target-modules {given}: not layers of {model.name} (allowed: {','.join(LINEAR_LAYERS)})")
-    if config.model.embeddings_on_host and model.tie_word_embeddings:
-        problems.append(
-            f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "
-            "leave it out"
-        )
+    longest = model.max_position_embeddings
+    if longest is not None and length > longest:
+        problems.append(f"--max-length {length}: {model.name} takes at most {longest} tokens")
+    if not config.lora.target_modules:
+        problems.append("--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)")
     return problems

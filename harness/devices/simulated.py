@@ -22,7 +22,8 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import is_harness, users_line
-from memory_harness.harness.simulate.lowering import meta_autocast, operator_lowerings, replaced_functions
+from memory_harness.harness.simulate.autocast import meta_autocast
+from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Tracer, source_lines
 

@@ -103,6 +103,9 @@ class ModelFacts:
     num_trainable_parameters: int
     weights: str  # `random`, `checkpoint` or `none` (fake tensors)
     tie_word_embeddings: bool = False
+    num_quantised_parameters: int = 0  # of linear layers in 4 bits; 0 too in logs that do not say
+    num_expert_parameters: int = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
+    num_adapter_parameters: int = 0  # 0 too in logs that do not say
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 

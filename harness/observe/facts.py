@@ -12,6 +12,7 @@ import torch
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
+EXPERTS_DIM = 3  # experts, outputs, inputs: transformers keeps the experts of a layer in one weight
 MAX_OUTPUT_DEPTH = 4  # how deeply an output's tensors are nested: a cache in it is a list of pairs in a tuple
 
 
@@ -90,7 +91,8 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
     vocab_size, hidden_size = _sizes_of_layers(model)
     num_heads = _number(config, "num_attention_heads")
     hidden_size = _number(config, "hidden_size") or hidden_size
-    parameters = {id(p): p for p in model.parameters()}.values()
+    parameters = list({id(p): p for p in model.parameters()}.values())
+    adapters = [p for name, p in model.named_parameters() if ".lora_" in name]
     return ModelFacts(
         name=str(getattr(config, "_name_or_path", "") or type(model).__name__),
         vocab_size=_number(config, "vocab_size") or vocab_size,
@@ -104,6 +106,9 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
+        num_quantised_parameters=sum(_num_weights(p) for p in parameters if hasattr(p, "quant_state")),
+        num_expert_parameters=sum(p.numel() for p in parameters if p.dim() == EXPERTS_DIM and len(p) > 1),
+        num_adapter_parameters=sum(p.numel() for p in adapters),
     )
 
 

@@ -6,8 +6,8 @@ bitsandbytes) are replaced as they are dispatched. Everything else allocates the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -33,41 +33,6 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> AbstractCo
     """
     sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
     return patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout)
-
-
-@contextmanager
-def meta_autocast() -> Iterator[None]:
-    """Within, linear layers on the meta device obey mixed precision, for which PyTorch has no dispatch key there.
-
-    The CPU's switches carry the state: gradient checkpointing saves and restores them, as it does CUDA's.
-    Source: aten/src/ATen/autocast_mode.cpp, `cached_cast`.
-    """
-    functional, casts = torch.nn.functional, {}
-    original, clear = functional.linear, torch.clear_autocast_cache
-
-    def cast(tensor: Any) -> Any:
-        dtype = torch.get_autocast_dtype("cpu")
-        if tensor is None or tensor.dtype == dtype or not tensor.is_floating_point():
-            return tensor
-        if not (tensor.requires_grad and tensor.is_leaf):
-            return tensor.to(dtype)
-        # trainable weights are cast once per autocast region
-        if tensor not in casts:
-            casts[tensor] = tensor.to(dtype)
-        return casts[tensor]
-
-    def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            # last argument first: the order in which PyTorch's compiled code evaluates the casts
-            bias, weight, input = cast(bias), cast(weight), cast(input)
-        return original(input, weight, bias)
-
-    def clear_autocast_cache() -> None:
-        casts.clear()
-        clear()
-
-    with patch.object(functional, "linear", linear), patch.object(torch, "clear_autocast_cache", clear_autocast_cache):
-        yield
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from memory_harness.configs.models import find_model
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
@@ -202,8 +201,8 @@ class CompiledStrategy:
             chunks = loss_chunks(config, config.train.train_batch_size if training else config.eval.eval_batch_size)
             return chunks, remainder(tokens, chunks)
         if config.train.loss == "liger":
-            model = find_model(config.model.model)
-            return (rows_per_chunk(tokens, model.vocab_size, model.hidden_size),)
+            assert self._facts is not None, "load comes first"
+            return (rows_per_chunk(tokens, self._facts.vocab_size, self._facts.hidden_size),)
         return ()
 
     def _shape_class(self, shape: Shape, padded: bool, *, training: bool = False) -> tuple[Hashable, ...]:

@@ -12,56 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-)
+from transformers import BitsAndBytesConfig, PreTrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
 
-from memory_harness.configs.models import ModelShape, is_local_checkpoint
+from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device, params4bit
+from memory_harness.harness.strategies.architecture import decoder_layers, model_on_meta
 from memory_harness.harness.strategies.weights import open_weights
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""
-UNQUANTISED = ["lm_head"]
-"""linear layers that stay in 16 bit, as transformers leaves the output head"""
-Initial = Callable[[str, torch.Size], torch.Tensor]
-"""takes a parameter's name and shape; returns its value in 16 bit, newly made on the device"""
+Initial = Callable[[str, torch.Size, torch.dtype], torch.Tensor]
+"""takes a parameter's name, shape and type; returns its value, newly made on the device"""
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
-
-
-def transformers_config(shape: ModelShape) -> PreTrainedConfig:
-    """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says."""
-    if is_local_checkpoint(shape.name):
-        config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
-        config.use_cache = False
-        return config
-    classes = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope_theta}
-    config = classes[shape.architecture](
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.max_position_embeddings,
-        rms_norm_eps=shape.rms_norm_eps,
-        tie_word_embeddings=shape.tie_word_embeddings,
-        rope_parameters=rope | dict(shape.rope_scaling or {}),
-        use_cache=False,
-    )
-    if shape.architecture == "llama":
-        config.attention_bias = shape.attention_bias
-    return config
 
 
 def quantised_model(
@@ -80,26 +46,33 @@ def quantised_model(
         embed: replaces the input embeddings.
 
     Raises:
-        ConfigError: the checkpoint lacks a weight, or has one of another shape.
+        ConfigError: transformers cannot build it, or the checkpoint lacks a weight or has one of another shape.
     """
     with device.on_host():
-        model = _on_meta(config, dtype, quantise, double_quant)
-    with _initial_weights(model, device, dtype, checkpoint) as initial:
+        model = model_on_meta(config, dtype)
+        if embed is not None and _has_tied_head(model):
+            raise ConfigError(
+                "--embeddings-on-host: the output head of this model is the same weight and stays on the device; "
+                "leave it out"
+            )
+        if quantise:
+            model = _with_4bit_layers(model, dtype, double_quant)
+    with _initial_weights(model, device, checkpoint) as initial:
         _materialise(model, device, initial, double_quant, embed)
     return model
 
 
 @contextmanager
-def _initial_weights(model: Any, device: Device, dtype: torch.dtype, checkpoint: Path | None) -> Iterator[Initial]:
+def _initial_weights(model: Any, device: Device, checkpoint: Path | None) -> Iterator[Initial]:
     """Within, weights are random, or read from the checkpoint's files one at a time."""
     if checkpoint is None:
-        yield lambda name, shape: random_weight(shape, name, device, dtype)
+        yield lambda name, shape, dtype: random_weight(shape, name, device, dtype)
         return
     with open_weights(checkpoint) as weights:
         # of tied weights, which named_parameters gives once, a checkpoint holds one
         weights.check({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
 
-        def read(name: str, shape: torch.Size) -> torch.Tensor:
+        def read(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
             with device.on_host():
                 host = weights.read(name, dtype)
             return device.put(host)
@@ -107,18 +80,20 @@ def _initial_weights(model: Any, device: Device, dtype: torch.dtype, checkpoint:
         yield read
 
 
-def _on_meta(config: PreTrainedConfig, dtype: torch.dtype, quantise: bool, double_quant: bool) -> Any:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    if quantise:
-        options = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=dtype,
-        )
-        model = replace_with_bnb_linear(model, modules_to_not_convert=UNQUANTISED, quantization_config=options)
-        model.is_loaded_in_4bit = True
+def _with_4bit_layers(model: Any, dtype: torch.dtype, double_quant: bool) -> Any:
+    """Return the model on the meta device with bitsandbytes' layers where transformers puts them.
+
+    Source: transformers/quantizers/quantizer_bnb_4bit.py, `_process_model_before_weight_loading`.
+    """
+    options = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    unquantised = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
+    model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=options)
+    model.is_loaded_in_4bit = True
     return model
 
 
@@ -130,7 +105,8 @@ def _materialise(model: Any, device: Device, initial: Initial, double_quant: boo
     table: torch.nn.Embedding = model.get_input_embeddings()
     for module in _in_load_order(model):
         if embed is not None and module is table:  # in its turn, so that random weights stay what they are
-            model.set_input_embeddings(embed(initial(f"{names[table]}.weight", table.weight.shape)))
+            weight = initial(f"{names[table]}.weight", table.weight.shape, table.weight.dtype)
+            model.set_input_embeddings(embed(weight))
             continue
         is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
         for name, meta in list(module.named_parameters(recurse=False)):
@@ -138,20 +114,25 @@ def _materialise(model: Any, device: Device, initial: Initial, double_quant: boo
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                parameter = _quantised_weight(module, initial(full_name, meta.shape), double_quant)
+                parameter = _quantised_weight(module, full_name, meta, initial, double_quant)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
-                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+                module.support_avx512bf16_for_cpu = False
             else:
-                parameter = torch.nn.Parameter(initial(full_name, meta.shape), requires_grad=False)
+                parameter = torch.nn.Parameter(initial(full_name, meta.shape, meta.dtype), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
-    _materialise_rotary(model, device)
+    _materialise_buffers(model, device)
+
+
+def _has_tied_head(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _in_load_order(model: Any) -> list[torch.nn.Module]:
     """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
-    return list(dict.fromkeys([*model.model.layers.modules(), *model.modules()]))
+    return list(dict.fromkeys([*decoder_layers(model).modules(), *model.modules()]))
 
 
 def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
@@ -162,10 +143,16 @@ def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dty
     return tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=INIT_STD)
 
 
-def _quantised_weight(module: torch.nn.Module, weight: torch.Tensor, double_quant: bool) -> torch.nn.Parameter:
-    """Return the weight in 4 bits; the caller lets the 16-bit one go."""
+def _quantised_weight(
+    module: Any, name: str, meta: torch.Tensor, initial: Initial, double_quant: bool
+) -> torch.nn.Parameter:
+    """Return a layer's weight in 4 bits; the 16-bit one is gone."""
     import bitsandbytes
 
+    if issubclass(module.source_cls, Conv1D):  # GPT-2's layers hold their weights transposed
+        weight = initial(name, torch.Size(reversed(meta.shape)), meta.dtype).T
+    else:
+        weight = initial(name, meta.shape, meta.dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(
         weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
     )
@@ -173,11 +160,28 @@ def _quantised_weight(module: torch.nn.Module, weight: torch.Tensor, double_quan
     return params4bit(packed, state, module)
 
 
-def _materialise_rotary(model: torch.nn.Module, device: Device) -> None:
-    """Recompute the rotary embeddings' frequencies, which no checkpoint holds and meta tensors have lost."""
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            with device.on_host():
-                fresh = type(module)(module.config)
-            for name, buffer in fresh.named_buffers(recurse=False):
-                module._buffers[name] = device.put(buffer)
+def _materialise_buffers(model: Any, device: Device) -> None:
+    """Compute the buffers that no checkpoint holds, as rotary frequencies, anew: tensors on meta have lost them."""
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # transformers' initialisation leaves it alone
+    for owner, module in _with_owners(model, model):
+        metas = dict(module.named_buffers(recurse=False))
+        if not metas:
+            continue
+        with device.on_host():
+            for name, meta in metas.items():
+                module._buffers[name] = torch.zeros(meta.shape, dtype=meta.dtype)
+            owner._init_weights(module)
+            hosts = [module._buffers[name] for name in metas]
+        for name, host in zip(metas, hosts, strict=True):
+            module._buffers[name] = device.put(host)
+
+
+def _with_owners(model: Any, module: Any) -> Iterator[tuple[Any, torch.nn.Module]]:
+    """Yield each module with the (sub)model whose initialisation is responsible for it, in the order of `modules()`."""
+    from transformers import PreTrainedModel
+
+    owner = module if isinstance(module, PreTrainedModel) else model
+    yield owner, module
+    for child in module.children():
+        yield from _with_owners(owner, child)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
-from memory_harness.harness.observe.facts import forward_facts
+from memory_harness.harness.observe.facts import forward_facts, model_facts
 from memory_harness.harness.strategies import state
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
-from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.architecture import (
+    adapter_targets,
+    cache_name,
+    decoder_layers,
+    divides_loss,
+    takes,
+    transformers_config,
+)
+from memory_harness.harness.strategies.modeling import quantised_model
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
@@ -50,11 +59,15 @@ class QLoraStrategy:
         self.forward_facts: ForwardFacts | None = None
         self.cache: Any = None
         self.sampler: Sampler | None = None
-        self._cache_dtype = self.dtype
+        self._cache_name = "past_key_values"
+        self._last_logits: dict[str, int] = {}
+        self._divides_loss = True
+        self._num_targets = 0
+        """target tokens of the batch that was put"""
+        self._layers: Any = ()
         self.graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
-        self._shape: ModelShape | None = None
         self._loaded_biases: list[tuple[torch.nn.Parameter, torch.dtype]] = []
         self.linear_shapes: tuple[tuple[int, int], ...] = ()
         """the (out_features, in_features) that occur among the 4-bit layers"""
@@ -88,24 +101,21 @@ class QLoraStrategy:
     def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
         """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
         self.model = model
-        self._shape = shape
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
+        base = model.get_base_model()
+        self._layers = decoder_layers(base)
+        self._cache_name = cache_name(base)
+        self._divides_loss = divides_loss(base)
+        self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
         self._loaded_biases = _wide_biases(model, self.dtype)
-        return ModelFacts(
+        facts = model_facts(model)
+        return replace(
+            facts,
             name=shape.name,
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_layers=shape.num_layers,
-            num_heads=shape.num_heads,
-            num_kv_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            num_parameters=peft_num_parameters(model),
-            num_trainable_parameters=sum(p.numel() for p in self.trainable()),
+            num_parameters=facts.num_parameters + num_host_weights(model),
             weights=self._origin_of_weights(checkpoint),
-            tie_word_embeddings=shape.tie_word_embeddings,
         )
 
     def _origin_of_weights(self, checkpoint: Path | None) -> str:
@@ -156,7 +166,7 @@ class QLoraStrategy:
             r=lora.lora_rank,
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
-            target_modules=list(lora.target_modules),
+            target_modules=adapter_targets(self.model, lora.target_modules),
             task_type="CAUSAL_LM",
         )
         with self.device.on_host():  # on the meta device, made real below: the same way on every device
@@ -186,6 +196,7 @@ class QLoraStrategy:
             # without padding the mask says nothing, and transformers would read it back to find that out
             del arrays["attention_mask"]
         self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
+        self._num_targets = batch.shape.target_tokens
 
     def forward(self, num_target_tokens: int) -> None:
         """Compute the loss over the batch that was put."""
@@ -215,11 +226,18 @@ class QLoraStrategy:
         elif self.config.train.loss == "liger":
             loss = liger_causal_lm_loss(model, self.inputs, num_items, self.dtype, self.device)
         else:
-            output = self.model(**self.inputs, num_items_in_batch=num_items)
-            loss = output.loss
-        cache = getattr(output, "past_key_values", None)
-        self.forward_facts = forward_facts(self.model, [loss], cache, model.model.layers)
+            output, loss = self._full_loss(num_items)
+        cache = getattr(output, self._cache_name, None)
+        self.forward_facts = forward_facts(self.model, [loss], cache, self._layers)
         return loss, output
+
+    def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
+        """Return the model's output and its loss, summed and divided by `num_items`."""
+        if self._divides_loss:
+            output = self.model(**self.inputs, num_items_in_batch=num_items)
+            return output, output.loss
+        output = self.model(**self.inputs)
+        return output, output.loss * (self._num_targets / num_items)
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
@@ -290,8 +308,7 @@ class QLoraStrategy:
     def decode(self) -> list[int]:
         """Run the last tokens through the model and put the next ones in their place."""
         with torch.no_grad(), self.model_context():
-            output = self.model(**self.inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-        self._cache_dtype = self.cache.layers[0].keys.dtype
+            output = self._with_cache()
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
         if (mask := self.inputs.get("attention_mask")) is not None:
@@ -301,6 +318,10 @@ class QLoraStrategy:
             value = self.device.read(token)
             tokens.append(self._pad_id if value is None else int(value))
         return tokens
+
+    def _with_cache(self) -> Any:
+        """Run the tokens that are put through the model, which adds to the cache."""
+        return self.model(**self.inputs, **{self._cache_name: self.cache}, use_cache=True, **self._last_logits)
 
     def release(self) -> None:
         """Drop the cache and return to training."""
@@ -376,16 +397,18 @@ class QLoraStrategy:
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
         self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
-        assert self._shape is not None, "load comes first"
-        shape = (batch_size, self._shape.num_kv_heads, length, self._shape.head_dim)
-        self.cache = DynamicCache(config=self.model.config)
-        for layer in range(self._shape.num_layers):
-            states = [torch.empty(shape, dtype=self._cache_dtype, device=self.device.torch_device) for _ in range(2)]
-            self.cache.update(*states, layer)
-        self.inputs = {"input_ids": torch.zeros((batch_size, 1), dtype=torch.int64, device=self.device.torch_device)}
-        if padded:
-            self.inputs["attention_mask"] = self.inputs["input_ids"].new_ones(batch_size, length + 1)
         self.model.eval()
+        self.cache = DynamicCache(config=self.model.config)
+        ids_BL = torch.zeros((batch_size, length), dtype=torch.int64, device=self.device.torch_device)
+        self.inputs = {"input_ids": ids_BL}
+        if padded:
+            self.inputs["attention_mask"] = torch.ones_like(ids_BL)
+        # run, as the caches of hybrid models hold more than keys and values
+        with torch.no_grad(), self.model_context():
+            self._with_cache()
+        self.inputs["input_ids"] = ids_BL[:, :1].clone()
+        if padded:
+            self.inputs["attention_mask"] = ids_BL.new_ones(batch_size, length + 1)
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
@@ -441,8 +464,16 @@ def _cache_tensors(cache: Any) -> NamedTensors:
     if cache is None:
         return
     for index, layer in enumerate(cache.layers):
-        yield ("kv_cache", str(index), "keys"), layer.keys
-        yield ("kv_cache", str(index), "values"), layer.values
+        yield from _tensors_of_layer(vars(layer), str(index))
+
+
+def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
+    """Yield a cache layer's tensors: keys and values, and the states of a recurrent layer, which are lists."""
+    for name, value in attributes.items():
+        if isinstance(value, torch.Tensor):
+            yield ("kv_cache", index, name), value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_of_layer({f"{name} {i}": member for i, member in enumerate(value)}, index)
 
 
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
@@ -480,15 +511,6 @@ def _materialise_adapter(module: Any, device: Device) -> None:
             linear._parameters[name] = torch.nn.Parameter(torch.empty(meta.shape, device=device.torch_device))
     for adapter in module.lora_A:
         module.reset_lora_parameters(adapter, True)
-
-
-def peft_num_parameters(model: Any) -> int:
-    """Return the number of weights, a packed byte of 4-bit weights counted as two."""
-    number = num_host_weights(model)
-    for parameter in model.parameters():
-        packed = 2 if hasattr(parameter, "quant_state") else 1
-        number += packed * parameter.numel()
-    return number
 
 
 def _peft_clears_cache() -> bool:

@@ -16,7 +16,8 @@ from memory_harness.configs.models import ModelShape
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
-from memory_harness.harness.strategies.modeling import random_weight, transformers_config
+from memory_harness.harness.strategies.architecture import transformers_config
+from memory_harness.harness.strategies.modeling import random_weight
 from memory_harness.harness.strategies.weights import INDEX
 
 

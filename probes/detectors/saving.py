@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 from memory_harness.configs.cards import load_cards
-from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
@@ -96,26 +95,8 @@ def _loaded_bytes(log: RunLog) -> int:
 
 def _quantised_weights(evidence: Evidence) -> int:
     """Return the number of weights in the layers that are quantised, 0 where none is."""
-    model = evidence.config.model
-    if model.quantization == "none" or not evidence.has_config:
-        return 0
-    shape = find_model(model.model)
-    return sum(rows * columns for rows, columns in layer_shapes(shape).values()) * shape.num_layers
-
-
-def layer_shapes(shape: ModelShape) -> dict[str, tuple[int, int]]:
-    """Return (out_features, in_features) of the linear layers in each block."""
-    heads, groups = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    hidden, wide = shape.hidden_size, shape.intermediate_size
-    return {
-        "q_proj": (heads, hidden),
-        "k_proj": (groups, hidden),
-        "v_proj": (groups, hidden),
-        "o_proj": (hidden, heads),
-        "gate_proj": (wide, hidden),
-        "up_proj": (wide, hidden),
-        "down_proj": (hidden, wide),
-    }
+    model = evidence.log.run.model
+    return 0 if model is None or not evidence.has_config else model.num_quantised_parameters
 
 
 def _merged_bits(evidence: Evidence, record: PhaseRecord) -> int | None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from memory_harness.configs.models import find_model
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, PhaseRecord, SurvivorRecord
@@ -18,7 +17,6 @@ from memory_harness.probes.detectors.reading import (
     severity_without,
     survivors_of,
 )
-from memory_harness.probes.detectors.saving import layer_shapes
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
 from memory_harness.probes.findings import Finding, Severity
 
@@ -126,11 +124,9 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 def head_trainable(evidence: Evidence) -> Finding | None:
     """Find trainable embeddings or output head: more parameters train than the adapter has."""
     model, config = evidence.log.run.model, evidence.config
-    if model is None or not evidence.has_config:
+    if model is None or not evidence.has_config or not model.num_adapter_parameters:
         return None
-    shape = find_model(config.model.model)
-    shapes = layer_shapes(shape)
-    adapter = config.lora.lora_rank * sum(sum(shapes[name]) for name in config.lora.target_modules) * shape.num_layers
+    adapter = model.num_adapter_parameters
     extra = model.num_trainable_parameters - adapter
     matrix = model.vocab_size * model.hidden_size
     if extra < matrix:

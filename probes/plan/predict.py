@@ -40,6 +40,8 @@ REPLAYED_FIELDS = (
 """what may differ between runs that replay the same recorded model"""
 
 UNLIMITED = 64 * TIB
+LONGEST = 2**20
+"""tokens, up to which lengths are tried where the model names no limit"""
 MAX_MICRO_BATCH = 1024
 """where the search for the largest ends"""
 
@@ -138,7 +140,7 @@ def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
     recorded, data = recorded_model(config), config.data
     budget = budget_of(config) - headroom_bytes
-    unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings
+    unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings or LONGEST
     train_size, eval_size = config.train.train_batch_size, config.eval.eval_batch_size
     step_samples = train_size * config.train.gradient_accumulation  # a batch never has more
 

@@ -11,7 +11,8 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import ModelShape, find_model, load_models
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.architecture import transformers_config
+from memory_harness.harness.strategies.modeling import quantised_model
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 

@@ -14,7 +14,8 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model, load_models
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.strategies.modeling import quantised_model, transformers_config
+from memory_harness.harness.strategies.architecture import transformers_config
+from memory_harness.harness.strategies.modeling import quantised_model
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.weights import download_checkpoint, find_checkpoint
 

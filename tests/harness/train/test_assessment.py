@@ -35,7 +35,7 @@ from memory_harness.harness.results.experiments import (
 from memory_harness.harness.results.human_sheet import KEY, SHEET, score_sheet, write_sheet
 from memory_harness.harness.results.model_card import write_model_card
 from memory_harness.harness.results.replies import BASE, TUNED, VETTED, Reply
-from memory_harness.harness.strategies.modeling import transformers_config
+from memory_harness.harness.strategies.architecture import transformers_config
 from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, make_strategy, open_device

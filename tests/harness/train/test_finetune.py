@@ -16,7 +16,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.records import EvalRecord
-from memory_harness.harness.strategies.modeling import transformers_config
+from memory_harness.harness.strategies.architecture import transformers_config
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train.finetune import BestAdapter
 from tests.builders import AS_PUBLISHED, make_log

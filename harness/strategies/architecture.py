@@ -1,0 +1,192 @@
+"""What a model is made of, found in the model itself: its class, layers, head; no table of architectures."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import ModelShape, is_local_checkpoint
+from memory_harness.configs.schema import LoraConfig
+
+ALL_LINEAR = "all-linear"
+"""in place of layers' names: every linear layer of the decoder; peft's word for it"""
+
+CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""what the names of classes end in that predict the next token"""
+
+
+def transformers_config(shape: ModelShape) -> PreTrainedConfig:
+    """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says.
+
+    Raises:
+        ConfigError: transformers has no such architecture, refuses a value, or the model predicts no next token.
+    """
+    model_type = shape.values["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        needs_code = ", only the checkpoint's own code does, which is not run" if "auto_map" in shape.values else ""
+        raise ConfigError(f"--model {shape.name}: transformers has no architecture {model_type!r}{needs_code}")
+    try:
+        if is_local_checkpoint(shape.name):
+            config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
+        else:
+            config = CONFIG_MAPPING[model_type].from_dict(dict(shape.values))
+    except Exception as error:  # transformers' configurations raise whatever their checks raise
+        raise ConfigError(f"--model {shape.name}: transformers refuses its config.json: {_one_line(error)}") from error
+    _check_predicts_tokens(shape.name, config)
+    config.use_cache = False
+    return config
+
+
+def _check_predicts_tokens(name: str, config: PreTrainedConfig) -> None:
+    """Refuse what has no decoder with a head over the vocabulary, and would be measured as something else."""
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"--model {name}: {config.model_type} has an encoder beside its decoder (allowed: decoder-only models)"
+        )
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ConfigError(f"--model {name}: {config.model_type} is an encoder (allowed: decoder-only models)")
+    heads = config.architectures or []
+    if heads and not any(head.endswith(CAUSAL_HEADS) for head in heads):
+        raise ConfigError(
+            f"--model {name}: the checkpoint holds {', '.join(heads)}, which predicts no next token "
+            f"(allowed: classes that end in {', '.join(CAUSAL_HEADS)})"
+        )
+
+
+def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
+    """Return the model without values, its parameters of the types that transformers would load them in.
+
+    Raises:
+        ConfigError: transformers has no decoder for the configuration, or cannot build it.
+    """
+    auto = next((auto for auto in _AUTO_CLASSES if type(config) in auto._model_mapping), None)
+    if auto is None:
+        raise ConfigError(f"--model: transformers has no decoder with a head for {config.model_type!r}")
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config))
+    except Exception as error:  # a model's constructor raises whatever its parts raise
+        raise ConfigError(f"--model: transformers cannot build {config.model_type!r}: {_one_line(error)}") from error
+    _keep_wide(model, dtype)
+    return model
+
+
+_AUTO_CLASSES = (AutoModelForCausalLM, AutoModelForImageTextToText)
+
+
+def _attention(auto: Any, config: PreTrainedConfig) -> str:
+    model_class = auto._model_mapping[type(config)]
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
+def _keep_wide(model: Any, dtype: torch.dtype) -> None:
+    """Give the parameters that transformers loads in float32, whatever the type asked for, that type.
+
+    Source: transformers/modeling_utils.py, `_get_dtype_plan`.
+    """
+    for pattern, wide in model._get_dtype_plan(dtype).items():
+        for name, parameter in model.named_parameters():
+            if re.search(pattern.replace("*", ".*"), name):
+                parameter.data = parameter.data.to(wide)
+
+
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """Return the stack of layers that tokens pass through.
+
+    Raises:
+        ConfigError: the model holds no list of as many layers as its configuration says.
+    """
+    decoder = model.get_decoder()
+    num_layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == num_layers:
+            return module
+    raise ConfigError(f"--model: no list of {num_layers} layers in {type(model).__name__}")
+
+
+def linear_layers(model: Any) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield the decoder's linear layers, those that an adapter can stand beside, with their names."""
+    layers = decoder_layers(model)
+    inside = set(layers.modules())
+    for name, module in model.named_modules():
+        if module in inside and is_linear(module):
+            yield name, module
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Return whether a module multiplies by one matrix: PyTorch's, bitsandbytes' and GPT-2's layers."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def adapter_targets(model: Any, names: tuple[str, ...]) -> list[str] | str:
+    """Return what peft takes as `target_modules`: layers by the end of their name, or a pattern of whole names.
+
+    The default names are Llama's. A model without them gets peft's choice for it, or else every linear layer.
+
+    Raises:
+        ConfigError: the decoder has no linear layer of such a name.
+    """
+    suffixes = list(dict.fromkeys(name.rpartition(".")[2] for name, _ in linear_layers(model)))
+    if names == LoraConfig().target_modules and not set(names) <= set(suffixes):
+        names = _peft_choice(model, suffixes)
+    if names == (ALL_LINEAR,):
+        names = tuple(suffixes)
+    unknown = set(names) - set(suffixes)
+    if unknown or not names:
+        given = ",".join(names) or "(empty)"
+        raise ConfigError(
+            f"--target-modules {given}: not layers of this {model.config.model_type} "
+            f"(allowed: {','.join(suffixes)}, or {ALL_LINEAR})"
+        )
+    if _only_in_decoder(model, names):
+        return list(names)
+    decoder = next(name for name, module in model.named_modules() if module is decoder_layers(model))
+    return rf"{re.escape(decoder)}\..*\.({'|'.join(map(re.escape, names))})"
+
+
+def _peft_choice(model: Any, suffixes: list[str]) -> tuple[str, ...]:
+    choice = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
+    if isinstance(choice, list) and set(choice) <= set(suffixes):
+        return tuple(choice)
+    return (ALL_LINEAR,)
+
+
+def _only_in_decoder(model: Any, names: tuple[str, ...]) -> bool:
+    """Return whether no layer outside the decoder, as in a vision tower, has one of the names."""
+    inside = {name for name, _ in linear_layers(model)}
+    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in names}
+    return named <= inside
+
+
+def cache_name(model: Any) -> str:
+    """Return under which name a model takes and returns its cache; state-space models have one of their own."""
+    return next(iter(takes(model, "cache_params")), "past_key_values")
+
+
+def takes(model: Any, *names: str) -> set[str]:
+    """Return which of these a model's forward pass takes by name."""
+    return set(inspect.signature(model.forward).parameters).intersection(names)
+
+
+def divides_loss(model: Any) -> bool:
+    """Return whether a model divides its summed loss by `num_items_in_batch`; others take the batch's mean.
+
+    Source: transformers/trainer.py, `model_accepts_loss_kwargs`.
+    """
+    kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds and getattr(model, "accepts_loss_kwargs", True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error).strip() or type(error).__name__).split())
