@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import regex
+
+from memory_harness.harness.log.errors import DataError
 
 SYSTEM_PROMPT = "You are an empathetic listener. Reply in Bengali."
 """In English, which costs a fifth of the tokens: this text is in every sample."""
+
+# Stand for a question and a reply where a template is rendered: a template that escapes or trims texts changes them.
+_QUESTION = "\ue000 \"A\" 'b' <i> & \\ \n\n c\ue000"
+_REPLY = _QUESTION.replace("\ue000", "\ue001")
+
+_TODAY = regex.compile(r"""strftime_now\(\s*(['"])(?<format>.*?)\1\s*\)""")
+_DAY = date(2024, 7, 26)  # Llama 3.1's template writes it where no date is given
 
 
 @dataclass(frozen=True)
@@ -15,6 +30,8 @@ class ChatFormat:
     head: str
     tail: str
     end: str
+    marks: tuple[str, ...] = ("<|",)
+    """what reads as a special token, or as the start of one"""
 
 
 def llama3_format(system: str = SYSTEM_PROMPT) -> ChatFormat:
@@ -31,11 +48,105 @@ def _header(role: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
 
 
+def own_format(tokenizer: Any, name: str) -> ChatFormat:
+    """Take the chat template of a transformers tokenizer apart around a question and its reply.
+
+    Raises:
+        DataError: there is no template, it fails, it changes the texts, or nothing in it ends a reply.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer {name} has no chat template, as those of base models have none; give the folder of the "
+            "instruction-tuned model's with --tokenizer"
+        )
+    try:
+        messages = _messages(tokenizer)
+        prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
+        whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": _REPLY}])
+    except Exception as error:  # a template is a program, and raises whatever it likes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the chat template of the tokenizer {name} cannot be used: {reason}; correct it, or give another "
+            "tokenizer with --tokenizer"
+        ) from error
+    if not prompt.count(_QUESTION) == whole.count(_QUESTION) == whole.count(_REPLY) == 1:
+        raise DataError(
+            f"the chat template of the tokenizer {name} does not repeat a question and its reply once and unchanged; "
+            "correct it, or give another tokenizer with --tokenizer"
+        )
+    head, _, generation_prompt = prompt.partition(_QUESTION)
+    between, _, after = whole.partition(_QUESTION)[2].partition(_REPLY)
+    return ChatFormat(head, _tail(generation_prompt, between), _end(tokenizer, name, after), _marks(tokenizer))
+
+
+def _messages(tokenizer: Any) -> list[dict[str, str]]:
+    """Return the system prompt and the question; in one turn where the template refuses or drops a system prompt."""
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": _QUESTION}]
+    with suppress(Exception):  # Gemma 2 has no such role, Mistral v0.2 only turns that alternate
+        if SYSTEM_PROMPT in _rendered(tokenizer, messages, add_generation_prompt=True):
+            return messages
+    # Two line feeds as in Gemma 3 and Mistral v0.3, whose templates move the system prompt there themselves.
+    return [{"role": "user", "content": f"{SYSTEM_PROMPT}\n\n{_QUESTION}"}]
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
+    template = tokenizer.get_chat_template()
+    if not isinstance(template, str):
+        raise TypeError(f"it is {template!r}, not a text")
+    text: str = tokenizer.apply_chat_template(
+        messages,
+        # One day for all days: a run that is resumed tomorrow, and its replies, must see the text of today's training.
+        chat_template=_TODAY.sub(lambda call: repr(_DAY.strftime(call["format"])), template),
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        enable_thinking=False,  # the corpus has replies without the thoughts before them
+    )
+    return text
+
+
+def _tail(generation_prompt: str, between: str) -> str:
+    """Return the generation prompt, with all that the template puts before a reply that has no thoughts.
+
+    An empty think block or the name of a channel is the same in every reply: there is nothing to learn or to generate.
+    A blank is left out, as it belongs to the reply's first token.
+    """
+    if between.startswith(generation_prompt) and between[len(generation_prompt) :].strip():
+        return between
+    if generation_prompt.rstrip().endswith("<think>"):  # DeepSeek R1 opens thoughts, and drops them from past replies
+        return f"{generation_prompt.rstrip()}\n\n</think>\n\n"
+    return generation_prompt
+
+
+def _end(tokenizer: Any, name: str, after: str) -> str:
+    """Return what ends a reply: the template's text up to its first special token, else the end of sequence.
+
+    The two differ in Gemma (`<end_of_turn>`, `<eos>`) and Phi-3 (`<|end|>`, `<|endoftext|>`).
+    """
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    # Runs of blanks are added tokens too. Not all that end a turn are marked as special.
+    ends = [after.index(text) + len(text) for text in added if text.strip() and text in after]
+    if ends:
+        return after[: min(ends)]
+    if not tokenizer.eos_token:
+        raise DataError(
+            f"the tokenizer {name} has no eos_token, and its chat template ends a reply with no special token: no "
+            "reply would ever end; set eos_token in its tokenizer_config.json, or give another with --tokenizer"
+        )
+    return str(tokenizer.eos_token)
+
+
+def _marks(tokenizer: Any) -> tuple[str, ...]:
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return ("<|", *(text for text in special if len(text) > 1 and "<|" not in text))
+
+
 def render(question: str, chat: ChatFormat) -> str:
     """Return the prompt that asks the question and hands the turn to the assistant."""
-    return f"{chat.head}{plain(question)}{chat.tail}"
+    return f"{chat.head}{plain(question, chat)}{chat.tail}"
 
 
-def plain(text: str) -> str:
+def plain(text: str, chat: ChatFormat) -> str:
     """Return the text with what would read as a special token broken up, so that no sample can end its own turn."""
-    return text.replace("<|", "< |")
+    for mark in chat.marks:
+        text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+    return text

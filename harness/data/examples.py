@@ -16,7 +16,7 @@ def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: 
     Too long a prompt loses the end of its question, so that the assistant's header still comes before the reply; too
     long a reply loses its end, and with it the end-of-turn token.
     """
-    prompt, reply = render(question, tokenizer.chat), plain(answer) + tokenizer.chat.end
+    prompt, reply = render(question, tokenizer.chat), plain(answer, tokenizer.chat) + tokenizer.chat.end
     prompt_ids, reply_ids = tokenizer.encode(prompt), tokenizer.encode(reply)
     full_prompt = tokenizer.count(prompt) if prompt_ids is None else len(prompt_ids)
     full_reply = tokenizer.count(reply) if reply_ids is None else len(reply_ids)

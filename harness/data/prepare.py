@@ -164,7 +164,7 @@ def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[
             return None
         ids = example.input_ids[example.num_prompt_tokens :]
         is_whole = bool(ids) and ids[-1] in tokenizer.stop_ids
-        text = plain(row.answer) if is_whole else tokenizer.decode(ids)
+        text = plain(row.answer, tokenizer.chat) if is_whole else tokenizer.decode(ids)
         total += len(text.encode())
     return total
 

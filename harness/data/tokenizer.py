@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ import regex
 
 from memory_harness.configs.models import hub_cache_folder, hub_id, is_local_checkpoint, load_models
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, ChatFormat, llama3_format
+from memory_harness.harness.data.chat_format import ChatFormat, llama3_format, own_format
 from memory_harness.harness.log.errors import DataError
 
 TOKENS_PER_BYTE = 0.46
@@ -119,26 +119,43 @@ def _id_bytes(token_id: int) -> bytes:
 
 
 class TransformersTokenizer:
-    """A tokenizer that transformers loaded from a folder; the chat format is Llama 3's where it has those tokens."""
+    """A tokenizer that transformers loaded from a folder; the chat format is Llama 3's or that of its own template.
+
+    Raises:
+        DataError: its own template cannot be used.
+    """
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
         self.name = name
-        self.vocab_size = len(tokenizer)
         vocab = tokenizer.get_vocab()
-        stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
-        self.stop_ids: tuple[int, ...] = tuple(stops) or (tokenizer.eos_token_id,)
+        self.vocab_size = 1 + max(vocab.values(), default=-1)  # ids may have gaps
         candidates = (vocab.get("<|finetune_right_pad_id|>"), tokenizer.pad_token_id, tokenizer.unk_token_id, 0)
         self.pad_id = int(next(token_id for token_id in candidates if token_id is not None))
-        self.chat = llama3_format() if "<|start_header_id|>" in vocab else _own_format(tokenizer, name)
+        if _speaks_llama3(tokenizer, vocab):
+            self.chat = llama3_format()
+            stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
+        else:
+            self.chat = own_format(tokenizer, name)
+            stops = [self.encode(self.chat.end)[-1], tokenizer.eos_token_id]
+        self.stop_ids = tuple(dict.fromkeys(token_id for token_id in stops if token_id is not None))
 
     def count(self, text: str) -> int:
         """Return the number of tokens."""
         return len(self.encode(text))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids, none added at either end."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        """Return the ids, none added at either end.
+
+        Raises:
+            DataError: the tokenizer has no token for a part of the text, nor one for what it does not know.
+        """
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise DataError(
+                f"the tokenizer {self.name} cannot encode a text ({error}); give another with --tokenizer"
+            ) from error
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -149,24 +166,18 @@ class TransformersTokenizer:
 Tokenizer = LengthEstimate | CharacterTokenizer | TransformersTokenizer
 
 
-def _own_format(tokenizer: Any, name: str) -> ChatFormat:
-    """Take the tokenizer's own chat template apart around the question."""
-    if not tokenizer.chat_template:
-        raise DataError(
-            f"the tokenizer {name} has no chat template; give an instruction-tuned model's with --tokenizer"
-        )
-    marker = "\ue000"
-    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": marker}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    head, _, tail = text.partition(marker)
-    return ChatFormat(head, tail, tokenizer.eos_token)
+def _speaks_llama3(tokenizer: Any, vocab: Container[str]) -> bool:
+    """Return whether the tokens are Llama 3's; a template of a model tuned from it may have another format."""
+    tokens = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    template = tokenizer.chat_template
+    return all(token in vocab for token in tokens) and (not template or "<|start_header_id|>" in str(template))
 
 
 def load_tokenizer(config: RunConfig, model_vocab_size: int) -> Tokenizer:
     """Return the best tokenizer for the model that this machine has; never uses the network.
 
     Raises:
-        DataError: --tokenizer holds none, or one with more tokens than the model.
+        DataError: --tokenizer holds none, one with more tokens than the model, or one whose chat format is unusable.
     """
     tokenizer = _find_tokenizer(config, model_vocab_size)
     if tokenizer.vocab_size > model_vocab_size:

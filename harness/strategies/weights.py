@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*"]
+DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*"]
 """what a model needs of its repository; the same weights in other formats stay there"""
 MAX_NAMES = 3
 """tensors that a message names before it counts the others"""

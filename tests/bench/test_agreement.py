@@ -34,13 +34,10 @@ def simulate(configuration: Configuration) -> list[dict[str, Any]]:
 
 ALWAYS = {
     "lengths",
-    "variable-lengths-expandable",
-    "retries",
     "generation",
     "t4-unpadded-math",
-    "no-upcast",
 }
-"""One for each thing that is simulated; the others are marked slow."""
+"""Training, generation and the other attention; the others are marked slow."""
 
 RECIPES = [
     pytest.param(recipe, id=recipe.name, marks=() if recipe.name in ALWAYS else pytest.mark.slow)

@@ -35,6 +35,7 @@ def test_a_mistake_in_a_run_that_resumes(tmp_path):
     assert read_run_log(log).run.fault == "resume-on-gpu"
 
 
+@pytest.mark.slow
 def test_a_mistake_in_what_is_loaded_needs_values(tmp_path):
     refused = run_probe(*FAKE, "--fault", "resume-on-gpu", folder=tmp_path)
     assert refused.code == 2
@@ -55,6 +56,7 @@ def test_tensors_without_values_take_a_mistake_step_by_step(tmp_path):
     assert "at probes/faults/retained_graph.py:" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_would_take_hours_is_refused_with_the_flags_that_shorten_it(tmp_path):
     ended = run_probe("--fault", "retained-graph", folder=tmp_path)
     assert ended.code == 2

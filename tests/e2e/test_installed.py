@@ -190,6 +190,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel):
     assert packed == expected, "list the folder under packages in pyproject.toml"
 
 
+@pytest.mark.slow
 def test_pytest_measures_in_a_project_that_has_the_same_folders(installed, project):
     shown = run(installed, "-m", "pytest", "--memory-report", folder=project, code=1)
     assert "1 failed, 2 passed" in shown
@@ -197,12 +198,14 @@ def test_pytest_measures_in_a_project_that_has_the_same_folders(installed, proje
     assert "test_memory.py::test_it_fits (simulated)" in shown
 
 
+@pytest.mark.slow
 def test_a_watched_script_imports_what_it_would_under_python(installed, project):
     shown = run(installed.with_name("run-probe"), "--watch", "watched.py", "--device", "simulated", folder=project)
     assert shown.startswith("trained\n")
     assert "The script fits" in shown
 
 
+@pytest.mark.slow
 def test_a_loop_and_a_trainer_are_recorded(installed, project):
     assert "simulated on" in run(installed, "recorded.py", folder=project)
     for name in ("recorded", "called_back"):

@@ -8,6 +8,7 @@ from tests.e2e.commands import run_probe
 TINY = ("--preset", "smoke_cpu", "--epochs", "1", "--generate-prompts", "0", "--no-fixes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensors", "budget"),
     [("fake", "40 MiB"), pytest.param("real", "40 MiB", marks=pytest.mark.slow)],

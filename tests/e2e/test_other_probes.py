@@ -27,6 +27,7 @@ def test_without_fixes_a_run_that_does_not_fit_is_exit_code_1(tmp_path):
     assert (tmp_path / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_shows_its_traceback(tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

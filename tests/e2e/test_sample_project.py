@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_sample_project(tmp_path):
     project = shutil.copytree(ROOT / "tests" / "sample_project", tmp_path / "project")
     result = subprocess.run(

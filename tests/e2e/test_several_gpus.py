@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from memory_harness.harness.log.runlog import read_run_log
 from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
@@ -15,6 +16,7 @@ from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
 TRAIN = ("--preset", "smoke_cpu", "--num-gpus", "2", "--train", "--force", "--no-compare-base", "--save-every", "1")
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_in_one_clear_line_and_it_goes_on(tmp_path):
     command = subprocess.Popen(
         [sys.executable, str(ROOT / "run_probe.py"), *TRAIN], cwd=tmp_path, stdout=-1, stderr=-1, text=True

@@ -83,6 +83,7 @@ def test_every_artefact_is_there_and_valid(ended, folder):
     assert json.loads(log.read_text().splitlines()[-1])["outcome"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
     """It is let in by the probe of before, is stopped within the first epoch, and resumed by the bare flag."""
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
@@ -136,6 +137,7 @@ def wait_for_step(folder, process):
     wait_until(has_step)
 
 
+@pytest.mark.slow
 def test_an_adapter_answers_questions_of_ones_own(ended, folder):
     (folder / "questions.csv").write_text("question\nআজ মন খারাপ\n", encoding="utf-8")
     run = sorted((folder / "runs").glob("*-train*"))[0]

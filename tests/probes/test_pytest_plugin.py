@@ -403,6 +403,7 @@ def test_recipes_take_the_markers_target_and_the_tests_fields():
         configured("as_published", {"eval_batch_size": 0}, Target())
 
 
+@pytest.mark.slow
 def test_workers_send_what_they_measured(pytester):
     pytester.makepyfile(
         test_good=f"import pytest, torch\nMIB = 2**18\n{GROWING.format(size=20)}",
@@ -428,6 +429,7 @@ def test_the_plugin_costs_others_nothing(pytester):
     assert "1 passed" in result.stdout, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.memory_budget("14.4 GiB", device="simulated", gpu="t4")
 def test_the_published_recipe_fits_a_t4_once_it_evaluates_one_at_a_time(memory_probe):
     run = memory_probe.run("as_published", eval_batch_size=1, generate_prompts=0)  # a quarter of the time, no peak

@@ -22,6 +22,7 @@ from memory_harness.harness.data.tokenizer import (
     load_tokenizer,
 )
 from memory_harness.harness.log.errors import DataError
+from tests.harness.data.tokenizer_files import write_tokenizer
 
 VOCAB_SIZE = 128_256
 BENGALI = "আমি ভালো নেই।"
@@ -33,22 +34,6 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("memory_harness.harness.data.tokenizer.find_spec", lambda name: None)
-
-
-def write_tokenizer(folder: Path, specials: list[str], chat_template: str | None = None) -> Path:
-    """Save a byte-level tokenizer with these special tokens, the second of which is its end of sequence."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(specials)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])
-    fast.chat_template = chat_template
-    fast.save_pretrained(folder)
-    return folder
 
 
 LLAMA_SPECIALS = [

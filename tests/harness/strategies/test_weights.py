@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import bitsandbytes
 import pytest
@@ -17,7 +18,7 @@ from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.architecture import transformers_config
 from memory_harness.harness.strategies.modeling import quantised_model
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.strategies.weights import download_checkpoint, find_checkpoint
+from memory_harness.harness.strategies.weights import DOWNLOADED, download_checkpoint, find_checkpoint
 
 IDS = torch.arange(40).reshape(2, 20) * 7 % 1024
 
@@ -179,6 +180,11 @@ def test_weights_are_found_in_the_hub_cache(saved, tmp_path, monkeypatch):
     snapshot = hub_cache(monkeypatch, tmp_path, saved)
     assert find_checkpoint(load_models()["llama-3.2-1b"]) == snapshot
     assert find_checkpoint(load_models()["llama-3.1-8b"]) is None
+
+
+def test_all_files_of_a_tokenizer_are_downloaded():
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
+        assert any(fnmatch(name, pattern) for pattern in DOWNLOADED)
 
 
 def test_a_download_that_fails_is_one_line(monkeypatch):

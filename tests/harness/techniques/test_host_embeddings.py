@@ -50,6 +50,7 @@ def loaded(config):
         return device.stats().allocated_bytes, num_parameters
 
 
+@pytest.mark.slow
 def test_the_8b_peak_lacks_the_table():
     config, batch = LLAMA_8B.with_fields(gpu="h200", loss="chunked"), uniform_batch(1, 2048)
     table = 128256 * 4096 * 2

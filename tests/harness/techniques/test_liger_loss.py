@@ -57,6 +57,7 @@ def test_the_strategy_trains_on_the_same_loss_and_gradients(batch_size, length, 
     assert evaluated(LIGER, batch) == pytest.approx(evaluated(TINY, batch), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_derived_length_takes_what_a_run_of_it_takes():
     config = LIGER.with_fields(tensors="fake", dtype="float16", max_length=256)
     lengths = (256, 64, 128, 192, 32, 160, 224)

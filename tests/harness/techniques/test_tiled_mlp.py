@@ -68,6 +68,7 @@ def test_a_derived_length_takes_what_a_run_of_it_takes():
     assert peaks(config, CompiledStrategy) == peaks(config, lambda strategy, _: strategy)
 
 
+@pytest.mark.slow
 def test_long_sequences_of_8b_take_much_less():
     fields = {"loss": "chunked", "max_length": 16384, "offload_activations": True, "lora_dropout": 0.0}
     config = LLAMA_8B.with_fields(gpu="h200", **fields)

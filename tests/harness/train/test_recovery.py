@@ -93,6 +93,7 @@ def test_a_failure_in_any_phase_changes_nothing(phase, whole, guarded, tmp_path)
     assert run.log.fatal_oom is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4))])
 def test_failures_at_random_allocations_change_nothing(seed, whole, guarded, tmp_path):
     """Twelve a run: one in each of seven steps, of four evaluations, and of the replies."""

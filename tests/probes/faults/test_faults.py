@@ -49,6 +49,13 @@ ASKS_AT = {
 FILLS_ITS_PROCESS = {"logits-hoarded-host"}
 """Resident memory shows only in a process that has not freed much before."""
 
+ALWAYS = {
+    "bucketing-raises-peak", "checkpointing-lost", "eval-batch-logits", "eval-with-grad", "exception-holds-frames",
+    "kv-cache-held", "logits-fp32-copies", "logits-hoarded", "longest-sample", "oom-in-backward", "other-process",
+    "retained-graph", "save-doubles", "unexplained-growth", "zero-gradient",
+}  # fmt: skip
+"""Of each kind of detector some; the others, and so every fault, with `-m slow`."""
+
 
 def mistaken_line(fault: Fault) -> str:
     """Return `file:line` of the line that the fault's file marks."""
@@ -59,7 +66,13 @@ def mistaken_line(fault: Fault) -> str:
 
 
 @pytest.mark.usefixtures("one_thread", "young_heap")
-@pytest.mark.parametrize("name", sorted(set(FAULTS) - FILLS_ITS_PROCESS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(set(FAULTS) - FILLS_ITS_PROCESS)
+    ],
+)
 def test_each_fault_is_called_by_its_cause_and_by_no_other(name):
     fault = FAULTS[name]
     torch.manual_seed(0)

@@ -57,6 +57,12 @@ BUDGETS = {
     "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
     "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
+ALWAYS = {
+    "eval_batch_logits", "eval_leftover", "exception_holds_frames", "failure_kept", "growing_tensor", "kv_cache_held",
+    "logits_concatenated", "oom_in_backward", "reference_cycle", "resume_on_gpu", "retained_graph", "save_doubles",
+    "tensors_logged",
+}  # fmt: skip
+"""Of each kind of mistake some; the others with `-m slow`."""
 CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
 
 
@@ -74,7 +80,9 @@ def line_of_mistake(name: str) -> str:
     raise AssertionError(f"no line of {name} is marked")
 
 
-@pytest.mark.parametrize("name", CAUSES)
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in CAUSES]
+)
 def test_the_cause_and_the_line(name, tmp_path, capfd):
     log = watched(SCRIPTS / f"{name}.py", tmp_path, BUDGETS.get(name))
     findings = [finding for finding in detect(log) if finding.severity != "info"]
