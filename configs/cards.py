@@ -1,17 +1,28 @@
-"""The cards that a run can be asked to fit, from gpus.toml."""
+"""The cards that a run can be asked to fit, from gpus.toml or a file of the user's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.tables import read_toml, unknown_name
-from memory_harness.configs.units import parse_bytes
+from memory_harness.configs.schema import DeviceConfig
+from memory_harness.configs.tables import did_you_mean, read_toml, unknown_name
+from memory_harness.configs.units import format_bytes, parse_bytes
+
+BACKENDS = ("flash", "memory_efficient", "math")
+"""of scaled_dot_product_attention"""
+
+_FILE = Path(__file__).with_name("gpus.toml")
+_OF_CAPABILITY = ("bfloat16", "sdpa_backends", "cublas_workspace")
+"""keys of a card that may be left out where its capability is known"""
+_NAMES_NOTHING = {"nvidia", "geforce", "tesla", "gpu"}
+"""words in the name of a card that tell it from no other"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Card:
     """allocated once for each thread that multiplies matrices"""
     sources: Mapping[str, str] = field(hash=False)
     """where each value comes from; `estimate` where nothing public gives it"""
+    aliases: tuple[str, ...] = ()
+    """other names that --gpu takes"""
 
     @property
     def budget_bytes(self) -> int:
@@ -60,31 +73,169 @@ def emulated(target: Card, host: Card) -> Card:
     )
 
 
+def find_card(name: str, file: str | None = None, *, flag: str = "--gpu") -> Card:
+    """Return the card of that name, of the user's own file before gpus.toml.
+
+    Case, spaces, hyphens and the maker's names do not matter: `NVIDIA GeForce RTX 3090` is `rtx3090`.
+
+    Args:
+        name: the card's name, its title or one of its aliases.
+        file: TOML file with cards of the user's own.
+        flag: what the name was given to.
+
+    Raises:
+        ConfigError: there is no such card, it cannot be simulated, or the file is not usable.
+    """
+    own, wanted = read_cards(file) if file else {}, _spelling(name)
+    for card in (*own.values(), *load_cards().values()):
+        if wanted in map(_spelling, (card.name, card.title, *card.aliases)):
+            return card
+    reason = _gpus_toml()["not_simulated"].get(wanted)
+    if reason is not None:
+        raise ConfigError(f"{flag} {name}: not simulated: {reason} (allowed: a card of gpus.toml, or of --gpu-file)")
+    raise ConfigError(unknown_name(flag, name, [*own, *load_cards()], _spelling))
+
+
+def card_of(device: DeviceConfig) -> Card:
+    """Return the card that a configuration names, its context as configured. Raises ConfigError: see `find_card`."""
+    card = find_card(device.gpu, device.gpu_file)
+    return card if device.context_bytes is None else dataclasses.replace(card, context_bytes=device.context_bytes)
+
+
+def budget_of(device: DeviceConfig) -> int:
+    """Return the bytes that the allocator may reserve. Raises ConfigError: see `find_card`."""
+    return device.budget_bytes or card_of(device).budget_bytes
+
+
+def with_own_card(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a device; where they have a file of cards and name none of them, its only card is named.
+
+    Raises:
+        ConfigError: the file is not usable, or holds several cards.
+    """
+    file = fields.get("gpu_file")
+    if file is None or "gpu" in fields:
+        return dict(fields)
+    names = list(read_cards(file))
+    if len(names) > 1:
+        raise ConfigError(f"--gpu-file {file}: holds {len(names)} cards; name one with --gpu ({', '.join(names)})")
+    return {**fields, "gpu": names[0]}
+
+
 @functools.cache
 def load_cards() -> dict[str, Card]:
     """Return the cards of gpus.toml by name, in the order in which they are written."""
-    tables = read_toml(Path(__file__).with_name("gpus.toml"))
-    return {name: _card(name, values, tables["sources"]) for name, values in tables["cards"].items()}
+    tables = _gpus_toml()
+    return _cards(tables["cards"], tables["sources"], _FILE.name)
 
 
-def _card(name: str, values: dict[str, Any], shared_sources: dict[str, str]) -> Card:
-    return Card(
-        name=name,
-        title=values["title"],
-        capacity_bytes=parse_bytes(values["capacity"]),
-        context_bytes=parse_bytes(values["context"]),
-        capability=(values["capability"][0], values["capability"][1]),
-        num_sms=values["multiprocessors"],
-        has_bfloat16=values["bfloat16"],
-        sdpa_backends=tuple(values["sdpa_backends"]),
-        cublas_workspace_bytes=values["cublas_workspace"],
-        sources=shared_sources | values.get("sources", {}),
-    )
+def read_cards(file: str) -> dict[str, Card]:
+    """Return the cards of a file of the user's own by name: tables under [cards] with the keys of gpus.toml.
+
+    Raises:
+        ConfigError: it cannot be read, holds no card, or a card lacks a key or has one that is not usable.
+    """
+    try:
+        tables = read_toml(Path(file)).get("cards")
+    except ConfigError as error:
+        raise ConfigError(f"--gpu-file: {error}") from None
+    if not isinstance(tables, dict) or not tables:
+        raise ConfigError(f"--gpu-file {file}: holds no card; write a table [cards.NAME], as gpus.toml does")
+    return _cards(tables, dict.fromkeys(_KEYS, file), f"--gpu-file {file}")
 
 
-def find_card(name: str) -> Card:
-    """Return the card of that name. Raises ConfigError: there is none."""
-    cards = load_cards()
-    if name not in cards:
-        raise ConfigError(unknown_name("--gpu", name, cards))
-    return cards[name]
+@functools.cache
+def _gpus_toml() -> dict[str, Any]:
+    return read_toml(_FILE)
+
+
+def _spelling(name: str) -> str:
+    """Return what tells one name from another."""
+    words = re.split(r"[\s_-]+", name.lower())
+    return "".join(word for word in words if word not in _NAMES_NOTHING)
+
+
+def _cards(tables: Mapping[str, Any], sources: Mapping[str, str], file: str) -> dict[str, Card]:
+    cards, problems = {}, []
+    for name, values in tables.items():
+        try:
+            cards[name] = _card(name, values, sources)
+        except ConfigError as error:
+            problems += [f"{file}: card {name}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return cards
+
+
+def _card(name: str, values: Any, shared_sources: Mapping[str, str]) -> Card:
+    """Return the card in a table. Raises ConfigError: what is wrong with its keys, one line each."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"is a value; write a table [cards.{name}]")
+    problems = [f"unknown key {key}{did_you_mean(key, _KEYS)}" for key in values if key not in _KEYS]
+    given = {"aliases": [], "sources": {}} | _architecture(values.get("capability")) | values
+    read: dict[str, Any] = {}
+    for key, (field_name, allowed, reader) in _KEYS.items():
+        if key not in given:
+            if key not in _OF_CAPABILITY or "capability" in read:  # else what is wrong is the capability
+                problems.append(f"{key} is missing (allowed: {allowed})")
+            continue
+        try:
+            read[field_name] = reader(given[key])
+        except ValueError:
+            problems.append(f"{key} {given[key]!r} is not usable (allowed: {allowed})")
+    if not problems and read["context_bytes"] >= read["capacity_bytes"]:
+        problems = [f"context {values['context']}: the card has {format_bytes(read['capacity_bytes'])}; lower it"]
+    if problems:
+        raise ConfigError(problems)
+    return Card(name=name, **{**read, "sources": {**shared_sources, **read["sources"]}})
+
+
+def _architecture(capability: Any) -> dict[str, Any]:
+    """Return what the compute capability decides, or nothing where gpus.toml does not know it."""
+    for architecture in _gpus_toml()["architectures"]:
+        if capability in architecture["capabilities"]:
+            return {key: value for key, value in architecture.items() if key != "capabilities"}
+    return {}
+
+
+def _that_is(is_allowed: bool, value: Any) -> Any:
+    if not is_allowed:
+        raise ValueError
+    return value
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least  # a bool is an int too
+
+
+def _size(value: Any, least: int = 0) -> int:
+    num_bytes = parse_bytes(_that_is(isinstance(value, str), value))
+    return int(_that_is(num_bytes >= least, num_bytes))
+
+
+def _capability(value: Any) -> tuple[int, int]:
+    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+    return tuple(_that_is(pair, value))
+
+
+def _backends(value: Any) -> tuple[str, ...]:
+    return tuple(_that_is(isinstance(value, list) and value != [] and all(name in BACKENDS for name in value), value))
+
+
+def _aliases(value: Any) -> tuple[str, ...]:
+    return tuple(_that_is(isinstance(value, list) and all(isinstance(name, str) for name in value), value))
+
+
+_KEYS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "title": ("title", "a text", lambda value: _that_is(isinstance(value, str), value)),
+    "capacity": ("capacity_bytes", 'a size above 0, such as "23.52 GiB"', lambda value: _size(value, 1)),
+    "context": ("context_bytes", 'a size, such as "0.44 GiB"', _size),
+    "capability": ("capability", "two whole numbers, such as [8, 9]", _capability),
+    "multiprocessors": ("num_sms", "1 or more", lambda value: _that_is(_is_count(value, 1), value)),
+    "bfloat16": ("has_bfloat16", "true or false", lambda value: _that_is(isinstance(value, bool), value)),
+    "sdpa_backends": ("sdpa_backends", f"a list of {', '.join(BACKENDS)}", _backends),
+    "cublas_workspace": ("cublas_workspace_bytes", "bytes", lambda value: _that_is(_is_count(value), value)),
+    "aliases": ("aliases", "a list of names", _aliases),
+    "sources": ("sources", "a table of texts", lambda value: _that_is(isinstance(value, dict), value)),
+}
+"""of a table: the field of `Card`, what is allowed, and what reads it or raises ValueError"""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memory_harness.configs import schema
-from memory_harness.configs.cards import find_card
+from memory_harness.configs.cards import budget_of, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.preset import (
@@ -100,14 +100,13 @@ class Command:
     script_arguments: tuple[str, ...] = ()
     """what follows `--`"""
     gpu_is_named: bool = False
-    """`--gpu` was given: the default card is not meant where there is a GPU"""
+    """`--gpu` or what describes a card was given: the default card is not meant where there is a GPU"""
 
     @property
     def headroom_bytes(self) -> int:
         """What a plan and the limits leave free. Raises ConfigError: no share or size, or not below the budget."""
-        device = self.config.device
         try:
-            return parse_part(self.headroom, device.budget_bytes or find_card(device.gpu).budget_bytes)
+            return parse_part(self.headroom, budget_of(self.config.device))
         except ValueError as error:
             raise ConfigError(f"--headroom: {error}") from None
 
@@ -137,9 +136,10 @@ def parse_args(argv: Sequence[str]) -> Command:
     for name in ("resume", "generate"):
         if name in options:
             options[name] = real_folder(options[name])
-    config = with_fixed_settings(_base_config(options).with_fields(**given))
-    validate(config)
-    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named="gpu" in given)
+    config = with_fixed_settings(_base_config(options).with_fields(**with_own_card(given)))
+    gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
+    validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
+    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named)
     _check_options(command)
     return command
 

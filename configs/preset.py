@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memory_harness.configs.cards import with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_by_field
 from memory_harness.configs.tables import did_you_mean, read_toml, unknown_name
@@ -47,6 +48,8 @@ def load_preset(name: str) -> RunConfig:
     sections, problems = _read_sections(content)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
+    if "device" in sections:
+        sections["device"] = with_own_card(sections["device"])
     return config_from_dict(sections)
 
 

@@ -179,7 +179,11 @@ class DeviceConfig:
     device: Literal["auto", "cuda", "simulated"] = "auto"
     """cuda measures, simulated predicts; auto measures when there is a CUDA GPU"""
     gpu: str = field(default="t4", metadata={"metavar": "NAME"})
-    """card to fit, a name in gpus.toml"""
+    """card to fit, a name in gpus.toml or in the --gpu-file"""
+    gpu_file: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """TOML file with cards of your own, written as in gpus.toml; --gpu may be left out where it holds one"""
+    context_bytes: int | None = field(default=None, metadata={"flag": "--context", "unit": "bytes"})
+    """taken outside the allocator by driver and libraries, such as "1 GiB" by an old driver; the card's when not set"""
     budget_bytes: int | None = field(default=None, metadata={"flag": "--budget", "unit": "bytes"})
     """memory for the allocator, such as "14.4 GiB"; the card's capacity less its CUDA context when not set"""
     tensors: Literal["fake", "real"] = "fake"

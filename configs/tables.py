@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path} as TOML: {error}") from None
 
 
-def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+Spelling = Callable[[str], str]
+"""what of a name counts where names are compared"""
+
+
+def did_you_mean(value: str, allowed: Iterable[str], spelling: Spelling = str.lower) -> str:
     """Return `; did you mean X?` for an allowed value that begins like this one or is close to it, or nothing."""
-    allowed, value = list(allowed), value.lower()
-    beginning = [name for name in allowed if len(value) > 2 and name.startswith(value)]
+    allowed, value = list(allowed), spelling(value)
+    beginning = [name for name in allowed if len(value) > 2 and spelling(name).startswith(value)]
     close = beginning or difflib.get_close_matches(value, allowed, n=1)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def unknown_name(flag: str, value: str, allowed: Iterable[str]) -> str:
+def unknown_name(flag: str, value: str, allowed: Iterable[str], spelling: Spelling = str.lower) -> str:
     """Return the line for a value that is not one of the allowed ones."""
     allowed = list(allowed)
-    return f"{flag} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"
+    return f"{flag} {value}: unknown{did_you_mean(value, allowed, spelling)} (allowed: {', '.join(allowed)})"

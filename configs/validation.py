@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.cards import find_card
+from memory_harness.configs.cards import card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.models import MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
+from memory_harness.configs.targets import check_budget
+from memory_harness.configs.units import format_bytes
 
 Range = tuple[str, Callable[[Any], bool]]
 """The allowed values in words, and the test; a comparison with NaN is false, so NaN never passes."""
@@ -36,6 +38,7 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "max_length": _at_least(8),
     "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),
     "seed": _SEED,
+    "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
     "max_grad_norm": _POSITIVE,
@@ -47,19 +50,26 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
 }
 
 
-def validate(config: RunConfig) -> None:
+def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
     """Check every value against its range, and against the model and the card.
+
+    Args:
+        config: what is to run.
+        takes_any_gpu: the card is the one that is there, whatever the configuration names; it checks the budget then.
 
     Raises:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
     problems = _range_problems(config) + _batch_problems(config) + _strategy_problems(config)
     problems += _generation_problems(config) + _group_problems(config)
-    for check in (_card_problems, _model_problems):
+    checks = [_card_problems, _model_problems]
+    if not takes_any_gpu:
+        checks.append(_budget_problems)
+    for check in checks:
         try:
             problems += check(config)
         except ConfigError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise ConfigError(problems)
 
@@ -147,7 +157,7 @@ def _generation_problems(config: RunConfig) -> list[str]:
 
 
 def _card_problems(config: RunConfig) -> list[str]:
-    card, dtype, attention = find_card(config.device.gpu), config.model.dtype, config.model.attention
+    card, dtype, attention = card_of(config.device), config.model.dtype, config.model.attention
     problems = []
     if dtype == "bfloat16" and not card.has_bfloat16:
         problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
@@ -157,6 +167,18 @@ def _card_problems(config: RunConfig) -> list[str]:
     if attention == "flash" and dtype == "float32":
         problems.append("--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype")
     return problems
+
+
+def _budget_problems(config: RunConfig) -> list[str]:
+    """Return that budget and context together are more than the card has, where that is so."""
+    device = config.device
+    sizes = {"--budget": device.budget_bytes, "--context": device.context_bytes}
+    given = {flag: size for flag, size in sizes.items() if size is not None}
+    if given:
+        least = 1 if device.budget_bytes is None else 0  # for the allocator, which cannot do with nothing
+        flags = " and ".join(f"{flag} {format_bytes(size)}" for flag, size in given.items())
+        check_budget(card_of(device), sum(given.values()) + least, flags)
+    return []
 
 
 def _model_problems(config: RunConfig) -> list[str]:

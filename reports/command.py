@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from memory_harness.configs.cards import card_of
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
@@ -123,7 +124,7 @@ def watch(command: Command, script: str) -> int:
     # importing PyTorch takes seconds: only after everything else has proved usable
     from memory_harness.probes.session.watch import watch_script
 
-    gpu = device.gpu if command.gpu_is_named else None
+    gpu = card_of(device) if command.gpu_is_named else None
     recorded = watch_script(
         script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
     )

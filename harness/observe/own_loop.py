@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from memory_harness.configs.cards import find_card
+from memory_harness.configs.cards import Card, find_card
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of, check_device
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.cuda import CudaDevice
@@ -60,7 +60,9 @@ FilePath = str | os.PathLike[str]
 GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
 
 
-def choose_device(device: str, gpu: str | None, budget: str | int | None, *, lowered: bool = True) -> ObservableDevice:
+def choose_device(
+    device: str, gpu: str | Card | None, budget: str | int | None, *, lowered: bool = True
+) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
@@ -71,14 +73,14 @@ def choose_device(device: str, gpu: str | None, budget: str | int | None, *, low
         ConfigError: a value is not usable.
         DeviceError: there is no GPU, or it is smaller than the budget.
     """
-    check_device(device, gpu)
-    budget_bytes = budget_bytes_of(budget, gpu)
-    card = find_card(gpu) if gpu else None
+    card = check_device(device, gpu)
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        budget_bytes = budget_bytes_of(budget, card)
         if card is not None:
             budget_bytes = budget_bytes or card.budget_bytes
         return CudaDevice(card, budget_bytes, share_gpu=True)
     card = card or find_card(DEFAULT_CARD)
+    budget_bytes = budget_bytes_of(budget, card)
     return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
 
 

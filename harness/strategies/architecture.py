@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import peft
 import torch
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -132,7 +134,8 @@ def is_linear(module: torch.nn.Module) -> bool:
 def adapter_targets(model: Any, names: tuple[str, ...]) -> list[str] | str:
     """Return what peft takes as `target_modules`: layers by the end of their name, or a pattern of whole names.
 
-    The default names are Llama's. A model without them gets peft's choice for it, or else every linear layer.
+    The default names are Llama's. A model without them gets peft's choice for it, else its attention's linear layers,
+    else every one.
 
     Raises:
         ConfigError: the decoder has no linear layer of such a name.
@@ -141,7 +144,7 @@ def adapter_targets(model: Any, names: tuple[str, ...]) -> list[str] | str:
     if names == LoraConfig().target_modules and not set(names) <= set(suffixes):
         names = _peft_choice(model, suffixes)
     if names == (ALL_LINEAR,):
-        names = tuple(suffixes)
+        names = tuple(name for name in suffixes if not _refused_by_peft(model, name))
     unknown = set(names) - set(suffixes)
     if unknown or not names:
         given = ",".join(names) or "(empty)"
@@ -159,7 +162,17 @@ def _peft_choice(model: Any, suffixes: list[str]) -> tuple[str, ...]:
     choice = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
     if isinstance(choice, list) and set(choice) <= set(suffixes):
         return tuple(choice)
-    return (ALL_LINEAR,)
+    attention = {name.rpartition(".")[2] for name, _ in linear_layers(model) if "attn" in name or "attention" in name}
+    # attention alone, as peft's own choices: experts' names stand for more than their linear layers
+    return tuple(name for name in suffixes if name in attention) or (ALL_LINEAR,)
+
+
+def _refused_by_peft(model: Any, name: str) -> bool:
+    try:
+        _check_lora_target_modules_mamba(peft.LoraConfig(), model, name)
+    except ValueError:
+        return True
+    return False
 
 
 def _only_in_decoder(model: Any, names: tuple[str, ...]) -> bool:

@@ -104,8 +104,6 @@ class Traceable(Strategy, Protocol):
     dtype: torch.dtype
     linear_shapes: tuple[tuple[int, int], ...]
     """the (out_features, in_features) that occur among the 4-bit layers"""
-    casts_biases: bool
-    """whether the first pass through the model replaces the biases of 4-bit layers by 16-bit ones"""
 
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
@@ -114,7 +112,7 @@ class Traceable(Strategy, Protocol):
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
 
     def pretend_loaded(self) -> None:
-        """Have the biases that loading made, as the first pass would find them."""
+        """Have the buffers and biases that loading made, as the first pass would find them."""
 
     def pretend_gradients(self, present: bool) -> None:
         """Have the gradients and the loss that a step would have here, or none, in training."""

@@ -59,6 +59,12 @@ class CompiledStrategy:
         self._facts: ModelFacts | None = None
         self.forward_facts: ForwardFacts | None = None
         self._forward_facts: dict[TraceFamily, ForwardFacts | None] = {}
+        self._settles: bool | None = None
+        """whether the first pass changes the model for good, as a cast of biases does; None before it was recorded"""
+        self._made_lasting = False
+        """whether what was recorded last made a parameter or buffer"""
+        self._usual_key: Hashable = None
+        """that of the first pass, were it like any other; None but while it is recorded"""
         self.restart(device.budget_bytes, device.expandable_segments)
 
     def restart(self, budget_bytes: int, expandable_segments: bool) -> None:
@@ -229,13 +235,16 @@ class CompiledStrategy:
         return self._phase(run)
 
     def _begin_pass(self, key: tuple[Hashable, ...], shape: Shape, phases: Sequence[str]) -> None:
-        """Begin a chain that runs the model; the first one, where it casts biases, has a family of its own."""
-        is_first = self.inner.casts_biases and not self._has_passed
+        """Begin a chain that runs the model; the first one, where it changes the model, has a family of its own."""
+        is_first = self._settles is not False and not self._has_passed
         self._has_passed = True
         self._begin((*key, "first pass") if is_first else key, shape, phases)
-        if is_first and self._chain is not None and self._chain.chain is None:
+        if is_first and self._settles and self._chain is not None and self._chain.chain is None:
             self.inner.pretend_loaded()
-            self._name_tensors("parameter")
+            self._name_tensors("parameter", "buffer")
+        if is_first and self._settles is None:
+            self._made_lasting = False
+            self._usual_key = key
 
     def _begin(self, key: Hashable, shape: Shape, phases: Sequence[str]) -> None:
         family = self._family(key)
@@ -256,8 +265,18 @@ class CompiledStrategy:
         if len(running.recorded) == running.num_phases:
             running.family.add(running.shape, running.recorded)
             self.num_traced += 1
+            self._learn_from_first_pass(running)
         self.memory.next_phase(events)
         return result
+
+    def _learn_from_first_pass(self, running: _RunningChain) -> None:
+        """Find out whether the first pass changed the model; one that did not is like any other."""
+        if self._settles is not None or self._usual_key is None:
+            return
+        self._settles = self._made_lasting
+        if not self._settles:
+            self._family(self._usual_key).add(running.shape, running.recorded)
+        self._usual_key = None
 
     def _record(self, run: Callable[[], Any]) -> tuple[Any, list[Event]]:
         tracer, recorder = self.device.tracer, TraceRecorder()
@@ -268,6 +287,7 @@ class CompiledStrategy:
             for name, tensor in self.inner.named_tensors():
                 key = tracer.key_of(tensor)
                 if isinstance(key, int):
+                    self._made_lasting |= name[0] in ("parameter", "buffer")
                     recorder.rename(key, name)
                     tracer.rename(tensor, name)
         finally:

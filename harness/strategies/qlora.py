@@ -13,6 +13,7 @@ import peft
 import torch
 from transformers import DynamicCache
 
+from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
@@ -68,7 +69,8 @@ class QLoraStrategy:
         self.graph: Any = None
         self._held: Any = None
         self._pad_id = self._vocab_size = 0
-        self._loaded_biases: list[tuple[torch.nn.Parameter, torch.dtype]] = []
+        self._loaded: list[tuple[torch.nn.Module, str, torch.Tensor]] = []
+        """each module's tensors as loading left them, without values or memory"""
         self.linear_shapes: tuple[tuple[int, int], ...] = ()
         """the (out_features, in_features) that occur among the 4-bit layers"""
 
@@ -109,7 +111,7 @@ class QLoraStrategy:
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
-        self._loaded_biases = _wide_biases(model, self.dtype)
+        self._loaded = _shapes_of_tensors(model)
         facts = model_facts(model)
         return replace(
             facts,
@@ -170,7 +172,7 @@ class QLoraStrategy:
             task_type="CAUSAL_LM",
         )
         with self.device.on_host():  # on the meta device, made real below: the same way on every device
-            self.model = peft.get_peft_model(self.model, options, low_cpu_mem_usage=True)
+            self.model = _with_adapter(self.model, options)
         for module in self.model.modules():
             if isinstance(module, peft.tuners.lora.LoraLayer):
                 _materialise_adapter(module, self.device)
@@ -383,16 +385,17 @@ class QLoraStrategy:
         elif not present:
             self.loss = None
 
-    @property
-    def casts_biases(self) -> bool:
-        """Return whether bitsandbytes finds biases that are wider than what it computes in."""
-        return bool(self._loaded_biases)
-
     def pretend_loaded(self) -> None:
-        """Widen the biases again, which bitsandbytes has cast for good."""
-        for parameter, dtype in self._loaded_biases:
-            if parameter.dtype != dtype:
-                parameter.data = parameter.data.to(dtype)
+        """Undo what the first pass has changed for good: bitsandbytes casts biases, rotary embeddings make tables."""
+        kept = {(module, name) for module, name, _ in self._loaded}
+        for module in self.model.modules():
+            made = [name for name, _ in _own_tensors(module) if (module, name) not in kept]
+            for name in made:
+                delattr(module, name)
+        for module, name, loaded in self._loaded:
+            now = getattr(module, name, None)
+            if now is None or (now.shape, now.dtype) != (loaded.shape, loaded.dtype):
+                _put_back(module, name, torch.empty_like(loaded, device=self.device.torch_device))
 
     def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
@@ -437,8 +440,9 @@ def _model_tensors(model: Any) -> NamedTensors:
             yield from _tensor_attributes(quant_state.state2, constants, "parameter", name, prefix="nested_")
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    for name, buffer in model.named_buffers():
-        yield ("buffer", name), buffer
+    for prefix, module in model.named_modules():
+        for name, tensor in _own_tensors(module):
+            yield ("buffer", f"{prefix}.{name}"), tensor
 
 
 def _tensor_attributes(owner: Any, attributes: Sequence[str], *name: str, prefix: str = "") -> NamedTensors:
@@ -481,15 +485,30 @@ def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
     return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
 
 
-def _wide_biases(model: Any, dtype: torch.dtype) -> list[tuple[torch.nn.Parameter, torch.dtype]]:
-    """Return the biases of 4-bit layers that their first call casts, as prepared for training: in float32.
+def _own_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's buffers, and the tensors that are plain attributes of it."""
+    for attributes in (module._buffers, vars(module)):
+        for name, value in attributes.items():
+            if isinstance(value, torch.Tensor):
+                yield name, value
 
-    Source: bitsandbytes/nn/modules.py, `Linear4bit.forward`.
-    """
-    import bitsandbytes
 
-    biases = [module.bias for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
-    return [(bias, bias.dtype) for bias in biases if bias is not None and bias.dtype != dtype]
+def _shapes_of_tensors(model: Any) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
+    """Return the buffers, other tensors and biases of all modules as tensors that hold no memory."""
+    shapes = []
+    for module in model.modules():
+        own = [*_own_tensors(module), *module.named_parameters(recurse=False)]
+        for name, tensor in own:
+            if name == "bias" or not isinstance(tensor, torch.nn.Parameter):
+                shapes.append((module, name, torch.empty_like(tensor, device="meta")))
+    return shapes
+
+
+def _put_back(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    if name in module._parameters:
+        module._parameters[name].data = tensor  # type: ignore[union-attr]
+    else:
+        setattr(module, name, tensor)
 
 
 def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
@@ -502,6 +521,14 @@ def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
     if config.train.optimizer == "adamw_8bit":
         return AdamW8bit(trainable, lr=learning_rate)
     return PagedAdamW8bit(trainable, lr=learning_rate)
+
+
+def _with_adapter(model: Any, options: peft.LoraConfig) -> Any:
+    names = ",".join(options.target_modules or ())
+    try:
+        return peft.get_peft_model(model, options, low_cpu_mem_usage=True)
+    except ValueError as error:  # peft's word for what it cannot adapt, such as dropout on the weights of experts
+        raise ConfigError(f"--target-modules {names}: peft refuses them: {' '.join(str(error).split())}") from error
 
 
 def _materialise_adapter(module: Any, device: Device) -> None:

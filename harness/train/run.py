@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from memory_harness.configs.cards import Card, find_card
+from memory_harness.configs.cards import Card, card_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import ObservableDevice
@@ -49,7 +49,7 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
     Raises:
         DeviceError: it is not to be had.
     """
-    card = find_card(config.device.gpu)
+    card = card_of(config.device)
     wanted = config.device.device
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
         return CudaDevice(

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from memory_harness.configs.cards import Card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.targets import budget_bytes_of, check_device
 from memory_harness.configs.units import format_apart, format_bytes
@@ -56,24 +57,24 @@ def memory_budget(
     limit: str | int, *, phase: str | None = None, device: str = "auto", gpu: str | None = None
 ) -> Budget:
     """Return the marker's meaning. Raises ConfigError where a value is not usable."""
-    check_device(device, gpu)
-    return Budget(_size(limit, gpu), None if phase is None else phase_named(phase), device, gpu)
+    card = check_device(device, gpu)
+    return Budget(_size(limit, card), None if phase is None else phase_named(phase), device, gpu)
 
 
 def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu: str | None = None) -> LeakLimit:
     """Return the marker's meaning. Raises ConfigError where a value is not usable."""
-    check_device(device, gpu)
+    card = check_device(device, gpu)
     if not isinstance(steps, int) or steps <= WARM_UP_STEPS:
         raise ConfigError(f"steps {steps!r}: not usable (allowed: {WARM_UP_STEPS + 1} or more; the first warm up)")
-    return LeakLimit(_size(limit, gpu), steps, device, gpu)
+    return LeakLimit(_size(limit, card), steps, device, gpu)
 
 
 READERS: dict[str, Callable[..., Limit]] = {"memory_budget": memory_budget, "memory_leak": memory_leak}
 """what reads the arguments of each marker"""
 
 
-def _size(limit: str | int, gpu: str | None) -> int:
-    num_bytes = budget_bytes_of(limit, gpu, name="limit")
+def _size(limit: str | int, card: Card | None) -> int:
+    num_bytes = budget_bytes_of(limit, card, name="limit")
     if num_bytes is None:
         raise ConfigError("limit None: a size is needed, such as '14.4 GiB'")
     return num_bytes

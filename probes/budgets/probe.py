@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_harness.configs.cards import with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import SECTIONS, RunConfig
@@ -170,6 +171,6 @@ def configured(recipe: str | RunConfig, fields: dict[str, Any], target: Target) 
     config = load_preset(recipe) if isinstance(recipe, str) else recipe
     of_target = {"device": target.device, "gpu": target.gpu, "budget_bytes": target.budget_bytes}
     given = {name: value for name, value in of_target.items() if value not in (None, "auto")}
-    config = config.with_fields(**{**given, **fields})
+    config = config.with_fields(**with_own_card({**given, **fields}))
     validate(config)
     return config

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from memory_harness.configs.cards import find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import LogError
@@ -83,11 +82,6 @@ class Plan:
     def passes(self) -> bool:
         """Return whether what was chosen fits with the headroom."""
         return self.chosen.prediction.passes
-
-
-def budget_of(config: RunConfig) -> int:
-    """Return the bytes that the allocator may reserve."""
-    return config.device.budget_bytes or find_card(config.device.gpu).budget_bytes
 
 
 def write_plan(path: Path, plan: Plan | None, limits: Limits | None) -> None:

@@ -10,10 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
+from memory_harness.configs.cards import budget_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, budget_of, make_plan
+from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, make_plan
 
 
 @contextmanager
@@ -41,7 +42,12 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
         return list(pool.map(partial(_predict_there, headroom_bytes=headroom_bytes), configs))
 
     return make_plan(
-        config, FIXES.values(), predict_all, goal=goal, budget_bytes=budget_of(config), headroom_bytes=headroom_bytes
+        config,
+        FIXES.values(),
+        predict_all,
+        goal=goal,
+        budget_bytes=budget_of(config.device),
+        headroom_bytes=headroom_bytes,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memory_harness.configs.cards import find_card
+from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, section_by_field
 from memory_harness.configs.units import TIB
@@ -27,7 +27,7 @@ from memory_harness.harness.train.loop import evaluate_batch, load, train_step
 from memory_harness.harness.train.recovery import catch_out_of_memory
 from memory_harness.harness.train.rehearsal import longest_steps
 from memory_harness.harness.train.run import make_strategy, simulate_card
-from memory_harness.probes.plan.choose import Limits, Prediction, budget_of
+from memory_harness.probes.plan.choose import Limits, Prediction
 
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""
@@ -58,7 +58,7 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     """Simulate the worst moments that a configuration has with these samples."""
     needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
-    return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config) - headroom_bytes)
+    return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
 
 
 _RECORDED: dict[str, RecordedModel] = {}
@@ -82,7 +82,7 @@ class RecordedModel:
 
     def __init__(self, config: RunConfig) -> None:
         config = config.with_fields(device="simulated", tensors="fake")
-        self.device = simulate_card(config, find_card(config.device.gpu))
+        self.device = simulate_card(config, card_of(config.device))
         strategy = make_strategy(config, self.device)
         assert isinstance(strategy, CompiledStrategy)
         self.strategy: CompiledStrategy = strategy
@@ -139,7 +139,7 @@ def uniform_batch(shape: Shape, padding: int) -> Batch:
 def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
     recorded, data = recorded_model(config), config.data
-    budget = budget_of(config) - headroom_bytes
+    budget = budget_of(config.device) - headroom_bytes
     unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings or LONGEST
     train_size, eval_size = config.train.train_batch_size, config.eval.eval_batch_size
     step_samples = train_size * config.train.gradient_accumulation  # a batch never has more

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
@@ -15,7 +16,7 @@ from memory_harness.harness.observe.script import ScriptObserver
 
 
 def watch_script(
-    script: str, arguments: Sequence[str], log: Path, *, device: str, gpu: str | None, budget_bytes: int | None
+    script: str, arguments: Sequence[str], log: Path, *, device: str, gpu: str | Card | None, budget_bytes: int | None
 ) -> RunLog:
     """Run the script to its end, its output going where it always goes; return what was recorded.
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_harness.configs.cards import find_card
+from memory_harness.configs.cards import card_of
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -215,7 +215,7 @@ def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:
     from memory_harness.harness.train.run import Run, make_strategy, simulate_card
 
     config = config.with_fields(tensors="fake")  # a GPU computes whatever this says
-    device = simulate_card(config, host_card(find_card(config.device.gpu)))
+    device = simulate_card(config, host_card(card_of(config.device)))
     strategy = make_strategy(config, device)
     assert isinstance(strategy, CompiledStrategy)
     run = Run(config, device, strategy, data)

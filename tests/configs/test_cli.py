@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from memory_harness.configs.cards import budget_of, card_of, find_card
 from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.preset import load_preset, preset_names
-from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict
 from memory_harness.configs.units import GIB
 from memory_harness.configs.validation import RANGES, check_output
 from memory_harness.configs.values import without_none
@@ -136,6 +137,12 @@ def test_every_preset_that_comes_along_is_valid(name):
             ["--attention", "flash", "--gpu", "l4", "--dtype", "float32"],
             "--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype",
         ),
+        (["--budget", "16 GiB"], "--budget 16.00 GiB: Tesla T4 has 14.56 GiB; lower it, or name another gpu"),
+        (["--context", "15 GiB"], "--context 15.00 GiB: Tesla T4 has 14.56 GiB; lower it, or name another gpu"),
+        (
+            ["--budget", "14 GiB", "--context", "1 GiB"],
+            "--budget 14.00 GiB and --context 1.00 GiB: Tesla T4 has 14.56 GiB; lower it, or name another gpu",
+        ),
         (["--max-length", "200000"], "--max-length 200000: llama-3.1-8b takes at most 131072 tokens"),
         (
             ["--target-modules", "q_proj,qq"],
@@ -160,7 +167,7 @@ def test_a_value_that_cannot_be_used_is_one_line(argv, line):
     ("argv", "parts"),
     [
         (["--gpu", "t40"], ["--gpu t40: unknown", "did you mean t4?", "rtx4090", "h200"]),
-        (["--gpu", "T4"], ["--gpu T4: unknown", "did you mean t4?"]),
+        (["--gpu", "RTX 4060 Ti"], ["--gpu RTX 4060 Ti: unknown", "did you mean rtx4060ti-8gb or rtx4060ti-16gb?"]),
         (["--model", "lama-3.1-8b"], ["--model lama-3.1-8b: unknown", "did you mean llama-3.1-8b?", "local directory"]),
         (["--preset", "as_publish"], ["--preset as_publish: unknown", "did you mean as_published?", "smoke_cpu"]),
         (["--preset", "none.toml"], ["cannot read none.toml: No such file or directory"]),
@@ -170,6 +177,58 @@ def test_an_unknown_name_brings_the_allowed_ones(argv, parts):
     (line,) = problems(*argv)
     assert "\n" not in line
     assert all(part in line for part in parts), line
+
+
+# Cards of the user's own, and what they are asked for.
+
+CARD = """
+[cards.{}]
+title = "Mine"
+capacity = "23.5 GiB"
+context = "0.5 GiB"
+capability = [8, 9]
+multiprocessors = 9
+"""
+
+
+def test_the_only_card_of_a_file_is_the_one_to_fit(tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text(CARD.format("mine"))
+    monkeypatch.chdir(tmp_path)
+    config = parse_args(["--gpu-file", "mine.toml"]).config
+    assert config.device.gpu == "mine"
+    sent = config_from_dict(json.loads(json.dumps(config.to_dict())))  # as to a worker
+    assert (card_of(sent.device).title, budget_of(sent.device)) == ("Mine", 23 * GIB)
+    (tmp_path / "own.toml").write_text('[device]\ngpu_file = "mine.toml"\n')
+    assert parse_args(["--preset", "own.toml"]).config.device.gpu == "mine"
+    assert parse_args(["--preset", "own.toml", "--gpu", "L4"]).config.device.gpu == "L4"
+
+
+def test_of_several_cards_in_a_file_one_has_to_be_named(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(CARD.format("one") + CARD.format("two"))
+    line = f"--gpu-file {file}: holds 2 cards; name one with --gpu (one, two)"
+    assert problems("--gpu-file", str(file)) == (line,)
+    assert parse_args(["--gpu-file", str(file), "--gpu", "TWO"]).config.device.gpu == "TWO"
+
+
+def test_a_budget_above_a_card_of_one_s_own_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(CARD.format("mine"))
+    assert parse_args(["--gpu-file", str(file), "--budget", "23.5 GiB"])
+    assert problems("--gpu-file", str(file), "--budget", "24 GiB")[0].startswith("--budget 24.00 GiB: Mine has 23.50")
+
+
+def test_a_context_takes_the_place_of_the_card_s():
+    command = parse_args(["--context", "1.06 GiB", "--headroom", "10 %"])
+    budget = find_card("t4").capacity_bytes - round(1.06 * GIB)
+    assert budget_of(command.config.device) == budget
+    assert command.headroom_bytes == round(budget / 10)
+
+
+def test_the_budget_of_a_watched_script_is_that_of_the_gpu_that_is_there():
+    assert not parse_args(["--watch", "train.py", "--budget", "40 GiB"]).gpu_is_named
+    assert problems("--watch", "train.py", "--budget", "40 GiB", "--gpu", "t4")[0].startswith("--budget 40.00 GiB: ")
+    assert parse_args(["--watch", "train.py", "--context", "1 GiB"]).gpu_is_named
 
 
 def test_all_problems_are_reported_at_once():

@@ -397,6 +397,8 @@ def test_recipes_take_the_markers_target_and_the_tests_fields():
     assert (config.eval.eval_batch_size, config.device.gpu, config.device.budget_bytes) == (1, "l4", 2**33)
     assert config.device.device == "simulated"
     assert configured(RunConfig(), {}, Target()).device == RunConfig().device
+    with pytest.raises(ConfigError, match=r"--budget 16\.00 GiB: Tesla T4 has 14\.56 GiB"):
+        configured("as_published", {}, Target("simulated", "t4", 2**34))
     with pytest.raises(ConfigError, match="did you mean eval_batch_size"):
         configured("as_published", {"eval_batch_siz": 1}, Target())
     with pytest.raises(ConfigError, match="out of range"):

@@ -205,6 +205,7 @@ def test_nothing_is_kept_alive(opened):
         ({"budget": 0}, "not a size"),
         ({"budget": True}, "not a size"),
         ({"budget": "16 GiB", "gpu": "t4"}, r"16 GiB: Tesla T4 has 14\.56 GiB"),
+        ({"budget": 2**34, "device": "simulated"}, r"16\.00 GiB: Tesla T4 has 14\.56 GiB"),
     ],
 )
 def test_values_that_cannot_be_used(tmp_path, arguments, words):
