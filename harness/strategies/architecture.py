@@ -182,6 +182,13 @@ def _only_in_decoder(model: Any, names: tuple[str, ...]) -> bool:
     return named <= inside
 
 
+def attention_windows(model: Any) -> tuple[int, ...]:
+    """Return the lengths from which on layers with sliding or chunked attention see a part of the sequence only."""
+    config = model.config.get_text_config(decoder=True)
+    values = {getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")}
+    return tuple(sorted(value for value in values if isinstance(value, int)))
+
+
 def cache_name(model: Any) -> str:
     """Return under which name a model takes and returns its cache; state-space models have one of their own."""
     return next(iter(takes(model, "cache_params")), "past_key_values")

@@ -105,6 +105,9 @@ class Traceable(Strategy, Protocol):
     linear_shapes: tuple[tuple[int, int], ...]
     """the (out_features, in_features) that occur among the 4-bit layers"""
 
+    windows: tuple[int, ...]
+    """lengths from which on layers attend to a part of the sequence only"""
+
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
 

@@ -7,6 +7,7 @@ is new, derived from three recordings of other shapes where that is possible, an
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from memory_harness.configs.errors import ConfigError, HarnessError
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
@@ -29,8 +31,15 @@ from memory_harness.harness.techniques.chunked_loss import loss_chunks
 from memory_harness.harness.techniques.chunks import remainder
 from memory_harness.harness.techniques.liger_loss import rows_per_chunk
 
-DECODE_SAMPLES = (0, 40, 120)
-"""lengths beyond the first at which decoding is recorded; multiples of 8, so that masks are aligned alike"""
+MAX_REASON = 160
+"""characters of an error that a line about it repeats"""
+
+DECODE_SAMPLES = ((0, 40, 120), (0, -40, -120))
+"""lengths beyond the first at which decoding is recorded, or before it where attention windows begin in between;
+multiples of 8, so that masks are aligned alike"""
+
+WINDOW_EDGE = 2
+"""lengths this near to that of an attention window have no others in their class"""
 
 TRAINING, EVALUATION = ("put", "forward", "backward"), ("put", "evaluate")
 
@@ -149,6 +158,7 @@ class CompiledStrategy:
         """Replay or record one more token; the family's length is that of the cache before it."""
         batch, length, padded = self._decoding
         key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0, self._sampling.kind)
+        key = (*key, self._window_class(length))
         self._sample_decoding(key, batch, length, padded)
         self._single(key, (batch, length), self.inner.decode)
         self._decoding = (batch, length + 1, padded)
@@ -159,11 +169,19 @@ class CompiledStrategy:
         family = self._family(key)
         if family.recorded:
             return
-        for longer in DECODE_SAMPLES:
-            self._pretend_cache(batch, length + longer, padded)
+        for sampled in self._lengths_like(length):
+            self._pretend_cache(batch, sampled, padded)
             _, events = self._record(self.inner.decode)
-            family.add((batch, length + longer), [events])
+            family.add((batch, sampled), [events])
             self.num_traced += 1
+
+    def _lengths_like(self, length: int) -> list[int]:
+        """Return lengths at which decoding runs the same operators; none where an attention window is too near."""
+        for offsets in DECODE_SAMPLES:
+            lengths = [length + offset for offset in offsets]
+            if min(lengths) > 0 and len({self._window_class(sampled) for sampled in lengths}) == 1:
+                return lengths
+        return []
 
     def release(self) -> None:
         """Free the cache of this batch of prompts."""
@@ -215,7 +233,12 @@ class CompiledStrategy:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
         batch, length = shape
         whole = (batch == 1, padded, length % 8 == 0, self._kernels(batch * length), self._has_adapter)
-        return (*whole, *self._mlp_class(batch * length, training))
+        return (*whole, *self._mlp_class(batch * length, training), self._window_class(length))
+
+    def _window_class(self, length: int) -> tuple[int, ...]:
+        """Return on which side of each attention window a length lies; those next to one stand for themselves."""
+        beyond = (length - window for window in self.inner.windows)
+        return tuple(max(-WINDOW_EDGE, min(WINDOW_EDGE, distance)) for distance in beyond)
 
     def _mlp_class(self, tokens: int, training: bool) -> tuple[Hashable, ...]:
         """Return how feed-forward blocks are cut, and what decides which operators run on a chunk."""
@@ -283,7 +306,7 @@ class CompiledStrategy:
         # what is recorded is replayed in other steps too: it does not depend on who wants to know more now
         tracer.sink, tracer.site_frames = recorder, MAX_SITE_FRAMES
         try:
-            result = run()
+            result = self._understood(run)
             for name, tensor in self.inner.named_tensors():
                 key = tracer.key_of(tensor)
                 if isinstance(key, int):
@@ -294,6 +317,23 @@ class CompiledStrategy:
             tracer.sink = self._outside
         return result, recorder.events
 
+    def _understood(self, run: Callable[[], Any]) -> Any:
+        """Run a phase for the first time.
+
+        Raises:
+            ConfigError: the model does something that tensors without values do not bear, or that fails on a GPU too.
+        """
+        try:
+            return run()
+        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            line = _line_of_model(error)
+            if line is None or isinstance(error, HarnessError):
+                raise
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            raise ConfigError(
+                f"--model {self.inner.config.model.model}: not understood at {line}, {type(error).__name__}: {reason}"
+            ) from error
+
     def _pretend_gradients(self, present: bool) -> None:
         """Give the fake model the gradients that it would have here, had the phases before not been replayed."""
         if self._chain is not None and self._chain.chain is None:
@@ -303,13 +343,22 @@ class CompiledStrategy:
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
         self.inner.pretend_cache(batch, length, padded, self._sampling)
-        self._name_tensors("kv_cache", "input")
+        self._name_tensors("kv_cache", "input", "parameter", "buffer")
 
     def _name_tensors(self, *kinds: str) -> None:
         """Let the tracer know the tensors of these kinds by the names that they have in every step."""
         for name, tensor in self.inner.named_tensors():
             if name[0] in kinds:
                 self.device.tracer.rename(tensor, name)
+
+
+def _line_of_model(error: BaseException) -> str | None:
+    """Return the innermost line of a model's own code that an error passed through; None where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame for frame in frames if "/transformers/models/" in frame.filename]
+    if not lines:
+        return None
+    return f"{Path(lines[-1].filename).name}:{lines[-1].lineno} ({lines[-1].name})"
 
 
 class _RunningChain:

@@ -24,6 +24,7 @@ from memory_harness.harness.strategies import state
 from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
 from memory_harness.harness.strategies.architecture import (
     adapter_targets,
+    attention_windows,
     cache_name,
     decoder_layers,
     divides_loss,
@@ -73,6 +74,7 @@ class QLoraStrategy:
         """each module's tensors as loading left them, without values or memory"""
         self.linear_shapes: tuple[tuple[int, int], ...] = ()
         """the (out_features, in_features) that occur among the 4-bit layers"""
+        self.windows: tuple[int, ...] = ()
 
     def load(self) -> ModelFacts:
         """Build the quantised model, prepare it, add the adapter and make the optimizer."""
@@ -111,6 +113,7 @@ class QLoraStrategy:
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
+        self.windows = attention_windows(base)
         self._loaded = _shapes_of_tensors(model)
         facts = model_facts(model)
         return replace(
