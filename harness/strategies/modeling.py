@@ -150,7 +150,7 @@ def _quantised_weight(
     import bitsandbytes
 
     if issubclass(module.source_cls, Conv1D):  # GPT-2's layers hold their weights transposed
-        weight = initial(name, torch.Size(reversed(meta.shape)), meta.dtype).T
+        weight = initial(name, torch.Size(reversed(meta.shape)), meta.dtype).T.contiguous()
     else:
         weight = initial(name, meta.shape, meta.dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(

@@ -114,7 +114,8 @@ class QLoraStrategy:
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
         self.windows = attention_windows(base)
-        self._loaded = _shapes_of_tensors(model)
+        with self.device.on_host():
+            self._loaded = _shapes_of_tensors(model)
         facts = model_facts(model)
         return replace(
             facts,
@@ -475,12 +476,14 @@ def _cache_tensors(cache: Any) -> NamedTensors:
 
 
 def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
-    """Yield a cache layer's tensors: keys and values, and the states of a recurrent layer, which are lists."""
+    """Yield a cache layer's tensors: keys and values, and the states of a recurrent layer."""
     for name, value in attributes.items():
         if isinstance(value, torch.Tensor):
             yield ("kv_cache", index, name), value
         elif isinstance(value, (list, tuple)):
             yield from _tensors_of_layer({f"{name} {i}": member for i, member in enumerate(value)}, index)
+        elif isinstance(value, dict):
+            yield from _tensors_of_layer({f"{name} {key}": member for key, member in value.items()}, index)
 
 
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
