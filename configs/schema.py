@@ -180,9 +180,9 @@ class DeviceConfig:
     """cuda measures, simulated predicts; auto measures when there is a CUDA GPU"""
     gpu: str = field(default="t4", metadata={"metavar": "NAME"})
     """card to fit, a name in gpus.toml or in the --gpu-file"""
-    gpu_file: str | None = field(default=None, metadata={"metavar": "FILE"})
+    gpu_file: str | None = field(default=None, metadata={"metavar": "FILE", "came_later": True})
     """TOML file with cards of your own, written as in gpus.toml; --gpu may be left out where it holds one"""
-    context_bytes: int | None = field(default=None, metadata={"flag": "--context", "unit": "bytes"})
+    context_bytes: int | None = field(default=None, metadata={"flag": "--context", "unit": "bytes", "came_later": True})
     """taken outside the allocator by driver and libraries, such as "1 GiB" by an old driver; the card's when not set"""
     budget_bytes: int | None = field(default=None, metadata={"flag": "--budget", "unit": "bytes"})
     """memory for the allocator, such as "14.4 GiB"; the card's capacity less its CUDA context when not set"""
@@ -236,9 +236,15 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
-        """Return 12 hex digits that change whenever a field that affects the run changes (`output` does not)."""
+        """Return 12 hex digits that change whenever a field that affects the run changes (`output` does not).
+
+        A field that came later counts once it is set: runs of before keep their digits.
+        """
         content = self.to_dict()
         del content["output"]
+        for section, item in fields_of_sections():
+            if item.metadata.get("came_later") and content[section][item.name] == item.default:
+                del content[section][item.name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

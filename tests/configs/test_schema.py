@@ -64,6 +64,11 @@ def test_equal_fingerprints_mean_equal_runs(one, other):
     assert (one.fingerprint() == other.fingerprint()) == (content(one) == content(other))
 
 
+def test_settings_that_came_later_leave_the_fingerprints_of_before():
+    assert RunConfig().fingerprint() == "2759266e219c", "the names of folders and the gate hang on it"
+    assert RunConfig().with_fields(gpu_file="cards.toml").fingerprint() != RunConfig().fingerprint()
+
+
 def test_the_output_folder_does_not_change_the_fingerprint():
     assert RunConfig().with_fields(output="x").fingerprint() == RunConfig().fingerprint()
     assert RunConfig().with_fields(seed=1).fingerprint() != RunConfig().fingerprint()

@@ -155,6 +155,7 @@ class Stopping(Watcher):
         return self.signal
 
 
+@pytest.mark.slow
 def test_a_stop_takes_effect_on_all_and_what_follows_is_the_same_bit_by_bit(tmp_path):
     config = TWO.with_fields(lora_dropout=0.1)
     whole = train_together(tmp_path / "whole", config)
@@ -166,6 +167,7 @@ def test_a_stop_takes_effect_on_all_and_what_follows_is_the_same_bit_by_bit(tmp_
     assert second[0].replies == whole[0].replies
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_another_number_of_gpus_only_when_asked_to(tmp_path):
     train_together(tmp_path / "run", TWO, lambda rank: Stopping(2))
     one = TWO.with_fields(num_gpus=1)

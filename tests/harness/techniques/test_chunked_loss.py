@@ -149,6 +149,7 @@ def step(strategy, length):
     strategy.optimizer_step(1e-4)
 
 
+@pytest.mark.slow
 def test_the_8b_peak_no_longer_holds_the_logits():
     config, batch = LLAMA_8B.with_fields(gpu="h200"), uniform_batch(1, 2048)
     full = simulated_peak(config, batch)

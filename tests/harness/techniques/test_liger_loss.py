@@ -80,6 +80,7 @@ def peaks(config, lengths, wrap):
     return found
 
 
+@pytest.mark.slow
 def test_the_peak_is_below_the_chunked_loss():
     config, batch = LLAMA_8B.with_fields(model="llama-3.2-1b", gpu="h200"), uniform_batch(1, 2048)
     chunked = simulated_peak(config.with_fields(loss="chunked"), batch).peak_allocated_bytes

@@ -58,6 +58,7 @@ def num_rows(config):
     return sum(rows)
 
 
+@pytest.mark.slow
 def test_tiles_need_no_more_recordings_than_whole_blocks():
     assert num_recordings(TILED) == num_recordings(TINY)
 

@@ -124,6 +124,7 @@ def test_a_failure_to_load_is_an_outcome(tmp_path):
     assert [record.phase for record in records if isinstance(record, OomRecord)] == [Phase.LOAD]
 
 
+@pytest.mark.slow
 def test_a_failure_to_save_costs_a_checkpoint(whole, tmp_path, monkeypatch):
     save, failures = QLoraStrategy.save, [DeviceOutOfMemory(2**20, 0, 0)]
 
@@ -199,6 +200,7 @@ def assert_still_told(run, again):
     assert again.log.fatal_oom is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [Phase.LOAD, Phase.RESUME])
 def test_a_failure_before_the_first_step_of_a_resumed_run_ends_that_process_alone(phase, whole, tmp_path):
     Failing(phase=Phase.OPTIMIZER, step=5).train(tmp_path)

@@ -90,6 +90,7 @@ def test_a_run_that_computes_cannot_be_replayed():
         record(parse_args([*TINY, "--tensors", "real"]).config)
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_trial(capsys):
     assert main([*TINY, "--max-steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -14,7 +14,18 @@ from tests.builders import AS_PUBLISHED, make_log
 EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES["bucketed-batches"]
 
 
-@pytest.mark.parametrize("name", [name for name, fix in FIXES.items() if fix.equivalence != "data"])
+ALWAYS = {"chunked-loss", "eval-batch", "optimizer-8bit", "offload-activations", "tiled-mlp", "no-upcast", "expand-kv"}
+"""Of each class some; the others with `-m slow`."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+        for name, fix in FIXES.items()
+        if fix.equivalence != "data"
+    ],
+)
 def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert FIXES[name].apply(WORST) is not None, "add what it undoes to WORST in probes/plan/tiny.py"
