@@ -27,7 +27,7 @@ from memory_harness.harness.simulate.lowering import operator_lowerings, replace
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
 from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Tracer, source_lines
 
-_is_autocast_enabled = torch.is_autocast_enabled
+_is_autocast_enabled, _get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 class SimulatedDevice:
@@ -271,13 +271,33 @@ def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     return Allocation(key, num_bytes, made_at, source_lines(site))
 
 
-def _cuda_autocast_is_cpu_autocast() -> AbstractContextManager[Any]:
-    """Let code that asks about CUDA's mixed precision, as peft does, hear about the CPU's, which stands for it here."""
+class _Autocast(torch.autocast):
+    """Mixed precision of the card, for which the CPU's switches stand."""
+
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_stand_in(device_type), *args, **kwargs)
+
+
+def _stand_in(device_type: str) -> str:
+    return "cpu" if device_type in ("cuda", "meta") else device_type
+
+
+@contextmanager
+def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
+    """Let code that asks about CUDA's mixed precision, or switches it, mean the CPU's, which stands for it here."""
+    from transformers.utils import generic
 
     def is_autocast_enabled(device_type: str = "cpu") -> bool:
-        return _is_autocast_enabled("cpu" if device_type in ("cuda", "meta") else device_type)
+        return _is_autocast_enabled(_stand_in(device_type))
 
-    return patch.object(torch, "is_autocast_enabled", is_autocast_enabled)
+    def get_autocast_dtype(device_type: str) -> torch.dtype:
+        return _get_autocast_dtype(_stand_in(device_type))
+
+    functions = {"is_autocast_enabled": is_autocast_enabled, "get_autocast_dtype": get_autocast_dtype}
+    # transformers' `maybe_autocast`, which models call to switch it off, does nothing on the meta device
+    switched_off = partial(_Autocast, "cpu", enabled=False)
+    with patch.multiple(torch, autocast=_Autocast, **functions), patch.object(generic, "nullcontext", switched_off):
+        yield
 
 
 def _foreach_on_meta() -> AbstractContextManager[Any]:

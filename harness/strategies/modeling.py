@@ -58,7 +58,7 @@ def quantised_model(
         if quantise:
             model = _with_4bit_layers(model, dtype, double_quant)
     with _initial_weights(model, device, checkpoint) as initial:
-        _materialise(model, device, initial, double_quant, embed)
+        _materialise(model, device, dtype, initial, double_quant, embed)
     return model
 
 
@@ -97,7 +97,9 @@ def _with_4bit_layers(model: Any, dtype: torch.dtype, double_quant: bool) -> Any
     return model
 
 
-def _materialise(model: Any, device: Device, initial: Initial, double_quant: bool, embed: Embed | None) -> None:
+def _materialise(
+    model: Any, device: Device, dtype: torch.dtype, initial: Initial, double_quant: bool, embed: Embed | None
+) -> None:
     import bitsandbytes
 
     made: dict[int, torch.nn.Parameter] = {}
@@ -114,12 +116,14 @@ def _materialise(model: Any, device: Device, initial: Initial, double_quant: boo
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                parameter = _quantised_weight(module, full_name, meta, initial, double_quant)
+                parameter = _quantised_weight(module, full_name, dtype, initial, double_quant)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
                 module.support_avx512bf16_for_cpu = False
             else:
-                parameter = torch.nn.Parameter(initial(full_name, meta.shape, meta.dtype), requires_grad=False)
+                # bitsandbytes lays its layers out in float32, whatever the model's type is
+                own = dtype if is_quantised else meta.dtype
+                parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
     _materialise_buffers(model, device)
@@ -144,15 +148,16 @@ def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dty
 
 
 def _quantised_weight(
-    module: Any, name: str, meta: torch.Tensor, initial: Initial, double_quant: bool
+    module: Any, name: str, dtype: torch.dtype, initial: Initial, double_quant: bool
 ) -> torch.nn.Parameter:
     """Return a layer's weight in 4 bits; the 16-bit one is gone."""
     import bitsandbytes
 
+    shape = module.weight.shape
     if issubclass(module.source_cls, Conv1D):  # GPT-2's layers hold their weights transposed
-        weight = initial(name, torch.Size(reversed(meta.shape)), meta.dtype).T.contiguous()
+        weight = initial(name, torch.Size(reversed(shape)), dtype).T.contiguous()
     else:
-        weight = initial(name, meta.shape, meta.dtype)
+        weight = initial(name, shape, dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(
         weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
     )
