@@ -24,13 +24,13 @@ TO_16_BIT = (
 """AT_FORALL_LOWER_PRECISION_FP; attention casts by itself, see `harness.simulate.attention`"""
 
 TO_FLOAT32 = (
-    *("exp", "expm1", "log", "log10", "log2", "log1p", "logsumexp", "pow", "reciprocal", "rsqrt", "softplus"),
+    *("exp", "expm1", "log", "log10", "log2", "log1p", "logsumexp", "pow", "square", "reciprocal", "rsqrt", "softplus"),
     *("layer_norm", "rms_norm", "group_norm", "cosine_similarity", "dist", "cdist"),
     *("nll_loss", "kl_div", "l1_loss", "smooth_l1_loss", "huber_loss", "mse_loss", "binary_cross_entropy_with_logits"),
 )
-"""AT_FORALL_FP32"""
+"""AT_FORALL_FP32, and what is made of one of them"""
 
-RESULT_IN_FLOAT32 = ("softmax", "log_softmax", "sum", "prod", "cumsum", "cumprod")
+RESULT_IN_FLOAT32 = ("softmax", "log_softmax", "sum", "prod", "cumsum", "cumprod", "vector_norm", "matrix_norm")
 """AT_FORALL_FP32_SET_OPT_DTYPE: the kernels read 16 bits and write float32"""
 
 FUSED_SOFTMAX = {"softmax": torch.ops.aten._softmax, "log_softmax": torch.ops.aten._log_softmax}
@@ -38,7 +38,7 @@ FUSED_SOFTMAX = {"softmax": torch.ops.aten._softmax, "log_softmax": torch.ops.at
 _OPERATORS = {"matmul": ("__matmul__",), "pow": ("__pow__",)}
 """names of the functions that Python's operators call"""
 
-_OWNERS = (torch, torch.Tensor, torch.nn.functional)
+_OWNERS = (torch, torch.Tensor, torch.nn.functional, torch.linalg)
 
 
 @contextmanager

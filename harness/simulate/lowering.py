@@ -21,6 +21,9 @@ from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer
 
 aten = torch.ops.aten
 
+CUBLASLT_WORKSPACE_BYTES = 2**20
+"""Source: aten/src/ATen/cuda/CublasHandlePool.cpp, the default of CUBLASLT_WORKSPACE_SIZE; measured on an H200"""
+
 MAIN_WORKSPACE = ("workspace", "main")
 AUTOGRAD_WORKSPACE = ("workspace", "autograd")
 
@@ -54,7 +57,7 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
         aten.mm.default: matmul,
-        aten.addmm.default: matmul,
+        aten.addmm.default: partial(_addmm, card.cublas_workspace_bytes),
         aten.bmm.default: matmul,
         aten.baddbmm.default: matmul,
         aten.lift_fresh.default: _host_scalar,
@@ -74,10 +77,26 @@ def _workspace(tracer: Tracer, num_bytes: int) -> None:
     tracer.sink.ensure(AUTOGRAD_WORKSPACE if in_backward() else MAIN_WORKSPACE, num_bytes, tracer.site())
 
 
+def _workspace_for_bias(tracer: Tracer) -> None:
+    thread = "autograd" if in_backward() else "main"
+    tracer.sink.ensure(("workspace", f"{thread} cuBLASLt"), CUBLASLT_WORKSPACE_BYTES, tracer.site())
+
+
 def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     tracer.track(out)
     _workspace(tracer, num_bytes)
+    return out
+
+
+def _addmm(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Multiply and add; a bias goes through cuBLASLt, which has a workspace beside cuBLAS' own.
+
+    Source: aten/src/ATen/native/cuda/Blas.cpp, `addmm_out_cuda_impl`.
+    """
+    out = _with_workspace(num_bytes, tracer, func, args, kwargs)
+    if args[0].dim() == 1:
+        _workspace_for_bias(tracer)
     return out
 
 
@@ -166,7 +185,7 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
     """
     # the dispatcher passes every argument by position and leaves out defaults at the end
     x, _, shape = args[:3]
-    nested = args[7] if len(args) > 7 else None
+    bias, nested = [*args[6:8], None, None][:2]
     rows, out_features, in_features = x.numel() // x.shape[-1], shape[0], shape[1]
     if fused_gemm_rule(card.num_sms, card.capability)(x.dtype, rows, out_features, in_features):
         return _paused_call(tracer, func, args, kwargs)
@@ -178,6 +197,8 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
         out = _paused_call(tracer, func, args, kwargs)
         tracer.track(out)
         _workspace(tracer, card.cublas_workspace_bytes)
+        if bias is not None:
+            _workspace_for_bias(tracer)
     return out
 
 
