@@ -52,9 +52,10 @@ class ModelShape:
         return next((limit for limit in limits if type(limit) is int), None)
 
     @property
-    def may_tie_embeddings(self) -> bool:
-        """Whether the output head may be the embeddings' weight: where config.json is silent, the class decides."""
-        return self._text_value("tie_word_embeddings") is not False
+    def tie_word_embeddings(self) -> bool | None:
+        """Whether the output head is the embeddings' weight; None where config.json leaves it to the model's class."""
+        value = self._text_value("tie_word_embeddings")
+        return value if isinstance(value, bool) else None
 
     @property
     def bos_token_id(self) -> int:

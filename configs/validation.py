@@ -187,6 +187,11 @@ def _model_problems(config: RunConfig) -> list[str]:
     longest = model.max_position_embeddings
     if longest is not None and length > longest:
         problems.append(f"--max-length {length}: {model.name} takes at most {longest} tokens")
+    if config.model.embeddings_on_host and model.tie_word_embeddings:
+        problems.append(
+            f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "
+            "leave it out"
+        )
     if not config.lora.target_modules:
         problems.append("--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)")
     return problems

@@ -33,7 +33,11 @@ TO_FLOAT32 = (
 RESULT_IN_FLOAT32 = ("softmax", "log_softmax", "sum", "prod", "cumsum", "cumprod", "vector_norm", "matrix_norm")
 """AT_FORALL_FP32_SET_OPT_DTYPE: the kernels read 16 bits and write float32"""
 
-FUSED_SOFTMAX = {"softmax": torch.ops.aten._softmax, "log_softmax": torch.ops.aten._log_softmax}
+FUSED = ("softmax", "log_softmax")
+"""of these, those whose kernels on CUDA convert, where PyTorch converts first on other devices.
+
+Source: aten/src/ATen/native/SoftMax.cpp
+"""
 
 _OPERATORS = {"matmul": ("__matmul__",), "pow": ("__pow__",)}
 """names of the functions that Python's operators call"""
@@ -115,21 +119,29 @@ def _cast_any(value: Any, cast: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def _into_float32(function: Callable[..., Any]) -> Callable[..., Any]:
-    fused = FUSED_SOFTMAX.get(function.__name__)
-
     @functools.wraps(function)
     def widening(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         is_narrow = input.is_meta and input.dtype in (torch.float16, torch.bfloat16)
         if is_narrow and kwargs.get("dtype") is None and torch.is_autocast_enabled("cpu"):
             kwargs["dtype"] = torch.float32
-        if fused is not None and is_narrow and kwargs.get("dtype") is torch.float32:
-            # Source: aten/src/ATen/native/SoftMax.cpp: on CUDA alone the kernel converts
-            return fused(input, _dim_of(args, kwargs), True)
+        if function.__name__ in FUSED and is_narrow and kwargs.get("dtype") is torch.float32:
+            return _ConvertingSoftmax.apply(input)
         return function(input, *args, **kwargs)
 
     return widening
 
 
-def _dim_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    dim = args[0] if args else kwargs["dim"]
-    return int(dim)
+class _ConvertingSoftmax(torch.autograd.Function):
+    """Softmax, or its logarithm, of 16 bits into float32; without values both allocate the same."""
+
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(input, dtype=torch.float32)
+        ctx.save_for_backward(out)
+        ctx.input_dtype = input.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
+        (out,) = ctx.saved_tensors
+        return torch.empty_like(out, dtype=ctx.input_dtype)

@@ -7,7 +7,7 @@ from memory_harness.probes.findings import Fix
 
 def _apply(config: RunConfig) -> RunConfig | None:
     # a tied table is the output head too, which the device needs whole
-    if config.model.embeddings_on_host or find_model(config.model.model).may_tie_embeddings:
+    if config.model.embeddings_on_host or find_model(config.model.model).tie_word_embeddings is not False:
         return None
     return config.with_fields(embeddings_on_host=True)
 

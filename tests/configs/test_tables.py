@@ -18,11 +18,15 @@ MODELS = list(load_models().values())
 
 
 def num_parameters(model: ModelShape) -> int:
-    query, key = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    attention = model.hidden_size * (2 * query + 2 * key) + (query + 2 * key if model.attention_bias else 0)
-    block = attention + 3 * model.hidden_size * model.intermediate_size + 2 * model.hidden_size
+    """Count those of a model of Llama's kind."""
+    values = model.values
+    hidden, layers, wide = values["hidden_size"], values["num_hidden_layers"], values["intermediate_size"]
+    query, key = (values[f"num_{name}_heads"] * values["head_dim"] for name in ("attention", "key_value"))
+    has_bias = values.get("attention_bias", values["model_type"] == "qwen2")
+    attention = hidden * (2 * query + 2 * key) + (query + 2 * key if has_bias else 0)
+    block = attention + 3 * hidden * wide + 2 * hidden
     tables = 1 if model.tie_word_embeddings else 2
-    return model.num_layers * block + model.hidden_size + tables * model.vocab_size * model.hidden_size
+    return layers * block + hidden + tables * model.vocab_size * hidden
 
 
 NUM_PARAMETERS = {
@@ -53,7 +57,7 @@ def test_a_shape_has_the_published_number_of_parameters(name, published):
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_a_shape_holds_together(model):
-    assert model.num_heads % model.num_kv_heads == 0
+    assert model.values["num_attention_heads"] % model.values["num_key_value_heads"] == 0
     assert model.pad_token_id not in model.eos_token_ids
     assert max(model.pad_token_id, model.bos_token_id, *model.eos_token_ids) < model.vocab_size
 

@@ -102,7 +102,7 @@ def test_what_checkpointing_computes_again_takes_new_memory() -> None:
         for phase in chain[2:4]
     )
     attention_sum, layer_sum = sorted(forward)
-    assert forward[attention_sum] == forward[layer_sum] == find_model("tiny-llama").num_layers
+    assert forward[attention_sum] == forward[layer_sum] == find_model("tiny-llama").values["num_hidden_layers"]
     assert backward == {attention_sum: forward[attention_sum]}
 
 

@@ -19,16 +19,16 @@ TINY = find_model("tiny-llama")
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_transformers_loads_what_was_written(tmp_path, tied):
-    shape = replace(TINY, tie_word_embeddings=tied)
+    shape = replace(TINY, values={**TINY.values, "tie_word_embeddings": tied})
     write_random_checkpoint(shape, tmp_path, torch.float16, CPU)
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert model.dtype is torch.float16
-    assert model.config.num_hidden_layers == shape.num_layers
+    assert model.config.num_hidden_layers == shape.values["num_hidden_layers"]
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
     assert float(model.model.layers[1].mlp.up_proj.weight.detach().float().std()) == pytest.approx(0.02, rel=0.1)
-    assert find_model(str(tmp_path)).hidden_size == shape.hidden_size
+    assert find_model(str(tmp_path)).values["hidden_size"] == shape.values["hidden_size"]
 
 
 def test_its_tokenizer_knows_every_id_and_the_special_ones(tmp_path):
@@ -40,7 +40,7 @@ def test_its_tokenizer_knows_every_id_and_the_special_ones(tmp_path):
 
 
 def test_a_disk_too_small_is_one_line(tmp_path):
-    huge = replace(TINY, vocab_size=10**10)
+    huge = replace(TINY, values={**TINY.values, "vocab_size": 10**10})
     with pytest.raises(DeviceError, match=r"random weights need .* on disk, .* has .*; set TMPDIR to a larger disk"):
         write_random_checkpoint(huge, tmp_path, torch.float16, CPU)
 
