@@ -19,6 +19,9 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", *MLP_LAYERS)
 TEXT_PARTS = ("text_config", "llm_config")
 """under which the configuration of a model for images and text holds that of its decoder"""
 
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""under which the configurations of mixtures say how many experts a layer has"""
+
 QUANTISED_BY = ("bitsandbytes",)
 """the methods whose quantised checkpoints are taken as they are"""
 
@@ -42,7 +45,7 @@ class ModelShape:
             size = _default_of_class(self.values, "vocab_size")
         if type(size) is not int or size < 1:
             raise ConfigError(f"--model {self.name}: its config.json gives no vocab_size (found {size!r})")
-        return size
+        return int(size)
 
     @property
     def max_position_embeddings(self) -> int | None:
@@ -56,6 +59,11 @@ class ModelShape:
         """Whether the output head is the embeddings' weight; None where config.json leaves it to the model's class."""
         value = self._text_value("tie_word_embeddings")
         return value if isinstance(value, bool) else None
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether its feed-forward blocks choose among experts."""
+        return any(isinstance(self._text_value(name), int) for name in EXPERT_COUNTS)
 
     @property
     def bos_token_id(self) -> int:

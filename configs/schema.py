@@ -31,6 +31,8 @@ class ModelConfig:
     """4-bit NF4 weights, or none (weights stay in the compute dtype)"""
     double_quant: bool = True
     """quantise the quantisation constants too"""
+    quantise_experts: bool = field(default=False, metadata={"came_later": True})
+    """hold the experts of a mixture, which bitsandbytes leaves as they are, in 4 bits too"""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """compute dtype: autocast runs in it, unquantised weights load in it"""
     kbit_upcast: bool = False

@@ -241,7 +241,7 @@ def agreement_in_words(agreement: AgreementRecord) -> str:
     """Return how the losses agree, and what they are losses of."""
     of = "this run" if agreement.on_recipe else "a tiny model on real tensors, as this run computed nothing"
     if agreement.equivalence == "data":
-        return "losses not compared, as the samples differ"
+        return "losses not compared: it changes what is learned"
     if agreement.difference is None:
         return f"as many samples in each step, the same tokens in an epoch: {of}"
     if agreement.difference == 0:

@@ -36,6 +36,8 @@ LLAMA_8B = ModelFacts(
     num_parameters=8_030_261_248,
     num_trainable_parameters=6_815_744,
     weights="none",
+    num_quantised_parameters=6_979_321_856,
+    num_adapter_parameters=6_815_744,
 )
 
 AS_PUBLISHED = RunConfig().with_fields(

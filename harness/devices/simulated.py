@@ -293,10 +293,17 @@ def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
     def get_autocast_dtype(device_type: str) -> torch.dtype:
         return _get_autocast_dtype(_stand_in(device_type))
 
-    functions = {"is_autocast_enabled": is_autocast_enabled, "get_autocast_dtype": get_autocast_dtype}
     # transformers' `maybe_autocast`, which models call to switch it off, does nothing on the meta device
     switched_off = partial(_Autocast, "cpu", enabled=False)
-    with patch.multiple(torch, autocast=_Autocast, **functions), patch.object(generic, "nullcontext", switched_off):
+    with (
+        patch.multiple(
+            torch,
+            autocast=_Autocast,
+            is_autocast_enabled=is_autocast_enabled,
+            get_autocast_dtype=get_autocast_dtype,
+        ),
+        patch.object(generic, "nullcontext", switched_off),
+    ):
         yield
 
 

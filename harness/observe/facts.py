@@ -12,7 +12,8 @@ import torch
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
 
-EXPERTS_DIM = 3  # experts, outputs, inputs: transformers keeps the experts of a layer in one weight
+EXPERTS_DIM = 3
+CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 MAX_OUTPUT_DEPTH = 4  # how deeply an output's tensors are nested: a cache in it is a list of pairs in a tuple
 
 
@@ -92,6 +93,7 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
     num_heads = _number(config, "num_attention_heads")
     hidden_size = _number(config, "hidden_size") or hidden_size
     parameters = list({id(p): p for p in model.parameters()}.values())
+    experts = _num_4bit_expert_weights(model)
     adapters = [p for name, p in model.named_parameters() if ".lora_" in name]
     return ModelFacts(
         name=str(getattr(config, "_name_or_path", "") or type(model).__name__),
@@ -102,12 +104,12 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         num_heads=num_heads,
         num_kv_heads=_number(config, "num_key_value_heads") or num_heads,
         head_dim=_number(config, "head_dim") or hidden_size // max(1, num_heads),
-        num_parameters=sum(map(_num_weights, parameters)),
+        num_parameters=sum(map(_num_weights, parameters)) + experts // 2,  # which count as packed bytes so far
         num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
-        num_quantised_parameters=sum(_num_weights(p) for p in parameters if hasattr(p, "quant_state")),
-        num_expert_parameters=sum(p.numel() for p in parameters if p.dim() == EXPERTS_DIM and len(p) > 1),
+        num_quantised_parameters=sum(_num_weights(p) for p in parameters if hasattr(p, "quant_state")) + experts,
+        num_expert_parameters=_num_expert_weights(model),
         num_adapter_parameters=sum(p.numel() for p in adapters),
     )
 
@@ -176,6 +178,27 @@ def _number(config: Any, name: str) -> int:
 def _num_weights(parameter: torch.nn.Parameter) -> int:
     state = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
     return prod(state.shape) if state is not None else parameter.numel()
+
+
+def is_expert(module: torch.nn.Module, parameter: torch.Tensor) -> bool:
+    """Return whether a weight of a module is that of experts: transformers keeps those of a layer in one weight.
+
+    Its dimensions are experts, outputs, inputs, or experts, inputs, outputs; convolutions have as many.
+    """
+    return parameter.dim() == EXPERTS_DIM and parameter.is_floating_point() and not isinstance(module, CONVOLUTIONS)
+
+
+def _num_expert_weights(model: torch.nn.Module) -> int:
+    number = 0
+    for module in model.modules():
+        number += sum(p.numel() for p in module.parameters(recurse=False) if is_expert(module, p))
+    return number
+
+
+def _num_4bit_expert_weights(model: torch.nn.Module) -> int:
+    """Return the number of weights that bitsandbytes has packed outside of linear layers."""
+    states = (getattr(module, "quant_state", None) for module in model.modules() if not hasattr(module, "weight"))
+    return sum(prod(state.shape) for state in states if state is not None)
 
 
 def _sizes_of_layers(model: torch.nn.Module) -> tuple[int, int]:

@@ -6,8 +6,9 @@ bitsandbytes) are replaced as they are dispatched. Everything else allocates the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +22,9 @@ from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer
 
 aten = torch.ops.aten
 
+GROUPED_ROW_BYTES = 16
+"""to a multiple of which a grouped product's rows are padded"""
+
 CUBLASLT_WORKSPACE_BYTES = 2**20
 """Source: aten/src/ATen/cuda/CublasHandlePool.cpp, the default of CUBLASLT_WORKSPACE_SIZE; measured on an H200"""
 
@@ -28,14 +32,23 @@ MAIN_WORKSPACE = ("workspace", "main")
 AUTOGRAD_WORKSPACE = ("workspace", "autograd")
 
 
-def replaced_functions(tracer: Tracer, card: Card, attention: str) -> AbstractContextManager[Any]:
+@contextmanager
+def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[None]:
     """Within, the functions that PyTorch decomposes in another way on the CPU than on CUDA are replaced.
 
     They are patched, not intercepted by a function mode: such a mode is off while `backward` runs, and gradient
     checkpointing calls them there.
     """
+    from transformers.integrations import moe
+
     sdpa = partial(scaled_dot_product_attention, tracer, card, attention)
-    return patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout)
+    # older cards get transformers' loop over the experts, whose backward pass makes gradients of frozen weights too
+    has_grouped_mm = card.capability >= (8, 0)
+    with (
+        patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout),
+        patch.object(moe, "_can_use_grouped_mm", lambda *_: has_grouped_mm),
+    ):
+        yield
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
@@ -62,6 +75,7 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.baddbmm.default: matmul,
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
+        aten._grouped_mm.default: partial(_grouped_mm, card.cublas_workspace_bytes),
         bnb.gemm_4bit.default: partial(_gemm_4bit, card),
         bnb.quantize_4bit.default: _quantize,
         bnb.quantize_blockwise.default: _quantize,
@@ -200,6 +214,32 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
         if bias is not None:
             _workspace_for_bias(tracer)
     return out
+
+
+def _grouped_mm(workspace_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Multiply group by group; in other types than bfloat16 by a loop, which makes the result and nothing else.
+
+    Source: aten/src/ATen/native/GroupedMMUtils.h, `_grouped_mm_fallback` and `create_grouped_gemm_output_tensor`.
+    """
+    first, second = args[:2]
+    if first.dtype is torch.bfloat16 or not first.is_meta:
+        return func(*args, **kwargs)
+    shape = _grouped_shape(first, second, kwargs.get("offs", args[2] if len(args) > 2 else None))
+    row = math.ceil(shape[-1] * first.element_size() / GROUPED_ROW_BYTES) * GROUPED_ROW_BYTES // first.element_size()
+    out = first.new_empty(*shape[:-1], row)[..., : shape[-1]]
+    tracer.track(out)
+    _workspace(tracer, workspace_bytes)
+    return out
+
+
+def _grouped_shape(first: torch.Tensor, second: torch.Tensor, offsets: torch.Tensor | None) -> tuple[int, ...]:
+    rows, columns = first.size(-2), second.size(-1)
+    if first.dim() == second.dim() == 3:
+        return len(first), rows, columns
+    if first.dim() == second.dim():
+        assert offsets is not None, "two matrices are cut into groups by their offsets"
+        return len(offsets), rows, columns
+    return rows, columns
 
 
 def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtype: torch.dtype) -> tuple[bool, ...]:

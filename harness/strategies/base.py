@@ -25,6 +25,10 @@ class Strategy(Protocol):
     forward_facts: ForwardFacts | None
     """how the last `forward` or `evaluate` was made"""
 
+    @property
+    def planned(self) -> ModelFacts | None:
+        """What `load` knew of the model before it had weights; None where it knew nothing."""
+
     def load(self) -> ModelFacts:
         """Build or load the quantised model, add the adapter, make the optimizer."""
 

@@ -93,6 +93,11 @@ class CompiledStrategy:
         self._has_passed = False
         """whether anything has gone through the model since it was loaded"""
 
+    @property
+    def planned(self) -> ModelFacts | None:
+        """What the strategy knew of the model before it had weights."""
+        return self.inner.planned
+
     def load(self) -> ModelFacts:
         """Build the model on fake tensors, the first time."""
         self._facts = self._single("load", (1, 1), self.inner.load) or self._facts

@@ -8,6 +8,7 @@ the weights, so that neither its peak nor the order of its allocations is the sa
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device, params4bit
+from memory_harness.harness.observe.facts import is_expert
 from memory_harness.harness.strategies.architecture import decoder_layers, model_on_meta
 from memory_harness.harness.strategies.weights import open_weights
 
@@ -30,36 +32,73 @@ Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 
 
-def quantised_model(
-    config: PreTrainedConfig,
-    device: Device,
-    dtype: torch.dtype,
-    quantise: bool,
-    double_quant: bool,
-    checkpoint: Path | None = None,
-    embed: Embed | None = None,
-) -> Any:
-    """Return the model on the device, its linear layers (but the head) in NF4 when `quantise`.
+@dataclass(frozen=True)
+class Layout:
+    """How a model's weights are held.
+
+    Args:
+        dtype: of those that are not quantised.
+        nf4: linear layers but the head are quantised.
+        double_quant: so are their constants.
+        experts: so are the experts of a mixture, which are no linear layers.
+        wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
+    """
+
+    dtype: torch.dtype
+    nf4: bool = True
+    double_quant: bool = True
+    experts: bool = False
+    wide: tuple[str, ...] = ()
+
+
+def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | None:
+    """Return how a checkpoint that bitsandbytes has quantised holds its weights; None where none has.
+
+    Raises:
+        ConfigError: in another way than NF4.
+    """
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return None
+    given = BitsAndBytesConfig.from_dict(dict(settings))
+    if not given.load_in_4bit or given.bnb_4bit_quant_type != "nf4":
+        raise ConfigError(
+            f"--model: its weights are quantised already, by {given.quantization_method()} (allowed: nf4); give the "
+            "16-bit checkpoint"
+        )
+    wide = tuple(given.llm_int8_skip_modules or ())
+    return Layout(dtype, double_quant=given.bnb_4bit_use_double_quant, wide=wide)
+
+
+def model_without_weights(config: PreTrainedConfig, layout: Layout) -> Any:
+    """Return the model on the meta device, with bitsandbytes' layers where the layout has them.
+
+    Raises:
+        ConfigError: transformers cannot build it.
+    """
+    model = model_on_meta(config, layout.dtype)
+    return _with_4bit_layers(model, layout) if layout.nf4 else model
+
+
+def make_real(
+    model: Any, device: Device, layout: Layout, checkpoint: Path | None = None, embed: Embed | None = None
+) -> None:
+    """Give a model without weights its weights, on the device, one after the other.
 
     Args:
         checkpoint: folder with its weights; random ones without it.
         embed: replaces the input embeddings.
 
     Raises:
-        ConfigError: transformers cannot build it, or the checkpoint lacks a weight or has one of another shape.
+        ConfigError: the checkpoint lacks a weight or has one of another shape, or the embeddings are the head too.
     """
-    with device.on_host():
-        model = model_on_meta(config, dtype)
-        if embed is not None and _has_tied_head(model):
-            raise ConfigError(
-                "--embeddings-on-host: the output head of this model is the same weight and stays on the device; "
-                "leave it out"
-            )
-        if quantise:
-            model = _with_4bit_layers(model, dtype, double_quant)
+    if embed is not None and _has_tied_head(model):
+        raise ConfigError(
+            "--embeddings-on-host: the output head of this model is the same weight and stays on the device; "
+            "leave it out"
+        )
     with _initial_weights(model, device, checkpoint) as initial:
-        _materialise(model, device, dtype, initial, double_quant, embed)
-    return model
+        _materialise(model, device, layout, initial, embed)
 
 
 @contextmanager
@@ -80,7 +119,7 @@ def _initial_weights(model: Any, device: Device, checkpoint: Path | None) -> Ite
         yield read
 
 
-def _with_4bit_layers(model: Any, dtype: torch.dtype, double_quant: bool) -> Any:
+def _with_4bit_layers(model: Any, layout: Layout) -> Any:
     """Return the model on the meta device with bitsandbytes' layers where transformers puts them.
 
     Source: transformers/quantizers/quantizer_bnb_4bit.py, `_process_model_before_weight_loading`.
@@ -88,19 +127,18 @@ def _with_4bit_layers(model: Any, dtype: torch.dtype, double_quant: bool) -> Any
     options = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double_quant,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=layout.double_quant,
+        bnb_4bit_compute_dtype=layout.dtype,
     )
-    unquantised = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
+    unquantised = [*(layout.wide or get_keys_to_not_convert(model)), *(model._keep_in_fp32_modules or ())]
     model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=options)
     model.is_loaded_in_4bit = True
     return model
 
 
-def _materialise(
-    model: Any, device: Device, dtype: torch.dtype, initial: Initial, double_quant: bool, embed: Embed | None
-) -> None:
+def _materialise(model: Any, device: Device, layout: Layout, initial: Initial, embed: Embed | None) -> None:
     import bitsandbytes
+    from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
     made: dict[int, torch.nn.Parameter] = {}
     names = {module: name for name, module in model.named_modules()}
@@ -116,16 +154,20 @@ def _materialise(
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                parameter = _quantised_weight(module, full_name, dtype, initial, double_quant)
+                parameter = _quantised_weight(module, full_name, layout, initial)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
-                module.support_avx512bf16_for_cpu = False
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             else:
                 # bitsandbytes lays its layers out in float32, whatever the model's type is
-                own = dtype if is_quantised else meta.dtype
+                own = layout.dtype if is_quantised else meta.dtype
                 parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
+            if layout.experts and is_expert(module, parameter):
+                # the one in 16 bits goes: nothing may refer to it any more
+                del made[id(meta)], parameter
+                replace_parameter_4bit(module, name, layout.double_quant, "nf4")
     _materialise_buffers(model, device)
 
 
@@ -147,19 +189,17 @@ def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dty
     return tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=INIT_STD)
 
 
-def _quantised_weight(
-    module: Any, name: str, dtype: torch.dtype, initial: Initial, double_quant: bool
-) -> torch.nn.Parameter:
+def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) -> torch.nn.Parameter:
     """Return a layer's weight in 4 bits; the 16-bit one is gone."""
     import bitsandbytes
 
     shape = module.weight.shape
     if issubclass(module.source_cls, Conv1D):  # GPT-2's layers hold their weights transposed
-        weight = initial(name, torch.Size(reversed(shape)), dtype).T.contiguous()
+        weight = initial(name, torch.Size(reversed(shape)), layout.dtype).T.contiguous()
     else:
-        weight = initial(name, shape, dtype)
+        weight = initial(name, shape, layout.dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(
-        weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4"
+        weight, blocksize=64, compress_statistics=layout.double_quant, quant_type="nf4"
     )
     module.quant_state = state
     return params4bit(packed, state, module)
@@ -177,8 +217,8 @@ def _materialise_buffers(model: Any, device: Device) -> None:
             for name, meta in metas.items():
                 module._buffers[name] = torch.zeros(meta.shape, dtype=meta.dtype)
             owner._init_weights(module)
-            hosts = [module._buffers[name] for name in metas]
-        for name, host in zip(metas, hosts, strict=True):
+            computed = dict(module.named_buffers(recurse=False))
+        for name, host in computed.items():
             module._buffers[name] = device.put(host)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import peft
 import torch
+from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
@@ -31,7 +33,7 @@ from memory_harness.harness.strategies.architecture import (
     takes,
     transformers_config,
 )
-from memory_harness.harness.strategies.modeling import quantised_model
+from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
@@ -53,6 +55,8 @@ class QLoraStrategy:
         self.device = device
         self.dtype: torch.dtype = getattr(torch, config.model.dtype)
         self.model: Any = None
+        self.planned: ModelFacts | None = None
+        """what is known of the model before its weights are loaded, for a run that has no room for them"""
         self.optimizer: Any = None
         self.scaler: Any = None
         self.inputs: dict[str, torch.Tensor] = {}
@@ -63,6 +67,8 @@ class QLoraStrategy:
         self.sampler: Sampler | None = None
         self._cache_name = "past_key_values"
         self._last_logits: dict[str, int] = {}
+        self._states: list[list[torch.Tensor]] = []
+        """a key and a value of one token for each layer of the cache, without memory; empty where it holds more"""
         self._divides_loss = True
         self._num_targets = 0
         """target tokens of the batch that was put"""
@@ -82,15 +88,12 @@ class QLoraStrategy:
         checkpoint = self.checkpoint_of(shape)
         config = transformers_config(shape)
         config.use_cache = self.config.model.use_cache
-        self.model = quantised_model(
-            config,
-            self.device,
-            self.dtype,
-            quantise=self.config.model.quantization == "nf4",
-            double_quant=self.config.model.double_quant,
-            checkpoint=checkpoint,
-            embed=self._embed_on_host if self.config.model.embeddings_on_host else None,
-        )
+        layout = self._layout(config)
+        with self.device.on_host():
+            self.model = model_without_weights(config, layout)
+        self.planned = replace(model_facts(self.model), name=shape.name)
+        embed = self._embed_on_host if self.config.model.embeddings_on_host else None
+        make_real(self.model, self.device, layout, checkpoint, embed)
         if self.config.model.expand_kv:
             expand_heads(self.model)
         if self.config.model.tiled_mlp:
@@ -101,6 +104,16 @@ class QLoraStrategy:
             offload_activations(self.model, self.device)
         self._add_adapter()
         return self.adopt(self.model, shape, checkpoint)
+
+    def _layout(self, config: Any) -> Layout:
+        """Return how weights are held: as configured, or as the checkpoint holds them where it is quantised."""
+        model = self.config.model
+        given = checkpoint_layout(config, self.dtype)
+        if given is None:
+            return Layout(self.dtype, model.quantization == "nf4", model.double_quant, model.quantise_experts)
+        if model.quantization == "none":
+            raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
+        return replace(given, experts=model.quantise_experts)
 
     def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
         """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
@@ -315,6 +328,7 @@ class QLoraStrategy:
         """Run the last tokens through the model and put the next ones in their place."""
         with torch.no_grad(), self.model_context():
             output = self._with_cache()
+        self._states = _states_per_token(self.cache)
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
         if (mask := self.inputs.get("attention_mask")) is not None:
@@ -410,9 +424,13 @@ class QLoraStrategy:
         self.inputs = {"input_ids": ids_BL}
         if padded:
             self.inputs["attention_mask"] = torch.ones_like(ids_BL)
-        # run, as the caches of hybrid models hold more than keys and values
-        with torch.no_grad(), self.model_context():
-            self._with_cache()
+        for layer, states in enumerate(self._states):
+            self.cache.update(
+                *(state.new_empty(batch_size, state.size(1), length, state.size(3)) for state in states), layer
+            )
+        if not self._states:  # the caches of hybrid models hold more than keys and values: run it
+            with torch.no_grad(), self.model_context():
+                self._with_cache()
         self.inputs["input_ids"] = ids_BL[:, :1].clone()
         if padded:
             self.inputs["attention_mask"] = ids_BL.new_ones(batch_size, length + 1)
@@ -437,16 +455,22 @@ NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 def _model_tensors(model: Any) -> NamedTensors:
     for name, parameter in model.named_parameters():
         yield ("parameter", name), parameter
-        quant_state = getattr(parameter, "quant_state", None)
-        if quant_state is not None:
-            constants = ("absmax", "code", "offset")
-            yield from _tensor_attributes(quant_state, constants, "parameter", name)
-            yield from _tensor_attributes(quant_state.state2, constants, "parameter", name, prefix="nested_")
+        if getattr(parameter, "quant_state", None) is not None:
+            yield from _constants_of(parameter.quant_state, name)
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
+    for name, module in model.named_modules():
+        if isinstance(module, Bnb4bitParametrization):  # that of experts
+            yield from _constants_of(module.quant_state, name)
     for prefix, module in model.named_modules():
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor
+
+
+def _constants_of(quant_state: Any, name: str) -> NamedTensors:
+    constants = ("absmax", "code", "offset")
+    yield from _tensor_attributes(quant_state, constants, "parameter", name)
+    yield from _tensor_attributes(quant_state.state2, constants, "parameter", name, prefix="nested_")
 
 
 def _tensor_attributes(owner: Any, attributes: Sequence[str], *name: str, prefix: str = "") -> NamedTensors:
@@ -466,6 +490,13 @@ def _optimizer_tensors(optimizer: Any) -> NamedTensors:
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
                 yield ("optimizer_state", str(index), key), value
+
+
+def _states_per_token(cache: Any) -> list[list[torch.Tensor]]:
+    """Return a token's key and value for each layer of a cache that holds nothing else; else an empty list."""
+    if {type(layer) for layer in cache.layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
+        return []
+    return [[state.detach()[:, :, :1] for state in (layer.keys, layer.values)] for layer in cache.layers]
 
 
 def _cache_tensors(cache: Any) -> NamedTensors:

@@ -58,6 +58,7 @@ class UnslothStrategy:
         self.trainable_bytes = training.trainable_bytes
         self.host_copy, self.undo_to = training.host_copy, training.undo_to
         self.forward_facts: ForwardFacts | None = None
+        self.planned: ModelFacts | None = None
         self._inputs: dict[str, torch.Tensor] = {}
         self._cache: Any = None
         self._sampler: Sampler | None = None

@@ -117,7 +117,12 @@ def _recorder_at(start: Position, run: Run[Strategy], write: Callable[[Record], 
 
 def _load(run: Run[Strategy], recorder: PhaseRecorder, run_record: RunRecord) -> None:
     """Load the model on all GPUs, and write the run's record again, with what is known of the model now."""
-    loaded = run_collectively(recorder, lambda: load(run.strategy, recorder))
+    try:
+        loaded = run_collectively(recorder, lambda: load(run.strategy, recorder))
+    except Exception:
+        if run.strategy.planned is not None:  # it says what there was no room for
+            recorder.write(replace(run_record, model=run.strategy.planned))
+        raise
     rank = run.device.group.rank
     if rank:  # the same weights everywhere, but no two GPUs drop out the same
         seed_all(run.config.data.seed + (rank << 32))

@@ -27,12 +27,14 @@ from memory_harness.probes.detectors.saving import (
 )
 from memory_harness.probes.detectors.setup import (
     checkpointing_lost,
+    experts_not_quantised,
     head_trainable,
     host_leak,
     kbit_upcast,
     old_model_alive,
     optimizer_lazy,
     other_process,
+    weights_not_quantised,
 )
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
@@ -68,6 +70,8 @@ DETECTORS: dict[str, Detector] = {
     "attention-math-fallback": attention_math_fallback,
     "eval-batch-logits": eval_batch_logits,
     "eval-use-cache": eval_use_cache,
+    "experts-not-quantised": experts_not_quantised,
+    "weights-not-quantised": weights_not_quantised,
     "fragmentation": fragmentation,
     "longest-sample": longest_sample,
     "optimizer-lazy": optimizer_lazy,

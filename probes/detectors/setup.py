@@ -22,6 +22,10 @@ from memory_harness.probes.findings import Finding, Severity
 
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
+WIDE_SHARE = 0.1
+"""Share of the weights from which it matters that they are not quantised: embeddings and head are left out."""
+PACKED_BYTES = 0.516
+"""of a weight in 4 bits, with its share of the constants: a byte for 64 weights, 4 bytes for 256 such bytes"""
 FOREIGN_BYTES = 64 * MIB
 """Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 STEP_HOST_NOISE_BYTES = MIB
@@ -119,6 +123,57 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
             "budget_bytes": log.run.budget_bytes,
         },
     )
+
+
+def experts_not_quantised(evidence: Evidence) -> Finding | None:
+    """Find experts that 4-bit loading has left as they were: bitsandbytes replaces linear layers, and they are none."""
+    log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
+    if model is None or settings.quantization == "none" or not evidence.has_config:
+        return None
+    experts, size = model.num_expert_parameters, _wide_bytes(evidence)
+    if experts < WIDE_SHARE * model.num_parameters:
+        return None
+    extra = round(experts * (size - PACKED_BYTES))
+    return Finding(
+        cause="experts-not-quantised",
+        severity=severity_without(log, extra),
+        title=f"{experts / model.num_parameters:.0%} of the weights are experts, which stay in {8 * size} bits",
+        explanation=f"4-bit loading replaces linear layers. The experts are {experts} weights in three-dimensional "
+        f"parameters, which it skips: they take {experts} × {size} B = {format_bytes(experts * size)} where 4 bits "
+        f"would take {format_bytes(round(experts * PACKED_BYTES))}.",
+        phase=Phase.LOAD,
+        bytes=extra,
+        evidence={"expert_parameters": experts, "bytes_per_weight": size, "parameters": model.num_parameters},
+    )
+
+
+def weights_not_quantised(evidence: Evidence) -> Finding | None:
+    """Find a large part of the weights that 4-bit loading has left as they were, embeddings and head aside."""
+    log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
+    if model is None or settings.quantization == "none" or not evidence.has_config:
+        return None
+    tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size * model.hidden_size
+    known = tables + model.num_quantised_parameters + model.num_expert_parameters + model.num_adapter_parameters
+    wide, size = model.num_parameters - known, _wide_bytes(evidence)
+    if not model.num_quantised_parameters or wide < WIDE_SHARE * model.num_parameters:
+        return None
+    extra = round(wide * (size - PACKED_BYTES))
+    return Finding(
+        cause="weights-not-quantised",
+        severity=severity_without(log, extra),
+        title=f"{wide / model.num_parameters:.0%} of the weights stay in {8 * size} bits",
+        explanation=f"Beside embeddings, output head and experts, {wide} weights are in no linear layer that 4-bit "
+        f"loading replaces: they take {wide} × {size} B = {format_bytes(wide * size)}.",
+        phase=Phase.LOAD,
+        bytes=extra,
+        evidence={"wide_parameters": wide, "bytes_per_weight": size, "parameters": model.num_parameters},
+    )
+
+
+def _wide_bytes(evidence: Evidence) -> int:
+    """Return the bytes of a weight that is not quantised."""
+    settings = evidence.config.model
+    return 4 if settings.casts_to_float32 or settings.dtype == "float32" else 2
 
 
 def head_trainable(evidence: Evidence) -> Finding | None:

@@ -30,7 +30,10 @@ PIPED_WIDTH = 120
 DOCUMENT = Path(__file__).with_name("document.toml")
 """the prose of the document"""
 
-NOT_SHOWN = {"device-map-imbalance": "needs two GPUs"}
+NOT_SHOWN = {
+    "device-map-imbalance": "needs two GPUs",
+    "weights-not-quantised": "needs a model with large weights outside of linear layers",
+}
 """Causes that one process with one simulated card cannot show."""
 
 HEADS = ("fault", "what is done wrong", "its cause is found as", "at", "also found")

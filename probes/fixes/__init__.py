@@ -20,6 +20,7 @@ from memory_harness.probes.fixes.no_upcast import NO_UPCAST
 from memory_harness.probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
 from memory_harness.probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
 from memory_harness.probes.fixes.paged_optimizer import PAGED_OPTIMIZER
+from memory_harness.probes.fixes.quantise_experts import QUANTISE_EXPERTS
 from memory_harness.probes.fixes.tiled_mlp import TILED_MLP
 from memory_harness.probes.fixes.truncation import TRUNCATION
 
@@ -47,12 +48,13 @@ FIXES: dict[str, Fix] = {
         TILED_MLP,
         OFFLOAD_ACTIVATIONS,
         BUCKETED_BATCHES,
+        QUANTISE_EXPERTS,
         TRUNCATION,
     )
 }
 """The ladder, cheapest first, see `rung`: fixes that keep every bit, then those that round differently, then those that
-take noticeable time, then those that change the order of the samples, then those that change the samples. LIGER_LOSS
-comes after CHUNKED_LOSS, although it is no slower, because it needs another package."""
+take noticeable time, then those that change the order of the samples, then those that change what is learned.
+LIGER_LOSS comes after CHUNKED_LOSS, although it is no slower, because it needs another package."""
 
 
 RUNGS = {"exact": (0, 0), "numerical": (0, 1), "reordered": (1, 0), "data": (2, 0)}

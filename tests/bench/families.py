@@ -34,6 +34,14 @@ FAMILIES = (
 )
 """names of the files in tests/models"""
 
+VARIANTS = {
+    "qwen3-30b-a3b in float32": ("qwen3-30b-a3b", {"dtype": "float16", "kbit_upcast": True}),
+    "gemma-2-2b in float16": ("gemma-2-2b", {"dtype": "float16", "kbit_upcast": True}),
+    "gpt2 in float16": ("gpt2", {"dtype": "float16", "kbit_upcast": True}),
+    "qwen3-30b-a3b, 4-bit experts": ("qwen3-30b-a3b", {"quantise_experts": True}),
+}
+"""other settings of some: name -> family and fields"""
+
 PLAN = (
     *(train(256), train(512), train(512, padded=True), train(768), train(512, 2)),
     *(evaluate(512, 4), Op("generate", 1, 200, times=12), train(512)),
@@ -42,10 +50,12 @@ PLAN = (
 
 def configuration_of(name: str, folder: Path) -> Configuration:
     """Write the family's config.json, its layers cut, into the folder; return the recipe that trains it."""
-    values = json.loads((MODELS / f"{name}.json").read_text())
+    family, fields = VARIANTS.get(name, (name, {}))
+    values = json.loads((MODELS / f"{family}.json").read_text())
     _cut_layers(values.get("text_config", values))
     (folder / "config.json").write_text(json.dumps(values))
-    return Configuration(name, {"model": str(folder), "dtype": "bfloat16", "kbit_upcast": False}, PLAN)
+    recipe = {"model": str(folder), "dtype": "bfloat16", "kbit_upcast": False}
+    return Configuration(name, recipe | fields, PLAN)
 
 
 def _cut_layers(values: dict[str, Any]) -> None:
@@ -112,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[0] == "--table":
         print(table(json.loads(Path(arguments[1]).read_text())))
         return
-    output, names = Path(arguments[0]), arguments[1:] or FAMILIES
+    output, names = Path(arguments[0]), arguments[1:] or (*FAMILIES, *VARIANTS)
     results = []
     with ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {name: pool.submit(measure, name) for name in names}

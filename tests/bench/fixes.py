@@ -159,6 +159,7 @@ CASES = (
     Case("tiled-mlp", _run(loss="chunked", kbit_upcast=False)),
     Case("offload-activations", _run()),
     Case("bucketed-batches", _VARIABLE),
+    Case("quantise-experts", _run(model="tiny-moe")),
     Case("truncation", _run()),
 )
 REPEATED = (replace(_run(), repeat=1), replace(_VARIABLE, repeat=1))

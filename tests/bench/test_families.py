@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.families import FAMILIES, configuration_of, differences, simulate
+from tests.bench.families import FAMILIES, VARIANTS, configuration_of, differences, simulate
 
 RESULTS = json.loads((Path(__file__).parent / "results" / "h200_families.json").read_text())
 BY_NAME = {result["name"]: result for result in RESULTS}
@@ -21,7 +21,7 @@ request gets depends on the addresses that the driver gave the segments, and the
 
 
 def test_every_family_was_measured():
-    assert set(BY_NAME) == set(FAMILIES)
+    assert set(BY_NAME) == {*FAMILIES, *VARIANTS}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -33,7 +33,7 @@ def test_the_prediction_of_the_same_libraries_is_what_the_gpu_took(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+    "name", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in BY_NAME]
 )
 def test_the_prediction_of_the_installed_libraries_is_too(name, tmp_path):
     simulated = simulate(configuration_of(name, tmp_path), BY_NAME[name]["gpu"])

@@ -38,7 +38,7 @@ NUM_PARAMETERS = {
 }
 """as published"""
 
-OWN_SHAPES = {"tiny-llama"}
+OWN_SHAPES = {"tiny-llama", "tiny-moe"}
 """made up for tests"""
 
 

@@ -64,6 +64,7 @@ ALWAYS = {"gpt2", "qwen2.5-0.5b", "gemma-3-270m", "smollm2-135m", "tw-bnb"}
 
 SHAPES = [(1, 256), (1, 512), (2, 640)]
 """what a family of traces is recorded at"""
+EIGHT_BITS = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 OTHER_SHAPE = (1, 384)
 TABLE_BYTES, OFFSET_BYTES = 256 * 4, 4
 """of nested quantisation: bitsandbytes keeps a table of codes for itself, and each weight has a copy"""
@@ -230,6 +231,30 @@ def test_only_the_text_part_of_a_vision_model_is_adapted(folder_of):
     adapted = [name for name, _ in adapted_model.named_modules() if "lora_A." in name]
     assert len(adapted) == 2 * len(decoder_layers(model))
     assert not any("vision" in name for name in adapted)
+
+
+def test_a_checkpoint_in_4_bits_is_taken_as_it_is(folder_of):
+    folder = folder_of("tw-bnb")
+    path = Path(folder, "config.json")
+    values = json.loads(path.read_text())
+    values["quantization_config"] |= {"llm_int8_skip_modules": ["lm_head", "mlp.up_proj"]}
+    path.write_text(json.dumps(values))
+    strategy, device = opened(folder, double_quant=False)
+    with device.active():
+        facts = strategy.load()
+    up_projections = values["num_hidden_layers"] * values["hidden_size"] * values["intermediate_size"]
+    linear = sum(module.weight.numel() for _, module in linear_layers(plain_model(folder)))
+    assert facts.num_quantised_parameters == linear - up_projections
+    with pytest.raises(ConfigError, match=r"--quantization none: the weights of .* are quantised already"):
+        run_all(*opened(folder, quantization="none"))
+
+
+def test_a_checkpoint_in_8_bits_is_one_line(folder_of):
+    folder = folder_of("tw-bnb")
+    path = Path(folder, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": EIGHT_BITS}))
+    with pytest.raises(ConfigError, match=r"quantised already, by llm_int8 \(allowed: nf4\)"):
+        run_all(*opened(folder))
 
 
 def test_layers_are_those_of_the_decoder(folder_of):

@@ -10,7 +10,7 @@ from memory_harness.configs.models import ModelShape, find_model, load_models
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.architecture import transformers_config
-from memory_harness.harness.strategies.modeling import quantised_model
+from memory_harness.harness.strategies.modeling import Layout, make_real, model_without_weights
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 
@@ -37,7 +37,9 @@ def test_evaluating_on_a_cpu_with_avx512_leaves_the_quantised_weights_as_they_ar
     device = SimulatedDevice(find_card("t4"), 2**30, computes=True)
     with device.active():
         config = transformers_config(find_model("tiny-llama"))
-        model = quantised_model(config, device, torch.float32, quantise=True, double_quant=True).eval()
+        layout = Layout(torch.float32)
+        model = model_without_weights(config, layout).eval()
+        make_real(model, device, layout)
         weight = model.model.layers[0].mlp.up_proj.weight
         before = weight.data.clone()
         with torch.no_grad():

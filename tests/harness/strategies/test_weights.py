@@ -16,7 +16,7 @@ from memory_harness.configs.models import find_model, load_models
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.architecture import transformers_config
-from memory_harness.harness.strategies.modeling import quantised_model
+from memory_harness.harness.strategies.modeling import Layout, make_real, model_without_weights
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.weights import DOWNLOADED, download_checkpoint, find_checkpoint
 
@@ -47,7 +47,10 @@ def device():
 def load(folder, device, dtype=torch.float32, quantise=False):
     with device.active():
         config = transformers_config(find_model(str(folder)))
-        return quantised_model(config, device, dtype, quantise, True, folder).eval()
+        layout = Layout(dtype, nf4=quantise)
+        model = model_without_weights(config, layout).eval()
+        make_real(model, device, layout, folder)
+        return model
 
 
 @pytest.mark.parametrize("kind", ["whole", "sharded", "tied", "bfloat16"])

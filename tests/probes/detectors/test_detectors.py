@@ -184,6 +184,53 @@ def test_without_an_upcast_nothing_is_said_of_it(changes):
     assert "kbit-upcast" not in causes(make_log(AS_PUBLISHED.with_fields(**changes)))
 
 
+# experts-not-quantised, weights-not-quantised
+
+MIXTURE = replace(LLAMA_8B, num_parameters=30 * 10**9, num_quantised_parameters=10**9, num_expert_parameters=28 * 10**9)
+WIDE = replace(LLAMA_8B, num_parameters=12 * 10**9)
+
+
+def log_of(model, config=AS_PUBLISHED, **fields):
+    log = make_log(config, **fields)
+    return replace(log, run=replace(log.run, model=model))
+
+
+def test_experts_that_stayed_wide_are_counted_in_the_width_that_they_have():
+    (finding,) = found(log_of(MIXTURE), "experts-not-quantised")
+    assert finding.evidence["bytes_per_weight"] == 4, "the published recipe casts them to float32"
+    assert "93% of the weights are experts, which stay in 32 bits" in finding.title
+    (half,) = found(log_of(MIXTURE, AS_PUBLISHED.with_fields(kbit_upcast=False)), "experts-not-quantised")
+    assert half.evidence["bytes_per_weight"] == 2
+    assert half.bytes == pytest.approx(28e9 * (2 - 0.516))
+    assert half.severity == "warning"
+
+
+def test_a_run_that_has_no_room_for_its_experts_dies_of_them():
+    log = log_of(MIXTURE, failure=Failure(Phase.LOAD, 0, 3 * GIB))
+    (error,) = [finding for finding in detect(log) if finding.severity == "error"]
+    assert error.cause == "experts-not-quantised"
+
+
+def test_a_large_part_outside_of_linear_layers_is_told():
+    (finding,) = found(log_of(WIDE), "weights-not-quantised")
+    assert finding.evidence["wide_parameters"] == 12 * 10**9 - 6_979_321_856 - 2 * 128256 * 4096 - 6_815_744
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (LLAMA_8B, {}),
+        (MIXTURE, {"quantization": "none"}),
+        (replace(MIXTURE, num_quantised_parameters=29 * 10**9, num_expert_parameters=0), {"quantise_experts": True}),
+        (replace(LLAMA_8B, num_quantised_parameters=0), {}),
+    ],
+    ids=["dense", "nothing is quantised", "experts in 4 bits", "a log that does not say"],
+)
+def test_weights_that_are_quantised_or_are_not_to_be_are_no_finding(model, changes):
+    said = causes(log_of(model, AS_PUBLISHED.with_fields(**changes)))
+    assert not {"experts-not-quantised", "weights-not-quantised"} & set(said)
+
+
 # padding-to-max
 
 

@@ -12,11 +12,13 @@ from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log
 OF_THE_CONFIGURATION = {
     "bucketing-raises-peak",
     "checkpointing-lost",
+    "experts-not-quantised",
     "head-trainable",
     "kbit-upcast",
     "logits-fp32-copies",
     "merge-dequantises",
     "truncation-missing",
+    "weights-not-quantised",
 }
 """Causes that are read off the configuration, or off its difference to what happened."""
 

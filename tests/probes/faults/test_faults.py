@@ -24,6 +24,7 @@ SITE_PACKAGES = Path(transformers.__file__).parents[1]
 NO_LINE = {
     "fragmentation": "the order of the lengths",
     "kbit-upcast": "a setting",
+    "experts-not-quantised": "what loading leaves as it is",
     "padding-to-max": "a setting",
     "truncation-missing": "the data",
     "bucketing-raises-peak": "a setting",
@@ -119,7 +120,7 @@ def test_the_document_is_up_to_date():
 
 def test_every_cause_that_one_process_can_show_has_a_fault_and_a_detector():
     shown = {fault.cause for fault in FAULTS.values()} - {UNEXPLAINED_GROWTH}
-    assert shown == set(load_causes()) - set(NOT_SHOWN) == set(DETECTORS) - {UNEXPLAINED_GROWTH}
+    assert shown == set(load_causes()) - set(NOT_SHOWN) == set(DETECTORS) - {UNEXPLAINED_GROWTH} - set(NOT_SHOWN)
     assert len(shown) >= 30
     assert all(name == fault.name for name, fault in FAULTS.items())
 
