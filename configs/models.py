@@ -51,8 +51,11 @@ class ModelShape:
     def max_position_embeddings(self) -> int | None:
         """The longest sequence; None where config.json names no limit."""
         names = ("max_position_embeddings", "n_positions", "max_seq_len")
-        limits = [self._text_value(name) for name in names]
-        return next((limit for limit in limits if type(limit) is int), None)
+        for name in names:
+            limit = self._text_value(name)
+            if isinstance(limit, int):
+                return limit
+        return None
 
     @property
     def tie_word_embeddings(self) -> bool | None:
@@ -79,7 +82,7 @@ class ModelShape:
     def pad_token_id(self) -> int:
         """Never one of `eos_token_ids`: any other id does, as padding is masked everywhere."""
         stops = self.eos_token_ids
-        candidates = [*self._token_ids("pad_token_id"), *range(len(stops) + 1)]
+        candidates: list[int] = [*self._token_ids("pad_token_id"), *range(len(stops) + 1)]
         return next(token_id for token_id in candidates if token_id not in stops)
 
     @property
@@ -94,7 +97,7 @@ class ModelShape:
         """Return the ids that config.json gives as a list, as a number, or not at all."""
         value = self.values.get(name, self._text_value(name))
         ids = value if isinstance(value, list) else [value]
-        return tuple(token_id for token_id in ids if type(token_id) is int)
+        return tuple(token_id for token_id in ids if isinstance(token_id, int))
 
     def _text_value(self, name: str) -> Any:
         for part in TEXT_PARTS:
