@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import peft
 import torch
@@ -47,6 +47,19 @@ from memory_harness.harness.techniques.tiled_mlp import tile_mlp
 CHECKPOINTING = {"use_reentrant": False}
 
 
+class _State(NamedTuple):
+    """The keys or the values of a layer, but for batch size and length."""
+
+    num_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    def empty(self, batch_size: int, length: int, device: Device) -> torch.Tensor:
+        """Return a tensor (B, heads, L, D) without values."""
+        shape = (batch_size, self.num_heads, length, self.head_dim)
+        return torch.empty(shape, dtype=self.dtype, device=device.torch_device)
+
+
 class QLoraStrategy:
     """Holds the model, the optimizer and the loss scaler of one run."""
 
@@ -67,8 +80,8 @@ class QLoraStrategy:
         self.sampler: Sampler | None = None
         self._cache_name = "past_key_values"
         self._last_logits: dict[str, int] = {}
-        self._states: list[list[torch.Tensor]] = []
-        """a key and a value of one token for each layer of the cache, without memory; empty where it holds more"""
+        self._states: list[_State] = []
+        """keys and values of the layers of the cache, in turn; empty where it holds more"""
         self._divides_loss = True
         self._num_targets = 0
         """target tokens of the batch that was put"""
@@ -328,7 +341,7 @@ class QLoraStrategy:
         """Run the last tokens through the model and put the next ones in their place."""
         with torch.no_grad(), self.model_context():
             output = self._with_cache()
-        self._states = _states_per_token(self.cache)
+        self._states = _states_of(self.cache)
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
         if (mask := self.inputs.get("attention_mask")) is not None:
@@ -424,10 +437,9 @@ class QLoraStrategy:
         self.inputs = {"input_ids": ids_BL}
         if padded:
             self.inputs["attention_mask"] = torch.ones_like(ids_BL)
-        for layer, states in enumerate(self._states):
-            self.cache.update(
-                *(state.new_empty(batch_size, state.size(1), length, state.size(3)) for state in states), layer
-            )
+        states = [state.empty(batch_size, length, self.device) for state in self._states]
+        for layer, (key, value) in enumerate(zip(states[::2], states[1::2], strict=True)):
+            self.cache.update(key, value, layer)
         if not self._states:  # the caches of hybrid models hold more than keys and values: run it
             with torch.no_grad(), self.model_context():
                 self._with_cache()
@@ -492,11 +504,14 @@ def _optimizer_tensors(optimizer: Any) -> NamedTensors:
                 yield ("optimizer_state", str(index), key), value
 
 
-def _states_per_token(cache: Any) -> list[list[torch.Tensor]]:
-    """Return a token's key and value for each layer of a cache that holds nothing else; else an empty list."""
+def _states_of(cache: Any) -> list[_State]:
+    """Return the key and the value of each layer of a cache that holds nothing else; else an empty list."""
     if {type(layer) for layer in cache.layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
         return []
-    return [[state.detach()[:, :, :1] for state in (layer.keys, layer.values)] for layer in cache.layers]
+    states = []
+    for layer in cache.layers:
+        states += [_State(state.size(1), state.size(3), state.dtype) for state in (layer.keys, layer.values)]
+    return states
 
 
 def _cache_tensors(cache: Any) -> NamedTensors:
