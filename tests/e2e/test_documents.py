@@ -45,6 +45,9 @@ SMALLER = {
 }
 """what is replaced in commands that train, and why"""
 
+NUM_ROWS = 700
+"""of the corpus: the default recipe takes 600"""
+
 EXIT_CODES = {"--model path/to/checkpoint": (0, 1), "--preset mine.toml": (0, 1)}
 """of commands that show a run which may fit or not; 0 for others"""
 
@@ -60,9 +63,10 @@ def project(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "configs" / "presets" / "smoke_cpu.toml", folder / "mine.toml")
     (folder / "train.py").write_text(TRAIN, encoding="utf-8")
     (folder / "questions.csv").write_text("question\nকেমন আছেন?\n", encoding="utf-8")
-    rows = [f"মন,মন,আমার মন খারাপ {number},বিশ্রাম নিন আর কথা বলুন {number}" for number in range(40)]
+    rows = [f"মন,মন,আমার মন খারাপ {number},বিশ্রাম নিন আর কথা বলুন {number}" for number in range(NUM_ROWS)]
     header = "Topics,Question-Title,Questions,Answers"
     (folder / "corpus.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    (folder / "tests").symlink_to(ROOT / "tests")
     checkpoint = folder / "path" / "to" / "checkpoint"
     checkpoint.mkdir(parents=True)
     shape = LlamaConfig(
@@ -145,6 +149,7 @@ def test_a_command_does_what_it_says(command, project):
     if "--train" in text:
         for words, smaller in SMALLER.items():
             text = text.replace(words, smaller)
+    text = text.replace("--fault NAME", "--fault retained-graph")
     arguments = shlex.split(text, comments=True)
     arguments = arguments[arguments.index("run_probe.py") + 1 :]
     ended = run_probe(*arguments, folder=project, environment=dict(os.environ))

@@ -179,7 +179,7 @@ def test_the_cache_that_an_8b_evaluation_builds_is_128_kib_a_token():
 
 @pytest.mark.slow
 def test_a_graph_kept_by_a_large_model_ends_the_run():
-    log = run_with(FAULTS["retained-graph"], LARGE.with_fields(model="llama-3.2-1b", budget_bytes=5 * 2**30))
+    log = run_with(FAULTS["retained-graph"], LARGE.with_fields(model="llama-3.2-1b", budget_bytes=round(2.4 * 2**30)))
     assert log.fatal_oom is not None
     (error,) = [finding for finding in detect(log) if finding.severity == "error"]
     assert error.cause == "retained-graph"
