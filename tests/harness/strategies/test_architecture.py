@@ -29,6 +29,7 @@ from memory_harness.harness.strategies.architecture import (
 )
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from tests.e2e.commands import run_probe
 from tests.harness.simulate.test_tracing import batch
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -58,6 +59,9 @@ REFUSED = {
     "whisper-large-v3": "whisper has an encoder beside its decoder",
 }
 """models that are not simulated, and what their line says"""
+
+FAILS_WHILE_IT_RUNS = "mamba-2.8b"
+"""whose forward pass multiplies by a weight of a linear layer, which 4-bit loading has packed"""
 
 ALWAYS = {"gpt2", "qwen2.5-0.5b", "gemma-3-270m", "smollm2-135m", "tw-bnb"}
 """small ones; the others are marked slow"""
@@ -121,7 +125,16 @@ def test_the_refused_are_among_the_models():
     assert len(set(NAMES) - set(REFUSED)) >= 0.8 * len(set(NAMES) - others)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.slow
+def test_what_fails_while_it_runs_is_one_line_too(folder_of, tmp_path):
+    """In a process of its own: a backward pass that fails leaves autograd with work that the next one would do."""
+    ended = run_probe("--model", folder_of(FAILS_WHILE_IT_RUNS), "--samples", "40", "--no-fixes", folder=tmp_path)
+    assert ended.code == 2
+    (line,) = ended.stderr.splitlines()
+    assert REFUSED[FAILS_WHILE_IT_RUNS] in line
+
+
+@pytest.mark.parametrize("name", sorted(set(REFUSED) - {FAILS_WHILE_IT_RUNS}))
 def test_what_is_not_simulated_is_one_line_that_says_why(name, folder_of):
     folder = folder_of(name)
     with pytest.raises(ConfigError, match=re.escape(REFUSED[name])) as refused:
