@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from memory_harness.configs.cards import card_of
 from memory_harness.configs.schema import RunConfig, config_from_dict
@@ -86,8 +87,23 @@ def _read_request() -> Request | None:
         request: Request = json.loads(line)
         if request:
             return request
+        _import_bitsandbytes()
         from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
     return None
+
+
+def _import_bitsandbytes() -> None:
+    """Import it without PyTorch's compiler, a fifth of all that a worker imports.
+
+    It wraps some of its kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by that.
+    """
+    import torch
+
+    def as_it_is(function: Any = None, **options: Any) -> Any:
+        return as_it_is if function is None else function
+
+    with patch.object(torch, "compile", as_it_is):
+        import bitsandbytes  # noqa: F401
 
 
 def run_request(config: RunConfig, request: Request) -> None:

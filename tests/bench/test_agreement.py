@@ -33,11 +33,10 @@ def simulate(configuration: Configuration) -> list[dict[str, Any]]:
 
 
 ALWAYS = {
-    "lengths",
     "generation",
     "t4-unpadded-math",
 }
-"""Training, generation and the other attention; the others are marked slow."""
+"""Training, generation and two kinds of attention; the others are marked slow."""
 
 RECIPES = [
     pytest.param(recipe, id=recipe.name, marks=() if recipe.name in ALWAYS else pytest.mark.slow)

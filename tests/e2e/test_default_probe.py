@@ -129,6 +129,7 @@ def test_the_folder_replayed_gives_the_same_report(default):
     assert {**replayed, "other_counts": None} == {**default.report, "other_counts": None}
 
 
+@pytest.mark.slow
 def test_each_log_replayed_gives_its_own_verdict(default):
     failed = run_probe("--replay", str(default.logs / "as_configured.jsonl"), folder=default.folder)
     passed = run_probe("--replay", str(default.logs / "1_eval-batch.jsonl"), folder=default.folder)
@@ -150,6 +151,7 @@ def test_a_log_that_lost_its_last_line_gives_the_same_verdict(default):
     assert "1 line could not be read" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_log_cut_in_the_middle_is_not_decided(default):
     content = (default.logs / "as_configured.jsonl").read_bytes()
     cut = default.folder / "half.jsonl"

@@ -14,6 +14,7 @@ from tests.e2e.commands import run_probe
 FAKE = ("--preset", "smoke_cpu", "--tensors", "fake", "--dtype", "float16")
 
 
+@pytest.mark.slow
 def test_a_planted_mistake_is_found_at_its_line(tmp_path):
     ended = run_probe("--preset", "smoke_cpu", "--fault", "kept-losses", "--json", "report.json", folder=tmp_path)
     assert (ended.code, ended.stderr) == (0, "")

@@ -231,6 +231,7 @@ def test_an_editable_install_brings_one_name(folder, source):
     assert run(python, "-c", IMPORT_BOTH, folder=folder) == imported_from(source)
 
 
+@pytest.mark.slow
 def test_a_bare_checkout_is_imported_by_the_same_name(folder):
     python = make_environment(folder / "bare")
     assert run(python, "-c", IMPORT_BOTH, folder=ROOT) == imported_from(ROOT)

@@ -19,6 +19,7 @@ def test_the_tiny_model_trains_evaluates_and_generates_on_a_cpu(tmp_path):
     assert re.search(r"GENERATE +\d", ended.stdout)
 
 
+@pytest.mark.slow
 def test_without_fixes_a_run_that_does_not_fit_is_exit_code_1(tmp_path):
     ended = run_probe(*TINY_AND_TOO_SMALL, "--no-fixes", "--json", "report.json", folder=tmp_path)
     assert (ended.code, ended.stderr) == (1, "")

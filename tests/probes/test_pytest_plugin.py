@@ -111,6 +111,7 @@ def test_warms_up_and_stays():
     result.stdout.fnmatch_lines(["limited to a leak of 1.00 MiB but 6.00 MiB stayed allocated over 6 steps"])
 
 
+@pytest.mark.slow
 def test_methods_of_a_testcase(suite):
     """unittest calls them, not pytest."""
     result = suite(
@@ -316,6 +317,7 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 def test_the_baseline(suite, pytester):
     options = ("--memory-baseline=peaks.json", "--memory-fail-on-increase=15%", "--memory-report")
     result = suite(GROWING.format(size=20), *options)
@@ -335,6 +337,7 @@ def test_the_baseline(suite, pytester):
     suite(GROWING.format(size=24), *options).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_what_is_not_compared_is_told(suite, pytester):
     code = """
 @pytest.mark.memory_budget("64 MiB", device="simulated", gpu="{gpu}")

@@ -30,6 +30,7 @@ from memory_harness.harness.data.tokenizer import estimate_tokens
 from tests.harness.data.corpus_files import write_csv
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_exactly_the_rows_asked_for_are_left_once_cleaned(num_usable: int, seed: int) -> None:

@@ -87,6 +87,7 @@ def guarded(monkeypatch):
     monkeypatch.setattr(recovery, "GUARD_FACTOR", 10**9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "rank"),
     [
@@ -107,6 +108,7 @@ def test_out_of_memory_on_one_changes_nothing(phase, rank, both, guarded, tmp_pa
     assert are_identical([*parts, both[0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [Phase.EVAL, Phase.GENERATE])
 def test_what_a_gpu_evaluates_or_answers_is_its_own_affair(phase, both, tmp_path):
     step = 4 if phase is Phase.EVAL else 5

@@ -156,6 +156,7 @@ def test_an_error_that_the_loop_catches_ends_nothing(opened, tmp_path):
     assert log.fatal_oom is None
 
 
+@pytest.mark.slow
 def test_accelerate_finds_a_batch_that_fits(opened, tmp_path):
     from accelerate.utils import find_executable_batch_size
 

@@ -247,6 +247,7 @@ def test_looking_keeps_nothing_alive():
     assert floor == fresh.device.stats().allocated_bytes
 
 
+@pytest.mark.slow
 def test_looks_are_few_and_far_between():
     kept = []
 

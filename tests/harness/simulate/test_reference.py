@@ -108,6 +108,7 @@ def run_row(strategy: CompiledStrategy, row: dict[str, Any]) -> DeviceOutOfMemor
     return None
 
 
+@pytest.mark.slow
 def test_outcomes_under_the_cap(strategy: CompiledStrategy) -> None:
     strategy.restart(round(14.5 * GIB), expandable_segments=False)
     load(strategy)

@@ -63,7 +63,7 @@ REFUSED = {
 FAILS_WHILE_IT_RUNS = "mamba-2.8b"
 """whose forward pass multiplies by a weight of a linear layer, which 4-bit loading has packed"""
 
-ALWAYS = {"gpt2", "qwen2.5-0.5b", "gemma-3-270m", "smollm2-135m", "tw-bnb"}
+ALWAYS = {"gpt2", "gemma-3-270m"}
 """small ones; the others are marked slow"""
 
 SLACK_BYTES = {"tw-dynamic-rope": 4096, "phi-3.5-mini": 4096}
@@ -177,7 +177,7 @@ def parameter_bytes(model: Any, name: str, parameter: torch.Tensor) -> int:
     return math.ceil(parameter.numel() / 2) + scales + nested_scales * 4 + codes + TABLE_BYTES + OFFSET_BYTES
 
 
-@pytest.mark.parametrize("name", models(always=ALWAYS))
+@pytest.mark.parametrize("name", models(always={"gpt2"}))
 def test_a_length_that_was_derived_takes_what_running_it_takes(name, folder_of):
     folder = folder_of(name)
     peaks = []
@@ -197,7 +197,7 @@ def test_a_length_that_was_derived_takes_what_running_it_takes(name, folder_of):
     assert abs(peaks[0] - peaks[1]) <= SLACK_BYTES.get(name, 0)
 
 
-@pytest.mark.parametrize("name", models(always=ALWAYS))
+@pytest.mark.parametrize("name", models(always={"gpt2"}))
 def test_a_run_ends_with_the_memory_that_it_began_with(name, folder_of):
     strategy, device = opened(folder_of(name))
     run_all(strategy, device)

@@ -59,6 +59,7 @@ def test_it_evaluates_saves_and_answers(whole):
     assert [m.model for m in whole.log.metrics] == ["tuned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reached",
     [
