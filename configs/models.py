@@ -16,6 +16,12 @@ MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", *MLP_LAYERS)
 """Linear layers inside each block of Llama and the many that follow it."""
 
+ALL_LINEAR = "all-linear"
+"""in place of layers' names: every linear layer of the blocks; peft's word for it"""
+
+LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
+"""model types whose blocks and head are laid out as Llama's: what the techniques that replace parts of a model know"""
+
 TEXT_PARTS = ("text_config", "llm_config")
 """under which the configuration of a model for images and text holds that of its decoder"""
 
@@ -62,6 +68,11 @@ class ModelShape:
         """Whether the output head is the embeddings' weight; None where config.json leaves it to the model's class."""
         value = self._text_value("tie_word_embeddings")
         return value if isinstance(value, bool) else None
+
+    @property
+    def is_like_llama(self) -> bool:
+        """Whether blocks and head are laid out as Llama's; a head that scales its logits, say, is not."""
+        return self.values["model_type"] in LIKE_LLAMA
 
     @property
     def has_experts(self) -> bool:

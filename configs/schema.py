@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from memory_harness.configs.models import MLP_LAYERS
+from memory_harness.configs.models import ALL_LINEAR, MLP_LAYERS
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class LoraConfig:
     lora_dropout: float = 0.05
     """dropout on the adapter's input, 0 to 1"""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """linear layers that get an adapter, comma-separated"""
+    """linear layers that get an adapter, comma-separated; all-linear takes those of every block; a model that lacks the
+    default's gets peft's choice for its architecture, else its attention's"""
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class RunConfig:
     @property
     def draws_in_mlp(self) -> bool:
         """Return whether feed-forward blocks have adapters with dropout."""
-        return self.lora.lora_dropout > 0 and not set(MLP_LAYERS).isdisjoint(self.lora.target_modules)
+        return self.lora.lora_dropout > 0 and not {*MLP_LAYERS, ALL_LINEAR}.isdisjoint(self.lora.target_modules)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain nested dicts, section -> field -> value, ready for JSON."""

@@ -11,7 +11,7 @@ from typing import Any
 from memory_harness.configs.cards import card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
-from memory_harness.configs.models import MLP_LAYERS, find_model
+from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.targets import check_budget
@@ -181,6 +181,20 @@ def _budget_problems(config: RunConfig) -> list[str]:
     return []
 
 
+def _technique_problems(config: RunConfig, model_type: str) -> list[str]:
+    """Return the techniques that would replace parts of a model which they do not know."""
+    asked = {
+        "--loss chunked": config.train.loss == "chunked",
+        "--loss liger": config.train.loss == "liger",
+        "--tiled-mlp": config.model.tiled_mlp,
+        "--expand-kv": config.model.expand_kv,
+    }
+    known = ", ".join(LIKE_LLAMA)
+    return [
+        f"{flag}: not for models of type {model_type} (allowed: {known}); leave it out" for flag in asked if asked[flag]
+    ]
+
+
 def _model_problems(config: RunConfig) -> list[str]:
     model, length = find_model(config.model.model), config.data.max_length
     problems = []
@@ -192,6 +206,8 @@ def _model_problems(config: RunConfig) -> list[str]:
             f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "
             "leave it out"
         )
+    if not model.is_like_llama:
+        problems += _technique_problems(config, model.values["model_type"])
     if not config.lora.target_modules:
         problems.append("--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)")
     return problems

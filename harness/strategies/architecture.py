@@ -16,11 +16,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, is_local_checkpoint
+from memory_harness.configs.models import ALL_LINEAR, ModelShape, is_local_checkpoint
 from memory_harness.configs.schema import LoraConfig
-
-ALL_LINEAR = "all-linear"
-"""in place of layers' names: every linear layer of the decoder; peft's word for it"""
 
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """what the names of classes end in that predict the next token"""

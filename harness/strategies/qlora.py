@@ -576,7 +576,8 @@ def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
 
 
 def _with_adapter(model: Any, options: peft.LoraConfig) -> Any:
-    names = ",".join(options.target_modules or ())
+    targets = options.target_modules or ()
+    names = targets if isinstance(targets, str) else ",".join(targets)
     try:
         return peft.get_peft_model(model, options, low_cpu_mem_usage=True)
     except ValueError as error:  # peft's word for what it cannot adapt, such as dropout on the weights of experts

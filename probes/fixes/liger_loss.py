@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 
@@ -9,6 +10,8 @@ from memory_harness.probes.findings import Fix
 def _apply(config: RunConfig) -> RunConfig | None:
     # its kernels need a GPU; what is simulated here is meant to run where the probe runs
     if config.train.loss == "liger" or find_spec("liger_kernel") is None:
+        return None
+    if not find_model(config.model.model).is_like_llama:
         return None
     return config.with_fields(loss="liger")
 

@@ -1,5 +1,6 @@
 """Compute feed-forward blocks over some tokens at a time."""
 
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 
@@ -10,7 +11,7 @@ LARGEST_CHUNK = 4096
 
 
 def _apply(config: RunConfig) -> RunConfig | None:
-    if config.model.tiled_mlp or config.draws_in_mlp:
+    if config.model.tiled_mlp or config.draws_in_mlp or not find_model(config.model.model).is_like_llama:
         return None
     longest = config.data.max_batch_tokens or config.train.train_batch_size * config.data.max_length
     # never smaller chunks than asked for: each one dequantises the weights

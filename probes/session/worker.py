@@ -216,6 +216,7 @@ def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDev
     warnings.simplefilter("ignore", FutureWarning)
     import torch
 
+    _import_bitsandbytes()
     from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":

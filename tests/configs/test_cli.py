@@ -145,6 +145,10 @@ def test_every_preset_that_comes_along_is_valid(name):
         ),
         (["--max-length", "200000"], "--max-length 200000: llama-3.1-8b takes at most 131072 tokens"),
         (
+            ["--model", "tiny-moe", "--tiled-mlp"],
+            "--tiled-mlp: not for models of type mixtral (allowed: llama, mistral, qwen2, qwen3); leave it out",
+        ),
+        (
             ["--target-modules", ""],
             "--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)",
         ),

@@ -33,8 +33,11 @@ configs = st.builds(
     empty_cache_every=st.none() | st.integers(1, 100),
 )
 
-WORST = AS_PUBLISHED.with_fields(hold_outputs=True, use_cache=True, attention="math", model="tiny-moe")
-"""the published recipe with every mistake that a fix undoes, on a mixture of experts"""
+WORST = AS_PUBLISHED.with_fields(hold_outputs=True, use_cache=True, attention="math")
+"""the published recipe with every mistake that a fix undoes"""
+
+MIXTURE = WORST.with_fields(model="tiny-moe")
+"""the same of a mixture of experts"""
 
 CHANGES = {
     "drop-outputs": {"hold_outputs": False},
@@ -67,7 +70,14 @@ def finding(cause):
 def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert name in CHANGES, "say in CHANGES what the fix changes"
-    assert FIXES[name].apply(WORST) == WORST.with_fields(**CHANGES[name])
+    worst = MIXTURE if name == "quantise-experts" else WORST
+    assert FIXES[name].apply(worst) == worst.with_fields(**CHANGES[name])
+
+
+@pytest.mark.parametrize("name", ["chunked-loss", "liger-loss", "tiled-mlp", "expand-kv"])
+def test_what_replaces_parts_of_a_model_is_not_tried_on_others_than_it_knows(name, monkeypatch):
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
+    assert FIXES[name].apply(MIXTURE) is None
 
 
 def test_a_kernel_that_is_not_installed_is_not_proposed(monkeypatch):
