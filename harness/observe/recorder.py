@@ -165,6 +165,9 @@ class PhaseRecorder:
         if begun.batch is not None and self.vocab_size:
             num_logits = begun.batch.padded_tokens * self.vocab_size
             logits_sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"}
+        live = dict(self.device.live_bytes(logits_sizes))
+        if begun.phase is Phase.LOAD:  # weights get their names once all are there
+            live["parameter"] = live.get("parameter", 0) + live.pop("activation", 0)
         return OomRecord(
             phase=begun.phase,
             step=self.step,
@@ -179,7 +182,7 @@ class PhaseRecorder:
             batch=begun.batch,
             where=error.where,
             frames=error.frames,
-            live_bytes=dict(self.device.live_bytes(logits_sizes)),
+            live_bytes={name: num_bytes for name, num_bytes in live.items() if num_bytes},
             index=begun.index,
             segments=error.segments,
         )

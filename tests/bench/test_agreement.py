@@ -34,9 +34,8 @@ def simulate(configuration: Configuration) -> list[dict[str, Any]]:
 
 ALWAYS = {
     "generation",
-    "t4-unpadded-math",
 }
-"""Training, generation and two kinds of attention; the others are marked slow."""
+"""Training and generation; the others are marked slow."""
 
 RECIPES = [
     pytest.param(recipe, id=recipe.name, marks=() if recipe.name in ALWAYS else pytest.mark.slow)

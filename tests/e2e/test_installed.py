@@ -224,6 +224,7 @@ def test_a_wheel_brings_one_name(installed, folder):
     assert run(installed, "-c", PLACE, folder=folder).endswith("/site-packages/memory_harness.py\n")
 
 
+@pytest.mark.slow
 def test_an_editable_install_brings_one_name(folder, source):
     python = make_environment(folder / "editable")
     install(python, "--editable", source)

@@ -64,6 +64,7 @@ def recipe_records():
     return simulated_records(RECIPE.with_fields(model="llama-3.2-1b", samples=80))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 5])
 def test_a_leak_of_1_mib_is_found_within_50_steps_despite_varying_lengths(recipe_records, every):
     log = collect(with_leak(recipe_records, MIB, lambda step, micro: step // every))
