@@ -128,7 +128,7 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 def experts_not_quantised(evidence: Evidence) -> Finding | None:
     """Find experts that 4-bit loading has left as they were: bitsandbytes replaces linear layers, and they are none."""
     log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
-    if model is None or settings.quantization == "none" or not evidence.has_config:
+    if model is None or settings.quantization == "none" or settings.quantise_experts or not evidence.has_config:
         return None
     experts, size = model.num_expert_parameters, _wide_bytes(evidence)
     if experts < WIDE_SHARE * model.num_parameters:

@@ -222,9 +222,10 @@ def test_a_large_part_outside_of_linear_layers_is_told():
         (LLAMA_8B, {}),
         (MIXTURE, {"quantization": "none"}),
         (replace(MIXTURE, num_quantised_parameters=29 * 10**9, num_expert_parameters=0), {"quantise_experts": True}),
+        (MIXTURE, {"quantise_experts": True}),
         (replace(LLAMA_8B, num_quantised_parameters=0), {}),
     ],
-    ids=["dense", "nothing is quantised", "experts in 4 bits", "a log that does not say"],
+    ids=["dense", "nothing is quantised", "experts in 4 bits", "died while loading them", "a log that does not say"],
 )
 def test_weights_that_are_quantised_or_are_not_to_be_are_no_finding(model, changes):
     said = causes(log_of(model, AS_PUBLISHED.with_fields(**changes)))
