@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, hub_cache_folder, hub_id, is_local_checkpoint
+from memory_harness.configs.models import ModelShape, find_model, hub_cache_folder, hub_id, is_local_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -133,8 +133,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_not_quantised(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if method := (config.get("quantization_config") or {}).get("quant_method"):
+    if method := find_model(str(folder)).quantised_by:
         raise ConfigError(
             f"--model {folder}: its weights are quantised already ({method}); give the 16-bit checkpoint, "
             "which is quantised layer by layer while it loads"

@@ -4,7 +4,7 @@ import numpy as np
 
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise
@@ -127,46 +127,65 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 
 def experts_not_quantised(evidence: Evidence) -> Finding | None:
     """Find experts that 4-bit loading has left as they were: bitsandbytes replaces linear layers, and they are none."""
-    log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
-    if model is None or settings.quantization == "none" or settings.quantise_experts or not evidence.has_config:
+    model = _model_in_4_bits(evidence)
+    if model is None or evidence.config.model.quantise_experts:
         return None
     experts, size = model.num_expert_parameters, _wide_bytes(evidence)
-    if experts < WIDE_SHARE * model.num_parameters:
-        return None
-    extra = round(experts * (size - PACKED_BYTES))
-    return Finding(
+    share = experts / model.num_parameters
+    return _left_wide(
+        evidence,
+        model,
+        ("expert_parameters", experts),
         cause="experts-not-quantised",
-        severity=severity_without(log, extra),
-        title=f"{experts / model.num_parameters:.0%} of the weights are experts, which stay in {8 * size} bits",
+        title=f"{share:.0%} of the weights are experts, which stay in {8 * size} bits",
         explanation=f"4-bit loading replaces linear layers. The experts are {experts} weights in three-dimensional "
         f"parameters, which it skips: they take {experts} × {size} B = {format_bytes(experts * size)} where 4 bits "
         f"would take {format_bytes(round(experts * PACKED_BYTES))}.",
-        phase=Phase.LOAD,
-        bytes=extra,
-        evidence={"expert_parameters": experts, "bytes_per_weight": size, "parameters": model.num_parameters},
     )
 
 
 def weights_not_quantised(evidence: Evidence) -> Finding | None:
     """Find a large part of the weights that 4-bit loading has left as they were, embeddings and head aside."""
-    log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
-    if model is None or settings.quantization == "none" or not evidence.has_config:
+    model = _model_in_4_bits(evidence)
+    if model is None or not model.num_quantised_parameters:
         return None
     tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size * model.hidden_size
     known = tables + model.num_quantised_parameters + model.num_expert_parameters + model.num_adapter_parameters
     wide, size = model.num_parameters - known, _wide_bytes(evidence)
-    if not model.num_quantised_parameters or wide < WIDE_SHARE * model.num_parameters:
-        return None
-    extra = round(wide * (size - PACKED_BYTES))
-    return Finding(
+    return _left_wide(
+        evidence,
+        model,
+        ("wide_parameters", wide),
         cause="weights-not-quantised",
-        severity=severity_without(log, extra),
         title=f"{wide / model.num_parameters:.0%} of the weights stay in {8 * size} bits",
         explanation=f"Beside embeddings, output head and experts, {wide} weights are in no linear layer that 4-bit "
         f"loading replaces: they take {wide} × {size} B = {format_bytes(wide * size)}.",
+    )
+
+
+def _model_in_4_bits(evidence: Evidence) -> ModelFacts | None:
+    """Return what is known of the model where its linear layers are to be quantised."""
+    is_quantised = evidence.has_config and evidence.config.model.quantization != "none"
+    return evidence.log.run.model if is_quantised else None
+
+
+def _left_wide(
+    evidence: Evidence, model: ModelFacts, counted: tuple[str, int], *, cause: str, title: str, explanation: str
+) -> Finding | None:
+    """Return the finding about so many weights that stayed wide, where they are a large part of all."""
+    name, number = counted
+    size = _wide_bytes(evidence)
+    if number < WIDE_SHARE * model.num_parameters:
+        return None
+    extra = round(number * (size - PACKED_BYTES))
+    return Finding(
+        cause=cause,
+        severity=severity_without(evidence.log, extra),
+        title=title,
+        explanation=explanation,
         phase=Phase.LOAD,
         bytes=extra,
-        evidence={"wide_parameters": wide, "bytes_per_weight": size, "parameters": model.num_parameters},
+        evidence={name: number, "bytes_per_weight": size, "parameters": model.num_parameters},
     )
 
 
