@@ -25,7 +25,15 @@ from memory_harness.harness.log.source_lines import is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
-from memory_harness.harness.simulate.tracer import HOST, MAX_SITE_FRAMES, WATCHED_SITE_FRAMES, Tracer, source_lines
+from memory_harness.harness.simulate.tracer import (
+    HOST,
+    MAX_SITE_FRAMES,
+    WATCHED_SITE_FRAMES,
+    EventSink,
+    Lowering,
+    Tracer,
+    source_lines,
+)
 
 _is_autocast_enabled, _get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
@@ -67,7 +75,7 @@ class SimulatedDevice:
         self.memory: CardMemory = LiveMemory(self._simulated)
         """another one where phases are replayed; then nothing is reported to the first"""
         lowerings = operator_lowerings(card) if lowered else {}
-        self.tracer = Tracer(self._simulated, lowerings, self.torch_device, adopts=adopts)
+        self.tracer = self._make_tracer(self._simulated, lowerings, adopts)
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
@@ -75,6 +83,9 @@ class SimulatedDevice:
         self._attention = attention
         self._code_tables: dict[str, torch.Tensor] = {}
         """bitsandbytes' tables, once they have been made on this device"""
+
+    def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
+        return Tracer(sink, lowerings, self.torch_device, adopts=adopts)
 
     @contextmanager
     def active(self) -> Iterator[None]:

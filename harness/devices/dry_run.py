@@ -1,0 +1,48 @@
+"""A CUDA card that is not there, for scripts that ask for one: any program of PyTorch's, unmodified, without values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from memory_harness.configs.cards import Card
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.simulate.facade.cuda import cuda_is_there
+from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
+from memory_harness.harness.simulate.facade.files import files_without_weights
+from memory_harness.harness.simulate.facade.functions import functions_without_gpu
+from memory_harness.harness.simulate.facade.places import lies_on_meta, tensors_tell_their_place
+from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer
+
+
+class DryRunDevice(SimulatedDevice):
+    """A simulated card that a script finds by itself: `torch.cuda` says it is there."""
+
+    tracer: FacadeTracer
+
+    def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False) -> None:
+        super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments)
+
+    def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
+        return FacadeTracer(sink, lowerings)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, PyTorch code for a GPU runs on the card of the tables."""
+        with ExitStack() as stack:
+            stack.enter_context(super().active())
+            stack.enter_context(cuda_is_there(self, self.card))
+            stack.enter_context(tensors_tell_their_place(self.tracer))
+            stack.enter_context(files_without_weights(self.tracer))
+            stack.enter_context(functions_without_gpu(self.tracer))
+            yield
+
+    def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
+        """Return the tracer's key of the tensor's storage."""
+        return self.tracer.key_of(tensor) if lies_on_meta(tensor) else None
+
+    def adopt(self, values: Any) -> None:
+        """Nothing is to be adopted: all that lies on the card was made under the tracer."""

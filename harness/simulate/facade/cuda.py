@@ -1,0 +1,215 @@
+"""`torch.cuda` and `torch.accelerator` as programs see them on a card of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from memory_harness.configs.cards import Card
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.simulate.facade.places import CARD
+
+RNG_STATE_BYTES = 16
+"""Source: aten/src/ATen/cuda/CUDAGeneratorImpl.cpp, seed and offset"""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """One of a card's streams: all run in order here, as one does."""
+
+    device: Any = CARD
+    priority: int = 0
+    cuda_stream: int = 0
+
+    def synchronize(self) -> None: ...
+
+    def wait_stream(self, stream: Any) -> None: ...
+
+    def wait_event(self, event: Any) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def is_capturing(self) -> bool:
+        return False
+
+    def record_event(self, event: Any = None) -> Any:
+        return event or _Event()
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _Event:
+    """A point in a stream; time does not pass on a card that is not there."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def record(self, stream: Any = None) -> None: ...
+
+    def wait(self, stream: Any = None) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: Any) -> float:
+        return 1.0
+
+
+class _DeviceContext:
+    """`with torch.cuda.device(0)`: there is one card."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@contextmanager
+def cuda_is_there(device: Device, card: Card) -> Iterator[None]:
+    """Within, PyTorch says that there is one GPU, and what is on it."""
+    with ExitStack() as stack:
+        for name, value in _module(device, card).items():
+            stack.enter_context(patch.object(torch.cuda, name, value, create=True))
+            if hasattr(torch.cuda.memory, name):
+                stack.enter_context(patch.object(torch.cuda.memory, name, value))
+        for name, value in _accelerator(device).items():
+            stack.enter_context(patch.object(torch.accelerator, name, value, create=True))
+        stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: 1, create=True))
+        stack.enter_context(patch.object(torch.version, "cuda", torch.version.cuda or "13.0"))
+        yield
+
+
+def _module(device: Device, card: Card) -> dict[str, Any]:
+    major, minor = card.capability
+    properties = SimpleNamespace(
+        name=card.title,
+        major=major,
+        minor=minor,
+        total_memory=device.budget_bytes,
+        multi_processor_count=card.num_sms,
+        warp_size=32,
+        gcnArchName="",
+        is_integrated=0,
+        max_threads_per_multi_processor=2048,
+        regs_per_multiprocessor=65536,
+        shared_memory_per_block_optin=101376,
+        L2_cache_size=4 * 2**20,
+        uuid="00000000-0000-0000-0000-000000000000",
+    )
+    has_bf16 = major >= 8
+    return _memory(device) | {
+        "is_available": lambda: True,
+        "_is_compiled": lambda: True,
+        "is_initialized": lambda: True,
+        "init": _nothing,
+        "_lazy_init": _nothing,
+        "_lazy_call": _nothing,
+        "device_count": lambda: 1,
+        "_device_count_nvml": lambda: 1,
+        "current_device": lambda: 0,
+        "set_device": _nothing,
+        "_exchange_device": lambda *_: 0,
+        "_maybe_exchange_device": lambda *_: 0,
+        "device": _DeviceContext,
+        "device_of": _DeviceContext,
+        "get_device_name": lambda *_: card.title,
+        "get_device_capability": lambda *_: card.capability,
+        "get_device_properties": lambda *_: properties,
+        "get_arch_list": lambda: [f"sm_{major}{minor}"],
+        "can_device_access_peer": lambda *_: False,
+        "is_bf16_supported": lambda including_emulation=True: has_bf16 or including_emulation,
+        "is_tf32_supported": lambda: has_bf16,
+        "synchronize": _nothing,
+        "ipc_collect": _nothing,
+        "Stream": _Stream,
+        "ExternalStream": _Stream,
+        "Event": _Event,
+        "stream": lambda stream: nullcontext(stream),
+        "set_stream": _nothing,
+        "current_stream": lambda *_: _Stream(),
+        "default_stream": lambda *_: _Stream(),
+        "is_current_stream_capturing": lambda: False,
+        "manual_seed": _nothing,
+        "manual_seed_all": _nothing,
+        "seed": _nothing,
+        "seed_all": _nothing,
+        "initial_seed": lambda: 0,
+        "get_rng_state": lambda *_: torch.zeros(RNG_STATE_BYTES, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.zeros(RNG_STATE_BYTES, dtype=torch.uint8)],
+        "set_rng_state": _nothing,
+        "set_rng_state_all": _nothing,
+        "utilization": lambda *_: 0,
+    }
+
+
+def _memory(device: Device) -> dict[str, Any]:
+    def stats(*_: Any) -> dict[str, int]:
+        now = device.stats()
+        return {
+            "allocated_bytes.all.current": now.allocated_bytes,
+            "allocated_bytes.all.peak": now.peak_allocated_bytes,
+            "reserved_bytes.all.current": now.reserved_bytes,
+            "reserved_bytes.all.peak": now.peak_reserved_bytes,
+            "active_bytes.all.current": now.allocated_bytes,
+            "active_bytes.all.peak": now.peak_allocated_bytes,
+            "num_alloc_retries": now.num_alloc_retries,
+            "num_ooms": 0,
+        }
+
+    def of(key: str) -> Any:
+        return lambda *_, **__: stats()[key]
+
+    def reset(*_: Any, **__: Any) -> None:
+        device.reset_peaks()
+
+    def total() -> int:
+        return device.budget_bytes
+
+    return {
+        "memory_allocated": of("allocated_bytes.all.current"),
+        "memory_reserved": of("reserved_bytes.all.current"),
+        "max_memory_allocated": of("allocated_bytes.all.peak"),
+        "max_memory_reserved": of("reserved_bytes.all.peak"),
+        "memory_stats": stats,
+        "memory_stats_as_nested_dict": stats,
+        "mem_get_info": lambda *_: (total() - device.stats().reserved_bytes, total()),
+        "memory_summary": lambda *_, **__: str(stats()),
+        "memory_snapshot": lambda *_, **__: [],
+        "reset_peak_memory_stats": reset,
+        "reset_max_memory_allocated": reset,
+        "reset_accumulated_memory_stats": _nothing,
+        "empty_cache": device.empty_cache,
+        "set_per_process_memory_fraction": _nothing,
+        "_record_memory_history": _nothing,
+    }
+
+
+def _accelerator(device: Device) -> dict[str, Any]:
+    memory = _memory(device)
+    return {
+        "is_available": lambda: True,
+        "current_accelerator": lambda check_available=False: torch.device("cuda"),
+        "device_count": lambda: 1,
+        "current_device_index": lambda: 0,
+        "set_device_index": _nothing,
+        "synchronize": _nothing,
+        "current_stream": lambda *_: _Stream(),
+        **{name: memory[name] for name in ("empty_cache", "memory_allocated", "memory_reserved", "memory_stats")},
+        **{name: memory[name] for name in ("max_memory_allocated", "max_memory_reserved", "reset_peak_memory_stats")},
+    }
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do what a card that is not there can do of it."""

@@ -1,0 +1,385 @@
+"""Operators of a script for a card that is not there: placed, recorded, and followed on the host where values are known."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+from memory_harness.harness.simulate.facade.places import CARD, CPU, META, lies_on_meta
+from memory_harness.harness.simulate.facade.stand_ins import StandIns
+from memory_harness.harness.simulate.facade.values import (
+    KnownValues,
+    StandInFloat,
+    UnknownValue,
+    is_small,
+    tensors_among,
+    users_place,
+)
+from memory_harness.harness.simulate.lowering import in_backward
+from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer
+
+aten = torch.ops.aten
+
+NOWHERE = "meta"
+"""key of storages that code asked for on the meta device"""
+
+MAX_HOST_ELEMENTS = 2**20
+"""largest floating-point tensor that is really made on the host: models are built there, and trained elsewhere"""
+
+SAMPLING = {aten.argmax.default: 0, aten.argmin.default: 0, aten.multinomial.default: 0, aten.topk.default: 1,
+            aten.sort.default: 1, aten.sort.stable: 1, aten.max.dim: 1, aten.min.dim: 1}  # fmt: skip
+"""operators that choose indices by values -> which of their results those are"""
+
+FINITE = {aten.isnan.default: False, aten.isinf.default: False, aten.isfinite.default: True}
+"""questions about values that a sound training answers one way; isfinite and isinf may reach us in parts"""
+
+Arguments = tuple[Any, ...]
+Keywords = dict[str, Any]
+
+
+class FacadeTracer(Tracer):
+    """Reports allocations on the card; tensors on the host and on meta are told apart from those."""
+
+    def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering]) -> None:
+        super().__init__(sink, lowerings, META)
+        self.depth = 0
+        """operators that are running: PyTorch's own code under the dispatcher sees the devices that are there"""
+        self.asks_for_meta = False
+        """while a function runs that was given meta as the device"""
+        self.values = KnownValues()
+        self.stand_ins = StandIns()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: Arguments = (), kwargs: Keywords | None = None
+    ) -> Any:
+        self.depth += 1
+        try:
+            with torch._C.DisableTorchFunction():
+                return self._dispatch(func, args, kwargs or {})
+        finally:
+            self.depth -= 1
+
+    def _dispatch(self, func: Any, args: Arguments, kwargs: Keywords) -> Any:
+        tensors = tensors_among((*args, *kwargs.values()))
+        device = kwargs.get("device")
+        if self._paused:
+            return func(*args, **(kwargs if device is None or device.type != "cuda" else kwargs | {"device": META}))
+        place = self._place_of_result(func, tensors, device)
+        if device is not None:
+            if place is CPU and any(map(lies_on_meta, tensors)):
+                return self._read(func, tensors[0], kwargs)
+            kwargs = kwargs | {"device": CPU if place is CPU else META}
+            if place is CPU and _is_large_weight(func, args, kwargs, tensors):
+                place, kwargs = HOST, kwargs | {"device": META}
+        if place is CARD:
+            return self._run_on_card(func, args, kwargs, tensors)
+        if place is CPU:
+            return self._run_on_host(func, args, kwargs, tensors)
+        out = func(*args, **kwargs)
+        self._place(out, HOST if place is HOST else NOWHERE)
+        return out
+
+    def _place_of_result(self, func: Any, tensors: list[torch.Tensor], device: torch.device | None) -> Any:
+        """Return CARD, CPU, HOST (without values) or META."""
+        if device is not None and device.type == "cuda":
+            return CARD
+        places = {self._key_place(tensor) for tensor in tensors if lies_on_meta(tensor)}
+        if device is None:
+            for place in (CARD, HOST, META):
+                if place in places:
+                    return place
+            return CPU
+        if device.type == "cpu":
+            return HOST if HOST in places else CPU
+        if self.asks_for_meta:
+            return META
+        if places:
+            return CARD if CARD in places else places.pop()
+        # PyTorch's own code asks for "the device of that tensor"
+        is_converted = bool(tensors) or func is aten.scalar_tensor.default
+        return CARD if is_converted or in_backward() else META
+
+    def _key_place(self, tensor: torch.Tensor) -> Any:
+        key = self.key_of(tensor)
+        if key == HOST:
+            return HOST
+        return META if key is None or key == NOWHERE else CARD
+
+    def place_of(self, tensor: torch.Tensor) -> torch.device:
+        """Return the device that a tensor on meta stands for."""
+        place = self._key_place(tensor)
+        return CPU if place is HOST else place  # type: ignore[no-any-return]
+
+    def track(self, value: Any) -> None:
+        """Begin an allocation on the card for each storage in `value` not seen before."""
+        for tensor in tensors_among((value,)):
+            if lies_on_meta(tensor):
+                self._track_tensor(tensor)
+
+    def _track_tensor(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storages and not storage.nbytes():
+            self._remember(storage, self.new_key())  # nothing is allocated, but it has a place
+        else:
+            super()._track_tensor(tensor)
+
+    @contextmanager
+    def asking_for_meta(self) -> Iterator[None]:
+        """Within, meta means meta: code asks for tensors that lie nowhere."""
+        before, self.asks_for_meta = self.asks_for_meta, True
+        try:
+            yield
+        finally:
+            self.asks_for_meta = before
+
+    def place_on_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Let a tensor on meta stand for one on the host, and return it."""
+        self._remember(tensor.untyped_storage(), HOST)
+        return tensor
+
+    def _place(self, value: Any, key: Hashable) -> None:
+        for tensor in tensors_among((value,)):
+            storage = tensor.untyped_storage()
+            if lies_on_meta(tensor) and storage._cdata not in self._storages:
+                self._remember(storage, key)
+
+    def _remember(self, storage: torch.UntypedStorage, key: Hashable) -> None:
+        self._storages[storage._cdata] = (weakref.ref(storage, self._on_death(storage._cdata)), key)
+
+    def _on_death(self, cdata: int) -> Callable[[Any], None]:
+        end_allocation = super()._on_death(cdata)
+
+        def end(reference: Any) -> None:
+            self.values.forget(cdata)
+            end_allocation(reference)
+
+        return end
+
+    # On the card
+
+    def _run_on_card(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
+        if func is aten._local_scalar_dense.default:
+            return self._read_number(tensors[0])
+        if func is aten.copy_.default and not lies_on_meta(args[0]):
+            return self._read_into(args[0], args[1])
+        if func is aten.index.Tensor:
+            args = (args[0], self._without_masks(args[1]), *args[2:])
+        elif _depends_on_values(func):
+            return self._run_by_values(func, args, kwargs, tensors)
+        if self._is_repeated(func, args, kwargs):
+            return self._run_by_values(func, args, kwargs, tensors)
+        lowering = self._lowerings.get(func)
+        out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        self.track(out)
+        self._follow(func, args, kwargs, tensors, out)
+        return out
+
+    def _is_repeated(self, func: Any, args: Arguments, kwargs: Keywords) -> bool:
+        return func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+
+    def _without_masks(self, indices: Any) -> list[torch.Tensor | None]:
+        """Return indices in which boolean masks are the positions that they select, as CUDA's indexing makes them."""
+        found: list[torch.Tensor | None] = []
+        for index in indices:
+            if index is None or index.dtype not in (torch.bool, torch.uint8):
+                found.append(index)
+                continue
+            host = self._host_value(index)
+            if host is None:
+                raise self._unknown("how many elements a mask selects")
+            positions = self.to_card(host.nonzero())
+            for dimension in range(index.dim()):
+                found.append(positions.select(1, dimension))
+        return found
+
+    def _run_by_values(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
+        """Run an operator whose result's size hangs on values."""
+        hosts = self._on_host((args, kwargs), tensors)
+        if hosts is None:
+            raise self._unknown(f"the result of {func._schema.name.removeprefix('aten::')}")
+        out = func(*hosts[0], **hosts[1])
+        if isinstance(out, torch.Tensor):
+            return self.to_card(out)
+        if isinstance(out, tuple):
+            return tuple(map(self.to_card, out))
+        return out
+
+    def to_card(self, host: torch.Tensor) -> torch.Tensor:
+        """Return a tensor on the card with the values of one on the host."""
+        out = torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=META)
+        self.track(out)
+        self.values.keep(out, host)
+        return out
+
+    def _follow(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor], out: Any) -> None:
+        """Let the values that are known be what the operator has made of them."""
+        results = tensors_among((out,))
+        if func in SAMPLING:
+            chosen = results[SAMPLING[func]]
+            self.stand_ins.add("an index chosen by values (a sampled token, the best of several)", users_place)
+            self.values.keep_constant(chosen, args[0].shape[-1] // 2 if args[0].dim() else 0)
+            return
+        if func in FINITE:
+            self.values.keep_constant(results[0], FINITE[func])
+            return
+        if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
+            return  # no overflow was found
+        if not tensors:
+            self._keep_made(func, args, kwargs, results)
+            return
+        changed = _changed_arguments(func)
+        if not self.values or not (changed or _are_followed(results)):
+            return
+        hosts = self._on_host((args, kwargs), tensors)
+        if hosts is None:
+            for tensor in tensors_among([args[position] for position in changed if position < len(args)]):
+                self.values.forget(tensor.untyped_storage()._cdata)
+        else:
+            self._compute(func, hosts, results, is_in_place=bool(changed))
+
+    def _compute(self, func: Any, hosts: Any, results: list[torch.Tensor], *, is_in_place: bool) -> None:
+        if is_in_place:
+            func(*hosts[0], **hosts[1])
+            return
+        if all(self.values.of(result) is not None for result in results):
+            return  # views of what is known
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            return
+        try:
+            computed = tensors_among((func(*hosts[0], **hosts[1]),))
+        except (RuntimeError, NotImplementedError):
+            return  # the CPU has no such operator
+        for result, host in zip(results, computed, strict=True):
+            self.values.keep(result, host)
+
+    def _keep_made(self, func: Any, args: Arguments, kwargs: Keywords, results: list[torch.Tensor]) -> None:
+        """Remember the values of a tensor made of numbers alone."""
+        if func._schema.name in ("aten::zeros", "aten::ones", "aten::full"):
+            value = args[1] if func._schema.name == "aten::full" else int(func._schema.name == "aten::ones")
+            self.values.keep_constant(results[0], value)
+        elif _are_followed(results) and func._schema.name not in ("aten::empty", "aten::empty_strided"):
+            on_host = kwargs | {"device": CPU}
+            state = torch.get_rng_state()  # the card's generator is another one
+            self.values.keep(results[0], func(*args, **on_host))
+            torch.set_rng_state(state)
+
+    def _host_value(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return self.values.of(tensor) if lies_on_meta(tensor) else tensor
+
+    def _on_host(self, arguments: Any, tensors: list[torch.Tensor]) -> Any:
+        """Return arguments with the values of their tensors; None where one is not known."""
+        by_id: dict[int, torch.Tensor] = {}
+        for tensor in tensors:
+            host = self._host_value(tensor)
+            if host is None:
+                return None
+            by_id[id(tensor)] = host
+        return _replaced(arguments, by_id)
+
+    # From the card, and on the host
+
+    def _read_number(self, tensor: torch.Tensor) -> Any:
+        host = self._host_value(tensor)
+        if host is not None:
+            return host.item()
+        if not tensor.is_floating_point():
+            raise self._unknown("a count or a condition")
+        self.stand_ins.add("a number read from the card, taken as 1", users_place)
+        return StandInFloat(1.0)
+
+    def _unknown(self, what: str) -> UnknownValue:
+        error = UnknownValue(
+            f"{what} hangs on values that do not exist without a GPU; "
+            "take this line out of the way where the environment variable MEMORY_HARNESS_DRY_RUN is set",
+            users_place(),
+        )
+        self.stand_ins.failure = self.stand_ins.failure or error
+        return error
+
+    def read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy on the host of a tensor on the card: its values, or ones and zeros for what is not known."""
+        host = self._host_value(tensor)
+        if host is not None:
+            return host.clone()
+        self.stand_ins.add("a tensor copied to the host, taken as ones (small) or zeros", users_place)
+        make = torch.ones if is_small(tensor) else torch.zeros
+        return make(tensor.shape, dtype=tensor.dtype)
+
+    def _read(self, func: Any, tensor: torch.Tensor, kwargs: Keywords) -> torch.Tensor:
+        if self._key_place(tensor) is not CARD:
+            out: torch.Tensor = func(tensor, **kwargs | {"device": META})
+            return self.place_on_host(out)
+        host = self.read(tensor)
+        dtype = kwargs.get("dtype")
+        return host if dtype is None else host.to(dtype)
+
+    def _read_into(self, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        host = self.read(source) if self._key_place(source) is CARD else torch.zeros(source.shape, dtype=source.dtype)
+        return target.copy_(host)
+
+    def _run_on_host(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
+        return func(*args, **kwargs)
+
+
+def _replaced(value: Any, by_id: dict[int, torch.Tensor]) -> Any:
+    """Return arguments with other tensors, and the host for the card."""
+    if isinstance(value, torch.Tensor):
+        return by_id[id(value)]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(member, by_id) for member in value)
+    if isinstance(value, dict):
+        return {name: _replaced(member, by_id) for name, member in value.items()}
+    return CPU if isinstance(value, torch.device) else value
+
+
+def _are_followed(results: list[torch.Tensor]) -> bool:
+    return bool(results) and all(map(is_small, results))
+
+
+@cache
+def _depends_on_values(func: Any) -> bool:
+    tags = func.tags
+    by_values = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+    return by_values and func is not aten.repeat_interleave.Tensor
+
+
+@cache
+def _changed_arguments(func: Any) -> tuple[int, ...]:
+    """Return the positions of the arguments that an operator writes to."""
+    changed = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            changed.append(position)
+    return tuple(changed)
+
+
+def _is_large_weight(func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> bool:
+    """Return whether a tensor that is to be made on the host is a large one of numbers nobody will ask for."""
+    if func is aten._to_copy.default or (tensors and lies_on_meta(tensors[0])):
+        return False
+    dtype = kwargs.get("dtype") or torch.get_default_dtype()
+    if not dtype.is_floating_point:
+        return False
+    like = tensors[0].shape if tensors and func._schema.name.endswith("_like") else None
+    size = like if like is not None else _size_among(args)
+    return size is not None and _num_elements(size) > MAX_HOST_ELEMENTS
+
+
+def _size_among(args: Arguments) -> Any:
+    for value in args:
+        if isinstance(value, (list, tuple)) and all(isinstance(member, int) for member in value):
+            return value
+    return None
+
+
+def _num_elements(size: Any) -> int:
+    count = 1
+    for length in size:
+        count *= length
+    return count
+

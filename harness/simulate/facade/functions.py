@@ -1,0 +1,184 @@
+"""Functions of PyTorch that would look for a GPU before they reach its dispatcher, and what stands in for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader
+
+from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
+from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named, lies_on_meta
+
+Function = Callable[..., Any]
+
+
+class DeviceNames(TorchFunctionMode):
+    """Takes a bare index for a card, and tells the tracer when meta itself is asked for."""
+
+    def __init__(self, tracer: FacadeTracer) -> None:
+        self._tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is torch.device:
+            return CARD if len(args) == 1 and isinstance(args[0], int) else func(*args, **(kwargs or {}))
+        if not kwargs or "device" not in kwargs:
+            return func(*args, **(kwargs or {}))
+        device = device_named(kwargs["device"])
+        if device is None or device.type != "meta":
+            return func(*args, **kwargs)
+        with self._tracer.asking_for_meta():
+            return func(*args, **kwargs)
+
+
+@contextmanager
+def functions_without_gpu(tracer: FacadeTracer) -> Iterator[None]:
+    """Within, functions that name a device work though there is none."""
+    with ExitStack() as stack:
+        for owner, name, function in _replacements(tracer):
+            stack.enter_context(patch.object(owner, name, function, create=True))
+        stack.enter_context(DeviceNames(tracer))
+        yield
+
+
+def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
+    tensor = torch.Tensor
+    return [
+        (tensor, "to", _to(tracer, tensor.to)),
+        (tensor, "cuda", lambda self, device=None, *_, **__: self.to(CARD)),
+        (tensor, "cpu", lambda self, *_, **__: self.to(CPU)),
+        (tensor, "numpy", _numpy(tensor.numpy)),
+        (tensor, "__array__", _array(tensor.__array__)),
+        (tensor, "pin_memory", lambda self, *_, **__: self),
+        (tensor, "is_pinned", lambda self, *_, **__: False),
+        (tensor, "record_stream", lambda self, stream: None),
+        (tensor, "new_tensor", lambda self, data, *, dtype=None, device=None, requires_grad=False: torch.tensor(
+            data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)),  # fmt: skip
+        (torch, "tensor", _made_on_host(torch.tensor)),
+        (torch, "as_tensor", _made_on_host(torch.as_tensor)),
+        (torch, "asarray", _made_on_host(torch.asarray)),
+        (torch, "Generator", _Generator),
+        (torch, "compile", _compile(tracer)),
+        (torch.nn.Module, "compile", lambda self, *_, **__: None),
+        (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
+        (DataLoader, "__init__", _single_process(DataLoader.__init__)),
+    ]
+
+
+def _to(tracer: FacadeTracer, original: Function) -> Function:
+    @functools.wraps(original)
+    def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        named = kwargs.get("device", args[0] if args else None)
+        device = None if isinstance(named, (torch.Tensor, torch.dtype)) else device_named(named)
+        if isinstance(named, torch.Tensor):
+            device = named.device
+            kwargs.setdefault("dtype", named.dtype)
+        if device is None:
+            return original(self, *args, **kwargs)  # type: ignore[no-any-return]
+        rest = args[1:] if args else ()
+        if device == self.device:  # PyTorch would compare with meta
+            return _converted(original, self, rest, kwargs)
+        kwargs = kwargs | {"device": device}
+        if device.type != "meta":
+            return original(self, *_named(rest, kwargs), **kwargs)  # type: ignore[no-any-return]
+        with tracer.asking_for_meta():
+            return original(self, *_named(rest, kwargs), **kwargs)  # type: ignore[no-any-return]
+
+    return to
+
+
+def _named(rest: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[()]:
+    """Put the arguments that follow the device under their names."""
+    kwargs.update(zip(("dtype", "non_blocking", "copy"), rest, strict=False))
+    return ()
+
+
+def _converted(original: Function, tensor: torch.Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """Convert a tensor that stays where it is."""
+    options = {name: value for name, value in kwargs.items() if name != "device"}
+    _named(rest, options)
+    dtype = options.pop("dtype", None) or tensor.dtype
+    return original(tensor, dtype, **options)  # type: ignore[no-any-return]
+
+
+def _on_card(tensor: torch.Tensor) -> bool:
+    return lies_on_meta(tensor) and tensor.device.type == "cuda"
+
+
+def _numpy(original: Function) -> Function:
+    @functools.wraps(original)
+    def numpy(self: torch.Tensor, *, force: bool = False) -> Any:
+        if _on_card(self) and not force:
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "
+                "first."
+            )
+        return original(self.detach().cpu() if force else self, force=force)
+
+    return numpy
+
+
+def _array(original: Function) -> Function:
+    @functools.wraps(original)
+    def array(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs) if not _on_card(self) else self.numpy()
+
+    return array
+
+
+def _made_on_host(original: Function) -> Function:
+    """Return `torch.tensor` and its kin, which make a tensor on the host and move it."""
+
+    @functools.wraps(original)
+    def make(data: Any, *args: Any, device: Any = None, requires_grad: bool = False, **kwargs: Any) -> torch.Tensor:
+        device = device_named(torch.utils._device.CURRENT_DEVICE if device is None else device)
+        if isinstance(data, torch.Tensor) and lies_on_meta(data):
+            made = data.detach().clone() if original is torch.tensor else data
+            if kwargs.get("dtype") is not None:
+                made = made.to(kwargs["dtype"])
+        else:
+            made = original(data, *args, device=CPU, **kwargs)
+        if device is not None and device != made.device:
+            made = made.to(device)
+        return made.requires_grad_() if requires_grad else made
+
+    return make
+
+
+class _Generator(torch.Generator):
+    """A generator of random numbers of any device; the card's draws nothing that counts."""
+
+    def __new__(cls, device: Any = "cpu") -> _Generator:
+        return super().__new__(cls, "cpu")
+
+
+def _compile(tracer: FacadeTracer) -> Function:
+    def compile(model: Any = None, **options: Any) -> Any:
+        tracer.stand_ins.add("torch.compile, taken as eager", _where)
+        return (lambda function: function) if model is None else model
+
+    return compile
+
+
+def _where() -> str:
+    from memory_harness.harness.simulate.facade.values import users_place
+
+    return users_place()
+
+
+def _single_process(original: Function) -> Function:
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Load in this process: workers would take nothing of the card's memory, and pinning copies on the host."""
+        for name in ("prefetch_factor", "persistent_workers", "pin_memory", "multiprocessing_context", "timeout"):
+            kwargs.pop(name, None)
+        if "num_workers" in kwargs:
+            kwargs["num_workers"] = 0
+        original(self, *args, **kwargs)
+
+    return init
