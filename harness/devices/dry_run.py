@@ -14,8 +14,8 @@ from memory_harness.harness.simulate.facade.cuda import cuda_is_there
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
-from memory_harness.harness.simulate.facade.places import lies_on_meta, tensors_tell_their_place
-from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer
+from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
+from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
 
 
 class DryRunDevice(SimulatedDevice):

@@ -134,12 +134,13 @@ class SimulatedDevice:
             with self.on_host():
                 tensor = torch.empty(shape, dtype=dtype, device=device)
             self.tracer.rename(tensor, HOST)
+            tensor.is_paged = True  # type: ignore[attr-defined]
             return tensor
 
-        def fill(tensor: torch.Tensor, value: float) -> None:
+        def nothing(*_: Any, **__: Any) -> None:
             """There are no values."""
 
-        return patch.multiple(functional, get_paged=get_paged, fill=fill)
+        return patch.multiple(functional, get_paged=get_paged, fill=nothing, prefetch_tensor=nothing)
 
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""
@@ -282,13 +283,6 @@ def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     return Allocation(key, num_bytes, made_at, source_lines(site))
 
 
-class _Autocast(torch.autocast):
-    """Mixed precision of the card, for which the CPU's switches stand."""
-
-    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_stand_in(device_type), *args, **kwargs)
-
-
 def _stand_in(device_type: str) -> str:
     return "cpu" if device_type in ("cuda", "meta") else device_type
 
@@ -304,15 +298,20 @@ def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
     def get_autocast_dtype(device_type: str) -> torch.dtype:
         return _get_autocast_dtype(_stand_in(device_type))
 
+    init = torch.autocast.__init__
+
+    def init_stand_in(
+        self: torch.autocast, device_type: str, dtype: torch.dtype | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        if device_type == "cuda":
+            dtype = dtype or torch.float16  # the CPU's own is another one
+        init(self, _stand_in(device_type), dtype, *args, **kwargs)
+
     # transformers' `maybe_autocast`, which models call to switch it off, does nothing on the meta device
-    switched_off = partial(_Autocast, "cpu", enabled=False)
+    switched_off = partial(torch.autocast, "cpu", enabled=False)
     with (
-        patch.multiple(
-            torch,
-            autocast=_Autocast,
-            is_autocast_enabled=is_autocast_enabled,
-            get_autocast_dtype=get_autocast_dtype,
-        ),
+        patch.object(torch.autocast, "__init__", init_stand_in),
+        patch.multiple(torch, is_autocast_enabled=is_autocast_enabled, get_autocast_dtype=get_autocast_dtype),
         patch.object(generic, "nullcontext", switched_off),
     ):
         yield

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from memory_harness.configs.cards import Card
-from memory_harness.harness.simulate.tracer import Tracer
+from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
 
 _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
 
@@ -114,7 +114,7 @@ class _FusedAttention(torch.autograd.Function):
             rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
             lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
             random_state = []
-        if not query.is_meta:
+        if not lies_on_meta(query):
             with tracer.paused():
                 out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
@@ -130,7 +130,7 @@ class _FusedAttention(torch.autograd.Function):
             _allocate_flash_buffers(query, key)
         else:  # the delta of each row. Source: attention_backward.cu, _efficient_attention_backward
             query.new_empty(query.shape[:3], dtype=torch.float32)
-        if not query.is_meta:
+        if not lies_on_meta(query):
             with tracer.paused(), torch.enable_grad():
                 inputs = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
                 result = _torch_attention(

@@ -17,6 +17,8 @@ from unittest.mock import patch
 
 import torch
 
+from memory_harness.harness.simulate.tracer import lies_on_meta
+
 TO_16_BIT = (
     *("linear", "matmul", "mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "einsum", "chain_matmul", "prelu"),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
@@ -111,7 +113,7 @@ def _with_casts(function: Callable[..., Any], cast: Callable[[torch.Tensor], tor
 def _cast_any(value: Any, cast: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """Return an argument as autocast passes it on: floating-point tensors cast, but for those in double precision."""
     if isinstance(value, torch.Tensor):
-        is_cast = value.is_meta and value.is_floating_point() and value.dtype is not torch.float64
+        is_cast = lies_on_meta(value) and value.is_floating_point() and value.dtype is not torch.float64
         return cast(value) if is_cast else value
     if isinstance(value, (list, tuple)):
         return type(value)(_cast_any(member, cast) for member in value)
@@ -121,7 +123,7 @@ def _cast_any(value: Any, cast: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 def _into_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def widening(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        is_narrow = input.is_meta and input.dtype in (torch.float16, torch.bfloat16)
+        is_narrow = lies_on_meta(input) and input.dtype in (torch.float16, torch.bfloat16)
         if is_narrow and kwargs.get("dtype") is None and torch.is_autocast_enabled("cpu"):
             kwargs["dtype"] = torch.float32
         if function.__name__ in FUSED and is_narrow and kwargs.get("dtype") is torch.float32:

@@ -18,7 +18,7 @@ import torch
 from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
-from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer
+from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
 
@@ -151,7 +151,7 @@ def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     Only where the result plainly has the first operand's shape, layout and type.
     """
     first, *others = args
-    is_plain = first.is_meta and first.is_contiguous() and first.is_floating_point()
+    is_plain = lies_on_meta(first) and first.is_contiguous() and first.is_floating_point()
     if is_plain and all(_has_shape_of(first, other) for other in others):
         return torch.empty_like(first)
     return func(*args, **kwargs)
@@ -162,13 +162,13 @@ def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
     if not isinstance(other, torch.Tensor):
         return isinstance(other, (int, float))
     same_type = other.dtype == first.dtype or other.dtype == torch.bool
-    return same_type and other.is_meta and other.shape == first.shape and other.is_contiguous()
+    return same_type and lies_on_meta(other) and other.shape == first.shape and other.is_contiguous()
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return dropout's result and mask; CUDA's kernel allocates the mask first."""
     first = args[0]
-    if first.is_meta and first.is_contiguous():
+    if lies_on_meta(first) and first.is_contiguous():
         result, mask = torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
     else:
         result, mask = func(*args, **kwargs)
@@ -187,7 +187,7 @@ def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
 def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Answer `.item()` of a tensor without a value where the caller has said what it is taken to be."""
     (tensor,) = args
-    if tensor.is_meta and tracer.assumed_value is not None:
+    if lies_on_meta(tensor) and tracer.assumed_value is not None:
         return tracer.assumed_value
     return func(*args, **kwargs)
 
@@ -222,7 +222,7 @@ def _grouped_mm(workspace_bytes: int, tracer: Tracer, func: Any, args: tuple[Any
     Source: aten/src/ATen/native/GroupedMMUtils.h, `_grouped_mm_fallback` and `create_grouped_gemm_output_tensor`.
     """
     first, second = args[:2]
-    if first.dtype is torch.bfloat16 or not first.is_meta:
+    if first.dtype is torch.bfloat16 or not lies_on_meta(first):
         return func(*args, **kwargs)
     shape = _grouped_shape(first, second, kwargs.get("offs", args[2] if len(args) > 2 else None))
     row = math.ceil(shape[-1] * first.element_size() / GROUPED_ROW_BYTES) * GROUPED_ROW_BYTES // first.element_size()

@@ -191,6 +191,15 @@ class Tracer(TorchDispatchMode):
             self._paused -= 1
 
 
+_is_meta = torch._C.TensorBase.is_meta.__get__  # type: ignore[attr-defined]
+
+
+def lies_on_meta(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor has no values; `Tensor.is_meta` says what a script is to see, see `facade.places`."""
+    with torch._C.DisableTorchFunction():
+        return bool(_is_meta(tensor))
+
+
 def _makes_storage(func: Any) -> bool:
     """Return whether an operator's result may lie in new memory: that of views and operators in place does not."""
     fresh = any(value.alias_info is None for value in func._schema.returns)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from memory_harness.harness.simulate.facade.places import CARD, CPU, META, lies_on_meta
+from memory_harness.harness.simulate.facade.places import CARD, CPU, META
 from memory_harness.harness.simulate.facade.stand_ins import StandIns
 from memory_harness.harness.simulate.facade.values import (
     KnownValues,
@@ -21,7 +21,7 @@ from memory_harness.harness.simulate.facade.values import (
     users_place,
 )
 from memory_harness.harness.simulate.lowering import in_backward
-from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer
+from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
 
@@ -233,7 +233,7 @@ class FacadeTracer(Tracer):
             self._keep_made(func, args, kwargs, results)
             return
         changed = _changed_arguments(func)
-        if not self.values or not (changed or _are_followed(results)):
+        if not (changed and self.values) and not _are_followed(results):
             return
         hosts = self._on_host((args, kwargs), tensors)
         if hosts is None:

@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
-from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named, lies_on_meta
+from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named
+from memory_harness.harness.simulate.tracer import lies_on_meta
 
 Function = Callable[..., Any]
 
@@ -31,7 +32,7 @@ class DeviceNames(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         device = device_named(kwargs["device"])
         if device is None or device.type != "meta":
-            return func(*args, **kwargs)
+            return func(*args, **(kwargs | {"device": device}))
         with self._tracer.asking_for_meta():
             return func(*args, **kwargs)
 

@@ -13,6 +13,8 @@ from unittest.mock import patch
 
 import torch
 
+from memory_harness.harness.simulate.tracer import lies_on_meta
+
 if TYPE_CHECKING:
     from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 
@@ -20,8 +22,13 @@ CARD = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 META = torch.device("meta")
 
-real_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
-lies_on_meta = torch._C.TensorBase.is_meta.__get__  # type: ignore[attr-defined]
+_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
+
+
+def real_device(tensor: torch.Tensor) -> torch.device:
+    """Return the device on which a tensor lies."""
+    with torch._C.DisableTorchFunction():
+        return _device(tensor)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -30,7 +37,7 @@ def tensors_tell_their_place(tracer: FacadeTracer) -> Iterator[None]:
 
     def device(tensor: torch.Tensor) -> torch.device:
         if tracer.depth or not lies_on_meta(tensor):
-            return real_device(tensor)  # type: ignore[no-any-return]
+            return real_device(tensor)
         return tracer.place_of(tensor)
 
     def is_cuda(tensor: torch.Tensor) -> bool:
