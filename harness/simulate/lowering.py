@@ -64,9 +64,9 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     import bitsandbytes  # noqa: F401  (registers its operators)
 
     bnb = torch.ops.bitsandbytes
-    pointwise: dict[Any, Lowering] = dict.fromkeys(_POINTWISE, _pointwise)
+    frequent: dict[Any, Lowering] = dict.fromkeys(_POINTWISE, pointwise)
     matmul = partial(_with_workspace, card.cublas_workspace_bytes)
-    return pointwise | {
+    return frequent | {
         aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
         aten.mm.default: matmul,
@@ -123,7 +123,7 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """
     if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
         return args[0].add_(args[1])
-    return _pointwise(tracer, func, args, kwargs)
+    return pointwise(tracer, func, args, kwargs)
 
 
 def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
@@ -145,7 +145,7 @@ _POINTWISE = (
 )
 
 
-def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Answer the most frequent operators on the meta device directly: PyTorch's own way there is ten times slower.
 
     Only where the result plainly has the first operand's shape, layout and type.
@@ -153,8 +153,13 @@ def _pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     first, *others = args
     is_plain = lies_on_meta(first) and first.is_contiguous() and first.is_floating_point()
     if is_plain and all(_has_shape_of(first, other) for other in others):
-        return torch.empty_like(first)
+        return _empty_like(first, first.dtype)
     return func(*args, **kwargs)
+
+
+def _empty_like(contiguous: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what `torch.empty_like` does, which takes forty times longer on the meta device."""
+    return torch.empty_strided(contiguous.shape, contiguous.stride(), dtype=dtype, device="meta")
 
 
 def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
@@ -169,7 +174,7 @@ def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: di
     """Return dropout's result and mask; CUDA's kernel allocates the mask first."""
     first = args[0]
     if lies_on_meta(first) and first.is_contiguous():
-        result, mask = torch.empty_like(first), torch.empty_like(first, dtype=torch.bool)
+        result, mask = _empty_like(first, first.dtype), _empty_like(first, torch.bool)
     else:
         result, mask = func(*args, **kwargs)
     tracer.track(mask)

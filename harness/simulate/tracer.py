@@ -14,7 +14,6 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from types import CodeType
 from typing import Any, Protocol
 
@@ -175,9 +174,15 @@ class Tracer(TorchDispatchMode):
         """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
         frames: list[Frame] = []
         frame = sys._getframe(1)
-        while frame is not None and len(frames) < self.site_frames:
-            if not _is_plumbing(frame.f_code):
-                frames.append((frame.f_code, frame.f_lineno))
+        missing = self.site_frames
+        while frame is not None and missing:
+            code = frame.f_code
+            known = _PLUMBING.get(id(code))
+            if known is None:
+                known = _PLUMBING[id(code)] = (code.co_filename.startswith(_PLUMBING_PATHS), code)
+            if not known[0]:
+                frames.append((code, frame.f_lineno))
+                missing -= 1
             frame = frame.f_back  # type: ignore[assignment]
         return tuple(frames)
 
@@ -209,10 +214,8 @@ def _makes_storage(func: Any) -> bool:
 
 _PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), contextlib.__file__, "<string>")
 
-
-@cache
-def _is_plumbing(code: CodeType) -> bool:
-    return code.co_filename.startswith(_PLUMBING_PATHS)
+_PLUMBING: dict[int, tuple[bool, CodeType]] = {}
+"""by the id of code, which takes long to hash: whether its frames are left out, and the code, which so stays alive"""
 
 
 def source_lines(site: Site) -> tuple[SourceLine, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
 
 from memory_harness.harness.simulate.facade.places import CARD, CPU, META
+from memory_harness.harness.simulate.facade.shapes import ShapeCache
 from memory_harness.harness.simulate.facade.stand_ins import StandIns
 from memory_harness.harness.simulate.facade.values import (
     KnownValues,
@@ -20,7 +21,7 @@ from memory_harness.harness.simulate.facade.values import (
     tensors_among,
     users_place,
 )
-from memory_harness.harness.simulate.lowering import in_backward
+from memory_harness.harness.simulate.lowering import in_backward, pointwise
 from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
@@ -46,13 +47,17 @@ class FacadeTracer(Tracer):
     """Reports allocations on the card; tensors on the host and on meta are told apart from those."""
 
     def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering]) -> None:
-        super().__init__(sink, lowerings, META)
+        # the cache of shapes is faster than those that answer by the first operand
+        slow = {func: lowering for func, lowering in lowerings.items() if lowering is not pointwise}
+        super().__init__(sink, slow, META)
         self.depth = 0
         """operators that are running: PyTorch's own code under the dispatcher sees the devices that are there"""
         self.asks_for_meta = False
         """while a function runs that was given meta as the device"""
         self.values = KnownValues()
         self.stand_ins = StandIns()
+        self._shapes = ShapeCache()
+        self._operators: dict[int, _Operator] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: Arguments = (), kwargs: Keywords | None = None
@@ -163,24 +168,29 @@ class FacadeTracer(Tracer):
     # On the card
 
     def _run_on_card(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
-        if func is aten._local_scalar_dense.default:
+        operator = self._operators.get(id(func)) or self._describe(func)
+        if operator.reads_number:
             return self._read_number(tensors[0])
         if func is aten.copy_.default and not lies_on_meta(args[0]):
             return self._read_into(args[0], args[1])
         if func is aten.index.Tensor:
             args = (args[0], self._without_masks(args[1]), *args[2:])
-        elif _depends_on_values(func):
+        elif operator.hangs_on_values and kwargs.get("output_size") is None:
             return self._run_by_values(func, args, kwargs, tensors)
-        if self._is_repeated(func, args, kwargs):
-            return self._run_by_values(func, args, kwargs, tensors)
-        lowering = self._lowerings.get(func)
-        out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        if operator.lowering is None:
+            out = self._shapes.call(func, args, kwargs)
+        else:
+            out = operator.lowering(self, partial(self._call, func), args, kwargs)
         self.track(out)
-        self._follow(func, args, kwargs, tensors, out)
+        self._follow(operator, args, kwargs, tensors, out)
         return out
 
-    def _is_repeated(self, func: Any, args: Arguments, kwargs: Keywords) -> bool:
-        return func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+    def _describe(self, func: Any) -> _Operator:
+        operator = self._operators[id(func)] = _Operator(func, self._lowerings.get(func))
+        return operator
+
+    def _call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._shapes.call(func, args, kwargs)
 
     def _without_masks(self, indices: Any) -> list[torch.Tensor | None]:
         """Return indices in which boolean masks are the positions that they select, as CUDA's indexing makes them."""
@@ -216,31 +226,37 @@ class FacadeTracer(Tracer):
         self.values.keep(out, host)
         return out
 
-    def _follow(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor], out: Any) -> None:
+    def _follow(
+        self, operator: _Operator, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor], out: Any
+    ) -> None:
         """Let the values that are known be what the operator has made of them."""
+        if operator.finds_no_overflow:
+            return
         results = tensors_among((out,))
-        if func in SAMPLING:
-            chosen = results[SAMPLING[func]]
+        if operator.chosen is not None:
             self.stand_ins.add("an index chosen by values (a sampled token, the best of several)", users_place)
-            self.values.keep_constant(chosen, args[0].shape[-1] // 2 if args[0].dim() else 0)
-            return
-        if func in FINITE:
-            self.values.keep_constant(results[0], FINITE[func])
-            return
-        if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
-            return  # no overflow was found
-        if not tensors:
-            self._keep_made(func, args, kwargs, results)
-            return
-        changed = _changed_arguments(func)
-        if not (changed and self.values) and not _are_followed(results):
-            return
+            self.values.keep_constant(results[operator.chosen], args[0].shape[-1] // 2 if args[0].dim() else 0)
+        elif operator.answer is not None:
+            self.values.keep_constant(results[0], operator.answer)
+        elif not tensors:
+            self._keep_made(operator.func, args, kwargs, results)
+        elif operator.changed or _are_followed(results):
+            self._follow_values(operator, args, kwargs, tensors, results)
+
+    def _follow_values(
+        self,
+        operator: _Operator,
+        args: Arguments,
+        kwargs: Keywords,
+        tensors: list[torch.Tensor],
+        results: list[torch.Tensor],
+    ) -> None:
         hosts = self._on_host((args, kwargs), tensors)
-        if hosts is None:
-            for tensor in tensors_among([args[position] for position in changed if position < len(args)]):
-                self.values.forget(tensor.untyped_storage()._cdata)
-        else:
-            self._compute(func, hosts, results, is_in_place=bool(changed))
+        if hosts is not None:
+            self._compute(operator.func, hosts, results, is_in_place=bool(operator.changed))
+            return
+        for tensor in tensors_among([args[position] for position in operator.changed if position < len(args)]):
+            self.values.forget(tensor.untyped_storage()._cdata)
 
     def _compute(self, func: Any, hosts: Any, results: list[torch.Tensor], *, is_in_place: bool) -> None:
         if is_in_place:
@@ -341,14 +357,22 @@ def _are_followed(results: list[torch.Tensor]) -> bool:
     return bool(results) and all(map(is_small, results))
 
 
-@cache
-def _depends_on_values(func: Any) -> bool:
-    tags = func.tags
-    by_values = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
-    return by_values and func is not aten.repeat_interleave.Tensor
+class _Operator:
+    """What is to be known of an operator each time that it runs; found by its id, since operators hash slowly."""
+
+    def __init__(self, func: Any, lowering: Lowering | None) -> None:
+        by_values = torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
+        self.func = func
+        self.lowering = lowering
+        self.reads_number = func is aten._local_scalar_dense.default
+        self.hangs_on_values = by_values
+        """the size of its result does, unless it is given one"""
+        self.chosen = SAMPLING.get(func)
+        self.answer = FINITE.get(func)
+        self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
+        self.changed = _changed_arguments(func)
 
 
-@cache
 def _changed_arguments(func: Any) -> tuple[int, ...]:
     """Return the positions of the arguments that an operator writes to."""
     changed = []
