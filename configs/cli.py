@@ -74,6 +74,10 @@ class Command:
     """say what the ratings in such a sheet, filled in, amount to, and end"""
     watch: str | None = field(default=None, metadata={"metavar": "SCRIPT"})
     """run this Python script, unmodified, and report on its memory; its own arguments follow `--`"""
+    dry_run: str | None = field(default=None, metadata={"metavar": "SCRIPT"})
+    """run this Python script, unmodified, on a card that is not there: no GPU, no weights; its arguments follow `--`"""
+    steps: int | None = None
+    """with --dry-run: stop after so many optimizer steps; as it is, training ends when nothing new comes any more"""
     fault: str | None = field(default=None, metadata={"metavar": "NAME"})
     """plant this mistake in the run, to see whether it is found, and stop at the diagnosis; every step goes through
     PyTorch then, so that a large model needs --max-steps; an unknown name lists all"""
@@ -186,16 +190,20 @@ def _check_options(command: Command) -> None:
     except ConfigError as error:
         problems += error.problems
     problems += _mode_problems(command)
-    if command.script_arguments and command.watch is None:
+    if command.script_arguments and command.watch is None and command.dry_run is None:
         first = command.script_arguments[0]
-        problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT")
+        problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
+    if command.steps is not None and command.dry_run is None:
+        problems.append(f"--steps {command.steps}: is for a script that is run dry; add --dry-run SCRIPT")
+    if command.steps is not None and command.steps < 1:
+        problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:
         raise ConfigError(problems)
 
 
 def _mode_problems(command: Command) -> list[str]:
     """Return the flags that each ask for something else than a probe, where there are several."""
-    given = _given_flags(command, "generate", "replay", "watch", "explain", "human_sheet", "score_sheet")
+    given = _given_flags(command, "generate", "replay", "watch", "dry_run", "explain", "human_sheet", "score_sheet")
     if _given_flags(command, "train", "resume"):
         given = ["--train, --resume", *given]
     if len(given) < 2:
@@ -205,7 +213,7 @@ def _mode_problems(command: Command) -> list[str]:
 
 def _probe_only_problems(command: Command) -> list[str]:
     """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
-    flags = _given_flags(command, "resume", "generate", "force", "replay", "watch")
+    flags = _given_flags(command, "resume", "generate", "force", "replay", "watch", "dry_run")
     problems = []
     if command.snapshot is not None and flags:
         problems.append(f"--snapshot {command.snapshot}: is of a probe, which {flags[0]} does not run; leave out one")

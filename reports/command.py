@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from memory_harness.configs.cards import card_of
+from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
@@ -83,6 +83,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return generate(command)
     if command.watch is not None:
         return watch(command, command.watch)
+    if command.dry_run is not None:
+        return dry_run(command, command.dry_run)
     result = replay(command.replay) if command.replay else probe(command, arguments)[0]
     write_report(command, result)
     return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
@@ -127,6 +129,30 @@ def watch(command: Command, script: str) -> int:
     gpu = card_of(device) if command.gpu_is_named else None
     recorded = watch_script(
         script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
+    )
+    result = result_of_log(recorded)
+    write_report(command, result)
+    if recorded.outcome is Outcome.STOPPED:
+        return 130
+    return 3 if recorded.outcome is Outcome.ERROR else exit_code(result.verdict)
+
+
+def dry_run(command: Command, script: str) -> int:
+    """Run a script on a card that is not there, and report on what it would do on it; return the exit code."""
+    check_script(script, "--dry-run")
+    device = command.config.device
+    log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
+    # importing PyTorch takes seconds: only after everything else has proved usable
+    from memory_harness.probes.session.dry_run import dry_run_script
+
+    recorded = dry_run_script(
+        script,
+        command.script_arguments,
+        log,
+        card=card_of(device),
+        budget_bytes=budget_of(device),
+        expandable_segments=device.expandable_segments,
+        max_steps=command.steps,
     )
     result = result_of_log(recorded)
     write_report(command, result)

@@ -331,11 +331,22 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     if run.num_train_samples:
         counts = f"{run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
         rows["corpus"] = f"{run.corpus}: {counts}"
+    if log.end is not None and log.outcome is Outcome.COMPLETED:
+        rows["stopped"] = log.end.message
     if result.seconds:
         rows["probe"] = f"took {result.seconds:.0f} s"
     if log.num_unreadable_lines:
         rows["log"] = f"{plural(log.num_unreadable_lines, 'line')} could not be read"
     yield Section("environment", "What this rests on", body=[facts(rows)], details=[facts(more)])
+
+
+def _stand_ins(result: ProbeResult) -> Iterator[Section]:
+    """What a dry run took for what it could not know, by the lines that asked."""
+    stand_ins = result.as_configured.stand_ins
+    rows = [[stand_in.where, stand_in.what, str(stand_in.count)] for stand_in in stand_ins]
+    table = Table(("asked at", "taken for it", "times"), rows)
+    intro = "Without a GPU there are no values. Where the script asked for one, this was taken:"
+    yield Section("stand_ins", "Stand-ins", intro=intro if rows else "", body=[table] if rows else [])
 
 
 def _next(result: ProbeResult) -> Iterator[Section]:
@@ -384,6 +395,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _prediction,
     _also,
     _basis,
+    _stand_ins,
     _next,
     _configuration,
     _words,

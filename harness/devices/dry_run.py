@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
+from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
 
 
@@ -37,8 +38,13 @@ class DryRunDevice(SimulatedDevice):
             stack.enter_context(cuda_is_there(self, self.card))
             stack.enter_context(tensors_tell_their_place(self.tracer))
             stack.enter_context(files_without_weights(self.tracer))
+            stack.enter_context(triton_is_there(self.tracer))
             stack.enter_context(functions_without_gpu(self.tracer))
             yield
+
+    def unobserved(self) -> AbstractContextManager[None]:
+        """Nothing: without the tracer nothing of the script's would run."""
+        return nullcontext()
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""

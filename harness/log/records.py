@@ -367,6 +367,16 @@ class RecoveryRecord:
 
 
 @dataclass(frozen=True)
+class StandInRecord:
+    """What a dry run took for something that it could not know."""
+
+    what: str
+    where: str  # `file:line` that asked
+    count: int
+    kind: str = "stand_in"
+
+
+@dataclass(frozen=True)
 class AgreementRecord:
     """How the losses of a run with a fix agree with those of the run without it; written by what compared them."""
 
@@ -402,6 +412,7 @@ Record = (
     | SurvivorRecord
     | ProbeRecord
     | RecoveryRecord
+    | StandInRecord
     | EndRecord
     | AgreementRecord
 )

@@ -29,6 +29,7 @@ from memory_harness.harness.log.records import (
     Record,
     RecoveryRecord,
     RunRecord,
+    StandInRecord,
     StepRecord,
     SurvivorRecord,
     record_from_dict,
@@ -50,6 +51,7 @@ class RunLog:
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
+    stand_ins: list[StandInRecord] = field(default_factory=list)
     agreement: AgreementRecord | None = None  # of a run with a fix: how its losses agree with those without it
     end: EndRecord | None = None
     num_unreadable_lines: int = 0

@@ -16,12 +16,12 @@ from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.source_lines import is_harness
 
 
-def check_script(script: str) -> None:
+def check_script(script: str, flag: str = "--watch") -> None:
     """Raise ConfigError where there is no such script."""
     path = Path(script)
     if not path.is_file():
         problem = "not a file" if path.exists() else "no such file"
-        raise ConfigError(f"--watch {script}: {problem}; give a Python script")
+        raise ConfigError(f"{flag} {script}: {problem}; give a Python script")
 
 
 def run_script(script: str, arguments: Sequence[str]) -> ModuleType:

@@ -36,12 +36,12 @@ def watch_script(
             observer.end_script()  # while its variables are alive
             del main
         except BaseException as error:
-            outcome, message = _end_of(error, opened)
+            outcome, message = end_of(error, opened)
         observer.end_log(outcome, message, time.perf_counter() - begin)
     return read_run_log(log)
 
 
-def _end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
+def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
     """Show what ended the script where Python would; return the outcome and why."""
     if isinstance(error, SystemExit):
         return _exit(error)

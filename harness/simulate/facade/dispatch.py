@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -175,6 +175,7 @@ class FacadeTracer(Tracer):
             return self._read_into(args[0], args[1])
         if func is aten.index.Tensor:
             args = (args[0], self._without_masks(args[1]), *args[2:])
+            tensors = tensors_among(args)
         elif operator.hangs_on_values and kwargs.get("output_size") is None:
             return self._run_by_values(func, args, kwargs, tensors)
         if operator.lowering is None:
@@ -255,7 +256,11 @@ class FacadeTracer(Tracer):
         if hosts is not None:
             self._compute(operator.func, hosts, results, is_in_place=bool(operator.changed))
             return
-        for tensor in tensors_among([args[position] for position in operator.changed if position < len(args)]):
+        self.forget([args[position] for position in operator.changed if position < len(args)])
+
+    def forget(self, values: Sequence[Any]) -> None:
+        """Drop what is known of the tensors among the values: something has written to them."""
+        for tensor in tensors_among(values):
             self.values.forget(tensor.untyped_storage()._cdata)
 
     def _compute(self, func: Any, hosts: Any, results: list[torch.Tensor], *, is_in_place: bool) -> None:

@@ -1,0 +1,86 @@
+"""A script that is run dry: observed like any other, and ended when nothing new comes any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.log.records import Record
+from memory_harness.harness.observe.script import ScriptObserver
+from memory_harness.harness.observe.script_patches import Arguments, Call, Keywords
+
+QUIET_STEPS = 12
+"""optimizer steps without a higher peak, and with the same floor, after which training has shown what it takes"""
+MAX_STEPS = 120
+"""most optimizer steps: what has grown until then goes on growing, and the report says when it would not fit"""
+MAX_STEPS_AFTER = 3
+"""further steps of a loop that no data loader ends"""
+FLOOR_TOLERANCE_BYTES = 2**20
+
+
+class DryRunOver(BaseException):
+    """Ends a script that has shown what it takes; no script's `except Exception` may catch it."""
+
+
+class DryRunObserver(ScriptObserver):
+    """Ends the training of a script that is run dry, and so lets it go on to what follows: evaluation, generation.
+
+    Data loaders that are trained from end; a loop that has none ends the script.
+
+    Args:
+        max_steps: optimizer steps after which the script is over; None decides by what is new.
+    """
+
+    def __init__(
+        self, device: ObservableDevice, write: Callable[[Record], None], script: str, max_steps: int | None
+    ) -> None:
+        super().__init__(device, write, script)
+        self.stopped_because = ""
+        self._max_steps = max_steps
+        self._num_steps = self._num_quiet = self._num_after = 0
+        self._highest = 0
+        self._floor = 0
+
+    @property
+    def _is_settled(self) -> bool:
+        return self._num_quiet >= QUIET_STEPS or self._num_steps >= MAX_STEPS
+
+    def _end_step(self, learning_rate: float) -> None:
+        super()._end_step(learning_rate)
+        self._num_steps += 1
+        stats = self.device.stats()
+        is_new = stats.peak_reserved_bytes > self._highest or abs(stats.allocated_bytes - self._floor) > (
+            FLOOR_TOLERANCE_BYTES
+        )
+        self._num_quiet = 0 if is_new else self._num_quiet + 1
+        self._highest = max(self._highest, stats.peak_reserved_bytes)
+        self._floor = stats.allocated_bytes
+        if self._num_steps == self._max_steps:
+            self._stop(f"after {self._num_steps} steps, as --steps says")
+        if self._max_steps is None and self._is_settled:
+            self._num_after += 1
+            if self._num_after > MAX_STEPS_AFTER:
+                self._stop(f"after {self._num_steps} steps: {self._reason()}; more with --steps")
+
+    def _reason(self) -> str:
+        if self._num_quiet >= QUIET_STEPS:
+            return f"no higher peak in the last {self._num_quiet}, and what stays between steps is known"
+        return "it grows; see what is found"
+
+    def _stop(self, because: str) -> None:
+        self.stopped_because = because
+        raise DryRunOver
+
+    def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Begin a pass over a data loader, which ends early where it is trained from and nothing new comes."""
+        batches = super().begin_loader(call, args, kwargs)
+        return self._until_settled(batches) if self._max_steps is None else batches
+
+    def _until_settled(self, batches: Iterator[Any]) -> Iterator[Any]:
+        steps_before = self._num_steps
+        for batch in batches:
+            yield batch
+            if self._is_settled and self._num_steps > steps_before:
+                self.stopped_because = f"training, after {self._num_steps} steps: {self._reason()}; more with --steps"
+                return
