@@ -22,6 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine
+from memory_harness.harness.simulate.results import MetaResults
 
 Frame = tuple[CodeType, int]
 Site = tuple[Frame, ...]
@@ -74,6 +75,8 @@ class Tracer(TorchDispatchMode):
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._makes_storage: dict[int, bool] = {}
+        self.run = MetaResults().run
+        """runs an operator as it is; for lowerings"""
         self._next_key = 0
         self._paused = 0
         self.site_frames = MAX_SITE_FRAMES
@@ -91,7 +94,7 @@ class Tracer(TorchDispatchMode):
         if not self._lowerings:
             return self._run_as_it_is(func, args, kwargs)
         lowering = self._lowerings.get(func)
-        out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        out = self.run(func, args, kwargs) if lowering is None else lowering(self, func, args, kwargs)
         self.track(out)
         return out
 
@@ -176,7 +179,7 @@ class Tracer(TorchDispatchMode):
         frames: list[Frame] = []
         frame = sys._getframe(1)
         while frame is not None and len(frames) < self.site_frames:
-            if not _is_plumbing(frame.f_code):
+            if not _is_plumbing(frame.f_code.co_filename):
                 frames.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
         return tuple(frames)
@@ -202,8 +205,8 @@ _PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), c
 
 
 @cache
-def _is_plumbing(code: CodeType) -> bool:
-    return code.co_filename.startswith(_PLUMBING_PATHS)
+def _is_plumbing(path: str) -> bool:
+    return path.startswith(_PLUMBING_PATHS)
 
 
 def source_lines(site: Site) -> tuple[SourceLine, ...]:
