@@ -65,7 +65,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
 
     bnb = torch.ops.bitsandbytes
     matmul = partial(_with_workspace, card.cublas_workspace_bytes)
-    return {
+    in_place: dict[Any, Lowering] = dict.fromkeys(_IN_PLACE, _in_place)
+    return in_place | {
         aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
         aten.mm.default: matmul,
@@ -131,6 +132,23 @@ def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
     uses = tensor._use_count()  # type: ignore[attr-defined]
     storage_uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return bool(uses == 4 and storage_uses == 2)
+
+
+_IN_PLACE = (
+    aten.normal_.default,
+    aten._foreach_lerp_.Scalar,
+    aten._foreach_addcmul_.Scalar,
+    aten._foreach_addcdiv_.ScalarList,
+)
+"""what initialises weights, and AdamW's steps over all of them: PyTorch takes long to find that there are no values"""
+
+
+def _in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Change values, where there are any."""
+    first = args[0]
+    if isinstance(first, torch.Tensor):
+        return first if first.is_meta else func(*args, **kwargs)
+    return None if first[0].is_meta else func(*args, **kwargs)
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
