@@ -19,23 +19,26 @@ class MetaResults:
 
     def __init__(self) -> None:
         # by the operator's id: operators live for ever, and take long to hash
-        self._known: dict[int, dict[tuple[Any, ...], _Result | None]] = {}
+        self._known: dict[int, dict[tuple[Any, ...], _Result] | None] = {}
+        """by what a result depends on; None of operators whose results cannot be made anew, such as views"""
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what the operator does."""
-        known = self._known.get(id(func))
+        known = self._known.setdefault(id(func), {})
         if known is None:
-            known = self._known[id(func)] = {}
+            return func(*args, **kwargs)
         signature: list[Any] = [torch.get_default_dtype()]
         if not (_describe(args, signature) and _describe(kwargs.items(), signature)):
             return func(*args, **kwargs)
         key = tuple(signature)
-        result = known.get(key)
-        if result is not None:
-            return result.again()
+        if key in known:
+            return known[key].again()
         out = func(*args, **kwargs)
-        if key not in known:
-            known[key] = _result_of(out, {_memory(tensor) for tensor in _tensors((*args, *kwargs.values()))})
+        result = _result_of(out, {_memory(tensor) for tensor in _tensors((*args, *kwargs.values()))})
+        if result is None:
+            self._known[id(func)] = None
+        else:
+            known[key] = result
         return out
 
 
