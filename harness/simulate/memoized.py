@@ -133,6 +133,8 @@ class MemoizedMemory:
     def stats(self) -> MemoryStats:
         """Return the counters after the last phase, with the peaks since `reset_peaks`."""
         allocated, reserved = self._peaks
+        if self._peaks == (self._stats.peak_allocated_bytes, self._stats.peak_reserved_bytes):
+            return self._stats
         return replace(self._stats, peak_allocated_bytes=allocated, peak_reserved_bytes=reserved)
 
     def reset_peaks(self) -> None:
