@@ -86,6 +86,7 @@ def clean(corpus: Corpus) -> tuple[Corpus, CleanReport]:
     return replace(corpus, rows=tuple(kept)), report
 
 
+@functools.lru_cache(maxsize=1024)  # topics, prefixes and questions come many times
 def normalise(text: str) -> str:
     """Return the text in NFC, without control characters, whitespace collapsed; the joiners ZWJ and ZWNJ stay."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -102,8 +102,8 @@ def _table() -> dict[str, Any]:
 
 def _usable_rows(num_rows: int, rng: Random) -> list[Row]:
     topics = tuple(_table()["things"])
-    questions = {topic: _Sentences(_table()["questions"], topic) for topic in topics}
-    answers = {topic: _Sentences(_table()["answers"], topic) for topic in topics}
+    questions = {topic: _sentences("questions", topic) for topic in topics}
+    answers = {topic: _sentences("answers", topic) for topic in topics}
     num_long = round(LONG_SHARE * num_rows)
     rows: dict[Row, None] = {}
     previous: Row | None = None
@@ -116,6 +116,11 @@ def _usable_rows(num_rows: int, rng: Random) -> list[Row]:
         answer = answers[previous.topic].text(ANSWER_LENGTHS[kind].draw(rng), rng)
         rows[replace(previous, answer=answer)] = None
     return list(rows)
+
+
+@functools.cache
+def _sentences(part: str, topic: str) -> _Sentences:
+    return _Sentences(_table()[part], topic)
 
 
 class _Sentences:

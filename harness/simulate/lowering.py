@@ -64,9 +64,9 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     import bitsandbytes  # noqa: F401  (registers its operators)
 
     bnb = torch.ops.bitsandbytes
-    frequent: dict[Any, Lowering] = dict.fromkeys(_POINTWISE, pointwise)
     matmul = partial(_with_workspace, card.cublas_workspace_bytes)
-    return frequent | {
+    in_place: dict[Any, Lowering] = dict.fromkeys(_IN_PLACE, _in_place)
+    return in_place | {
         aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
         aten.mm.default: matmul,
@@ -97,7 +97,7 @@ def _workspace_for_bias(tracer: Tracer) -> None:
 
 
 def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out = func(*args, **kwargs)
+    out = tracer.run(func, args, kwargs)
     tracer.track(out)
     _workspace(tracer, num_bytes)
     return out
@@ -123,7 +123,7 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """
     if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
         return args[0].add_(args[1])
-    return pointwise(tracer, func, args, kwargs)
+    return tracer.run(func, args, kwargs)
 
 
 def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
@@ -134,49 +134,26 @@ def _is_gradient_buffer(tensor: torch.Tensor) -> bool:
     return bool(uses == 4 and storage_uses == 2)
 
 
-_POINTWISE = (
-    aten.mul.Tensor,
-    aten.mul.Scalar,
-    aten.div.Scalar,
-    aten.neg.default,
-    aten.pow.Tensor_Scalar,
-    aten.rsqrt.default,
-    aten.native_dropout_backward.default,
+_IN_PLACE = (
+    aten.normal_.default,
+    aten._foreach_lerp_.Scalar,
+    aten._foreach_addcmul_.Scalar,
+    aten._foreach_addcdiv_.ScalarList,
 )
+"""what initialises weights, and AdamW's steps over all of them: PyTorch takes long to find that there are no values"""
 
 
-def pointwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Answer the most frequent operators on the meta device directly: PyTorch's own way there is ten times slower.
-
-    Only where the result plainly has the first operand's shape, layout and type.
-    """
-    first, *others = args
-    is_plain = lies_on_meta(first) and first.is_contiguous() and first.is_floating_point()
-    if is_plain and all(_has_shape_of(first, other) for other in others):
-        return _empty_like(first, first.dtype)
-    return func(*args, **kwargs)
-
-
-def _empty_like(contiguous: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what `torch.empty_like` does, which takes forty times longer on the meta device."""
-    return torch.empty_strided(contiguous.shape, contiguous.stride(), dtype=dtype, device="meta")
-
-
-def _has_shape_of(first: torch.Tensor, other: Any) -> bool:
-    """Return whether an operand leaves the result the first one's shape and type: a number, or a tensor like it."""
-    if not isinstance(other, torch.Tensor):
-        return isinstance(other, (int, float))
-    same_type = other.dtype == first.dtype or other.dtype == torch.bool
-    return same_type and lies_on_meta(other) and other.shape == first.shape and other.is_contiguous()
+def _in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Change values, where there are any."""
+    first = args[0]
+    if isinstance(first, torch.Tensor):
+        return first if lies_on_meta(first) else func(*args, **kwargs)
+    return None if lies_on_meta(first[0]) else func(*args, **kwargs)
 
 
 def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return dropout's result and mask; CUDA's kernel allocates the mask first."""
-    first = args[0]
-    if lies_on_meta(first) and first.is_contiguous():
-        result, mask = _empty_like(first, first.dtype), _empty_like(first, torch.bool)
-    else:
-        result, mask = func(*args, **kwargs)
+    result, mask = tracer.run(func, args, kwargs)
     tracer.track(mask)
     return result, mask
 
@@ -228,7 +205,7 @@ def _grouped_mm(workspace_bytes: int, tracer: Tracer, func: Any, args: tuple[Any
     """
     first, second = args[:2]
     if first.dtype is torch.bfloat16 or not lies_on_meta(first):
-        return func(*args, **kwargs)
+        return tracer.run(func, args, kwargs)
     shape = _grouped_shape(first, second, kwargs.get("offs", args[2] if len(args) > 2 else None))
     row = math.ceil(shape[-1] * first.element_size() / GROUPED_ROW_BYTES) * GROUPED_ROW_BYTES // first.element_size()
     out = first.new_empty(*shape[:-1], row)[..., : shape[-1]]
@@ -261,4 +238,4 @@ def _quantize(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def _paused_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     with tracer.paused():
-        return func(*args, **kwargs)
+        return tracer.run(func, args, kwargs)

@@ -71,6 +71,14 @@ class MemoizedMemory:
         """the chain that reached them, up to that phase"""
         self.recent: deque[ReplayedChain] = deque(maxlen=NUM_RECENT)
 
+    def emptied(self) -> MemoizedMemory:
+        """Return one with nothing allocated, which remembers all outcomes that this one does."""
+        own = self.memory.allocator
+        empty = MemoizedMemory(SimulatedMemory(own.budget_bytes, expandable_segments=own.expandable_segments))
+        # the first state of both is the same
+        empty._states, empty._ids, empty._transitions = self._states, self._ids, self._transitions
+        return empty
+
     def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None]) -> None:
         """Start a chain; a phase that is None has to be passed to `next_phase`."""
         known = self._transitions.get((self._state, key))
@@ -103,15 +111,15 @@ class MemoizedMemory:
             self.memory.replay(phase)
         finally:
             self._advance(self.memory.stats())
-            if self._stats.peak_allocated_bytes > self._peak_bytes:
-                self._peak_bytes = self._stats.peak_allocated_bytes
-                self._peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
         return _relative(self._stats, before)
 
     def _advance(self, stats: MemoryStats) -> None:
         self._stats = stats
         allocated, reserved = self._peaks
         self._peaks = max(allocated, stats.peak_allocated_bytes), max(reserved, stats.peak_reserved_bytes)
+        if stats.peak_allocated_bytes > self._peak_bytes:
+            self._peak_bytes = stats.peak_allocated_bytes
+            self._peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
 
     def _finish(self, chain: _RunningChain) -> None:
         if chain.known is not None:
@@ -125,6 +133,8 @@ class MemoizedMemory:
     def stats(self) -> MemoryStats:
         """Return the counters after the last phase, with the peaks since `reset_peaks`."""
         allocated, reserved = self._peaks
+        if self._peaks == (self._stats.peak_allocated_bytes, self._stats.peak_reserved_bytes):
+            return self._stats
         return replace(self._stats, peak_allocated_bytes=allocated, peak_reserved_bytes=reserved)
 
     def reset_peaks(self) -> None:

@@ -14,6 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import CodeType
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine
+from memory_harness.harness.simulate.results import MetaResults
 
 Frame = tuple[CodeType, int]
 Site = tuple[Frame, ...]
@@ -73,6 +75,8 @@ class Tracer(TorchDispatchMode):
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._makes_storage: dict[int, bool] = {}
+        self.run = MetaResults().run
+        """runs an operator as it is; for lowerings"""
         self._next_key = 0
         self._paused = 0
         self.site_frames = MAX_SITE_FRAMES
@@ -90,7 +94,7 @@ class Tracer(TorchDispatchMode):
         if not self._lowerings:
             return self._run_as_it_is(func, args, kwargs)
         lowering = self._lowerings.get(func)
-        out = func(*args, **kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        out = self.run(func, args, kwargs) if lowering is None else lowering(self, func, args, kwargs)
         self.track(out)
         return out
 
@@ -174,15 +178,9 @@ class Tracer(TorchDispatchMode):
         """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
         frames: list[Frame] = []
         frame = sys._getframe(1)
-        missing = self.site_frames
-        while frame is not None and missing:
-            code = frame.f_code
-            known = _PLUMBING.get(id(code))
-            if known is None:
-                known = _PLUMBING[id(code)] = (code.co_filename.startswith(_PLUMBING_PATHS), code)
-            if not known[0]:
-                frames.append((code, frame.f_lineno))
-                missing -= 1
+        while frame is not None and len(frames) < self.site_frames:
+            if not _is_plumbing(frame.f_code.co_filename):
+                frames.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
         return tuple(frames)
 
@@ -214,8 +212,10 @@ def _makes_storage(func: Any) -> bool:
 
 _PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), contextlib.__file__, "<string>")
 
-_PLUMBING: dict[int, tuple[bool, CodeType]] = {}
-"""by the id of code, which takes long to hash: whether its frames are left out, and the code, which so stays alive"""
+
+@cache
+def _is_plumbing(path: str) -> bool:
+    return path.startswith(_PLUMBING_PATHS)
 
 
 def source_lines(site: Site) -> tuple[SourceLine, ...]:

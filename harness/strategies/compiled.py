@@ -79,7 +79,14 @@ class CompiledStrategy:
     def restart(self, budget_bytes: int, expandable_segments: bool) -> None:
         """Start over on a card with empty memory; what has been recorded is kept."""
         self.device.budget_bytes = budget_bytes
-        self.memory = MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments))
+        self._start(MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)))
+
+    def start_over(self) -> None:
+        """Start over on the same card, emptied; what the phases have done to its memory is kept too."""
+        self._start(self.memory.emptied())
+
+    def _start(self, memory: MemoizedMemory) -> None:
+        self.memory = memory
         self.device.memory = ReplayedMemory(self.memory, phase_of_chain)
         self._outside = DiscardingSink(self.memory.empty_cache)
         self.device.tracer.sink = self._outside

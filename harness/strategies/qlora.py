@@ -471,10 +471,11 @@ def _model_tensors(model: Any) -> NamedTensors:
             yield from _constants_of(parameter.quant_state, name)
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    for name, module in model.named_modules():
+    modules = list(model.named_modules())
+    for name, module in modules:
         if isinstance(module, Bnb4bitParametrization):  # that of experts
             yield from _constants_of(module.quant_state, name)
-    for prefix, module in model.named_modules():
+    for prefix, module in modules:
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor
 

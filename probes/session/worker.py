@@ -87,9 +87,20 @@ def _read_request() -> Request | None:
         request: Request = json.loads(line)
         if request:
             return request
-        _import_bitsandbytes()
-        from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
+        with _no_collection():
+            _import_bitsandbytes()
+            from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
     return None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within, Python looks for no garbage: imports make hardly any, and all that they make would be searched for it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _import_bitsandbytes() -> None:
@@ -118,6 +129,8 @@ def run_request(config: RunConfig, request: Request) -> None:
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
+    if not measured:
+        gc.freeze()  # collections leave out what was imported; nobody asks what holds a tensor without values
     with _logging(device, request) as write:
         outcome = execute(Run(config, device, strategy, data), write, log.parent, rehearsal=measured)
     if measured:
@@ -130,6 +143,7 @@ def run_request(config: RunConfig, request: Request) -> None:
     ends = []
     # a run that computes would take its full time at each count
     if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
+        gc.freeze()  # what was recorded serves all of them
         ends = [_run_count(config, count, strategy, log.parent) for count in request["counts"]]
     _reply({"counts": [end for end in ends if end is not None]})
 
@@ -214,10 +228,11 @@ def _group(arguments: TrainArguments) -> Group | None:
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
     warnings.simplefilter("ignore", FutureWarning)
-    import torch
+    with _no_collection():
+        import torch
 
-    _import_bitsandbytes()
-    from memory_harness.harness.train.run import open_device
+        _import_bitsandbytes()
+        from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
@@ -254,14 +269,13 @@ def _run_count(
         data = prepare(config)
     except DataError:
         return None
-    device = strategy.device
-    strategy.restart(device.budget_bytes, config.device.expandable_segments)
+    strategy.start_over()
     last: dict[type, Any] = {}
 
     def write(record: Record) -> None:
         last[type(record)] = record
 
-    outcome = execute(Run(config, device, strategy, data), write, output)
+    outcome = execute(Run(config, strategy.device, strategy, data), write, output)
     return samples, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
 
 

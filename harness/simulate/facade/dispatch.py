@@ -5,13 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 
 from memory_harness.harness.simulate.facade.places import CARD, CPU, META
-from memory_harness.harness.simulate.facade.shapes import ShapeCache
 from memory_harness.harness.simulate.facade.stand_ins import StandIns
 from memory_harness.harness.simulate.facade.values import (
     KnownValues,
@@ -21,7 +19,7 @@ from memory_harness.harness.simulate.facade.values import (
     tensors_among,
     users_place,
 )
-from memory_harness.harness.simulate.lowering import in_backward, pointwise
+from memory_harness.harness.simulate.lowering import in_backward
 from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
@@ -47,16 +45,13 @@ class FacadeTracer(Tracer):
     """Reports allocations on the card; tensors on the host and on meta are told apart from those."""
 
     def __init__(self, sink: EventSink, lowerings: dict[Any, Lowering]) -> None:
-        # the cache of shapes is faster than those that answer by the first operand
-        slow = {func: lowering for func, lowering in lowerings.items() if lowering is not pointwise}
-        super().__init__(sink, slow, META)
+        super().__init__(sink, lowerings, META)
         self.depth = 0
         """operators that are running: PyTorch's own code under the dispatcher sees the devices that are there"""
         self.asks_for_meta = False
         """while a function runs that was given meta as the device"""
         self.values = KnownValues()
         self.stand_ins = StandIns()
-        self._shapes = ShapeCache()
         self._operators: dict[int, _Operator] = {}
 
     def __torch_dispatch__(
@@ -178,10 +173,12 @@ class FacadeTracer(Tracer):
             tensors = tensors_among(args)
         elif operator.hangs_on_values and kwargs.get("output_size") is None:
             return self._run_by_values(func, args, kwargs, tensors)
-        if operator.lowering is None:
-            out = self._shapes.call(func, args, kwargs)
+        if operator.only_changes:
+            out = args[0]
+        elif operator.lowering is None:
+            out = self.run(func, args, kwargs)
         else:
-            out = operator.lowering(self, partial(self._call, func), args, kwargs)
+            out = operator.lowering(self, func, args, kwargs)
         self.track(out)
         self._follow(operator, args, kwargs, tensors, out)
         return out
@@ -189,9 +186,6 @@ class FacadeTracer(Tracer):
     def _describe(self, func: Any) -> _Operator:
         operator = self._operators[id(func)] = _Operator(func, self._lowerings.get(func))
         return operator
-
-    def _call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._shapes.call(func, args, kwargs)
 
     def _without_masks(self, indices: Any) -> list[torch.Tensor | None]:
         """Return indices in which boolean masks are the positions that they select, as CUDA's indexing makes them."""
@@ -376,6 +370,14 @@ class _Operator:
         self.answer = FINITE.get(func)
         self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
         self.changed = _changed_arguments(func)
+        self.only_changes = _only_changes_first(func)
+
+
+def _only_changes_first(func: Any) -> bool:
+    """Return whether an operator writes values into its first argument and returns that: without values, nothing."""
+    changes_layout = torch.Tag.inplace_view in func.tags or func._schema.name in ("aten::set_", "aten::resize_")
+    returns = [str(value.type) for value in func._schema.returns]
+    return _changed_arguments(func) == (0,) and returns == ["Tensor"] and not changes_layout
 
 
 def _changed_arguments(func: Any) -> tuple[int, ...]:
@@ -411,4 +413,3 @@ def _num_elements(size: Any) -> int:
     for length in size:
         count *= length
     return count
-

@@ -117,4 +117,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_moved(member, device) for member in value)
     return value
-

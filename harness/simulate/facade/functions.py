@@ -58,8 +58,13 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (tensor, "pin_memory", lambda self, *_, **__: self),
         (tensor, "is_pinned", lambda self, *_, **__: False),
         (tensor, "record_stream", lambda self, stream: None),
-        (tensor, "new_tensor", lambda self, data, *, dtype=None, device=None, requires_grad=False: torch.tensor(
-            data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)),  # fmt: skip
+        (
+            tensor,
+            "new_tensor",
+            lambda self, data, *, dtype=None, device=None, requires_grad=False: torch.tensor(
+                data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad
+            ),
+        ),  # fmt: skip
         (torch, "tensor", _made_on_host(torch.tensor)),
         (torch, "as_tensor", _made_on_host(torch.as_tensor)),
         (torch, "asarray", _made_on_host(torch.asarray)),

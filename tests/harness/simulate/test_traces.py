@@ -179,6 +179,26 @@ def test_a_second_run_needs_no_recording_and_ends_the_same() -> None:
     assert results[0] == results[1]
 
 
+def test_starting_over_ends_as_on_a_memory_that_remembers_nothing() -> None:
+    ends = []
+    for starts_over in (True, False):
+        strategy = compiled(48 * MIB)
+        with strategy.device.active():
+            for lengths in ((30, 20), (20,), (30, 20, 30), (20, 2000)):
+                if starts_over:
+                    strategy.start_over()
+                else:
+                    strategy.restart(48 * MIB, expandable_segments=False)
+                strategy.load()
+                try:
+                    for length in lengths:
+                        step(strategy, batch((length,), length + 12))
+                except DeviceOutOfMemory as failure:
+                    ends.append(failure.requested_bytes)
+                ends.append((strategy.device.stats(), strategy.device.segments_at_peak()))
+    assert ends[: len(ends) // 2] == ends[len(ends) // 2 :]
+
+
 def test_an_allocation_beyond_the_budget_fails_where_it_was_asked_for() -> None:
     strategy = compiled(48 * MIB)
     with strategy.device.active():
