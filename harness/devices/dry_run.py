@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -42,9 +42,10 @@ class DryRunDevice(SimulatedDevice):
             stack.enter_context(functions_without_gpu(self.tracer))
             yield
 
-    def unobserved(self) -> AbstractContextManager[None]:
-        """Nothing: without the tracer nothing of the script's would run."""
-        return nullcontext()
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """Within, all is observed as ever: without the tracer nothing of the script's would run."""
+        yield
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""

@@ -113,7 +113,7 @@ class FacadeTracer(Tracer):
     def place_of(self, tensor: torch.Tensor) -> torch.device:
         """Return the device that a tensor on meta stands for."""
         place = self._key_place(tensor)
-        return CPU if place is HOST else place  # type: ignore[no-any-return]
+        return CPU if place is HOST else place
 
     def track(self, value: Any) -> None:
         """Begin an allocation on the card for each storage in `value` not seen before."""

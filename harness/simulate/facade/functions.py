@@ -85,15 +85,15 @@ def _to(tracer: FacadeTracer, original: Function) -> Function:
             device = named.device
             kwargs.setdefault("dtype", named.dtype)
         if device is None:
-            return original(self, *args, **kwargs)  # type: ignore[no-any-return]
+            return original(self, *args, **kwargs)
         rest = args[1:] if args else ()
         if device == self.device:  # PyTorch would compare with meta
             return _converted(original, self, rest, kwargs)
         kwargs = kwargs | {"device": device}
         if device.type != "meta":
-            return original(self, *_named(rest, kwargs), **kwargs)  # type: ignore[no-any-return]
+            return original(self, *_named(rest, kwargs), **kwargs)
         with tracer.asking_for_meta():
-            return original(self, *_named(rest, kwargs), **kwargs)  # type: ignore[no-any-return]
+            return original(self, *_named(rest, kwargs), **kwargs)
 
     return to
 
@@ -109,7 +109,7 @@ def _converted(original: Function, tensor: torch.Tensor, rest: tuple[Any, ...], 
     options = {name: value for name, value in kwargs.items() if name != "device"}
     _named(rest, options)
     dtype = options.pop("dtype", None) or tensor.dtype
-    return original(tensor, dtype, **options)  # type: ignore[no-any-return]
+    return original(tensor, dtype, **options)
 
 
 def _on_card(tensor: torch.Tensor) -> bool:
@@ -160,7 +160,7 @@ class _Generator(torch.Generator):
     """A generator of random numbers of any device; the card's draws nothing that counts."""
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
 def _compile(tracer: FacadeTracer) -> Function:

@@ -22,13 +22,13 @@ CARD = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 META = torch.device("meta")
 
-_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
+_device = torch._C.TensorBase.device.__get__
 
 
 def real_device(tensor: torch.Tensor) -> torch.device:
     """Return the device on which a tensor lies."""
     with torch._C.DisableTorchFunction():
-        return _device(tensor)  # type: ignore[no-any-return]
+        return _device(tensor)
 
 
 @contextmanager

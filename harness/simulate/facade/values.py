@@ -119,7 +119,7 @@ class KnownValues:
         if not isinstance(value, torch.UntypedStorage):
             return torch.tensor(value, dtype=tensor.dtype).expand(tensor.shape)
         host = torch.empty(0, dtype=tensor.dtype)
-        return host.set_(value, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload, no-any-return]
+        return host.set_(value, tensor.storage_offset(), tensor.shape, tensor.stride())
 
     def keep(self, tensor: torch.Tensor, host: torch.Tensor) -> None:
         """Remember a tensor's values, where they are few enough to be worth it."""
