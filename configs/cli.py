@@ -78,6 +78,8 @@ class Command:
     """run this Python script, unmodified, on a card that is not there: no GPU, no weights; its arguments follow `--`"""
     steps: int | None = None
     """with --dry-run: stop after so many optimizer steps; as it is, training ends when nothing new comes any more"""
+    override: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=VALUE,..."})
+    """with --dry-run: settings of the script to change from outside, such as per_device_eval_batch_size=1"""
     fault: str | None = field(default=None, metadata={"metavar": "NAME"})
     """plant this mistake in the run, to see whether it is found, and stop at the diagnosis; every step goes through
     PyTorch then, so that a large model needs --max-steps; an unknown name lists all"""
@@ -195,6 +197,8 @@ def _check_options(command: Command) -> None:
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
     if command.steps is not None and command.dry_run is None:
         problems.append(f"--steps {command.steps}: is for a script that is run dry; add --dry-run SCRIPT")
+    if command.override and command.dry_run is None:
+        problems.append(f"--override {command.override[0]}: is for a script that is run dry; add --dry-run SCRIPT")
     if command.steps is not None and command.steps < 1:
         problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.configs.cards import budget_of, card_of
@@ -143,18 +144,22 @@ def dry_run(command: Command, script: str) -> int:
     device = command.config.device
     log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
     # importing PyTorch takes seconds: only after everything else has proved usable
-    from memory_harness.probes.session.dry_run import dry_run_script
+    from memory_harness.harness.observe.knobs import read_knobs
+    from memory_harness.probes.session.dry_run import DryRun, try_settings
 
-    recorded = dry_run_script(
+    asked = DryRun(
         script,
         command.script_arguments,
-        log,
-        card=card_of(device),
-        budget_bytes=budget_of(device),
+        card_of(device),
+        budget_of(device),
         expandable_segments=device.expandable_segments,
         max_steps=command.steps,
+        changes=read_knobs(command.override),
     )
+    recorded = asked.run(log)
     result = result_of_log(recorded)
+    if not command.no_fixes:
+        result = replace(result, fixes=try_settings(asked, recorded, log.parent))
     write_report(command, result)
     if recorded.outcome is Outcome.STOPPED:
         return 130

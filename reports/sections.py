@@ -223,7 +223,7 @@ def _fixes(result: ProbeResult) -> Iterator[Section]:
 def _tried(fix: FixResult, scale: int, log: RunLog) -> blocks.TriedFix:
     state = "verified" if fix.verified else "did not help"
     if fix.verified and not fix.applied:
-        state = "helps, not needed"
+        state = "fits" if log.run.script else "helps, not needed"
     before, after = Level(fix.before_peak_bytes), Level(fix.after_peak_bytes)
     equal = wording("equivalence")[fix.equivalence]
     words = f"peak {before} → {after} · {state} · {equal}"

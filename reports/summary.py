@@ -98,6 +98,9 @@ def verdict_sentence(result: ProbeResult) -> str:
         return f"{failure}; with {applied} it fits ({_peak(fixed, 'peak')})."
     if fixed is not None and fixed.fatal_oom is not None:
         return f"{failure}; even with {applied}, {_failure(fixed, fixed.fatal_oom)}."
+    helpful = [fix.name for fix in result.fixes if fix.verified]
+    if helpful and log.run.script:
+        return f"{failure}; it would fit with: {helpful[0]}."
     if result.fixes:
         return f"{failure}; no fix that was tried makes it fit."
     return f"{failure}, with {of_budget(log.fatal_oom.allocated_bytes, log.fatal_oom.budget_bytes)} taken."

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.facade.cuda import cuda_is_there
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
@@ -46,6 +48,10 @@ class DryRunDevice(SimulatedDevice):
     def unobserved(self) -> Iterator[None]:
         """Within, all is observed as ever: without the tracer nothing of the script's would run."""
         yield
+
+    def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
+        """Call back for every allocation that fails from now on, located by the script's own line."""
+        self._simulated.on_failure = partial(self._locate, callback)
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""

@@ -377,6 +377,16 @@ class StandInRecord:
 
 
 @dataclass(frozen=True)
+class KnobRecord:
+    """A setting of a script that is run dry, which can be changed from outside."""
+
+    name: str
+    value: str
+    where: str  # `file:line` that set it
+    kind: str = "knob"
+
+
+@dataclass(frozen=True)
 class AgreementRecord:
     """How the losses of a run with a fix agree with those of the run without it; written by what compared them."""
 
@@ -413,6 +423,7 @@ Record = (
     | ProbeRecord
     | RecoveryRecord
     | StandInRecord
+    | KnobRecord
     | EndRecord
     | AgreementRecord
 )

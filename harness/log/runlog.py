@@ -18,6 +18,7 @@ from memory_harness.harness.log.records import (
     AgreementRecord,
     EndRecord,
     EvalRecord,
+    KnobRecord,
     MemoryStats,
     MetricsRecord,
     OomRecord,
@@ -52,6 +53,7 @@ class RunLog:
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     stand_ins: list[StandInRecord] = field(default_factory=list)
+    knobs: list[KnobRecord] = field(default_factory=list)
     agreement: AgreementRecord | None = None  # of a run with a fix: how its losses agree with those without it
     end: EndRecord | None = None
     num_unreadable_lines: int = 0

@@ -1,56 +1,181 @@
-"""Run any script on a card that is not there, and say what it would do on it."""
+"""Run any script on a card that is not there, say what it would do on it, and which of its settings would help."""
 
+from __future__ import annotations
+
+import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.dry_run import DryRunDevice
-from memory_harness.harness.log.records import Outcome, StandInRecord
+from memory_harness.harness.log.errors import HarnessError
+from memory_harness.harness.log.records import Outcome, Phase, StandInRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
+from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
 from memory_harness.harness.observe.run_script import run_script
+from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
 
 VARIABLE = "MEMORY_HARNESS_DRY_RUN"
 """set in the environment while a script is run dry, for scripts that want to know"""
 
 
-def dry_run_script(
-    script: str,
-    arguments: Sequence[str],
-    log: Path,
-    *,
-    card: Card,
-    budget_bytes: int,
-    expandable_segments: bool = False,
-    max_steps: int | None = None,
-) -> RunLog:
-    """Run the script on the card until nothing new comes, or for `max_steps` optimizer steps; return the record.
+@dataclass(frozen=True)
+class DryRun:
+    """What is to be run dry.
 
-    Raises:
-        UnknownValue: the script asked for a value that does not exist without a GPU.
+    Args:
+        max_steps: optimizer steps after which it ends; None where nothing new comes.
+        changes: settings of the script that are to be others; see `harness.observe.knobs`.
     """
-    device = DryRunDevice(card, budget_bytes, expandable_segments=expandable_segments)
+
+    script: str
+    arguments: Sequence[str]
+    card: Card
+    budget_bytes: int
+    expandable_segments: bool = False
+    max_steps: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, log: Path) -> RunLog:
+        """Run in a process of its own, which the script may leave as it likes; return what was recorded.
+
+        Raises:
+            HarnessError: the script asked for a value that does not exist without a GPU, or cannot be run dry.
+        """
+        # forked: PyTorch and transformers, imported here, are not imported once more for each run
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_run_and_tell, args=(self, log, sender))
+        process.start()
+        sender.close()
+        refusal = _told(receiver)
+        process.join()
+        if refusal is not None:
+            raise HarnessError(refusal)
+        return read_run_log(log)
+
+
+def _told(receiver: Connection) -> str | None:
+    """Return why the process could not go on; None where it ended, or died without a word."""
+    try:
+        return str(receiver.recv())
+    except EOFError:
+        return None
+
+
+def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
+    try:
+        _run(dry_run, log)
+    except HarnessError as error:
+        sender.send(str(error))
+    sender.close()
+
+
+def _run(dry_run: DryRun, log: Path) -> None:
+    device = DryRunDevice(dry_run.card, dry_run.budget_bytes, expandable_segments=dry_run.expandable_segments)
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
-        observer = DryRunObserver(device, writer.write, Path(script).name, max_steps)
+        observer = DryRunObserver(device, writer.write, Path(dry_run.script).name, dry_run.max_steps)
         outcome, message = Outcome.COMPLETED, ""
         try:
-            with observer.running():
-                main = run_script(script, arguments)
+            with knobs_of_scripts(dry_run.changes, writer.write), observer.running():
+                main = run_script(dry_run.script, dry_run.arguments)
             observer.end_script()
             del main
         except DryRunOver:
             observer.end_script()
         except BaseException as error:
-            failure = device.tracer.stand_ins.failure
-            if failure is not None:
-                raise failure from None
+            if isinstance(error, HarnessError) and device.as_out_of_memory(error) is None:
+                raise
             outcome, message = end_of(error, device)
+        if device.tracer.stand_ins.failure is not None:  # a script may have caught it
+            raise device.tracer.stand_ins.failure
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)
-    return read_run_log(log)
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A change of a script's settings that may help.
+
+    Args:
+        line: what to write into the script.
+    """
+
+    changes: Mapping[str, Any]
+    line: str
+    equivalence: Equivalence
+
+
+def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixResult]:
+    """Run again with each of the script's settings that may let it fit, one at a time; return what came of it."""
+    if recorded.fatal_oom is None:
+        return []
+    results = []
+    for number, attempt in enumerate(_tries(recorded, recorded.fatal_oom.phase), 1):
+        again = replace(
+            dry_run,
+            changes={**dry_run.changes, **attempt.changes},
+            expandable_segments=dry_run.expandable_segments or not attempt.changes,
+        )
+        log = again.run(folder / f"with-setting-{number}.jsonl")
+        results.append(_result(attempt, recorded, log))
+    return results
+
+
+def _result(attempt: _Try, before: RunLog, after: RunLog) -> FixResult:
+    fits = after.outcome is Outcome.COMPLETED
+    oom = after.fatal_oom
+    return FixResult(
+        name=attempt.line,
+        title="a setting of the script",
+        addresses=(),
+        equivalence=attempt.equivalence,
+        verified=fits,
+        before_peak_bytes=before.needed_bytes,
+        after_peak_bytes=after.needed_bytes,
+        applied=False,
+        note="" if oom is None else f"memory runs out in {oom.phase}, step {oom.step}",
+    )
+
+
+def _tries(log: RunLog, phase: Phase) -> Iterator[_Try]:
+    """Yield the changes that lower what the phase takes, those that change least first."""
+    knobs = {knob.name: knob for knob in log.knobs}
+    for name, value, phases, equivalence in _CHANGES:
+        knob = knobs.get(name)
+        if knob is None or phase not in phases or knob.value == str(value):
+            continue
+        changes = {name: value}
+        text = f"{knob.where}: {name}={value!r} instead of {knob.value}"
+        if name == "per_device_train_batch_size":
+            changes["gradient_accumulation_steps"] = _steps_for_same_batch(knobs)
+            text += f", and gradient_accumulation_steps={changes['gradient_accumulation_steps']}"
+        yield _Try(changes, text, equivalence)
+    yield _Try({}, "PYTORCH_ALLOC_CONF=expandable_segments:True in the environment", "exact")
+
+
+def _steps_for_same_batch(knobs: Mapping[str, Any]) -> int:
+    steps = int(knobs["gradient_accumulation_steps"].value)
+    return steps * int(knobs["per_device_train_batch_size"].value)
+
+
+_TRAINING = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+_CHANGES: tuple[tuple[str, Any, tuple[Phase, ...], Equivalence], ...] = (
+    ("per_device_eval_batch_size", 1, (Phase.EVAL,), "numerical"),
+    ("eval_accumulation_steps", 1, (Phase.EVAL,), "exact"),
+    ("gradient_checkpointing", True, _TRAINING, "numerical"),
+    ("per_device_train_batch_size", 1, _TRAINING, "numerical"),
+    (LOADER, 1, (*_TRAINING, Phase.EVAL), "data"),
+    ("optim", "paged_adamw_8bit", _TRAINING, "data"),
+)
+"""setting, value, phases that it lowers, and what it changes of the result"""

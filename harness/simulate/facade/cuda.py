@@ -6,17 +6,32 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import torch
 
 from memory_harness.configs.cards import Card
-from memory_harness.harness.devices.base import Device
+from memory_harness.harness.log.records import MemoryStats
 from memory_harness.harness.simulate.facade.places import CARD
 
 RNG_STATE_BYTES = 16
 """Source: aten/src/ATen/cuda/CUDAGeneratorImpl.cpp, seed and offset"""
+
+
+class CountedMemory(Protocol):
+    """The memory of a card, as far as `torch.cuda` tells of it."""
+
+    budget_bytes: int
+
+    def stats(self) -> MemoryStats:
+        """Return the allocator's counters."""
+
+    def reset_peaks(self) -> None:
+        """Start new peaks at the present values."""
+
+    def empty_cache(self) -> None:
+        """Return wholly free segments."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ class _DeviceContext:
 
 
 @contextmanager
-def cuda_is_there(device: Device, card: Card) -> Iterator[None]:
+def cuda_is_there(device: CountedMemory, card: Card) -> Iterator[None]:
     """Within, PyTorch says that there is one GPU, and what is on it."""
     with ExitStack() as stack:
         for name, value in _module(device, card).items():
@@ -91,7 +106,7 @@ def cuda_is_there(device: Device, card: Card) -> Iterator[None]:
         yield
 
 
-def _module(device: Device, card: Card) -> dict[str, Any]:
+def _module(device: CountedMemory, card: Card) -> dict[str, Any]:
     major, minor = card.capability
     properties = SimpleNamespace(
         name=card.title,
@@ -154,7 +169,7 @@ def _module(device: Device, card: Card) -> dict[str, Any]:
     }
 
 
-def _memory(device: Device) -> dict[str, Any]:
+def _memory(device: CountedMemory) -> dict[str, Any]:
     def stats(*_: Any) -> dict[str, int]:
         now = device.stats()
         return {
@@ -196,7 +211,7 @@ def _memory(device: Device) -> dict[str, Any]:
     }
 
 
-def _accelerator(device: Device) -> dict[str, Any]:
+def _accelerator(device: CountedMemory) -> dict[str, Any]:
     memory = _memory(device)
     return {
         "is_available": lambda: True,
