@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
+    from memory_harness.probes.budgets.probe import dry_run
 
-__all__ = ["MemoryCallback", "Recorder"]
+__all__ = ["MemoryCallback", "Recorder", "dry_run"]
 
 _HERE = Path(__file__).resolve().parent
 _INSTALLED = _HERE / "memory_harness"
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: both need PyTorch, and half of the package does not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "dry_run":
+        from memory_harness.probes.budgets.probe import dry_run
+
+        return dry_run
     from memory_harness.harness.observe.own_loop import Recorder
 
     Recorder.print_report = print_report  # reports lie above the harness, which cannot import them

@@ -28,11 +28,12 @@ class Budget:
     phase: Phase | None
     device: str
     gpu: str | None
+    dry_run: bool = False
 
     @property
     def target(self) -> Target:
         """The limit of a phase does not bound the others: the card does."""
-        return Target(self.device, self.gpu, self.limit_bytes if self.phase is None else None)
+        return Target(self.device, self.gpu, self.limit_bytes if self.phase is None else None, self.dry_run)
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,18 @@ Limit = Budget | LeakLimit
 
 
 def memory_budget(
-    limit: str | int, *, phase: str | None = None, device: str = "auto", gpu: str | None = None
+    limit: str | int,
+    *,
+    phase: str | None = None,
+    device: str = "auto",
+    gpu: str | None = None,
+    dry_run: bool = False,
 ) -> Budget:
     """Return the marker's meaning. Raises ConfigError where a value is not usable."""
     card = check_device(device, gpu)
-    return Budget(_size(limit, card), None if phase is None else phase_named(phase), device, gpu)
+    if dry_run and device == "cuda":
+        raise ConfigError("dry_run: runs on no GPU; leave device='cuda' out")
+    return Budget(_size(limit, card), None if phase is None else phase_named(phase), device, gpu, dry_run)
 
 
 def memory_leak(limit: str | int, *, steps: int = 20, device: str = "auto", gpu: str | None = None) -> LeakLimit:

@@ -6,7 +6,9 @@ Imports PyTorch, NumPy and the detectors only when something has run: every test
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,17 +16,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_harness.configs.cards import with_own_card
+from memory_harness.configs.cards import find_card, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import SECTIONS, RunConfig
 from memory_harness.configs.tables import did_you_mean
+from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
 from memory_harness.configs.validation import validate
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
 from memory_harness.probes.session.process import RunDied, start_worker
 
 if TYPE_CHECKING:
+    from memory_harness.harness.devices.base import ObservableDevice
     from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.probes.findings import Finding
 
@@ -36,6 +40,8 @@ class Target:
     device: str = "auto"
     gpu: str | None = None
     budget_bytes: int | None = None
+    dry_run: bool = False
+    """code for a GPU runs on a card that is not there, whether there is a GPU or not"""
 
 
 @dataclass(frozen=True)
@@ -132,12 +138,21 @@ class MemoryProbe:
                 raise
         return self.runs[-1]
 
+    def dry_run(
+        self, script: str, *arguments: str, gpu: str | None = None, budget: str | None = None, steps: int | None = None
+    ) -> Measured:
+        """Run a training script, unmodified, on a card that is not there; see `dry_run`."""
+        target = self.target
+        budget_bytes = target.budget_bytes if budget is None else budget
+        log = self.make_folder() / f"run-{len(self.runs) + 1}.jsonl"
+        return self._keep(dry_run(script, *arguments, gpu=gpu or target.gpu, budget=budget_bytes, steps=steps, log=log))
+
     @contextmanager
     def record(self) -> Iterator[Recorder]:
         """Record a loop of one's own, see `harness.observe.own_loop`; once it is over, `runs[-1]` has the measures."""
-        from memory_harness.harness.observe.own_loop import Recorder, choose_device
+        from memory_harness.harness.observe.own_loop import Recorder
 
-        device = choose_device(self.target.device, self.target.gpu, self.target.budget_bytes)
+        device = _device_of(self.target)
         records: list[Record] = []
         try:
             with Recorder(device, records.append).running() as recorder:
@@ -148,6 +163,51 @@ class MemoryProbe:
     def _keep(self, measured: Measured) -> Measured:
         self.runs.append(measured)
         return measured
+
+
+def _device_of(target: Target) -> ObservableDevice:
+    if target.dry_run:
+        from memory_harness.harness.devices.dry_run import DryRunDevice
+
+        card = find_card(target.gpu or DEFAULT_CARD)
+        return DryRunDevice(card, target.budget_bytes or card.budget_bytes)
+    from memory_harness.harness.observe.own_loop import choose_device
+
+    return choose_device(target.device, target.gpu, target.budget_bytes)
+
+
+def dry_run(
+    script: str | os.PathLike[str],
+    *arguments: str,
+    gpu: str | None = None,
+    budget: str | int | None = None,
+    steps: int | None = None,
+    log: Path | None = None,
+) -> Measured:
+    """Run a training script, unmodified, on a card that is not there, in a process of its own.
+
+    Args:
+        script: a Python file; `arguments` are its own.
+        gpu: a card of configs/gpus.toml.
+        budget: what PyTorch may use of it, such as "14.4 GiB" or a number of bytes; all that the card has without it.
+        steps: optimizer steps after which the script ends; without it, where nothing new comes any more.
+        log: where the record of the run goes; nowhere without it.
+
+    Raises:
+        ConfigError: a value is not usable.
+        HarnessError: the script asked for a value that does not exist without a GPU.
+    """
+    from memory_harness.harness.observe.run_script import check_script
+    from memory_harness.probes.session.dry_run import DryRun
+
+    check_script(str(script), "dry_run")
+    card = find_card(gpu or DEFAULT_CARD)
+    budget_bytes = budget_bytes_of(budget, card) or card.budget_bytes
+    asked = DryRun(str(script), arguments, card, budget_bytes, max_steps=steps)
+    if log is not None:
+        return Measured(asked.run(log))
+    with tempfile.TemporaryDirectory() as folder:
+        return Measured(asked.run(Path(folder) / "run.jsonl"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
