@@ -41,7 +41,9 @@ class ModelShape:
     source: str
     """the checkpoint whose config.json it repeats"""
     values: Mapping[str, Any] = field(hash=False)
-    """config.json, as written"""
+    """config.json, as written; its model_type is the whole model's"""
+    is_typed_by_class: bool = False
+    """whether config.json gives no model_type, or its text part's: it is then that of the class which it names"""
 
     @property
     def vocab_size(self) -> int:
@@ -177,14 +179,41 @@ def is_local_checkpoint(name: str) -> bool:
     return Path(name, "config.json").is_file()
 
 
+def _typed(folder: str, values: dict[str, Any]) -> ModelShape:
+    """Return the shape with the model_type of the whole model, in doubt that of the class that config.json names."""
+    given = values.get("model_type")
+    text_types = [values[part].get("model_type") for part in TEXT_PARTS if isinstance(values.get(part), dict)]
+    if isinstance(given, str) and given not in text_types:
+        return ModelShape(folder, folder, values)
+    of_class = _type_of_class(values.get("architectures"))
+    if of_class is not None and of_class != given:
+        return ModelShape(folder, folder, values | {"model_type": of_class}, is_typed_by_class=True)
+    if not isinstance(given, str):
+        raise ConfigError(
+            f"--model {folder}: its config.json names no model_type, and no class of transformers under architectures, "
+            "so its architecture is not known"
+        )
+    return ModelShape(folder, folder, values)
+
+
+def _type_of_class(architectures: Any) -> str | None:
+    """Return the model_type of the first of these classes; None where transformers has no such class."""
+    import transformers  # which takes seconds: most folders name their type
+
+    first = next(iter(architectures), None) if isinstance(architectures, list) else None
+    model_class = getattr(transformers, str(first), None)
+    model_type = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    return model_type or None
+
+
 def _checkpoint_shape(folder: str) -> ModelShape:
     try:
         values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--model {folder}: cannot read its config.json ({error})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise ConfigError(f"--model {folder}: its config.json names no model_type, so its architecture is not known")
-    shape = ModelShape(folder, folder, values)
+    if not isinstance(values, dict):
+        raise ConfigError(f"--model {folder}: cannot read its config.json (it holds no table of names and values)")
+    shape = _typed(folder, values)
     if shape.quantised_by not in (None, *QUANTISED_BY):
         raise ConfigError(
             f"--model {folder}: its weights are quantised already, by {shape.quantised_by}, whose training kernels are "

@@ -34,7 +34,7 @@ def transformers_config(shape: ModelShape) -> PreTrainedConfig:
         needs_code = ", only the checkpoint's own code does, which is not run" if "auto_map" in shape.values else ""
         raise ConfigError(f"--model {shape.name}: transformers has no architecture {model_type!r}{needs_code}")
     try:
-        if is_local_checkpoint(shape.name):
+        if is_local_checkpoint(shape.name) and not shape.is_typed_by_class:
             config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
         else:
             config = CONFIG_MAPPING[model_type].from_dict(dict(shape.values))

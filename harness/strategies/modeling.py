@@ -16,7 +16,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.base import _assign_is_quantized, get_keys_to_not_convert
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device, params4bit
@@ -133,6 +133,7 @@ def _with_4bit_layers(model: Any, layout: Layout) -> Any:
     unquantised = [*(layout.wide or get_keys_to_not_convert(model)), *(model._keep_in_fp32_modules or ())]
     model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=options)
     model.is_loaded_in_4bit = True
+    _assign_is_quantized(model)  # some models ask before they multiply by a weight that may be packed
     return model
 
 
