@@ -211,9 +211,7 @@ def _checkpoint_shape(folder: str) -> ModelShape:
         values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--model {folder}: cannot read its config.json ({error})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--model {folder}: cannot read its config.json (it holds no table of names and values)")
-    shape = _typed(folder, values)
+    shape = _typed(folder, values if isinstance(values, dict) else {})
     if shape.quantised_by not in (None, *QUANTISED_BY):
         raise ConfigError(
             f"--model {folder}: its weights are quantised already, by {shape.quantised_by}, whose training kernels are "

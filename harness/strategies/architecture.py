@@ -61,18 +61,23 @@ def _check_predicts_tokens(name: str, config: PreTrainedConfig) -> None:
         )
 
 
-def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
+def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype, attention: str = "auto") -> Any:
     """Return the model without values, its parameters of the types that transformers would load them in.
 
+    Args:
+        attention: transformers' name of it; `auto` is sdpa, or eager for a model that has written out its own.
+
     Raises:
-        ConfigError: transformers has no decoder for the configuration, or cannot build it.
+        ConfigError: transformers has no decoder for the configuration, or cannot build it, or not with this attention.
     """
     auto = next((auto for auto in _AUTO_CLASSES if type(config) in auto._model_mapping), None)
     if auto is None:
         raise ConfigError(f"--model: transformers has no decoder with a head for {config.model_type!r}")
     try:
         with torch.device("meta"):
-            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config))
+            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config, attention))
+    except ConfigError:
+        raise
     except Exception as error:  # a model's constructor raises whatever its parts raise
         raise ConfigError(f"--model: transformers cannot build {config.model_type!r}: {_one_line(error)}") from error
     _keep_wide(model, dtype)
@@ -82,9 +87,15 @@ def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
 _AUTO_CLASSES = (AutoModelForCausalLM, AutoModelForImageTextToText)
 
 
-def _attention(auto: Any, config: PreTrainedConfig) -> str:
+def _attention(auto: Any, config: PreTrainedConfig, attention: str) -> str:
     model_class = auto._model_mapping[type(config)]
-    return "sdpa" if model_class._supports_sdpa else "eager"
+    has = {"eager": True, "sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
+    if attention == "auto":
+        return "sdpa" if has["sdpa"] else "eager"
+    if not has[attention]:
+        allowed = ", ".join(["auto", *filter(has.get, has)])
+        raise ConfigError(f"--attention: {model_class.__name__} has no {attention} (allowed for it: {allowed})")
+    return attention
 
 
 def _keep_wide(model: Any, dtype: torch.dtype) -> None:

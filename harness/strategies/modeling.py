@@ -70,13 +70,13 @@ def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | 
     return Layout(dtype, double_quant=given.bnb_4bit_use_double_quant, wide=wide)
 
 
-def model_without_weights(config: PreTrainedConfig, layout: Layout) -> Any:
+def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: str = "auto") -> Any:
     """Return the model on the meta device, with bitsandbytes' layers where the layout has them.
 
     Raises:
-        ConfigError: transformers cannot build it.
+        ConfigError: transformers cannot build it, or not with this attention.
     """
-    model = model_on_meta(config, layout.dtype)
+    model = model_on_meta(config, layout.dtype, attention)
     return _with_4bit_layers(model, layout) if layout.nf4 else model
 
 

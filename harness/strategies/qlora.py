@@ -85,6 +85,8 @@ class QLoraStrategy:
         self._divides_loss = True
         self._num_targets = 0
         """target tokens of the batch that was put"""
+        self._real_tokens: int | None = None
+        """tokens of the batch that was put, without padding; None where nobody has counted them"""
         self._layers: Any = ()
         self.graph: Any = None
         self._held: Any = None
@@ -103,7 +105,7 @@ class QLoraStrategy:
         config.use_cache = self.config.model.use_cache
         layout = self._layout(config)
         with self.device.on_host():
-            self.model = model_without_weights(config, layout)
+            self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         self.planned = replace(model_facts(self.model), name=shape.name)
         embed = self._embed_on_host if self.config.model.embeddings_on_host else None
         make_real(self.model, self.device, layout, checkpoint, embed)
@@ -227,6 +229,12 @@ class QLoraStrategy:
         if not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
             del arrays["attention_mask"]
+        elif self.config.model.attention == "flash":
+            raise ConfigError(
+                "--attention flash: PyTorch's kernel takes no batch with padding (allowed with it: auto, "
+                "flash_attention_2, which cuts the padding out)"
+            )
+        self._real_tokens = batch.num_real_tokens
         self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
 
@@ -246,7 +254,7 @@ class QLoraStrategy:
     def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         all_real = 0.0 if "attention_mask" in self.inputs else 1.0
-        with self.device.autocast(self.dtype), self.device.assuming(all_real):
+        with self.device.autocast(self.dtype), self.device.assuming(all_real, self._real_tokens):
             yield
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
@@ -273,7 +281,8 @@ class QLoraStrategy:
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
-        self.scaler.scale(self.graph).backward()
+        with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
+            self.scaler.scale(self.graph).backward()
         self.graph = self._held = None
         self.inputs = {}
 
@@ -334,6 +343,7 @@ class QLoraStrategy:
         self.model.eval()
         self.sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
         self.cache = DynamicCache(config=self.model.config)
+        self._real_tokens = None
         self.inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
         return self.decode()
 
