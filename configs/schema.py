@@ -24,8 +24,9 @@ SDPA_KERNELS = ("flash", "memory_efficient", "math")
 class ModelConfig:
     """The base model, how it is quantised and prepared."""
 
-    model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR"})
-    """name of a shape in models.toml, or a local directory that holds a checkpoint"""
+    model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR|USER/NAME"})
+    """name of a shape in models.toml, a local directory that holds a checkpoint, or USER/NAME of the Hugging Face Hub,
+    from the local cache or with --download"""
     random_weights: bool = False
     """train random weights although there may be a checkpoint: for benchmarks, where the loss means nothing"""
     strategy: Literal["qlora", "unsloth"] = "qlora"

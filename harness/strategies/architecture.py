@@ -16,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ALL_LINEAR, ModelShape, is_local_checkpoint
+from memory_harness.configs.models import ALL_LINEAR, ModelShape
 from memory_harness.configs.schema import LoraConfig
 
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -24,7 +24,7 @@ CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def transformers_config(shape: ModelShape) -> PreTrainedConfig:
-    """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says.
+    """Return the transformers configuration of a shape; that of a checkpoint is its own, with all it says.
 
     Raises:
         ConfigError: transformers has no such architecture, refuses a value, or the model predicts no next token.
@@ -34,8 +34,8 @@ def transformers_config(shape: ModelShape) -> PreTrainedConfig:
         needs_code = ", only the checkpoint's own code does, which is not run" if "auto_map" in shape.values else ""
         raise ConfigError(f"--model {shape.name}: transformers has no architecture {model_type!r}{needs_code}")
     try:
-        if is_local_checkpoint(shape.name) and not shape.is_typed_by_class:
-            config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
+        if shape.folder is not None and not shape.is_typed_by_class:
+            config = AutoConfig.from_pretrained(shape.folder, local_files_only=True)
         else:
             config = CONFIG_MAPPING[model_type].from_dict(dict(shape.values))
     except Exception as error:  # transformers' configurations raise whatever their checks raise

@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, hub_cache_folder, hub_id, is_local_checkpoint
+from memory_harness.configs.models import (
+    CONFIG_FILES,
+    ModelShape,
+    download,
+    hub_cache_folder,
+    hub_id,
+    is_local_checkpoint,
+)
 
 if TYPE_CHECKING:
     import torch
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*"]
+DOWNLOADED = ("*.safetensors", *CONFIG_FILES)
 """what a model needs of its repository; the same weights in other formats stay there"""
 PACKED_PARTS = ("absmax", "quant_map", "quant_state.bitsandbytes__nf4")
 NESTED_PARTS = ("nested_absmax", "nested_quant_map")
@@ -41,25 +48,18 @@ def find_checkpoint(shape: ModelShape) -> Path | None:
     return folder
 
 
-def download_checkpoint(shape: ModelShape) -> Path:
-    """Download the model's weights and tokenizer into the local Hugging Face cache; what is there already stays.
+def download_checkpoint(shape: ModelShape, *, weights: bool) -> Path:
+    """Download the model's tokenizer, and its weights if asked, into the local Hugging Face cache.
 
     Raises:
         ConfigError: the model has no repository, or the hub does not give it.
     """
-    from huggingface_hub import snapshot_download
-
     repo = hub_id(shape)
     if repo is None:
-        raise ConfigError(f"--download: {shape.name} is on no hub (allowed: a --model of models.toml that names one)")
-    try:
-        return Path(snapshot_download(repo, allow_patterns=DOWNLOADED))
-    except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
-            "gated, or give a folder with --model DIR"
-        ) from error
+            f"--download: {shape.name} is on no hub (allowed: a --model of models.toml that names one, or USER/NAME)"
+        )
+    return download(repo, DOWNLOADED if weights else CONFIG_FILES)
 
 
 @dataclass(frozen=True)

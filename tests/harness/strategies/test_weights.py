@@ -290,7 +290,7 @@ def test_a_download_that_fails_is_one_line(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(ConfigError, match=r"401 for meta-llama/Llama-3\.1-8B-Instruct\); accept") as error:
-        download_checkpoint(load_models()["llama-3.1-8b"])
+        download_checkpoint(load_models()["llama-3.1-8b"], weights=True)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="tiny-llama is on no hub"):
-        download_checkpoint(load_models()["tiny-llama"])
+        download_checkpoint(load_models()["tiny-llama"], weights=True)
