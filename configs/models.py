@@ -29,6 +29,9 @@ TEXT_PARTS = ("text_config", "llm_config")
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """under which the configurations of mixtures say how many experts a layer has"""
 
+CLASSIFIER = "ForSequenceClassification"
+"""what the names of classes end in whose head classifies a sequence"""
+
 CONFIG_FILES = ("*.json", "*.jinja", "tokenizer*")
 """what tells of a model in its repository on the hub, but for its weights: config.json and the tokenizer"""
 
@@ -78,9 +81,15 @@ class ModelShape:
         return value if isinstance(value, bool) else None
 
     @property
+    def classifies(self) -> bool:
+        """Whether its head gives a sequence one of a few classes, where others predict the next token."""
+        heads = self.values.get("architectures") or [""]
+        return str(heads[0]).endswith(CLASSIFIER)
+
+    @property
     def is_like_llama(self) -> bool:
         """Whether blocks and head are laid out as Llama's; a head that scales its logits, say, is not."""
-        return self.values["model_type"] in LIKE_LLAMA
+        return self.values["model_type"] in LIKE_LLAMA and not self.classifies
 
     @property
     def has_experts(self) -> bool:

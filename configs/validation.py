@@ -217,7 +217,8 @@ def _model_problems(config: RunConfig) -> list[str]:
             "leave it out"
         )
     if not model.is_like_llama:
-        problems += _technique_problems(config, model.values["model_type"])
+        kind = f"{model.values['model_type']} that classify" if model.classifies else model.values["model_type"]
+        problems += _technique_problems(config, kind)
     if not config.lora.target_modules:
         problems.append("--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)")
     return problems
