@@ -91,9 +91,9 @@ def test_a_head_dimension_that_the_package_refuses_is_refused():
         _flash_attn(device.tracer, query, query, query)
 
 
-def recorded(*, computes: bool) -> list[list[Event]]:
+def recorded(attention: str, *, computes: bool) -> list[list[Event]]:
     device = SimulatedDevice(find_card("h200"), TIB, computes=computes)
-    strategy = QLoraStrategy(FLASH, device)
+    strategy = QLoraStrategy(FLASH.with_fields(attention=attention), device)
     phases: list[list[Event]] = []
 
     def record(run):
@@ -114,8 +114,9 @@ def recorded(*, computes: bool) -> list[list[Event]]:
     return phases
 
 
-def test_real_and_meta_tensors_give_the_same_events():
-    real, meta = recorded(computes=True), recorded(computes=False)
+@pytest.mark.parametrize("attention", ["flash_attention_2", "eager"])
+def test_real_and_meta_tensors_give_the_same_events(attention):
+    real, meta = recorded(attention, computes=True), recorded(attention, computes=False)
     for phase_of_real, phase_of_meta in zip(real, meta, strict=True):
         assert sizes_of(phase_of_real) == sizes_of(phase_of_meta)
 
@@ -169,6 +170,14 @@ def test_padding_costs_attention_nothing():
     config = FLASH.with_fields(max_length=2048)
     peaks = [simulated_peak(config, uniform_batch(2, 2048, padding=padding)) for padding in (64, 1024)]
     assert peaks[1].peak_allocated_bytes < peaks[0].peak_allocated_bytes
+
+
+def test_eager_attention_stores_all_scores():
+    config, padded = FLASH.with_fields(max_length=1024), uniform_batch(2, 1024, padding=64)
+    peaks = [simulated_peak(config.with_fields(attention=name), padded) for name in ("eager", "sdpa")]
+    heads = 4
+    scores = 2 * heads * 1024 * 1024 * 4  # sequences x heads x pairs x float32, which softmax writes
+    assert peaks[0].peak_allocated_bytes - peaks[1].peak_allocated_bytes > scores
 
 
 def test_real_tokens_are_counted_in_steps_and_never_above_the_padded():
