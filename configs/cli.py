@@ -18,6 +18,7 @@ from memory_harness.configs import schema
 from memory_harness.configs.cards import budget_of, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
+from memory_harness.configs.models import CONFIG_FILES, download, is_hub_name
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -102,7 +103,8 @@ class Command:
     generate: Path | None = field(default=None, metadata={"metavar": "RUN"})
     """only answer prompts with the adapter of a training run: its folder, or that of any adapter in peft's format"""
     download: bool = False
-    """fetch the model's weights and tokenizer from the Hugging Face Hub where this machine lacks them"""
+    """fetch what this machine lacks from the Hugging Face Hub: the model's configuration and tokenizer, and its weights
+    where it trains or generates"""
     script_arguments: tuple[str, ...] = ()
     """what follows `--`"""
     gpu_is_named: bool = False
@@ -143,6 +145,8 @@ def parse_args(argv: Sequence[str]) -> Command:
         if name in options:
             options[name] = real_folder(options[name])
     config = with_fixed_settings(_base_config(options).with_fields(**with_own_card(given)))
+    if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
+        download(config.model.model, CONFIG_FILES)
     gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
     validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
     command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named)

@@ -1,10 +1,11 @@
-"""Models before they are built: shapes that need no download, from models.toml, and checkpoints in a folder."""
+"""Models before they are built: shapes from models.toml, which need no download, and checkpoints here or on the hub."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ TEXT_PARTS = ("text_config", "llm_config")
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """under which the configurations of mixtures say how many experts a layer has"""
 
+CLASSIFIER = "ForSequenceClassification"
+"""what the names of classes end in whose head classifies a sequence"""
+
+CONFIG_FILES = ("*.json", "*.jinja", "tokenizer*")
+"""what tells of a model in its repository on the hub, but for its weights: config.json and the tokenizer"""
+
 QUANTISED_BY = ("bitsandbytes",)
 """the methods whose quantised checkpoints are taken as they are"""
 
@@ -37,11 +44,15 @@ class ModelShape:
     """A model's config.json: enough to build it with random or fake weights."""
 
     name: str
-    """its name in models.toml and for --model"""
+    """its name in models.toml, on the hub, or its folder: what --model takes"""
     source: str
     """the checkpoint whose config.json it repeats"""
     values: Mapping[str, Any] = field(hash=False)
-    """config.json, as written"""
+    """config.json, as written; its model_type is the whole model's"""
+    folder: Path | None = None
+    """where its config.json lies; None for a shape of models.toml"""
+    is_typed_by_class: bool = False
+    """whether config.json gives no model_type, or its text part's: it is then that of the class which it names"""
 
     @property
     def vocab_size(self) -> int:
@@ -70,9 +81,15 @@ class ModelShape:
         return value if isinstance(value, bool) else None
 
     @property
+    def classifies(self) -> bool:
+        """Whether its head gives a sequence one of a few classes, where others predict the next token."""
+        heads = self.values.get("architectures") or [""]
+        return str(heads[0]).endswith(CLASSIFIER)
+
+    @property
     def is_like_llama(self) -> bool:
         """Whether blocks and head are laid out as Llama's; a head that scales its logits, say, is not."""
-        return self.values["model_type"] in LIKE_LLAMA
+        return self.values["model_type"] in LIKE_LLAMA and not self.classifies
 
     @property
     def has_experts(self) -> bool:
@@ -136,18 +153,49 @@ def load_models() -> dict[str, ModelShape]:
 
 
 def find_model(name: str) -> ModelShape:
-    """Return the shape of that name, or of the checkpoint in that folder.
+    """Return the shape of that name, of the checkpoint in that folder, or of the hub's in the local cache.
 
     Raises:
         ConfigError: there is none, or its config.json cannot be read.
     """
     if is_local_checkpoint(name):
-        return _checkpoint_shape(name)
+        return _checkpoint_shape(name, Path(name))
     models = load_models()
-    if name not in models:
-        hint = ", or a local directory that holds a checkpoint with its config.json"
-        raise ConfigError(unknown_name("--model", name, models) + hint)
-    return models[name]
+    if name in models:
+        return models[name]
+    if is_hub_name(name):
+        folder = _cache_folder(name, "config.json")
+        if folder is None:
+            raise ConfigError(
+                f"--model {name}: no folder with a config.json, and not in the local Hugging Face cache; fetch it from "
+                f"the hub with --download (allowed without: {', '.join(models)})"
+            )
+        return _checkpoint_shape(name, folder)
+    hint = ", a local directory that holds a checkpoint with its config.json, or USER/NAME of the Hugging Face Hub"
+    raise ConfigError(unknown_name("--model", name, models) + hint)
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name could be that of a repository on the Hugging Face Hub: USER/NAME, and no folder here."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) is not None and not Path(name).exists()
+
+
+def download(repo: str, patterns: Sequence[str]) -> Path:
+    """Download files of a repository into the local Hugging Face cache, and return their folder; what is there stays.
+
+    Raises:
+        ConfigError: the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+    except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
+            "gated, or give a folder with --model DIR"
+        ) from error
 
 
 def hub_id(shape: ModelShape) -> str | None:
@@ -160,11 +208,13 @@ def hub_id(shape: ModelShape) -> str | None:
 
 def hub_cache_folder(shape: ModelShape, *file_names: str) -> Path | None:
     """Return the folder of the local Hugging Face cache that holds one of the model's files; None without any."""
+    repo = hub_id(shape)
+    return None if repo is None else _cache_folder(repo, *file_names)
+
+
+def _cache_folder(repo: str, *file_names: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    repo = hub_id(shape)
-    if repo is None:
-        return None
     for name in file_names:
         file = try_to_load_from_cache(repo, name)
         if isinstance(file, str):
@@ -177,17 +227,42 @@ def is_local_checkpoint(name: str) -> bool:
     return Path(name, "config.json").is_file()
 
 
-def _checkpoint_shape(folder: str) -> ModelShape:
+def _typed(name: str, folder: Path, values: dict[str, Any]) -> ModelShape:
+    """Return the shape with the model_type of the whole model, in doubt that of the class that config.json names."""
+    given = values.get("model_type")
+    text_types = [values[part].get("model_type") for part in TEXT_PARTS if isinstance(values.get(part), dict)]
+    if isinstance(given, str) and given not in text_types:
+        return ModelShape(name, name, values, folder)
+    of_class = _type_of_class(values.get("architectures"))
+    if of_class is not None and of_class != given:
+        return ModelShape(name, name, values | {"model_type": of_class}, folder, is_typed_by_class=True)
+    if not isinstance(given, str):
+        raise ConfigError(
+            f"--model {name}: its config.json names no model_type, and no class of transformers under architectures, "
+            "so its architecture is not known"
+        )
+    return ModelShape(name, name, values, folder)
+
+
+def _type_of_class(architectures: Any) -> str | None:
+    """Return the model_type of the first of these classes; None where transformers has no such class."""
+    import transformers  # which takes seconds: most folders name their type
+
+    first = next(iter(architectures), None) if isinstance(architectures, list) else None
+    model_class = getattr(transformers, str(first), None)
+    model_type = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    return model_type or None
+
+
+def _checkpoint_shape(name: str, folder: Path) -> ModelShape:
     try:
-        values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--model {folder}: cannot read its config.json ({error})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise ConfigError(f"--model {folder}: its config.json names no model_type, so its architecture is not known")
-    shape = ModelShape(folder, folder, values)
+        raise ConfigError(f"--model {name}: cannot read its config.json ({error})") from None
+    shape = _typed(name, folder, values if isinstance(values, dict) else {})
     if shape.quantised_by not in (None, *QUANTISED_BY):
         raise ConfigError(
-            f"--model {folder}: its weights are quantised already, by {shape.quantised_by}, whose training kernels are "
+            f"--model {name}: its weights are quantised already, by {shape.quantised_by}, whose training kernels are "
             f"not modelled (allowed: {', '.join(QUANTISED_BY)}); give the 16-bit checkpoint"
         )
     return shape

@@ -16,13 +16,17 @@ from typing import Any, Literal
 
 from memory_harness.configs.models import ALL_LINEAR, MLP_LAYERS
 
+SDPA_KERNELS = ("flash", "memory_efficient", "math")
+"""those of torch.nn.functional.scaled_dot_product_attention"""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The base model, how it is quantised and prepared."""
 
-    model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR"})
-    """name of a shape in models.toml, or a local directory that holds a checkpoint"""
+    model: str = field(default="llama-3.1-8b", metadata={"metavar": "NAME|DIR|USER/NAME"})
+    """name of a shape in models.toml, a local directory that holds a checkpoint, or USER/NAME of the Hugging Face Hub,
+    from the local cache or with --download"""
     random_weights: bool = False
     """train random weights although there may be a checkpoint: for benchmarks, where the loss means nothing"""
     strategy: Literal["qlora", "unsloth"] = "qlora"
@@ -47,12 +51,23 @@ class ModelConfig:
     """compute feed-forward blocks over mlp_chunk_tokens tokens at a time"""
     mlp_chunk_tokens: int = 1024
     """most tokens that a tiled feed-forward block computes at once"""
-    attention: Literal["auto", "flash", "memory_efficient", "math"] = "auto"
-    """attention backend; auto takes the one that PyTorch would pick on the card"""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
+    """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
+    math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
     use_cache: bool = False
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
     """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
+
+    @property
+    def attention_implementation(self) -> str:
+        """Return what transformers calls the attention: `auto`, `eager`, `sdpa` or `flash_attention_2`."""
+        return "sdpa" if self.attention in SDPA_KERNELS else self.attention
+
+    @property
+    def sdpa_kernel(self) -> str:
+        """Return the kernel that scaled_dot_product_attention is to take; `auto` where PyTorch picks."""
+        return self.attention if self.attention in SDPA_KERNELS else "auto"
 
     @property
     def casts_to_float32(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.cards import card_of
+from memory_harness.configs.cards import Card, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
@@ -161,12 +161,22 @@ def _card_problems(config: RunConfig) -> list[str]:
     problems = []
     if dtype == "bfloat16" and not card.has_bfloat16:
         problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
-    if attention != "auto" and attention not in card.sdpa_backends:
-        allowed = ", ".join(("auto", *card.sdpa_backends))
-        problems.append(f"--attention {attention}: the {card.title} has no such kernel (allowed on it: {allowed})")
-    if attention == "flash" and dtype == "float32":
-        problems.append("--attention flash: takes float16 and bfloat16 only; use --attention auto, or change --dtype")
+    allowed = _attention_on(card)
+    if attention not in allowed:
+        problems.append(
+            f"--attention {attention}: the {card.title} has no such kernel (allowed on it: {', '.join(allowed)})"
+        )
+    if attention in ("flash", "flash_attention_2") and dtype == "float32":
+        problems.append(
+            f"--attention {attention}: takes float16 and bfloat16 only; use --attention auto, or change --dtype"
+        )
     return problems
+
+
+def _attention_on(card: Card) -> tuple[str, ...]:
+    """Return what --attention takes on a card; the package flash_attn needs what PyTorch's flash kernel needs."""
+    package = ("flash_attention_2",) if "flash" in card.sdpa_backends else ()
+    return ("auto", "eager", "sdpa", *package, *card.sdpa_backends)
 
 
 def _budget_problems(config: RunConfig) -> list[str]:
@@ -207,7 +217,8 @@ def _model_problems(config: RunConfig) -> list[str]:
             "leave it out"
         )
     if not model.is_like_llama:
-        problems += _technique_problems(config, model.values["model_type"])
+        kind = f"{model.values['model_type']} that classify" if model.classifies else model.values["model_type"]
+        problems += _technique_problems(config, kind)
     if not config.lora.target_modules:
         problems.append("--target-modules (empty): names no layer (allowed: names of linear layers, or all-linear)")
     return problems

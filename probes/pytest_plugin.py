@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from memory_harness.probes.budgets.probe import MemoryProbe
 
 MARKERS = {
-    "memory_budget": 'memory_budget(limit, *, phase=None, device="auto", gpu=None, dry_run=False): most memory that the '
-    "test, or one phase of what it runs, may take; dry_run lets code for a GPU run without one",
+    "memory_budget": 'memory_budget(limit, *, phase=None, device="auto", gpu=None, dry_run=False): most '
+    "memory that the test, or one phase of what it runs, may take; dry_run lets code for a GPU run without one",
     "memory_leak": 'memory_leak(limit, *, steps=20, device="auto", gpu=None): most memory that may stay allocated when '
     "the test is repeated",
 }

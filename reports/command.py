@@ -77,7 +77,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         check_fault_name(command.fault)
     check_files(command)
     if command.download:
-        download_checkpoint(find_model(command.config.model.model))
+        needs_weights = bool(command.train or command.resume or command.generate)
+        download_checkpoint(find_model(command.config.model.model), weights=needs_weights)
     if command.train or command.resume:
         return train(command, arguments)
     if command.generate:

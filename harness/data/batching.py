@@ -55,6 +55,11 @@ class Batch:
         """Return whether any sequence is shorter than the batch."""
         return min(self.shape.lengths) < self.shape.padded_length
 
+    @property
+    def num_real_tokens(self) -> int:
+        """Return how many tokens the sequences have without padding."""
+        return sum(self.shape.lengths)
+
     def arrays(self, pad_id: int, vocab_size: int, seed: int = 0) -> dict[str, npt.NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask` and `labels`, each int64 (B, L), right padded.
 

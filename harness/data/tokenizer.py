@@ -18,7 +18,7 @@ from typing import Any
 
 import regex
 
-from memory_harness.configs.models import hub_cache_folder, hub_id, is_local_checkpoint, load_models
+from memory_harness.configs.models import find_model, hub_cache_folder, hub_id, is_local_checkpoint
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import ChatFormat, llama3_format, own_format
 from memory_harness.harness.log.errors import DataError
@@ -190,7 +190,7 @@ def load_tokenizer(config: RunConfig, model_vocab_size: int) -> Tokenizer:
 
 def _find_tokenizer(config: RunConfig, vocab_size: int) -> Tokenizer:
     model, given = config.model.model, config.data.tokenizer
-    shape = None if is_local_checkpoint(model) else load_models().get(model)
+    shape = None if is_local_checkpoint(model) else find_model(model)
     if given is not None:
         if not _has_tokenizer(Path(given)):
             raise DataError(f"no tokenizer in --tokenizer {given}: it must be a folder with tokenizer.json")

@@ -93,8 +93,11 @@ class Device(Protocol):
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
 
-    def assuming(self, value: float) -> AbstractContextManager[Any]:
-        """Within, library code that reads a value from the device reads `value` where nothing is computed."""
+    def assuming(self, value: float, real_tokens: int | None = None) -> AbstractContextManager[Any]:
+        """Within, library code that reads a value from the device reads `value` where nothing is computed.
+
+        A mask marks `real_tokens` there; where that is None, nobody may ask.
+        """
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """Return the error as an out-of-memory of this device, or None when it is something else."""

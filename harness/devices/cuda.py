@@ -191,7 +191,7 @@ class CudaDevice:
         """Return the value; waits for the GPU."""
         return float(tensor.item())
 
-    def assuming(self, value: float) -> AbstractContextManager[Any]:
+    def assuming(self, value: float, real_tokens: int | None = None) -> AbstractContextManager[Any]:
         """Values are read, not assumed."""
         return nullcontext()
 

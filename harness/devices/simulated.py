@@ -201,11 +201,11 @@ class SimulatedDevice:
             return None
         return float(tensor.item())
 
-    def assuming(self, value: float) -> AbstractContextManager[Any]:
-        """Within, `.item()` of a tensor without a value gives `value`."""
+    def assuming(self, value: float, real_tokens: int | None = None) -> AbstractContextManager[Any]:
+        """Within, `.item()` of a tensor without a value gives `value`, and a mask without values has `real_tokens`."""
         if self.computes:
             return nullcontext()
-        return patch.object(self.tracer, "assumed_value", value)
+        return patch.multiple(self.tracer, assumed_value=value, real_tokens=real_tokens)
 
     def as_out_of_memory(self, error: BaseException) -> DeviceOutOfMemory | None:
         """The simulation raises the harness's own error."""

@@ -18,6 +18,7 @@ import torch
 from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
+from memory_harness.harness.simulate.flash_attention import counted_tokens, flash_attention_2
 from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
@@ -47,6 +48,7 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
     with (
         patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout),
         patch.object(moe, "_can_use_grouped_mm", lambda *_: has_grouped_mm),
+        flash_attention_2(tracer),
     ):
         yield
 
@@ -75,6 +77,7 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.baddbmm.default: matmul,
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
+        aten.nonzero.default: _nonzero,
         aten._grouped_mm.default: partial(_grouped_mm, card.cublas_workspace_bytes),
         bnb.gemm_4bit.default: partial(_gemm_4bit, card),
         bnb.quantize_4bit.default: _quantize,
@@ -171,6 +174,15 @@ def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     (tensor,) = args
     if lies_on_meta(tensor) and tracer.assumed_value is not None:
         return tracer.assumed_value
+    return func(*args, **kwargs)
+
+
+def _nonzero(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the places of the real tokens in a mask without values, where their number is known."""
+    (mask,) = args
+    if lies_on_meta(mask) and mask.dim() == 1 and mask.dtype is torch.bool and tracer.real_tokens is not None:
+        number = counted_tokens(tracer.real_tokens, len(mask))
+        return torch.empty((number, 1), dtype=torch.int64, device=mask.device)
     return func(*args, **kwargs)
 
 

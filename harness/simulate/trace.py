@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 
+from memory_harness.harness.simulate.attention import FLASH_BLOCK
 from memory_harness.harness.simulate.tracer import Site
 
 FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
@@ -20,8 +21,8 @@ FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
 Event = tuple[Hashable, int, object]
 """(key, size in bytes, site) or (key, FREE, None) or (key, RENAME, name) or (key, ENSURE, (size, site))"""
 
-Shape = tuple[int, int]
-"""(batch size B, length L)"""
+Shape = tuple[int, ...]
+"""(batch size B, length L), and real tokens N where padding is cut out"""
 
 
 class TraceRecorder:
@@ -121,7 +122,8 @@ class TraceFamily:
 
     def _covers(self, shape: Shape) -> bool:
         """Return whether the recordings tell how sizes depend on what is new in a shape: batch size, length or both."""
-        for value, recorded_values in zip(shape, zip(*self.recorded, strict=True), strict=True):
+        aspects = zip(*map(_aspects, self.recorded), strict=True)
+        for value, recorded_values in zip(_aspects(shape), aspects, strict=True):
             if value not in recorded_values and len(set(recorded_values)) == 1:
                 return False
         return True
@@ -137,6 +139,12 @@ class TraceFamily:
                 events.append((key, size, extra))
             chain.append(events)
         return chain
+
+
+def _aspects(shape: Shape) -> tuple[float, ...]:
+    """Return what has to vary among recordings: the sizes, and the share of real tokens, which tells N from B·L."""
+    batch, length, *real = shape
+    return (*shape, *(tokens / (batch * length) for tokens in real))
 
 
 SizeOf = Callable[[Shape], int]
@@ -186,6 +194,13 @@ def _monomial(power: int, of_length: Callable[[int], int]) -> Callable[[Shape], 
     return lambda shape: shape[0] ** power * of_length(shape[1])
 
 
+OF_REAL_TOKENS: tuple[Callable[[Shape], int], ...] = (
+    lambda shape: shape[2],
+    lambda shape: shape[2] + FLASH_BLOCK * shape[0],
+    lambda shape: shape[0] + 1,
+)
+"""how a size can depend on real tokens: in proportion, with a kernel's margin; and the places where sequences begin"""
+
 MONOMIALS = (*(_monomial(1, of_length) for of_length in LENGTHS), *(_monomial(0, of_length) for of_length in LENGTHS))
 
 
@@ -194,7 +209,7 @@ def fit_size(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
     if len(set(sizes)) == 1:
         constant = sizes[0]
         return lambda shape: constant
-    for monomial in MONOMIALS:
+    for monomial in MONOMIALS if len(shapes[0]) == 2 else (*MONOMIALS, *OF_REAL_TOKENS):
         factor = Fraction(sizes[0], monomial(shapes[0]))
         if all(factor * monomial(shape) == size for shape, size in zip(shapes, sizes, strict=True)):
             return _scaled(factor, monomial)
@@ -206,7 +221,7 @@ def _scaled(factor: Fraction, monomial: Callable[[Shape], int]) -> SizeOf:
 
 
 def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
-    tokens = list(map(math.prod, shapes))
+    tokens = [shape[0] * shape[1] for shape in shapes]
     if tokens[0] == tokens[1]:
         return None
     slope = Fraction(sizes[1] - sizes[0], tokens[1] - tokens[0])

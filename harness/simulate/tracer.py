@@ -82,6 +82,8 @@ class Tracer(TorchDispatchMode):
         self.site_frames = MAX_SITE_FRAMES
         self.assumed_value: float | None = None
         """what `.item()` on a meta tensor is taken to be; None lets it raise, as nothing is computed"""
+        self.real_tokens: int | None = None
+        """how many tokens a mask without values marks; None lets the question raise"""
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -7,46 +7,56 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import peft
 import torch
 from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ALL_LINEAR, ModelShape, is_local_checkpoint
+from memory_harness.configs.models import ALL_LINEAR, CLASSIFIER, ModelShape
 from memory_harness.configs.schema import LoraConfig
 
-CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""what the names of classes end in that predict the next token"""
+KNOWN_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", CLASSIFIER)
+"""what the names of classes end in that predict the next token, or the class of a sequence"""
 
 
 def transformers_config(shape: ModelShape) -> PreTrainedConfig:
-    """Return the transformers configuration of a shape; that of a local checkpoint is its own, with all it says.
+    """Return the transformers configuration of a shape; that of a checkpoint is its own, with all it says.
 
     Raises:
-        ConfigError: transformers has no such architecture, refuses a value, or the model predicts no next token.
+        ConfigError: transformers has no such architecture, refuses a value, or the model has another head.
     """
     model_type = shape.values["model_type"]
     if model_type not in CONFIG_MAPPING:
         needs_code = ", only the checkpoint's own code does, which is not run" if "auto_map" in shape.values else ""
         raise ConfigError(f"--model {shape.name}: transformers has no architecture {model_type!r}{needs_code}")
     try:
-        if is_local_checkpoint(shape.name):
-            config = AutoConfig.from_pretrained(shape.name, local_files_only=True)
+        if shape.folder is not None and not shape.is_typed_by_class:
+            config = AutoConfig.from_pretrained(shape.folder, local_files_only=True)
         else:
             config = CONFIG_MAPPING[model_type].from_dict(dict(shape.values))
     except Exception as error:  # transformers' configurations raise whatever their checks raise
         raise ConfigError(f"--model {shape.name}: transformers refuses its config.json: {_one_line(error)}") from error
-    _check_predicts_tokens(shape.name, config)
+    _check_is_decoder(shape.name, config)
     config.use_cache = False
+    if shape.classifies:  # which looks for a sequence's last token by what is no padding
+        config.get_text_config().pad_token_id = shape.pad_token_id
     return config
 
 
-def _check_predicts_tokens(name: str, config: PreTrainedConfig) -> None:
-    """Refuse what has no decoder with a head over the vocabulary, and would be measured as something else."""
+def _check_is_decoder(name: str, config: PreTrainedConfig) -> None:
+    """Refuse what has no decoder with a head that is known, and would be measured as something else."""
     if config.is_encoder_decoder:
         raise ConfigError(
             f"--model {name}: {config.model_type} has an encoder beside its decoder (allowed: decoder-only models)"
@@ -54,37 +64,67 @@ def _check_predicts_tokens(name: str, config: PreTrainedConfig) -> None:
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise ConfigError(f"--model {name}: {config.model_type} is an encoder (allowed: decoder-only models)")
     heads = config.architectures or []
-    if heads and not any(head.endswith(CAUSAL_HEADS) for head in heads):
+    if heads and not any(head.endswith(KNOWN_HEADS) for head in heads):
         raise ConfigError(
             f"--model {name}: the checkpoint holds {', '.join(heads)}, which predicts no next token "
-            f"(allowed: classes that end in {', '.join(CAUSAL_HEADS)})"
+            f"(allowed: classes that end in {', '.join(KNOWN_HEADS)})"
         )
 
 
-def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
+def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype, attention: str = "auto") -> Any:
     """Return the model without values, its parameters of the types that transformers would load them in.
 
+    Args:
+        attention: transformers' name of it; `auto` is sdpa, or eager for a model that has written out its own.
+
     Raises:
-        ConfigError: transformers has no decoder for the configuration, or cannot build it.
+        ConfigError: transformers has no decoder for the configuration, or cannot build it, or not with this attention.
     """
-    auto = next((auto for auto in _AUTO_CLASSES if type(config) in auto._model_mapping), None)
+    auto = next((auto for auto in _auto_classes(config) if type(config) in auto._model_mapping), None)
     if auto is None:
         raise ConfigError(f"--model: transformers has no decoder with a head for {config.model_type!r}")
     try:
         with torch.device("meta"):
-            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config))
+            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config, attention))
+    except ConfigError:
+        raise
     except Exception as error:  # a model's constructor raises whatever its parts raise
         raise ConfigError(f"--model: transformers cannot build {config.model_type!r}: {_one_line(error)}") from error
     _keep_wide(model, dtype)
     return model
 
 
-_AUTO_CLASSES = (AutoModelForCausalLM, AutoModelForImageTextToText)
+def _auto_classes(config: PreTrainedConfig) -> tuple[Any, ...]:
+    heads = config.architectures or [""]
+    if heads[0].endswith(CLASSIFIER):
+        return (AutoModelForSequenceClassification,)
+    return (AutoModelForCausalLM, AutoModelForImageTextToText)
 
 
-def _attention(auto: Any, config: PreTrainedConfig) -> str:
+def classification_head(model: Any) -> torch.nn.Module | None:
+    """Return the layer that gives a sequence its class; None where a model predicts tokens."""
+    if not type(model).__name__.endswith(CLASSIFIER):
+        return None
+    return next(module for name, module in reversed(list(model.named_children())) if is_linear(module))
+
+
+def class_labels(config: PreTrainedConfig, batch_size: int) -> npt.NDArray[Any]:
+    """Return a label for each sequence, of the shape and type that the head's loss takes: (B,), or (B, classes)."""
+    if config.problem_type == "multi_label_classification":
+        return np.zeros((batch_size, config.num_labels), dtype=np.float32)
+    is_regression = config.problem_type == "regression" or config.num_labels == 1
+    return np.zeros(batch_size, dtype=np.float32 if is_regression else np.int64)
+
+
+def _attention(auto: Any, config: PreTrainedConfig, attention: str) -> str:
     model_class = auto._model_mapping[type(config)]
-    return "sdpa" if model_class._supports_sdpa else "eager"
+    has = {"eager": True, "sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
+    if attention == "auto":
+        return "sdpa" if has["sdpa"] else "eager"
+    if not has[attention]:
+        allowed = ", ".join(["auto", *filter(has.get, has)])
+        raise ConfigError(f"--attention: {model_class.__name__} has no {attention} (allowed for it: {allowed})")
+    return attention
 
 
 def _keep_wide(model: Any, dtype: torch.dtype) -> None:

@@ -20,6 +20,7 @@ from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts, Phase
+from memory_harness.harness.simulate.flash_attention import counted_tokens
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
@@ -113,7 +114,7 @@ class CompiledStrategy:
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Begin a training or evaluation chain."""
-        shape = (batch.shape.batch_size, batch.shape.padded_length)
+        shape = self._shape_of(batch)
         if training:
             first = self._micro_batches == 0
             self._micro_batches += 1
@@ -159,6 +160,11 @@ class CompiledStrategy:
     def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Replay or record the prompts' pass."""
         lengths = {len(prompt) for prompt in prompts}
+        if len(lengths) > 1 and self.inner.config.model.attention == "flash_attention_2":
+            raise ConfigError(
+                f"--generate-batch-size {len(prompts)}: prompts of different lengths are not simulated with "
+                "--attention flash_attention_2 (allowed with it: 1)"
+            )
         shape = (len(prompts), max(lengths))
         self._decoding, self._sampling = (*shape, len(lengths) > 1), sampling
         key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind)
@@ -224,6 +230,13 @@ class CompiledStrategy:
         """Replay or record a resume; no values were saved, but their places on the device are made anew."""
         self._single(("restore", self._has_optimizer_state), (1, 1), lambda: self.inner.restore(folder))
 
+    def _shape_of(self, batch: Batch) -> Shape:
+        """Return a batch's size and length, and its real tokens where attention sees nothing else."""
+        whole = (batch.shape.batch_size, batch.shape.padded_length)
+        if self.inner.config.model.attention != "flash_attention_2" or not batch.has_padding:
+            return whole
+        return (*whole, counted_tokens(batch.num_real_tokens, batch.shape.padded_tokens))
+
     def _batch_class(self, batch: Batch, training: bool) -> tuple[Hashable, ...]:
         """Return what decides which operators run on a batch, and how the loss is cut."""
         shape = (batch.shape.batch_size, batch.shape.padded_length)
@@ -241,7 +254,7 @@ class CompiledStrategy:
             return (rows_per_chunk(tokens, self._facts.vocab_size, self._facts.hidden_size),)
         return ()
 
-    def _shape_class(self, shape: Shape, padded: bool, *, training: bool = False) -> tuple[Hashable, ...]:
+    def _shape_class(self, shape: tuple[int, int], padded: bool, *, training: bool = False) -> tuple[Hashable, ...]:
         """Return what decides which operators run, apart from sizes: such shapes share their events."""
         batch, length = shape
         whole = (batch == 1, padded, length % 8 == 0, self._kernels(batch * length), self._has_adapter)
@@ -391,7 +404,7 @@ def phase_of_chain(key: Hashable, position: int) -> str:
     """
     if not isinstance(key, tuple):
         return ""
-    chain, (batch_size, length) = key
+    chain, (batch_size, length, *_) = key
     name = chain[0] if isinstance(chain, tuple) else chain
     phases = _PHASES_OF_CHAIN.get(str(name), ())
     if position >= len(phases):

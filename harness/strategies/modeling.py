@@ -6,6 +6,7 @@ simulation. transformers' own loader would not do: it reserves about the model's
 the weights, so that neither its peak nor the order of its allocations is the same twice.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.base import _assign_is_quantized, get_keys_to_not_convert
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device, params4bit
@@ -26,8 +27,14 @@ from memory_harness.harness.strategies.weights import open_weights
 
 INIT_STD = 0.02
 """spread of random weights; Source: initializer_range of the Llama configuration"""
+BLOCK, NESTED_BLOCK = 64, 256
+"""weights that share a constant, and constants that share one; Source: bitsandbytes/nn/modules.py, functional.py"""
+RANDOM_ABSMAX = 2 * INIT_STD
+"""the largest of the random weights in a block of a checkpoint that is in 4 bits"""
 Initial = Callable[[str, torch.Size, torch.dtype], torch.Tensor]
 """takes a parameter's name, shape and type; returns its value, newly made on the device"""
+Packed = Callable[[str, torch.Size], tuple[torch.Tensor, Any]]
+"""takes a weight's name and shape; returns it in 4 bits with bitsandbytes' QuantState, both in host memory"""
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 
@@ -42,6 +49,7 @@ class Layout:
         double_quant: so are their constants.
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
+        packed_from: the type of the weights that a checkpoint holds in 4 bits, before that; None where it holds none.
     """
 
     dtype: torch.dtype
@@ -49,6 +57,7 @@ class Layout:
     double_quant: bool = True
     experts: bool = False
     wide: tuple[str, ...] = ()
+    packed_from: torch.dtype | None = None
 
 
 def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | None:
@@ -67,16 +76,17 @@ def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | 
             "16-bit checkpoint"
         )
     wide = tuple(given.llm_int8_skip_modules or ())
-    return Layout(dtype, double_quant=given.bnb_4bit_use_double_quant, wide=wide)
+    packed_from = config.get_text_config(decoder=True).dtype or config.dtype or dtype
+    return Layout(dtype, double_quant=given.bnb_4bit_use_double_quant, wide=wide, packed_from=packed_from)
 
 
-def model_without_weights(config: PreTrainedConfig, layout: Layout) -> Any:
+def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: str = "auto") -> Any:
     """Return the model on the meta device, with bitsandbytes' layers where the layout has them.
 
     Raises:
-        ConfigError: transformers cannot build it.
+        ConfigError: transformers cannot build it, or not with this attention.
     """
-    model = model_on_meta(config, layout.dtype)
+    model = model_on_meta(config, layout.dtype, attention)
     return _with_4bit_layers(model, layout) if layout.nf4 else model
 
 
@@ -97,26 +107,42 @@ def make_real(
             "--embeddings-on-host: the output head of this model is the same weight and stays on the device; "
             "leave it out"
         )
-    with _initial_weights(model, device, checkpoint) as initial:
-        _materialise(model, device, layout, initial, embed)
+    with _initial_weights(model, device, layout, checkpoint) as (initial, packed):
+        _materialise(model, device, layout, initial, packed, embed)
 
 
 @contextmanager
-def _initial_weights(model: Any, device: Device, checkpoint: Path | None) -> Iterator[Initial]:
+def _initial_weights(
+    model: Any, device: Device, layout: Layout, checkpoint: Path | None
+) -> Iterator[tuple[Initial, Packed]]:
     """Within, weights are random, or read from the checkpoint's files one at a time."""
     if checkpoint is None:
-        yield lambda name, shape, dtype: random_weight(shape, name, device, dtype)
+        yield (
+            lambda name, shape, dtype: random_weight(shape, name, device, dtype),
+            lambda name, shape: _random_packed(shape, layout, device),
+        )
         return
     with open_weights(checkpoint) as weights:
+        packed = set(_names_of_4bit_weights(model)) if layout.packed_from is not None else set()
         # of tied weights, which named_parameters gives once, a checkpoint holds one
-        weights.check({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+        parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        weights.check({name: shape for name, shape in parameters.items() if name not in packed})
+        weights.check_packed({name: shape for name, shape in parameters.items() if name in packed})
 
         def read(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
             with device.on_host():
                 host = weights.read(name, dtype)
             return device.put(host)
 
-        yield read
+        yield read, weights.read_packed
+
+
+def _names_of_4bit_weights(model: Any) -> Iterator[str]:
+    import bitsandbytes
+
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            yield f"{name}.weight"
 
 
 def _with_4bit_layers(model: Any, layout: Layout) -> Any:
@@ -133,10 +159,13 @@ def _with_4bit_layers(model: Any, layout: Layout) -> Any:
     unquantised = [*(layout.wide or get_keys_to_not_convert(model)), *(model._keep_in_fp32_modules or ())]
     model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=options)
     model.is_loaded_in_4bit = True
+    _assign_is_quantized(model)  # some models ask before they multiply by a weight that may be packed
     return model
 
 
-def _materialise(model: Any, device: Device, layout: Layout, initial: Initial, embed: Embed | None) -> None:
+def _materialise(
+    model: Any, device: Device, layout: Layout, initial: Initial, packed: Packed, embed: Embed | None
+) -> None:
     import bitsandbytes
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
@@ -154,7 +183,10 @@ def _materialise(model: Any, device: Device, layout: Layout, initial: Initial, e
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                parameter = _quantised_weight(module, full_name, layout, initial)
+                if layout.packed_from is None:
+                    parameter = _quantised_weight(module, full_name, layout, initial)
+                else:
+                    parameter = _packed_weight(module, full_name, device, packed)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
@@ -199,10 +231,40 @@ def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) 
     else:
         weight = initial(name, shape, layout.dtype)
     packed, state = bitsandbytes.functional.quantize_4bit(
-        weight, blocksize=64, compress_statistics=layout.double_quant, quant_type="nf4"
+        weight, blocksize=BLOCK, compress_statistics=layout.double_quant, quant_type="nf4"
     )
     module.quant_state = state
     return params4bit(packed, state, module)
+
+
+def _packed_weight(module: Any, name: str, device: Device, packed: Packed) -> torch.nn.Parameter:
+    """Return a layer's weight as a checkpoint holds it, in 4 bits; there never is one in 16."""
+    with device.on_host():
+        values, state = packed(name, module.weight.shape)
+    on_device = device.put(values)
+    if state.nested:
+        state.offset = device.put(state.offset)
+        state.state2.absmax, state.state2.code = device.put(state.state2.absmax), device.put(state.state2.code)
+    state.absmax, state.code = device.put(state.absmax), device.put(state.code)
+    module.quant_state = state
+    return params4bit(on_device, state, module)
+
+
+def _random_packed(shape: torch.Size, layout: Layout, device: Device) -> tuple[torch.Tensor, Any]:
+    """Return values in 4 bits as if they had been drawn around zero, with constants that are all the same."""
+    from bitsandbytes.functional import QuantState, get_4bit_type
+
+    host = torch.device("cpu" if device.computes else "meta")
+    num_blocks = math.ceil(shape.numel() / BLOCK)
+    values = torch.empty((math.ceil(shape.numel() / 2), 1), dtype=torch.uint8, device=host).random_()
+    absmax, offset, nested = torch.full((num_blocks,), RANDOM_ABSMAX, device=host), None, None
+    if layout.double_quant:
+        constants = torch.zeros(math.ceil(num_blocks / NESTED_BLOCK), device=host)
+        table = torch.zeros(NESTED_BLOCK, device=host)
+        nested = QuantState(constants, code=table, blocksize=NESTED_BLOCK, dtype=torch.float32)
+        absmax, offset = absmax.new_zeros(num_blocks, dtype=torch.uint8), absmax.mean()
+    code = get_4bit_type("nf4", device=host)
+    return values, QuantState(absmax, shape, code, BLOCK, "nf4", layout.packed_from, offset, nested)
 
 
 def _materialise_buffers(model: Any, device: Device) -> None:

@@ -28,6 +28,8 @@ from memory_harness.harness.strategies.architecture import (
     adapter_targets,
     attention_windows,
     cache_name,
+    class_labels,
+    classification_head,
     decoder_layers,
     divides_loss,
     takes,
@@ -85,6 +87,10 @@ class QLoraStrategy:
         self._divides_loss = True
         self._num_targets = 0
         """target tokens of the batch that was put"""
+        self._real_tokens: int | None = None
+        """tokens of the batch that was put, without padding; None where nobody has counted them"""
+        self.head: Any = None
+        """the layer that classifies sequences; None where the model predicts tokens"""
         self._layers: Any = ()
         self.graph: Any = None
         self._held: Any = None
@@ -98,13 +104,19 @@ class QLoraStrategy:
     def load(self) -> ModelFacts:
         """Build the quantised model, prepare it, add the adapter and make the optimizer."""
         shape = find_model(self.config.model.model)
+        if shape.classifies and self.device.computes:
+            raise ConfigError(
+                f"--model {shape.name}: classifies sequences, for which the corpus has no labels: its memory can be "
+                "simulated (--device simulated), but it is not trained"
+            )
         checkpoint = self.checkpoint_of(shape)
         config = transformers_config(shape)
         config.use_cache = self.config.model.use_cache
         layout = self._layout(config)
         with self.device.on_host():
-            self.model = model_without_weights(config, layout)
+            self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         self.planned = replace(model_facts(self.model), name=shape.name)
+        self.head = classification_head(self.model)
         embed = self._embed_on_host if self.config.model.embeddings_on_host else None
         make_real(self.model, self.device, layout, checkpoint, embed)
         if self.config.model.expand_kv:
@@ -135,7 +147,7 @@ class QLoraStrategy:
         base = model.get_base_model()
         self._layers = decoder_layers(base)
         self._cache_name = cache_name(base)
-        self._divides_loss = divides_loss(base)
+        self._divides_loss = divides_loss(base) and self.head is None
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
@@ -199,13 +211,15 @@ class QLoraStrategy:
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=adapter_targets(self.model, lora.target_modules),
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if self.head is None else None,
         )
         with self.device.on_host():  # on the meta device, made real below: the same way on every device
             self.model = _with_adapter(self.model, options)
         for module in self.model.modules():
             if isinstance(module, peft.tuners.lora.LoraLayer):
                 _materialise_adapter(module, self.device)
+        if self.head is not None:  # trained in full, as peft does for SEQ_CLS; in float32, as all that is trained
+            self.head.float().requires_grad_(True)
         self.model.train()
 
     def make_optimizer(self) -> None:
@@ -227,6 +241,14 @@ class QLoraStrategy:
         if not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
             del arrays["attention_mask"]
+        elif self.config.model.attention == "flash":
+            raise ConfigError(
+                "--attention flash: PyTorch's kernel takes no batch with padding (allowed with it: auto, "
+                "flash_attention_2, which cuts the padding out)"
+            )
+        if self.head is not None:
+            arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
+        self._real_tokens = batch.num_real_tokens
         self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
 
@@ -246,7 +268,7 @@ class QLoraStrategy:
     def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         all_real = 0.0 if "attention_mask" in self.inputs else 1.0
-        with self.device.autocast(self.dtype), self.device.assuming(all_real):
+        with self.device.autocast(self.dtype), self.device.assuming(all_real, self._real_tokens):
             yield
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
@@ -273,7 +295,8 @@ class QLoraStrategy:
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
-        self.scaler.scale(self.graph).backward()
+        with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
+            self.scaler.scale(self.graph).backward()
         self.graph = self._held = None
         self.inputs = {}
 
@@ -334,6 +357,7 @@ class QLoraStrategy:
         self.model.eval()
         self.sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
         self.cache = DynamicCache(config=self.model.config)
+        self._real_tokens = None
         self.inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
         return self.decode()
 

@@ -6,6 +6,7 @@ Only safetensors files are read: one `model.safetensors`, or the shards that its
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,15 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.models import ModelShape, find_model, hub_cache_folder, hub_id, is_local_checkpoint
+from memory_harness.configs.models import (
+    CONFIG_FILES,
+    ModelShape,
+    download,
+    hub_cache_folder,
+    hub_id,
+    is_local_checkpoint,
+)
 
 if TYPE_CHECKING:
     import torch
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*"]
+DOWNLOADED = ("*.safetensors", *CONFIG_FILES)
 """what a model needs of its repository; the same weights in other formats stay there"""
+PACKED_PARTS = ("absmax", "quant_map", "quant_state.bitsandbytes__nf4")
+NESTED_PARTS = ("nested_absmax", "nested_quant_map")
+"""what comes with a weight in 4 bits, after its name: constants, their own where those are quantised too
+
+Source: transformers/quantizers/quantizer_bnb_4bit.py, `get_weight_conversions`
+"""
 MAX_NAMES = 3
 """tensors that a message names before it counts the others"""
 
@@ -34,25 +48,18 @@ def find_checkpoint(shape: ModelShape) -> Path | None:
     return folder
 
 
-def download_checkpoint(shape: ModelShape) -> Path:
-    """Download the model's weights and tokenizer into the local Hugging Face cache; what is there already stays.
+def download_checkpoint(shape: ModelShape, *, weights: bool) -> Path:
+    """Download the model's tokenizer, and its weights if asked, into the local Hugging Face cache.
 
     Raises:
         ConfigError: the model has no repository, or the hub does not give it.
     """
-    from huggingface_hub import snapshot_download
-
     repo = hub_id(shape)
     if repo is None:
-        raise ConfigError(f"--download: {shape.name} is on no hub (allowed: a --model of models.toml that names one)")
-    try:
-        return Path(snapshot_download(repo, allow_patterns=DOWNLOADED))
-    except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
-            "gated, or give a folder with --model DIR"
-        ) from error
+            f"--download: {shape.name} is on no hub (allowed: a --model of models.toml that names one, or USER/NAME)"
+        )
+    return download(repo, DOWNLOADED if weights else CONFIG_FILES)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,43 @@ class Weights:
             )
         return tensor
 
+    def read_packed(self, name: str, shape: Sequence[int]) -> tuple[torch.Tensor, Any]:
+        """Return a weight that bitsandbytes has packed in 4 bits, and its QuantState, in host memory.
+
+        Raises:
+            ConfigError: what was packed has another shape, or cannot be read.
+        """
+        from bitsandbytes.functional import QuantState
+
+        parts = {part: self.files[f"{name}.{part}"].get_tensor(f"{name}.{part}") for part in self._parts_of(name)}
+        try:
+            state = QuantState.from_dict(parts, device="cpu")
+        except Exception as error:  # bitsandbytes and its JSON raise whatever they find first
+            raise ConfigError(
+                f"--model {self.folder}: cannot read the constants of {name} ({error}); fetch it again"
+            ) from None
+        if tuple(state.shape) != tuple(shape):
+            raise ConfigError(
+                f"--model {self.folder}: of another shape than config.json says: {_unlike(name, state.shape, shape)}"
+            )
+        return self.files[name].get_tensor(name), state
+
+    def _parts_of(self, name: str) -> list[str]:
+        return [part for part in (*PACKED_PARTS, *NESTED_PARTS) if f"{name}.{part}" in self.files]
+
+    def check_packed(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Look for weights in 4 bits, and for what they come with.
+
+        Raises:
+            ConfigError: one line that says what is missing or not packed.
+        """
+        missing = []
+        for name in shapes:
+            missing += [part for part in (name, *(f"{name}.{part}" for part in PACKED_PARTS)) if part not in self.files]
+        if missing:
+            raise ConfigError(f"--model {self.folder}: the checkpoint lacks {_listed(missing)}")
+        self.check({name: (math.ceil(math.prod(shape) / 2), 1) for name, shape in shapes.items()})
+
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Compare names and shapes with the model's; reads no values.
 
@@ -91,9 +135,13 @@ class Weights:
         for name, shape in shapes.items():
             found = tuple(self.files[name].get_slice(name).get_shape())
             if found != tuple(shape):
-                wrong.append(f"{name} is {'x'.join(map(str, found))}, the model's {'x'.join(map(str, shape))}")
+                wrong.append(_unlike(name, found, shape))
         if wrong:
             raise ConfigError(f"--model {self.folder}: of another shape than config.json says: {_listed(wrong)}")
+
+
+def _unlike(name: str, found: Sequence[int], shape: Sequence[int]) -> str:
+    return f"{name} is {'x'.join(map(str, found))}, the model's {'x'.join(map(str, shape))}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -106,11 +154,10 @@ def open_weights(folder: Path) -> Iterator[Weights]:
     """Open a checkpoint's files; their content is read when a tensor is asked for.
 
     Raises:
-        ConfigError: a file is missing or damaged, or the weights are quantised already.
+        ConfigError: a file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    _check_not_quantised(folder)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for path in _files(folder):
@@ -130,11 +177,3 @@ def _files(folder: Path) -> list[Path]:
     except (ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"--model {folder}: cannot read {INDEX} ({error!r}); fetch it again") from None
     return list(map(folder.joinpath, names))
-
-
-def _check_not_quantised(folder: Path) -> None:
-    if method := find_model(str(folder)).quantised_by:
-        raise ConfigError(
-            f"--model {folder}: its weights are quantised already ({method}); give the 16-bit checkpoint, "
-            "which is quantised layer by layer while it loads"
-        )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.results.replies import VETTED, Reply
@@ -25,7 +26,12 @@ class Request:
 
 
 def requests(config: RunConfig, data: Prepared) -> list[Request]:
-    """Return what the model is to be asked: each prompt without a vetted reply, as often as it is to be answered."""
+    """Return what the model is to be asked: each prompt without a vetted reply, as often as it is to be answered.
+
+    A model that classifies answers nothing.
+    """
+    if find_model(config.model.model).classifies:
+        return []
     drawing = config.generation
     run_seed = config.data.seed if drawing.generate_seed is None else drawing.generate_seed
     wanted = []

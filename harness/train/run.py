@@ -55,7 +55,7 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
         return CudaDevice(
             card,
             config.device.budget_bytes or card.budget_bytes,
-            attention=config.model.attention,
+            attention=config.model.sdpa_kernel,
             expandable_segments=config.device.expandable_segments,
             group=group or share_of(config),
         )
@@ -74,7 +74,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         config.device.budget_bytes or card.budget_bytes,
         computes=config.device.tensors == "real",
         expandable_segments=config.device.expandable_segments,
-        attention=config.model.attention,
+        attention=config.model.sdpa_kernel,
         group=group or share_of(config),
     )
 

@@ -238,8 +238,11 @@ def _why(evidence: Evidence, batch: BatchShape) -> str:
     """Return why the math kernel runs."""
     if not evidence.has_config:
         return "Either no fused kernel takes this call, or the attention is written out in operators of its own."
-    if evidence.config.model.attention == "math":
+    asked_for = evidence.config.model.attention
+    if asked_for == "math":
         return "The math kernel is asked for by the configuration."
+    if asked_for == "eager":
+        return "Attention written out in plain operators is asked for by the configuration (--attention eager)."
     if not _has_padding(batch):
         return (
             "A batch without padding has no mask; the model then leaves grouped heads to PyTorch (enable_gqa), which "

@@ -131,7 +131,17 @@ def test_every_preset_that_comes_along_is_valid(name):
         ),
         (
             ["--attention", "flash"],
-            "--attention flash: the Tesla T4 has no such kernel (allowed on it: auto, memory_efficient, math)",
+            "--attention flash: the Tesla T4 has no such kernel (allowed on it: auto, eager, sdpa, memory_efficient, "
+            "math)",
+        ),
+        (
+            ["--attention", "flash_attention_2"],
+            "--attention flash_attention_2: the Tesla T4 has no such kernel (allowed on it: auto, eager, sdpa, "
+            "memory_efficient, math)",
+        ),
+        (
+            ["--attention", "flash_attention_2", "--gpu", "l4", "--dtype", "float32"],
+            "--attention flash_attention_2: takes float16 and bfloat16 only; use --attention auto, or change --dtype",
         ),
         (
             ["--attention", "flash", "--gpu", "l4", "--dtype", "float32"],

@@ -1,4 +1,4 @@
-"""Operators of a script for a card that is not there: placed, recorded, and followed on the host where values are known."""
+"""Operators of a script for a card that is not there: placed, recorded, and followed where values are known."""
 
 from __future__ import annotations
 

@@ -58,13 +58,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (tensor, "pin_memory", lambda self, *_, **__: self),
         (tensor, "is_pinned", lambda self, *_, **__: False),
         (tensor, "record_stream", lambda self, stream: None),
-        (
-            tensor,
-            "new_tensor",
-            lambda self, data, *, dtype=None, device=None, requires_grad=False: torch.tensor(
-                data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad
-            ),
-        ),  # fmt: skip
+        (tensor, "new_tensor", _new_tensor),
         (torch, "tensor", _made_on_host(torch.tensor)),
         (torch, "as_tensor", _made_on_host(torch.as_tensor)),
         (torch, "asarray", _made_on_host(torch.asarray)),
@@ -74,6 +68,18 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
         (DataLoader, "__init__", _single_process(DataLoader.__init__)),
     ]
+
+
+def _new_tensor(
+    self: torch.Tensor,
+    data: Any,
+    *,
+    dtype: torch.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> torch.Tensor:
+    where = self.device if device is None else device
+    return torch.tensor(data, dtype=dtype or self.dtype, device=where, requires_grad=requires_grad)
 
 
 def _to(tracer: FacadeTracer, original: Function) -> Function:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from memory_harness.configs.cards import find_card
@@ -46,15 +46,12 @@ REFUSED = {
     "internlm": "transformers has no architecture 'internlm'",
     "mamba-2.8b": "not understood at modeling_mamba.py:",
     "minicpm-2b": "transformers has no architecture 'minicpm'",
-    "ministral-3-3b": "transformers cannot build 'ministral3'",
     "phi-2-msft": "transformers has no architecture 'phi-msft', only the checkpoint's own code does, which is not run",
     "roberta-cls": "roberta is an encoder",
     "snowflake-bert": "bert is an encoder",
     "tw-badjson": "cannot read its config.json",
     "tw-gptq": "quantised already, by gptq",
     "tw-heads-bad": "not a multiple of the number of attention heads (7)",
-    "tw-no-modeltype": "names no model_type",
-    "tw-seqcls": "holds LlamaForSequenceClassification, which predicts no next token",
     "tw-vocab-str": "vocab_size",
     "whisper-large-v3": "whisper has an encoder beside its decoder",
 }
@@ -113,10 +110,17 @@ def run_all(strategy: CompiledStrategy, device: SimulatedDevice) -> None:
         step(strategy, SHAPES[0])
         strategy.put(batch((256,) * 2, 256), training=False)
         strategy.evaluate()
-        strategy.prefill([[1] * 20])
-        for _ in range(3):
-            strategy.decode()
-        strategy.release()
+        answer(strategy)
+
+
+def answer(strategy: CompiledStrategy) -> None:
+    """Generate a few tokens, with a model that predicts any."""
+    if find_model(strategy.inner.config.model.model).classifies:
+        return
+    strategy.prefill([[1] * 20])
+    for _ in range(3):
+        strategy.decode()
+    strategy.release()
 
 
 def test_the_refused_are_among_the_models():
@@ -153,14 +157,19 @@ def test_a_model_takes_what_arithmetic_says(name, folder_of):
     assert facts.num_parameters - facts.num_adapter_parameters == sum(p.numel() for p in plain.parameters())
     expected = sum(parameter_bytes(plain, name, parameter) for name, parameter in plain.named_parameters())
     expected += sum(buffer.nbytes for buffer in plain.buffers())
-    expected += facts.num_adapter_parameters * 4 + TABLE_BYTES
+    expected += facts.num_adapter_parameters * 4
+    if find_model(folder).quantised_by is None:
+        expected += TABLE_BYTES
     assert sum(num_bytes for _, num_bytes in strategy.memory.live()) == expected
 
 
 def plain_model(folder: str) -> Any:
     """Return the model as transformers alone builds it."""
     config = transformers_config(find_model(folder))
-    auto = next(a for a in (AutoModelForCausalLM, AutoModelForImageTextToText) if type(config) in a._model_mapping)
+    classes = [AutoModelForCausalLM, AutoModelForImageTextToText]
+    if find_model(folder).classifies:
+        classes = [AutoModelForSequenceClassification]
+    auto = next(auto for auto in classes if type(config) in auto._model_mapping)
     with torch.device("meta"):
         return auto.from_config(config, dtype=torch.bfloat16)
 
@@ -168,6 +177,8 @@ def plain_model(folder: str) -> Any:
 def parameter_bytes(model: Any, name: str, parameter: torch.Tensor) -> int:
     """Return a weight's bytes on the device by hand: packed with its constants, where bitsandbytes packs it."""
     owner = model.get_submodule(name.rpartition(".")[0])
+    if name == "score.weight":  # trained in full
+        return parameter.numel() * 4
     is_linear = type(owner) is torch.nn.Linear or isinstance(owner, Conv1D)
     if not is_linear or name.endswith("bias") or owner is model.get_output_embeddings():
         return parameter.numel() * 2
@@ -204,9 +215,7 @@ def test_a_run_ends_with_the_memory_that_it_began_with(name, folder_of):
     with device.active():
         step(strategy, SHAPES[0])
         before = device.stats().allocated_bytes
-        strategy.prefill([[1] * 20])
-        strategy.decode()
-        strategy.release()
+        answer(strategy)
         step(strategy, SHAPES[0])
     assert abs(device.stats().allocated_bytes - before) <= SLACK_BYTES.get(name, 0)
 
@@ -263,6 +272,84 @@ def test_a_checkpoint_in_4_bits_is_taken_as_it_is(folder_of):
     assert facts.num_quantised_parameters == linear - up_projections
     with pytest.raises(ConfigError, match=r"--quantization none: the weights of .* are quantised already"):
         run_all(*opened(folder, quantization="none"))
+
+
+def changed(folder: str, **values: Any) -> str:
+    path = Path(folder, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def test_a_head_that_does_something_else_is_one_line(folder_of):
+    folder = changed(folder_of("tw-seqcls"), architectures=["LlamaForQuestionAnswering"])
+    with pytest.raises(ConfigError, match="holds LlamaForQuestionAnswering, which predicts no next token"):
+        run_all(*opened(folder))
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "head", [{}, {"num_labels": 1}, {"num_labels": 3, "problem_type": "multi_label_classification"}]
+)
+def test_a_classification_head_is_trained_with_its_own_loss(folder_of, head):
+    folder = changed(folder_of("tw-seqcls"), num_hidden_layers=2, vocab_size=1024, **SMALL, **head)
+    strategy, device = opened(folder)
+    with device.active():
+        facts = strategy.load()
+        step(strategy, (2, 256))
+        strategy.put(batch((256, 200), 256), training=False)
+        strategy.evaluate()
+    num_labels = head.get("num_labels", 2)
+    score = strategy.inner.head.weight
+    assert (score.shape, score.dtype, score.requires_grad) == ((num_labels, 64), torch.float32, True)
+    assert facts.num_trainable_parameters == facts.num_adapter_parameters + score.numel()
+
+
+def test_a_classification_head_is_not_trained_for_real(folder_of):
+    folder = changed(folder_of("tw-seqcls"), num_hidden_layers=2, vocab_size=1024, **SMALL)
+    device = SimulatedDevice(find_card("t4"), 2 * TIB, computes=True)
+    strategy = QLoraStrategy(RunConfig().with_fields(model=folder), device)
+    with device.active(), pytest.raises(ConfigError, match="classifies sequences, for which the corpus has no labels"):
+        strategy.load()
+
+
+@pytest.mark.parametrize(
+    ("architectures", "words"),
+    [(["NoSuchModel"], "names no model_type, and no class"), (None, "names no model_type, and no class")],
+)
+def test_a_type_that_nothing_tells_is_one_line(folder_of, architectures, words):
+    folder = changed(folder_of("tw-no-modeltype"), architectures=architectures)
+    with pytest.raises(ConfigError, match=words):
+        find_model(folder)
+
+
+def test_a_text_parts_type_gives_way_to_that_of_the_whole_class(folder_of):
+    shape = find_model(folder_of("ministral-3-3b"))
+    config = transformers_config(shape)
+    assert (config.model_type, config.get_text_config().model_type) == ("mistral3", "ministral3")
+    assert shape.vocab_size == config.get_text_config().vocab_size
+
+
+def test_models_that_multiply_by_a_weight_are_told_that_it_is_packed(folder_of):
+    folder = folder_of("tw-no-modeltype")
+    strategy, device = opened(folder)
+    with device.active():
+        strategy.load()
+    assert strategy.inner.model.get_base_model().config._is_quantized
+
+
+@pytest.mark.parametrize(("attention", "allowed"), [("sdpa", "auto, eager"), ("flash_attention_2", "auto, eager")])
+def test_an_attention_that_a_model_lacks_is_one_line(folder_of, attention, allowed):
+    config = transformers_config(find_model(folder_of("bloom-7b1")))
+    with pytest.raises(ConfigError, match=rf"BloomForCausalLM has no {attention} \(allowed for it: {allowed}\)"):
+        model_on_meta(config, torch.bfloat16, attention)
 
 
 def test_a_checkpoint_in_8_bits_is_one_line(folder_of):

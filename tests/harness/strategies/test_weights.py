@@ -1,6 +1,7 @@
 """Checkpoints that transformers wrote, read weight by weight."""
 
 import json
+import math
 import shutil
 from fnmatch import fnmatch
 
@@ -16,9 +17,10 @@ from memory_harness.configs.models import find_model, load_models
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.architecture import transformers_config
-from memory_harness.harness.strategies.modeling import Layout, make_real, model_without_weights
+from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.weights import DOWNLOADED, download_checkpoint, find_checkpoint
+from tests.harness.simulate.test_tracing import batch
 
 IDS = torch.arange(40).reshape(2, 20) * 7 % 1024
 
@@ -83,6 +85,98 @@ def test_four_bit_weights_are_those_of_transformers_own_loader(saved, device):
         assert torch.equal(parameter, expected[name]), name
         if isinstance(parameter, bitsandbytes.nn.Params4bit):
             assert torch.equal(parameter.quant_state.absmax, expected[name].quant_state.absmax), name
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["nested", "plain"])
+def packed(saved, tmp_path_factory, request):
+    """A checkpoint that transformers has written in 4 bits, and the model that it wrote."""
+    options = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=request.param,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        saved["bfloat16"], dtype=torch.bfloat16, quantization_config=options, device_map={"": "cpu"}
+    )
+    folder = tmp_path_factory.mktemp("packed")
+    model.save_pretrained(folder)
+    return folder, model
+
+
+def load_packed(folder, device, dtype=torch.float16):
+    with device.active():
+        config = transformers_config(find_model(str(folder)))
+        layout = checkpoint_layout(config, dtype)
+        model = model_without_weights(config, layout).eval()
+        make_real(model, device, layout, folder)
+        return model
+
+
+def test_a_checkpoint_in_4_bits_is_read_as_transformers_reads_it(packed, device):
+    folder, theirs = packed
+    ours, expected = load_packed(folder, device), dict(theirs.named_parameters())
+    number = 0
+    for name, parameter in ours.named_parameters():
+        if not isinstance(parameter, bitsandbytes.nn.Params4bit):
+            assert torch.equal(parameter, expected[name].to(parameter.dtype)), name
+            continue
+        number += 1
+        assert torch.equal(parameter, expected[name]), name
+        assert parameter.quant_state == expected[name].quant_state
+        assert parameter.quant_state.dtype is torch.bfloat16
+    assert number == len(list(ours.model.layers)) * 7
+
+
+def test_a_checkpoint_in_4_bits_trains(packed, device):
+    strategy = strategy_on(packed[0], device)
+    with device.active():
+        facts = strategy.load()
+        strategy.put(batch((16, 16), 16), training=True)
+        strategy.forward(24)
+        strategy.backward()
+        loss, _ = strategy.optimizer_step(1e-3)
+    assert facts.weights == "checkpoint"
+    assert loss is not None
+    assert loss == pytest.approx(math.log(1024), rel=0.1)
+
+
+def test_a_checkpoint_in_4_bits_takes_what_was_simulated(packed):
+    stats = []
+    strategies = []  # keep what they loaded
+    for computes, random_weights in ((True, False), (True, True), (False, False)):
+        device = SimulatedDevice(find_card("t4"), 2**30, computes=computes)
+        strategies.append(strategy_on(packed[0], device, random_weights=random_weights))
+        with device.active():
+            strategies[-1].load()
+            strategies[-1].put(batch((16, 16), 16), training=True)
+            strategies[-1].forward(24)
+            strategies[-1].backward()
+        stats.append(device.stats())
+    assert stats[1:] == stats[:1] * 2
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: tensors.pop(f"{UP}.absmax"), ["lacks", f"{UP}.absmax"]),
+        (lambda tensors: tensors.update({UP: torch.ones(8, 8, dtype=torch.bfloat16)}), [UP, "is 8x8"]),
+        (lambda tensors: tensors[f"{UP}.quant_state.bitsandbytes__nf4"].fill_(0), ["cannot read the constants", UP]),
+    ],
+    ids=["no constants", "16 bits", "damaged"],
+)
+def test_an_unusable_weight_in_4_bits_is_named_in_one_line(packed, tmp_path, device, change, words):
+    shutil.copy(packed[0] / "config.json", tmp_path)
+    tensors = load_file(packed[0] / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError) as error:
+        load_packed(tmp_path, device)
+    assert all(word in str(error.value) for word in [*words, str(tmp_path)])
+    assert "\n" not in str(error.value)
 
 
 def strategy_on(folder, device, **changes):
@@ -196,7 +290,7 @@ def test_a_download_that_fails_is_one_line(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(ConfigError, match=r"401 for meta-llama/Llama-3\.1-8B-Instruct\); accept") as error:
-        download_checkpoint(load_models()["llama-3.1-8b"])
+        download_checkpoint(load_models()["llama-3.1-8b"], weights=True)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="tiny-llama is on no hub"):
-        download_checkpoint(load_models()["tiny-llama"])
+        download_checkpoint(load_models()["tiny-llama"], weights=True)

@@ -36,7 +36,7 @@ def opened(config: RunConfig) -> tuple[QLoraStrategy, SimulatedDevice]:
         find_card(config.device.gpu),
         UNLIMITED,
         computes=config.device.tensors == "real",
-        attention=config.model.attention,
+        attention=config.model.sdpa_kernel,
     )
     return QLoraStrategy(config, device), device
 
