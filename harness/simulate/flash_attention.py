@@ -73,7 +73,7 @@ def flash_attention_2(tracer: Tracer) -> Iterator[None]:
     with (
         patch.dict(utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2], general_availability_check=lambda: True),
         patch.multiple(utils, _lazy_imports=lambda *_, **__: functions, _is_packed_sequence=is_packed_sequence),
-        patch.multiple(utils, **remembered),
+        patch.multiple(utils, **remembered),  # type: ignore[arg-type]
     ):
         yield
 
