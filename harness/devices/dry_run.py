@@ -18,6 +18,7 @@ from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
 from memory_harness.harness.simulate.facade.triton import triton_is_there
+from memory_harness.harness.simulate.facade.written import nothing_is_kept
 from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
 
 
@@ -39,6 +40,7 @@ class DryRunDevice(SimulatedDevice):
             stack.enter_context(super().active())
             stack.enter_context(cuda_is_there(self, self.card))
             stack.enter_context(tensors_tell_their_place(self.tracer))
+            stack.enter_context(nothing_is_kept(self.tracer))
             stack.enter_context(files_without_weights(self.tracer))
             stack.enter_context(triton_is_there(self.tracer))
             stack.enter_context(functions_without_gpu(self.tracer))
@@ -48,6 +50,12 @@ class DryRunDevice(SimulatedDevice):
     def unobserved(self) -> Iterator[None]:
         """Within, all is observed as ever: without the tracer nothing of the script's would run."""
         yield
+
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """Within, nothing counts as device memory, whatever device the script makes tensors on by default."""
+        with super().on_host(), torch.device("cpu"):
+            yield
 
     def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
         """Call back for every allocation that fails from now on, located by the script's own line."""

@@ -156,7 +156,11 @@ class Tracer(TorchDispatchMode):
 
     def key_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the key of the tensor's storage, or None where it is not tracked."""
-        return self._storages.get(tensor.untyped_storage()._cdata, (None, None))[1]
+        return self.key_of_storage(tensor.untyped_storage())
+
+    def key_of_storage(self, storage: torch.UntypedStorage) -> Hashable | None:
+        """Return the storage's key, or None where it is not tracked."""
+        return self._storages.get(storage._cdata, (None, None))[1]
 
     def rename(self, tensor: torch.Tensor, key: Hashable) -> None:
         """Let the tensor's storage be known as `key` from now on, tracked before or not."""

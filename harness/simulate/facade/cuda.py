@@ -97,8 +97,9 @@ def cuda_is_there(device: CountedMemory, card: Card) -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in _module(device, card).items():
             stack.enter_context(patch.object(torch.cuda, name, value, create=True))
-            if hasattr(torch.cuda.memory, name):
-                stack.enter_context(patch.object(torch.cuda.memory, name, value))
+            for module in (torch.cuda.memory, torch.cuda.random):
+                if hasattr(module, name):
+                    stack.enter_context(patch.object(module, name, value))
         for name, value in _accelerator(device).items():
             stack.enter_context(patch.object(torch.accelerator, name, value, create=True))
         stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: 1, create=True))

@@ -15,6 +15,7 @@ from memory_harness.harness.simulate.facade.values import (
     KnownValues,
     StandInFloat,
     UnknownValue,
+    called_by_library,
     is_small,
     tensors_among,
     users_place,
@@ -33,6 +34,20 @@ MAX_HOST_ELEMENTS = 2**20
 SAMPLING = {aten.argmax.default: 0, aten.argmin.default: 0, aten.multinomial.default: 0, aten.topk.default: 1,
             aten.sort.default: 1, aten.sort.stable: 1, aten.max.dim: 1, aten.min.dim: 1}  # fmt: skip
 """operators that choose indices by values -> which of their results those are"""
+
+INDEXING = (aten.index.Tensor,)
+
+OF_ONE_DEVICE = frozenset(
+    {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.embedding.default,
+     aten.convolution.default, aten.cat.default, aten.nll_loss_forward.default, aten.native_layer_norm.default,
+     aten.gather.default, aten.index_select.default}
+)  # fmt: skip
+"""operators that CUDA refuses tensors of the host to, beside the pointwise ones"""
+
+COMPARISONS = frozenset(
+    getattr(aten, name).Scalar for name in ("gt", "ge", "lt", "le", "eq", "ne")
+)  # fmt: skip
+"""with a number"""
 
 FINITE = {aten.isnan.default: False, aten.isinf.default: False, aten.isfinite.default: True}
 """questions about values that a sound training answers one way; isfinite and isinf may reach us in parts"""
@@ -57,6 +72,9 @@ class FacadeTracer(Tracer):
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: Arguments = (), kwargs: Keywords | None = None
     ) -> Any:
+        if torch.is_inference_mode_enabled() and _is_made_of_others(func):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         self.depth += 1
         try:
             with torch._C.DisableTorchFunction():
@@ -80,8 +98,10 @@ class FacadeTracer(Tracer):
             return self._run_on_card(func, args, kwargs, tensors)
         if place is CPU:
             return self._run_on_host(func, args, kwargs, tensors)
+        if place is HOST:
+            return self._run_without_values(func, args, kwargs, tensors)
         out = func(*args, **kwargs)
-        self._place(out, HOST if place is HOST else NOWHERE)
+        self._place(out, NOWHERE)
         return out
 
     def _place_of_result(self, func: Any, tensors: list[torch.Tensor], device: torch.device | None) -> Any:
@@ -168,13 +188,17 @@ class FacadeTracer(Tracer):
             return self._read_number(tensors[0])
         if func is aten.copy_.default and not lies_on_meta(args[0]):
             return self._read_into(args[0], args[1])
-        if func is aten.index.Tensor:
+        if func in INDEXING:
             args = (args[0], self._without_masks(args[1]), *args[2:])
             tensors = tensors_among(args)
+        elif operator.needs_one_device:
+            self._check_places(tensors)
         elif operator.hangs_on_values and kwargs.get("output_size") is None:
             return self._run_by_values(func, args, kwargs, tensors)
         if operator.only_changes:
             out = args[0]
+        elif operator.returns_nothing:
+            out = None
         elif operator.lowering is None:
             out = self.run(func, args, kwargs)
         else:
@@ -182,6 +206,14 @@ class FacadeTracer(Tracer):
         self.track(out)
         self._follow(operator, args, kwargs, tensors, out)
         return out
+
+    def _check_places(self, tensors: list[torch.Tensor]) -> None:
+        """Raise what CUDA raises where some of the tensors lie on the host; single numbers may."""
+        for tensor in tensors:
+            if tensor.dim() and (not lies_on_meta(tensor) or self._key_place(tensor) is HOST):
+                raise RuntimeError(
+                    "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+                )
 
     def _describe(self, func: Any) -> _Operator:
         operator = self._operators[id(func)] = _Operator(func, self._lowerings.get(func))
@@ -192,11 +224,11 @@ class FacadeTracer(Tracer):
         found: list[torch.Tensor | None] = []
         for index in indices:
             if index is None or index.dtype not in (torch.bool, torch.uint8):
-                found.append(index)
+                found.append(index if index is None or lies_on_meta(index) else self.to_card(index))
                 continue
             host = self._host_value(index)
             if host is None:
-                raise self._unknown("how many elements a mask selects")
+                raise self.unknown("how many elements a mask selects")
             positions = self.to_card(host.nonzero())
             for dimension in range(index.dim()):
                 found.append(positions.select(1, dimension))
@@ -206,7 +238,7 @@ class FacadeTracer(Tracer):
         """Run an operator whose result's size hangs on values."""
         hosts = self._on_host((args, kwargs), tensors)
         if hosts is None:
-            raise self._unknown(f"the result of {func._schema.name.removeprefix('aten::')}")
+            raise self.unknown(f"the result of {func._schema.name.removeprefix('aten::')}")
         out = func(*hosts[0], **hosts[1])
         if isinstance(out, torch.Tensor):
             return self.to_card(out)
@@ -250,6 +282,10 @@ class FacadeTracer(Tracer):
         if hosts is not None:
             self._compute(operator.func, hosts, results, is_in_place=bool(operator.changed))
             return
+        if operator.compares and not args[0].dim() and args[0].is_floating_point():
+            with self.paused():
+                of_one = operator.func(torch.ones((), device=CPU), *args[1:], **kwargs)
+            self.values.answers[results[0].untyped_storage()._cdata] = bool(of_one)
         self.forget([args[position] for position in operator.changed if position < len(args)])
 
     def forget(self, values: Sequence[Any]) -> None:
@@ -294,7 +330,7 @@ class FacadeTracer(Tracer):
             if host is None:
                 return None
             by_id[id(tensor)] = host
-        return _replaced(arguments, by_id)
+        return _replaced(arguments, by_id, CPU)
 
     # From the card, and on the host
 
@@ -302,12 +338,26 @@ class FacadeTracer(Tracer):
         host = self._host_value(tensor)
         if host is not None:
             return host.item()
+        answer = self._assumed_answer(tensor)
+        if answer is not None:
+            return answer
         if not tensor.is_floating_point():
-            raise self._unknown("a count or a condition")
+            raise self.unknown("a count or a condition")
         self.stand_ins.add("a number read from the card, taken as 1", users_place)
         return StandInFloat(1.0)
 
-    def _unknown(self, what: str) -> UnknownValue:
+    def _assumed_answer(self, tensor: torch.Tensor) -> Any:
+        """Return the answer to a library's question that has one; None where there is none."""
+        if self.assumed_value is not None:
+            return self.assumed_value
+        answer = self.values.answers.get(tensor.untyped_storage()._cdata)
+        if answer is None or not called_by_library():
+            return None
+        self.stand_ins.add("a condition in a library, answered as for a number of 1", users_place)
+        return answer
+
+    def unknown(self, what: str) -> UnknownValue:
+        """Return the error that ends a run for want of a value."""
         error = UnknownValue(
             f"{what} hangs on values that do not exist without a GPU; "
             "take this line out of the way where the environment variable MEMORY_HARNESS_DRY_RUN is set",
@@ -323,7 +373,7 @@ class FacadeTracer(Tracer):
             return host.clone()
         self.stand_ins.add("a tensor copied to the host, taken as ones (small) or zeros", users_place)
         make = torch.ones if is_small(tensor) else torch.zeros
-        return make(tensor.shape, dtype=tensor.dtype)
+        return make(tensor.shape, dtype=tensor.dtype, device=CPU)
 
     def _read(self, func: Any, tensor: torch.Tensor, kwargs: Keywords) -> torch.Tensor:
         if self._key_place(tensor) is not CARD:
@@ -334,22 +384,40 @@ class FacadeTracer(Tracer):
         return host if dtype is None else host.to(dtype)
 
     def _read_into(self, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        host = self.read(source) if self._key_place(source) is CARD else torch.zeros(source.shape, dtype=source.dtype)
-        return target.copy_(host)
+        return target.copy_(self.read(source))
+
+    def _run_without_values(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
+        operator = self._operators.get(id(func)) or self._describe(func)
+        if operator.reads_number:
+            return self._read_number(tensors[0])
+        if operator.hangs_on_values and kwargs.get("output_size") is None:
+            raise self.unknown(f"the result of {func._schema.name.removeprefix('aten::')}")
+        if operator.changed and isinstance(args[0], torch.Tensor) and not lies_on_meta(args[0]):
+            return self._read_into(args[0], args[1]) if func is aten.copy_.default else args[0]
+        # the CPU's kernels would read the memory that is not there
+        without = {id(tensor): tensor if lies_on_meta(tensor) else self._layout_of(tensor) for tensor in tensors}
+        args, kwargs = _replaced((args, kwargs), without, META)
+        out = func(*args, **kwargs)
+        self._place(out, HOST)
+        return out
+
+    def _layout_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor on the host like one there, without its values."""
+        return self.place_on_host(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META))
 
     def _run_on_host(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
         return func(*args, **kwargs)
 
 
-def _replaced(value: Any, by_id: dict[int, torch.Tensor]) -> Any:
-    """Return arguments with other tensors, and the host for the card."""
+def _replaced(value: Any, by_id: dict[int, torch.Tensor], device: torch.device) -> Any:
+    """Return arguments with other tensors, and another device for whichever they name."""
     if isinstance(value, torch.Tensor):
         return by_id[id(value)]
     if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(member, by_id) for member in value)
+        return type(value)(_replaced(member, by_id, device) for member in value)
     if isinstance(value, dict):
-        return {name: _replaced(member, by_id) for name, member in value.items()}
-    return CPU if isinstance(value, torch.device) else value
+        return {name: _replaced(member, by_id, device) for name, member in value.items()}
+    return device if isinstance(value, torch.device) else value
 
 
 def _are_followed(results: list[torch.Tensor]) -> bool:
@@ -368,9 +436,18 @@ class _Operator:
         """the size of its result does, unless it is given one"""
         self.chosen = SAMPLING.get(func)
         self.answer = FINITE.get(func)
+        self.needs_one_device = torch.Tag.pointwise in func.tags or func in OF_ONE_DEVICE
+        self.compares = func in COMPARISONS
         self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
         self.changed = _changed_arguments(func)
         self.only_changes = _only_changes_first(func)
+        self.returns_nothing = bool(self.changed) and not func._schema.returns
+
+
+def _is_made_of_others(func: Any) -> bool:
+    """Return whether an operator runs others; only in inference mode are such ones dispatched themselves."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite))
 
 
 def _only_changes_first(func: Any) -> bool:

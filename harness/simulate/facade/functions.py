@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named
+from memory_harness.harness.simulate.facade.values import users_place
 from memory_harness.harness.simulate.tracer import lies_on_meta
 
 Function = Callable[..., Any]
@@ -48,17 +49,21 @@ def functions_without_gpu(tracer: FacadeTracer) -> Iterator[None]:
 
 
 def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
+    from transformers.generation.utils import GenerationMixin
+
     tensor = torch.Tensor
     return [
         (tensor, "to", _to(tracer, tensor.to)),
         (tensor, "cuda", lambda self, device=None, *_, **__: self.to(CARD)),
         (tensor, "cpu", lambda self, *_, **__: self.to(CPU)),
         (tensor, "numpy", _numpy(tensor.numpy)),
+        (tensor, "tolist", _tolist(tracer, tensor.tolist)),
         (tensor, "__array__", _array(tensor.__array__)),
         (tensor, "pin_memory", lambda self, *_, **__: self),
         (tensor, "is_pinned", lambda self, *_, **__: False),
         (tensor, "record_stream", lambda self, stream: None),
         (tensor, "new_tensor", _new_tensor),
+        (torch._tensor_str, "_str", _shown(tracer, torch._tensor_str._str)),
         (torch, "tensor", _made_on_host(torch.tensor)),
         (torch, "as_tensor", _made_on_host(torch.as_tensor)),
         (torch, "asarray", _made_on_host(torch.asarray)),
@@ -66,6 +71,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (torch, "compile", _compile(tracer)),
         (torch.nn.Module, "compile", lambda self, *_, **__: None),
         (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
+        (GenerationMixin, "_beam_search_has_unfinished_sequences", _beams_go_on(tracer)),
         (DataLoader, "__init__", _single_process(DataLoader.__init__)),
     ]
 
@@ -135,12 +141,32 @@ def _numpy(original: Function) -> Function:
     return numpy
 
 
+def _tolist(tracer: FacadeTracer, original: Function) -> Function:
+    @functools.wraps(original)
+    def tolist(self: torch.Tensor) -> Any:
+        return original(tracer.read(self) if lies_on_meta(self) else self)
+
+    return tolist
+
+
 def _array(original: Function) -> Function:
     @functools.wraps(original)
     def array(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         return original(self, *args, **kwargs) if not _on_card(self) else self.numpy()
 
     return array
+
+
+def _shown(tracer: FacadeTracer, original: Function) -> Function:
+    @functools.wraps(original)
+    def text(self: torch.Tensor, **kwargs: Any) -> str:
+        """Show the values on the host: PyTorch switches the tracer off to show a tensor."""
+        if not lies_on_meta(self):
+            return str(original(self, **kwargs))
+        shown = str(original(tracer.read(self.detach()), **kwargs))
+        return f"{shown[:-1]}, device='{self.device}')" if _on_card(self) else shown
+
+    return text
 
 
 def _made_on_host(original: Function) -> Function:
@@ -169,18 +195,28 @@ class _Generator(torch.Generator):
         return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
+def _beams_go_on(tracer: FacadeTracer) -> Any:
+    from transformers.generation.utils import GenerationMixin
+
+    original = GenerationMixin._beam_search_has_unfinished_sequences
+
+    def has_unfinished(scores: Any, finished: Any, next_token_hits_stopping_criteria: Any, *rest: Any) -> bool:
+        asked = original(scores, finished, next_token_hits_stopping_criteria, *rest)
+        over = tracer.values.of(next_token_hits_stopping_criteria) if lies_on_meta(asked) else ~asked
+        if over is None:
+            raise tracer.unknown("the end of a search by beams")
+        tracer.stand_ins.add("whether a search by beams is over, taken to go on to its greatest length", users_place)
+        return not bool(over.all())
+
+    return staticmethod(has_unfinished)
+
+
 def _compile(tracer: FacadeTracer) -> Function:
     def compile(model: Any = None, **options: Any) -> Any:
-        tracer.stand_ins.add("torch.compile, taken as eager", _where)
+        tracer.stand_ins.add("torch.compile, taken as eager", users_place)
         return (lambda function: function) if model is None else model
 
     return compile
-
-
-def _where() -> str:
-    from memory_harness.harness.simulate.facade.values import users_place
-
-    return users_place()
 
 
 def _single_process(original: Function) -> Function:

@@ -15,6 +15,7 @@ import torch
 
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.source_lines import is_harness, is_library, short_path
+from memory_harness.harness.simulate.facade.places import CPU
 
 MAX_INTEGER_BYTES = 4 * 2**20
 MAX_FLOAT_BYTES = 64 * 2**10
@@ -107,6 +108,8 @@ class KnownValues:
 
     def __init__(self) -> None:
         self._by_storage: dict[int, torch.UntypedStorage | float | bool] = {}
+        self.answers: dict[int, bool] = {}
+        """to what libraries ask of a number that nobody knows, by the storage of the question"""
 
     def __bool__(self) -> bool:
         return bool(self._by_storage)
@@ -117,8 +120,8 @@ class KnownValues:
         if value is None:
             return None
         if not isinstance(value, torch.UntypedStorage):
-            return torch.tensor(value, dtype=tensor.dtype).expand(tensor.shape)
-        host = torch.empty(0, dtype=tensor.dtype)
+            return torch.tensor(value, dtype=tensor.dtype, device=CPU).expand(tensor.shape)
+        host = torch.empty(0, dtype=tensor.dtype, device=CPU)
         return host.set_(value, tensor.storage_offset(), tensor.shape, tensor.stride())
 
     def keep(self, tensor: torch.Tensor, host: torch.Tensor) -> None:
@@ -126,7 +129,7 @@ class KnownValues:
         if not is_small(tensor):
             return
         storage = tensor.untyped_storage()
-        copy = torch.zeros(storage.nbytes(), dtype=torch.uint8).untyped_storage()
+        copy = torch.zeros(storage.nbytes(), dtype=torch.uint8, device=CPU).untyped_storage()
         self._by_storage[storage._cdata] = copy
         view = self.of(tensor)
         assert view is not None
@@ -135,13 +138,14 @@ class KnownValues:
     def keep_constant(self, tensor: torch.Tensor, value: float | bool) -> None:
         """Remember that all of a tensor's elements are the same."""
         if is_small(tensor):
-            self.keep(tensor, torch.tensor(value, dtype=tensor.dtype).expand(tensor.shape))
+            self.keep(tensor, torch.tensor(value, dtype=tensor.dtype, device=CPU).expand(tensor.shape))
         else:
             self._by_storage[tensor.untyped_storage()._cdata] = value
 
     def forget(self, storage: int) -> None:
         """Drop what is known of a storage."""
         self._by_storage.pop(storage, None)
+        self.answers.pop(storage, None)
 
 
 def is_small(tensor: torch.Tensor) -> bool:
