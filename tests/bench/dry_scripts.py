@@ -4,7 +4,7 @@
 
 needs a GPU, and TRL and Lightning for those of their scripts. Each script runs twice, each time in a process of its
 own in an empty folder: once on the GPU, once dry where no GPU is visible. Both note PyTorch's own counters after each
-optimizer step, and start the peaks anew.
+optimizer step, and start the peaks anew. What OUT.json already has of a GPU is not measured again.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 def main(out: str, *names: str) -> None:
     """Run the scripts and write what both did."""
-    results = {}
+    written = Path(out)
+    results = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
-        runs = {name: [pool.submit(_run, mode, name) for mode in ("measure", "dry")] for name in names or RUNS}
-    for name, (measuring, running_dry) in runs.items():
-        measured, dry = measuring.result(), running_dry.result()
+        measuring = {name: pool.submit(_run, "measure", name) for name in names or RUNS if name not in results}
+        running_dry = {name: pool.submit(_run, "dry", name) for name in names or RUNS}
+    for name in running_dry:
+        measured = results[name]["measured"] if name in results else measuring[name].result()
+        dry = running_dry[name].result()
         results[name] = {"arguments": RUNS[name], "measured": measured, "dry": dry}
         print(name, worst_differences(measured, dry), measured.get("error"), dry.get("error"), flush=True)
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in results.items()]
-        Path(out).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        written.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def worst_differences(measured: dict[str, Any], dry: dict[str, Any]) -> dict[str, float]:
@@ -91,8 +94,8 @@ def _run(mode: str, name: str) -> dict[str, Any]:
         return result
 
 
-def measure(out: str, script: str, *arguments: str) -> None:
-    """Run a script on the card that PyTorch sees, and write its counters."""
+def measure(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script on the card that PyTorch sees; return its counters."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -113,29 +116,29 @@ def measure(out: str, script: str, *arguments: str) -> None:
     except BaseException as raised:
         error = f"{type(raised).__name__}: {raised}"[:400]
     stats = torch.cuda.memory_stats()
-    result = {
+    return {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "steps": steps,
         "after_last_step": [stats[counter] for counter in COUNTERS],
         "error": error,
     }
-    Path(out).write_text(json.dumps(result), encoding="utf-8")
 
 
-def run_dry(out: str, script: str, *arguments: str) -> None:
-    """Run a script on the card that is not there, and write its counters."""
+def run_dry(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script on the card that is not there; return its counters."""
     from memory_harness.configs.cards import find_card
     from memory_harness.harness.devices.dry_run import DryRunDevice
 
     card = find_card("h200")
     with DryRunDevice(card, card.budget_bytes).active():
-        measure(out, script, *arguments)
+        return measure(script, *arguments)
 
 
 if __name__ == "__main__":
     modes = {"--measure": measure, "--dry": run_dry}
     if sys.argv[1] in modes:
-        modes[sys.argv[1]](*sys.argv[2:])
+        mode, out, *rest = sys.argv[1:]
+        Path(out).write_text(json.dumps(modes[mode](*rest)), encoding="utf-8")
     else:
         main(*sys.argv[1:])
