@@ -199,13 +199,21 @@ class FacadeTracer(Tracer):
             out = args[0]
         elif operator.returns_nothing:
             out = None
-        elif operator.lowering is None:
-            out = self.run(func, args, kwargs)
         else:
-            out = operator.lowering(self, func, args, kwargs)
+            out = self._allocate(operator, args, kwargs)
         self.track(out)
         self._follow(operator, args, kwargs, tensors, out)
         return out
+
+    def _allocate(self, operator: _Operator, args: Arguments, kwargs: Keywords) -> Any:
+        if operator.lowering is not None:
+            return operator.lowering(self, operator.func, args, kwargs)
+        try:
+            return self.run(operator.func, args, kwargs)
+        except NotImplementedError:
+            raise self.refusal(
+                f"{operator.func.name()} is an operator that nobody here knows, nor what it allocates"
+            ) from None
 
     def _check_places(self, tensors: list[torch.Tensor]) -> None:
         """Raise what CUDA raises where some of the tensors lie on the host; single numbers may."""
@@ -260,6 +268,9 @@ class FacadeTracer(Tracer):
         if operator.finds_no_overflow:
             return
         results = tensors_among((out,))
+        if operator.is_random:
+            self._follow_random(operator, args, kwargs, results)
+            return
         if operator.chosen is not None:
             self.stand_ins.add("an index chosen by values (a sampled token, the best of several)", users_place)
             self.values.keep_constant(results[operator.chosen], args[0].shape[-1] // 2 if args[0].dim() else 0)
@@ -269,6 +280,19 @@ class FacadeTracer(Tracer):
             self._keep_made(operator.func, args, kwargs, results)
         elif operator.changed or _are_followed(results):
             self._follow_values(operator, args, kwargs, tensors, results)
+
+    def _follow_random(
+        self, operator: _Operator, args: Arguments, kwargs: Keywords, results: list[torch.Tensor]
+    ) -> None:
+        """Draw integers, such as ids made up on the card, as the host would; other numbers are not known."""
+        self.forget([args[position] for position in operator.changed])
+        if tensors_among(args) or not _are_followed(results) or results[0].is_floating_point():
+            return
+        self.stand_ins.add("integers drawn at random on the card, other ones here", users_place)
+        state = torch.get_rng_state()  # the card's generator is another one
+        on_host = kwargs | {"device": CPU} | ({"generator": None} if "generator" in kwargs else {})
+        self.values.keep(results[0], operator.func(*args, **on_host))
+        torch.set_rng_state(state)
 
     def _follow_values(
         self,
@@ -299,8 +323,6 @@ class FacadeTracer(Tracer):
             return
         if all(self.values.of(result) is not None for result in results):
             return  # views of what is known
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            return
         try:
             computed = tensors_among((func(*hosts[0], **hosts[1]),))
         except (RuntimeError, NotImplementedError):
@@ -314,10 +336,7 @@ class FacadeTracer(Tracer):
             value = args[1] if func._schema.name == "aten::full" else int(func._schema.name == "aten::ones")
             self.values.keep_constant(results[0], value)
         elif _are_followed(results) and func._schema.name not in ("aten::empty", "aten::empty_strided"):
-            on_host = kwargs | {"device": CPU}
-            state = torch.get_rng_state()  # the card's generator is another one
-            self.values.keep(results[0], func(*args, **on_host))
-            torch.set_rng_state(state)
+            self.values.keep(results[0], func(*args, **kwargs | {"device": CPU}))
 
     def _host_value(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self.values.of(tensor) if lies_on_meta(tensor) else tensor
@@ -358,9 +377,12 @@ class FacadeTracer(Tracer):
 
     def unknown(self, what: str) -> UnknownValue:
         """Return the error that ends a run for want of a value."""
+        return self.refusal(f"{what} hangs on values that do not exist without a GPU")
+
+    def refusal(self, why: str) -> UnknownValue:
+        """Return the error that ends a run which could only go on by a guess."""
         error = UnknownValue(
-            f"{what} hangs on values that do not exist without a GPU; "
-            "take this line out of the way where the environment variable MEMORY_HARNESS_DRY_RUN is set",
+            f"{why}; take this line out of the way where the environment variable MEMORY_HARNESS_DRY_RUN is set",
             users_place(),
         )
         self.stand_ins.failure = self.stand_ins.failure or error
@@ -437,6 +459,7 @@ class _Operator:
         self.chosen = SAMPLING.get(func)
         self.answer = FINITE.get(func)
         self.needs_one_device = torch.Tag.pointwise in func.tags or func in OF_ONE_DEVICE
+        self.is_random = torch.Tag.nondeterministic_seeded in func.tags
         self.compares = func in COMPARISONS
         self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
         self.changed = _changed_arguments(func)

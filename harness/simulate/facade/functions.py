@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named
-from memory_harness.harness.simulate.facade.values import users_place
+from memory_harness.harness.simulate.facade.values import StandInFloat, users_place
 from memory_harness.harness.simulate.tracer import lies_on_meta
 
 Function = Callable[..., Any]
@@ -57,6 +57,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (tensor, "cuda", lambda self, device=None, *_, **__: self.to(CARD)),
         (tensor, "cpu", lambda self, *_, **__: self.to(CPU)),
         (tensor, "numpy", _numpy(tensor.numpy)),
+        (tensor, "item", _item(tracer, tensor.item)),
         (tensor, "tolist", _tolist(tracer, tensor.tolist)),
         (tensor, "__array__", _array(tensor.__array__)),
         (tensor, "pin_memory", lambda self, *_, **__: self),
@@ -69,6 +70,10 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (torch, "asarray", _made_on_host(torch.asarray)),
         (torch, "Generator", _Generator),
         (torch, "compile", _compile(tracer)),
+        (torch.cuda, "CUDAGraph", _not_modelled(tracer, "torch.cuda.CUDAGraph")),
+        (torch.cuda, "graph", _not_modelled(tracer, "torch.cuda.graph")),
+        (torch.cuda, "make_graphed_callables", _not_modelled(tracer, "torch.cuda.make_graphed_callables")),
+        (torch.cuda, "MemPool", _not_modelled(tracer, "torch.cuda.MemPool")),
         (torch.nn.Module, "compile", lambda self, *_, **__: None),
         (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
         (GenerationMixin, "_beam_search_has_unfinished_sequences", _beams_go_on(tracer)),
@@ -141,6 +146,17 @@ def _numpy(original: Function) -> Function:
     return numpy
 
 
+def _item(tracer: FacadeTracer, original: Function) -> Function:
+    @functools.wraps(original)
+    def item(self: torch.Tensor) -> Any:
+        """Let the stand-in for a number stay one, which PyTorch would hand on as a plain number."""
+        number = original(self)
+        is_known = not lies_on_meta(self) or tracer.values.of(self) is not None
+        return StandInFloat(number) if isinstance(number, float) and not is_known else number
+
+    return item
+
+
 def _tolist(tracer: FacadeTracer, original: Function) -> Function:
     @functools.wraps(original)
     def tolist(self: torch.Tensor) -> Any:
@@ -193,6 +209,13 @@ class _Generator(torch.Generator):
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
         return super().__new__(cls, "cpu")  # type: ignore[call-arg]
+
+
+def _not_modelled(tracer: FacadeTracer, name: str) -> Function:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise tracer.refusal(f"{name} allocates in a pool of its own, which is not modelled")
+
+    return refuse
 
 
 def _beams_go_on(tracer: FacadeTracer) -> Any:

@@ -36,7 +36,10 @@ class UnknownValue(HarnessError):
 
 
 class StandInFloat(float):
-    """A number read from a tensor without values. It can be logged and computed with; what hangs on it is unknown."""
+    """A number read from a tensor without values. It can be logged and computed with; what hangs on it is unknown.
+
+    `float(tensor)` is beyond this: Python makes a plain number of what it gets.
+    """
 
     def _compare(self, name: str, other: Any) -> bool:
         if isinstance(other, (int, float)) and not isinstance(other, StandInFloat) and not math.isfinite(other):

@@ -14,9 +14,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--size", choices=["tiny", "full"], default="tiny")
 parser.add_argument("--dtype", default="bfloat16" if torch.cuda.is_bf16_supported() else "float16")
 args = parser.parse_args()
-vocab, block, depth, heads, width, rows = (
-    (256, 64, 2, 4, 64, 4) if args.size == "tiny" else (50304, 1024, 12, 12, 768, 8)
-)
+is_tiny = args.size == "tiny"
+vocab, block, depth, heads, width, rows = (256, 64, 2, 4, 64, 4) if is_tiny else (50304, 1024, 12, 12, 768, 8)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(1337)
 torch.backends.cuda.matmul.allow_tf32 = True
@@ -95,10 +94,9 @@ for iter_num in range(7):
         print(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
         if losses["val"] < best_val_loss:
             best_val_loss = losses["val"]
-            torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, os.path.join(data_dir, "ckpt.pt")
-            )
-    for micro_step in range(2):
+            checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iter_num": iter_num}
+            torch.save(checkpoint, os.path.join(data_dir, "ckpt.pt"))
+    for _ in range(2):
         with ctx:
             logits, loss = model(X, Y)
             loss = loss / 2

@@ -36,9 +36,8 @@ with tempfile.TemporaryDirectory() as folder:
         attn_implementation="sdpa",
     )
 model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)
-model = get_peft_model(
-    model, LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-)
+lora = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+model = get_peft_model(model, lora)
 print(f"{model.get_memory_footprint() / 2**20:.1f} MiB")
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, fused=True)
 model.train()

@@ -16,7 +16,7 @@ KINDS = {
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True, "lora_dropout": 0.1},
     "modules": {"modules_to_save": ["embed_tokens", "lm_head"]},
-    "pissa": {"init_lora_weights": "olora"},
+    "olora": {"init_lora_weights": "olora"},
 }
 parser = argparse.ArgumentParser()
 parser.add_argument("--size", choices=SIZES, default="tiny")

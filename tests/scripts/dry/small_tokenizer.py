@@ -3,27 +3,8 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-WORDS = [
-    "you",
-    "are",
-    "not",
-    "alone",
-    "tell",
-    "me",
-    "what",
-    "happened",
-    "today",
-    "and",
-    "how",
-    "do",
-    "feel",
-    "about",
-    "it",
-    "the",
-    "weather",
-    "was",
-    "fine",
-]
+SENTENCE = "you are not alone tell me what happened today and how do feel about it the weather was fine"
+WORDS = SENTENCE.split()
 CHAT = (
     "{% for m in messages %}<user> {{ m['content'] }} <eos> {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"

@@ -22,8 +22,14 @@ torch.manual_seed(0)
 config = LlamaConfig(**SIZES[args.size])
 model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 model.enable_input_require_grads()
-lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, bias="none", task_type="CAUSAL_LM",
-                  target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])  # fmt: skip
+lora = LoraConfig(
+    r=16,
+    lora_alpha=32,
+    lora_dropout=0.05,
+    bias="none",
+    task_type="CAUSAL_LM",
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+)
 model = get_peft_model(model, lora)
 model.print_trainable_parameters()
 
