@@ -39,7 +39,6 @@ RUNS: dict[str, tuple[str, ...]] = {
     "vit_loader": ("--size", "full"),
     "convnet": ("--size", "full"),
     "nanogpt_like": ("--size", "full"),
-    "peft_4bit": ("--size", "full"),
     "peft_kinds": ("--size", "full"),
     "trainer_bert": ("--size", "full"),
     "trainer_t5": ("--size", "full"),
