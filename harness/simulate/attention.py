@@ -83,6 +83,8 @@ def scaled_dot_product_attention(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         # in every call anew, as PyTorch does
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask.logical_not(), -math.inf)
+    if backend == "math" and dropout_p > 0 and lies_on_meta(query):
+        return _math_with_dropout(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
         return torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
@@ -94,6 +96,39 @@ def scaled_dot_product_attention(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, backend, tracer, needs_grad
     )
     return out
+
+
+def _math_with_dropout(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """Return attention by plain operators; PyTorch's own draws its dropout another way where there is no CUDA.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`.
+    """
+    dtype = query.dtype
+    query, key, value = query.float(), key.float(), value.float()
+    factor = math.sqrt(abs(scale) if scale is not None else 1 / math.sqrt(query.size(-1)))
+    query = query * factor
+    if is_causal:
+        mask = query.new_ones(query.size(-2), key.size(-2), dtype=torch.bool).tril()
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+    if enable_gqa:
+        repeats = query.size(-3) // key.size(-3)
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    scores = torch.matmul(query, key.transpose(-2, -1) * factor)
+    if mask is not None:
+        scores.add_(mask)
+    probabilities = torch._safe_softmax(scores, -1)
+    del scores  # as PyTorch's own, which computes in place of what it no longer needs
+    weights = torch.native_dropout(probabilities, dropout_p, True)[0]
+    return torch.matmul(weights, value).to(dtype)
 
 
 def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
