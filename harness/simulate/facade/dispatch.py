@@ -459,7 +459,7 @@ class _Operator:
         self.chosen = SAMPLING.get(func)
         self.answer = FINITE.get(func)
         self.needs_one_device = torch.Tag.pointwise in func.tags or func in OF_ONE_DEVICE
-        self.is_random = torch.Tag.nondeterministic_seeded in func.tags
+        self.is_random = torch.Tag.nondeterministic_seeded in func.tags and self.chosen is None
         self.compares = func in COMPARISONS
         self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
         self.changed = _changed_arguments(func)
