@@ -322,7 +322,7 @@ class ScriptObserver:
         self._end_phase()
         if self._optimizers.ends_step(optimizer):
             self._phase_recorder.training = self._optimizers.training
-            self._end_step(float(optimizer.param_groups[0].get("lr", 0.0)))
+            self._end_step(_learning_rate(optimizer))
         self._switch_to(Phase.DATA)
         self._since_step = self._begun
 
@@ -533,3 +533,8 @@ def _evaluation_facts(module: torch.nn.Module, output: Any) -> ForwardFacts:
         output_bytes=sum(storages.values()),
         where=calling_line(),
     )
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the first group's learning rate; 0 where there is none, as optimizers have that find it by themselves."""
+    return float(optimizer.param_groups[0].get("lr") or 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -39,9 +39,12 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (modeling_utils, "_get_resolved_checkpoint_files", no_files),
         (modeling_utils, "_get_dtype", _dtype_of_config(modeling_utils._get_dtype)),
         (PreTrainedModel, "_load_pretrained_model", _with_stand_in_weights(tracer)),
-        (torch, "save", _not_written(tracer, "torch.save")),
-        (safetensors.torch, "save_file", _not_written(tracer, "safetensors")),
-        (modeling_utils, "safe_save_file", _not_written(tracer, "safetensors")),
+        # what `torch.save` calls: it is itself observed
+        (torch.serialization, "_open_zipfile_writer", nullcontext),
+        (torch.serialization, "_save", _not_written(tracer, "torch.save")),
+        # what `save_file` calls: many have imported it by its name
+        (safetensors.torch, "serialize_file", _not_written(tracer, "safetensors")),
+        *((safetensors.torch, name, _nothing_flat) for name in _flatteners(safetensors.torch)),
         (torch, "load", _load(torch.load)),
     ]
 
@@ -81,6 +84,15 @@ def _stand_in_state(tracer: FacadeTracer, model: Any) -> dict[str, torch.Tensor]
         dtype = saved if saved is not None and tensor.is_floating_point() else tensor.dtype
         made[name] = tracer.place_on_host(torch.empty(tensor.shape, dtype=dtype, device=META))
     return made
+
+
+def _flatteners(module: Any) -> list[str]:
+    """Return the names under which safetensors' versions hold what takes tensors apart for a file."""
+    return [name for name in ("_flatten", "_flatten_as_ptr") if hasattr(module, name)]
+
+
+def _nothing_flat(*_: Any) -> dict[str, Any]:
+    return {}
 
 
 def _not_written(tracer: FacadeTracer, what: str) -> Function:
