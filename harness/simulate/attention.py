@@ -21,7 +21,7 @@ ANY = "any"
 CUDNN_CAPABILITIES = ((9, 0), (10, 0))
 CUDNN_MAX_DIM = 128
 """Source: sdp_utils.cpp, `check_prefer_cudnn_attention` and `check_cudnn_tensor_shapes`; the workspace of its backward
-pass was measured on an H200 with PyTorch 2.11: 6 556 672 bytes for 8 x 16 x 197 x 64, 11 814 912 for 8 x 16 x 355 x 64"""
+pass was measured on an H200: 6 556 672 bytes for 8 x 16 x 197 x 64, 11 814 912 for 8 x 16 x 355 x 64"""
 
 FLASH_BLOCK = 128
 """flash attention's backward rounds the query length up to this many rows"""
