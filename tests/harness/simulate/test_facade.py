@@ -71,19 +71,18 @@ def test_a_number_that_is_read_is_refused_to_hang_on(device):
 
 
 def test_operators_made_of_others_allocate_in_inference_mode_what_they_do_without(device):
-    weight, x = torch.zeros(64, 64, device="cuda"), torch.zeros(2, 8, 64, device="cuda")
+    x, y = torch.ones(8, 64, device="cuda"), torch.ones(8, 64, device="cuda")
 
     def peak() -> int:
         device.reset_peaks()
         before = device.stats().allocated_bytes
-        torch.nn.functional.linear(x.transpose(0, 1), weight)  # copies, then multiplies
+        torch.cosine_similarity(x, y)
         return device.stats().peak_allocated_bytes - before
 
     with torch.no_grad():
-        peak()  # cuBLAS makes its workspace
         without = peak()
     with torch.inference_mode():
-        assert peak() == without == 2 * 2 * 8 * 64 * 4
+        assert peak() == without > 512
 
 
 def test_tensors_of_the_host_are_refused_where_cuda_refuses_them(device):
