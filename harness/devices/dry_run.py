@@ -12,6 +12,7 @@ import torch
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.simulate.attention import ANY
 from memory_harness.harness.simulate.facade.cuda import cuda_is_there
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
@@ -28,7 +29,7 @@ class DryRunDevice(SimulatedDevice):
     tracer: FacadeTracer
 
     def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False) -> None:
-        super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments)
+        super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments, attention=ANY)
 
     def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
         return FacadeTracer(sink, lowerings)

@@ -15,6 +15,14 @@ from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
 
 _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
 
+ANY = "any"
+"""instead of a forced kernel: whichever PyTorch takes by itself, cuDNN's too"""
+
+CUDNN_CAPABILITIES = ((9, 0), (10, 0))
+CUDNN_MAX_DIM = 128
+"""Source: sdp_utils.cpp, `check_prefer_cudnn_attention` and `check_cudnn_tensor_shapes`; the workspace of its backward
+pass was measured on an H200: 6 556 672 bytes for 8 x 16 x 197 x 64, 11 814 912 for 8 x 16 x 355 x 64"""
+
 FLASH_BLOCK = 128
 """flash attention's backward rounds the query length up to this many rows"""
 EFFICIENT_LSE_BLOCK = 32
@@ -26,20 +34,29 @@ EFFICIENT_BIAS_ALIGNMENT = 8
 def choose_backend(
     card: Card, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, enable_gqa: bool, forced: str
 ) -> str:
-    """Return the kernel that PyTorch's dispatcher takes on the card: `flash`, `memory_efficient` or `math`.
+    """Return the kernel that PyTorch's dispatcher takes on the card: `flash`, `cudnn`, `memory_efficient` or `math`.
 
     A forced backend is taken where it can run; math can always.
 
     Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority order and the `check_*` constraints).
     """
-    backends = card.sdpa_backends if forced == "auto" else (forced,)
+    backends = card.sdpa_backends if forced in ("auto", ANY) else (forced,)
     half = query.dtype in (torch.float16, torch.bfloat16)
     grouped = enable_gqa and query.size(1) != key.size(1)
+    if mask is not None and mask.stride(-1) != 1:  # as of a bias by position that was permuted
+        return "math"
+    if forced == ANY and half and not grouped and _has_cudnn(card, query):
+        return "cudnn"
     if "flash" in backends and half and mask is None and query.size(-1) <= 256:
         return "flash"
     if "memory_efficient" in backends and not grouped:
         return "memory_efficient"
     return "math"
+
+
+def _has_cudnn(card: Card, query: torch.Tensor) -> bool:
+    """Return whether cuDNN's kernel is preferred: on the data centre's cards of the last two generations."""
+    return card.capability in CUDNN_CAPABILITIES and query.size(-1) <= CUDNN_MAX_DIM and query.size(-1) % 8 == 0
 
 
 def scaled_dot_product_attention(
@@ -67,17 +84,52 @@ def scaled_dot_product_attention(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         # in every call anew, as PyTorch does
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask.logical_not(), -math.inf)
+    if backend == "math" and dropout_p > 0 and lies_on_meta(query):
+        return _math_with_dropout(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
         return torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
         )[0]
-    if attn_mask is not None:
+    if attn_mask is not None and backend != "cudnn":
         attn_mask = _aligned_bias(attn_mask).expand(query.size(0), query.size(1), query.size(2), key.size(2))
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     out: torch.Tensor = _FusedAttention.apply(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, backend, tracer, needs_grad
     )
     return out
+
+
+def _math_with_dropout(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """Return attention by plain operators; PyTorch's own draws its dropout another way where there is no CUDA.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`.
+    """
+    dtype = query.dtype
+    query, key, value = query.float(), key.float(), value.float()
+    factor = math.sqrt(abs(scale) if scale is not None else 1 / math.sqrt(query.size(-1)))
+    query = query * factor
+    if is_causal:
+        mask = query.new_ones(query.size(-2), key.size(-2), dtype=torch.bool).tril()
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+    if enable_gqa:
+        repeats = query.size(-3) // key.size(-3)
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    scores = torch.matmul(query, key.transpose(-2, -1) * factor)
+    if mask is not None:
+        scores.add_(mask)
+    probabilities = torch._safe_softmax(scores, -1)
+    del scores  # as PyTorch's own, which computes in place of what it no longer needs
+    weights = torch.native_dropout(probabilities, dropout_p, True)[0]
+    return torch.matmul(weights, value).to(dtype)
 
 
 def _aligned_bias(bias: torch.Tensor) -> torch.Tensor:
@@ -110,6 +162,9 @@ class _FusedAttention(torch.autograd.Function):
         if backend == "flash":
             lse = query.new_empty(batch, heads, length, dtype=torch.float32)
             random_state = [query.new_empty(2, dtype=torch.int64), query.new_empty((), dtype=torch.int64)]
+        elif backend == "cudnn":
+            lse = query.new_empty(batch, heads, length, dtype=torch.float32)
+            random_state = [query.new_empty((), dtype=torch.int64) for _ in ("seed", "offset")]
         else:
             rows = math.ceil(length / EFFICIENT_LSE_BLOCK) * EFFICIENT_LSE_BLOCK if needs_grad else 0
             lse = query.new_empty(batch, heads, rows, dtype=torch.float32)
@@ -128,6 +183,9 @@ class _FusedAttention(torch.autograd.Function):
         grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
         if backend == "flash":
             _allocate_flash_buffers(query, key)
+        elif backend == "cudnn":
+            batch, heads, length, dim = query.shape
+            query.new_empty(batch * heads * (length * dim + length + 1), dtype=torch.float32)
         else:  # the delta of each row. Source: attention_backward.cu, _efficient_attention_backward
             query.new_empty(query.shape[:3], dtype=torch.float32)
         if not lies_on_meta(query):

@@ -66,6 +66,7 @@ def meta_autocast() -> Iterator[None]:
             for owner, name in _places(names):
                 stack.enter_context(patch.object(owner, name, wrap(getattr(owner, name))))
         stack.enter_context(patch.object(torch, "clear_autocast_cache", clear_autocast_cache))
+        stack.enter_context(patch.object(torch._C._nn, "cross_entropy_loss", _cross_entropy))
         yield
 
 
@@ -131,6 +132,31 @@ def _into_float32(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(input, *args, **kwargs)
 
     return widening
+
+
+_cross_entropy_loss = torch._C._nn.cross_entropy_loss
+_PROBABILITIES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _cross_entropy(
+    input: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the loss; of 16 bits the logarithms of the probabilities are, and only their sum is made in float32.
+
+    Source: aten/src/ATen/native/LossNLL.cpp, `cross_entropy_loss`, which names the type of `log_softmax`.
+    """
+    is_narrow = lies_on_meta(input) and input.dtype in (torch.float16, torch.bfloat16)
+    by_class = target.dtype not in _PROBABILITIES and not label_smoothing
+    if not (is_narrow and by_class and torch.is_autocast_enabled("cpu")):
+        return _cross_entropy_loss(input, target, weight, reduction, ignore_index, label_smoothing)  # type: ignore[arg-type]
+    dimension = 0 if input.dim() == 1 else 1
+    logarithms = torch.ops.aten.log_softmax.int(input, dimension, input.dtype).float()
+    return torch._C._nn.nll_loss_nd(logarithms, target, weight, reduction, ignore_index)  # type: ignore[arg-type]
 
 
 class _ConvertingSoftmax(torch.autograd.Function):

@@ -30,6 +30,16 @@ TOKENS_ALIGNMENT = 64
 """real tokens of a padded batch are counted in steps of so many: a simulation is recorded for each number of them"""
 
 
+_REMEMBERED = (
+    "_loaded_implementation",
+    "_flash_fn",
+    "_flash_varlen_fn",
+    "_process_flash_kwargs_fn",
+    "_process_with_kvcache_kwargs_fn",
+)
+"""what transformers keeps of the package it has found; not all of its releases have all of them"""
+
+
 class _Call(NamedTuple):
     """What goes with query, key and value."""
 
@@ -59,18 +69,11 @@ def flash_attention_2(tracer: Tracer) -> Iterator[None]:
 
     dense, ragged = partial(_flash_attn, tracer), partial(_flash_attn_varlen, tracer)
     functions = (dense, ragged, None, utils._pad_input, utils._unpad_input)
+    remembered = dict.fromkeys([name for name in _REMEMBERED if hasattr(utils, name)])
     with (
         patch.dict(utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2], general_availability_check=lambda: True),
-        patch.multiple(
-            utils,
-            _lazy_imports=lambda *_, **__: functions,
-            _is_packed_sequence=is_packed_sequence,
-            _loaded_implementation=None,
-            _flash_fn=None,
-            _flash_varlen_fn=None,
-            _process_flash_kwargs_fn=None,
-            _process_with_kvcache_kwargs_fn=None,
-        ),
+        patch.multiple(utils, _lazy_imports=lambda *_, **__: functions, _is_packed_sequence=is_packed_sequence),
+        patch.multiple(utils, **remembered),  # type: ignore[arg-type]
     ):
         yield
 

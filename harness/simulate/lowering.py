@@ -19,6 +19,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
 from memory_harness.harness.simulate.flash_attention import counted_tokens, flash_attention_2
+from memory_harness.harness.simulate.reductions import reduction_buffers
 from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
@@ -75,6 +76,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.addmm.default: partial(_addmm, card.cublas_workspace_bytes),
         aten.bmm.default: matmul,
         aten.baddbmm.default: matmul,
+        aten.sum.dim_IntList: partial(_sum, card),
+        **dict.fromkeys(_INTO_GIVEN, partial(_matmul_into, card.cublas_workspace_bytes)),
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
         aten.nonzero.default: _nonzero,
@@ -103,6 +106,41 @@ def _with_workspace(num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, 
     out = tracer.run(func, args, kwargs)
     tracer.track(out)
     _workspace(tracer, num_bytes)
+    return out
+
+
+_INTO_GIVEN = tuple(
+    operator
+    for operator in (
+        aten.mm.out,
+        aten.addmm.out,
+        aten.bmm.out,
+        getattr(aten.mm, "dtype_out", None),
+        getattr(aten.addmm, "dtype_out", None),
+    )
+    if operator is not None
+)
+"""products into memory that the caller has made"""
+
+
+def _matmul_into(
+    num_bytes: int, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.Tensor:
+    out: torch.Tensor = kwargs["out"]
+    if not lies_on_meta(out):
+        func(*args, **kwargs)
+    _workspace(tracer, num_bytes)
+    return out
+
+
+def _sum(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Sum up; many rows, as in the gradient of a bias, are added by several blocks that meet in a buffer."""
+    out = tracer.run(func, args, kwargs)
+    tracer.track(out)
+    sizes = reduction_buffers(args[0], args[1], card)
+    if sizes:
+        with tracer.temporary(sizes):
+            pass
     return out
 
 

@@ -81,7 +81,10 @@ def test_a_missing_script_is_one_line(name, tmp_path, capsys):
 
 def test_arguments_of_nobody_are_refused(tmp_path, capsys):
     assert command.main(["--samples", "10", "--", "x"]) == 2
-    assert capsys.readouterr().err == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT\n"
+    assert (
+        capsys.readouterr().err
+        == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT\n"
+    )
 
 
 INSPECT = """

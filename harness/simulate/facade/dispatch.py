@@ -200,6 +200,8 @@ class FacadeTracer(Tracer):
             self._check_places(tensors)
         elif operator.hangs_on_values and kwargs.get("output_size") is None:
             return self._run_by_values(func, args, kwargs, tensors)
+        if operator.is_convolution:
+            self.stand_ins.add("a convolution, without the workspace that cuDNN takes for it", users_place)
         if operator.only_changes:
             out = args[0]
         elif operator.returns_nothing:
@@ -467,6 +469,7 @@ class _Operator:
         self.is_random = torch.Tag.nondeterministic_seeded in func.tags and self.chosen is None
         self.compares = func in COMPARISONS
         self.finds_no_overflow = func is aten._amp_foreach_non_finite_check_and_unscale_.default
+        self.is_convolution = func in (aten.convolution.default, aten.convolution_backward.default)
         self.changed = _changed_arguments(func)
         self.only_changes = _only_changes_first(func)
         self.returns_nothing = bool(self.changed) and not func._schema.returns

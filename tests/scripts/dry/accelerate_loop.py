@@ -33,8 +33,9 @@ def collate(lengths):
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": ids.masked_fill(ids == 0, -100)}
 
 
-lengths = torch.randint(8, longest, (24,)).tolist()
-train = DataLoader(lengths, batch_size=2, shuffle=True, collate_fn=collate)
+generator = torch.Generator().manual_seed(0)
+lengths = torch.randint(8, longest, (24,), generator=generator).tolist()
+train = DataLoader(lengths, batch_size=2, shuffle=True, collate_fn=collate, generator=generator)
 validation = DataLoader(lengths[:8], batch_size=4, collate_fn=collate)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 scheduler = get_cosine_schedule_with_warmup(optimizer, 1, 6)

@@ -25,9 +25,10 @@ longest = 64 if args.size == "tiny" else 1024
 
 
 def batches(count):
+    generator = torch.Generator().manual_seed(2)
     for _ in range(count):
-        length = int(torch.randint(longest // 2, longest, (1,)))
-        ids = torch.randint(0, config.vocab_size, (2, length))
+        length = int(torch.randint(longest // 2, longest, (1,), generator=generator))
+        ids = torch.randint(0, config.vocab_size, (2, length), generator=generator)
         mask = torch.ones_like(ids)
         mask[1, length - 8 :] = 0
         yield {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
