@@ -37,9 +37,6 @@ SAMPLING = {aten.argmax.default: 0, aten.argmin.default: 0, aten.multinomial.def
 
 INDEXING = (aten.index.Tensor,)
 
-CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
-"""cuDNN chooses how to compute them by what it knows of the card, and so what memory it needs meanwhile"""
-
 OF_ONE_DEVICE = frozenset(
     {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.embedding.default,
      aten.convolution.default, aten.cat.default, aten.nll_loss_forward.default, aten.native_layer_norm.default,
@@ -191,8 +188,6 @@ class FacadeTracer(Tracer):
             return self._read_number(tensors[0])
         if func is aten.copy_.default and not lies_on_meta(args[0]):
             return self._read_into(args[0], args[1])
-        if func in CONVOLUTIONS:
-            self.stand_ins.add("workspaces of cuDNN's convolutions, taken as none", users_place)
         if func in INDEXING:
             args = (args[0], self._without_masks(args[1]), *args[2:])
             tensors = tensors_among(args)
