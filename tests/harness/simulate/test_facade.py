@@ -1,0 +1,129 @@
+"""A card that is not there, as a script sees it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.dry_run import DryRunDevice
+from memory_harness.harness.simulate.facade.values import UnknownValue
+
+
+@pytest.fixture
+def device():
+    opened = DryRunDevice(find_card("t4"), 2**30)
+    with opened.active():
+        yield opened
+
+
+def test_a_module_that_moves_keeps_its_parameters(device):
+    layer = torch.nn.Linear(4, 4)
+    weight = layer.weight
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2, 4)).sum().backward()
+    layer.to("cuda")
+    assert layer.weight is weight
+    assert weight.device == weight.grad.device == torch.device("cuda", 0)
+    layer(torch.ones(2, 4).cuda()).sum().backward()
+    optimizer.step()
+    assert optimizer.state[weight]["exp_avg"].is_cuda
+    layer.cpu()
+    assert layer.weight is weight
+    assert weight.device.type == "cpu"
+
+
+def test_tied_weights_stay_tied_on_the_card(device):
+    embedding, head = torch.nn.Embedding(64, 32), torch.nn.Linear(32, 64, bias=False)
+    head.weight = embedding.weight
+    torch.nn.ModuleList([embedding, head]).cuda()
+    assert head.weight is embedding.weight
+    assert device.stats().allocated_bytes == 64 * 32 * 4
+
+
+def test_addresses_tell_shared_memory_from_other(device):
+    first, second = torch.zeros(8, device="cuda"), torch.zeros(8, device="cuda")
+    assert first.data_ptr() != second.data_ptr()
+    assert first[2:].data_ptr() == first.data_ptr() + 8
+    assert first.view(2, 4).untyped_storage().data_ptr() == first.data_ptr()
+
+
+def test_numbers_drawn_on_the_card_are_not_known_and_leave_the_hosts_generator_alone(device):
+    before = torch.get_rng_state()
+    drawn = torch.randn(4, device="cuda")
+    torch.nn.init.normal_(torch.empty(4, device="cuda"))
+    torch.randint(5, (4,), device="cuda")
+    torch.nn.functional.dropout(torch.ones(4, device="cuda"))
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(UnknownValue, match=r"test_facade\.py:\d+: how many elements a mask selects"):
+        drawn[drawn > 0]
+
+
+def test_a_number_that_is_read_is_refused_to_hang_on(device):
+    number = torch.randn(4, device="cuda").mean().item()
+    assert f"{number:.1f} {number * 2}" == "1.0 2.0"
+    assert number < float("inf")
+    with pytest.raises(UnknownValue, match="branches on a number read from the card"):
+        assert number < 0.5
+
+
+def test_operators_made_of_others_allocate_in_inference_mode_what_they_do_without(device):
+    x, y = torch.ones(8, 64, device="cuda"), torch.ones(8, 64, device="cuda")
+
+    def peak() -> int:
+        device.reset_peaks()
+        before = device.stats().allocated_bytes
+        torch.cosine_similarity(x, y)
+        return device.stats().peak_allocated_bytes - before
+
+    with torch.no_grad():
+        without = peak()
+    with torch.inference_mode():
+        assert peak() == without > 512
+
+
+def test_tensors_of_the_host_are_refused_where_cuda_refuses_them(device):
+    on_card, on_host = torch.zeros(4, device="cuda"), torch.zeros(4)
+    with pytest.raises(RuntimeError, match="found at least two devices, cuda:0 and cpu"):
+        on_card + on_host
+    assert (on_card + torch.tensor(2.0)).is_cuda
+    assert on_card[torch.tensor([0, 1])].shape == (2,)
+
+
+def test_a_tensor_of_the_card_is_shown_with_its_device(device):
+    assert repr(torch.ones(2, device="cuda")) == "tensor([1., 1.], device='cuda:0')"
+    assert torch.arange(3, device="cuda").tolist() == [0, 1, 2]
+
+
+def test_large_weights_on_the_host_have_no_values_there(device):
+    layer = torch.nn.Linear(2048, 2048)
+    assert layer(torch.ones(2, 2048)).device.type == "cpu"
+    assert layer.weight.mean().item() == 1
+    assert device.stats().allocated_bytes == 0
+
+
+def test_what_is_made_on_the_card_by_default_is_followed(device):
+    torch.set_default_device("cuda")
+    try:
+        ids = torch.zeros(4, dtype=torch.long)
+        assert ids.is_cuda
+        assert int(ids.sum()) == 0
+    finally:
+        torch.set_default_device(None)
+
+
+def test_what_a_script_writes_is_gone_in_the_end_and_what_was_there_stays(tmp_path):
+    old = tmp_path / "old.txt"
+    old.write_text("kept", encoding="utf-8")
+    with DryRunDevice(find_card("t4"), 2**30).active():
+        os.makedirs(tmp_path / "out" / "deep")
+        (tmp_path / "out" / "deep" / "new.txt").write_text("new", encoding="utf-8")
+        old.write_text("changed", encoding="utf-8")
+        assert old.read_text(encoding="utf-8") == "changed"
+        torch.save({"weight": torch.ones(2, device="cuda")}, tmp_path / "weights.pt")
+        old.unlink()
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["old.txt"]
+    assert old.read_text(encoding="utf-8") == "kept"
