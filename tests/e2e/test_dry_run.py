@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.log.records import Outcome, Phase, Record, StepRecord
-from memory_harness.harness.log.runlog import RunLog, read_run_log
+from memory_harness.harness.log.records import Outcome, Phase, StepRecord
+from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.run_script import run_script
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.reports import command
@@ -220,17 +221,23 @@ def test_what_stays_between_steps_is_what_a_real_run_on_the_host_keeps(
     monkeypatch.chdir(tmp_path)
     assert dry_run(SCRIPTS / f"{script}.py", tmp_path, *arguments) == 0
     dry = log_in(tmp_path)
-    real = steps_on_host(SCRIPTS / f"{script}.py", arguments)
+    real = steps_on_host(SCRIPTS / f"{script}.py", arguments, tmp_path / "real.jsonl")
     assert len(dry.steps) == len(real) > 0
     for ours, theirs in zip(dry.steps, real, strict=True):
         assert abs(ours.allocated_bytes - theirs.allocated_bytes) <= on_host_bytes + 16 * 1024
 
 
-def steps_on_host(script: Path, arguments: Sequence[str]) -> list[StepRecord]:
+def steps_on_host(script: Path, arguments: Sequence[str], log: Path) -> list[StepRecord]:
     """Return the steps of a real run whose CPU tensors lie on the simulated card."""
-    records: list[Record] = []
+    # in a process of its own: PyTorch's threads, once there are some, do not survive that others are forked
+    process = multiprocessing.get_context("fork").Process(target=run_on_host, args=(script, arguments, log))
+    process.start()
+    process.join()
+    return read_run_log(log).steps
+
+
+def run_on_host(script: Path, arguments: Sequence[str], log: Path) -> None:
     card = find_card(CARD)
     device = SimulatedDevice(card, card.budget_bytes, computes=True, adopts=True)
-    with ScriptObserver(device, records.append, script.name).running():
+    with LogWriter(log) as writer, ScriptObserver(device, writer.write, script.name).running():
         run_script(str(script), arguments)
-    return [record for record in records if isinstance(record, StepRecord)]
