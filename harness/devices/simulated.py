@@ -21,7 +21,7 @@ from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
 from memory_harness.harness.log.snapshot import write_snapshot
-from memory_harness.harness.log.source_lines import is_harness, users_line
+from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -220,7 +220,7 @@ class SimulatedDevice:
     def _locate(self, callback: Callable[[DeviceOutOfMemory], None], error: DeviceOutOfMemory) -> None:
         """Add the frames, which are not kept with each allocation here, while the failed one is still running."""
         kept, self.tracer.site_frames = self.tracer.site_frames, WATCHED_SITE_FRAMES
-        lines = tuple(line for line in source_lines(self.tracer.site()) if not is_harness(line.path))
+        lines = _of_script(source_lines(self.tracer.site()))
         self.tracer.site_frames = kept
         line = users_line(lines)
         error.frames = tuple(map(str, lines))
@@ -276,6 +276,18 @@ class SimulatedDevice:
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""
         write_snapshot(self.memory.history().snapshot(record_to_dict(run)), path)
+
+
+def _of_script(lines: Sequence[SourceLine]) -> tuple[SourceLine, ...]:
+    """Return the frames, innermost first, up to the script itself: what runs it is of no interest."""
+    found: list[SourceLine] = []
+    for line in lines:
+        if is_harness(line.path):
+            continue
+        found.append(line)
+        if line.function == "<module>":
+            break
+    return tuple(found)
 
 
 def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.source_lines import is_harness
+from memory_harness.harness.observe.notebook import SUFFIX, cells_of
 
 
 def check_script(script: str, flag: str = "--watch") -> None:
@@ -36,10 +37,20 @@ def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
         __file__=path, __builtins__=builtins, __cached__=None, __loader__=SourceFileLoader("__main__", path)
     )
     with _as_started_by_python(main, script, arguments):
-        with io.open_code(path) as file:
-            code = compile(file.read(), path, "exec")
-        exec(code, vars(main))
+        for code in _codes(path):
+            exec(code, vars(main))
     return main
+
+
+def _codes(path: str) -> Iterator[CodeType]:
+    """Yield a script's code, or that of a notebook's cells, each compiled once those before have run."""
+    if path.endswith(SUFFIX):
+        for cell in cells_of(Path(path)):
+            yield cell.compiled()
+        return
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec")
+    yield code
 
 
 @contextmanager

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome, Phase, StandInRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
+from memory_harness.harness.observe.notebook import SUFFIX, skipped_lines
 from memory_harness.harness.observe.run_script import run_script
 from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
@@ -72,6 +76,7 @@ def _told(receiver: Connection) -> str | None:
 
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
+    torch.set_num_threads(1)  # those of the process that was forked are not here, and would be waited for
     try:
         _run(dry_run, log)
     except HarnessError as error:
@@ -98,6 +103,8 @@ def _run(dry_run: DryRun, log: Path) -> None:
             outcome, message = end_of(error, device)
         if device.tracer.stand_ins.failure is not None:  # a script may have caught it
             raise device.tracer.stand_ins.failure
+        for cell, line in skipped_lines(Path(dry_run.script)) if dry_run.script.endswith(SUFFIX) else ():
+            writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)

@@ -1,0 +1,78 @@
+"""Scripts run dry by a function, and the settings that would let them fit."""
+
+import pytest
+import torch
+
+from memory_harness import dry_run
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.log.errors import ConfigError, HarnessError
+from memory_harness.harness.log.records import Outcome
+from memory_harness.probes.session.dry_run import DryRun, try_settings
+
+MIB = 2**20
+LOOP = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+model = torch.nn.Sequential(torch.nn.Linear(256, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 8)).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+data = TensorDataset(torch.randn(4096, 256))
+for (batch,) in DataLoader(data, batch_size=1024):
+    loss = model(batch.cuda()).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return a function that writes a script."""
+
+    def write(text):
+        path = tmp_path / "train.py"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_it_says_what_the_script_takes_and_leaves_pytorch_alone(script):
+    before = torch.Tensor.device, torch.cuda.is_available
+    measured = dry_run(script(LOOP), gpu="t4", steps=2)
+    assert measured.fits
+    # the activations of the first layer and of the second's input, at least
+    assert 2 * 1024 * 4096 * 4 < measured.peak_allocated_bytes < 100 * MIB
+    assert (torch.Tensor.device, torch.cuda.is_available) == before
+
+
+def test_a_setting_that_lets_it_fit_is_found(script, tmp_path):
+    asked = DryRun(script(LOOP), (), find_card("t4"), 60 * MIB)
+    recorded = asked.run(tmp_path / "as_written.jsonl")
+    assert recorded.outcome is Outcome.OOM
+    results = {result.name: result for result in try_settings(asked, recorded, tmp_path)}
+    helpful = [name for name, result in results.items() if result.verified]
+    assert len(helpful) == 1
+    assert helpful[0].endswith("train.py:8: batch_size=1 instead of 1024")
+    assert results[helpful[0]].after_peak_bytes < 60 * MIB < results[helpful[0]].before_peak_bytes
+
+
+def test_training_ends_when_nothing_new_comes(script, tmp_path):
+    text = LOOP.replace("randn(4096, 256)", "randn(65536, 256)") + "\nprint('after the loop')\n"
+    recorded = DryRun(script(text), (), find_card("t4"), 200 * MIB).run(tmp_path / "run.jsonl")
+    assert recorded.outcome is Outcome.COMPLETED
+    assert 10 < recorded.last_step < 64
+    assert "no higher peak" in recorded.end.message
+
+
+def test_what_cannot_be_known_names_the_line(script):
+    text = LOOP + "\nif loss > 0.5:\n    print('high')\n"
+    with pytest.raises(HarnessError, match=r"train\.py:14: "):
+        dry_run(script(text), gpu="t4", steps=None)
+
+
+def test_there_is_such_a_script_and_such_a_card(tmp_path, script):
+    with pytest.raises(ConfigError, match="no such file"):
+        dry_run(tmp_path / "none.py")
+    with pytest.raises(ConfigError, match="t5"):
+        dry_run(script(LOOP), gpu="t5")
