@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import KnobRecord
-from memory_harness.harness.log.source_lines import is_library, short_path
+from memory_harness.harness.log.source_lines import is_harness, is_library, short_path
 from memory_harness.harness.observe.script_patches import calling_line
 
 LOADER = "batch_size"
@@ -75,7 +76,7 @@ def _loader(
     @functools.wraps(original)
     def init(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> None:
         """Make a data loader; one of Trainer's takes its batch size from the arguments."""
-        caller = sys._getframe(1)
+        caller = _caller()
         size = args[0] if args else kwargs.get("batch_size", 1)
         is_users = not is_library(caller.f_code.co_filename)
         if is_users and size is not None and kwargs.get("batch_sampler") is None:
@@ -85,6 +86,14 @@ def _loader(
         original(self, dataset, *args, **kwargs)
 
     return init
+
+
+def _caller() -> FrameType:
+    """Return the innermost frame that is not the harness's own."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_harness(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
 
 
 def _arguments(

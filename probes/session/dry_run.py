@@ -54,7 +54,10 @@ class DryRun:
         Raises:
             HarnessError: the script asked for a value that does not exist without a GPU, or cannot be run dry.
         """
-        # forked: PyTorch and transformers, imported here, are not imported once more for each run
+        # forked: what is imported here is not imported once more for each run
+        import bitsandbytes  # noqa: F401
+        import transformers.modeling_utils  # noqa: F401
+
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run_and_tell, args=(self, log, sender))

@@ -24,7 +24,19 @@ def files_without_weights(tracer: FacadeTracer) -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, function))
         # one thread: the tracer sees no other
         stack.enter_context(patch.dict("os.environ", HF_DEACTIVATE_ASYNC_LOAD="1"))
+        _forget_what_was_found()
+        stack.callback(_forget_what_was_found)
         yield
+
+
+def _forget_what_was_found() -> None:
+    """Let transformers look again for a GPU and for what goes with it: it remembers what it has found."""
+    from transformers.utils import import_utils
+
+    for found in list(vars(import_utils).values()):
+        forget = getattr(found, "cache_clear", None)
+        if callable(forget):
+            forget()
 
 
 def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
