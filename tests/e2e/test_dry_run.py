@@ -82,7 +82,7 @@ CASES = (
         phases=TRAINING | {Phase.EVAL},
         is_slow=True,
     ),
-    Case("trainer_lora", 6, 2 * llama(512, 64, 160, 3, keys=32), phases=TRAINING | {Phase.CHECKPOINT}),
+    Case("trainer_lora", 6, 2 * llama(512, 64, 160, 3, keys=32), phases=TRAINING | {Phase.CHECKPOINT}, is_slow=True),
     Case("trainer_lora", 6, 2 * llama(512, 64, 160, 3, keys=32), arguments=("--reentrant",), is_slow=True),
     Case("trainer_t5", 4, 16 * 300 * 64, phases=TRAINING | {Phase.EVAL}, is_slow=True),
     Case("trainer_bert", 8, 16 * 400 * 64, phases=TRAINING | {Phase.EVAL, Phase.CHECKPOINT}, is_slow=True),
@@ -187,6 +187,7 @@ def test_a_script_that_runs_out_of_memory_says_where(tmp_path, monkeypatch):
     assert (log.fatal_oom.where or "").endswith("refused/out_of_memory.py:9")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_real_run_are_neither_changed_nor_removed(tmp_path):
     kept = tmp_path / "lora-out" / "checkpoint-3" / "trainer_state.json"
     kept.parent.mkdir(parents=True)

@@ -26,7 +26,7 @@ PADDED = [(1, 512, 500), (2, 256, 320), (2, 384, 700)]
 """batch size, length, and real tokens of batches that a family of traces is recorded at"""
 
 
-@pytest.mark.parametrize("lengths", [(40,), (40, 64), (64, 64, 10)])
+@pytest.mark.parametrize("lengths", [pytest.param((40,), marks=pytest.mark.slow), (40, 64)])
 def test_loss_and_gradients_are_those_of_sdpa(lengths):
     padded = batch(lengths, 64)
     flash, sdpa = (micro_batch(HALF.with_fields(attention=name), padded) for name in ("flash_attention_2", "sdpa"))
@@ -146,7 +146,13 @@ def run(shapes) -> tuple[CompiledStrategy, SimulatedDevice]:
     return strategy, device
 
 
-@pytest.mark.parametrize("other", [(2, 384, 450), (2, 512, 700), (3, 320, 800), (2, 320, 630)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        (3, 320, 800),
+        *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((2, 384, 450), (2, 512, 700), (2, 320, 630))),
+    ],
+)
 def test_a_number_of_real_tokens_that_was_derived_takes_what_running_it_takes(other):
     known = [(2, 256, 320), (2, 256, 320), (3, 384, 700), (2, 320, 400), (4, 192, 500)]
     derived, device = run([*known, other])
