@@ -12,6 +12,7 @@ import torch
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.places import CPU, META, device_named
+from memory_harness.harness.simulate.facade.values import users_place
 
 Function = Callable[..., Any]
 
@@ -109,15 +110,9 @@ def _nothing_flat(*_: Any) -> dict[str, Any]:
 
 def _not_written(tracer: FacadeTracer, what: str) -> Function:
     def save(*_: Any, **__: Any) -> None:
-        tracer.stand_ins.add(f"a file of {what}, which is not written", _where)
+        tracer.stand_ins.add(f"a file of {what}, which is not written", users_place)
 
     return save
-
-
-def _where() -> str:
-    from memory_harness.harness.simulate.facade.values import users_place
-
-    return users_place()
 
 
 def _load(original: Function) -> Function:
