@@ -73,6 +73,8 @@ def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
 def verdict_banner(result: ProbeResult) -> Banner:
     """Return the verdict in two to four words and in a sentence."""
     sentence, source = verdict_sentence(result), source_in_words(result.as_configured)
+    if result.verdict == "pass" and _was_cut_short(result.as_configured):
+        return Banner("FITS SO FAR", sentence, "warning", source)
     if result.verdict == "pass":
         return Banner("FITS", sentence, "good", source)
     if result.verdict == "pass_with_fixes":
@@ -87,6 +89,8 @@ def verdict_sentence(result: ProbeResult) -> str:
     """Return the verdict in one sentence that a newcomer understands."""
     log, fixed = result.as_configured, result.with_fixes
     applied = plural(sum(fix.applied for fix in result.fixes), "fix", "fixes")
+    if result.verdict == "pass" and _was_cut_short(log) and log.end is not None:
+        return f"Fits as far as it ran ({_peak(log)}); it was ended {log.end.message}. What comes later was not run."
     if result.verdict == "pass":
         return f"{'The script fits' if log.run.script else 'Fits as configured'}: {_peak(log)}."
     if log.outcome is Outcome.COMPLETED:
@@ -104,6 +108,11 @@ def verdict_sentence(result: ProbeResult) -> str:
     if result.fixes:
         return f"{failure}; no fix that was tried makes it fit."
     return f"{failure}, with {of_budget(log.fatal_oom.allocated_bytes, log.fatal_oom.budget_bytes)} taken."
+
+
+def _was_cut_short(log: RunLog) -> bool:
+    """Return whether a script that was run dry was ended before its own end."""
+    return bool(log.run.script) and log.outcome is Outcome.COMPLETED and log.end is not None and bool(log.end.message)
 
 
 def _peak(log: RunLog, words: str = "the peak is") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import MemoryStats
 from memory_harness.harness.simulate.attention import ANY
 from memory_harness.harness.simulate.facade.cuda import cuda_is_there
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
@@ -29,7 +31,28 @@ class DryRunDevice(SimulatedDevice):
     tracer: FacadeTracer
 
     def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False) -> None:
+        self._highest_of_phase = self._highest_of_script = MemoryStats()
         super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments, attention=ANY)
+
+    def stats(self) -> MemoryStats:
+        """Return the counters, with the highest since the harness began its peaks anew, whatever the script did."""
+        return _with_peaks(super().stats(), self._highest_of_phase)
+
+    def reset_peaks(self) -> None:
+        """Start the harness's peaks anew; the script's go on."""
+        self._highest_of_script = _with_peaks(super().stats(), self._highest_of_script)
+        super().reset_peaks()
+        self._highest_of_phase = MemoryStats()
+
+    def stats_of_script(self) -> MemoryStats:
+        """Return the counters, with the highest since the script began its peaks anew."""
+        return _with_peaks(super().stats(), self._highest_of_script)
+
+    def reset_peaks_of_script(self) -> None:
+        """Start the script's peaks anew; the harness's go on."""
+        self._highest_of_phase = _with_peaks(super().stats(), self._highest_of_phase)
+        super().reset_peaks()
+        self._highest_of_script = MemoryStats()
 
     def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
         return FacadeTracer(sink, lowerings)
@@ -68,3 +91,12 @@ class DryRunDevice(SimulatedDevice):
 
     def adopt(self, values: Any) -> None:
         """Nothing is to be adopted: all that lies on the card was made under the tracer."""
+
+
+def _with_peaks(now: MemoryStats, earlier: MemoryStats) -> MemoryStats:
+    """Return counters whose peaks are the higher ones of both."""
+    return replace(
+        now,
+        peak_allocated_bytes=max(now.peak_allocated_bytes, earlier.peak_allocated_bytes),
+        peak_reserved_bytes=max(now.peak_reserved_bytes, earlier.peak_reserved_bytes),
+    )

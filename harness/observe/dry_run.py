@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.log.records import Record
+from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.observe.script_patches import Arguments, Call, Keywords
 
@@ -41,6 +42,7 @@ class DryRunObserver(ScriptObserver):
         self._num_steps = self._num_quiet = self._num_after = 0
         self._highest = 0
         self._floor = 0
+        self._is_over = False
 
     @property
     def _is_settled(self) -> bool:
@@ -69,6 +71,11 @@ class DryRunObserver(ScriptObserver):
         return "it grows; see what is found"
 
     def _stop(self, because: str) -> None:
+        if self._is_over:  # a bare `except` of the script's has caught the end; the log must not wait for ever
+            self.end_script()
+            self.end_log(Outcome.COMPLETED, because, 0.0)
+            os._exit(0)
+        self._is_over = True
         self.stopped_because = because
         raise DryRunOver
 
@@ -82,5 +89,5 @@ class DryRunObserver(ScriptObserver):
         for batch in batches:
             yield batch
             if self._is_settled and self._num_steps > steps_before:
-                self.stopped_because = f"training, after {self._num_steps} steps: {self._reason()}; more with --steps"
+                self.stopped_because = f"after {self._num_steps} steps of training: {self._reason()}; more with --steps"
                 return

@@ -106,6 +106,8 @@ def _run(dry_run: DryRun, log: Path) -> None:
             outcome, message = end_of(error, device)
         if device.tracer.stand_ins.failure is not None:  # a script may have caught it
             raise device.tracer.stand_ins.failure
+        if outcome is Outcome.COMPLETED and not device.tracer.has_allocated:
+            outcome, message = Outcome.ERROR, "nothing of the script ran on the card"
         for cell, line in skipped_lines(Path(dry_run.script)) if dry_run.script.endswith(SUFFIX) else ():
             writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
         for (what, where), count in device.tracer.stand_ins.used.items():

@@ -24,10 +24,10 @@ class CountedMemory(Protocol):
 
     budget_bytes: int
 
-    def stats(self) -> MemoryStats:
-        """Return the allocator's counters."""
+    def stats_of_script(self) -> MemoryStats:
+        """Return the allocator's counters, with the peaks since the script began them anew."""
 
-    def reset_peaks(self) -> None:
+    def reset_peaks_of_script(self) -> None:
         """Start new peaks at the present values."""
 
     def empty_cache(self) -> None:
@@ -172,7 +172,7 @@ def _module(device: CountedMemory, card: Card) -> dict[str, Any]:
 
 def _memory(device: CountedMemory) -> dict[str, Any]:
     def stats(*_: Any) -> dict[str, int]:
-        now = device.stats()
+        now = device.stats_of_script()
         return {
             "allocated_bytes.all.current": now.allocated_bytes,
             "allocated_bytes.all.peak": now.peak_allocated_bytes,
@@ -188,7 +188,7 @@ def _memory(device: CountedMemory) -> dict[str, Any]:
         return lambda *_, **__: stats()[key]
 
     def reset(*_: Any, **__: Any) -> None:
-        device.reset_peaks()
+        device.reset_peaks_of_script()
 
     def total() -> int:
         return device.budget_bytes
@@ -200,7 +200,7 @@ def _memory(device: CountedMemory) -> dict[str, Any]:
         "max_memory_reserved": of("reserved_bytes.all.peak"),
         "memory_stats": stats,
         "memory_stats_as_nested_dict": stats,
-        "mem_get_info": lambda *_: (total() - device.stats().reserved_bytes, total()),
+        "mem_get_info": lambda *_: (total() - device.stats_of_script().reserved_bytes, total()),
         "memory_summary": lambda *_, **__: str(stats()),
         "memory_snapshot": lambda *_, **__: [],
         "reset_peak_memory_stats": reset,

@@ -141,6 +141,11 @@ class FacadeTracer(Tracer):
             if lies_on_meta(tensor):
                 self._track_tensor(tensor)
 
+    @property
+    def has_allocated(self) -> bool:
+        """Whether anything was ever made on the card."""
+        return self._next_key > 0
+
     def _track_tensor(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._storages and not storage.nbytes():

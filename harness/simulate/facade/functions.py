@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
+from memory_harness.harness.simulate.facade.elsewhere import others_are_followed
 from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named
 from memory_harness.harness.simulate.facade.values import StandInFloat, users_place
 from memory_harness.harness.simulate.tracer import lies_on_meta
@@ -44,7 +45,9 @@ def functions_without_gpu(tracer: FacadeTracer) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, function in _replacements(tracer):
             stack.enter_context(patch.object(owner, name, function, create=True))
-        stack.enter_context(DeviceNames(tracer))
+        names = DeviceNames(tracer)
+        stack.enter_context(names)
+        stack.enter_context(others_are_followed(tracer, names))
         yield
 
 

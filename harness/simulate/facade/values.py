@@ -78,6 +78,33 @@ class StandInFloat(float):
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __rsub__(self, other: Any) -> Any:
+        return _stand_in(float.__rsub__(self, other))
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _stand_in(float.__rtruediv__(self, other))
+
+    def __pow__(self, other: Any, modulus: None = None) -> Any:
+        return _stand_in(float.__pow__(self, other))
+
+    def __rpow__(self, other: Any, modulus: None = None) -> Any:
+        return _stand_in(float.__rpow__(self, other))
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _stand_in(float.__floordiv__(self, other))
+
+    def __mod__(self, other: Any) -> Any:
+        return _stand_in(float.__mod__(self, other))
+
+    def __neg__(self) -> Any:
+        return _stand_in(float.__neg__(self))
+
+    def __abs__(self) -> Any:
+        return _stand_in(float.__abs__(self))
+
+    def __round__(self, digits: Any = None) -> Any:
+        return _stand_in(float.__round__(self, digits))
+
 
 def _stand_in(result: Any) -> Any:
     return result if result is NotImplemented else StandInFloat(result)

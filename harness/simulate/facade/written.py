@@ -57,6 +57,8 @@ class _Written:
         self._tracer = tracer
         self._folder = folder
         self._made: set[str] = set()
+        self._made_folders: set[str] = set()
+        """those of them that `mkdir` made: no other folder is ever removed"""
         self._copies: dict[str, str] = {}
         """path of a file that was there before -> what is written and read in its stead"""
         home = os.path.expanduser("~/.cache")
@@ -78,10 +80,10 @@ class _Written:
     def remove(self) -> None:
         """Remove what the run has made and left."""
         for path in sorted(self._made, key=len, reverse=True):
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
+            if not os.path.isdir(path) or os.path.islink(path):
                 Path(path).unlink(missing_ok=True)
+            elif path in self._made_folders:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, file: Any) -> str | None:
         """Return a path's full name; None of what is no path, or not ours to watch."""
@@ -98,12 +100,16 @@ class _Written:
     def _open(self, original: Function) -> Function:
         def open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             path = self._path(file)
+            if kwargs.get("opener") is not None or (path is not None and os.path.isdir(path)):
+                return original(file, mode, *args, **kwargs)  # of a temporary file, by a descriptor
             if path is None or (path not in self._copies and not set(mode) & set("wax+")):
                 return original(file, mode, *args, **kwargs)
             if self._is_old(path) and "x" not in mode:
                 return original(self._copy_of(path), mode, *args, **kwargs)
+            was_there = os.path.lexists(path)
             opened = original(file, mode, *args, **kwargs)
-            self._made.add(path)
+            if not was_there:
+                self._made.add(path)
             return opened
 
         return open
@@ -111,12 +117,14 @@ class _Written:
     def _open_descriptor(self, original: Function) -> Function:
         def open(file: Any, flags: int, *args: Any, **kwargs: Any) -> int:
             path = None if kwargs.get("dir_fd") is not None else self._path(file)
-            if path is None or not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
-                return int(original(file, flags, *args, **kwargs))
+            if path is None or not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) or os.path.isdir(path):
+                return int(original(file, flags, *args, **kwargs))  # in a folder: a file without a name
             if self._is_old(path) and not flags & os.O_EXCL:
                 return int(original(self._copy_of(path), flags, *args, **kwargs))
+            was_there = os.path.lexists(path)
             opened = int(original(file, flags, *args, **kwargs))
-            self._made.add(path)
+            if not was_there:
+                self._made.add(path)
             return opened
 
         return open
@@ -131,10 +139,12 @@ class _Written:
 
     def _mkdir(self, original: Function) -> Function:
         def mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
-            original(path, *args, **kwargs)
-            made = self._path(path)
-            if made is not None and kwargs.get("dir_fd") is None:
+            made = None if kwargs.get("dir_fd") is not None else self._path(path)
+            was_there = made is not None and os.path.lexists(made)
+            original(path, *args, **kwargs)  # fails where something is there
+            if made is not None and not was_there:
                 self._made.add(made)
+                self._made_folders.add(made)
 
         return mkdir
 
@@ -154,9 +164,12 @@ class _Written:
             if any(path is not None and self._is_old(path) for path in (before, after)):
                 self._note(f"a new name of {os.path.basename(source)}, which is not given")
                 return
+            was_there = after is not None and os.path.lexists(after)
             original(source, target, **kwargs)
-            if after is not None:
+            if after is not None and not was_there:
                 self._made.add(after)
+                if before in self._made_folders:
+                    self._made_folders.add(after)
 
         return rename
 

@@ -1,5 +1,7 @@
 """Scripts run dry by a function, and the settings that would let them fit."""
 
+import textwrap
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.harness.log.errors import ConfigError, HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.session.dry_run import DryRun, try_settings
+from memory_harness.reports.summary import result_of_log, verdict_banner
 
 MIB = 2**20
 LOOP = """
@@ -76,3 +79,80 @@ def test_there_is_such_a_script_and_such_a_card(tmp_path, script):
         dry_run(tmp_path / "none.py")
     with pytest.raises(ConfigError, match="t5"):
         dry_run(script(LOOP), gpu="t5")
+
+
+def test_folders_and_files_that_were_there_stay(script, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "rows.txt").write_text("mine", encoding="utf-8")
+    text = f"""
+import os, tempfile, torch
+torch.zeros(8, device="cuda")
+with tempfile.TemporaryFile(dir={str(folder)!r}) as file:
+    file.write(b"1")
+with tempfile.NamedTemporaryFile(dir={str(folder)!r}) as file:
+    file.write(b"1")
+made = tempfile.mkdtemp(dir={str(folder)!r})
+open(os.path.join(made, "a"), "w").close()
+open({str(folder / "rows.txt")!r}, "w").close()
+os.close(os.open({str(folder)!r}, os.O_RDONLY))
+"""
+    assert dry_run(script(text)).fits
+    assert [path.name for path in folder.iterdir()] == ["rows.txt"]
+    assert (folder / "rows.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_thread_runs_on_the_card_too(script):
+    text = f"import threading\n\ndef train():\n{textwrap.indent(LOOP, '    ')}\n"
+    text += "thread = threading.Thread(target=train)\nthread.start()\nthread.join()\n"
+    assert dry_run(script(text)).peak_allocated_bytes > 2 * 1024 * 4096 * 4
+
+
+def test_a_process_that_fails_is_not_passed_over(script):
+    text = "import multiprocessing, torch\ntorch.zeros(8, device='cuda')\n"
+    text += (
+        "process = multiprocessing.get_context('fork').Process(target=lambda: 1 / 0)\nprocess.start()\nprocess.join()"
+    )
+    with pytest.raises(HarnessError, match=r"train\.py:5: the process .* ended with 1"):
+        dry_run(script(text))
+
+
+def test_a_script_without_a_card_is_not_decided(script):
+    assert not dry_run(script("print('no card')")).fits
+
+
+def test_a_bare_except_does_not_keep_a_run_from_ending(script):
+    text = (
+        LOOP.split("data =")[0]
+        + """
+step = 0
+while step < 10**6:
+    try:
+        model(torch.randn(4, 256, device="cuda")).sum().backward()
+        optimizer.step()
+        step += 1
+    except:
+        continue
+"""
+    )
+    measured = dry_run(script(text))
+    assert "no higher peak" in measured.log.end.message
+    banner = verdict_banner(result_of_log(measured.log))
+    assert banner.title == "FITS SO FAR"
+
+
+def test_what_the_script_reads_of_its_peaks_is_its_own(script):
+    text = (
+        LOOP.split("data =")[0]
+        + """
+peaks = []
+for _ in range(3):
+    model(torch.randn(1024, 256, device="cuda")).sum().backward()
+    optimizer.step()
+    peaks.append(torch.cuda.max_memory_allocated())
+assert peaks == sorted(peaks) and peaks[0] > 16 * 2**20, peaks
+torch.cuda.reset_peak_memory_stats()
+assert torch.cuda.max_memory_allocated() < peaks[0]
+"""
+    )
+    assert dry_run(script(text)).peak_allocated_bytes > 16 * MIB
