@@ -104,9 +104,16 @@ def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:
 def device_named(value: Any) -> torch.device | None:
     """Return the device that an argument names, an index being that of a card; None where it names none."""
     if isinstance(value, torch.device):
-        return value if value.type != "cuda" else CARD
+        return value if value.type != "cuda" else _card(value.index)
     if isinstance(value, str):
         return device_named(torch.device(value))
     if isinstance(value, int) and not isinstance(value, bool):
-        return CARD
+        return _card(value)
     return None
+
+
+def _card(index: int | None) -> torch.device:
+    """Return the card of that index. Raises RuntimeError, as CUDA does: there is one only."""
+    if index not in (None, 0):
+        raise RuntimeError(f"CUDA error: invalid device ordinal ({index}): a dry run has one card")
+    return CARD

@@ -156,3 +156,9 @@ assert torch.cuda.max_memory_allocated() < peaks[0]
 """
     )
     assert dry_run(script(text)).peak_allocated_bytes > 16 * MIB
+
+
+def test_there_is_one_card(script):
+    measured = dry_run(script("import torch\ntorch.zeros(8, device='cuda:0')\ntorch.zeros(8).to('cuda:1')\n"))
+    assert not measured.fits
+    assert "invalid device ordinal" in measured.log.end.message
