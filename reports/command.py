@@ -133,21 +133,19 @@ def watch(command: Command, script: str) -> int:
         script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
     )
     result = result_of_log(recorded)
-    write_report(command, result)
-    if recorded.outcome is Outcome.STOPPED:
-        return 130
-    return 3 if recorded.outcome is Outcome.ERROR else exit_code(result.verdict)
+    return _report_on_script(command, result)
 
 
 def dry_run(command: Command, script: str) -> int:
     """Run a script on a card that is not there, and report on what it would do on it; return the exit code."""
     check_script(script, "--dry-run")
     device = command.config.device
-    log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
     # importing PyTorch takes seconds: only after everything else has proved usable
     from memory_harness.harness.observe.knobs import read_knobs
     from memory_harness.probes.session.dry_run import DryRun, try_settings
 
+    changes = read_knobs(command.override)
+    log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
     asked = DryRun(
         script,
         command.script_arguments,
@@ -155,13 +153,19 @@ def dry_run(command: Command, script: str) -> int:
         budget_of(device),
         expandable_segments=device.expandable_segments,
         max_steps=command.steps,
-        changes=read_knobs(command.override),
+        changes=changes,
     )
     recorded = asked.run(log)
     result = result_of_log(recorded)
     if not command.no_fixes:
         result = replace(result, fixes=try_settings(asked, recorded, log.parent))
+    return _report_on_script(command, result)
+
+
+def _report_on_script(command: Command, result: ProbeResult) -> int:
+    """Report on what a script did; return the exit code."""
     write_report(command, result)
-    if recorded.outcome is Outcome.STOPPED:
+    outcome = result.as_configured.outcome
+    if outcome is Outcome.STOPPED:
         return 130
-    return 3 if recorded.outcome is Outcome.ERROR else exit_code(result.verdict)
+    return 3 if outcome is Outcome.ERROR else exit_code(result.verdict)

@@ -5,7 +5,7 @@ PyTorch finds out shape, strides and type of a result there in Python, ten times
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class MetaResults:
         if key in known:
             return known[key].again()
         out = func(*args, **kwargs)
-        result = _result_of(out, {_memory(tensor) for tensor in _tensors((*args, *kwargs.values()))})
+        result = _result_of(out, {_memory(tensor) for tensor in tensors_among((*args, *kwargs.values()))})
         if result is None:
             self._known[id(func)] = None
         else:
@@ -78,7 +78,7 @@ def _result_of(out: Any, given: set[int]) -> _Result | None:
     Args:
         given: the memory of the arguments.
     """
-    tensors = list(_tensors((out,)))
+    tensors = tensors_among((out,))
     container = None if isinstance(out, torch.Tensor) else type(out)
     if not tensors or (container is not None and len(tensors) != len(out)):
         return None
@@ -88,12 +88,15 @@ def _result_of(out: Any, given: set[int]) -> _Result | None:
     return _Result(container, [_layout(tensor) for tensor in tensors])
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+def tensors_among(values: Sequence[Any]) -> list[torch.Tensor]:
+    """Return the tensors among an operator's arguments, those in lists included."""
+    found: list[torch.Tensor] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            found.extend(tensors_among(value))
+    return found
 
 
 def _memory(tensor: torch.Tensor) -> int:

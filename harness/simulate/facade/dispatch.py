@@ -17,10 +17,10 @@ from memory_harness.harness.simulate.facade.values import (
     UnknownValue,
     called_by_library,
     is_small,
-    tensors_among,
     users_place,
 )
 from memory_harness.harness.simulate.lowering import in_backward
+from memory_harness.harness.simulate.results import tensors_among
 from memory_harness.harness.simulate.tracer import HOST, EventSink, Lowering, Tracer, lies_on_meta
 
 aten = torch.ops.aten
@@ -34,8 +34,6 @@ MAX_HOST_ELEMENTS = 2**20
 SAMPLING = {aten.argmax.default: 0, aten.argmin.default: 0, aten.multinomial.default: 0, aten.topk.default: 1,
             aten.sort.default: 1, aten.sort.stable: 1, aten.max.dim: 1, aten.min.dim: 1}  # fmt: skip
 """operators that choose indices by values -> which of their results those are"""
-
-INDEXING = (aten.index.Tensor,)
 
 OF_ONE_DEVICE = frozenset(
     {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.embedding.default,
@@ -97,7 +95,7 @@ class FacadeTracer(Tracer):
         if place is CARD:
             return self._run_on_card(func, args, kwargs, tensors)
         if place is CPU:
-            return self._run_on_host(func, args, kwargs, tensors)
+            return func(*args, **kwargs)
         if place is HOST:
             return self._run_without_values(func, args, kwargs, tensors)
         out = func(*args, **kwargs)
@@ -193,7 +191,7 @@ class FacadeTracer(Tracer):
             return self._read_number(tensors[0])
         if func is aten.copy_.default and not lies_on_meta(args[0]):
             return self._read_into(args[0], args[1])
-        if func in INDEXING:
+        if func is aten.index.Tensor:
             args = (args[0], self._without_masks(args[1]), *args[2:])
             tensors = tensors_among(args)
         elif operator.needs_one_device:
@@ -433,9 +431,6 @@ class FacadeTracer(Tracer):
     def _layout_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor on the host like one there, without its values."""
         return self.place_on_host(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META))
-
-    def _run_on_host(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
-        return func(*args, **kwargs)
 
 
 def _replaced(value: Any, by_id: dict[int, torch.Tensor], device: torch.device) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -182,14 +181,3 @@ def is_small(tensor: torch.Tensor) -> bool:
     """Return whether a tensor's values are worth keeping on the host."""
     limit = MAX_FLOAT_BYTES if tensor.is_floating_point() or tensor.is_complex() else MAX_INTEGER_BYTES
     return tensor.untyped_storage().nbytes() <= limit
-
-
-def tensors_among(values: Sequence[Any]) -> list[torch.Tensor]:
-    """Return the tensors among an operator's arguments, those in lists included."""
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(tensors_among(value))
-    return found
