@@ -23,6 +23,7 @@ from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRu
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
+from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
 from memory_harness.harness.simulate.tracer import (
@@ -79,6 +80,9 @@ class SimulatedDevice:
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
+        self.layers = LayerReplay(self.tracer)
+        self.replays_layers = True
+        """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = 0
         self._attention = attention
         self._code_tables: dict[str, torch.Tensor] = {}
@@ -97,8 +101,10 @@ class SimulatedDevice:
         with ExitStack() as stack:
             stack.enter_context(_cuda_autocast_is_cpu_autocast())
             if not self.computes:
-                stack.enter_context(meta_autocast())
+                casts = stack.enter_context(meta_autocast())
                 stack.enter_context(_foreach_on_meta())
+                if self.replays_layers:
+                    stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
             stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
             stack.enter_context(self._bitsandbytes_tables())

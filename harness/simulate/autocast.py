@@ -48,8 +48,11 @@ _OWNERS = (torch, torch.Tensor, torch.nn.functional, torch.linalg)
 
 
 @contextmanager
-def meta_autocast() -> Iterator[None]:
-    """Within, functions of tensors on the meta device obey mixed precision, and softmax runs as CUDA's does."""
+def meta_autocast() -> Iterator[dict[torch.Tensor, torch.Tensor]]:
+    """Within, functions of tensors on the meta device obey mixed precision, and softmax runs as CUDA's does.
+
+    Yields trainable weights with their copies in 16 bits, while a region lasts.
+    """
     casts: dict[torch.Tensor, torch.Tensor] = {}
     clear = torch.clear_autocast_cache
 
@@ -67,7 +70,7 @@ def meta_autocast() -> Iterator[None]:
                 stack.enter_context(patch.object(owner, name, wrap(getattr(owner, name))))
         stack.enter_context(patch.object(torch, "clear_autocast_cache", clear_autocast_cache))
         stack.enter_context(patch.object(torch._C._nn, "cross_entropy_loss", _cross_entropy))
-        yield
+        yield casts
 
 
 def _places(names: tuple[str, ...]) -> Iterator[tuple[Any, str]]:

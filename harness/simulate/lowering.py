@@ -210,6 +210,7 @@ def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
 def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Answer `.item()` of a tensor without a value where the caller has said what it is taken to be."""
     (tensor,) = args
+    tracer.num_asked += 1
     if lies_on_meta(tensor) and tracer.assumed_value is not None:
         return tracer.assumed_value
     return func(*args, **kwargs)
@@ -218,6 +219,7 @@ def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def _nonzero(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the places of the real tokens in a mask without values, where their number is known."""
     (mask,) = args
+    tracer.num_asked += 1
     if lies_on_meta(mask) and mask.dim() == 1 and mask.dtype is torch.bool and tracer.real_tokens is not None:
         number = counted_tokens(tracer.real_tokens, len(mask))
         return torch.empty((number, 1), dtype=torch.int64, device=mask.device)

@@ -34,6 +34,8 @@ WATCHED_SITE_FRAMES = 48
 
 HOST = "host"
 """key of storages that are host memory and so never reported"""
+GONE = "gone"
+"""key of storages that hold no memory any more, or never did, though their tensors are there"""
 
 
 class EventSink(Protocol):
@@ -80,6 +82,10 @@ class Tracer(TorchDispatchMode):
         self._next_key = 0
         self._paused = 0
         self.site_frames = MAX_SITE_FRAMES
+        self.replayed: Site = ()
+        """frames of a layer that is replayed, in which nobody is"""
+        self.num_asked = 0
+        """how often a value was asked for"""
         self.assumed_value: float | None = None
         """what `.item()` on a meta tensor is taken to be; None lets it raise, as nothing is computed"""
         self.real_tokens: int | None = None
@@ -144,7 +150,7 @@ class Tracer(TorchDispatchMode):
     def _on_death(self, cdata: int) -> Callable[[Any], None]:
         def end(_: Any) -> None:
             entry = self._storages.pop(cdata, None)
-            if entry is not None and entry[1] != HOST:
+            if entry is not None and entry[1] not in (HOST, GONE):
                 self.sink.free(entry[1])
 
         return end
@@ -182,7 +188,7 @@ class Tracer(TorchDispatchMode):
 
     def site(self) -> Site:
         """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
-        frames: list[Frame] = []
+        frames: list[Frame] = list(self.replayed)
         frame = sys._getframe(1)
         while frame is not None and len(frames) < self.site_frames:
             if not _is_plumbing(frame.f_code.co_filename):

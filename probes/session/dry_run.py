@@ -24,6 +24,7 @@ from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
 from memory_harness.harness.observe.notebook import SUFFIX, skipped_lines
 from memory_harness.harness.observe.run_script import run_script
+from memory_harness.harness.simulate.layer_replay import CannotReplay
 from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
 
@@ -38,6 +39,8 @@ class DryRun:
     Args:
         max_steps: optimizer steps after which it ends; None where nothing new comes.
         changes: settings of the script that are to be others; see `harness.observe.knobs`.
+        replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
+            does not bear, it is run again without.
     """
 
     script: str
@@ -47,6 +50,7 @@ class DryRun:
     expandable_segments: bool = False
     max_steps: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    replays_layers: bool = True
 
     def run(self, log: Path) -> RunLog:
         """Run in a process of its own, which the script may leave as it likes; return what was recorded.
@@ -58,37 +62,43 @@ class DryRun:
         import bitsandbytes  # noqa: F401
         import transformers.modeling_utils  # noqa: F401
 
+        end = self._run_forked(log)
+        if isinstance(end, CannotReplay):
+            log.unlink()
+            end = replace(self, replays_layers=False)._run_forked(log)
+        if end is not None:
+            raise HarnessError(str(end))
+        return read_run_log(log)
+
+    def _run_forked(self, log: Path) -> Exception | None:
+        """Return why the run could not go on; None where it ended, or died without a word."""
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run_and_tell, args=(self, log, sender))
         process.start()
         sender.close()
-        refusal = _told(receiver)
+        try:
+            end: Exception | None = receiver.recv()
+        except EOFError:
+            end = None
         process.join()
-        if refusal is not None:
-            raise HarnessError(refusal)
-        return read_run_log(log)
-
-
-def _told(receiver: Connection) -> str | None:
-    """Return why the process could not go on; None where it ended, or died without a word."""
-    try:
-        return str(receiver.recv())
-    except EOFError:
-        return None
+        return end
 
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
     torch.set_num_threads(1)  # those of the process that was forked are not here, and would be waited for
     try:
         _run(dry_run, log)
+    except CannotReplay as error:
+        sender.send(error)
     except HarnessError as error:
-        sender.send(str(error))
+        sender.send(HarnessError(str(error)))
     sender.close()
 
 
 def _run(dry_run: DryRun, log: Path) -> None:
     device = DryRunDevice(dry_run.card, dry_run.budget_bytes, expandable_segments=dry_run.expandable_segments)
+    device.replays_layers = dry_run.replays_layers
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
         observer = DryRunObserver(device, writer.write, Path(dry_run.script).name, dry_run.max_steps)
@@ -104,7 +114,10 @@ def _run(dry_run: DryRun, log: Path) -> None:
             if isinstance(error, HarnessError) and device.as_out_of_memory(error) is None:
                 raise
             outcome, message = end_of(error, device)
-        if device.tracer.stand_ins.failure is not None:  # a script may have caught it
+        # a script may have caught these
+        if device.layers.failure is not None:
+            raise device.layers.failure
+        if device.tracer.stand_ins.failure is not None:
             raise device.tracer.stand_ins.failure
         if outcome is Outcome.COMPLETED and not device.tracer.has_allocated:
             outcome, message = Outcome.ERROR, "nothing of the script ran on the card"

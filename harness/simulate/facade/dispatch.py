@@ -239,6 +239,7 @@ class FacadeTracer(Tracer):
             if index is None or index.dtype not in (torch.bool, torch.uint8):
                 found.append(index if index is None or lies_on_meta(index) else self.to_card(index))
                 continue
+            self.num_asked += 1
             host = self._host_value(index)
             if host is None:
                 raise self.unknown("how many elements a mask selects")
@@ -249,6 +250,7 @@ class FacadeTracer(Tracer):
 
     def _run_by_values(self, func: Any, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor]) -> Any:
         """Run an operator whose result's size hangs on values."""
+        self.num_asked += 1
         hosts = self._on_host((args, kwargs), tensors)
         if hosts is None:
             raise self.unknown(f"the result of {func._schema.name.removeprefix('aten::')}")
@@ -359,6 +361,7 @@ class FacadeTracer(Tracer):
     # From the card, and on the host
 
     def _read_number(self, tensor: torch.Tensor) -> Any:
+        self.num_asked += 1
         host = self._host_value(tensor)
         if host is not None:
             return host.item()
@@ -395,6 +398,7 @@ class FacadeTracer(Tracer):
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy on the host of a tensor on the card: its values, or ones and zeros for what is not known."""
+        self.num_asked += 1
         host = self._host_value(tensor)
         if host is not None:
             return host.clone()

@@ -1,0 +1,490 @@
+"""Layers that repeat run once; the others allocate what that one did, and compute nothing.
+
+A model of 32 equal layers takes as long as one of two. When each layer has run for itself, and all of a kind have done
+the same, calls of that kind are replayed: the first of a new kind runs for itself too, and what was recorded must be
+what it did.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+from unittest.mock import patch
+
+import torch
+from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.simulate.layer_kinds import CARD, NoKind, kind_of_call, kind_of_layer, place_of
+from memory_harness.harness.simulate.layer_recording import (
+    ARGUMENT,
+    ARGUMENT_GRADIENT,
+    CAST,
+    OUTPUT,
+    OUTPUT_GRADIENT,
+    WEIGHT_GRADIENT,
+    Argument,
+    BackwardRecording,
+    Call,
+    Casts,
+    Gradients,
+    LayerRecorder,
+    LayerRecording,
+    Layout,
+    Refused,
+    Role,
+    Step,
+    autocast_state,
+    is_plain,
+    layout_of,
+    make,
+    shape_of,
+    trainable,
+)
+from memory_harness.harness.simulate.results import tensors_among
+from memory_harness.harness.simulate.trace import ENSURE, FREE, TraceRecorder
+from memory_harness.harness.simulate.tracer import GONE, EventSink, Site, Tracer
+
+MIN_LAYERS = 3
+"""equal members of a list from which replaying gains anything"""
+
+
+_SCALAR = Layout(torch.Size(()), (), torch.float32)
+
+
+class CannotReplay(RuntimeError):
+    """A program does with a model what its replayed layers cannot: it has to run without replay."""
+
+
+@dataclass
+class _Kind:
+    """What is known of calls of a kind."""
+
+    shape: Any = None
+    """what the first one allocated"""
+    recording: LayerRecording | None = None
+    is_refused: bool = False
+
+
+@dataclass
+class _LayerClass:
+    """What is known of a class of layers."""
+
+    is_refused: bool = False
+    """two calls of one kind did not do the same"""
+    _have_run: weakref.WeakSet[torch.nn.Module] = field(default_factory=weakref.WeakSet)
+    _has_passed: bool = False
+
+    def has_all_run(self, layer: torch.nn.Module) -> bool:
+        """Return whether all layers have run for themselves, as they have when one comes again."""
+        self._has_passed = self._has_passed or layer in self._have_run
+        self._have_run.add(layer)
+        return self._has_passed
+
+
+class LayerReplay:
+    """Replays calls of layers while active."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+        self.casts: Casts = {}
+        self.num_replayed = 0
+        self._kinds: dict[Any, _Kind] = {}
+        self._classes: dict[type, _LayerClass] = {}
+        self._patched: set[type] = set()
+        self._thread = threading.get_ident()
+        self._is_running = False
+        """while a layer does, what is in it is part of it"""
+        self.failure: CannotReplay | None = None
+        """why the program has to run without replay"""
+
+    @contextmanager
+    def active(self, casts: Casts) -> Iterator[None]:
+        """Within, members of lists of equal modules are replayed where they may be.
+
+        Args:
+            casts: autocast's copies of trainable weights.
+        """
+        self.casts = casts
+        with ExitStack() as stack:
+            for container in (torch.nn.ModuleList, torch.nn.Sequential):
+                stack.enter_context(patch.object(container, "__iter__", self._noticing(container.__iter__, stack)))
+            stack.enter_context(patch.object(torch.autograd, "grad", self._grad(torch.autograd.grad)))
+            stack.callback(self._patched.clear)
+            yield
+
+    def _noticing(self, iterate: Callable[[Any], Any], stack: ExitStack) -> Callable[[Any], Any]:
+        def notice_and_iterate(modules: Any) -> Any:
+            if len(modules) >= MIN_LAYERS:
+                self._notice(modules._modules.values(), stack)
+            return iterate(modules)
+
+        return notice_and_iterate
+
+    def _notice(self, modules: Iterable[torch.nn.Module], stack: ExitStack) -> None:
+        """Let calls of a library's layers come by here; what a script's own layers do beside, nobody knows."""
+        for layer_class in {type(module) for module in modules}:
+            if layer_class in self._patched:
+                continue
+            file = getattr(sys.modules.get(layer_class.__module__), "__file__", None)
+            if file is None or not is_library(file) or layer_class.__module__.startswith("torch."):
+                continue
+            self._patched.add(layer_class)
+            self._classes.setdefault(layer_class, _LayerClass())
+            call = _caller_of(layer_class)
+            stack.enter_context(patch.object(layer_class, "__call__", self._replaying(call), create=True))
+
+    def _grad(self, grad: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(grad)
+        def grad_of_weights(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.num_replayed and any(isinstance(x, torch.nn.Parameter) for x in tensors_among((inputs,))):
+                raise self.cannot("torch.autograd.grad of weights")
+            return grad(outputs, inputs, *args, **kwargs)
+
+        return grad_of_weights
+
+    def cannot(self, what: str) -> CannotReplay:
+        """Return the error that ends a run which has to go without replay."""
+        self.failure = self.failure or CannotReplay(what)
+        return self.failure
+
+    def _replaying(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def call_or_replay(layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if not self._may_replay():
+                return call(layer, *args, **kwargs)
+            self._is_running = True
+            try:
+                return self._call(_Request(layer, call, args, kwargs))
+            finally:
+                self._is_running = False
+
+        return call_or_replay
+
+    def _may_replay(self) -> bool:
+        """Return whether nobody looks into the layers that are called."""
+        if self._is_running or self.tracer._paused or threading.get_ident() != self._thread:
+            return False
+        looks_in = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        has_hooks = module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks
+        return not (looks_in or has_hooks) and _get_current_dispatch_mode() is self.tracer
+
+    def _call(self, request: _Request) -> Any:
+        try:
+            key = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
+        except NoKind:
+            return request.run()
+        kind = self._kinds.setdefault(key, _Kind())
+        layer_class = self._classes[type(request.layer)]
+        if not layer_class.has_all_run(request.layer) or kind.shape is None:
+            return self._run_watched(request, kind, layer_class, key[-1])
+        if layer_class.is_refused or kind.is_refused:
+            return request.run()
+        if kind.recording is None:
+            kind.recording = self._record(request, kind)
+        if kind.recording is None:
+            kind.is_refused = True
+            return request.run()
+        self.num_replayed += 1
+        return _Replay(self, request, kind.recording).forward()
+
+    def _run_watched(self, request: _Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
+        """Run the layer, and compare what it does with what others of its kind did."""
+        num_asked, sink = self.tracer.num_asked, self.tracer.sink
+        self.tracer.sink = watch = _Watch(sink)
+        try:
+            out = request.run()
+        finally:
+            self.tracer.sink = sink
+        shape = shape_of(watch.events)
+        if kind.shape is None:
+            kind.shape = shape
+        if kind.shape != shape:
+            layer_class.is_refused = True
+        if self.tracer.num_asked != num_asked or not _is_still(self.tracer, request.layer, before):
+            kind.is_refused = True
+        return out
+
+    def _record(self, request: _Request, kind: _Kind) -> LayerRecording | None:
+        """Record the layer beside the program; None where that does not do what the program's did."""
+        recorder = LayerRecorder(self.tracer, self.casts, request.as_call(self.tracer))
+        try:
+            recording = recorder.record()
+        except Refused:
+            return None
+        return recording if recorder.shape == kind.shape else None
+
+
+class _Watch:
+    """An event sink that keeps what it passes on."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+        self._recorder = TraceRecorder()
+        self.events = self._recorder.events
+        self.empty_cache = sink.empty_cache
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a storage begins."""
+        self._recorder.alloc(key, num_bytes, site)
+        self._sink.alloc(key, num_bytes, site)
+
+    def free(self, key: Hashable) -> None:
+        """Take that it ends."""
+        self._recorder.free(key)
+        self._sink.free(key)
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a lasting one begins."""
+        self._recorder.ensure(key, num_bytes, site)
+        self._sink.ensure(key, num_bytes, site)
+
+
+class _Request(NamedTuple):
+    """A call as the program makes it."""
+
+    layer: torch.nn.Module
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self) -> Any:
+        """Make it."""
+        return self.call(self.layer, *self.args, **self.kwargs)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return the tensors among the arguments, each once."""
+        found: dict[int, torch.Tensor] = {}
+        for tensor in tensors_among((*self.args, *self.kwargs.values())):
+            found.setdefault(id(tensor), tensor)
+        return list(found.values())
+
+    def as_call(self, tracer: Tracer) -> Call:
+        """Return it without its tensors."""
+        tensors = self.tensors()
+        numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+        template = _replaced([self.args, self.kwargs], lambda tensor: _Number(numbers[id(tensor)]))
+
+        def fill(others: list[torch.Tensor]) -> Any:
+            return _replaced(template, lambda number: others[number], _Number)
+
+        arguments = []
+        for tensor in tensors:
+            place = place_of(tracer, tensor)
+            arguments.append(Argument(layout_of(tensor), tensor.requires_grad, None if place == CARD else place))
+        return Call(self.layer, functools.partial(self.call, self.layer), arguments, fill, autocast_state())
+
+
+class _Number(int):
+    """In place of a tensor."""
+
+
+def _replaced(value: Any, other: Callable[[Any], Any], replaced: type = torch.Tensor) -> Any:
+    """Return arguments with something else in place of those of a type."""
+    if isinstance(value, replaced):
+        return other(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(member, other, replaced) for member in value)
+    if isinstance(value, dict):
+        return {name: _replaced(member, other, replaced) for name, member in value.items()}
+    return value
+
+
+def _caller_of(layer_class: type) -> Callable[..., Any]:
+    """Return what calls a layer of a class, whoever has been put in the place of what it inherits by then."""
+    own = vars(layer_class).get("__call__")
+    if own is not None:
+        return cast(Callable[..., Any], own)
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        inherited: Any = super(cast(Any, layer_class), layer)
+        return inherited.__call__(*args, **kwargs)
+
+    return call
+
+
+def _is_still(tracer: Tracer, layer: torch.nn.Module, before: Any) -> bool:
+    """Return whether a call has left a layer as it was."""
+    try:
+        return kind_of_layer(tracer, layer) == before
+    except NoKind:
+        return False
+
+
+class _Replay:
+    """One replayed call; lives as long as its graph."""
+
+    def __init__(self, owner: LayerReplay, request: _Request, recording: LayerRecording) -> None:
+        self._owner = owner
+        self._tracer = owner.tracer
+        self.recording = recording
+        self._weights = trainable(request.layer)
+        self._tensors = request.tensors()
+        self._call = request.as_call(owner.tracer)
+        self._own: dict[Role, int] = {}
+        """keys of what only the layer sees"""
+        self._held: dict[Role, torch.UntypedStorage] = {}
+        """memory of others that the graph keeps"""
+
+    def forward(self) -> Any:
+        """Return what the layer does."""
+        wanting = [tensor for tensor in self._tensors if tensor.requires_grad]
+        if any(wants for _, wants in self.recording.outputs) and torch.is_grad_enabled():
+            outputs = _ReplayedLayer.apply(self, *(wanting or [make(self._tracer, _SCALAR, GONE).requires_grad_()]))
+        else:
+            outputs = self.run_forward()
+        self._tensors.clear()
+        return _replaced(self.recording.tree, lambda number: outputs[number], int)
+
+    def run_forward(self) -> tuple[torch.Tensor, ...]:
+        """Allocate as the layer's forward pass, and return its outputs."""
+        recording = self.recording
+        made: dict[Role, torch.Tensor] = {}
+        layouts = {Role(OUTPUT, index): layout for index, (layout, _) in enumerate(recording.outputs)}
+        layouts |= {Role(CAST, index): layout for index, layout in recording.casts.items()}
+
+        def begin(role: Role, key: int) -> None:
+            made[role] = make(self._tracer, layouts[role], key)
+            if role.kind == CAST:
+                self._owner.casts[self._weights[role.number]] = made[role]
+
+        self._run(recording.steps, layouts, begin, self._let_go)
+        for role in recording.held:
+            tensor = self._tensors[role.number] if role.kind == ARGUMENT else made[role]
+            self._held[role] = tensor.untyped_storage()
+        return tuple(made[Role(OUTPUT, index)] for index in range(len(recording.outputs)))
+
+    def run_backward(self, gradients: tuple[torch.Tensor | None, ...]) -> list[torch.Tensor | None]:
+        """Allocate as the layer's backward pass, and return the gradients of its arguments."""
+        recording = self._backward_recording(gradients)
+        made: dict[Role, torch.Tensor] = {}
+        layouts = {Role(WEIGHT_GRADIENT, index): layout for index, layout in recording.of_weights.items()}
+        for arrived in recording.of_arguments:
+            if arrived is not None and arrived[1].kind == ARGUMENT_GRADIENT:
+                layouts[arrived[1]] = arrived[0]
+
+        def begin(role: Role, key: int) -> None:
+            made[role] = make(self._tracer, layouts[role], key)
+            if role.kind == WEIGHT_GRADIENT:
+                self._weights[role.number].grad = made[role]
+
+        def end(role: Role) -> None:
+            if role.kind == OUTPUT_GRADIENT:
+                self._use_up(gradients[role.number])
+            else:
+                self._let_go(role)
+
+        self._run(recording.steps, layouts, begin, end)
+        found: list[torch.Tensor | None] = []
+        for arrived in recording.of_arguments:
+            if arrived is None:
+                found.append(None)
+            elif arrived[1].kind == OUTPUT_GRADIENT:
+                found.append(gradients[arrived[1].number])
+            else:
+                found.append(made[arrived[1]])
+        return found
+
+    def _backward_recording(self, gradients: tuple[torch.Tensor | None, ...]) -> BackwardRecording:
+        if torch.is_grad_enabled():
+            raise self._owner.cannot("a backward pass with create_graph")
+        of_outputs = []
+        for gradient, (_, wants) in zip(gradients, self.recording.outputs, strict=True):
+            if wants:
+                of_outputs.append(None if gradient is None else layout_of(gradient))
+        how = Gradients(
+            tuple(of_outputs),
+            torch._C._autograd._get_current_graph_task_keep_graph(),
+            autocast_state(),
+            tuple(weight.grad is not None for weight in self._weights),
+        )
+        known = self.recording.backward
+        if how not in known:
+            known[how] = self._record_backward(how)
+        return known[how]
+
+    def _record_backward(self, how: Gradients) -> BackwardRecording:
+        recorder = LayerRecorder(self._tracer, self._owner.casts, self._call)
+        try:
+            with torch.enable_grad():
+                recorded = recorder.record(how)
+        except Refused:
+            raise self._owner.cannot("a backward pass of an unusual kind") from None
+        if _without_frames(recorded.steps) != _without_frames(self.recording.steps):
+            raise self._owner.cannot("a layer that does something else each time")
+        return recorded.backward[how]
+
+    def _run(self, steps: list[Step], seen: Container[Role], begin: Any, end: Any) -> None:
+        """Allocate and free.
+
+        Args:
+            seen: what others see of what begins.
+            begin: told of the role and the key of these.
+            end: told of the role of what ends, but for what only the layer sees.
+        """
+        tracer, sink, own = self._tracer, self._tracer.sink, self._own
+        outer, limit = tracer.site(), tracer.site_frames
+        try:
+            for role, size, inner in steps:
+                if size >= 0:
+                    key = tracer.new_key()
+                    if role in seen:
+                        begin(role, key)
+                    else:
+                        own[role] = key
+                    tracer.replayed = inner  # for who asks where an allocation fails
+                    sink.alloc(key, size, (inner + outer)[:limit])
+                elif size == FREE and role in own:
+                    sink.free(own.pop(role))
+                elif size == FREE:
+                    end(role)
+                elif size == ENSURE:
+                    key, num_bytes = role
+                    sink.ensure(key, num_bytes, (inner + outer)[:limit])
+                else:
+                    sink.empty_cache()
+        finally:
+            tracer.replayed = ()
+
+    def _let_go(self, role: Role) -> None:
+        self._held.pop(role, None)
+
+    def _use_up(self, gradient: torch.Tensor | None) -> None:
+        """End a gradient that the layer has used: autograd's own code holds it until the replay returns."""
+        if gradient is not None and is_plain(gradient):
+            self._tracer.sink.free(self._tracer.key_of(gradient))
+            self._tracer.rename(gradient, GONE)
+
+    def __del__(self) -> None:
+        """End what a graph has kept that goes."""
+        for key in self._own.values():
+            self._tracer.sink.free(key)
+
+
+def _without_frames(steps: list[Step]) -> list[tuple[Any, int]]:
+    return [(role, size) for role, size, _ in steps]
+
+
+class _ReplayedLayer(torch.autograd.Function):
+    """A layer in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, replay: _Replay, *wanting: torch.Tensor) -> Any:
+        ctx.replay, ctx.num_wanting = replay, len(wanting)
+        ctx.set_materialize_grads(False)
+        outputs = replay.run_forward()
+        wants = [wants for _, wants in replay.recording.outputs]
+        ctx.mark_non_differentiable(*[output for output, wanted in zip(outputs, wants, strict=True) if not wanted])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        found = ctx.replay.run_backward(gradients)
+        return None, *(found or [None] * ctx.num_wanting)
