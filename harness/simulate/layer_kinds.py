@@ -7,11 +7,13 @@ arguments, and PyTorch's switches. What cannot be compared makes a call one of n
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
 
+from memory_harness.harness.log.source_lines import is_library
 from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
 
 CARD = "card"
@@ -42,13 +44,14 @@ def kind_of_call(
 
 
 def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...]:
-    """Return what decides it of the layer itself. Raises NoKind where somebody hooks into it."""
+    """Return what decides it of the layer itself. Raises NoKind where a script has a hand in it."""
     into: list[Any] = []
-    for name, module in layer.named_modules():
+    for module in layer.modules():
         attributes = vars(module)
-        if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
+        hooks = any(attributes[name] for name in _HOOKS)
+        if hooks or "forward" in attributes or not is_of_library(type(module)):
             raise NoKind
-        into += (name, type(module).__module__, type(module).__qualname__, module.training)
+        into += (type(module).__module__, type(module).__qualname__, module.training, *module._modules)
         for tensors in (module._parameters, module._buffers):
             for tensor in tensors.values():
                 _describe_weight(tracer, tensor, into)
@@ -57,6 +60,14 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
                 into.append(attribute)
                 _describe(value, into, MAX_DEPTH)
     return tuple(into)
+
+
+@functools.cache
+def is_of_library(module_class: type) -> bool:
+    """Return whether a library has a class of modules; what a script's own do beside, nobody knows."""
+    package = module_class.__module__.partition(".")[0]  # the one that is not imported anew by whoever wants to
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and is_library(file)
 
 
 def _switches() -> Hashable:

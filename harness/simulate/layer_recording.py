@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.autograd.graph import _engine_run_backward
 
+from memory_harness.harness.simulate.lowering import outside_backward
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, Event, TraceRecorder
 from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer
 
@@ -110,6 +111,8 @@ class Call(NamedTuple):
     fill: Callable[[list[torch.Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
     """puts tensors into their places among the arguments"""
     autocast: tuple[Any, ...]
+    has_casts: tuple[bool, ...]
+    """of each trainable weight: whether autocast has a copy of it already"""
 
 
 def autocast_state() -> tuple[Any, ...]:
@@ -204,13 +207,22 @@ class LayerRecorder:
         sink, frames = tracer.sink, tracer.site_frames
         tracer.sink, tracer.site_frames = self._recorder, WATCHED_SITE_FRAMES
         try:
-            with _outside_autocast():
+            with _outside_autocast(), outside_backward():
+                self._begin_region()
                 yield
         finally:
             self._casts.clear()
             self._casts.update(casts)
             self._let_go_of_the_living()
             tracer.sink, tracer.site_frames = sink, frames
+
+    def _begin_region(self) -> None:
+        """Let autocast's copies be there that were when the call was made. Raises Refused where one is gone."""
+        for weight, has_cast in zip(self._weights, self._call.has_casts, strict=True):
+            if not has_cast:
+                self._casts.pop(weight, None)
+            elif weight not in self._casts:
+                raise Refused
 
     # Forwards
 

@@ -8,7 +8,6 @@ what it did.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator
@@ -21,8 +20,14 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from memory_harness.harness.log.source_lines import is_library
-from memory_harness.harness.simulate.layer_kinds import CARD, NoKind, kind_of_call, kind_of_layer, place_of
+from memory_harness.harness.simulate.layer_kinds import (
+    CARD,
+    NoKind,
+    is_of_library,
+    kind_of_call,
+    kind_of_layer,
+    place_of,
+)
 from memory_harness.harness.simulate.layer_recording import (
     ARGUMENT,
     ARGUMENT_GRADIENT,
@@ -129,12 +134,10 @@ class LayerReplay:
         return notice_and_iterate
 
     def _notice(self, modules: Iterable[torch.nn.Module], stack: ExitStack) -> None:
-        """Let calls of a library's layers come by here; what a script's own layers do beside, nobody knows."""
-        for layer_class in {type(module) for module in modules}:
-            if layer_class in self._patched:
-                continue
-            file = getattr(sys.modules.get(layer_class.__module__), "__file__", None)
-            if file is None or not is_library(file) or layer_class.__module__.startswith("torch."):
+        """Let calls of libraries' layers, which are made of other modules, come by here."""
+        for module in modules:
+            layer_class = type(module)
+            if layer_class in self._patched or not module._modules or not is_of_library(layer_class):
                 continue
             self._patched.add(layer_class)
             self._classes.setdefault(layer_class, _LayerClass())
@@ -181,6 +184,7 @@ class LayerReplay:
             key = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
         except NoKind:
             return request.run()
+        key = (request.has_casts(self.casts), *key)
         kind = self._kinds.setdefault(key, _Kind())
         layer_class = self._classes[type(request.layer)]
         if not layer_class.has_all_run(request.layer) or kind.shape is None:
@@ -214,7 +218,7 @@ class LayerReplay:
 
     def _record(self, request: _Request, kind: _Kind) -> LayerRecording | None:
         """Record the layer beside the program; None where that does not do what the program's did."""
-        recorder = LayerRecorder(self.tracer, self.casts, request.as_call(self.tracer))
+        recorder = LayerRecorder(self.tracer, self.casts, request.as_call(self.tracer, self.casts))
         try:
             recording = recorder.record()
         except Refused:
@@ -266,7 +270,11 @@ class _Request(NamedTuple):
             found.setdefault(id(tensor), tensor)
         return list(found.values())
 
-    def as_call(self, tracer: Tracer) -> Call:
+    def has_casts(self, casts: Casts) -> tuple[bool, ...]:
+        """Return of which of the layer's trainable weights autocast has a copy."""
+        return tuple(weight in casts for weight in trainable(self.layer))
+
+    def as_call(self, tracer: Tracer, casts: Casts) -> Call:
         """Return it without its tensors."""
         tensors = self.tensors()
         numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
@@ -279,7 +287,8 @@ class _Request(NamedTuple):
         for tensor in tensors:
             place = place_of(tracer, tensor)
             arguments.append(Argument(layout_of(tensor), tensor.requires_grad, None if place == CARD else place))
-        return Call(self.layer, functools.partial(self.call, self.layer), arguments, fill, autocast_state())
+        run = functools.partial(self.call, self.layer)
+        return Call(self.layer, run, arguments, fill, autocast_state(), self.has_casts(casts))
 
 
 class _Number(int):
@@ -327,7 +336,7 @@ class _Replay:
         self.recording = recording
         self._weights = trainable(request.layer)
         self._tensors = request.tensors()
-        self._call = request.as_call(owner.tracer)
+        self._call = request.as_call(owner.tracer, owner.casts)
         self._own: dict[Role, int] = {}
         """keys of what only the layer sees"""
         self._held: dict[Role, torch.UntypedStorage] = {}

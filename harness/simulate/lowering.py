@@ -88,9 +88,24 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     }
 
 
+_NO_BACKWARD = -1
+_task_outside = _NO_BACKWARD
+
+
 def in_backward() -> bool:
     """Return whether autograd is running: on CUDA that is another thread, with a cuBLAS handle of its own."""
-    return bool(torch._C._current_graph_task_id() != -1)
+    return bool(torch._C._current_graph_task_id() != _task_outside)
+
+
+@contextmanager
+def outside_backward() -> Iterator[None]:
+    """Within, what runs is taken to run outside of the backward pass that is running."""
+    global _task_outside
+    _task_outside = torch._C._current_graph_task_id()
+    try:
+        yield
+    finally:
+        _task_outside = _NO_BACKWARD
 
 
 def _workspace(tracer: Tracer, num_bytes: int) -> None:

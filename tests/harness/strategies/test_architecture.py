@@ -20,6 +20,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import TIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.simulate.trace import FREE, Event
 from memory_harness.harness.strategies.architecture import (
     adapter_targets,
     decoder_layers,
@@ -65,6 +66,9 @@ ALWAYS = {"gpt2", "gemma-3-270m"}
 
 SLACK_BYTES = {"tw-dynamic-rope": 4096, "phi-3.5-mini": 4096}
 """of models whose rotary tables are made anew where positions say so, which tensors without values do not"""
+
+RUN_EACH_LAYER: set[str] = set()
+"""models whose layers are not replayed: they ask for values, or change as they run"""
 
 SHAPES = [(1, 256), (1, 512), (2, 640)]
 """what a family of traces is recorded at"""
@@ -206,6 +210,43 @@ def test_a_length_that_was_derived_takes_what_running_it_takes(name, folder_of):
         peaks.append(device.stats().peak_allocated_bytes)
     assert strategy.num_traced == traced, "the last step is a replay"
     assert abs(peaks[0] - peaks[1]) <= SLACK_BYTES.get(name, 0)
+
+
+@pytest.mark.parametrize("name", models(always={"gemma-3-270m", "smollm2-135m"}))
+def test_layers_that_repeat_do_what_running_each_does(name, folder_of):
+    folder = folder_of(name)
+    recorded = []
+    for replays_layers in (True, False):
+        strategy, device = opened(folder)
+        device.replays_layers = replays_layers
+        with device.active():
+            strategy.load()
+            for shape in SHAPES:
+                step(strategy, shape)
+            for length in (256, 384):
+                strategy.put(batch((length,) * 2, length), training=False)
+                strategy.evaluate()
+            answer(strategy)
+        recorded.append({key: family.recorded for key, family in strategy._families.items()})
+        if replays_layers and name not in RUN_EACH_LAYER:
+            assert device.layers.num_replayed > 0
+    replayed, run = recorded
+    assert replayed.keys() == run.keys()
+    for key, chains in replayed.items():
+        for shape, chain in chains.items():
+            for phase, expected in zip(chain, run[key][shape], strict=True):
+                assert ordered(phase) == ordered(expected), (key, shape)
+
+
+def ordered(phase: list[Event]) -> list[Event]:
+    """Return events with those frees in order that follow one another: a graph that goes ends what it has in any."""
+    position = 0
+    positions = {}
+    for event in phase:
+        if event[1] != FREE:
+            position += 1
+        positions[id(event)] = (position, event[1] == FREE, str(event[0]))
+    return sorted(phase, key=lambda event: positions[id(event)])
 
 
 @pytest.mark.parametrize("name", models(always={"gpt2"}))

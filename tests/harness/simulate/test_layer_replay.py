@@ -1,0 +1,266 @@
+"""Layers that repeat: replayed, a script's memory goes as it does when each layer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.dry_run import DryRunDevice
+from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import MemoryStats
+from memory_harness.harness.simulate import layer_kinds
+from memory_harness.harness.simulate.layer_replay import CannotReplay
+
+NUM_LAYERS = 6
+SHAPE = (2, 64)
+
+Script = Callable[[DryRunDevice, list[MemoryStats]], Any]
+
+
+def llama(**fields: Any) -> Any:
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=NUM_LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, **fields,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config).cuda()
+
+
+def loss_of(model: Any, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
+    ids = torch.ones(shape, dtype=torch.int64, device="cuda")
+    return model(input_ids=ids, labels=ids, use_cache=False).loss
+
+
+def note(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    noted.append(device.stats())
+    device.reset_peaks()
+
+
+def plain_steps(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for length in (64, 64, 64, 80, 80):
+        loss_of(model, (2, length)).backward()
+        note(device, noted)
+        optimizer.step()
+        optimizer.zero_grad()
+        note(device, noted)
+
+
+def accumulated(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama()
+    for _ in range(6):
+        with torch.autocast("cuda", dtype=torch.float16):
+            loss = loss_of(model)
+        loss.backward()
+        note(device, noted)
+
+
+def checkpointed(device: DryRunDevice, noted: list[MemoryStats], **how: Any) -> None:
+    model = llama()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    model.enable_input_require_grads()
+    model.train()
+    for _ in range(3):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = loss_of(model)
+        loss.backward()
+        note(device, noted)
+
+
+def frozen_below(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    """Only the upper layers learn: no argument of the lowest of these wants a gradient."""
+    model = llama()
+    for parameter in [*model.model.embed_tokens.parameters(), *model.model.layers[:2].parameters()]:
+        parameter.requires_grad = False
+    for _ in range(3):
+        loss_of(model).backward()
+        note(device, noted)
+
+
+def graphs_that_go(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    """Losses without a backward pass, two of them at once, and a graph that is gone through twice."""
+    model = llama()
+    for _ in range(3):
+        losses = [loss_of(model), loss_of(model)]
+        note(device, noted)
+        losses[0].backward(retain_graph=True)
+        note(device, noted)
+        losses[0].backward()
+        note(device, noted)
+        del losses
+        note(device, noted)
+
+
+def evaluation(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama().eval()
+    for _ in range(3):
+        with torch.no_grad():
+            loss_of(model)
+        note(device, noted)
+        with torch.inference_mode():
+            loss_of(model)
+        note(device, noted)
+
+
+def backward_within_autocast(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama()
+    for _ in range(3):
+        with torch.autocast("cuda", dtype=torch.float16):
+            loss_of(model).backward()
+        note(device, noted)
+
+
+def run(script: Script, *, replays_layers: bool, budget_bytes: int = 2**30) -> tuple[list[MemoryStats], DryRunDevice]:
+    device = DryRunDevice(find_card("t4"), budget_bytes)
+    device.replays_layers = replays_layers
+    noted: list[MemoryStats] = []
+    with device.active():
+        script(device, noted)
+    return noted, device
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        plain_steps,
+        accumulated,
+        lambda *how: checkpointed(*how, use_reentrant=False),
+        lambda *how: checkpointed(*how, use_reentrant=True),
+        frozen_below,
+        graphs_that_go,
+        evaluation,
+        backward_within_autocast,
+    ],
+)
+def test_memory_goes_as_when_each_layer_runs(script):
+    expected, _ = run(script, replays_layers=False)
+    noted, device = run(script, replays_layers=True)
+    assert noted == expected
+    assert device.layers.num_replayed >= NUM_LAYERS - 1
+    assert device.layers.failure is None
+
+
+def test_gradients_are_where_they_would_be():
+    def script(device, noted):
+        model = llama()
+        for _ in range(3):
+            loss_of(model).backward()
+        assert all(weight.grad.shape == weight.shape and weight.grad.is_cuda for weight in model.parameters())
+
+    run(script, replays_layers=True)
+
+
+def test_what_does_not_fit_names_the_line_and_leaves_nothing_behind():
+    found: list[tuple[int, tuple[str, ...]]] = []
+
+    def script(device, noted):
+        model = llama()
+        for _ in range(3):
+            loss_of(model).backward()
+        model.zero_grad()
+        before = device.stats().allocated_bytes
+        device.on_out_of_memory(lambda error: found.append((error.requested_bytes, error.frames)))
+        for _ in range(2):
+            with pytest.raises(DeviceOutOfMemory):
+                loss_of(model, (64, 256))
+        assert device.stats().allocated_bytes == before
+        loss_of(model).backward()
+
+    run(script, replays_layers=True, budget_bytes=48 * 2**20)
+    as_it_ran, replayed = found
+    assert as_it_ran == replayed
+    assert any("LlamaDecoderLayer" in frame or "modeling_llama.py" in frame for frame in replayed[1])
+    assert any("loss_of" in frame for frame in replayed[1])
+
+
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_full_backward_hook"])
+def test_a_layer_that_a_script_hooks_into_runs(hook):
+    calls = []
+
+    def script(device, noted):
+        model = llama()
+        getattr(model.model.layers[3].mlp, hook)(lambda *_: calls.append(1))
+        for _ in range(4):
+            loss_of(model).backward()
+
+    run(script, replays_layers=True)
+    assert len(calls) == 4
+
+
+def test_the_layers_of_a_script_run():
+    class Block(torch.nn.Module):
+        num_calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            Block.num_calls += 1
+            return self.inner(x)
+
+    def script(device, noted):
+        model = torch.nn.Sequential(*(Block() for _ in range(4))).cuda()
+        for _ in range(5):
+            model(torch.ones(2, 8, device="cuda")).sum().backward()
+
+    run(script, replays_layers=True)
+    assert Block.num_calls == 20
+
+
+class Alternating(torch.nn.Module):
+    """A layer whose number decides what it does, though none of its settings say so."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.layer_idx = number
+        self.inner = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(torch.cat([x, x])[:2]) if self.layer_idx == 3 else self.inner(x)
+
+
+def test_layers_that_differ_by_their_number_run(monkeypatch):
+    monkeypatch.setattr(layer_kinds, "is_library", lambda path: True)
+    layer_kinds.is_of_library.cache_clear()
+
+    def script(device, noted):
+        model = torch.nn.Sequential(*map(Alternating, range(5))).cuda()
+        for _ in range(3):
+            model(torch.ones(2, 8, device="cuda")).sum().backward()
+            note(device, noted)
+
+    expected, _ = run(script, replays_layers=False)
+    noted, device = run(script, replays_layers=True)
+    layer_kinds.is_of_library.cache_clear()
+    assert noted == expected
+    assert device.layers.num_replayed == 0
+
+
+@pytest.mark.parametrize("what", ["weights", "create_graph"])
+def test_what_replayed_layers_cannot_do_is_said(what):
+    def script(device, noted):
+        model = llama()
+        for _ in range(3):
+            loss_of(model).backward()
+        if what == "weights":
+            torch.autograd.grad(loss_of(model), list(model.parameters()), allow_unused=True)
+        else:
+            loss_of(model).backward(create_graph=True)
+
+    with pytest.raises(CannotReplay):
+        run(script, replays_layers=True)
+    run(script, replays_layers=False)
+
+
+def test_classes_are_as_they_were_afterwards():
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    before = dict(vars(LlamaDecoderLayer)), torch.nn.ModuleList.__iter__, torch.autograd.grad
+    run(plain_steps, replays_layers=True)
+    assert before == (dict(vars(LlamaDecoderLayer)), torch.nn.ModuleList.__iter__, torch.autograd.grad)
