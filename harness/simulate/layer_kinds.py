@@ -22,6 +22,10 @@ CARD = "card"
 NUMBERS_OF_LAYERS = frozenset({"layer_idx", "layer_index", "layer_id", "layer_number"})
 """attributes that tell one layer of a model from another; which layers differ by them shows when each has run once"""
 
+_CACHES = ("DynamicCache",)
+_ENTRIES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+"""transformers' caches of keys and values, and what they hold for a layer, where a call does nothing else to them"""
+
 MAX_DEPTH = 4
 """containers within containers of a module's attribute that are looked into"""
 
@@ -39,8 +43,38 @@ def kind_of_call(
 ) -> tuple[Hashable, ...]:
     """Return what decides which memory the call takes. Raises NoKind."""
     into: list[Any] = [_switches()]
-    _describe_arguments(tracer, [args, kwargs], into, {})
+    known: dict[int, int] = {}
+    _describe_arguments(tracer, [args, kwargs], into, known)
+    cache = cache_among(args, kwargs)
+    if cache is not None:
+        entry = entry_of(cache, layer)
+        others = {name: value for name, value in vars(cache).items() if name != "layers"}
+        _describe_arguments(tracer, [others, vars(entry), type(entry)], into, known)
     return (*into, kind_of_layer(tracer, layer))
+
+
+def cache_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the cache of keys and values among the arguments of a layer; None where there is none."""
+    return next((value for value in (*args, *kwargs.values()) if _is_named(value, *_CACHES)), None)
+
+
+def entry_of(cache: Any, layer: torch.nn.Module) -> Any:
+    """Return what a cache holds for a layer. Raises NoKind where that is not known."""
+    for module in layer.modules():
+        numbers = NUMBERS_OF_LAYERS & vars(module).keys()
+        if not numbers:
+            continue
+        number = vars(module)[min(numbers)]
+        if isinstance(number, int) and number < len(cache.layers):
+            entry = cache.layers[number]
+            if _is_named(entry, *_ENTRIES):
+                return entry
+        break
+    raise NoKind
+
+
+def _is_named(value: Any, *names: str) -> bool:
+    return type(value).__name__ in names and type(value).__module__ == "transformers.cache_utils"
 
 
 def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...]:
@@ -49,7 +83,7 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
     for module in layer.modules():
         attributes = vars(module)
         hooks = any(attributes[name] for name in _HOOKS)
-        if hooks or "forward" in attributes or not is_of_library(type(module)):
+        if hooks or "forward" in attributes or not is_of_library(module):
             raise NoKind
         into += (type(module).__module__, type(module).__qualname__, module.training, *module._modules)
         for tensors in (module._parameters, module._buffers):
@@ -62,10 +96,14 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
     return tuple(into)
 
 
+def is_of_library(module: torch.nn.Module) -> bool:
+    """Return whether a library has a module's class; what a script's own do beside, nobody knows."""
+    return _is_in_library(type(module).__module__)
+
+
 @functools.cache
-def is_of_library(module_class: type) -> bool:
-    """Return whether a library has a class of modules; what a script's own do beside, nobody knows."""
-    package = module_class.__module__.partition(".")[0]  # the one that is not imported anew by whoever wants to
+def _is_in_library(name: str) -> bool:
+    package = name.partition(".")[0]  # the one that is not imported anew by whoever wants to
     file = getattr(sys.modules.get(package), "__file__", None)
     return file is not None and is_library(file)
 
@@ -109,21 +147,28 @@ def _describe_arguments(tracer: Tracer, values: Iterable[Any], into: list[Any], 
                 raise NoKind  # it has values, which the layer may look at
             into += (value.shape, value.stride(), value.dtype, value.requires_grad, place)
             into.append(known.setdefault(id(value), len(known)))
-        elif isinstance(value, (list, tuple)):
+        elif type(value) in (list, tuple):
             into += (type(value), len(value))
             _describe_arguments(tracer, value, into, known)
-        elif isinstance(value, dict):
+        elif type(value) is dict:
             into.append(tuple(value))
             _describe_arguments(tracer, value.values(), into, known)
-        elif value is None or isinstance(value, _PLAIN):
+        elif is_simple(value):
             into += (type(value), value)
+        elif _is_named(value, *_CACHES):
+            into.append(_CACHES)
         else:
             raise NoKind
 
 
+def is_simple(value: Any) -> bool:
+    """Return whether a value is no more than what it is equal to."""
+    return value is None or isinstance(value, _PLAIN)
+
+
 def _describe(value: Any, into: list[Any], depth: int) -> None:
     """Add a module's attribute: its value where that is simple, its type where it is an object."""
-    if value is None or isinstance(value, _PLAIN):
+    if is_simple(value):
         into += (type(value), value)
     elif isinstance(value, torch.Tensor):
         into += (type(value), value.shape, value.stride(), value.dtype)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.autograd.graph import _engine_run_backward
 
+from memory_harness.harness.simulate.layer_kinds import is_simple
 from memory_harness.harness.simulate.lowering import outside_backward
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, Event, TraceRecorder
 from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer
@@ -92,7 +93,7 @@ class LayerRecording:
 
     steps: list[Step]
     tree: Any
-    """what it returns, with a number in place of each tensor"""
+    """what it returns, with a `Number` in place of each tensor"""
     outputs: list[tuple[Layout, bool]]
     """with whether a gradient is wanted"""
     casts: dict[int, Layout]
@@ -106,10 +107,12 @@ class Call(NamedTuple):
     """A call of a layer, with all that makes it happen again."""
 
     layer: torch.nn.Module
-    run: Callable[..., Any]
+    run: Callable[[list[torch.Tensor]], tuple[Any, dict[str, Any]]]
+    """runs it with tensors in their places among the arguments; returns what it returns, and what it leaves in a cache
+
+    The list is empty afterwards.
+    """
     arguments: list[Argument]
-    fill: Callable[[list[torch.Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
-    """puts tensors into their places among the arguments"""
     autocast: tuple[Any, ...]
     has_casts: tuple[bool, ...]
     """of each trainable weight: whether autocast has a copy of it already"""
@@ -232,20 +235,27 @@ class LayerRecorder:
         events = list(self._recorder.events)
         self.shape = shape_of(events)
         tensors: list[torch.Tensor] = []
-        tree = _numbered(out, tensors)
+        result = _numbered(out[0], tensors)
+        num_returned = len(tensors)
+        tree = (result, _numbered(out[1], tensors))
         del out
         outputs = [(layout_of(tensor), tensor.requires_grad) for tensor in tensors]
         for index, tensor in enumerate(tensors):
             self._give_role(tensor, Role(OUTPUT, index))
         casts = self._name_casts(cast_before)
         recording = LayerRecording(self._steps(events, outer), tree, outputs, casts, [])
-        wanting = [tensor for tensor in tensors if tensor.requires_grad]
-        if not wanting:
+        if not any(tensor.requires_grad for tensor in tensors):
             return recording, None
-        self._gradients = gradients or Gradients(
-            tuple(map(layout_of, wanting)), False, (), tuple(weight.grad is not None for weight in self._weights)
-        )
-        return recording, _Seed.apply(self, *wanting)
+        self._gradients = gradients or self._usual_gradients(tensors, num_returned)
+        return recording, _Seed.apply(self, *[tensor for tensor in tensors if tensor.requires_grad])
+
+    def _usual_gradients(self, outputs: Sequence[torch.Tensor], num_returned: int) -> Gradients:
+        """Return those of a training step: what stays in a cache gets none."""
+        of_outputs: list[Layout | None] = []
+        for number, output in enumerate(outputs):
+            if output.requires_grad:
+                of_outputs.append(layout_of(output) if number < num_returned else None)
+        return Gradients(tuple(of_outputs), False, (), tuple(weight.grad is not None for weight in self._weights))
 
     def _run(self) -> Any:
         """Run the layer on arguments that nobody else holds."""
@@ -259,9 +269,8 @@ class LayerRecorder:
         for index, tensor in enumerate(tensors):
             if tensor is None:
                 tensors[index] = self.make_argument(index)
-        args, kwargs = self._call.fill(tensors)  # type: ignore[arg-type]
-        del tensors, tensor
-        return self._call.run(*args, **kwargs)
+        del tensor
+        return self._call.run(cast(list[torch.Tensor], tensors))
 
     def make_argument(self, index: int) -> torch.Tensor:
         """Return a tensor in place of an argument."""
@@ -390,15 +399,21 @@ class LayerRecorder:
                 self._tracer._storages[cdata] = (reference, GONE)
 
 
+class Number(int):
+    """In place of a tensor."""
+
+
 def _numbered(value: Any, tensors: list[torch.Tensor]) -> Any:
     """Return what a layer returned with a number for each tensor, which are added to the list. Raises Refused."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
-        return len(tensors) - 1
+        return Number(len(tensors) - 1)
     if type(value) in (tuple, list):
         return type(value)(_numbered(member, tensors) for member in value)
-    if value is None:
-        return None
+    if type(value) is dict:
+        return {name: _numbered(member, tensors) for name, member in value.items()}
+    if is_simple(value):
+        return value
     raise Refused
 
 

@@ -7,13 +7,15 @@ what it did.
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -23,6 +25,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from memory_harness.harness.simulate.layer_kinds import (
     CARD,
     NoKind,
+    cache_among,
+    entry_of,
     is_of_library,
     kind_of_call,
     kind_of_layer,
@@ -43,6 +47,7 @@ from memory_harness.harness.simulate.layer_recording import (
     LayerRecorder,
     LayerRecording,
     Layout,
+    Number,
     Refused,
     Role,
     Step,
@@ -137,7 +142,7 @@ class LayerReplay:
         """Let calls of libraries' layers, which are made of other modules, come by here."""
         for module in modules:
             layer_class = type(module)
-            if layer_class in self._patched or not module._modules or not is_of_library(layer_class):
+            if layer_class in self._patched or not module._modules or not is_of_library(module):
                 continue
             self._patched.add(layer_class)
             self._classes.setdefault(layer_class, _LayerClass())
@@ -251,22 +256,31 @@ class _Watch:
         self._sink.ensure(key, num_bytes, site)
 
 
-class _Request(NamedTuple):
+class _Request:
     """A call as the program makes it."""
 
-    layer: torch.nn.Module
-    call: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    def __init__(self, layer: torch.nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self.layer = layer
+        self._call = call
+        self.args = args
+        self.kwargs = kwargs
 
     def run(self) -> Any:
         """Make it."""
-        return self.call(self.layer, *self.args, **self.kwargs)
+        return self._call(self.layer, *self.args, **self.kwargs)
+
+    @property
+    def cache_entry(self) -> Any:
+        """What a cache among the arguments holds for the layer; None where there is none."""
+        cache = cache_among(self.args, self.kwargs)
+        return None if cache is None else entry_of(cache, self.layer)
 
     def tensors(self) -> list[torch.Tensor]:
-        """Return the tensors among the arguments, each once."""
+        """Return the tensors among the arguments, each once, and then those in the cache."""
+        entry = self.cache_entry
+        cached = [] if entry is None else list(vars(entry).values())
         found: dict[int, torch.Tensor] = {}
-        for tensor in tensors_among((*self.args, *self.kwargs.values())):
+        for tensor in tensors_among((*self.args, *self.kwargs.values(), *cached)):
             found.setdefault(id(tensor), tensor)
         return list(found.values())
 
@@ -277,22 +291,46 @@ class _Request(NamedTuple):
     def as_call(self, tracer: Tracer, casts: Casts) -> Call:
         """Return it without its tensors."""
         tensors = self.tensors()
-        numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
-        template = _replaced([self.args, self.kwargs], lambda tensor: _Number(numbers[id(tensor)]))
-
-        def fill(others: list[torch.Tensor]) -> Any:
-            return _replaced(template, lambda number: others[number], _Number)
-
         arguments = []
         for tensor in tensors:
             place = place_of(tracer, tensor)
             arguments.append(Argument(layout_of(tensor), tensor.requires_grad, None if place == CARD else place))
-        run = functools.partial(self.call, self.layer)
-        return Call(self.layer, run, arguments, fill, autocast_state(), self.has_casts(casts))
+        run = self._runner({id(tensor): Number(number) for number, tensor in enumerate(tensors)})
+        return Call(self.layer, run, arguments, autocast_state(), self.has_casts(casts))
+
+    def _runner(self, numbers: dict[int, Number]) -> Callable[[list[torch.Tensor]], tuple[Any, dict[str, Any]]]:
+        """Return what makes the call with other tensors, and with a cache that has nothing in it but for this layer."""
+        layer, call = self.layer, self._call
+        template = _replaced([self.args, self.kwargs], lambda tensor: numbers[id(tensor)])
+        cache = cache_among(self.args, self.kwargs)
+        if cache is None:
+
+            def run(tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+                args, kwargs = _replaced(template, tensors.__getitem__, Number)
+                tensors.clear()
+                return call(layer, *args, **kwargs), {}
+
+            return run
+
+        template = _replaced(template, lambda _: _Cache(), type(cache))
+        shell, num_entries, bare = copy.copy(cache), len(cache.layers), copy.copy(self.cache_entry)
+        shell.layers = []
+        state = _replaced(vars(bare), lambda tensor: numbers[id(tensor)])
+        vars(bare).clear()
+
+        def run_with_cache(tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+            own, whole = copy.copy(bare), copy.copy(shell)
+            vars(own).update(_replaced(state, tensors.__getitem__, Number))
+            whole.layers = [own] * num_entries
+            args, kwargs = _replaced(_replaced(template, tensors.__getitem__, Number), lambda _: whole, _Cache)
+            tensors.clear()
+            return call(layer, *args, **kwargs), vars(own)
+
+        return run_with_cache
 
 
-class _Number(int):
-    """In place of a tensor."""
+class _Cache:
+    """In place of a cache."""
 
 
 def _replaced(value: Any, other: Callable[[Any], Any], replaced: type = torch.Tensor) -> Any:
@@ -335,7 +373,8 @@ class _Replay:
         self._tracer = owner.tracer
         self.recording = recording
         self._weights = trainable(request.layer)
-        self._tensors = request.tensors()
+        self._tensors: list[torch.Tensor | None] = list(request.tensors())
+        self._entry = request.cache_entry
         self._call = request.as_call(owner.tracer, owner.casts)
         self._own: dict[Role, int] = {}
         """keys of what only the layer sees"""
@@ -344,13 +383,17 @@ class _Replay:
 
     def forward(self) -> Any:
         """Return what the layer does."""
-        wanting = [tensor for tensor in self._tensors if tensor.requires_grad]
-        if any(wants for _, wants in self.recording.outputs) and torch.is_grad_enabled():
+        if any(wants for _, wants in self.recording.outputs):
+            wanting = [tensor for tensor in self._tensors if tensor is not None and tensor.requires_grad]
             outputs = _ReplayedLayer.apply(self, *(wanting or [make(self._tracer, _SCALAR, GONE).requires_grad_()]))
         else:
             outputs = self.run_forward()
+        result, state = _replaced(self.recording.tree, outputs.__getitem__, Number)
+        if self._entry is not None:
+            vars(self._entry).update(state)
         self._tensors.clear()
-        return _replaced(self.recording.tree, lambda number: outputs[number], int)
+        self._entry = None
+        return result
 
     def run_forward(self) -> tuple[torch.Tensor, ...]:
         """Allocate as the layer's forward pass, and return its outputs."""
@@ -364,14 +407,19 @@ class _Replay:
             if role.kind == CAST:
                 self._owner.casts[self._weights[role.number]] = made[role]
 
-        self._run(recording.steps, layouts, begin, self._let_go)
+        self._run(recording.steps, layouts, begin, self._end_argument)
         for role in recording.held:
             tensor = self._tensors[role.number] if role.kind == ARGUMENT else made[role]
+            assert tensor is not None
             self._held[role] = tensor.untyped_storage()
         return tuple(made[Role(OUTPUT, index)] for index in range(len(recording.outputs)))
 
     def run_backward(self, gradients: tuple[torch.Tensor | None, ...]) -> list[torch.Tensor | None]:
-        """Allocate as the layer's backward pass, and return the gradients of its arguments."""
+        """Allocate as the layer's backward pass, and return the gradients of its arguments.
+
+        Args:
+            gradients: of the outputs that want one.
+        """
         recording = self._backward_recording(gradients)
         made: dict[Role, torch.Tensor] = {}
         layouts = {Role(WEIGHT_GRADIENT, index): layout for index, layout in recording.of_weights.items()}
@@ -404,12 +452,8 @@ class _Replay:
     def _backward_recording(self, gradients: tuple[torch.Tensor | None, ...]) -> BackwardRecording:
         if torch.is_grad_enabled():
             raise self._owner.cannot("a backward pass with create_graph")
-        of_outputs = []
-        for gradient, (_, wants) in zip(gradients, self.recording.outputs, strict=True):
-            if wants:
-                of_outputs.append(None if gradient is None else layout_of(gradient))
         how = Gradients(
-            tuple(of_outputs),
+            tuple(None if gradient is None else layout_of(gradient) for gradient in gradients),
             torch._C._autograd._get_current_graph_task_keep_graph(),
             autocast_state(),
             tuple(weight.grad is not None for weight in self._weights),
@@ -465,6 +509,16 @@ class _Replay:
     def _let_go(self, role: Role) -> None:
         self._held.pop(role, None)
 
+    def _end_argument(self, role: Role) -> None:
+        """Let go of an argument: of what lay in the cache, in whose place something else comes."""
+        tensor = self._tensors[role.number]
+        self._tensors[role.number] = None
+        if self._entry is None:
+            return
+        for name, value in vars(self._entry).items():
+            if value is tensor:
+                setattr(self._entry, name, None)
+
     def _use_up(self, gradient: torch.Tensor | None) -> None:
         """End a gradient that the layer has used: autograd's own code holds it until the replay returns."""
         if gradient is not None and is_plain(gradient):
@@ -487,13 +541,13 @@ class _ReplayedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, replay: _Replay, *wanting: torch.Tensor) -> Any:
         ctx.replay, ctx.num_wanting = replay, len(wanting)
+        ctx.wants = [wants for _, wants in replay.recording.outputs]
         ctx.set_materialize_grads(False)
         outputs = replay.run_forward()
-        wants = [wants for _, wants in replay.recording.outputs]
-        ctx.mark_non_differentiable(*[output for output, wanted in zip(outputs, wants, strict=True) if not wanted])
+        ctx.mark_non_differentiable(*itertools.compress(outputs, [not wants for wants in ctx.wants]))
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        found = ctx.replay.run_backward(gradients)
+        found = ctx.replay.run_backward(tuple(itertools.compress(gradients, ctx.wants)))
         return None, *(found or [None] * ctx.num_wanting)

@@ -30,9 +30,9 @@ def llama(**fields: Any) -> Any:
     return AutoModelForCausalLM.from_config(config).cuda()
 
 
-def loss_of(model: Any, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
+def loss_of(model: Any, shape: tuple[int, int] = SHAPE, **options: Any) -> torch.Tensor:
     ids = torch.ones(shape, dtype=torch.int64, device="cuda")
-    return model(input_ids=ids, labels=ids, use_cache=False).loss
+    return model(input_ids=ids, labels=ids, **{"use_cache": False} | options).loss
 
 
 def note(device: DryRunDevice, noted: list[MemoryStats]) -> None:
@@ -107,6 +107,36 @@ def evaluation(device: DryRunDevice, noted: list[MemoryStats]) -> None:
         note(device, noted)
 
 
+def with_a_cache(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    """As transformers' models have one by default, in training too."""
+    model = llama()
+    for _ in range(3):
+        ids = torch.ones(SHAPE, dtype=torch.int64, device="cuda")
+        output = model(input_ids=ids, labels=ids)
+        note(device, noted)
+        output.loss.backward()
+        note(device, noted)
+        del output
+        note(device, noted)
+
+
+def generation(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama().eval()
+    ids = torch.ones((2, 8), dtype=torch.int64, device="cuda")
+    for _ in range(2):
+        cache = None
+        with torch.no_grad():
+            for _ in range(5):
+                output = model(input_ids=ids if cache is None else ids[:, :1], past_key_values=cache, use_cache=True)
+                cache = output.past_key_values
+                del output
+                note(device, noted)
+        assert cache.get_seq_length() == 12
+        assert len({(layer.keys.shape, layer.values.dtype) for layer in cache.layers}) == 1
+        model.generate(input_ids=ids, max_new_tokens=4, do_sample=False)
+        note(device, noted)
+
+
 def backward_within_autocast(device: DryRunDevice, noted: list[MemoryStats]) -> None:
     model = llama()
     for _ in range(3):
@@ -134,6 +164,8 @@ def run(script: Script, *, replays_layers: bool, budget_bytes: int = 2**30) -> t
         frozen_below,
         graphs_that_go,
         evaluation,
+        with_a_cache,
+        generation,
         backward_within_autocast,
     ],
 )
@@ -227,7 +259,7 @@ class Alternating(torch.nn.Module):
 
 def test_layers_that_differ_by_their_number_run(monkeypatch):
     monkeypatch.setattr(layer_kinds, "is_library", lambda path: True)
-    layer_kinds.is_of_library.cache_clear()
+    layer_kinds._is_in_library.cache_clear()
 
     def script(device, noted):
         model = torch.nn.Sequential(*map(Alternating, range(5))).cuda()
@@ -237,7 +269,7 @@ def test_layers_that_differ_by_their_number_run(monkeypatch):
 
     expected, _ = run(script, replays_layers=False)
     noted, device = run(script, replays_layers=True)
-    layer_kinds.is_of_library.cache_clear()
+    layer_kinds._is_in_library.cache_clear()
     assert noted == expected
     assert device.layers.num_replayed == 0
 
