@@ -217,7 +217,8 @@ def fit_size(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
 
 
 def _scaled(factor: Fraction, monomial: Callable[[Shape], int]) -> SizeOf:
-    return lambda shape: int(factor * monomial(shape))
+    numerator, denominator = factor.as_integer_ratio()  # a fraction takes ten times as long to multiply
+    return lambda shape: numerator * monomial(shape) // denominator
 
 
 def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
@@ -228,4 +229,7 @@ def _fit_affine(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
     offset = sizes[0] - slope * tokens[0]
     if [offset + slope * count for count in tokens] != list(sizes):
         return None
-    return lambda shape: int(offset + slope * shape[0] * shape[1])
+    numerator, denominator = slope.as_integer_ratio()
+    # both shares of the offset are of the slope's denominator
+    constant = int(offset * denominator)
+    return lambda shape: (constant + numerator * shape[0] * shape[1]) // denominator

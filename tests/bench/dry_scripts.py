@@ -37,6 +37,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "accelerate_loop": ("--size", "full"),
     "lightning_module": ("--size", "full"),
     "vit_loader": ("--size", "full"),
+    "patch_vit": ("--size", "full"),
     "convnet": ("--size", "full"),
     "nanogpt_like": ("--size", "full"),
     "peft_kinds": ("--size", "full"),
