@@ -157,8 +157,7 @@ class _FusedAttention(torch.autograd.Function):
         needs_grad: bool,
     ) -> torch.Tensor:
         batch, heads, length, _ = query.shape
-        # both kernels write (B, L, H, D) and hand out the transposed view
-        out = query.new_empty(batch, length, heads, value.size(-1)).transpose(1, 2)
+        out = _output_like(query, value.size(-1), backend)
         if backend == "flash":
             lse = query.new_empty(batch, heads, length, dtype=torch.float32)
             random_state = [query.new_empty(2, dtype=torch.int64), query.new_empty((), dtype=torch.int64)]
@@ -180,7 +179,7 @@ class _FusedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
-        grads = _in_kernel_layout(query), _in_kernel_layout(key), _in_kernel_layout(value)
+        grads = [_output_like(tensor, tensor.size(-1), backend) for tensor in (query, key, value)]
         if backend == "flash":
             _allocate_flash_buffers(query, key)
         elif backend == "cudnn":
@@ -215,7 +214,12 @@ def _allocate_flash_buffers(query: torch.Tensor, key: torch.Tensor) -> None:
     del softmax_d, accumulator, expanded
 
 
-def _in_kernel_layout(tensor: torch.Tensor) -> torch.Tensor:
-    """Return an empty (B, H, L, D) view of a (B, L, H, D) allocation."""
-    batch, heads, length, dim = tensor.shape
+def _output_like(tensor: torch.Tensor, dim: int, backend: str) -> torch.Tensor:
+    """Return an empty (B, H, L, dim) tensor: laid out as the one given, or as (B, L, H, dim) by the efficient kernel.
+
+    Source: mha_fwd and mha_bwd of flash_api.cpp, `empty_like`; `alloc_with_matching_layout` of cudnn/MHA.cpp.
+    """
+    batch, heads, length, own_dim = tensor.shape
+    if backend in ("flash", "cudnn") and dim == own_dim:
+        return torch.empty_like(tensor)
     return tensor.new_empty(batch, length, heads, dim).transpose(1, 2)

@@ -83,7 +83,7 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
     for module in layer.modules():
         attributes = vars(module)
         hooks = any(attributes[name] for name in _HOOKS)
-        if hooks or "forward" in attributes or not is_of_library(module):
+        if hooks or not is_of_library(module) or not _is_own_forward(attributes):
             raise NoKind
         into += (type(module).__module__, type(module).__qualname__, module.training, *module._modules)
         for tensors in (module._parameters, module._buffers):
@@ -94,6 +94,14 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
                 into.append(attribute)
                 _describe(value, into, MAX_DEPTH)
     return tuple(into)
+
+
+def _is_own_forward(attributes: dict[str, Any]) -> bool:
+    """Return whether a module runs its class's code; accelerate's hook that moves arguments to the card may be."""
+    if "forward" not in attributes:
+        return True
+    hook = attributes.get("_hf_hook")
+    return type(hook).__name__ == "AlignDevicesHook" and not hook.offload
 
 
 def is_of_library(module: torch.nn.Module) -> bool:

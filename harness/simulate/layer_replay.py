@@ -185,11 +185,9 @@ class LayerReplay:
         return not (looks_in or has_hooks) and _get_current_dispatch_mode() is self.tracer
 
     def _call(self, request: _Request) -> Any:
-        try:
-            key = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
-        except NoKind:
+        key = self._key_of(request)
+        if key is None:
             return request.run()
-        key = (request.has_casts(self.casts), *key)
         kind = self._kinds.setdefault(key, _Kind())
         layer_class = self._classes[type(request.layer)]
         if not layer_class.has_all_run(request.layer) or kind.shape is None:
@@ -203,6 +201,14 @@ class LayerReplay:
             return request.run()
         self.num_replayed += 1
         return _Replay(self, request, kind.recording).forward()
+
+    def _key_of(self, request: _Request) -> Any:
+        """Return what decides which memory a call takes; None where that is not known."""
+        try:
+            kind = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
+        except NoKind:
+            return None
+        return (request.has_casts(self.casts), *kind)
 
     def _run_watched(self, request: _Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
         """Run the layer, and compare what it does with what others of its kind did."""

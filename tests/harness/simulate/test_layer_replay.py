@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from memory_harness.configs.cards import find_card
@@ -137,6 +138,16 @@ def generation(device: DryRunDevice, noted: list[MemoryStats]) -> None:
         note(device, noted)
 
 
+def dispatched(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    """As `device_map={"": 0}` leaves a model: with hooks that move what is on the card already."""
+    model = llama()
+    for module in model.modules():
+        add_hook_to_module(module, AlignDevicesHook(execution_device=0, io_same_device=module is model))
+    for _ in range(4):
+        loss_of(model).backward()
+        note(device, noted)
+
+
 def backward_within_autocast(device: DryRunDevice, noted: list[MemoryStats]) -> None:
     model = llama()
     for _ in range(3):
@@ -166,6 +177,7 @@ def run(script: Script, *, replays_layers: bool, budget_bytes: int = 2**30) -> t
         evaluation,
         with_a_cache,
         generation,
+        dispatched,
         backward_within_autocast,
     ],
 )
