@@ -66,7 +66,8 @@ class Command:
     html: Path | None = None
     """write the report to this file as a page that any browser shows, with charts and the lines of code"""
     snapshot: Path | None = None
-    """write the memory at the end of the run as configured to this file, for PyTorch's memory viewer"""
+    """write the memory at the end of the run as configured, or of a script run dry, to this file, for PyTorch's memory
+    viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
     human_sheet: Path | None = field(default=None, metadata={"metavar": "DIR"})
@@ -79,6 +80,8 @@ class Command:
     """run this Python script, unmodified, on a card that is not there: no GPU, no weights; its arguments follow `--`"""
     steps: int | None = None
     """with --dry-run: stop after so many optimizer steps; as it is, training ends when nothing new comes any more"""
+    worst_first: bool = False
+    """with --dry-run: the script's own data loader gives its largest batches first"""
     override: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=VALUE,..."})
     """with --dry-run: settings of the script to change from outside, such as per_device_eval_batch_size=1"""
     fault: str | None = field(default=None, metadata={"metavar": "NAME"})
@@ -199,14 +202,22 @@ def _check_options(command: Command) -> None:
     if command.script_arguments and command.watch is None and command.dry_run is None:
         first = command.script_arguments[0]
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
-    if command.steps is not None and command.dry_run is None:
-        problems.append(f"--steps {command.steps}: is for a script that is run dry; add --dry-run SCRIPT")
-    if command.override and command.dry_run is None:
-        problems.append(f"--override {command.override[0]}: is for a script that is run dry; add --dry-run SCRIPT")
+    problems += _dry_run_problems(command)
     if command.steps is not None and command.steps < 1:
         problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:
         raise ConfigError(problems)
+
+
+def _dry_run_problems(command: Command) -> list[str]:
+    """Return the flags that a dry run alone obeys, where none is made."""
+    if command.dry_run is not None:
+        return []
+    given = {"--steps": command.steps, "--override": command.override and command.override[0]}
+    problems = [f"{flag} {value}: is for a script that is run dry" for flag, value in given.items() if value]
+    if command.worst_first:
+        problems.append("--worst-first: is for a script that is run dry")
+    return [f"{problem}; add --dry-run SCRIPT" for problem in problems]
 
 
 def _mode_problems(command: Command) -> list[str]:
@@ -223,8 +234,9 @@ def _probe_only_problems(command: Command) -> list[str]:
     """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
     flags = _given_flags(command, "resume", "generate", "force", "replay", "watch", "dry_run")
     problems = []
-    if command.snapshot is not None and flags:
-        problems.append(f"--snapshot {command.snapshot}: is of a probe, which {flags[0]} does not run; leave out one")
+    others = [flag for flag in flags if flag != "--dry-run"]
+    if command.snapshot is not None and others:
+        problems.append(f"--snapshot {command.snapshot}: is of a probe, which {others[0]} does not run; leave out one")
     if command.fault is not None and (flags or command.train):
         flag = flags[0] if flags else "--train"
         problems.append(f"--fault {command.fault}: stops at the diagnosis of a probe; leave it or {flag} out")

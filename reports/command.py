@@ -17,7 +17,7 @@ from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
-from memory_harness.harness.observe.run_script import check_script
+from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
@@ -139,6 +139,7 @@ def watch(command: Command, script: str) -> int:
 def dry_run(command: Command, script: str) -> int:
     """Run a script on a card that is not there, and report on what it would do on it; return the exit code."""
     check_script(script, "--dry-run")
+    check_syntax(script, "--dry-run")
     device = command.config.device
     # importing PyTorch takes seconds: only after everything else has proved usable
     from memory_harness.harness.observe.knobs import read_knobs
@@ -153,7 +154,9 @@ def dry_run(command: Command, script: str) -> int:
         budget_of(device),
         expandable_segments=device.expandable_segments,
         max_steps=command.steps,
+        worst_first=command.worst_first,
         changes=changes,
+        snapshot=command.snapshot,
     )
     recorded = asked.run(log)
     result = result_of_log(recorded)

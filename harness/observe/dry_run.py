@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.observe.script_patches import Arguments, Call, Keywords
@@ -18,6 +22,8 @@ MAX_STEPS = 120
 MAX_STEPS_AFTER = 3
 """further steps of a loop that no data loader ends"""
 FLOOR_TOLERANCE_BYTES = 2**20
+MAX_SORTED_BATCHES = 1000
+"""batches of a loader that are looked at for the largest"""
 
 
 class DryRunOver(BaseException):
@@ -31,18 +37,36 @@ class DryRunObserver(ScriptObserver):
 
     Args:
         max_steps: optimizer steps after which the script is over; None decides by what is new.
+        worst_first: data loaders give their largest batches first.
+        on_step: told of the number of optimizer steps so far after each of them.
+        on_failure: told when an allocation fails, while all is as it was then.
     """
 
     def __init__(
-        self, device: ObservableDevice, write: Callable[[Record], None], script: str, max_steps: int | None
+        self,
+        device: ObservableDevice,
+        write: Callable[[Record], None],
+        script: str,
+        max_steps: int | None,
+        *,
+        worst_first: bool = False,
+        on_step: Callable[[int], None] = lambda _: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(device, write, script)
         self.stopped_because = ""
+        self._worst_first = worst_first
+        self._on_step = on_step
+        self._on_failure = on_failure
         self._max_steps = max_steps
         self._num_steps = self._num_quiet = self._num_after = 0
         self._highest = 0
         self._floor = 0
         self._is_over = False
+
+    def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        super()._note_out_of_memory(error)
+        self._on_failure()
 
     @property
     def _is_settled(self) -> bool:
@@ -51,6 +75,7 @@ class DryRunObserver(ScriptObserver):
     def _end_step(self, learning_rate: float) -> None:
         super()._end_step(learning_rate)
         self._num_steps += 1
+        self._on_step(self._num_steps)
         stats = self.device.stats()
         is_new = stats.peak_reserved_bytes > self._highest or abs(stats.allocated_bytes - self._floor) > (
             FLOOR_TOLERANCE_BYTES
@@ -82,6 +107,8 @@ class DryRunObserver(ScriptObserver):
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader, which ends early where it is trained from and nothing new comes."""
         batches = super().begin_loader(call, args, kwargs)
+        if self._worst_first:
+            batches = _largest_first(batches)
         return self._until_settled(batches) if self._max_steps is None else batches
 
     def _until_settled(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -91,3 +118,18 @@ class DryRunObserver(ScriptObserver):
             if self._is_settled and self._num_steps > steps_before:
                 self.stopped_because = f"after {self._num_steps} steps of training: {self._reason()}; more with --steps"
                 return
+
+
+def _largest_first(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader, of those that it gives first the largest first; equal ones stay in order."""
+    first = list(itertools.islice(batches, MAX_SORTED_BATCHES))
+    yield from sorted(first, key=_num_elements, reverse=True)
+    yield from batches
+
+
+def _num_elements(batch: Any) -> int:
+    if isinstance(batch, torch.Tensor):
+        return batch.numel()
+    if isinstance(batch, Mapping):
+        return sum(map(_num_elements, batch.values()))
+    return sum(map(_num_elements, batch)) if isinstance(batch, (list, tuple)) else 0

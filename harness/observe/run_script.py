@@ -25,6 +25,18 @@ def check_script(script: str, flag: str = "--watch") -> None:
         raise ConfigError(f"{flag} {script}: {problem}; give a Python script")
 
 
+def check_syntax(script: str, flag: str) -> None:
+    """Raise ConfigError where a script is no Python; the cells of a notebook are compiled as they are reached."""
+    if script.endswith(SUFFIX):
+        return
+    try:
+        compile(Path(script).read_bytes(), script, "exec")
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise ConfigError(f"{flag} {script}{line}: cannot be compiled, {reason}; give a Python script") from None
+
+
 def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
     """Run the script as `__main__`, with its own arguments and import path; return it, its variables still alive.
 

@@ -100,7 +100,7 @@ def _is_own_forward(attributes: dict[str, Any]) -> bool:
     """Return whether a module runs its class's code; accelerate's hook that moves arguments to the card may be."""
     if "forward" not in attributes:
         return True
-    hook = attributes.get("_hf_hook")
+    hook: Any = attributes.get("_hf_hook")
     return type(hook).__name__ == "AlignDevicesHook" and not hook.offload
 
 

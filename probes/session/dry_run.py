@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,10 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.configs.cards import Card
+from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
-from memory_harness.harness.log.records import Outcome, Phase, StandInRecord
+from memory_harness.harness.log.records import KnobRecord, Outcome, Phase, StandInRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
@@ -27,6 +29,8 @@ from memory_harness.harness.observe.run_script import run_script
 from memory_harness.harness.simulate.layer_replay import CannotReplay
 from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
+
+SECONDS_BETWEEN_LINES = 10.0
 
 VARIABLE = "MEMORY_HARNESS_DRY_RUN"
 """set in the environment while a script is run dry, for scripts that want to know"""
@@ -38,7 +42,10 @@ class DryRun:
 
     Args:
         max_steps: optimizer steps after which it ends; None where nothing new comes.
+        worst_first: the script's data loaders give their largest batches first.
         changes: settings of the script that are to be others; see `harness.observe.knobs`.
+        snapshot: file for the memory where it ran out, or at the end.
+        is_quiet: what the script prints is not shown.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
     """
@@ -49,7 +56,10 @@ class DryRun:
     budget_bytes: int
     expandable_segments: bool = False
     max_steps: int | None = None
+    worst_first: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
+    snapshot: Path | None = None
+    is_quiet: bool = False
     replays_layers: bool = True
 
     def run(self, log: Path) -> RunLog:
@@ -87,6 +97,8 @@ class DryRun:
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
     torch.set_num_threads(1)  # those of the process that was forked are not here, and would be waited for
+    if dry_run.is_quiet:
+        _print_nothing()
     try:
         _run(dry_run, log)
     except CannotReplay as error:
@@ -96,12 +108,47 @@ def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
     sender.close()
 
 
+def _print_nothing() -> None:
+    """Let nothing that this process writes be seen, by whatever code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    sys.stdout = sys.stderr = os.fdopen(nowhere, "w")
+
+
+class _Progress:
+    """Says now and then how far a dry run is: the script's own output may say nothing for long."""
+
+    def __init__(self, device: DryRunDevice) -> None:
+        self._device = device
+        self._said_at = time.monotonic()
+
+    def on_step(self, num_steps: int) -> None:
+        """Take that an optimizer step is over."""
+        if time.monotonic() - self._said_at < SECONDS_BETWEEN_LINES:
+            return
+        self._said_at = time.monotonic()
+        reserved = format_bytes(self._device.stats().reserved_bytes)
+        print(f"dry run: {num_steps} optimizer steps, {reserved} reserved", file=sys.stderr, flush=True)
+
+
 def _run(dry_run: DryRun, log: Path) -> None:
     device = DryRunDevice(dry_run.card, dry_run.budget_bytes, expandable_segments=dry_run.expandable_segments)
     device.replays_layers = dry_run.replays_layers
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
-        observer = DryRunObserver(device, writer.write, Path(dry_run.script).name, dry_run.max_steps)
+        snapshot = _Snapshot(dry_run.snapshot, device, log)
+        observer = DryRunObserver(
+            device,
+            writer.write,
+            Path(dry_run.script).name,
+            dry_run.max_steps,
+            worst_first=dry_run.worst_first,
+            on_step=_Progress(device).on_step,
+            on_failure=snapshot.write,
+        )
         outcome, message = Outcome.COMPLETED, ""
         try:
             with knobs_of_scripts(dry_run.changes, writer.write), observer.running():
@@ -114,6 +161,7 @@ def _run(dry_run: DryRun, log: Path) -> None:
             if isinstance(error, HarnessError) and device.as_out_of_memory(error) is None:
                 raise
             outcome, message = end_of(error, device)
+        snapshot.write()
         # a script may have caught these
         if device.layers.failure is not None:
             raise device.layers.failure
@@ -126,6 +174,23 @@ def _run(dry_run: DryRun, log: Path) -> None:
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)
+
+
+class _Snapshot:
+    """Writes the memory to the file that is asked for: as it is when an allocation fails first, or at the end."""
+
+    def __init__(self, path: Path | None, device: DryRunDevice, log: Path) -> None:
+        self._path = path
+        self._device = device
+        self._log = log
+        if path is not None:
+            device.record_history()
+
+    def write(self) -> None:
+        """Write it, the first time."""
+        path, self._path = self._path, None
+        if path is not None:
+            self._device.write_history(path, read_run_log(self._log).run)
 
 
 @dataclass(frozen=True)
@@ -151,7 +216,10 @@ def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixRes
             dry_run,
             changes={**dry_run.changes, **attempt.changes},
             expandable_segments=dry_run.expandable_segments or not attempt.changes,
+            snapshot=None,
+            is_quiet=True,
         )
+        print(f"dry run: trying {attempt.line}", file=sys.stderr, flush=True)
         log = again.run(folder / f"with-setting-{number}.jsonl")
         results.append(_result(attempt, recorded, log))
     return results
@@ -186,7 +254,15 @@ def _tries(log: RunLog, phase: Phase) -> Iterator[_Try]:
             changes["gradient_accumulation_steps"] = _steps_for_same_batch(knobs)
             text += f", and gradient_accumulation_steps={changes['gradient_accumulation_steps']}"
         yield _Try(changes, text, equivalence)
+    yield from _shorter(knobs.get("max_length"))
     yield _Try({}, "PYTORCH_ALLOC_CONF=expandable_segments:True in the environment", "exact")
+
+
+def _shorter(knob: KnobRecord | None) -> Iterator[_Try]:
+    """Yield half of the length at which the script cuts its rows."""
+    if knob is not None and knob.value.isdigit() and int(knob.value) > 1:
+        half = int(knob.value) // 2
+        yield _Try({"max_length": half}, f"{knob.where}: max_length={half} instead of {knob.value}", "data")
 
 
 def _steps_for_same_batch(knobs: Mapping[str, Any]) -> int:

@@ -100,6 +100,8 @@ def cuda_is_there(device: CountedMemory, card: Card) -> Iterator[None]:
             for module in (torch.cuda.memory, torch.cuda.random):
                 if hasattr(module, name):
                     stack.enter_context(patch.object(module, name, value))
+        for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
+            stack.enter_context(patch.object(torch.cuda.nvtx, name, _nothing))
         for name, value in _accelerator(device).items():
             stack.enter_context(patch.object(torch.accelerator, name, value, create=True))
         stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: 1, create=True))

@@ -1,5 +1,6 @@
 """Scripts run dry by a function, and the settings that would let them fit."""
 
+import pickle
 import textwrap
 
 import pytest
@@ -58,6 +59,64 @@ def test_a_setting_that_lets_it_fit_is_found(script, tmp_path):
     assert len(helpful) == 1
     assert helpful[0].endswith("train.py:8: batch_size=1 instead of 1024")
     assert results[helpful[0]].after_peak_bytes < 60 * MIB < results[helpful[0]].before_peak_bytes
+
+
+def test_what_is_tried_is_said_and_the_scripts_output_is_not_repeated(script, tmp_path, capfd):
+    asked = DryRun(script(LOOP + "\nprint('as written')\n"), (), find_card("t4"), 60 * MIB)
+    recorded = asked.run(tmp_path / "as_written.jsonl")
+    assert "OutOfMemoryError" in capfd.readouterr().err
+    try_settings(asked, recorded, tmp_path)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert [line.partition(": trying ")[0] for line in printed.err.splitlines()] == ["dry run"] * 2
+
+
+ROWS = """
+import torch
+from torch.utils.data import DataLoader
+
+rows = [torch.ones(length, 64) for length in (3, 9, 1, 8192, 5)]
+model = torch.nn.Linear(64, 64).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for batch in DataLoader(rows, batch_size=1):
+    model(batch["rows"].cuda() if isinstance(batch, dict) else batch.cuda()).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.replace("[torch.ones(length, 64) ", "[{'rows': torch.ones(length, 64)} ")])
+def test_the_largest_batches_come_first_where_that_is_asked_for(script, tmp_path, rows):
+    peaks = []
+    for worst_first in (False, True):
+        asked = DryRun(script(rows), (), find_card("t4"), 2**30, max_steps=2, worst_first=worst_first)
+        peaks.append(asked.run(tmp_path / f"{worst_first}.jsonl").needed_bytes)
+    whole = DryRun(script(rows), (), find_card("t4"), 2**30, max_steps=5).run(tmp_path / "whole.jsonl").needed_bytes
+    assert peaks[0] < 0.5 * whole < peaks[1]
+
+
+def test_a_snapshot_holds_what_there_was_when_memory_ran_out(script, tmp_path):
+    snapshot = tmp_path / "memory.pickle"
+    asked = DryRun(script(LOOP), (), find_card("t4"), 60 * MIB, snapshot=snapshot)
+    recorded = asked.run(tmp_path / "run.jsonl")
+    segments = pickle.loads(snapshot.read_bytes())["segments"]
+    assert sum(segment["allocated_size"] for segment in segments) == recorded.fatal_oom.allocated_bytes > 30 * MIB
+
+
+@pytest.mark.parametrize("replays_layers", [True, False])
+def test_a_script_that_replayed_layers_do_not_bear_is_run_without(script, tmp_path, replays_layers):
+    text = """
+import torch
+layer = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+model = torch.nn.TransformerEncoder(layer, 5).cuda()
+for _ in range(4):
+    loss = model(torch.ones(2, 16, 64, device="cuda")).sum()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(gradient is not None for gradient in gradients)
+print("done")
+"""
+    recorded = DryRun(script(text), (), find_card("t4"), 2**30, replays_layers=replays_layers).run(tmp_path / "a.jsonl")
+    assert recorded.outcome is Outcome.COMPLETED
 
 
 def test_training_ends_when_nothing_new_comes(script, tmp_path):
