@@ -75,7 +75,7 @@ ROWS = """
 import torch
 from torch.utils.data import DataLoader
 
-rows = [torch.ones(length, 64) for length in (3, 9, 1, 8192, 5)]
+rows = [torch.ones(length, 64) for length in (3, 9, 1, 65536, 5)]
 model = torch.nn.Linear(64, 64).cuda()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for batch in DataLoader(rows, batch_size=1):
@@ -92,7 +92,7 @@ def test_the_largest_batches_come_first_where_that_is_asked_for(script, tmp_path
         asked = DryRun(script(rows), (), find_card("t4"), 2**30, max_steps=2, worst_first=worst_first)
         peaks.append(asked.run(tmp_path / f"{worst_first}.jsonl").needed_bytes)
     whole = DryRun(script(rows), (), find_card("t4"), 2**30, max_steps=5).run(tmp_path / "whole.jsonl").needed_bytes
-    assert peaks[0] < 0.5 * whole < peaks[1]
+    assert peaks[0] < 0.5 * whole < 0.9 * peaks[1]
 
 
 def test_a_snapshot_holds_what_there_was_when_memory_ran_out(script, tmp_path):
