@@ -36,3 +36,17 @@ def test_some_are_equal_to_the_byte(name):
 def test_others_are_close(name):
     worst = worst_differences(RESULTS[name]["measured"], RESULTS[name]["dry"])
     assert worst["peak_allocated"] <= 0.015
+
+
+REFERENCE = json.loads((ROOT / "tests/bench/results/h200_reference_scripts.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_a_reference_script_takes_what_it_took_on_a_gpu(name):
+    measured, dry = REFERENCE[name]["measured"], REFERENCE[name]["dry"]
+    worst = worst_differences(measured, dry)
+    assert worst["peak_allocated"] <= 0.0005
+    assert worst["allocated"] <= 0.0005
+    assert worst["peak_reserved"] <= 0.01
+    assert len(measured["steps"]) == len(dry["steps"])
+    assert (measured["outcome"] == "oom") == ("OutOfMemory" in str(dry["error"]))
