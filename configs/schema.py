@@ -94,8 +94,18 @@ class LoraConfig:
 class DataConfig:
     """The corpus and how it becomes batches."""
 
-    data: str | None = field(default=None, metadata={"metavar": "CSV"})
-    """CSV with the columns Topics, Question-Title, Questions, Answers; without it a synthetic corpus is made"""
+    data: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """CSV with the columns Topics, Question-Title, Questions, Answers, or a file or folder of another format: csv, tsv,
+    json, jsonl, parquet, txt, each gzipped too, a folder of `datasets`; without it a synthetic corpus is made"""
+    data_format: Literal[
+        "auto", "messages", "sharegpt", "preference", "alpaca", "prompt-completion", "question-answer", "text"
+    ] = field(default="auto", metadata={"came_later": True})
+    """what rows of another format hold; auto tells it by their columns, and the report says what it took"""
+    columns: str | None = field(default=None, metadata={"metavar": "PART=COLUMN,...", "came_later": True})
+    """which columns of another format are question, answer, context and system, such as question=Q,answer=A"""
+    data_style: Literal["auto", "bengali-empathy", "plain"] = field(default="auto", metadata={"came_later": True})
+    """bengali-empathy: cleaned, with a system prompt and reflective prefixes; plain: as it is; auto: plain for rows of
+    another format"""
     samples: int | None = None
     """rows to use, from the head of the corpus; all when not set"""
     max_length: int = 2048

@@ -34,21 +34,29 @@ class ChatFormat:
     """what reads as a special token, or as the start of one"""
 
 
-def llama3_format(system: str = SYSTEM_PROMPT) -> ChatFormat:
+def llama3_format(system: str | None = SYSTEM_PROMPT) -> ChatFormat:
     """Return Llama 3's template; the beginning-of-text token is part of it, so a tokenizer must not add its own.
 
     Source: ChatFormat in llama_models/llama3/chat_format.py. The date lines that the Hub's Llama 3.1 template puts
     before the system prompt are left out.
     """
-    head = f"<|begin_of_text|>{_header('system')}{system}<|eot_id|>{_header('user')}"
-    return ChatFormat(head, f"<|eot_id|>{_header('assistant')}", "<|eot_id|>")
+    return ChatFormat(llama3_head(() if system is None else (("system", system),)), _LLAMA3_TAIL, "<|eot_id|>")
+
+
+def llama3_head(turns: Sequence[tuple[str, str]]) -> str:
+    """Return what stands before a question that follows turns of (role, text)."""
+    before = "".join(f"{_header(role)}{text}<|eot_id|>" for role, text in turns)
+    return f"<|begin_of_text|>{before}{_header('user')}"
 
 
 def _header(role: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
 
 
-def own_format(tokenizer: Any, name: str) -> ChatFormat:
+_LLAMA3_TAIL = f"<|eot_id|>{_header('assistant')}"
+
+
+def own_format(tokenizer: Any, name: str, system: str | None = SYSTEM_PROMPT) -> ChatFormat:
     """Take the chat template of a transformers tokenizer apart around a question and its reply.
 
     Raises:
@@ -60,7 +68,7 @@ def own_format(tokenizer: Any, name: str) -> ChatFormat:
             "instruction-tuned model's with --tokenizer"
         )
     try:
-        messages = _messages(tokenizer)
+        messages = _messages(tokenizer, system)
         prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
         whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": _REPLY}])
     except Exception as error:  # a template is a program, and raises whatever it likes
@@ -79,14 +87,16 @@ def own_format(tokenizer: Any, name: str) -> ChatFormat:
     return ChatFormat(head, _tail(generation_prompt, between), _end(tokenizer, name, after), _marks(tokenizer))
 
 
-def _messages(tokenizer: Any) -> list[dict[str, str]]:
+def _messages(tokenizer: Any, system: str | None) -> list[dict[str, str]]:
     """Return the system prompt and the question; in one turn where the template refuses or drops a system prompt."""
-    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": _QUESTION}]
+    if system is None:
+        return [{"role": "user", "content": _QUESTION}]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": _QUESTION}]
     with suppress(Exception):  # Gemma 2 has no such role, Mistral v0.2 only turns that alternate
-        if SYSTEM_PROMPT in _rendered(tokenizer, messages, add_generation_prompt=True):
+        if system in _rendered(tokenizer, messages, add_generation_prompt=True):
             return messages
     # Two line feeds as in Gemma 3 and Mistral v0.3, whose templates move the system prompt there themselves.
-    return [{"role": "user", "content": f"{SYSTEM_PROMPT}\n\n{_QUESTION}"}]
+    return [{"role": "user", "content": f"{system}\n\n{_QUESTION}"}]
 
 
 def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
@@ -150,3 +160,32 @@ def plain(text: str, chat: ChatFormat) -> str:
     for mark in chat.marks:
         text = text.replace(mark, f"{mark[0]} {mark[1:]}")
     return text
+
+
+def render_turns(tokenizer: Any, name: str, turns: Sequence[tuple[str, str]], question: str, chat: ChatFormat) -> str:
+    """Return the prompt of a conversation by the tokenizer's own template; see `own_format`.
+
+    Raises:
+        DataError: the template refuses the conversation, even with its system prompt in the first turn.
+    """
+    messages = [{"role": role, "content": plain(text, chat)} for role, text in turns]
+    messages.append({"role": "user", "content": plain(question, chat)})
+    try:
+        return _rendered(tokenizer, messages, add_generation_prompt=True)
+    except Exception as refused:  # a template is a program, and raises whatever it likes
+        if messages[0]["role"] != "system" or messages[1]["role"] != "user":
+            raise _refused(name, refused) from refused
+    first, second, *rest = messages
+    merged = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
+    try:
+        return _rendered(tokenizer, [merged, *rest], add_generation_prompt=True)
+    except Exception as refused:
+        raise _refused(name, refused) from refused
+
+
+def _refused(name: str, error: Exception) -> DataError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return DataError(
+        f"the chat template of the tokenizer {name} refuses a conversation of --data: {reason[:80]}; "
+        "give another tokenizer with --tokenizer"
+    )

@@ -46,9 +46,13 @@ class CleanReport:
     """personal data replaced in the rows that were kept, by kind: url, email, phone, number"""
     num_normalised: int
     """rows kept whose text was changed by Unicode normalisation, control characters or whitespace"""
+    is_cleaned: bool = True
+    """people's own data is taken as it is"""
 
     def line(self) -> str:
         """Return the report as one line, reasons that did not occur left out."""
+        if not self.is_cleaned:
+            return f"{self.num_rows} rows taken as they are"
         parts = [f"{self.num_rows} rows cleaned: {self.num_kept} kept"]
         if self.crisis:
             parts.append(f"{len(self.crisis)} set aside for vetted replies")
@@ -84,6 +88,11 @@ def clean(corpus: Corpus) -> tuple[Corpus, CleanReport]:
     kinds = {kind: placeholders[kind] for kind in _PERSONAL}
     report = CleanReport(len(corpus.rows), len(kept), tuple(crisis), counts, kinds, num_normalised)
     return replace(corpus, rows=tuple(kept)), report
+
+
+def uncleaned(corpus: Corpus) -> CleanReport:
+    """Return the report on rows that are taken as they are."""
+    return CleanReport(len(corpus.rows), len(corpus.rows), (), {}, {}, 0, is_cleaned=False)
 
 
 @functools.lru_cache(maxsize=1024)  # topics, prefixes and questions come many times

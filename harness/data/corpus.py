@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +48,8 @@ class Row:
     title: str
     question: str
     answer: str
+    turns: tuple[tuple[str, str], ...] = ()
+    """who said what before the question, in people's own data: (role, text), roles as chat templates call them"""
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,21 @@ class ReadReport:
     num_rows: int
     num_usable: int
     dropped: dict[str, int]
-    """rows by kind, every key of `DROPPED`"""
+    """rows by kind, every key of `DROPPED`; of people's own data those of `conversations.DROPPED`"""
     num_without_bengali: int
     """usable rows without a single Bengali letter: used all the same"""
 
-    def line(self) -> str:
+    def line(self, titles: Mapping[str, str] = DROPPED) -> str:
         """Return the report as one line, kinds that did not occur left out."""
         usable = f"{self.num_usable} usable"
         if self.num_without_bengali:
             usable += f" ({self.num_without_bengali} without Bengali letters)"
-        return f"{self.num_rows} rows read: " + ", ".join([usable, *count_phrases(self.dropped, DROPPED)])
+        return f"{self.num_rows} rows read: " + ", ".join([usable, *count_phrases(self.dropped, titles)])
 
 
 def count_phrases(counts: Mapping[str, int], titles: Mapping[str, str]) -> list[str]:
     """Return `3 blank` and the like for each kind that occurred, in the order of the titles."""
-    return [f"{counts[kind]} {title}" for kind, title in titles.items() if counts[kind]]
+    return [f"{counts[kind]} {title}" for kind, title in titles.items() if counts.get(kind)]
 
 
 @dataclass(frozen=True)
@@ -170,19 +174,28 @@ def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFr
     Raises:
         DataError: it cannot be read as such.
     """
+    return table_of(decode(_content(file, flag), file, flag, columns), file, flag)
+
+
+def table_of(text: str, file: Path, flag: str, separator: str = ",") -> tuple[pd.DataFrame, int]:
+    """Return the cells of a table in a text; see `read_table`."""
     import pandas as pd
 
-    text = _decode(file, flag, columns)
     malformed: list[list[str]] = []
     try:
         try:
-            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator)
         except pd.errors.ParserError as error:
             if "EOF inside string" in str(error):
                 raise
             # Slower, but its hook sees each row that has too many fields.
             table = pd.read_csv(
-                io.StringIO(text), dtype=str, keep_default_na=False, engine="python", on_bad_lines=malformed.append
+                io.StringIO(text),
+                dtype=str,
+                keep_default_na=False,
+                sep=separator,
+                engine="python",
+                on_bad_lines=malformed.append,
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
@@ -196,21 +209,45 @@ def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFr
     return table.fillna(""), len(malformed)
 
 
-def _decode(file: Path, flag: str, columns: Sequence[str]) -> str:
+def _content(file: Path, flag: str) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}; give another file with {flag}") from None
+
+
+def decode(content: bytes, file: Path, flag: str, columns: Sequence[str] = ()) -> str:
+    """Return a file's text: UTF-8 with or without a byte order mark, or UTF-16 with one. Raises DataError: neither."""
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         # utf-8-sig counts from behind the byte order mark.
         position = error.start + len(content) - len(error.object)
+        name = "UTF-16" if encoding == "utf-16" else "UTF-8"
         raise DataError(
-            f"{file} is not UTF-8: byte {position} (0x{content[position]:02x}) cannot be decoded; "
+            f"{file} is not {name}: byte {position} (0x{content[position]:02x}) cannot be decoded; "
             f"save it as UTF-8, or give another file with {flag}"
         ) from None
     if not text.strip():
         noun = "column" if len(columns) == 1 else "columns"
-        raise DataError(f"{file} is empty; give a CSV with the {noun} {', '.join(columns)} with {flag}")
+        needed = f" a CSV with the {noun} {', '.join(columns)}" if columns else " another"
+        raise DataError(f"{file} is empty; give{needed} with {flag}")
     return text
+
+
+def find_own(path: Path) -> Path | None:
+    """Return the file that may be the Bengali corpus: a CSV, or that of a folder; None where it is something else.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if path.is_dir():
+        return next((path / name for name in CORPUS_FILES if (path / name).is_file()), None)
+    return _find(path) if path.suffix.lower() == ".csv" or not path.exists() else None
+
+
+def header_of(file: Path) -> list[str]:
+    """Return the names of a CSV's columns. Raises DataError: it cannot be read."""
+    text = decode(_content(file, "--data"), file, "--data", COLUMNS)
+    return [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from memory_harness.harness.data.batching import Example
-from memory_harness.harness.data.chat_format import plain, render
-from memory_harness.harness.data.tokenizer import Tokenizer
+from memory_harness.harness.data.chat_format import plain
+from memory_harness.harness.data.tokenizer import Tokenizer, Turns
 
 REPLY_SHARE = 4
 """A truncated sample keeps at least 1/4 of its tokens for the reply: a sample without targets teaches nothing."""
 
 
-def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: int) -> tuple[Example, bool]:
+def build_example(
+    tokenizer: Tokenizer, question: str, answer: str, max_length: int, turns: Turns = ()
+) -> tuple[Example, bool]:
     """Return the sample in tokens, its prompt to be masked, and whether it was truncated.
+
+    A text that answers nothing is a reply without a prompt.
 
     Too long a prompt loses the end of its question, so that the assistant's header still comes before the reply; too
     long a reply loses its end, and with it the end-of-turn token.
     """
-    prompt, reply = render(question, tokenizer.chat), plain(answer, tokenizer.chat) + tokenizer.chat.end
+    prompt = tokenizer.prompt(question, turns) if question or turns else ""
+    reply = plain(answer, tokenizer.chat) + tokenizer.chat.end
     prompt_ids, reply_ids = tokenizer.encode(prompt), tokenizer.encode(reply)
     full_prompt = tokenizer.count(prompt) if prompt_ids is None else len(prompt_ids)
     full_reply = tokenizer.count(reply) if reply_ids is None else len(reply_ids)
@@ -28,9 +33,11 @@ def build_example(tokenizer: Tokenizer, question: str, answer: str, max_length: 
     return Example(num_tokens, num_prompt, ids), full_prompt + full_reply > max_length
 
 
-def build_prompt(tokenizer: Tokenizer, question: str, max_length: int) -> tuple[int, tuple[int, ...] | None]:
+def build_prompt(
+    tokenizer: Tokenizer, question: str, max_length: int, turns: Turns = ()
+) -> tuple[int, tuple[int, ...] | None]:
     """Return the length in tokens and the ids (None where lengths are estimated) of a prompt to be answered."""
-    prompt = render(question, tokenizer.chat)
+    prompt = tokenizer.prompt(question, turns)
     ids = tokenizer.encode(prompt)
     if ids is None:
         return min(tokenizer.count(prompt), max_length), None

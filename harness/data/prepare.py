@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 from memory_harness.configs.crisis import Crisis, load_crisis
 from memory_harness.configs.models import find_model
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import DataConfig, RunConfig
 from memory_harness.harness.data.batching import Example
-from memory_harness.harness.data.chat_format import plain
+from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, plain
 from memory_harness.harness.data.clean import DROPPED as CLEAN_DROPPED
-from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean
+from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean, uncleaned
+from memory_harness.harness.data.conversations import DROPPED as OTHERS_DROPPED
+from memory_harness.harness.data.conversations import columns_named, corpus_of
+from memory_harness.harness.data.corpus import (
+    COLUMNS,
+    Corpus,
+    ReadReport,
+    Row,
+    find_own,
+    header_of,
+    read_corpus,
+    take,
+)
 from memory_harness.harness.data.corpus import DROPPED as READ_DROPPED
-from memory_harness.harness.data.corpus import Corpus, ReadReport, Row, read_corpus, take
 from memory_harness.harness.data.examples import build_example, build_prompt
 from memory_harness.harness.data.prompts import read_prompts
+from memory_harness.harness.data.records import read_records
 from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
 from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
 from memory_harness.harness.log.errors import DataError
+
+_READ_TITLES = READ_DROPPED | OTHERS_DROPPED
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ class Prepared:
             "set aside for vetted replies": len(cleaned.crisis),
         }
         for kind, count in self.read_report.dropped.items():
-            fates[READ_DROPPED[kind]] = count
+            fates[_READ_TITLES[kind]] = count
         for reason, count in cleaned.dropped.items():
             fates[CLEAN_DROPPED[reason]] = count
         return fates
@@ -91,7 +106,7 @@ class Prepared:
             asked += f"; {self.prompt_report.line()}"
         return (
             f"corpus: {self.corpus_name}",
-            self.read_report.line(),
+            self.read_report.line(_READ_TITLES),
             self.clean_report.line(),
             f"split by question: {len(self.train)} to train ({self.num_prefixed} with a reflective prefix), "
             f"{len(self.eval)} to evaluate",
@@ -107,16 +122,17 @@ def prepare(config: RunConfig) -> Prepared:
         DataError: the corpus or the tokenizer cannot be used.
     """
     data = config.data
-    tokenizer = load_tokenizer(config, find_model(config.model.model).vocab_size)
-    corpus = _first_samples(config)
-    cleaned, clean_report = clean(corpus)
+    vocab_size = find_model(config.model.model).vocab_size
+    corpus, is_plain = _first_samples(config)
+    tokenizer = load_tokenizer(config, vocab_size, None if is_plain else SYSTEM_PROMPT)
+    cleaned, clean_report = (corpus, uncleaned(corpus)) if is_plain else clean(corpus)
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
     train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
     if not eval_rows:
         taken = "" if data.samples is None else f" at --samples {data.samples}"
         raise DataError(f"nothing to evaluate on: {corpus.name} has one question{taken}; give two or more")
-    prefixed, num_prefixed = add_reflective_prefixes(train_rows, data.seed)
+    prefixed, num_prefixed = (train_rows, 0) if is_plain else add_reflective_prefixes(train_rows, data.seed)
     train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
     questions, prompt_report = _questions(config, eval_rows)
@@ -124,7 +140,7 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(
         train=train,
         eval=evaluation,
-        prompts=_prompts(tokenizer, questions, crisis, data.max_length),
+        prompts=_prompts(tokenizer, questions, None if is_plain else crisis, data.max_length),
         corpus_name=corpus.name,
         tokenizer=tokenizer,
         read_report=corpus.report,
@@ -137,20 +153,35 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
-def _first_samples(config: RunConfig) -> Corpus:
-    """Return the rows to use; a synthetic corpus is as large as it must be to keep that many once it is cleaned."""
+def _first_samples(config: RunConfig) -> tuple[Corpus, bool]:
+    """Return the rows to use, and whether they are taken as they are.
+
+    A synthetic corpus is as large as it must be to keep that many once it is cleaned.
+    """
     data = config.data
     if data.data is None:
-        return synthetic_corpus(NUM_ROWS if data.samples is None else data.samples, data.seed)
-    corpus = read_corpus(data.data)
-    return replace(corpus, rows=take(corpus, data.samples))
+        return synthetic_corpus(NUM_ROWS if data.samples is None else data.samples, data.seed), False
+    corpus, is_own = _read(data)
+    style = data.data_style
+    is_plain = not is_own if style == "auto" else style == "plain"
+    return replace(corpus, rows=take(corpus, data.samples)), is_plain
+
+
+def _read(data: DataConfig) -> tuple[Corpus, bool]:
+    """Return the rows of --data, and whether it is the Bengali corpus."""
+    assert data.data is not None
+    path = Path(data.data)
+    file = find_own(path) if data.data_format == "auto" and data.columns is None else None
+    if file is not None and set(header_of(file)) & set(COLUMNS):
+        return read_corpus(file), True
+    return corpus_of(read_records(file or path), data.data_format, columns_named(data.columns)), False
 
 
 def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tuple[list[Example], int]:
     """Return the rows as examples, and how many of them were truncated."""
     examples, num_truncated = [], 0
     for row in rows:
-        example, truncated = build_example(tokenizer, row.question, row.answer, max_length)
+        example, truncated = build_example(tokenizer, row.question, row.answer, max_length, row.turns)
         examples.append(example)
         num_truncated += truncated
     return examples, num_truncated
@@ -169,24 +200,33 @@ def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[
     return total
 
 
-def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[dict[str, list[str]], ReadReport | None]:
-    """Return the questions to be answered, each with its references, and what became of the rows of --prompts."""
+_Asked = dict[tuple[str, tuple[tuple[str, str], ...]], list[str]]
+"""a question, with what was said before it -> its references"""
+
+
+def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[_Asked, ReadReport | None]:
+    """Return the questions to be answered, and what became of the rows of --prompts."""
     if config.generation.prompts is not None:
         questions, report = read_prompts(config.generation.prompts)
-        return {question: [] for question in questions}, report
-    references: dict[str, list[str]] = {}
+        return {(question, ()): [] for question in questions}, report
+    references: _Asked = {}
     for row in eval_rows:
-        references.setdefault(row.question, []).append(row.answer)
+        if row.question:
+            references.setdefault((row.question, row.turns), []).append(row.answer)
     return dict(islice(references.items(), config.eval.generate_prompts)), None
 
 
-def _prompts(
-    tokenizer: Tokenizer, questions: dict[str, list[str]], crisis: Crisis, max_length: int
-) -> list[GenerationPrompt]:
+def _prompts(tokenizer: Tokenizer, asked: _Asked, crisis: Crisis | None, max_length: int) -> list[GenerationPrompt]:
+    """Return the prompts.
+
+    Args:
+        crisis: the reply to questions of self-harm; None where the model answers all.
+    """
     prompts = []
-    for question, references in questions.items():
-        num_tokens, ids = build_prompt(tokenizer, question, max_length)
-        vetted_reply = crisis.text if asks_in_crisis(question, crisis.phrases) else None
+    for (question, turns), references in asked.items():
+        num_tokens, ids = build_prompt(tokenizer, question, max_length, turns)
+        is_vetted = crisis is not None and asks_in_crisis(question, crisis.phrases)
+        vetted_reply = crisis.text if crisis is not None and is_vetted else None
         prompts.append(GenerationPrompt(question, tuple(references), num_tokens, ids, vetted_reply))
     return prompts
 
@@ -198,7 +238,7 @@ def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> t
     """
     by_question: dict[str, list[Row]] = {}
     for row in rows:
-        by_question.setdefault(row.question, []).append(row)
+        by_question.setdefault(row.question or row.answer, []).append(row)
     groups = list(by_question.values())
     Random(seed).shuffle(groups)
     train: list[Row] = []

@@ -87,7 +87,7 @@ def synthetic_rows(num_usable: int, seed: int) -> list[tuple[Row, str]]:
     return [(row, kind) for _, row, kind in placed]
 
 
-def _dirty_columns() -> dict[str, dict[str, str]]:
+def _dirty_columns() -> dict[str, dict[str, Any]]:
     """Return, for each kind of dirt, the columns that make a row so; a duplicate has the row's own."""
     columns: dict[str, dict[str, str]] = {**_table()["dirt"], "duplicate": {}}
     phrase = columns["oversized"]["answer"]

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,26 @@ import regex
 
 from memory_harness.configs.models import find_model, hub_cache_folder, hub_id, is_local_checkpoint
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.chat_format import ChatFormat, llama3_format, own_format
+from memory_harness.harness.data.chat_format import (
+    SYSTEM_PROMPT,
+    ChatFormat,
+    llama3_format,
+    llama3_head,
+    own_format,
+    plain,
+    render,
+    render_turns,
+)
 from memory_harness.harness.log.errors import DataError
 
 TOKENS_PER_BYTE = 0.46
 """Llama 3's tokens per UTF-8 byte of Bengali."""
+
+TOKENS_PER_ASCII_BYTE = 0.25
+"""Llama 3's tokens per byte of English, rounded up."""
+
+Turns = Sequence[tuple[str, str]]
+"""who said what: (role, text)"""
 
 LLAMA3_VOCAB_SIZE = 128_256
 """Source: llama_models/llama3/tokenizer.py, 128 000 merges and 256 special tokens."""
@@ -55,11 +70,17 @@ class LengthEstimate:
     """each ends a reply"""
     name: str = f"estimate ({TOKENS_PER_BYTE} tokens per UTF-8 byte; no tokenizer found)"
     chat: ChatFormat = field(default_factory=llama3_format)
+    tokens_per_ascii_byte: float = TOKENS_PER_BYTE
 
     def count(self, text: str) -> int:
         """Return the estimated number of tokens, special tokens in the text counted as one each."""
         others, num_special = _SPECIAL.subn("", text)
-        return estimate_tokens(others) + num_special
+        num_fewer = (TOKENS_PER_BYTE - self.tokens_per_ascii_byte) * sum(map(str.isascii, others))
+        return round(TOKENS_PER_BYTE * len(others.encode(errors="replace")) - num_fewer) + num_special
+
+    def prompt(self, question: str, turns: Turns = ()) -> str:
+        """Return the prompt that asks the question after what was said before."""
+        return _llama3_prompt(self.chat, question, turns)
 
     def encode(self, text: str) -> None:
         """Return None: no ids are known."""
@@ -87,6 +108,10 @@ class CharacterTokenizer:
     def count(self, text: str) -> int:
         """Return the number of tokens."""
         return len(self.encode(text))
+
+    def prompt(self, question: str, turns: Turns = ()) -> str:
+        """Return the prompt that asks the question after what was said before."""
+        return _llama3_prompt(self.chat, question, turns)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids: special tokens first, then bytes, then the Bengali block."""
@@ -125,24 +150,31 @@ class TransformersTokenizer:
         DataError: its own template cannot be used.
     """
 
-    def __init__(self, tokenizer: Any, name: str) -> None:
+    def __init__(self, tokenizer: Any, name: str, system: str | None = SYSTEM_PROMPT) -> None:
         self._tokenizer = tokenizer
         self.name = name
         vocab = tokenizer.get_vocab()
         self.vocab_size = 1 + max(vocab.values(), default=-1)  # ids may have gaps
         candidates = (vocab.get("<|finetune_right_pad_id|>"), tokenizer.pad_token_id, tokenizer.unk_token_id, 0)
         self.pad_id = int(next(token_id for token_id in candidates if token_id is not None))
-        if _speaks_llama3(tokenizer, vocab):
-            self.chat = llama3_format()
+        self._speaks_llama3 = _speaks_llama3(tokenizer, vocab)
+        if self._speaks_llama3:
+            self.chat = llama3_format(system)
             stops = [vocab[t] for t in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>") if t in vocab]
         else:
-            self.chat = own_format(tokenizer, name)
+            self.chat = own_format(tokenizer, name, system)
             stops = [self.encode(self.chat.end)[-1], tokenizer.eos_token_id]
         self.stop_ids = tuple(dict.fromkeys(token_id for token_id in stops if token_id is not None))
 
     def count(self, text: str) -> int:
         """Return the number of tokens."""
         return len(self.encode(text))
+
+    def prompt(self, question: str, turns: Turns = ()) -> str:
+        """Return the prompt that asks the question after what was said before. Raises DataError, see `render_turns`."""
+        if self._speaks_llama3 or not turns:
+            return _llama3_prompt(self.chat, question, turns)
+        return render_turns(self._tokenizer, self.name, turns, question, self.chat)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids, none added at either end.
@@ -173,13 +205,23 @@ def _speaks_llama3(tokenizer: Any, vocab: Container[str]) -> bool:
     return all(token in vocab for token in tokens) and (not template or "<|start_header_id|>" in str(template))
 
 
-def load_tokenizer(config: RunConfig, model_vocab_size: int) -> Tokenizer:
+def _llama3_prompt(chat: ChatFormat, question: str, turns: Turns) -> str:
+    if not turns:
+        return render(question, chat)
+    head = llama3_head([(role, plain(text, chat)) for role, text in turns])
+    return render(question, replace(chat, head=head))
+
+
+def load_tokenizer(config: RunConfig, model_vocab_size: int, system: str | None = SYSTEM_PROMPT) -> Tokenizer:
     """Return the best tokenizer for the model that this machine has; never uses the network.
+
+    Args:
+        system: the system prompt of every sample; None where samples bring their own, or have none.
 
     Raises:
         DataError: --tokenizer holds none, one with more tokens than the model, or one whose chat format is unusable.
     """
-    tokenizer = _find_tokenizer(config, model_vocab_size)
+    tokenizer = _find_tokenizer(config, model_vocab_size, system)
     if tokenizer.vocab_size > model_vocab_size:
         raise DataError(
             f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens, the model only {model_vocab_size}; "
@@ -188,34 +230,36 @@ def load_tokenizer(config: RunConfig, model_vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def _find_tokenizer(config: RunConfig, vocab_size: int) -> Tokenizer:
+def _find_tokenizer(config: RunConfig, vocab_size: int, system: str | None) -> Tokenizer:
     model, given = config.model.model, config.data.tokenizer
     shape = None if is_local_checkpoint(model) else find_model(model)
     if given is not None:
         if not _has_tokenizer(Path(given)):
             raise DataError(f"no tokenizer in --tokenizer {given}: it must be a folder with tokenizer.json")
-        return _load_folder(Path(given), given)
+        return _load_folder(Path(given), given, system)
     if shape is None and _has_tokenizer(Path(model)):
-        return _load_folder(Path(model), model)
+        return _load_folder(Path(model), model, system)
     if shape is not None:
         cached = hub_cache_folder(shape, "tokenizer.json")
         if cached is not None:
-            return _load_folder(cached, f"{hub_id(shape)} (local cache)")
+            return _load_folder(cached, f"{hub_id(shape)} (local cache)", system)
     meta_file = _llama_models_file() if vocab_size == LLAMA3_VOCAB_SIZE else None
     if meta_file is not None:
-        return _from_tiktoken_file(meta_file)
+        return _from_tiktoken_file(meta_file, system)
     if CharacterTokenizer.vocab_size <= vocab_size < TINY_VOCAB_SIZE:
-        return CharacterTokenizer()
-    if shape is None:
-        return LengthEstimate(vocab_size, vocab_size - 1, ())
-    return LengthEstimate(vocab_size, shape.pad_token_id, shape.eos_token_ids)
+        return CharacterTokenizer(chat=llama3_format(system))
+    pad_id, stop_ids = (vocab_size - 1, ()) if shape is None else (shape.pad_token_id, shape.eos_token_ids)
+    if system is not None:
+        return LengthEstimate(vocab_size, pad_id, stop_ids, chat=llama3_format(system))
+    name = f"estimate ({TOKENS_PER_ASCII_BYTE} tokens per byte of ASCII, {TOKENS_PER_BYTE} per other UTF-8 byte)"
+    return LengthEstimate(vocab_size, pad_id, stop_ids, name, llama3_format(None), TOKENS_PER_ASCII_BYTE)
 
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"))
 
 
-def _load_folder(folder: Path, name: str) -> TransformersTokenizer:
+def _load_folder(folder: Path, name: str, system: str | None) -> TransformersTokenizer:
     from transformers import AutoTokenizer
 
     try:
@@ -224,7 +268,7 @@ def _load_folder(folder: Path, name: str) -> TransformersTokenizer:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot load the tokenizer in {folder}: {reason}; give another with --tokenizer") from error
     loaded.model_max_length = int(1e9)  # truncation is ours; without this it warns about long texts
-    return TransformersTokenizer(loaded, name)
+    return TransformersTokenizer(loaded, name, system)
 
 
 def _llama_models_file() -> Path | None:
@@ -239,7 +283,7 @@ def _llama_models_file() -> Path | None:
     return None
 
 
-def _from_tiktoken_file(file: Path) -> TransformersTokenizer:
+def _from_tiktoken_file(file: Path, system: str | None) -> TransformersTokenizer:
     """Load the file's conversion from the user's cache; convert it and keep it there the first time."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memory-harness"
@@ -247,14 +291,15 @@ def _from_tiktoken_file(file: Path) -> TransformersTokenizer:
     if _has_tokenizer(folder):
         from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch
 
-        return TransformersTokenizer(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True), name)
+        loaded = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return TransformersTokenizer(loaded, name, system)
     converted = _convert(file)
     with suppress(OSError):  # a cache that cannot be written costs the conversion again, no more
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as half_written:
             converted.save_pretrained(Path(half_written, "tokenizer"))
             os.rename(Path(half_written, "tokenizer"), folder)
-    return TransformersTokenizer(converted, name)
+    return TransformersTokenizer(converted, name, system)
 
 
 def _convert(file: Path) -> Any:

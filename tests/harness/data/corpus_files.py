@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 
 from memory_harness.harness.data.corpus import COLUMNS, Row
@@ -15,4 +14,4 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(astuple(row) for row in rows)
+        writer.writerows((row.topic, row.title, row.question, row.answer) for row in rows)
