@@ -36,6 +36,8 @@ _CONTEXTS, _SYSTEMS = ("input", "context"), ("system", "system_prompt")
 FORMATS = ("messages", "sharegpt", "preference", *PAIRS, "text")
 """in the order in which they are looked for"""
 
+_TITLES = {"preference": "preference: the chosen replies"}
+
 DROPPED = {
     "unreadable": "that could not be read",
     "another_format": "of another format",
@@ -74,6 +76,7 @@ def corpus_of(records: Records, wanted: str, mapping: Mapping[str, str]) -> Corp
         convert: _Convert = lambda row: _of_columns(row, mapping)  # noqa: E731
     else:
         name, convert = _format(wanted, columns)
+        name = _TITLES.get(name, name)
     rows: list[Row] = []
     dropped = Counter(unreadable=records.num_unreadable)
     for record in records.rows:

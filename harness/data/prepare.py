@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from memory_harness.configs.crisis import Crisis, load_crisis
 from memory_harness.configs.models import find_model
@@ -76,6 +77,8 @@ class Prepared:
     """of --prompts"""
     approved_by: str = ""
     """who has approved the vetted reply; empty where nobody has"""
+    is_plain: bool = False
+    """people's own rows, as they are"""
 
     @property
     def fates(self) -> dict[str, int]:
@@ -150,6 +153,7 @@ def prepare(config: RunConfig) -> Prepared:
         eval_answer_bytes=_answer_bytes(tokenizer, eval_rows, evaluation),
         prompt_report=prompt_report,
         approved_by=crisis.approved_by,
+        is_plain=is_plain,
     )
 
 
@@ -236,9 +240,9 @@ def split_by_question(rows: Sequence[Row], eval_fraction: float, seed: int) -> t
 
     The evaluation side is as near to its fraction as whole questions allow; neither is empty, given two questions.
     """
-    by_question: dict[str, list[Row]] = {}
+    by_question: dict[Any, list[Row]] = {}
     for row in rows:
-        by_question.setdefault(row.question or row.answer, []).append(row)
+        by_question.setdefault((row.turns, row.question or row.answer), []).append(row)
     groups = list(by_question.values())
     Random(seed).shuffle(groups)
     train: list[Row] = []

@@ -127,6 +127,7 @@ class RunRecord:
     started_at: str  # when its first process began, where it was resumed
     model: ModelFacts | None = None
     let_in_by: str = ""  # of a training run: the probe that it passed, or that it was forced; empty for a probe
+    has_plain_data: bool = False  # people's own rows, as they are: no Bengali corpus, no system prompt of ours
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
     resumed_at: str = ""  # when this process began, where it goes on with a run

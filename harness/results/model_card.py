@@ -25,7 +25,8 @@ def write_model_card(folder: Path, log: RunLog) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), _LIMITS)
+    limits = "" if log.run.has_plain_data else _LIMITS
+    parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), limits)
     card = "\n\n".join(map(str.strip, filter(None, parts))) + "\n"
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -42,16 +43,17 @@ def _header(log: RunLog) -> str:
     base = base_model(log)
     data = ModelCardData(
         base_model=base if base.count("/") == 1 else None,
-        language="bn",
+        language=None if log.run.has_plain_data else "bn",
         library_name="peft",
         pipeline_tag="text-generation",
-        tags=["lora", "qlora", "bengali", "empathetic-dialogue"],
+        tags=["lora", "qlora"] if log.run.has_plain_data else ["lora", "qlora", "bengali", "empathetic-dialogue"],
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
 def _introduction(log: RunLog) -> str:
-    title = f"# LoRA adapter for {base_model(log)}: empathetic replies in Bengali"
+    subject = f"trained on {log.run.corpus}" if log.run.has_plain_data else "empathetic replies in Bengali"
+    title = f"# LoRA adapter for {base_model(log)}: {subject}"
     if log.run.model is None or log.run.model.weights != "random":
         return title
     warning = "The base model had random weights: this adapter is a test of the training, and of no other use."
@@ -115,8 +117,15 @@ def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+_OWN_MESSAGES = f"""[
+    {{"role": "system", "content": "{SYSTEM_PROMPT}"}},
+    {{"role": "user", "content": "আজ মনটা ভালো নেই।"}},
+]"""
+_PLAIN_MESSAGES = '[{"role": "user", "content": "..."}]'
+
+
 def _usage(log: RunLog) -> str:
-    base = base_model(log)
+    base, messages = base_model(log), _PLAIN_MESSAGES if log.run.has_plain_data else _OWN_MESSAGES
     return f'''
 ## Use
 ```python
@@ -126,10 +135,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 base = AutoModelForCausalLM.from_pretrained("{base}", device_map="auto")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("{base}")
-messages = [
-    {{"role": "system", "content": "{SYSTEM_PROMPT}"}},
-    {{"role": "user", "content": "আজ মনটা ভালো নেই।"}},
-]
+messages = {messages}
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**inputs.to(model.device), max_new_tokens=256)[0]))
 ```

@@ -156,4 +156,5 @@ def _run_record(run: Run[Strategy]) -> RunRecord:
         corpus=data.corpus_name,
         environment=environment(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        has_plain_data=data.is_plain,
     )
