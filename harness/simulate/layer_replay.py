@@ -112,6 +112,7 @@ class LayerReplay:
         self._thread = threading.get_ident()
         self._is_running = False
         """while a layer does, what is in it is part of it"""
+        self._is_off = False
         self.failure: CannotReplay | None = None
         """why the program has to run without replay"""
 
@@ -127,6 +128,9 @@ class LayerReplay:
             for container in (torch.nn.ModuleList, torch.nn.Sequential):
                 stack.enter_context(patch.object(container, "__iter__", self._noticing(container.__iter__, stack)))
             stack.enter_context(patch.object(torch.autograd, "grad", self._grad(torch.autograd.grad)))
+            stack.enter_context(patch.object(torch.autograd, "backward", self._backward(torch.autograd.backward)))
+            data_parallel = torch.nn.parallel.DistributedDataParallel
+            stack.enter_context(patch.object(data_parallel, "__init__", self._off_from(data_parallel.__init__)))
             stack.callback(self._patched.clear)
             yield
 
@@ -158,6 +162,25 @@ class LayerReplay:
 
         return grad_of_weights
 
+    def _backward(self, backward: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(backward)
+        def backward_to_all(*args: Any, inputs: Any = None, **kwargs: Any) -> None:
+            if self.num_replayed and inputs is not None:
+                raise self.cannot("a backward pass to some of the weights alone")
+            backward(*args, inputs=inputs, **kwargs)
+
+        return backward_to_all
+
+    def _off_from(self, init: Callable[..., None]) -> Callable[..., None]:
+        """Replay nothing once there is one of these: they wait for the gradients of weights, which autograd tells."""
+
+        @functools.wraps(init)
+        def init_without_replay(module: Any, *args: Any, **kwargs: Any) -> None:
+            self._is_off = True
+            init(module, *args, **kwargs)
+
+        return init_without_replay
+
     def cannot(self, what: str) -> CannotReplay:
         """Return the error that ends a run which has to go without replay."""
         self.failure = self.failure or CannotReplay(what)
@@ -178,7 +201,7 @@ class LayerReplay:
 
     def _may_replay(self) -> bool:
         """Return whether nobody looks into the layers that are called."""
-        if self._is_running or self.tracer._paused or threading.get_ident() != self._thread:
+        if self._is_running or self._is_off or self.tracer._paused or threading.get_ident() != self._thread:
             return False
         looks_in = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
         has_hooks = module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks

@@ -170,7 +170,9 @@ def _device_of(target: Target) -> ObservableDevice:
         from memory_harness.harness.devices.dry_run import DryRunDevice
 
         card = find_card(target.gpu or DEFAULT_CARD)
-        return DryRunDevice(card, target.budget_bytes or card.budget_bytes)
+        device = DryRunDevice(card, target.budget_bytes or card.budget_bytes)
+        device.replays_layers = False  # a test that replayed layers do not bear cannot be run again
+        return device
     from memory_harness.harness.observe.own_loop import choose_device
 
     return choose_device(target.device, target.gpu, target.budget_bytes)

@@ -286,7 +286,7 @@ def test_layers_that_differ_by_their_number_run(monkeypatch):
     assert device.layers.num_replayed == 0
 
 
-@pytest.mark.parametrize("what", ["weights", "create_graph"])
+@pytest.mark.parametrize("what", ["weights", "create_graph", "inputs"])
 def test_what_replayed_layers_cannot_do_is_said(what):
     def script(device, noted):
         model = llama()
@@ -294,6 +294,8 @@ def test_what_replayed_layers_cannot_do_is_said(what):
             loss_of(model).backward()
         if what == "weights":
             torch.autograd.grad(loss_of(model), list(model.parameters()), allow_unused=True)
+        elif what == "inputs":
+            loss_of(model).backward(inputs=list(model.model.layers[2].parameters()))
         else:
             loss_of(model).backward(create_graph=True)
 
