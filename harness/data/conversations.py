@@ -75,7 +75,7 @@ def corpus_of(records: Records, wanted: str, mapping: Mapping[str, str]) -> Corp
         name = ", ".join(f"{part}={column}" for part, column in mapping.items())
         convert: _Convert = lambda row: _of_columns(row, mapping)  # noqa: E731
     else:
-        name, convert = _format(wanted, columns)
+        name, convert = _format(records.name, wanted, columns)
         name = _TITLES.get(name, name)
     rows: list[Row] = []
     dropped = Counter(unreadable=records.num_unreadable)
@@ -105,7 +105,7 @@ def _check_columns(mapping: Mapping[str, str], columns: Sequence[str]) -> None:
         raise DataError(f"--columns {missing[0]}: no such column (allowed: {', '.join(columns[:12])})")
 
 
-def _format(wanted: str, columns: Sequence[str]) -> tuple[str, _Convert]:
+def _format(file: str, wanted: str, columns: Sequence[str]) -> tuple[str, _Convert]:
     """Return the name of the format, and what makes a row of a record."""
     lower = {name.strip().lower(): name for name in reversed(columns)}
     for name in FORMATS if wanted == "auto" else (wanted,):

@@ -30,7 +30,7 @@ CASES = {
     "an empty corpus": (["--data", "empty.csv"], ["empty.csv is empty", "Topics, Question-Title, Questions, Answers"]),
     "other columns": (
         ["--data", "columns.csv"],
-        ["columns.csv", "found 'question'", "'Questions'", "--data"],
+        ["--data columns.csv", "the columns question", "--columns question=A,answer=B"],
     ),
     "an undecodable corpus": (["--data", "undecodable.csv"], ["undecodable.csv is not UTF-8", "0xff", "--data"]),
     "no usable row": (["--data", "rows.csv"], ["rows.csv has no usable row", "1 blank", "--data"]),
