@@ -17,7 +17,7 @@ CORPUS = HEADER + "".join(f"দুঃখ,শিরোনাম,প্রশ্�
 FILES = {
     "corpus.csv": CORPUS.encode(),
     "empty.csv": b"",
-    "columns.csv": b"question,answer\na,b\n",
+    "columns.csv": b"frage,antwort\na,b\n",
     "undecodable.csv": HEADER.encode() + b"a,b,\xff\xfe,d\n",
     "rows.csv": HEADER.encode() + b"a,b,,\n",
     "key.toml": b"[train]\nepoch = 3\n",
@@ -30,7 +30,7 @@ CASES = {
     "an empty corpus": (["--data", "empty.csv"], ["empty.csv is empty", "Topics, Question-Title, Questions, Answers"]),
     "other columns": (
         ["--data", "columns.csv"],
-        ["--data columns.csv", "the columns question", "--columns question=A,answer=B"],
+        ["--data columns.csv", "the columns frage, antwort", "--columns question=A,answer=B"],
     ),
     "an undecodable corpus": (["--data", "undecodable.csv"], ["undecodable.csv is not UTF-8", "0xff", "--data"]),
     "no usable row": (["--data", "rows.csv"], ["rows.csv has no usable row", "1 blank", "--data"]),
