@@ -115,9 +115,9 @@ def _format(file: str, wanted: str, columns: Sequence[str]) -> tuple[str, _Conve
     shown = ", ".join(columns[:12])
     if wanted == "auto":
         raise DataError(
-            f"--data: no known format has the columns {shown}; name them with --columns question=A,answer=B"
+            f"--data {file}: no known format has the columns {shown}; name them with --columns question=A,answer=B"
         )
-    raise DataError(f"--data-format {wanted}: the columns {shown} are not of it; see --columns")
+    raise DataError(f"--data-format {wanted}: the columns {shown} of {file} are not of it; see --columns")
 
 
 def _converter(name: str, columns: Mapping[str, str]) -> _Convert | None:
