@@ -107,7 +107,7 @@ class DataConfig:
     """bengali-empathy: cleaned, with a system prompt and reflective prefixes; plain: as it is; auto: plain for rows of
     another format"""
     samples: int | None = None
-    """rows to use, from the head of the corpus; all when not set"""
+    """rows to use, from the head of the corpus; all when not set, or where rows of another format are fewer"""
     max_length: int = 2048
     """longest sequence in tokens; longer ones are truncated"""
     eval_fraction: float = 0.2

@@ -168,7 +168,9 @@ def _first_samples(config: RunConfig) -> tuple[Corpus, bool]:
     corpus, is_own = _read(data)
     style = data.data_style
     is_plain = not is_own if style == "auto" else style == "plain"
-    return replace(corpus, rows=take(corpus, data.samples)), is_plain
+    # a preset's number is meant for the Bengali corpus: of people's own rows, all are taken where there are fewer
+    rows = take(corpus, data.samples) if is_own else corpus.rows[: data.samples]
+    return replace(corpus, rows=rows), is_plain
 
 
 def _read(data: DataConfig) -> tuple[Corpus, bool]:

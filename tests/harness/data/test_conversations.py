@@ -92,6 +92,12 @@ def test_each_kind_of_file_holds_the_same(suffix, tmp_path):
     assert [(row.question, row.answer) for row in corpus.rows] == PAIRS
 
 
+def test_fewer_rows_than_a_presets_samples_are_all_taken(tmp_path):
+    file = write_lines(rows_of("alpaca"), tmp_path / "rows.jsonl")
+    assert len(texts(prepare(TINY.with_fields(data=str(file), samples=600)))) == len(PAIRS)
+    assert len(texts(prepare(TINY.with_fields(data=str(file), samples=2)))) == 2
+
+
 def test_a_folder_of_datasets_and_a_text_file_are_read(tmp_path):
     import datasets
 
