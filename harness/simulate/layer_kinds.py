@@ -7,8 +7,10 @@ arguments, and PyTorch's switches. What cannot be compared makes a call one of n
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Hashable, Iterable
+from types import CellType
 from typing import Any
 
 import torch
@@ -105,8 +107,13 @@ def _is_own_forward(attributes: dict[str, Any]) -> bool:
 
 
 def is_of_library(module: torch.nn.Module) -> bool:
-    """Return whether a library has a module's class; what a script's own do beside, nobody knows."""
-    return _is_in_library(type(module).__module__)
+    """Return whether a library has a module's class and its code; what a script's own do beside, nobody knows."""
+    return _is_in_library(type(module).__module__) and _is_library_code(type(module).forward)
+
+
+def _is_library_code(function: Any) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is None or is_library(code.co_filename)
 
 
 @functools.cache
@@ -133,7 +140,8 @@ def _describe_weight(tracer: Tracer, tensor: torch.Tensor | None, into: list[Any
     if tensor is None:
         into.append(None)
         return
-    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+    is_made_of_others = tensor.requires_grad and not tensor.is_leaf
+    if is_made_of_others or tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
         raise NoKind
     into += (type(tensor), tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad)
     into.append(place_of(tracer, tensor))
@@ -194,5 +202,27 @@ def _describe(value: Any, into: list[Any], depth: int) -> None:
         _describe([value.args, value.keywords], into, depth - 1)
     elif hasattr(value, "__code__"):
         into.append(id(value.__code__))
+        for cell in getattr(value, "__closure__", None) or ():
+            _describe_object(cell, into)
     else:
-        into += (type(value),)
+        _describe_object(value, into)
+
+
+def _describe_object(value: Any, into: list[Any]) -> None:
+    """Add an object's type, and what it holds that is simple: a model's configuration may change as it runs."""
+    into.append(type(value))
+    attention = getattr(value, "_attn_implementation", None)
+    if isinstance(attention, str) and not _is_library_attention(attention):
+        raise NoKind
+    held = {"": value.cell_contents} if isinstance(value, CellType) else getattr(value, "__dict__", {})
+    for name, member in held.items():
+        if is_simple(member):
+            into += (name, member)
+
+
+def _is_library_attention(name: str) -> bool:
+    """Return whether what transformers calls by that name is not a script's own."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    function = ALL_ATTENTION_FUNCTIONS.get(name)
+    return function is None or _is_library_code(function)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,6 +23,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.layer_kinds import (
     CARD,
     NoKind,
@@ -66,6 +68,13 @@ MIN_LAYERS = 3
 """equal members of a list from which replaying gains anything"""
 
 
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+
 _SCALAR = Layout(torch.Size(()), (), torch.float32)
 
 
@@ -103,6 +112,7 @@ class LayerReplay:
     """Replays calls of layers while active."""
 
     def __init__(self, tracer: Tracer) -> None:
+        _references_of_ours()  # now, while nothing is recorded
         self.tracer = tracer
         self.casts: Casts = {}
         self.num_replayed = 0
@@ -113,6 +123,12 @@ class LayerReplay:
         self._is_running = False
         """while a layer does, what is in it is part of it"""
         self._is_off = False
+        self._depth = 0
+        """modules that are running, one within the other; a layer that a script calls by itself is taken for a model"""
+        self._tasks = weakref.WeakKeyDictionary[torch.nn.Module, int]()
+        """the backward pass that each layer was gone through by last"""
+        self.has_failed = False
+        """whether an allocation of a replayed layer did"""
         self.failure: CannotReplay | None = None
         """why the program has to run without replay"""
 
@@ -129,10 +145,22 @@ class LayerReplay:
                 stack.enter_context(patch.object(container, "__iter__", self._noticing(container.__iter__, stack)))
             stack.enter_context(patch.object(torch.autograd, "grad", self._grad(torch.autograd.grad)))
             stack.enter_context(patch.object(torch.autograd, "backward", self._backward(torch.autograd.backward)))
+            stack.enter_context(patch.object(torch.nn.Module, "__call__", self._counted(torch.nn.Module.__call__)))
             data_parallel = torch.nn.parallel.DistributedDataParallel
             stack.enter_context(patch.object(data_parallel, "__init__", self._off_from(data_parallel.__init__)))
             stack.callback(self._patched.clear)
             yield
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def call_counted(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            try:
+                return call(module, *args, **kwargs)
+            finally:
+                self._depth -= 1
+
+        return call_counted
 
     def _noticing(self, iterate: Callable[[Any], Any], stack: ExitStack) -> Callable[[Any], Any]:
         def notice_and_iterate(modules: Any) -> Any:
@@ -181,6 +209,16 @@ class LayerReplay:
 
         return init_without_replay
 
+    def note_backward(self, layer: torch.nn.Module) -> None:
+        """Take that a replayed layer is gone through. Raises CannotReplay where that is so twice in one pass.
+
+        Autograd then adds the gradients of a weight up before the weight gets them.
+        """
+        task = torch._C._current_graph_task_id()
+        if self._tasks.get(layer) == task:
+            raise self.cannot("a layer that is used twice for one loss")
+        self._tasks[layer] = task
+
     def cannot(self, what: str) -> CannotReplay:
         """Return the error that ends a run which has to go without replay."""
         self.failure = self.failure or CannotReplay(what)
@@ -189,8 +227,10 @@ class LayerReplay:
     def _replaying(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def call_or_replay(layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if not self._may_replay():
+            if not self._depth or not self._may_replay():
                 return call(layer, *args, **kwargs)
+            if self.has_failed:
+                raise self.cannot("a script that goes on after memory ran out")
             self._is_running = True
             try:
                 return self._call(_Request(layer, call, args, kwargs))
@@ -204,7 +244,7 @@ class LayerReplay:
         if self._is_running or self._is_off or self.tracer._paused or threading.get_ident() != self._thread:
             return False
         looks_in = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-        has_hooks = module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks
+        has_hooks = any(getattr(module_hooks, name) for name in _GLOBAL_HOOKS)
         return not (looks_in or has_hooks) and _get_current_dispatch_mode() is self.tracer
 
     def _call(self, request: _Request) -> Any:
@@ -404,7 +444,7 @@ class _Replay:
         self._weights = trainable(request.layer)
         self._tensors: list[torch.Tensor | None] = list(request.tensors())
         self._entry = request.cache_entry
-        self._call = request.as_call(owner.tracer, owner.casts)
+        self._call: Call | None = request.as_call(owner.tracer, owner.casts)
         self._own: dict[Role, int] = {}
         """keys of what only the layer sees"""
         self._held: dict[Role, torch.UntypedStorage] = {}
@@ -443,13 +483,23 @@ class _Replay:
             self._held[role] = tensor.untyped_storage()
         return tuple(made[Role(OUTPUT, index)] for index in range(len(recording.outputs)))
 
-    def run_backward(self, gradients: tuple[torch.Tensor | None, ...]) -> list[torch.Tensor | None]:
+    def run_backward(
+        self, gradients: tuple[torch.Tensor | None, ...], are_ours: Sequence[bool]
+    ) -> list[torch.Tensor | None]:
         """Allocate as the layer's backward pass, and return the gradients of its arguments.
 
         Args:
             gradients: of the outputs that want one.
+            are_ours: whether nobody else holds each of them.
         """
+        if not all(weight.requires_grad for weight in self._weights):
+            raise self._owner.cannot("weights that are frozen between a forward pass and its backward pass")
+        assert self._call is not None
+        if self._weights:
+            self._owner.note_backward(self._call.layer)
         recording = self._backward_recording(gradients)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            self._call = None  # what is left of the graph holds the trainable weights alone
         made: dict[Role, torch.Tensor] = {}
         layouts = {Role(WEIGHT_GRADIENT, index): layout for index, layout in recording.of_weights.items()}
         for arrived in recording.of_arguments:
@@ -462,7 +512,7 @@ class _Replay:
                 self._weights[role.number].grad = made[role]
 
         def end(role: Role) -> None:
-            if role.kind == OUTPUT_GRADIENT:
+            if role.kind == OUTPUT_GRADIENT and are_ours[role.number]:
                 self._use_up(gradients[role.number])
             else:
                 self._let_go(role)
@@ -493,6 +543,7 @@ class _Replay:
         return known[how]
 
     def _record_backward(self, how: Gradients) -> BackwardRecording:
+        assert self._call is not None
         recorder = LayerRecorder(self._tracer, self._owner.casts, self._call)
         try:
             with torch.enable_grad():
@@ -532,6 +583,9 @@ class _Replay:
                     sink.ensure(key, num_bytes, (inner + outer)[:limit])
                 else:
                     sink.empty_cache()
+        except DeviceOutOfMemory:
+            self._owner.has_failed = True
+            raise
         finally:
             tracer.replayed = ()
 
@@ -578,5 +632,29 @@ class _ReplayedLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        found = ctx.replay.run_backward(tuple(itertools.compress(gradients, ctx.wants)))
+        are_ours = [sys.getrefcount(gradient) <= _references_of_ours() for gradient in gradients]
+        wanted = tuple(itertools.compress(gradients, ctx.wants))
+        found = ctx.replay.run_backward(wanted, list(itertools.compress(are_ours, ctx.wants)))
         return None, *(found or [None] * ctx.num_wanting)
+
+
+@functools.cache
+def _references_of_ours() -> int:
+    """Return how many references a gradient has that autograd alone holds, seen where `_ReplayedLayer` looks."""
+    leaf = torch.ones(1, requires_grad=True)
+    (_CountReferences.apply(leaf) * 1).backward()
+    return _CountReferences.count
+
+
+class _CountReferences(torch.autograd.Function):
+    count = 0
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        counts = [sys.getrefcount(gradient) for gradient in gradients]
+        _CountReferences.count = counts[0]
+        return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from torch.func import functional_call
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.dry_run import DryRunDevice
@@ -148,6 +152,59 @@ def dispatched(device: DryRunDevice, noted: list[MemoryStats]) -> None:
         note(device, noted)
 
 
+def hand_written_loop(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    """Gradients that the script keeps, and one that it gives."""
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, 6, enable_nested_tensor=False).cuda()
+    kept: list[Any] = []
+    for step in range(4):
+        hidden = torch.randn(4, 64, 64, device="cuda")
+        for layer in model.layers:
+            hidden = layer(hidden)
+            hidden.register_hook(kept.append)
+        hidden.backward(torch.ones_like(hidden))
+        note(device, noted)
+        if step % 2:
+            kept.clear()
+        note(device, noted)
+
+
+def model_with_a_given_gradient(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, 6, enable_nested_tensor=False).cuda()
+    for _ in range(4):
+        hidden = model(torch.randn(4, 64, 64, device="cuda"))
+        gradient = torch.ones_like(hidden)
+        hidden.backward(gradient)
+        note(device, noted)
+        del hidden
+        note(device, noted)
+        del gradient
+
+
+def attention_that_changes(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    model = llama()
+    for step in range(6):
+        model.config._attn_implementation = "sdpa" if step < 3 else "eager"
+        loss_of(model).backward()
+        note(device, noted)
+
+
+def kept_losses_of_models_that_go(device: DryRunDevice, noted: list[MemoryStats]) -> None:
+    losses = []
+    for _ in range(2):
+        model = llama()
+        model.model.requires_grad_(False)
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.requires_grad_(True)
+        for _ in range(3):
+            losses.append(loss_of(model))
+            losses[-1].backward()
+            note(device, noted)
+        del model, layer
+        note(device, noted)
+
+
 def backward_within_autocast(device: DryRunDevice, noted: list[MemoryStats]) -> None:
     model = llama()
     for _ in range(3):
@@ -178,6 +235,9 @@ def run(script: Script, *, replays_layers: bool, budget_bytes: int = 2**30) -> t
         with_a_cache,
         generation,
         dispatched,
+        model_with_a_given_gradient,
+        attention_that_changes,
+        kept_losses_of_models_that_go,
         backward_within_autocast,
     ],
 )
@@ -187,6 +247,70 @@ def test_memory_goes_as_when_each_layer_runs(script):
     assert noted == expected
     assert device.layers.num_replayed >= NUM_LAYERS - 1
     assert device.layers.failure is None
+
+
+def test_layers_that_a_script_calls_by_itself_run():
+    expected, _ = run(hand_written_loop, replays_layers=False)
+    noted, device = run(hand_written_loop, replays_layers=True)
+    assert noted == expected
+    assert device.layers.num_replayed == 0
+
+
+def computed_weights(device: DryRunDevice) -> None:
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, 5, enable_nested_tensor=False).cuda()
+    rate = torch.tensor(0.1, device="cuda", requires_grad=True)
+    for _ in range(3):
+        weights = {name: p.detach() - rate * torch.randn_like(p) for name, p in model.named_parameters()}
+        functional_call(model, weights, (torch.randn(2, 16, 64, device="cuda"),)).mean().backward()
+    assert device.layers.num_replayed == 0
+
+
+def own_code(device: DryRunDevice) -> None:
+    model, calls = llama(), []
+    forward = LlamaMLP.forward
+
+    def counting(self: Any, x: torch.Tensor) -> Any:
+        calls.append(1)
+        return forward(self, x)
+
+    with patch.object(LlamaMLP, "forward", counting):
+        for _ in range(3):
+            loss_of(model).backward()
+    assert len(calls) == 3 * NUM_LAYERS
+
+
+@pytest.mark.parametrize("script", [computed_weights, own_code])
+def test_weights_that_are_computed_and_code_of_a_script_run(script):
+    run(lambda device, noted: script(device), replays_layers=True)
+
+
+def two_forwards_for_one_loss(device: DryRunDevice, model: Any) -> None:
+    (loss_of(model) + loss_of(model)).backward()
+
+
+def frozen_between(device: DryRunDevice, model: Any) -> None:
+    loss = loss_of(model)
+    model.model.layers[2].requires_grad_(False)
+    loss.backward()
+
+
+def going_on_after_memory_ran_out(device: DryRunDevice, model: Any) -> None:
+    for shape in ((16, 256), (16, 256), (2, 64)):
+        with suppress(DeviceOutOfMemory):
+            loss_of(model, shape)
+
+
+@pytest.mark.parametrize("script", [two_forwards_for_one_loss, frozen_between, going_on_after_memory_ran_out])
+def test_what_would_not_be_the_same_is_run_without_replay(script):
+    def whole(device, noted):
+        model = llama()
+        for _ in range(3):
+            loss_of(model).backward()
+        script(device, model)
+
+    with pytest.raises(CannotReplay):
+        run(whole, replays_layers=True, budget_bytes=96 * 2**20)
 
 
 def test_gradients_are_where_they_would_be():
@@ -213,7 +337,6 @@ def test_what_does_not_fit_names_the_line_and_leaves_nothing_behind():
             with pytest.raises(DeviceOutOfMemory):
                 loss_of(model, (64, 256))
         assert device.stats().allocated_bytes == before
-        loss_of(model).backward()
 
     run(script, replays_layers=True, budget_bytes=48 * 2**20)
     as_it_ran, replayed = found
