@@ -125,8 +125,10 @@ class LayerReplay:
         self._is_off = False
         self._depth = 0
         """modules that are running, one within the other; a layer that a script calls by itself is taken for a model"""
-        self._tasks = weakref.WeakKeyDictionary[torch.nn.Module, int]()
-        """the backward pass that each layer was gone through by last"""
+        self._task = -1
+        """the last backward pass"""
+        self._weights_of_task: set[int] = set()
+        """ids of the weights that replayed layers have given gradients in it"""
         self.has_failed = False
         """whether an allocation of a replayed layer did"""
         self.failure: CannotReplay | None = None
@@ -209,15 +211,18 @@ class LayerReplay:
 
         return init_without_replay
 
-    def note_backward(self, layer: torch.nn.Module) -> None:
-        """Take that a replayed layer is gone through. Raises CannotReplay where that is so twice in one pass.
+    def note_backward(self, weights: Iterable[torch.nn.Parameter]) -> None:
+        """Take that a replayed layer is gone through. Raises CannotReplay where one of its weights was before.
 
         Autograd then adds the gradients of a weight up before the weight gets them.
         """
         task = torch._C._current_graph_task_id()
-        if self._tasks.get(layer) == task:
-            raise self.cannot("a layer that is used twice for one loss")
-        self._tasks[layer] = task
+        if task != self._task:
+            self._task, self._weights_of_task = task, set()
+        for weight in weights:
+            if id(weight) in self._weights_of_task:
+                raise self.cannot("weights that are used twice for one loss")
+            self._weights_of_task.add(id(weight))
 
     def cannot(self, what: str) -> CannotReplay:
         """Return the error that ends a run which has to go without replay."""
@@ -494,9 +499,7 @@ class _Replay:
         """
         if not all(weight.requires_grad for weight in self._weights):
             raise self._owner.cannot("weights that are frozen between a forward pass and its backward pass")
-        assert self._call is not None
-        if self._weights:
-            self._owner.note_backward(self._call.layer)
+        self._owner.note_backward(self._weights)
         recording = self._backward_recording(gradients)
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             self._call = None  # what is left of the graph holds the trainable weights alone

@@ -296,12 +296,24 @@ def frozen_between(device: DryRunDevice, model: Any) -> None:
 
 
 def going_on_after_memory_ran_out(device: DryRunDevice, model: Any) -> None:
-    for shape in ((16, 256), (16, 256), (2, 64)):
-        with suppress(DeviceOutOfMemory):
-            loss_of(model, shape)
+    losses: list[torch.Tensor] = []
+    with suppress(DeviceOutOfMemory):
+        for _ in range(1000):
+            losses.append(loss_of(model))
+    losses.clear()
+    loss_of(model)
 
 
-@pytest.mark.parametrize("script", [two_forwards_for_one_loss, frozen_between, going_on_after_memory_ran_out])
+def shared_weights(device: DryRunDevice, model: Any) -> None:
+    for layer in model.model.layers[1:]:
+        layer.mlp = model.model.layers[0].mlp
+    for _ in range(2):
+        loss_of(model).backward()
+
+
+@pytest.mark.parametrize(
+    "script", [two_forwards_for_one_loss, shared_weights, frozen_between, going_on_after_memory_ran_out]
+)
 def test_what_would_not_be_the_same_is_run_without_replay(script):
     def whole(device, noted):
         model = llama()
