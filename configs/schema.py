@@ -96,7 +96,7 @@ class DataConfig:
 
     data: str | None = field(default=None, metadata={"metavar": "FILE"})
     """CSV with the columns Topics, Question-Title, Questions, Answers, or a file or folder of another format: csv, tsv,
-    json, jsonl, parquet, txt, each gzipped too, a folder of `datasets`; without it a synthetic corpus is made"""
+    json, jsonl, txt (gzipped too), parquet, a folder of `datasets`; without it a synthetic corpus is made"""
     data_format: Literal[
         "auto", "messages", "sharegpt", "preference", "alpaca", "prompt-completion", "question-answer", "text"
     ] = field(default="auto", metadata={"came_later": True})

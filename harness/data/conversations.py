@@ -9,15 +9,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from memory_harness.harness.data.corpus import Corpus, ReadReport, Row
 from memory_harness.harness.data.records import Record, Records, columns_of
 from memory_harness.harness.log.errors import DataError
 
-ROLES = {"system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
-         "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "user",
-         "function": "user", "observation": "user", "function_call": "assistant"}  # fmt: skip
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
+         "tool": "user", "function": "user", "observation": "user", "assistant": "assistant", "gpt": "assistant",
+         "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "function_call": "assistant"}  # fmt: skip
 """how data calls who speaks -> how chat templates do"""
 
 PARTS = ("system", "question", "context", "answer")
@@ -123,8 +124,10 @@ def _format(file: str, wanted: str, columns: Sequence[str]) -> tuple[str, _Conve
 def _converter(name: str, columns: Mapping[str, str]) -> _Convert | None:
     """Return what makes a row of a record of a format; None where the columns are not of it."""
     if name in _LISTS:
-        column = _first(_LISTS[name], columns)
-        return None if column is None else lambda row: _of_turns(row.get(column))
+        column, system = _first(_LISTS[name], columns), _first(_SYSTEMS, columns)
+        if column is None:
+            return None
+        return lambda row: _after(_as_text(row.get(system)) if system else "", _of_turns(row.get(column)))
     if name == "preference":
         return _preference(columns)
     if name == "text":
@@ -176,6 +179,11 @@ def _of_columns(row: Record, mapping: Mapping[str, str]) -> Row:
     return Row("", "", question, texts.get("answer", ""), (("system", system),) if system else ())
 
 
+def _after(system: str, row: Row | None) -> Row | None:
+    """Return a row behind the system prompt that stands in a column of its own."""
+    return replace(row, turns=(("system", system), *row.turns)) if row is not None and system else row
+
+
 def _of_turns(value: Any) -> Row | None:
     """Return the row of a conversation up to the assistant's last turn; None where it is none."""
     turns = list(_turns(_value(value)))
@@ -199,7 +207,8 @@ def _turns(value: Any) -> Iterator[tuple[str | None, str]]:
             continue
         role = turn.get("role", turn.get("from"))
         content = turn.get("content", turn.get("value"))
-        yield ROLES.get(str(role).lower()), _as_text(content)
+        calls = turn.get("tool_calls")
+        yield ROLES.get(str(role).strip().lower()), "\n".join(filter(None, (_as_text(content), _as_text(calls))))
 
 
 def _value(value: Any) -> Any:
@@ -215,8 +224,16 @@ def _as_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return value.encode("utf-8", "replace").decode()  # half of a character, as a cut may leave, has no bytes
     if isinstance(value, list):
-        parts = [part.get("text", "") if isinstance(part, Mapping) else str(part) for part in value]
-        return "\n".join(part for part in parts if part)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, bool)) else str(value)
+        return "\n".join(filter(None, map(_as_part, value)))
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, bool)) else str(value)
+
+
+def _as_part(part: Any) -> str:
+    """Return one of several parts of a content: its text, or all of one that is something else."""
+    if isinstance(part, Mapping) and "text" in part:
+        return _as_text(part["text"])
+    if isinstance(part, Mapping) and part.get("type") in ("image", "image_url", "audio", "video"):
+        return ""
+    return _as_text(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ from memory_harness.harness.data.corpus import decode, table_of
 from memory_harness.harness.log.errors import DataError
 
 Record = Mapping[str, Any]
+
+_GZIP = b"\x1f\x8b"
+_LISTS_OF_TURNS = {"messages", "conversations", "conversation"}
+"""columns that hold arrays: an object with one is a row"""
+
+_TRAIN = re.compile(r"(^|[-_.])train([-_.]|$)")
+"""in the name of a file beside those of other splits"""
 
 MAX_REASON = 80
 """characters of a library's message that a line repeats"""
@@ -40,7 +48,7 @@ def read_records(path: Path) -> Records:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _read_saved(path)
     files = [file for file in sorted(path.iterdir()) if _reader_of(file) is not None]
-    files = [file for file in files if "train" in file.name] or files
+    files = [file for file in files if _TRAIN.search(file.name)] or files
     if not files:
         raise DataError(f"nothing to read in --data {_short(path)}: {ALLOWED}")
     parts = [_read_file(file) for file in files]
@@ -62,7 +70,7 @@ def _read_file(file: Path) -> Records:
 
 def _reader_of(file: Path) -> Callable[[Path], tuple[list[Record], int]] | None:
     suffixes = [suffix.lower() for suffix in file.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] == ".gz" and suffixes[-2:] != [".parquet", ".gz"]:  # that is compressed in itself
         suffixes.pop()
     return _READERS.get(suffixes[-1]) if suffixes else None
 
@@ -72,10 +80,14 @@ def _text(file: Path) -> str:
         content = file.read_bytes()
         if file.suffix.lower() == ".gz":
             content = gzip.decompress(content)
+    except gzip.BadGzipFile:
+        raise DataError(f"cannot read --data {_short(file)}: not gzip, or not that alone") from None
     except OSError as error:
-        raise DataError(f"cannot read --data {_short(file)}: {error.strerror or 'not gzip'}") from None
+        raise DataError(f"cannot read --data {_short(file)}: {error.strerror}") from None
     except (EOFError, zlib.error):
         raise DataError(f"cannot read --data {_short(file)}: its compressed data is damaged or cut off") from None
+    if content.startswith(_GZIP):
+        raise DataError(f"cannot read --data {_short(file)}: it is gzip; give it a name that ends in .gz")
     return decode(content, file, "--data")
 
 
@@ -98,9 +110,11 @@ def _read_json(file: Path) -> tuple[list[Record], int]:
         if len(rows) > num_unreadable:
             return rows, num_unreadable
         raise DataError(f"--data {_short(file)}: is not JSON, {_short(error)}") from None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not _LISTS_OF_TURNS & value.keys():
         arrays = [member for member in value.values() if isinstance(member, list)]
         value = arrays[0] if len(arrays) == 1 else [value]
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         raise DataError(f"--data {_short(file)}: is no array of objects")
     rows = [row for row in value if isinstance(row, dict)]
@@ -173,7 +187,7 @@ _READERS: dict[str, Callable[[Path], tuple[list[Record], int]]] = {
     ".parquet": _read_parquet,
     ".txt": _read_plain,
 }
-ALLOWED = f"allowed: {', '.join(_READERS)}, each with .gz too, or a folder of datasets"
+ALLOWED = f"allowed: {', '.join(_READERS)}, each but parquet with .gz too, or a folder of datasets"
 
 
 def columns_of(rows: Sequence[Record]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 from pathlib import Path
@@ -126,6 +127,36 @@ def test_what_was_said_before_is_in_the_prompt_and_the_last_reply_is_learnt(tmp_
     assert "thanks" not in prompt + reply
 
 
+ODD = [
+    ({"messages": [turn("developer", "S"), turn("User ", "A"), turn("assistant", "B")]}, "A", "B", (("system", "S"),)),
+    ({"messages": [turn("user", [{"type": "text", "text": 5}]), turn("assistant", [{"text": 7}])]}, "5", "7", ()),
+    ({"messages": [turn("user", "A\ud83d"), turn("assistant", "B")]}, "A?", "B", ()),
+    ({"conversations": [turn("user", "A"), turn("assistant", "B")], "system": "S"}, "A", "B", (("system", "S"),)),
+    (
+        {"messages": [turn("user", "A"), turn("assistant", None) | {"tool_calls": [{"name": "f"}]}]},
+        "A",
+        '{"name": "f"}',
+        (),
+    ),
+    ({"prompt": {"at": datetime.date(2026, 1, 2)}, "completion": 3}, '{"at": "2026-01-02"}', "3", ()),
+]
+
+
+@pytest.mark.parametrize(("record", "question", "answer", "turns"), ODD)
+def test_odd_rows_lose_nothing(record, question, answer, turns):
+    (row,) = corpus_of(Records("rows", [record], 0), "auto", {}).rows
+    assert (row.question, row.answer, row.turns) == (question, answer, turns)
+
+
+def test_one_conversation_is_a_row_and_only_files_of_training_are_taken(tmp_path):
+    single = tmp_path / "single.json"
+    single.write_text(json.dumps(rows_of("messages")[0]), encoding="utf-8")
+    assert len(read_records(single).rows) == 1
+    (tmp_path / "constraints.txt").write_text("no corpus", encoding="utf-8")
+    write_lines(rows_of("alpaca"), tmp_path / "data-train.jsonl")
+    assert len(read_records(tmp_path).rows) == len(PAIRS)
+
+
 VALUES = st.none() | st.text(max_size=5) | st.integers() | st.lists(st.text(max_size=3), max_size=2)
 TURNS = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "x"]), "content": VALUES}))
 
@@ -151,6 +182,8 @@ def test_every_row_is_read_or_counted(rows, data_format, num_unreadable):
         ("a.json", b'{"a": "' + b"x" * 3_000_000, "is not JSON"),
         ("a.jsonl.gz", b"no gzip", "not gzip"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 500, mtime=0)[:-9], "damaged or cut off"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "ends in .gz"),
+        ("a.parquet.gz", b"x", "of unknown format"),
         ("a.parquet", b"no parquet", "is not parquet"),
         ("a.jsonl", b"1\n2\n", "holds no row"),
         ("a.docx", b"x", "of unknown format"),
