@@ -7,7 +7,6 @@ what it did.
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import sys
@@ -24,15 +23,12 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.simulate.layer_calls import Request, replaced
 from memory_harness.harness.simulate.layer_kinds import (
-    CARD,
     NoKind,
-    cache_among,
-    entry_of,
     is_of_library,
     kind_of_call,
     kind_of_layer,
-    place_of,
 )
 from memory_harness.harness.simulate.layer_recording import (
     ARGUMENT,
@@ -41,7 +37,6 @@ from memory_harness.harness.simulate.layer_recording import (
     OUTPUT,
     OUTPUT_GRADIENT,
     WEIGHT_GRADIENT,
-    Argument,
     BackwardRecording,
     Call,
     Casts,
@@ -238,7 +233,7 @@ class LayerReplay:
                 raise self.cannot("a script that goes on after memory ran out")
             self._is_running = True
             try:
-                return self._call(_Request(layer, call, args, kwargs))
+                return self._call(Request(layer, call, args, kwargs))
             finally:
                 self._is_running = False
 
@@ -252,7 +247,7 @@ class LayerReplay:
         has_hooks = any(getattr(module_hooks, name) for name in _GLOBAL_HOOKS)
         return not (looks_in or has_hooks) and _get_current_dispatch_mode() is self.tracer
 
-    def _call(self, request: _Request) -> Any:
+    def _call(self, request: Request) -> Any:
         key = self._key_of(request)
         if key is None:
             return request.run()
@@ -270,7 +265,7 @@ class LayerReplay:
         self.num_replayed += 1
         return _Replay(self, request, kind.recording).forward()
 
-    def _key_of(self, request: _Request) -> Any:
+    def _key_of(self, request: Request) -> Any:
         """Return what decides which memory a call takes; None where that is not known."""
         try:
             kind = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
@@ -278,7 +273,7 @@ class LayerReplay:
             return None
         return (request.has_casts(self.casts), *kind)
 
-    def _run_watched(self, request: _Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
+    def _run_watched(self, request: Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
         """Run the layer, and compare what it does with what others of its kind did."""
         num_asked, sink = self.tracer.num_asked, self.tracer.sink
         self.tracer.sink = watch = _Watch(sink)
@@ -295,7 +290,7 @@ class LayerReplay:
             kind.is_refused = True
         return out
 
-    def _record(self, request: _Request, kind: _Kind) -> LayerRecording | None:
+    def _record(self, request: Request, kind: _Kind) -> LayerRecording | None:
         """Record the layer beside the program; None where that does not do what the program's did."""
         recorder = LayerRecorder(self.tracer, self.casts, request.as_call(self.tracer, self.casts))
         try:
@@ -330,94 +325,6 @@ class _Watch:
         self._sink.ensure(key, num_bytes, site)
 
 
-class _Request:
-    """A call as the program makes it."""
-
-    def __init__(self, layer: torch.nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self.layer = layer
-        self._call = call
-        self.args = args
-        self.kwargs = kwargs
-
-    def run(self) -> Any:
-        """Make it."""
-        return self._call(self.layer, *self.args, **self.kwargs)
-
-    @property
-    def cache_entry(self) -> Any:
-        """What a cache among the arguments holds for the layer; None where there is none."""
-        cache = cache_among(self.args, self.kwargs)
-        return None if cache is None else entry_of(cache, self.layer)
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Return the tensors among the arguments, each once, and then those in the cache."""
-        entry = self.cache_entry
-        cached = [] if entry is None else list(vars(entry).values())
-        found: dict[int, torch.Tensor] = {}
-        for tensor in tensors_among((*self.args, *self.kwargs.values(), *cached)):
-            found.setdefault(id(tensor), tensor)
-        return list(found.values())
-
-    def has_casts(self, casts: Casts) -> tuple[bool, ...]:
-        """Return of which of the layer's trainable weights autocast has a copy."""
-        return tuple(weight in casts for weight in trainable(self.layer))
-
-    def as_call(self, tracer: Tracer, casts: Casts) -> Call:
-        """Return it without its tensors."""
-        tensors = self.tensors()
-        arguments = []
-        for tensor in tensors:
-            place = place_of(tracer, tensor)
-            arguments.append(Argument(layout_of(tensor), tensor.requires_grad, None if place == CARD else place))
-        run = self._runner({id(tensor): Number(number) for number, tensor in enumerate(tensors)})
-        return Call(self.layer, run, arguments, autocast_state(), self.has_casts(casts))
-
-    def _runner(self, numbers: dict[int, Number]) -> Callable[[list[torch.Tensor]], tuple[Any, dict[str, Any]]]:
-        """Return what makes the call with other tensors, and with a cache that has nothing in it but for this layer."""
-        layer, call = self.layer, self._call
-        template = _replaced([self.args, self.kwargs], lambda tensor: numbers[id(tensor)])
-        cache = cache_among(self.args, self.kwargs)
-        if cache is None:
-
-            def run(tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
-                args, kwargs = _replaced(template, tensors.__getitem__, Number)
-                tensors.clear()
-                return call(layer, *args, **kwargs), {}
-
-            return run
-
-        template = _replaced(template, lambda _: _Cache(), type(cache))
-        shell, num_entries, bare = copy.copy(cache), len(cache.layers), copy.copy(self.cache_entry)
-        shell.layers = []
-        state = _replaced(vars(bare), lambda tensor: numbers[id(tensor)])
-        vars(bare).clear()
-
-        def run_with_cache(tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
-            own, whole = copy.copy(bare), copy.copy(shell)
-            vars(own).update(_replaced(state, tensors.__getitem__, Number))
-            whole.layers = [own] * num_entries
-            args, kwargs = _replaced(_replaced(template, tensors.__getitem__, Number), lambda _: whole, _Cache)
-            tensors.clear()
-            return call(layer, *args, **kwargs), vars(own)
-
-        return run_with_cache
-
-
-class _Cache:
-    """In place of a cache."""
-
-
-def _replaced(value: Any, other: Callable[[Any], Any], replaced: type = torch.Tensor) -> Any:
-    """Return arguments with something else in place of those of a type."""
-    if isinstance(value, replaced):
-        return other(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(member, other, replaced) for member in value)
-    if isinstance(value, dict):
-        return {name: _replaced(member, other, replaced) for name, member in value.items()}
-    return value
-
-
 def _caller_of(layer_class: type) -> Callable[..., Any]:
     """Return what calls a layer of a class, whoever has been put in the place of what it inherits by then."""
     own = vars(layer_class).get("__call__")
@@ -442,7 +349,7 @@ def _is_still(tracer: Tracer, layer: torch.nn.Module, before: Any) -> bool:
 class _Replay:
     """One replayed call; lives as long as its graph."""
 
-    def __init__(self, owner: LayerReplay, request: _Request, recording: LayerRecording) -> None:
+    def __init__(self, owner: LayerReplay, request: Request, recording: LayerRecording) -> None:
         self._owner = owner
         self._tracer = owner.tracer
         self.recording = recording
@@ -462,7 +369,7 @@ class _Replay:
             outputs = _ReplayedLayer.apply(self, *(wanting or [make(self._tracer, _SCALAR, GONE).requires_grad_()]))
         else:
             outputs = self.run_forward()
-        result, state = _replaced(self.recording.tree, outputs.__getitem__, Number)
+        result, state = replaced(self.recording.tree, outputs.__getitem__, Number)
         if self._entry is not None:
             vars(self._entry).update(state)
         self._tensors.clear()
