@@ -72,10 +72,9 @@ def own_format(tokenizer: Any, name: str, system: str | None = SYSTEM_PROMPT) ->
         prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
         whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": _REPLY}])
     except Exception as error:  # a template is a program, and raises whatever it likes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"the chat template of the tokenizer {name} cannot be used: {reason}; correct it, or give another "
-            "tokenizer with --tokenizer"
+            f"the chat template of the tokenizer {name} cannot be used: {reason_of(error)}; "
+            "correct it, or give another tokenizer with --tokenizer"
         ) from error
     if not prompt.count(_QUESTION) == whole.count(_QUESTION) == whole.count(_REPLY) == 1:
         raise DataError(
@@ -184,8 +183,12 @@ def render_turns(tokenizer: Any, name: str, turns: Sequence[tuple[str, str]], qu
 
 
 def _refused(name: str, error: Exception) -> DataError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"the chat template of the tokenizer {name} refuses a conversation of --data: {reason[:80]}; "
+        f"the chat template of the tokenizer {name} refuses a conversation of --data: {reason_of(error)[:80]}; "
         "give another tokenizer with --tokenizer"
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of what a library's error says, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

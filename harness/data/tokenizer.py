@@ -27,6 +27,7 @@ from memory_harness.harness.data.chat_format import (
     llama3_head,
     own_format,
     plain,
+    reason_of,
     render,
     render_turns,
 )
@@ -75,8 +76,7 @@ class LengthEstimate:
     def count(self, text: str) -> int:
         """Return the estimated number of tokens, special tokens in the text counted as one each."""
         others, num_special = _SPECIAL.subn("", text)
-        num_fewer = (TOKENS_PER_BYTE - self.tokens_per_ascii_byte) * sum(map(str.isascii, others))
-        return round(TOKENS_PER_BYTE * len(others.encode(errors="replace")) - num_fewer) + num_special
+        return estimate_tokens(others, self.tokens_per_ascii_byte) + num_special
 
     def prompt(self, question: str, turns: Turns = ()) -> str:
         """Return the prompt that asks the question after what was said before."""
@@ -90,9 +90,10 @@ class LengthEstimate:
         return ""
 
 
-def estimate_tokens(text: str) -> int:
-    """Return Llama 3's tokens for a Bengali text, estimated from its bytes."""
-    return round(TOKENS_PER_BYTE * len(text.encode()))
+def estimate_tokens(text: str, per_ascii_byte: float = TOKENS_PER_BYTE) -> int:
+    """Return Llama 3's tokens for a text, estimated from its bytes; by default for a Bengali one."""
+    num_fewer = (TOKENS_PER_BYTE - per_ascii_byte) * sum(map(str.isascii, text))
+    return round(TOKENS_PER_BYTE * len(text.encode(errors="replace")) - num_fewer)
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _load_folder(folder: Path, name: str, system: str | None) -> TransformersTok
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise whatever their parsers raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise DataError(f"cannot load the tokenizer in {folder}: {reason}; give another with --tokenizer") from error
     loaded.model_max_length = int(1e9)  # truncation is ours; without this it warns about long texts
     return TransformersTokenizer(loaded, name, system)

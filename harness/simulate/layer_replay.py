@@ -356,7 +356,8 @@ class _Replay:
         self._weights = trainable(request.layer)
         self._tensors: list[torch.Tensor | None] = list(request.tensors())
         self._entry = request.cache_entry
-        self._call: Call | None = request.as_call(owner.tracer, owner.casts)
+        self._has_graph = any(wants for _, wants in recording.outputs)
+        self._call: Call | None = request.as_call(owner.tracer, owner.casts) if self._has_graph else None
         self._own: dict[Role, int] = {}
         """keys of what only the layer sees"""
         self._held: dict[Role, torch.UntypedStorage] = {}
@@ -364,7 +365,7 @@ class _Replay:
 
     def forward(self) -> Any:
         """Return what the layer does."""
-        if any(wants for _, wants in self.recording.outputs):
+        if self._has_graph:
             wanting = [tensor for tensor in self._tensors if tensor is not None and tensor.requires_grad]
             outputs = _ReplayedLayer.apply(self, *(wanting or [make(self._tracer, _SCALAR, GONE).requires_grad_()]))
         else:
