@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from memory_harness.harness.simulate.layer_kinds import CARD, cache_among, entry_of, place_of
+from memory_harness.harness.simulate.layer_kinds import CARD, cache_among, entry_of, is_number, place_of
 from memory_harness.harness.simulate.layer_recording import (
     Argument,
     Call,
@@ -44,7 +45,7 @@ class Request:
     def tensors(self) -> list[torch.Tensor]:
         """Return the tensors among the arguments, each once, and then those in the cache."""
         entry = self.cache_entry
-        cached = [] if entry is None else list(vars(entry).values())
+        cached = [] if entry is None else [value for value in vars(entry).values() if not is_number(value)]
         found: dict[int, torch.Tensor] = {}
         for tensor in tensors_among((*self.args, *self.kwargs.values(), *cached)):
             found.setdefault(id(tensor), tensor)
@@ -81,18 +82,24 @@ class Request:
         template = replaced(template, lambda _: _Cache(), type(cache))
         shell, num_entries, bare = copy.copy(cache), len(cache.layers), copy.copy(self.cache_entry)
         shell.layers = []
-        state = replaced(vars(bare), lambda tensor: numbers[id(tensor)])
+        state = replaced(vars(bare), lambda tensor: numbers.get(id(tensor), tensor))
         vars(bare).clear()
 
         def run_with_cache(tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
             own, whole = copy.copy(bare), copy.copy(shell)
             vars(own).update(replaced(state, tensors.__getitem__, Number))
+            given = {name: weakref.ref(held) for name, held in vars(own).items() if isinstance(held, torch.Tensor)}
             whole.layers = [own] * num_entries
             args, kwargs = replaced(replaced(template, tensors.__getitem__, Number), lambda _: whole, _Cache)
             tensors.clear()
-            return call(layer, *args, **kwargs), vars(own)
+            result = call(layer, *args, **kwargs)
+            return result, {name: held for name, held in vars(own).items() if not _is_same(given.get(name), held)}
 
         return run_with_cache
+
+
+def _is_same(given: weakref.ref[torch.Tensor] | None, held: Any) -> bool:
+    return given is not None and given() is held
 
 
 class _Cache:

@@ -51,7 +51,8 @@ def kind_of_call(
     if cache is not None:
         entry = entry_of(cache, layer)
         others = {name: value for name, value in vars(cache).items() if name != "layers"}
-        _describe_arguments(tracer, [others, vars(entry), type(entry)], into, known)
+        held = {name: value.item() if is_number(value) else value for name, value in vars(entry).items()}
+        _describe_arguments(tracer, [others, held, type(entry)], into, known)
     return (*into, kind_of_layer(tracer, layer))
 
 
@@ -73,6 +74,11 @@ def entry_of(cache: Any, layer: torch.nn.Module) -> Any:
                 return entry
         break
     raise NoKind
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is one number on the host, such as the length of a cache's window."""
+    return isinstance(value, torch.Tensor) and not value.ndim and not lies_on_meta(value)
 
 
 def _is_named(value: Any, *names: str) -> bool:

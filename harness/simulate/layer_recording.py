@@ -108,7 +108,7 @@ class Call(NamedTuple):
 
     layer: torch.nn.Module
     run: Callable[[list[torch.Tensor]], tuple[Any, dict[str, Any]]]
-    """runs it with tensors in their places among the arguments; returns what it returns, and what it leaves in a cache
+    """runs it with tensors in their places among the arguments; returns what it returns, and what it puts into a cache
 
     The list is empty afterwards.
     """

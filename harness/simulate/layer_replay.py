@@ -507,10 +507,9 @@ class _Replay:
         """Let go of an argument: of what lay in the cache, in whose place something else comes."""
         tensor = self._tensors[role.number]
         self._tensors[role.number] = None
-        if self._entry is None:
-            return
-        for name, value in vars(self._entry).items():
-            if value is tensor:
+        _, changed = self.recording.tree
+        for name in changed:
+            if vars(self._entry).get(name) is tensor:
                 setattr(self._entry, name, None)
 
     def _use_up(self, gradient: torch.Tensor | None) -> None:

@@ -18,6 +18,9 @@ from memory_harness.harness.simulate.trace import EMPTY_CACHE, Event
 NUM_RECENT = 64
 """Chains that are remembered: some twenty optimizer steps."""
 
+NUM_UNSAVED = 16
+"""Most chains in a row after which a state is known by them alone; saving one takes as long as half such a chain."""
+
 
 @dataclass(frozen=True)
 class _Transition:
@@ -27,6 +30,24 @@ class _Transition:
     end: int
 
 
+@dataclass(frozen=True)
+class _SavedState:
+    """A state as a copy of everything."""
+
+    allocator: AllocatorState
+    handles: dict[Hashable, int]
+
+
+@dataclass(frozen=True)
+class _ReachedState:
+    """A state as what leads to it."""
+
+    start: int
+    phases: list[Sequence[Event]]
+    num_chains: int
+    """since the last saved state"""
+
+
 @dataclass
 class _RunningChain:
     """A chain some of whose phases have run."""
@@ -34,6 +55,7 @@ class _RunningChain:
     phases: list[Sequence[Event] | None]
     known: _Transition | None
     """None where the chain has not run from this state before"""
+    comes_again: bool
     stats: list[MemoryStats] = field(default_factory=list)
 
 
@@ -56,7 +78,7 @@ class MemoizedMemory:
 
     def __init__(self, memory: SimulatedMemory) -> None:
         self.memory = memory
-        self._states: list[tuple[AllocatorState, dict[Hashable, int]]] = []
+        self._states: list[_SavedState | _ReachedState] = []
         self._ids: dict[Hashable, int] = {}
         self._transitions: dict[tuple[int, Hashable], _Transition] = {}
         self._loaded: int | None = None
@@ -79,12 +101,16 @@ class MemoizedMemory:
         empty._states, empty._ids, empty._transitions = self._states, self._ids, self._transitions
         return empty
 
-    def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None]) -> None:
-        """Start a chain; a phase that is None has to be passed to `next_phase`."""
+    def begin(self, key: Hashable, phases: Sequence[Sequence[Event] | None], *, comes_again: bool = True) -> None:
+        """Start a chain; a phase that is None has to be passed to `next_phase`.
+
+        Args:
+            comes_again: whether other chains may lead to the state after it; after each token decoded it is a new one.
+        """
         known = self._transitions.get((self._state, key))
         if known is None and self._loaded != self._state:
             self._load(self._state)
-        self._chain = _RunningChain(list(phases), known)
+        self._chain = _RunningChain(list(phases), known, comes_again)
         self.recent.append(ReplayedChain(self._state, key, []))
 
     def next_phase(self, events: Sequence[Event] | None = None) -> None:
@@ -126,7 +152,7 @@ class MemoizedMemory:
             self._state = chain.known.end
         else:
             start = self._state
-            self._state = self._save()
+            self._state = self._save() if chain.comes_again else self._reached(start)
             self._transitions[start, self.recent[-1].key] = _Transition(tuple(chain.stats), self._state)
         self._chain = None
 
@@ -166,26 +192,43 @@ class MemoizedMemory:
         """Return a memory of its own in a state that a chain of `recent` started from."""
         own = self.memory.allocator
         memory = SimulatedMemory(own.budget_bytes, expandable_segments=own.expandable_segments)
-        allocator_state, handles = self._states[state]
-        memory.allocator.load(allocator_state)
-        memory.handles.update(handles)
+        self._put(memory, state)
         return memory
+
+    def _put(self, memory: SimulatedMemory, state: int) -> None:
+        """Bring a memory into a state."""
+        known = self._states[state]
+        if isinstance(known, _SavedState):
+            memory.allocator.load(known.allocator)
+            memory.handles.clear()
+            memory.handles.update(known.handles)
+            return
+        self._put(memory, known.start)
+        for phase in known.phases:
+            memory.replay(phase)
 
     def _save(self) -> int:
         by_age = tuple(sorted(self.memory.handles, key=self.memory.handles.__getitem__))
         fingerprint = (self.memory.allocator.fingerprint(), by_age)
         if fingerprint not in self._ids:
             self._ids[fingerprint] = len(self._states)
-            self._states.append((self.memory.allocator.save(), dict(self.memory.handles)))
+            self._states.append(_SavedState(self.memory.allocator.save(), dict(self.memory.handles)))
         self._loaded = self._ids[fingerprint]
         return self._loaded
 
+    def _reached(self, start: int) -> int:
+        """Return the state after the last chain, known by how it is reached; now and then it is saved after all."""
+        before = self._states[start]
+        num_chains = 1 + (before.num_chains if isinstance(before, _ReachedState) else 0)
+        if num_chains > NUM_UNSAVED:
+            return self._save()
+        self._states.append(_ReachedState(start, self.recent[-1].phases, num_chains))
+        self._loaded = len(self._states) - 1
+        return self._loaded
+
     def _load(self, state: int) -> None:
-        allocator_state, handles = self._states[state]
         retries, ooms = self._stats.num_alloc_retries, self._stats.num_ooms
-        self.memory.allocator.load(allocator_state)
-        self.memory.handles.clear()
-        self.memory.handles.update(handles)
+        self._put(self.memory, state)
         # counters are the run's, not the state's
         self.memory.allocator.num_alloc_retries, self.memory.allocator.num_ooms = retries, ooms
         self._loaded = state

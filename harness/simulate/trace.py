@@ -117,7 +117,7 @@ class TraceFamily:
         if self._sizes is None or not self._covers(shape):
             return None
         if shape not in self._derived:
-            self._derived[shape] = self._derive(shape, iter(self._sizes))
+            self._derived[shape] = self._derive(_sizes_at(shape, self._sizes))
         return self._derived[shape]
 
     def _covers(self, shape: Shape) -> bool:
@@ -128,14 +128,14 @@ class TraceFamily:
                 return False
         return True
 
-    def _derive(self, shape: Shape, sizes: Iterator[SizeOf]) -> Chain:
+    def _derive(self, sizes: Iterator[int]) -> Chain:
         template = next(iter(self.recorded.values()))
         chain: Chain = []
         for phase in template:
             events: list[Event] = []
             for key, size, extra in phase:
                 if size >= 0:
-                    size = next(sizes)(shape)
+                    size = next(sizes)
                 events.append((key, size, extra))
             chain.append(events)
         return chain
@@ -150,6 +150,12 @@ def _aspects(shape: Shape) -> tuple[float, ...]:
 SizeOf = Callable[[Shape], int]
 
 
+def _sizes_at(shape: Shape, rules: Sequence[SizeOf]) -> Iterator[int]:
+    """Return what each rule gives; most allocations of a model share theirs with others."""
+    known = {rule: rule(shape) for rule in set(rules)}
+    return map(known.__getitem__, rules)
+
+
 def fit_sizes(recorded: dict[Shape, Chain]) -> list[SizeOf] | None:
     """Return one function per allocation that gives its size at any shape, or None when the recordings do not agree.
 
@@ -160,13 +166,18 @@ def fit_sizes(recorded: dict[Shape, Chain]) -> list[SizeOf] | None:
     if any(_without_sizes(events) != first for events in flat[1:]):
         return None
     shapes = list(recorded)
+    rules: dict[tuple[int, ...], SizeOf | None] = {}
     sizes: list[SizeOf] = []
     for events in zip(*flat, strict=True):
-        if events[0][1] >= 0:
-            size_of = fit_size(shapes, [size for _, size, _ in events])
-            if size_of is None:
-                return None
-            sizes.append(size_of)
+        if events[0][1] < 0:
+            continue
+        found = tuple(size for _, size, _ in events)
+        if found not in rules:
+            rules[found] = fit_size(shapes, found)
+        size_of = rules[found]
+        if size_of is None:
+            return None
+        sizes.append(size_of)
     return sizes
 
 

@@ -178,7 +178,7 @@ class CompiledStrategy:
         key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0, self._sampling.kind)
         key = (*key, self._window_class(length))
         self._sample_decoding(key, batch, length, padded)
-        self._single(key, (batch, length), self.inner.decode)
+        self._single(key, (batch, length), self.inner.decode, comes_again=False)
         self._decoding = (batch, length + 1, padded)
         return [0] * batch
 
@@ -278,8 +278,8 @@ class CompiledStrategy:
     def _family(self, key: Hashable) -> TraceFamily:
         return self._families.setdefault(key, TraceFamily())
 
-    def _single(self, key: Hashable, shape: Shape, run: Callable[[], Any]) -> Any:
-        self._begin(key, shape, ("only",))
+    def _single(self, key: Hashable, shape: Shape, run: Callable[[], Any], *, comes_again: bool = True) -> Any:
+        self._begin(key, shape, ("only",), comes_again=comes_again)
         return self._phase(run)
 
     def _begin_pass(self, key: tuple[Hashable, ...], shape: Shape, phases: Sequence[str]) -> None:
@@ -294,12 +294,12 @@ class CompiledStrategy:
             self._made_lasting = False
             self._usual_key = key
 
-    def _begin(self, key: Hashable, shape: Shape, phases: Sequence[str]) -> None:
+    def _begin(self, key: Hashable, shape: Shape, phases: Sequence[str], *, comes_again: bool = True) -> None:
         family = self._family(key)
         chain = family.get(shape)
         self._chain = _RunningChain(family, shape, chain, len(phases))
         unknown = [None] * len(phases)
-        self.memory.begin((key, shape), unknown if chain is None else chain)
+        self.memory.begin((key, shape), unknown if chain is None else chain, comes_again=comes_again)
 
     def _phase(self, run: Callable[[], Any]) -> Any:
         """Replay the chain's next phase, or run it on fake tensors and replay what that recorded."""

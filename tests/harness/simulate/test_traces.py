@@ -17,7 +17,7 @@ from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats
-from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memoized import NUM_UNSAVED, MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
 from memory_harness.harness.strategies.compiled import CompiledStrategy
@@ -283,3 +283,19 @@ def test_memoised_segments_at_the_peak_are_those_of_the_highest_moment_of_all_ch
     memoised.begin("low", [[("low", 30 * MIB, ()), ("low", FREE, None)]])
     memoised.next_phase()
     assert memoised.stats().allocated_bytes == 5 * MIB
+
+
+def test_states_that_do_not_come_again_are_found_by_what_leads_to_them() -> None:
+    memoised, whole = MemoizedMemory(SimulatedMemory(None)), SimulatedMemory(None)
+    states = []
+    for token in range(3 * NUM_UNSAVED):
+        cache: list[Event] = [(token, (token + 1) * MIB, ()), (token - 1, FREE, None)]
+        memoised.begin("decode", [cache], comes_again=False)
+        states.append((memoised.recent[-1].start, sorted(whole.live()), whole.allocator.reserved_bytes))
+        memoised.next_phase()
+        whole.replay(cache)
+    for state, live, reserved in states:
+        memory = memoised.memory_at(state)
+        assert sorted(memory.live()) == live
+        assert memory.allocator.reserved_bytes == reserved
+    assert sorted(memoised.live()) == sorted(whole.live())
