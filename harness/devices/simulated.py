@@ -100,13 +100,13 @@ class SimulatedDevice:
             return
         with ExitStack() as stack:
             stack.enter_context(_cuda_autocast_is_cpu_autocast())
+            stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
             if not self.computes:
                 casts = stack.enter_context(meta_autocast())
                 stack.enter_context(_foreach_on_meta())
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
-            stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
             stack.enter_context(self._bitsandbytes_tables())
             if not self.computes:
                 stack.enter_context(self._managed_memory())

@@ -47,7 +47,7 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
     # older cards get transformers' loop over the experts, whose backward pass makes gradients of frozen weights too
     has_grouped_mm = card.capability >= (8, 0)
     with (
-        patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout),
+        patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout, linear=_linear),
         patch.object(moe, "_can_use_grouped_mm", lambda *_: has_grouped_mm),
         flash_attention_2(tracer),
     ):
@@ -60,6 +60,21 @@ def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace
         return input
     result: torch.Tensor = torch.native_dropout(input, p, True)[0]
     return result
+
+
+_torch_linear = torch.nn.functional.linear  # the original, which the simulation replaces
+
+
+def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Multiply and add a bias: to the product itself where no kernel does both, as for an input that is transposed.
+
+    While a dispatch mode, such as the tracer, is active, PyTorch makes a second result instead.
+    Source: aten/src/ATen/native/Linear.cpp, `linear`; aten/src/ATen/TensorSubclassLikeUtils.h.
+    """
+    is_fused = bias is None or input.dim() == 2 or input.is_contiguous()
+    if is_fused or not {type(input), type(weight), type(bias)} <= {torch.Tensor, torch.nn.Parameter}:
+        return _torch_linear(input, weight, bias)
+    return torch.ops.aten.matmul(input, weight.t()).add_(bias)  # autocast has cast these
 
 
 def operator_lowerings(card: Card) -> dict[Any, Lowering]:

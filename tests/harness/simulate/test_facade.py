@@ -85,6 +85,19 @@ def test_operators_made_of_others_allocate_in_inference_mode_what_they_do_withou
         assert peak() == without > 512
 
 
+@pytest.mark.parametrize("x", (torch.ones(2, 64, 8).transpose(1, 2), torch.ones(2, 2, 4, 64)))
+def test_a_bias_is_added_to_the_product_itself_where_no_kernel_does_both(device, x):
+    layer, x = torch.nn.Linear(64, 512).cuda(), x.cuda()
+    layer(x)  # from the second on there is a workspace
+    device.reset_peaks()
+    before = device.stats().allocated_bytes
+    with torch.no_grad():
+        layer(x)
+    product = 2 * 8 * 512 * 4
+    input_as_a_matrix = 0 if x.is_contiguous() else x.nbytes
+    assert device.stats().peak_allocated_bytes - before == product + input_as_a_matrix
+
+
 def test_tensors_of_the_host_are_refused_where_cuda_refuses_them(device):
     on_card, on_host = torch.zeros(4, device="cuda"), torch.zeros(4)
     with pytest.raises(RuntimeError, match="found at least two devices, cuda:0 and cpu"):
