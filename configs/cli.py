@@ -27,7 +27,7 @@ from memory_harness.configs.preset import (
     newest_run,
     real_folder,
 )
-from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections
+from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections, section_by_field
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.units import parse_part
@@ -304,7 +304,9 @@ def _option_fields() -> list[dataclasses.Field[Any]]:
 def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint: Any, line: str, default: Any) -> None:
     text = f"{line} (default: {to_text(default, item)})".replace("%", "%%")
     flag, name = flag_of(item), item.name
-    if hint is bool:
+    if "value_into" in item.metadata:
+        group.add_argument(flag, dest=name, action=_FlagWithValue, value_into=item.metadata["value_into"], help=text)
+    elif hint is bool:
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
     else:
         bare = item.metadata.get("bare")  # what the flag means without a value
@@ -313,6 +315,26 @@ def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint
             nargs, hint = len(item.metadata["metavar"]), item.metadata["each"]
         read, metavar = _reader(hint, item), _metavar(hint, item)
         group.add_argument(flag, dest=name, type=read, metavar=metavar, nargs=nargs, const=bare, help=text)
+
+
+class _FlagWithValue(argparse.BooleanOptionalAction):
+    """A flag that may have a value, which is another field's."""
+
+    def __init__(self, *args: Any, value_into: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.nargs = "?"
+        self._value_into = value_into
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, namespace, values, option_string)
+        if values is None:
+            return
+        section = SECTIONS[section_by_field()[self._value_into]]
+        (item,) = (item for item in dataclasses.fields(section) if item.name == self._value_into)
+        try:
+            setattr(namespace, item.name, from_text(values, typing.get_type_hints(section)[item.name], item))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
 
 
 def _reader(hint: Any, item: dataclasses.Field[Any]) -> Callable[[str], Any]:

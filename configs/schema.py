@@ -31,18 +31,24 @@ class ModelConfig:
     """train random weights although there may be a checkpoint: for benchmarks, where the loss means nothing"""
     strategy: Literal["qlora", "unsloth"] = "qlora"
     """how the model is loaded, adapted and trained"""
-    quantization: Literal["nf4", "none"] = "nf4"
-    """4-bit NF4 weights, or none (weights stay in the compute dtype)"""
+    quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
+    """bitsandbytes' 4-bit NF4 or FP4 or 8-bit weights, or none (weights stay in the compute dtype)"""
+    loader: Literal["stepwise", "transformers"] = field(default="stepwise", metadata={"came_later": True})
+    """who loads the weights: stepwise, layer by layer; transformers, whose from_pretrained most programs call"""
     double_quant: bool = True
     """quantise the quantisation constants too"""
     quantise_experts: bool = field(default=False, metadata={"came_later": True})
     """hold the experts of a mixture, which bitsandbytes leaves as they are, in 4 bits too"""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """compute dtype: autocast runs in it, unquantised weights load in it"""
+    autocast: Literal["auto", "none"] = field(default="auto", metadata={"came_later": True})
+    """mixed precision: auto computes in the dtype whatever tensors are of; none, in what each tensor is of"""
     kbit_upcast: bool = False
     """cast embeddings, output head and norms to float32, as peft's prepare_model_for_kbit_training does"""
     gradient_checkpointing: bool = True
     """recompute each layer's activations in the backward pass instead of keeping them"""
+    use_reentrant: bool = field(default=False, metadata={"came_later": True})
+    """checkpoint as torch.utils.checkpoint did first: a layer's graph is built in the backward pass alone"""
     offload_activations: bool = False
     """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
     embeddings_on_host: bool = False
@@ -88,6 +94,22 @@ class LoraConfig:
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     """linear layers that get an adapter, comma-separated; all-linear takes those of every block; a model that lacks the
     default's gets peft's choice for its architecture, else its attention's"""
+    lora_bias: Literal["none", "all", "lora_only"] = field(default="none", metadata={"came_later": True})
+    """which biases are trained beside the adapter"""
+    use_rslora: bool = field(default=False, metadata={"came_later": True})
+    """scale by alpha / sqrt(r)"""
+    use_dora: bool = field(default=False, metadata={"came_later": True})
+    """train the magnitude of each row of the weights apart from their direction"""
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = field(default="default", metadata={"came_later": True})
+    """how the adapter begins"""
+    rank_pattern: str | None = field(default=None, metadata={"metavar": "NAME=RANK,...", "came_later": True})
+    """other ranks for some layers, by the end of their name or a pattern"""
+    alpha_pattern: str | None = field(default=None, metadata={"metavar": "NAME=ALPHA,...", "came_later": True})
+    """other scales for some layers"""
+    modules_to_save: tuple[str, ...] = field(default=(), metadata={"came_later": True})
+    """layers that are trained in full beside the adapter, such as embed_tokens,lm_head"""
+    adapter_dtype: Literal["float32", "auto"] = field(default="float32", metadata={"came_later": True})
+    """float32, as peft casts adapters by default; auto: of the type of the layer they stand beside"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +142,8 @@ class DataConfig:
     """lengths of dynamic and bucketed batches are rounded up to a multiple of this many tokens"""
     tokenizer: str | None = field(default=None, metadata={"metavar": "DIR"})
     """local directory with the model's tokenizer; looked up beside the model when not set"""
+    batches: str | None = field(default=None, metadata={"metavar": "SIZExLENGTH,...", "came_later": True})
+    """train on exactly these micro-batches, in this order, instead of a corpus: such as 2x1024,1x512"""
     seed: int = 42
     """seed of the corpus, the split, the shuffling and the weights"""
 
@@ -128,6 +152,11 @@ class DataConfig:
 class TrainConfig:
     """The optimisation."""
 
+    finetuning_type: Literal["lora", "full"] = field(default="lora", metadata={"came_later": True})
+    """lora trains an adapter; full, every weight"""
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(default="sft", metadata={"came_later": True})
+    """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones: dpo and ipo against the model
+    as it was, the others without a reference"""
     epochs: int = 2
     """passes over the training split"""
     train_batch_size: int = 1
@@ -148,8 +177,11 @@ class TrainConfig:
     """full: transformers' own over float32 logits; chunked: loss_chunk_tokens tokens at once; liger: liger-kernel's"""
     loss_chunk_tokens: int = 256
     """most tokens whose logits exist at once in the chunked loss"""
-    hold_outputs: bool = False
-    """keep the model's output object (and so its logits) alive through backward, as a careless loop does"""
+    hold_outputs: bool = field(default=False, metadata={"value_into": "hold_until"})
+    """keep the model's output object (and so its logits) alive through backward, as a careless loop does; with `step`,
+    through the optimizer step too"""
+    hold_until: Literal["backward", "step"] = field(default="backward", metadata={"came_later": True})
+    """when held outputs go; `--hold-outputs step` says both"""
     empty_cache_every: int | None = None
     """release cached blocks every so many optimizer steps; never when none"""
     max_steps: int | None = None

@@ -45,11 +45,12 @@ def choose_backend(
     grouped = enable_gqa and query.size(1) != key.size(1)
     if mask is not None and mask.stride(-1) != 1:  # as of a bias by position that was permuted
         return "math"
-    if forced == ANY and half and not grouped and _has_cudnn(card, query):
+    switches = torch.backends.cuda  # torch.nn.attention.sdpa_kernel turns these
+    if forced == ANY and half and not grouped and _has_cudnn(card, query) and switches.cudnn_sdp_enabled():
         return "cudnn"
-    if "flash" in backends and half and mask is None and query.size(-1) <= 256:
+    if "flash" in backends and half and mask is None and query.size(-1) <= 256 and switches.flash_sdp_enabled():
         return "flash"
-    if "memory_efficient" in backends and not grouped:
+    if "memory_efficient" in backends and not grouped and switches.mem_efficient_sdp_enabled():
         return "memory_efficient"
     return "math"
 

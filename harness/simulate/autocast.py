@@ -131,7 +131,7 @@ def _into_float32(function: Callable[..., Any]) -> Callable[..., Any]:
         if is_narrow and kwargs.get("dtype") is None and torch.is_autocast_enabled("cpu"):
             kwargs["dtype"] = torch.float32
         if function.__name__ in FUSED and is_narrow and kwargs.get("dtype") is torch.float32:
-            return _ConvertingSoftmax.apply(input)
+            return _ConvertingSoftmax.apply(input, function.__name__ == "softmax")
         return function(input, *args, **kwargs)
 
     return widening
@@ -163,16 +163,19 @@ def _cross_entropy(
 
 
 class _ConvertingSoftmax(torch.autograd.Function):
-    """Softmax, or its logarithm, of 16 bits into float32; without values both allocate the same."""
+    """Softmax, or its logarithm, of 16 bits into float32; without values both allocate the same but going backwards."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, input: torch.Tensor, takes_product: bool) -> torch.Tensor:
         out = torch.empty_like(input, dtype=torch.float32)
         ctx.save_for_backward(out)
-        ctx.input_dtype = input.dtype
+        ctx.input_dtype, ctx.takes_product = input.dtype, takes_product
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         (out,) = ctx.saved_tensors
-        return torch.empty_like(out, dtype=ctx.input_dtype)
+        gradient = torch.empty_like(out, dtype=ctx.input_dtype)
+        product = grad_outputs[0] * out if ctx.takes_product else None  # Source: SoftMax.cu, softmax_backward_cuda_out
+        del product
+        return gradient, None

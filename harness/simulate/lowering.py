@@ -87,6 +87,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     return in_place | {
         aten.add.Tensor: _add,
         aten.native_dropout.default: _native_dropout,
+        aten._softmax_backward_data.default: _softmax_backward,
+        aten._safe_softmax.default: _safe_softmax,
         aten.mm.default: matmul,
         aten.addmm.default: partial(_addmm, card.cublas_workspace_bytes),
         aten.bmm.default: matmul,
@@ -227,6 +229,30 @@ def _native_dropout(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: di
     result, mask = tracer.run(func, args, kwargs)
     tracer.track(mask)
     return result, mask
+
+
+def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the gradient of softmax's input; CUDA's kernel takes the product of gradient and result.
+
+    Source: aten/src/ATen/native/cuda/SoftMax.cu, `softmax_backward_cuda_out`; that of `log_softmax` does not.
+    """
+    gradient, result = args[:2]
+    out = tracer.run(func, args, kwargs)
+    tracer.track(out)
+    with tracer.temporary([gradient.numel() * max(gradient.element_size(), result.element_size())]):
+        return out
+
+
+def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return softmax with zeros in rows that are masked whole: which these are is computed beside.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp, `_safe_softmax`.
+    """
+    scores, dim = args[:2]
+    out = tracer.run(func, args, kwargs)
+    tracer.track(out)
+    with tracer.temporary([scores.numel(), scores.numel() // scores.size(dim), out.element_size()]):
+        return out
 
 
 def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

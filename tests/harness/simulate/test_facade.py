@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.dry_run import DryRunDevice
@@ -96,6 +98,36 @@ def test_a_bias_is_added_to_the_product_itself_where_no_kernel_does_both(device,
     product = 2 * 8 * 512 * 4
     input_as_a_matrix = 0 if x.is_contiguous() else x.nbytes
     assert device.stats().peak_allocated_bytes - before == product + input_as_a_matrix
+
+
+def attended_by_plain_operators() -> torch.Tensor:
+    query = torch.zeros(1, 32, 1024, 64, device="cuda", dtype=torch.float16, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(query, query, query)
+
+
+def softmax_of(dtype: torch.dtype, wide: torch.dtype) -> torch.Tensor:
+    scores = torch.zeros(64, 1024, 1024, device="cuda", dtype=dtype, requires_grad=True)
+    return F.softmax(scores, -1, dtype=wide)
+
+
+@pytest.mark.parametrize(
+    ("program", "forward", "backward"),
+    (
+        (lambda: softmax_of(torch.float16, torch.float32), 402653184, 1073741824),
+        (lambda: softmax_of(torch.float16, torch.float16), 268435456, 671088640),
+        (lambda: softmax_of(torch.float32, torch.float32), 536870912, 1342177280),
+        (attended_by_plain_operators, 381714944, 641728512),
+    ),
+)
+def test_softmax_takes_what_it_took_on_an_h200(program, forward, backward):
+    device = DryRunDevice(find_card("h200"), 2**40)
+    with device.active():
+        out = program()
+        assert device.stats().peak_allocated_bytes == forward
+        device.reset_peaks()
+        out.backward(torch.ones_like(out))
+        assert device.stats().peak_allocated_bytes == backward
 
 
 def test_tensors_of_the_host_are_refused_where_cuda_refuses_them(device):
