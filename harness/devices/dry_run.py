@@ -22,7 +22,7 @@ from memory_harness.harness.simulate.facade.functions import functions_without_g
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
-from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
+from memory_harness.harness.simulate.tracer import EventSink, Lowering, Site, Tracer, lies_on_meta
 
 
 class DryRunDevice(SimulatedDevice):
@@ -91,6 +91,52 @@ class DryRunDevice(SimulatedDevice):
 
     def adopt(self, values: Any) -> None:
         """Nothing is to be adopted: all that lies on the card was made under the tracer."""
+
+
+def run_program(device: SimulatedDevice, program: Callable[[str], Any]) -> Any:
+    """Run code that asks for `cuda` by name; what it allocates is allocated on the device, which keeps what it leaves.
+
+    Args:
+        program: takes PyTorch's name of the card.
+    """
+    card = DryRunDevice(device.card, device.budget_bytes)
+    card._simulated.allocator.budget_bytes = None  # whether there is room is up to the device
+    card.tracer.sink = twin = _Twin(card.tracer.sink, device.tracer)
+    with device.unobserved(), card.active():
+        result = program("cuda:0")
+    device.tracer.take_over(card.tracer, twin.keys)
+    return result
+
+
+class _Twin:
+    """An event sink that passes on what it is told to two, the second of which has keys of its own."""
+
+    def __init__(self, sink: EventSink, tracer: Tracer) -> None:
+        self._sink = sink
+        self._tracer = tracer
+        self.keys: dict[Hashable, Hashable] = {}
+        """the tracer's, by those of what is told"""
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a storage begins."""
+        self._sink.alloc(key, num_bytes, site)
+        self.keys[key] = own = self._tracer.new_key()
+        self._tracer.sink.alloc(own, num_bytes, site)
+
+    def free(self, key: Hashable) -> None:
+        """Take that it ends."""
+        self._sink.free(key)
+        self._tracer.sink.free(self.keys.pop(key))
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a lasting one begins."""
+        self._sink.ensure(key, num_bytes, site)
+        self._tracer.sink.ensure(key, num_bytes, site)
+
+    def empty_cache(self) -> None:
+        """Take that wholly free segments are returned."""
+        self._sink.empty_cache()
+        self._tracer.sink.empty_cache()
 
 
 def _with_peaks(now: MemoryStats, earlier: MemoryStats) -> MemoryStats:

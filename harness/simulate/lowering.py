@@ -100,6 +100,9 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.nonzero.default: _nonzero,
         aten._grouped_mm.default: partial(_grouped_mm, card.cublas_workspace_bytes),
         bnb.gemm_4bit.default: partial(_gemm_4bit, card),
+        bnb.int8_vectorwise_quant.default: _quantize_rows,
+        bnb.int8_scaled_mm.default: _scaled_mm,
+        bnb.int8_mixed_scaled_mm.default: _mixed_scaled_mm,
         bnb.quantize_4bit.default: _quantize,
         bnb.quantize_blockwise.default: _quantize,
     }
@@ -303,6 +306,55 @@ def _gemm_4bit(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwa
         _workspace(tracer, card.cublas_workspace_bytes)
         if bias is not None:
             _workspace_for_bias(tracer)
+    return out
+
+
+def _quantize_rows(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return a matrix in 8 bits, its rows' scales, and the columns of outliers: none, as without values none is known.
+
+    Source: bitsandbytes/backends/cuda/ops.py, `int8_vectorwise_quant`.
+    """
+    matrix = args[0]
+    if not lies_on_meta(matrix):
+        return func(*args, **kwargs)
+    threshold = kwargs.get("threshold", args[1] if len(args) > 1 else 0.0)
+    scales = matrix.new_empty(matrix.numel() // matrix.shape[-1], dtype=torch.float32)
+    tracer.track(scales)
+    out = torch.empty(matrix.shape, dtype=torch.int8, device=matrix.device)
+    tracer.track(out)
+    if not threshold:
+        return out, scales, None
+    with tracer.temporary([matrix.numel() * matrix.element_size(), matrix.numel()]):  # absolute values, which are large
+        return out, scales, matrix.new_empty(0, dtype=torch.int64)
+
+
+def _scaled_mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Multiply in 8 bits: into 32, and from there into 16.
+
+    Source: bitsandbytes/backends/default/ops.py, `int8_scaled_mm`; backends/cuda/ops.py, `int8_mm_dequant`.
+    """
+    first, second = args[:2]
+    if not lies_on_meta(first):
+        return func(*args, **kwargs)
+    dtype = kwargs.get("dtype", args[5] if len(args) > 5 else None) or torch.float16
+    return _product_of_8_bits(tracer, first, second, dtype)
+
+
+def _mixed_scaled_mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Multiply in 8 bits beside no outliers."""
+    wide, first, second = args[:3]
+    if not lies_on_meta(wide):
+        return func(*args, **kwargs)
+    return _product_of_8_bits(tracer, first, second, wide.dtype), wide.new_empty(0)
+
+
+def _product_of_8_bits(tracer: Tracer, first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    shape = (*first.shape[:-1], second.shape[0])
+    num_elements = math.prod(shape)
+    sizes = [num_elements * 4] if dtype is torch.float16 else [num_elements * 4, num_elements * 2]
+    with tracer.temporary(sizes):
+        out = torch.empty(shape, dtype=dtype, device=first.device)
+        tracer.track(out)
     return out
 
 

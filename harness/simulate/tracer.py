@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType
@@ -174,6 +174,19 @@ class Tracer(TorchDispatchMode):
         entry = self._storages.get(storage._cdata)
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
+
+    def take_over(self, other: Tracer, keys: Mapping[Hashable, Hashable]) -> None:
+        """Follow from now on the storages that another tracer has followed.
+
+        Args:
+            keys: those of this tracer, by the other's; what has none here has no memory here.
+        """
+        for cdata, (reference, key) in list(other._storages.items()):
+            storage = reference()
+            if storage is not None:
+                own = keys.get(key, key)
+                self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), own)
+        other._storages.clear()
 
     @contextmanager
     def temporary(self, sizes: Sequence[int]) -> Iterator[None]:

@@ -80,18 +80,24 @@ def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype, attention: str =
     Raises:
         ConfigError: transformers has no decoder for the configuration, or cannot build it, or not with this attention.
     """
-    auto = next((auto for auto in _auto_classes(config) if type(config) in auto._model_mapping), None)
-    if auto is None:
-        raise ConfigError(f"--model: transformers has no decoder with a head for {config.model_type!r}")
+    auto = auto_class(config)
     try:
         with torch.device("meta"):
-            model = auto.from_config(config, dtype=dtype, attn_implementation=_attention(auto, config, attention))
+            model = auto.from_config(config, dtype=dtype, attn_implementation=attention_of(auto, config, attention))
     except ConfigError:
         raise
     except Exception as error:  # a model's constructor raises whatever its parts raise
         raise ConfigError(f"--model: transformers cannot build {config.model_type!r}: {_one_line(error)}") from error
     _keep_wide(model, dtype)
     return model
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """Return transformers' class that builds a model of a configuration. Raises ConfigError: it has none."""
+    auto = next((auto for auto in _auto_classes(config) if type(config) in auto._model_mapping), None)
+    if auto is None:
+        raise ConfigError(f"--model: transformers has no decoder with a head for {config.model_type!r}")
+    return auto
 
 
 def _auto_classes(config: PreTrainedConfig) -> tuple[Any, ...]:
@@ -116,7 +122,8 @@ def class_labels(config: PreTrainedConfig, batch_size: int) -> npt.NDArray[Any]:
     return np.zeros(batch_size, dtype=np.float32 if is_regression else np.int64)
 
 
-def _attention(auto: Any, config: PreTrainedConfig, attention: str) -> str:
+def attention_of(auto: Any, config: PreTrainedConfig, attention: str) -> str:
+    """Return transformers' name of the attention. Raises ConfigError: the model's class has no such one."""
     model_class = auto._model_mapping[type(config)]
     has = {"eager": True, "sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
     if attention == "auto":

@@ -363,7 +363,7 @@ class CompiledStrategy:
         """Give the fake model the gradients that it would have here, had the phases before not been replayed."""
         if self._chain is not None and self._chain.chain is None:
             self.inner.pretend_gradients(present)
-            self._name_tensors("gradient", "loss")
+            self._name_tensors("gradient", "loss", "output")
 
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""

@@ -45,7 +45,7 @@ class Layout:
 
     Args:
         dtype: of those that are not quantised.
-        nf4: linear layers but the head are quantised.
+        quantization: of linear layers but the head: `nf4`, `fp4`, `int8` or `none`.
         double_quant: so are their constants.
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
@@ -53,11 +53,29 @@ class Layout:
     """
 
     dtype: torch.dtype
-    nf4: bool = True
+    quantization: str = "nf4"
     double_quant: bool = True
     experts: bool = False
     wide: tuple[str, ...] = ()
     packed_from: torch.dtype | None = None
+
+    @property
+    def is_quantised(self) -> bool:
+        """Return whether linear layers are bitsandbytes'."""
+        return self.quantization != "none"
+
+    @property
+    def options(self) -> BitsAndBytesConfig:
+        """Return it in transformers' words."""
+        if self.quantization == "int8":
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(self.wide) or None)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quantization,
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_compute_dtype=self.dtype,
+            llm_int8_skip_modules=list(self.wide) or None,
+        )
 
 
 def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | None:
@@ -77,7 +95,7 @@ def checkpoint_layout(config: PreTrainedConfig, dtype: torch.dtype) -> Layout | 
         )
     wide = tuple(given.llm_int8_skip_modules or ())
     packed_from = config.get_text_config(decoder=True).dtype or config.dtype or dtype
-    return Layout(dtype, double_quant=given.bnb_4bit_use_double_quant, wide=wide, packed_from=packed_from)
+    return Layout(dtype, "nf4", given.bnb_4bit_use_double_quant, wide=wide, packed_from=packed_from)
 
 
 def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: str = "auto") -> Any:
@@ -87,7 +105,7 @@ def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: s
         ConfigError: transformers cannot build it, or not with this attention.
     """
     model = model_on_meta(config, layout.dtype, attention)
-    return _with_4bit_layers(model, layout) if layout.nf4 else model
+    return _with_quantised_layers(model, layout) if layout.is_quantised else model
 
 
 def make_real(
@@ -145,20 +163,18 @@ def _names_of_4bit_weights(model: Any) -> Iterator[str]:
             yield f"{name}.weight"
 
 
-def _with_4bit_layers(model: Any, layout: Layout) -> Any:
+def _with_quantised_layers(model: Any, layout: Layout) -> Any:
     """Return the model on the meta device with bitsandbytes' layers where transformers puts them.
 
-    Source: transformers/quantizers/quantizer_bnb_4bit.py, `_process_model_before_weight_loading`.
+    Source: transformers/quantizers/quantizer_bnb_4bit.py and quantizer_bnb_8bit.py,
+    `_process_model_before_weight_loading`.
     """
-    options = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=layout.double_quant,
-        bnb_4bit_compute_dtype=layout.dtype,
-    )
     unquantised = [*(layout.wide or get_keys_to_not_convert(model)), *(model._keep_in_fp32_modules or ())]
-    model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=options)
-    model.is_loaded_in_4bit = True
+    model = replace_with_bnb_linear(model, modules_to_not_convert=unquantised, quantization_config=layout.options)
+    if layout.quantization == "int8":
+        model.is_loaded_in_8bit = True
+    else:
+        model.is_loaded_in_4bit = True
     _assign_is_quantized(model)  # some models ask before they multiply by a weight that may be packed
     return model
 
@@ -177,7 +193,7 @@ def _materialise(
             weight = initial(f"{names[table]}.weight", table.weight.shape, table.weight.dtype)
             model.set_input_embeddings(embed(weight))
             continue
-        is_quantised = isinstance(module, bitsandbytes.nn.Linear4bit)
+        is_quantised = isinstance(module, (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt))
         for name, meta in list(module.named_parameters(recurse=False)):
             full_name = f"{names[module]}.{name}"
             if id(meta) in made:  # tied weights are one parameter
@@ -199,7 +215,7 @@ def _materialise(
             if layout.experts and is_expert(module, parameter):
                 # the one in 16 bits goes: nothing may refer to it any more
                 del made[id(meta)], parameter
-                replace_parameter_4bit(module, name, layout.double_quant, "nf4")
+                replace_parameter_4bit(module, name, layout.double_quant, layout.quantization)
     _materialise_buffers(model, device)
 
 
@@ -222,7 +238,7 @@ def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dty
 
 
 def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) -> torch.nn.Parameter:
-    """Return a layer's weight in 4 bits; the 16-bit one is gone."""
+    """Return a layer's weight in 4 or 8 bits; the 16-bit one is gone."""
     import bitsandbytes
 
     shape = module.weight.shape
@@ -230,11 +246,21 @@ def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) 
         weight = initial(name, torch.Size(reversed(shape)), layout.dtype).T.contiguous()
     else:
         weight = initial(name, shape, layout.dtype)
+    if layout.quantization == "int8":
+        return _weight_in_8_bits(weight)
     packed, state = bitsandbytes.functional.quantize_4bit(
-        weight, blocksize=BLOCK, compress_statistics=layout.double_quant, quant_type="nf4"
+        weight, blocksize=BLOCK, compress_statistics=layout.double_quant, quant_type=layout.quantization
     )
     module.quant_state = state
     return params4bit(packed, state, module)
+
+
+def _weight_in_8_bits(weight: torch.Tensor) -> torch.nn.Parameter:
+    """Source: bitsandbytes/nn/modules.py, `Int8Params._quantize`."""
+    import bitsandbytes
+
+    packed, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(weight.to(torch.float16))
+    return bitsandbytes.nn.Int8Params(packed, requires_grad=False, CB=packed, SCB=scales)
 
 
 def _packed_weight(module: Any, name: str, device: Device, packed: Packed) -> torch.nn.Parameter:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import peft
 import torch
+from bitsandbytes.nn import Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -37,6 +38,7 @@ from memory_harness.harness.strategies.architecture import (
 )
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
@@ -45,9 +47,6 @@ from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
-
-CHECKPOINTING = {"use_reentrant": False}
-
 
 class _State(NamedTuple):
     """The keys or the values of a layer, but for batch size and length."""
@@ -117,12 +116,17 @@ class QLoraStrategy:
             self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
-        embed = self._embed_on_host if self.config.model.embeddings_on_host else None
-        make_real(self.model, self.device, layout, checkpoint, embed)
+        if self.config.model.loader == "transformers":
+            self.model = None  # one that loads its own weights takes its place
+            attention = self.config.model.attention_implementation
+            self.model = load_by_transformers(config, self.device, layout, checkpoint, attention)
+        else:
+            embed = self._embed_on_host if self.config.model.embeddings_on_host else None
+            make_real(self.model, self.device, layout, checkpoint, embed)
         if self.config.model.expand_kv:
             expand_heads(self.model)
         if self.config.model.tiled_mlp:
-            tile_mlp(self.model, self.mlp_chunks, lambda: self.device.autocast(self.dtype))
+            tile_mlp(self.model, self.mlp_chunks, self._autocast)
         self.device.empty_cache()
         self._prepare()
         if self.config.model.offload_activations:
@@ -135,7 +139,7 @@ class QLoraStrategy:
         model = self.config.model
         given = checkpoint_layout(config, self.dtype)
         if given is None:
-            return Layout(self.dtype, model.quantization == "nf4", model.double_quant, model.quantise_experts)
+            return Layout(self.dtype, model.quantization, model.double_quant, model.quantise_experts)
         if model.quantization == "none":
             raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
         return replace(given, experts=model.quantise_experts)
@@ -188,21 +192,24 @@ class QLoraStrategy:
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
+        options_of_checkpointing = {"use_reentrant": self.config.model.use_reentrant}
         if self.config.model.casts_to_float32:
             # the device empties its own cache below, so that a simulated run does it too
             options = {"auto_clear_cache": False} if _peft_clears_cache() else {}
             peft.prepare_model_for_kbit_training(
                 self.model,
                 use_gradient_checkpointing=checkpointing,
-                gradient_checkpointing_kwargs=CHECKPOINTING,
+                gradient_checkpointing_kwargs=options_of_checkpointing,
                 **options,
             )
             self.device.empty_cache()
             return
         for parameter in self.model.parameters():
             parameter.requires_grad = False
+        if checkpointing and self.config.model.use_reentrant:
+            self.model.enable_input_require_grads()  # else a checkpointed layer, whose inputs want none, gets none
         if checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options_of_checkpointing)
 
     def _add_adapter(self) -> None:
         lora = self.config.lora
@@ -230,7 +237,8 @@ class QLoraStrategy:
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
 
     def _new_scaler(self, scaler_state: dict[str, Any]) -> Any:
-        scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=self.dtype is torch.float16)
+        is_mixed = self.dtype is torch.float16 and self.config.model.autocast != "none"
+        scaler = torch.amp.GradScaler(self.device.torch_device.type, enabled=is_mixed)
         if scaler_state:
             scaler.load_state_dict(scaler_state)
         return scaler
@@ -257,19 +265,32 @@ class QLoraStrategy:
         with self.model_context():
             self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
         # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
-        self._held = output if self.config.train.hold_outputs else None
+        self._held = self._hold(output)
         loss = self.graph.detach()
         if self.loss is None:
             self.loss = loss.clone()
         else:
             self.loss = self.loss + loss
 
+    @property
+    def _holds_to_step(self) -> bool:
+        return self.config.train.hold_outputs and self.config.train.hold_until == "step"
+
+    def _hold(self, output: Any) -> Any:
+        """Return what of an output is kept; to the end of the step, what a caller can still see of it."""
+        if output is None or not self._holds_to_step:
+            return output if self.config.train.hold_outputs else None
+        return {name: output[name].detach() for name in ("loss", "logits")}
+
     @contextmanager
     def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         all_real = 0.0 if "attention_mask" in self.inputs else 1.0
-        with self.device.autocast(self.dtype), self.device.assuming(all_real, self._real_tokens):
+        with self._autocast(), self.device.assuming(all_real, self._real_tokens):
             yield
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.config.model.autocast == "none" else self.device.autocast(self.dtype)
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
@@ -297,7 +318,9 @@ class QLoraStrategy:
         """Scale the loss and add its gradients."""
         with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
             self.scaler.scale(self.graph).backward()
-        self.graph = self._held = None
+        self.graph = None
+        if self.config.train.hold_until == "backward":
+            self._held = None
         self.inputs = {}
 
     def summands(self) -> list[torch.Tensor]:
@@ -323,6 +346,7 @@ class QLoraStrategy:
                 self.scaler.update()
         gradients.clear()
         self.optimizer.zero_grad(set_to_none=True)
+        self._held = None
         loss, self.loss = self.loss, None
         if loss is None:
             return None, self.device.read(norm)
@@ -439,6 +463,8 @@ class QLoraStrategy:
             self.loss = torch.empty(())
         elif not present:
             self.loss = None
+        if self._holds_to_step:
+            self._held = {name: torch.empty(()) for name in ("loss", "logits")} if present else None
 
     def pretend_loaded(self) -> None:
         """Undo what the first pass has changed for good: bitsandbytes casts biases, rotary embeddings make tables."""
@@ -478,6 +504,8 @@ class QLoraStrategy:
         yield from _tensor_attributes(self.scaler, ("_scale", "_growth_tracker"), "scaler")
         if self.loss is not None:
             yield ("loss", "step"), self.loss
+        for name, tensor in (self._held or {}).items() if self._holds_to_step else ():
+            yield ("output", name), tensor
         for name, tensor in self.inputs.items():
             yield ("input", name), tensor
         if self.sampler is not None and self.sampler.seen_BV is not None:
@@ -499,6 +527,9 @@ def _model_tensors(model: Any) -> NamedTensors:
     for name, module in modules:
         if isinstance(module, Bnb4bitParametrization):  # that of experts
             yield from _constants_of(module.quant_state, name)
+        if isinstance(module, Linear8bitLt):  # which its first pass moves from the weight to the layer's state
+            for owner in (module.weight, module.state):
+                yield from _tensor_attributes(owner, ("SCB",), "parameter", name)
     for prefix, module in modules:
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor

@@ -1,0 +1,64 @@
+"""Loading as most programs do: `from_pretrained`, which reserves what the model will take and then places its weights.
+
+Its peak and what it leaves in the allocator's cache are the library's own, and on a GPU not the same twice, as threads
+place the weights there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.hooks import remove_hook_from_module
+from transformers import BitsAndBytesConfig, PreTrainedConfig
+
+from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.devices.base import Device
+from memory_harness.harness.strategies.architecture import attention_of, auto_class
+from memory_harness.harness.strategies.modeling import Layout
+
+
+def load_by_transformers(
+    config: PreTrainedConfig, device: Device, layout: Layout, checkpoint: Path | None, attention: str
+) -> Any:
+    """Return the model on the device, its weights frozen or not as transformers leaves them.
+
+    Args:
+        checkpoint: folder with its weights; None where none are wanted, as in a simulation.
+
+    Raises:
+        ConfigError: there are no weights, and the device needs some.
+    """
+    if checkpoint is None and device.computes:
+        raise ConfigError("--loader transformers: loads a checkpoint, which --model does not name; leave it out")
+    model_class = auto_class(config)
+    options: dict[str, Any] = {"quantization_config": layout.options} if layout.is_quantised else {}
+    with _folder(config, checkpoint) as folder:
+        model = device.run_program(
+            lambda name: model_class.from_pretrained(
+                folder,
+                config=config,
+                dtype=layout.dtype,
+                attn_implementation=attention_of(model_class, config, attention),
+                device_map={"": name},
+                local_files_only=True,
+                **options,
+            )
+        )
+    # they move a batch to the device, where it is already
+    remove_hook_from_module(model, recurse=True)
+    return model
+
+
+@contextmanager
+def _folder(config: PreTrainedConfig, checkpoint: Path | None) -> Iterator[Path]:
+    """Yield a folder that holds at least the configuration."""
+    if checkpoint is not None:
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        yield Path(folder)
