@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -146,6 +147,16 @@ class DataConfig:
     """train on exactly these micro-batches, in this order, instead of a corpus: such as 2x1024,1x512"""
     seed: int = 42
     """seed of the corpus, the split, the shuffling and the weights"""
+
+
+    @property
+    def given_batches(self) -> tuple[tuple[int, int], ...]:
+        """Return the size and length of each of --batches. Raises ValueError: one is not written as 2x1024."""
+        parts = () if self.batches is None else self.batches.split(",")
+        found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part.strip()) for part in parts]
+        if not all(found):
+            raise ValueError(f"{parts[found.index(None)].strip()!r} is no SIZExLENGTH, such as 2x1024")
+        return tuple((int(match[1]), int(match[2])) for match in found if match)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
     Raises:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
-    problems = _range_problems(config) + _batch_problems(config) + _strategy_problems(config)
+    problems = _range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
+    problems += _strategy_problems(config)
     problems += _generation_problems(config) + _group_problems(config)
     checks = [_card_problems, _model_problems]
     if not takes_any_gpu:
@@ -108,6 +109,17 @@ def _batch_problems(config: RunConfig) -> list[str]:
         return [
             f"--max-batch-tokens {cap}: less than one sample of --max-length {longest} (allowed: {longest} or more)"
         ]
+    return []
+
+
+def _given_batch_problems(config: RunConfig) -> list[str]:
+    data = config.data
+    try:
+        longest = max((length for _, length in data.given_batches), default=0)
+    except ValueError as error:
+        return [f"--batches {data.batches}: {error}"]
+    if longest > data.max_length:
+        return [f"--batches {data.batches}: longer than --max-length {data.max_length}; raise that"]
     return []
 
 

@@ -84,11 +84,15 @@ class Batch:
 def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[tuple[Batch, ...]]:
     """Return the epoch's optimizer steps, each a tuple of micro-batches; every example is in exactly one of them.
 
+    Where the configuration gives the batches, these are the epoch's, of tokens by chance.
     A step holds train_batch_size x gradient_accumulation examples, the last one the rest. The order depends on the seed
     and the epoch alone; the number of GPUs decides only how a step's examples are cut into micro-batches.
     """
     size = config.train.train_batch_size
     step_size = size * config.train.gradient_accumulation
+    if config.data.batches is not None:
+        batches = [_batch_without_padding(*shape) for shape in config.data.given_batches]
+        return [_balanced(list(step), config) for step in _chunks(batches, config.train.gradient_accumulation)]
     rng = _shuffler(config, epoch)
     shuffled = [examples[i] for i in rng.permutation(len(examples))]
     steps: list[tuple[Batch, ...]] = []
@@ -204,6 +208,11 @@ def _batch(examples: Sequence[Example], config: RunConfig) -> Batch:
     return Batch(shape, tuple(examples))
 
 
+def _batch_without_padding(size: int, length: int) -> Batch:
+    example = Example(length, 0)
+    return Batch(BatchShape(size, length, (length,) * size, size * example.num_target_tokens), (example,) * size)
+
+
 def _padded_length(longest: int, config: RunConfig) -> int:
     """Return the length to pad to: max_length, or the longest rounded up; never shorter than the longest."""
     data = config.data
@@ -211,7 +220,7 @@ def _padded_length(longest: int, config: RunConfig) -> int:
     return max(longest, min(-(-longest // multiple) * multiple, data.max_length))
 
 
-def _chunks(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+def _chunks(examples: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (examples[i : i + size] for i in range(0, len(examples), size))
 
 

@@ -79,6 +79,8 @@ class Prepared:
     """who has approved the vetted reply; empty where nobody has"""
     is_plain: bool = False
     """people's own rows, as they are"""
+    num_replaced: int = 0
+    """rows that would be trained on, were it not for --batches"""
 
     @property
     def fates(self) -> dict[str, int]:
@@ -90,6 +92,8 @@ class Prepared:
             "not taken": self.read_report.num_usable - cleaned.num_rows,
             "set aside for vetted replies": len(cleaned.crisis),
         }
+        if self.num_replaced:
+            fates |= {"trained on": 0, "not trained on, as --batches says on what": self.num_replaced}
         for kind, count in self.read_report.dropped.items():
             fates[_READ_TITLES[kind]] = count
         for reason, count in cleaned.dropped.items():
@@ -140,8 +144,9 @@ def prepare(config: RunConfig) -> Prepared:
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
     questions, prompt_report = _questions(config, eval_rows)
     crisis = load_crisis(config.generation.crisis)
+    given = [Example(length, 0) for size, length in data.given_batches for _ in range(size)]
     return Prepared(
-        train=train,
+        train=given or train,
         eval=evaluation,
         prompts=_prompts(tokenizer, questions, None if is_plain else crisis, data.max_length),
         corpus_name=corpus.name,
@@ -154,6 +159,7 @@ def prepare(config: RunConfig) -> Prepared:
         prompt_report=prompt_report,
         approved_by=crisis.approved_by,
         is_plain=is_plain,
+        num_replaced=len(train) if given else 0,
     )
 
 

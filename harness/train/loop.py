@@ -229,7 +229,9 @@ def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:
 
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
-    """Return the optimizer steps in one pass over the training split."""
+    """Return the optimizer steps in one pass over the training split, or over the batches that are given."""
+    if config.data.batches is not None:
+        return -(-len(config.data.given_batches) // config.train.gradient_accumulation)
     return -(-len(data.train) // (config.train.train_batch_size * config.train.gradient_accumulation))
 
 
