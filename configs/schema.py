@@ -145,6 +145,8 @@ class DataConfig:
     """local directory with the model's tokenizer; looked up beside the model when not set"""
     batches: str | None = field(default=None, metadata={"metavar": "SIZExLENGTH,...", "came_later": True})
     """train on exactly these micro-batches, in this order, instead of a corpus: such as 2x1024,1x512"""
+    train_on_prompts: bool = field(default=False, metadata={"came_later": True})
+    """let the training loss count the tokens of prompts too; that of evaluation counts answers alone"""
     seed: int = 42
     """seed of the corpus, the split, the shuffling and the weights"""
 
@@ -178,10 +180,42 @@ class TrainConfig:
     """peak learning rate"""
     warmup_ratio: float = 0.03
     """share of the steps over which the learning rate rises, 0 to 1"""
-    schedule: Literal["linear", "cosine"] = "linear"
-    """how the learning rate falls to zero after the warm-up"""
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """torch AdamW, bitsandbytes' 8-bit AdamW, or that with large states in memory that moves to the host when needed"""
+    warmup_steps: int | None = field(default=None, metadata={"came_later": True})
+    """steps over which it rises, instead of a share of them"""
+    schedule: Literal[
+        "linear",
+        "cosine",
+        "constant",
+        "constant_with_warmup",
+        "cosine_with_restarts",
+        "polynomial",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "warmup_stable_decay",
+    ] = "linear"
+    """how the learning rate goes on after the warm-up: linear and cosine fall to zero, without a step at zero; the
+    others are transformers' of the same names"""
+    schedule_args: str | None = field(default=None, metadata={"metavar": "KEY=VALUE,...", "came_later": True})
+    """transformers' lr_scheduler_kwargs of those others, such as num_cycles=2, min_lr_rate=0.1, num_decay_steps=100"""
+    optimizer: str = field(default="adamw", metadata={"metavar": "NAME"})
+    """adamw (PyTorch's, with its defaults), a name of transformers' --optim, such as adamw_torch_fused, adafactor,
+    paged_adamw_8bit, lion_8bit or ademamix, or muon"""
+    weight_decay: float | None = field(default=None, metadata={"came_later": True})
+    """decay of weights that are no biases or norms; when not set 0, but 0.01 of all weights for adamw, adamw_8bit and
+    paged_adamw_8bit"""
+    adam_beta1: float = field(default=0.9, metadata={"came_later": True})
+    """decay of the mean of gradients, where the optimizer keeps one"""
+    adam_beta2: float = field(default=0.999, metadata={"came_later": True})
+    """decay of the mean of their squares"""
+    adam_epsilon: float = field(default=1e-8, metadata={"came_later": True})
+    """added to the root that AdamW and ademamix divide by"""
+    optim_args: str | None = field(default=None, metadata={"metavar": "KEY=VALUE,...", "came_later": True})
+    """what else the optimizer takes, such as momentum=0.9 for sgd"""
+    neftune_noise_alpha: float | None = field(default=None, metadata={"came_later": True})
+    """add noise of this strength to the embeddings in training"""
+    label_smoothing_factor: float = field(default=0.0, metadata={"came_later": True})
+    """share of each target that is spread over all tokens, 0 to less than 1"""
     max_grad_norm: float | None = 1.0
     """gradients are clipped to this norm; not clipped when none"""
     loss: Literal["full", "chunked", "liger"] = "full"
@@ -203,6 +237,8 @@ class TrainConfig:
 class EvalConfig:
     """Evaluation, checkpoints, and how much is generated."""
 
+    do_eval: bool = field(default=True, metadata={"came_later": True})
+    """evaluate, during training and after it"""
     eval_every: int | None = None
     """evaluate every so many optimizer steps; at the end of each epoch when none"""
     eval_batch_size: int = 8

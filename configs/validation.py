@@ -15,6 +15,7 @@ from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.targets import check_budget
+from memory_harness.configs.training import training_problems
 from memory_harness.configs.units import format_bytes
 
 Range = tuple[str, Callable[[Any], bool]]
@@ -26,6 +27,7 @@ def _at_least(low: int) -> Range:
 
 
 _POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
+_SHARE: Range = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 _SEED: Range = ("0 to 4294967295", lambda value: 0 <= value < 2**32)  # numpy's generators take no other
 _FROM_ONE = (
     "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
@@ -34,13 +36,20 @@ _FROM_ONE = (
     "budget_bytes", "num_gpus",
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
-    "lora_dropout": ("0 or more and less than 1", lambda value: 0 <= value < 1),
+    "lora_dropout": _SHARE,
     "max_length": _at_least(8),
     "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),
     "seed": _SEED,
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
+    "warmup_steps": _at_least(0),
+    "weight_decay": ("0 or more", lambda value: 0 <= value < math.inf),
+    "adam_beta1": _SHARE,
+    "adam_beta2": _SHARE,
+    "adam_epsilon": _POSITIVE,
+    "neftune_noise_alpha": _POSITIVE,
+    "label_smoothing_factor": _SHARE,
     "max_grad_norm": _POSITIVE,
     "generate_prompts": _at_least(0),
     "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
@@ -61,7 +70,7 @@ def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
     problems = _range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
-    problems += _strategy_problems(config)
+    problems += _strategy_problems(config) + training_problems(config)
     problems += _generation_problems(config) + _group_problems(config)
     checks = [_card_problems, _model_problems]
     if not takes_any_gpu:

@@ -343,8 +343,17 @@ def _cuda_autocast_is_cpu_autocast() -> Iterator[None]:
         yield
 
 
-def _foreach_on_meta() -> AbstractContextManager[Any]:
-    """Let gradient clipping take the multi-tensor path on the meta device, as it does on CUDA."""
+@contextmanager
+def _foreach_on_meta() -> Iterator[None]:
+    """Let gradient clipping and optimizers take one kernel for many tensors on the meta device, as they do on CUDA."""
+    from torch.optim import optimizer  # which torch.optim itself does not show
+
     utils = torch.utils._foreach_utils
-    devices = [*utils._get_foreach_kernels_supported_devices(), "meta"]
-    return patch.object(utils, "_get_foreach_kernels_supported_devices", lambda: devices)
+    foreach = [*utils._get_foreach_kernels_supported_devices(), "meta"]
+    fused = [*utils._get_fused_kernels_supported_devices(), "meta"]
+    with (
+        patch.object(utils, "_get_foreach_kernels_supported_devices", lambda: foreach),
+        patch.object(optimizer, "_get_foreach_kernels_supported_devices", lambda: foreach),
+        patch.object(optimizer, "_get_fused_kernels_supported_devices", lambda: list(fused)),
+    ):
+        yield

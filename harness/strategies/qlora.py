@@ -37,6 +37,7 @@ from memory_harness.harness.strategies.architecture import (
     transformers_config,
 )
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
+from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
@@ -231,7 +232,7 @@ class QLoraStrategy:
 
     def make_optimizer(self) -> None:
         """Make the optimizer, and the loss scaler where the dtype needs one."""
-        self.optimizer = _optimizer(self.config, self.trainable())
+        self.optimizer = make_optimizer(self.config, self.model)
         self.scaler = self._new_scaler({})
         # makes the scale now: otherwise the first backward pass would allocate what no other does
         self.scaler.scale(torch.zeros((), device=self.device.torch_device))
@@ -500,7 +501,7 @@ class QLoraStrategy:
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
         yield from _model_tensors(self.model)
-        yield from _optimizer_tensors(self.optimizer)
+        yield from state_tensors(self.optimizer)
         yield from _tensor_attributes(self.scaler, ("_scale", "_growth_tracker"), "scaler")
         if self.loss is not None:
             yield ("loss", "step"), self.loss
@@ -546,18 +547,6 @@ def _tensor_attributes(owner: Any, attributes: Sequence[str], *name: str, prefix
         value = getattr(owner, attribute, None)
         if isinstance(value, torch.Tensor):
             yield (*name, prefix + attribute), value
-
-
-def _optimizer_tensors(optimizer: Any) -> NamedTensors:
-    for name, table in getattr(optimizer, "name2qmap", {}).items():  # bitsandbytes', made with the optimizer
-        yield ("optimizer_state", "table", name), table
-    parameters: list[torch.nn.Parameter] = []
-    for group in optimizer.param_groups:
-        parameters += group["params"]
-    for index, parameter in enumerate(parameters):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
-                yield ("optimizer_state", str(index), key), value
 
 
 def _states_of(cache: Any) -> list[_State]:
@@ -617,18 +606,6 @@ def _put_back(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
         module._parameters[name].data = tensor  # type: ignore[union-attr]
     else:
         setattr(module, name, tensor)
-
-
-def _optimizer(config: RunConfig, trainable: list[torch.nn.Parameter]) -> Any:
-    learning_rate = config.train.learning_rate
-    if config.train.optimizer == "adamw":
-        # foreach is what CUDA takes by default; asked for, because a CPU tensor would silently take the other path
-        return torch.optim.AdamW(trainable, lr=learning_rate, foreach=True)
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
-
-    if config.train.optimizer == "adamw_8bit":
-        return AdamW8bit(trainable, lr=learning_rate)
-    return PagedAdamW8bit(trainable, lr=learning_rate)
 
 
 def _with_adapter(model: Any, options: peft.LoraConfig) -> Any:

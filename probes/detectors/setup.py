@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from memory_harness.configs.optimizers import state_bytes
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord
@@ -205,8 +206,8 @@ def head_trainable(evidence: Evidence) -> Finding | None:
     matrix = model.vocab_size * model.hidden_size
     if extra < matrix:
         return None
-    # what a bfloat16 or float32 weight's gradient and two states take beside the weight itself
-    num_bytes = extra * 12 if config.train.optimizer == "adamw" else extra * 6
+    # what a float32 weight's gradient and its states take beside the weight itself
+    num_bytes = extra * (4 + state_bytes(config.train.optimizer, config.train.optim_args))
     num = round(extra / matrix)
     which = "The embedding or the output head" if num == 1 else f"{num} matrices of the vocabulary's size"
     return Finding(
@@ -230,9 +231,13 @@ def optimizer_lazy(evidence: Evidence) -> Finding | None:
         return None
     rise = left_bytes(first)
     if evidence.has_config:
-        states = model.num_trainable_parameters * (8 if evidence.config.train.optimizer == "adamw" else 2)
-        rise += 4 * model.num_trainable_parameters  # the gradients die in the same phase
-        what = f"AdamW keeps two values for each of {model.num_trainable_parameters} trainable parameters, and makes"
+        train, number = evidence.config.train, model.num_trainable_parameters
+        states = number * state_bytes(train.optimizer, train.optim_args)
+        rise += 4 * number  # the gradients die in the same phase
+        keeps = f"{train.optimizer} keeps values"
+        if "adamw" in train.optimizer:
+            keeps = "AdamW keeps two values"
+        what = f"{keeps} for each of {number} trainable parameters, and makes"
     else:
         states, what = rise, "Most optimizers keep values for each trainable parameter, and make"
     if states < max(MIN_GROWTH_BYTES, STATE_SHARE * log.run.budget_bytes) or rise < states / 2:

@@ -1,11 +1,13 @@
-"""Keep the optimizer's two moments in 8 bits each."""
+"""Keep the values that the optimizer keeps for each weight in 8 bits each."""
 
+from memory_harness.configs.optimizers import OPTIMIZERS
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Fix
 
 
 def _apply(config: RunConfig) -> RunConfig | None:
-    return config.with_fields(optimizer="adamw_8bit") if config.train.optimizer == "adamw" else None
+    kind = OPTIMIZERS.get(config.train.optimizer)
+    return config.with_fields(optimizer=kind.in_8_bits) if kind is not None and kind.in_8_bits else None
 
 
 OPTIMIZER_8BIT = Fix(
