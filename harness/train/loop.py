@@ -37,6 +37,7 @@ from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.generate import Request, answer, requests
 from memory_harness.harness.train.recovery import Part, Protection, Result, Split, run_collectively
 from memory_harness.harness.train.run import Run
+from memory_harness.harness.train.schedules import learning_rate
 
 
 def load(strategy: Strategy, recorder: PhaseRecorder) -> ModelFacts:
@@ -216,16 +217,6 @@ def _over_shard(
 
 def _longest(batch: Sequence[Request]) -> int:
     return max(len(request.token_ids) for request in batch)
-
-
-def learning_rate(config: RunConfig, step: int, total_steps: int) -> float:
-    """Return the rate of a step: rising over the warm-up, then falling to zero after the last step."""
-    warmup = round(config.train.warmup_ratio * total_steps)
-    if step <= warmup:
-        return config.train.learning_rate * step / warmup
-    left = (total_steps - step + 1) / max(1, total_steps - warmup)
-    share = left if config.train.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
-    return config.train.learning_rate * share
 
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:

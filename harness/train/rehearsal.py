@@ -22,13 +22,13 @@ from memory_harness.harness.strategies.base import Strategy
 from memory_harness.harness.train.loop import (
     answer_prompts,
     evaluate,
-    learning_rate,
     num_steps,
     steps_per_epoch,
     train_step,
 )
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run
+from memory_harness.harness.train.schedules import learning_rate
 
 SOAK_STEPS = 20
 """enough for the lengths of the corpus to carve the cache; a few seconds on any GPU that fits the model"""
