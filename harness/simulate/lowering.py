@@ -30,6 +30,9 @@ GROUPED_ROW_BYTES = 16
 CUBLASLT_WORKSPACE_BYTES = 2**20
 """Source: aten/src/ATen/cuda/CublasHandlePool.cpp, the default of CUBLASLT_WORKSPACE_SIZE; measured on an H200"""
 
+FOREACH_CHUNK = 65_536
+"""values that a block takes of one of many tensors. Source: aten/src/ATen/native/cuda/MultiTensorApply.cuh"""
+
 MAIN_WORKSPACE = ("workspace", "main")
 AUTOGRAD_WORKSPACE = ("workspace", "autograd")
 
@@ -94,6 +97,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
         aten.bmm.default: matmul,
         aten.baddbmm.default: matmul,
         aten.sum.dim_IntList: partial(_sum, card),
+        aten.mean.dim: partial(_sum, card),
+        aten._foreach_norm.Scalar: _norms,
         **dict.fromkeys(_INTO_GIVEN, partial(_matmul_into, card.cublas_workspace_bytes)),
         aten.lift_fresh.default: _host_scalar,
         aten._local_scalar_dense.default: _host_read,
@@ -169,13 +174,26 @@ def _matmul_into(
 
 
 def _sum(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Sum up; many rows, as in the gradient of a bias, are added by several blocks that meet in a buffer."""
+    """Sum up, or take the mean; many rows, as in a bias' gradient, are added by several blocks that meet in a buffer."""
     out = tracer.run(func, args, kwargs)
     tracer.track(out)
     sizes = reduction_buffers(args[0], args[1], card)
     if sizes:
         with tracer.temporary(sizes):
             pass
+    return out
+
+
+def _norms(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the norm of each tensor; parts of it are added up in a buffer that is as wide as the largest needs.
+
+    Source: aten/src/ATen/native/cuda/ForeachReduceOp.cu, `foreach_tensor_norm_cuda`.
+    """
+    tensors = args[0]
+    num_chunks = max(-(-tensor.numel() // FOREACH_CHUNK) for tensor in tensors)
+    with tracer.temporary([len(tensors) * num_chunks * 4]):
+        out = tracer.run(func, args, kwargs)
+        tracer.track(out)
     return out
 
 

@@ -39,6 +39,7 @@ from memory_harness.harness.strategies.architecture import (
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.harness.techniques.activation_offload import offload_activations
@@ -151,6 +152,7 @@ class QLoraStrategy:
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         base = model.get_base_model()
         self._layers = decoder_layers(base)
+        add_embedding_noise(model, self.config.train.neftune_noise_alpha)
         self._cache_name = cache_name(base)
         self._divides_loss = divides_loss(base) and self.head is None
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
@@ -309,6 +311,10 @@ class QLoraStrategy:
 
     def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
+        smoothing = self.config.train.label_smoothing_factor
+        if smoothing:
+            shifts = self.head is None
+            return smoothed_loss(self.model, self.inputs, smoothing, num_items, self._num_targets, shifts=shifts)
         if self._divides_loss:
             output = self.model(**self.inputs, num_items_in_batch=num_items)
             return output, output.loss
