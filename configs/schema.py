@@ -34,14 +34,19 @@ class ModelConfig:
     """how the model is loaded, adapted and trained"""
     quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
     """bitsandbytes' 4-bit NF4 or FP4 or 8-bit weights, or none (weights stay in the compute dtype)"""
-    loader: Literal["stepwise", "transformers"] = field(default="stepwise", metadata={"came_later": True})
-    """who loads the weights: stepwise, layer by layer; transformers, whose from_pretrained most programs call"""
+    loader: Literal["stepwise", "transformers", "host"] = field(default="stepwise", metadata={"came_later": True})
+    """how weights get to the device: stepwise, layer by layer; transformers, by its from_pretrained with a device_map;
+    host, into host memory first, from where model.to("cuda") moves them"""
     double_quant: bool = True
     """quantise the quantisation constants too"""
     quantise_experts: bool = field(default=False, metadata={"came_later": True})
     """hold the experts of a mixture, which bitsandbytes leaves as they are, in 4 bits too"""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """compute dtype: autocast runs in it, unquantised weights load in it"""
+    weights_dtype: Literal["auto", "float32", "float16", "bfloat16"] = field(
+        default="auto", metadata={"came_later": True}
+    )
+    """type of the weights that are not quantised; auto: the compute dtype"""
     autocast: Literal["auto", "none"] = field(default="auto", metadata={"came_later": True})
     """mixed precision: auto computes in the dtype whatever tensors are of; none, in what each tensor is of"""
     kbit_upcast: bool = False
@@ -101,7 +106,9 @@ class LoraConfig:
     """scale by alpha / sqrt(r)"""
     use_dora: bool = field(default=False, metadata={"came_later": True})
     """train the magnitude of each row of the weights apart from their direction"""
-    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = field(default="default", metadata={"came_later": True})
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = field(
+        default="default", metadata={"came_later": True}
+    )
     """how the adapter begins"""
     rank_pattern: str | None = field(default=None, metadata={"metavar": "NAME=RANK,...", "came_later": True})
     """other ranks for some layers, by the end of their name or a pattern"""
@@ -111,6 +118,26 @@ class LoraConfig:
     """layers that are trained in full beside the adapter, such as embed_tokens,lm_head"""
     adapter_dtype: Literal["float32", "auto"] = field(default="float32", metadata={"came_later": True})
     """float32, as peft casts adapters by default; auto: of the type of the layer they stand beside"""
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each layer of --rank-pattern. Raises ValueError: not written as NAME=RANK,..."""
+        return _numbers_by_name(self.rank_pattern)
+
+    @property
+    def alphas(self) -> dict[str, int]:
+        """The alpha of each layer of --alpha-pattern. Raises ValueError: not written as NAME=ALPHA,..."""
+        return _numbers_by_name(self.alpha_pattern)
+
+
+def _numbers_by_name(text: str | None) -> dict[str, int]:
+    numbers = {}
+    for part in (text or "").split(",") if text is not None else ():
+        name, equals, number = part.rpartition("=")
+        if not equals or not name.strip() or not number.strip().isdecimal() or not int(number):
+            raise ValueError(f"{part.strip()!r} is no NAME=NUMBER, such as q_proj=16")
+        numbers[name.strip()] = int(number)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -150,7 +177,6 @@ class DataConfig:
     seed: int = 42
     """seed of the corpus, the split, the shuffling and the weights"""
 
-
     @property
     def given_batches(self) -> tuple[tuple[int, int], ...]:
         """Return the size and length of each of --batches. Raises ValueError: one is not written as 2x1024."""
@@ -167,7 +193,9 @@ class TrainConfig:
 
     finetuning_type: Literal["lora", "full"] = field(default="lora", metadata={"came_later": True})
     """lora trains an adapter; full, every weight"""
-    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(default="sft", metadata={"came_later": True})
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(
+        default="sft", metadata={"came_later": True}
+    )
     """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones: dpo and ipo against the model
     as it was, the others without a reference"""
     epochs: int = 2

@@ -136,7 +136,7 @@ def prepare(config: RunConfig) -> Prepared:
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
     train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
-    if not eval_rows:
+    if not eval_rows and config.eval.do_eval:
         taken = "" if data.samples is None else f" at --samples {data.samples}"
         raise DataError(f"nothing to evaluate on: {corpus.name} has one question{taken}; give two or more")
     prefixed, num_prefixed = (train_rows, 0) if is_plain else add_reflective_prefixes(train_rows, data.seed)
@@ -144,6 +144,8 @@ def prepare(config: RunConfig) -> Prepared:
     evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
     questions, prompt_report = _questions(config, eval_rows)
     crisis = load_crisis(config.generation.crisis)
+    if data.train_on_prompts:
+        train = [replace(example, num_prompt_tokens=0) for example in train]
     given = [Example(length, 0) for size, length in data.given_batches for _ in range(size)]
     return Prepared(
         train=given or train,

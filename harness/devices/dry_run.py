@@ -101,42 +101,40 @@ def run_program(device: SimulatedDevice, program: Callable[[str], Any]) -> Any:
     """
     card = DryRunDevice(device.card, device.budget_bytes)
     card._simulated.allocator.budget_bytes = None  # whether there is room is up to the device
-    card.tracer.sink = twin = _Twin(card.tracer.sink, device.tracer)
-    with device.unobserved(), card.active():
-        result = program("cuda:0")
-    device.tracer.take_over(card.tracer, twin.keys)
-    return result
+    card.tracer.sink = _Twin(card.tracer.sink, device.tracer.sink)
+    card.tracer.take_over(device.tracer)
+    try:
+        with device.unobserved(), card.active():
+            return program("cuda:0")
+    finally:
+        device.tracer.take_over(card.tracer)
 
 
 class _Twin:
-    """An event sink that passes on what it is told to two, the second of which has keys of its own."""
+    """An event sink that passes on to two what it is told."""
 
-    def __init__(self, sink: EventSink, tracer: Tracer) -> None:
-        self._sink = sink
-        self._tracer = tracer
-        self.keys: dict[Hashable, Hashable] = {}
-        """the tracer's, by those of what is told"""
+    def __init__(self, *sinks: EventSink) -> None:
+        self._sinks = sinks
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Take that a storage begins."""
-        self._sink.alloc(key, num_bytes, site)
-        self.keys[key] = own = self._tracer.new_key()
-        self._tracer.sink.alloc(own, num_bytes, site)
+        for sink in self._sinks:
+            sink.alloc(key, num_bytes, site)
 
     def free(self, key: Hashable) -> None:
         """Take that it ends."""
-        self._sink.free(key)
-        self._tracer.sink.free(self.keys.pop(key))
+        for sink in self._sinks:
+            sink.free(key)
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Take that a lasting one begins."""
-        self._sink.ensure(key, num_bytes, site)
-        self._tracer.sink.ensure(key, num_bytes, site)
+        for sink in self._sinks:
+            sink.ensure(key, num_bytes, site)
 
     def empty_cache(self) -> None:
         """Take that wholly free segments are returned."""
-        self._sink.empty_cache()
-        self._tracer.sink.empty_cache()
+        for sink in self._sinks:
+            sink.empty_cache()
 
 
 def _with_peaks(now: MemoryStats, earlier: MemoryStats) -> MemoryStats:

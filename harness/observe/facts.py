@@ -108,10 +108,14 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         num_trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
-        num_quantised_parameters=sum(_num_weights(p) for p in parameters if hasattr(p, "quant_state")) + experts,
+        num_quantised_parameters=sum(_num_weights(p) for p in parameters if _is_quantised(p)) + experts,
         num_expert_parameters=_num_expert_weights(model),
         num_adapter_parameters=sum(p.numel() for p in adapters),
     )
+
+
+def _is_quantised(parameter: torch.nn.Parameter) -> bool:
+    return hasattr(parameter, "quant_state") or hasattr(parameter, "SCB")
 
 
 def forward_facts(

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType
@@ -175,18 +175,14 @@ class Tracer(TorchDispatchMode):
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
 
-    def take_over(self, other: Tracer, keys: Mapping[Hashable, Hashable]) -> None:
-        """Follow from now on the storages that another tracer has followed.
-
-        Args:
-            keys: those of this tracer, by the other's; what has none here has no memory here.
-        """
+    def take_over(self, other: Tracer) -> None:
+        """Follow from now on the storages that another tracer has followed, under the keys that they have there."""
         for cdata, (reference, key) in list(other._storages.items()):
             storage = reference()
             if storage is not None:
-                own = keys.get(key, key)
-                self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), own)
+                self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
         other._storages.clear()
+        self._next_key = max(self._next_key, other._next_key)
 
     @contextmanager
     def temporary(self, sizes: Sequence[int]) -> Iterator[None]:

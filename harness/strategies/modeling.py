@@ -49,6 +49,7 @@ class Layout:
         double_quant: so are their constants.
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
+        compute_dtype: in which quantised layers multiply; None for the same.
         packed_from: the type of the weights that a checkpoint holds in 4 bits, before that; None where it holds none.
     """
 
@@ -57,6 +58,7 @@ class Layout:
     double_quant: bool = True
     experts: bool = False
     wide: tuple[str, ...] = ()
+    compute_dtype: torch.dtype | None = None
     packed_from: torch.dtype | None = None
 
     @property
@@ -73,7 +75,7 @@ class Layout:
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=self.double_quant,
-            bnb_4bit_compute_dtype=self.dtype,
+            bnb_4bit_compute_dtype=self.compute_dtype or self.dtype,
             llm_int8_skip_modules=list(self.wide) or None,
         )
 

@@ -50,6 +50,7 @@ from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
 
+
 class _State(NamedTuple):
     """The keys or the values of a layer, but for batch size and length."""
 
@@ -118,10 +119,11 @@ class QLoraStrategy:
             self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
-        if self.config.model.loader == "transformers":
+        loader = self.config.model.loader
+        if loader != "stepwise":
             self.model = None  # one that loads its own weights takes its place
-            attention = self.config.model.attention_implementation
-            self.model = load_by_transformers(config, self.device, layout, checkpoint, attention)
+            attention, over_host = self.config.model.attention_implementation, loader == "host"
+            self.model = load_by_transformers(config, self.device, layout, checkpoint, attention, over_host=over_host)
         else:
             embed = self._embed_on_host if self.config.model.embeddings_on_host else None
             make_real(self.model, self.device, layout, checkpoint, embed)
@@ -133,24 +135,38 @@ class QLoraStrategy:
         self._prepare()
         if self.config.model.offload_activations:
             offload_activations(self.model, self.device)
-        self._add_adapter()
+        if self._trains_all:
+            self.model.train()
+        else:
+            self._add_adapter()
         return self.adopt(self.model, shape, checkpoint)
+
+    @property
+    def _trains_all(self) -> bool:
+        return self.config.train.finetuning_type == "full"
+
+    @property
+    def _base(self) -> Any:
+        """The model without what peft puts around it."""
+        return self.model if self._trains_all else self.model.get_base_model()
 
     def _layout(self, config: Any) -> Layout:
         """Return how weights are held: as configured, or as the checkpoint holds them where it is quantised."""
         model = self.config.model
-        given = checkpoint_layout(config, self.dtype)
+        dtype = self.dtype if model.weights_dtype == "auto" else getattr(torch, model.weights_dtype)
+        given = checkpoint_layout(config, dtype)
         if given is None:
-            return Layout(self.dtype, model.quantization, model.double_quant, model.quantise_experts)
+            layout = Layout(dtype, model.quantization, model.double_quant, model.quantise_experts)
+            return replace(layout, compute_dtype=self.dtype)
         if model.quantization == "none":
             raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
-        return replace(given, experts=model.quantise_experts)
+        return replace(given, experts=model.quantise_experts, compute_dtype=self.dtype)
 
     def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
         """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
         self.model = model
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
-        base = model.get_base_model()
+        base = self._base
         self._layers = decoder_layers(base)
         add_embedding_noise(model, self.config.train.neftune_noise_alpha)
         self._cache_name = cache_name(base)
@@ -208,7 +224,7 @@ class QLoraStrategy:
             self.device.empty_cache()
             return
         for parameter in self.model.parameters():
-            parameter.requires_grad = False
+            parameter.requires_grad = self._trains_all
         if checkpointing and self.config.model.use_reentrant:
             self.model.enable_input_require_grads()  # else a checkpointed layer, whose inputs want none, gets none
         if checkpointing:
@@ -216,18 +232,30 @@ class QLoraStrategy:
 
     def _add_adapter(self) -> None:
         lora = self.config.lora
+        initial = {"default": True}.get(lora.init_lora_weights, lora.init_lora_weights)
         options = peft.LoraConfig(
             r=lora.lora_rank,
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=adapter_targets(self.model, lora.target_modules),
             task_type="CAUSAL_LM" if self.head is None else None,
+            bias=lora.lora_bias,
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
+            init_lora_weights=initial,
+            rank_pattern=lora.ranks,
+            alpha_pattern=lora.alphas,
+            modules_to_save=list(lora.modules_to_save) or None,
         )
-        with self.device.on_host():  # on the meta device, made real below: the same way on every device
-            self.model = _with_adapter(self.model, options)
-        for module in self.model.modules():
-            if isinstance(module, peft.tuners.lora.LoraLayer):
-                _materialise_adapter(module, self.device)
+        wide = lora.adapter_dtype == "float32"
+        if lora.use_dora or lora.modules_to_save:  # which read the weights, or copy them
+            self.model = self.device.run_program(lambda _: _with_adapter(self.model, options, wide=wide, empty=False))
+        else:
+            with self.device.on_host():  # on the meta device, made real below: the same way on every device
+                self.model = _with_adapter(self.model, options, wide=wide, empty=True)
+            for module in self.model.modules():
+                if isinstance(module, peft.tuners.lora.LoraLayer):
+                    _materialise_adapter(module, self.device, initial)
         if self.head is not None:  # trained in full, as peft does for SEQ_CLS; in float32, as all that is trained
             self.head.float().requires_grad_(True)
         self.model.train()
@@ -297,7 +325,7 @@ class QLoraStrategy:
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
-        model, output = self.model.get_base_model(), None
+        model, output = self._base, None
         if self.config.train.loss == "chunked":
             chunks = loss_chunks(self.config, batch_size)
             loss = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype)
@@ -419,7 +447,8 @@ class QLoraStrategy:
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Let peft pass the adapter by; nothing is copied or merged."""
-        return self.model.disable_adapter()
+        disabled: AbstractContextManager[None] = self.model.disable_adapter()
+        return disabled
 
     def export(self, folder: Path) -> None:
         """Write the adapter for peft; see `harness.strategies.adapter`."""
@@ -614,22 +643,28 @@ def _put_back(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
         setattr(module, name, tensor)
 
 
-def _with_adapter(model: Any, options: peft.LoraConfig) -> Any:
+def _with_adapter(model: Any, options: peft.LoraConfig, *, wide: bool, empty: bool) -> Any:
+    """Return the model with an adapter, in float32 or in its weights' type, whose matrices may be on the meta device.
+
+    Raises:
+        ConfigError: peft refuses the layers.
+    """
     targets = options.target_modules or ()
     names = targets if isinstance(targets, str) else ",".join(targets)
     try:
-        return peft.get_peft_model(model, options, low_cpu_mem_usage=True)
+        return peft.get_peft_model(model, options, autocast_adapter_dtype=wide, low_cpu_mem_usage=empty)
     except ValueError as error:  # peft's word for what it cannot adapt, such as dropout on the weights of experts
         raise ConfigError(f"--target-modules {names}: peft refuses them: {' '.join(str(error).split())}") from error
 
 
-def _materialise_adapter(module: Any, device: Device) -> None:
-    """Put an adapter's float32 matrices on the device, with peft's own initial values."""
+def _materialise_adapter(module: Any, device: Device, initial: bool | str) -> None:
+    """Put an adapter's matrices on the device, with peft's own initial values."""
     for linear in (*module.lora_A.values(), *module.lora_B.values()):
         for name, meta in list(linear.named_parameters(recurse=False)):
-            linear._parameters[name] = torch.nn.Parameter(torch.empty(meta.shape, device=device.torch_device))
+            made = torch.empty(meta.shape, dtype=meta.dtype, device=device.torch_device)
+            linear._parameters[name] = torch.nn.Parameter(made, requires_grad=meta.requires_grad)
     for adapter in module.lora_A:
-        module.reset_lora_parameters(adapter, True)
+        module.reset_lora_parameters(adapter, initial)
 
 
 def _peft_clears_cache() -> bool:

@@ -60,9 +60,26 @@ def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Devic
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(state["adapter"][name])
-    optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(optimizer, state["optimizer"])
     if state["scaler"]:
         scaler.load_state_dict(state["scaler"])
+
+
+def load_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:
+    """Load the optimizer's state, each tensor of the type that it was saved in.
+
+    PyTorch gives states the type of their weights, and so rounds what transformers' Adafactor keeps in float32 of
+    weights in 16 bits. Source: torch/optim/optimizer.py, `_process_value_according_to_param_policy`.
+    """
+    optimizer.load_state_dict(saved)
+    parameters: list[torch.nn.Parameter] = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+    for index, values in saved["state"].items():
+        loaded = optimizer.state[parameters[index]]
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor) and loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
 
 
 def _check_shapes(folder: Path, trainable: dict[str, torch.nn.Parameter], saved: dict[str, torch.Tensor]) -> None:

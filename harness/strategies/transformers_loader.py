@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.hooks import remove_hook_from_module
-from transformers import BitsAndBytesConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
@@ -22,12 +22,19 @@ from memory_harness.harness.strategies.modeling import Layout
 
 
 def load_by_transformers(
-    config: PreTrainedConfig, device: Device, layout: Layout, checkpoint: Path | None, attention: str
+    config: PreTrainedConfig,
+    device: Device,
+    layout: Layout,
+    checkpoint: Path | None,
+    attention: str,
+    *,
+    over_host: bool,
 ) -> Any:
-    """Return the model on the device, its weights frozen or not as transformers leaves them.
+    """Return the model on the device.
 
     Args:
         checkpoint: folder with its weights; None where none are wanted, as in a simulation.
+        over_host: load it into host memory, and move it to the device then.
 
     Raises:
         ConfigError: there are no weights, and the device needs some.
@@ -36,18 +43,22 @@ def load_by_transformers(
         raise ConfigError("--loader transformers: loads a checkpoint, which --model does not name; leave it out")
     model_class = auto_class(config)
     options: dict[str, Any] = {"quantization_config": layout.options} if layout.is_quantised else {}
-    with _folder(config, checkpoint) as folder:
-        model = device.run_program(
-            lambda name: model_class.from_pretrained(
-                folder,
-                config=config,
-                dtype=layout.dtype,
-                attn_implementation=attention_of(model_class, config, attention),
-                device_map={"": name},
-                local_files_only=True,
-                **options,
-            )
+
+    def load(name: str) -> Any:
+        place = {} if over_host else {"device_map": {"": name}}
+        model = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=layout.dtype,
+            attn_implementation=attention_of(model_class, config, attention),
+            local_files_only=True,
+            **place,
+            **options,
         )
+        return model.to(name) if over_host else model
+
+    with _folder(config, checkpoint) as folder:
+        model = device.run_program(load)
     # they move a batch to the device, where it is already
     remove_hook_from_module(model, recurse=True)
     return model

@@ -51,20 +51,27 @@ def _assess_model(
     model: str,
     evaluated: EvalRecord | None = None,
 ) -> list[Reply] | None:
-    """Evaluate and generate with the model as it is; None where a stop was asked for."""
-    if evaluated is None:
+    """Evaluate, unless nothing is to be, and generate with the model as it is; None where a stop was asked for."""
+    does_eval = run.config.eval.do_eval
+    if not does_eval:
+        evaluated = EvalRecord(recorder.step, recorder.epoch, 0, 0, None, model)  # of nothing, and not written down
+    elif evaluated is None:
         evaluated = evaluate(run, recorder, eval_batches(run.data.eval, run.config), protection, model)
     if evaluated is None:
         return None
     replies = answer_prompts(run, recorder, protection, model)
     if replies is not None:
-        recorder.write(metrics(evaluated, replies, run.data))
+        computed = evaluated.loss is not None or (run.device.computes and not does_eval)
+        recorder.write(metrics(evaluated, replies, run.data, computed))
     return replies
 
 
-def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared) -> MetricsRecord:
-    """Return what an evaluation and the replies of the same model amount to."""
-    computed = evaluated.loss is not None
+def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared, computed: bool) -> MetricsRecord:
+    """Return what an evaluation and the replies of the same model amount to.
+
+    Args:
+        computed: whether the replies were, and so say something.
+    """
     # of an evaluation that had to leave batches out, the bytes are not known
     is_whole = evaluated.target_tokens == sum(example.num_target_tokens for example in data.eval)
     texts, references = [], []

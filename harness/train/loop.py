@@ -90,7 +90,7 @@ def _finish_step(
     if _is_due(config.train.empty_cache_every, position.step):
         device.empty_cache()
     stopped = protection.stop_requested()
-    if not stopped and _is_due(config.eval.eval_every, position.step, is_last):
+    if not stopped and config.eval.do_eval and _is_due(config.eval.eval_every, position.step, is_last):
         if config.eval.empty_cache_before_eval:
             device.empty_cache()
         stopped = evaluate(run, recorder, eval_batches(run.data.eval, config), protection) is None

@@ -2,7 +2,7 @@
 
     first two steps                  (the optimizer's state appears in the first)
     the steps with the longest batch, one with padding and one without: attention may take another kernel
-    end of the first epoch           EVAL on its largest batch, CHECKPOINT, RESUME from it
+    end of the first epoch           EVAL on its largest batch (unless nothing is evaluated), CHECKPOINT, RESUME from it
     the step after it
     a soak of steps over the real mix of lengths
     end of the run                   EVAL, GENERATE
@@ -43,13 +43,15 @@ def rehearse(run: Run[Strategy], recorder: PhaseRecorder, output: Path, protecti
     config, data = run.config, run.data
     total, per_epoch = num_steps(config, data), steps_per_epoch(config, data)
     steps = train_steps(data.train, config, 1)
-    largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
 
     def step_at(step: int, micro_batches: Sequence[Batch]) -> None:
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
         train_step(run.strategy, recorder, micro_batches, learning_rate(config, step, total))
 
     def evaluate_at(step: int) -> None:
+        if not config.eval.do_eval:
+            return
+        largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
         if config.eval.empty_cache_before_eval:
             recorder.device.empty_cache()
