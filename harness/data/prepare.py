@@ -12,7 +12,7 @@ from typing import Any
 from memory_harness.configs.crisis import Crisis, load_crisis
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import DataConfig, RunConfig
-from memory_harness.harness.data.batching import Example
+from memory_harness.harness.data.batching import Example, given_examples
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, plain
 from memory_harness.harness.data.clean import DROPPED as CLEAN_DROPPED
 from memory_harness.harness.data.clean import CleanReport, add_reflective_prefixes, asks_in_crisis, clean, uncleaned
@@ -135,6 +135,10 @@ def prepare(config: RunConfig) -> Prepared:
     cleaned, clean_report = (corpus, uncleaned(corpus)) if is_plain else clean(corpus)
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
+    if config.train.objective != "sft":
+        cleaned = replace(cleaned, rows=_with_rejected(cleaned, config))
+    else:
+        cleaned = replace(cleaned, rows=[replace(row, rejected="") for row in cleaned.rows])
     train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
     if not eval_rows and config.eval.do_eval:
         taken = "" if data.samples is None else f" at --samples {data.samples}"
@@ -146,7 +150,7 @@ def prepare(config: RunConfig) -> Prepared:
     crisis = load_crisis(config.generation.crisis)
     if data.train_on_prompts:
         train = [replace(example, num_prompt_tokens=0) for example in train]
-    given = [Example(length, 0) for size, length in data.given_batches for _ in range(size)]
+    given = [example for shape in data.given_batches for example in given_examples(*shape, config)]
     return Prepared(
         train=given or train,
         eval=evaluation,
@@ -196,9 +200,30 @@ def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tup
     examples, num_truncated = [], 0
     for row in rows:
         example, truncated = build_example(tokenizer, row.question, row.answer, max_length, row.turns)
+        if row.rejected:
+            rejected, too = build_example(tokenizer, row.question, row.rejected, max_length, row.turns)
+            example, truncated = replace(example, rejected=rejected), truncated or too
         examples.append(example)
         num_truncated += truncated
     return examples, num_truncated
+
+
+def _with_rejected(corpus: Corpus, config: RunConfig) -> list[Row]:
+    """Return the rows, each with an answer that its own is preferred to: of a synthetic corpus, that of another row.
+
+    Raises:
+        DataError: a row has none.
+    """
+    rows = list(corpus.rows)
+    if config.data.data is None:
+        return [replace(row, rejected=other.answer) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
+    missing = sum(not row.rejected for row in rows)
+    if missing:
+        raise DataError(
+            f"--objective {config.train.objective}: {missing} of {len(rows)} rows of {corpus.name} have no rejected "
+            "answer (allowed: rows with chosen and rejected; or --objective sft)"
+        )
+    return rows
 
 
 def _answer_bytes(tokenizer: Tokenizer, rows: Sequence[Row], examples: Sequence[Example]) -> int | None:

@@ -150,7 +150,8 @@ def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     def length_fits(units: int) -> bool:
         length = units * unit
         changed = config.with_fields(max_length=length, max_batch_tokens=None)
-        return recorded.fits(changed, (train_size, length), (eval_size, length), budget)
+        evaluation = (eval_size, length) if config.eval.do_eval else None
+        return recorded.fits(changed, (train_size, length), evaluation, budget)
 
     def tokens_fit(units: int) -> bool:
         cap = units * unit
@@ -194,13 +195,18 @@ def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Phase
         train_step(strategy, recorder, micro_batches, 0.0)
         if config.train.empty_cache_every and number % config.train.empty_cache_every == 0:
             recorder.device.empty_cache()
+    if config.eval.do_eval:
+        _evaluate_widest(config, strategy, recorder, data)
+    train_step(strategy, recorder, longest[0], 0.0)
+    with recorder.phase(Phase.CHECKPOINT):
+        strategy.save(Path())
+
+
+def _evaluate_widest(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:
     if config.eval.empty_cache_before_eval:
         recorder.device.empty_cache()
     widest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
     evaluate_batch(strategy, recorder, widest)
-    train_step(strategy, recorder, longest[0], 0.0)
-    with recorder.phase(Phase.CHECKPOINT):
-        strategy.save(Path())
 
 
 def _mixed_steps(steps: Sequence[Sequence[Batch]]) -> list[Sequence[Batch]]:

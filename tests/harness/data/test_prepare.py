@@ -103,6 +103,21 @@ def test_a_corpus_that_cleaning_empties_is_an_error(tmp_path: Path) -> None:
         prepare(TINY.with_fields(data=str(file)))
 
 
+def test_the_training_loss_counts_prompts_where_it_is_told_to() -> None:
+    masked, counted = (prepare(TINY.with_fields(samples=12, train_on_prompts=told)) for told in (False, True))
+    assert [example.input_ids for example in counted.train] == [example.input_ids for example in masked.train]
+    assert all(example.num_target_tokens == example.num_tokens - 1 for example in counted.train)
+    assert all(example.num_target_tokens < example.num_tokens - 1 for example in masked.train)
+    assert counted.eval == masked.eval
+
+
+def test_one_question_is_enough_where_nothing_is_evaluated(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text('{"question": "Why?", "answer": "Because."}\n')
+    prepared = prepare(TINY.with_fields(data=str(file), do_eval=False))
+    assert (len(prepared.train), len(prepared.eval)) == (1, 0)
+
+
 def test_one_question_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"nothing to evaluate on: synthetic has one question at --samples 1;"):
         prepare(TINY.with_fields(samples=1))

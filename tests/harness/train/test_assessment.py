@@ -114,7 +114,7 @@ def test_references_from_the_corpus_are_scored(trained: Trained) -> None:
     config = trained.config.with_fields(prompts=None, generate_prompts=2)
     data = prepare(config)
     perfect = [Reply(i, 0, p.references[0], (5,), TUNED, None, True) for i, p in enumerate(data.prompts)]
-    scores = metrics(trained.log.evals[-1], perfect, data)
+    scores = metrics(trained.log.evals[-1], perfect, data, computed=True)
     assert (scores.num_replies, scores.bleu, scores.rougeL) == (2, pytest.approx(100), 1.0)
 
 
@@ -127,7 +127,7 @@ def test_replies_that_do_not_exist_have_no_score(trained: Trained) -> None:
     data = prepare(trained.config.with_fields(prompts=None, generate_prompts=2))
     data = replace(data, prompts=[replace(prompt, input_ids=None) for prompt in data.prompts])
     empty = [Reply(i, 0, "", (0,), TUNED, None, False) for i in range(2)]
-    scores = metrics(trained.log.evals[-1], empty, data)
+    scores = metrics(trained.log.evals[-1], empty, data, computed=True)
     assert (scores.num_replies, scores.bleu, scores.chrf, scores.rougeL) == (0, None, None, None)
     assert scores.perplexity is not None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect
@@ -19,18 +20,27 @@ CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tens
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
+    return rehearsed(CONFIG, tmp_path_factory.mktemp("run"))
+
+
+def rehearsed(config: RunConfig, output: Path) -> RunLog:
     """A rehearsal on the meta device."""
     records: list[Record] = []
-    device = open_device(CONFIG)
-    output: Path = tmp_path_factory.mktemp("run")
-    strategy = make_strategy(CONFIG, device)
-    execute(Run(CONFIG, device, strategy, prepare(CONFIG)), records.append, output, rehearsal=True)
+    device = open_device(config)
+    strategy = make_strategy(config, device)
+    execute(Run(config, device, strategy, prepare(config)), records.append, output, rehearsal=True)
     return collect(records)
 
 
 def test_it_meets_every_phase_of_a_run(log: RunLog) -> None:
     assert log.outcome is Outcome.COMPLETED
     assert set(log.peaks()) == set(Phase) - {Phase.STEP}  # of loops that are not ours
+
+
+def test_it_meets_no_evaluation_where_there_is_none(tmp_path: Path) -> None:
+    log = rehearsed(CONFIG.with_fields(do_eval=False, samples=4), tmp_path)
+    assert log.outcome is Outcome.COMPLETED
+    assert set(log.peaks()) == set(Phase) - {Phase.STEP, Phase.EVAL}
 
 
 def test_it_evaluates_saves_and_resumes_at_the_end_of_the_first_epoch_and_goes_on(log: RunLog) -> None:

@@ -59,6 +59,15 @@ def test_it_evaluates_saves_and_answers(whole):
     assert [m.model for m in whole.log.metrics] == ["tuned"]
 
 
+def test_it_evaluates_nothing_where_it_is_told_so_and_answers_all_the_same(tmp_path):
+    trained = train(tmp_path / "run", CONFIG.with_fields(do_eval=False, max_steps=2))
+    assert trained.outcome is Outcome.COMPLETED
+    assert not trained.log.evals
+    assert not [record for record in trained.log.phases if record.phase is Phase.EVAL]
+    assert (len(trained.replies), len(trained.log.metrics)) == (2, 1)
+    assert trained.log.metrics[0].perplexity is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "reached",
