@@ -196,8 +196,12 @@ class TrainConfig:
     objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(
         default="sft", metadata={"came_later": True}
     )
-    """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones: dpo and ipo against the model
-    as it was, the others without a reference"""
+    """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones, and a batch is of pairs: dpo
+    and ipo against the model as it was, the others without a reference"""
+    beta: float | None = field(default=None, metadata={"came_later": True})
+    """how strongly answers are preferred; the objective's usual one when none"""
+    simpo_gamma: float = field(default=0.5, metadata={"came_later": True})
+    """the margin that simpo wants between the two answers"""
     epochs: int = 2
     """passes over the training split"""
     train_batch_size: int = 1

@@ -42,6 +42,8 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "seed": _SEED,
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
+    "beta": _POSITIVE,
+    "simpo_gamma": ("0 or more", lambda value: 0 <= value < math.inf),
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
     "warmup_steps": _at_least(0),
     "weight_decay": ("0 or more", lambda value: 0 <= value < math.inf),
@@ -143,6 +145,10 @@ def _recipe_problems(config: RunConfig) -> list[str]:
             "--dtype float16: gradients of float16 weights cannot be unscaled; give --weights-dtype float32, "
             "--dtype bfloat16 or --autocast none"
         )
+    if config.train.objective != "sft" and config.train.loss != "full":
+        problems.append(
+            f"--loss {config.train.loss}: is not made for --objective {config.train.objective} (allowed with it: full)"
+        )
     if model.loader == "host" and model.quantization != "none":
         problems.append(
             f"--loader host: bitsandbytes quantises on the device (allowed with --quantization "
@@ -164,8 +170,8 @@ def _full_problems(config: RunConfig) -> list[str]:
         )
     if config.train.objective in ("dpo", "ipo"):
         problems.append(
-            f"--objective {config.train.objective}: compares with the model without its adapter, which --finetuning-type "
-            "full does not have (allowed with it: sft, simpo, orpo, cpo)"
+            f"--objective {config.train.objective}: compares with the model without its adapter, which "
+            "--finetuning-type full does not have (allowed with it: sft, simpo, orpo, cpo)"
         )
     if lora.modules_to_save:
         problems.append("--modules-to-save: --finetuning-type full trains every layer; leave it out")

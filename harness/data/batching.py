@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from memory_harness.harness.log.records import BatchShape
 
 Item = TypeVar("Item")
 
-_length = attrgetter("num_tokens")
+_length = attrgetter("longest")
 _padded_tokens = attrgetter("shape.padded_tokens")
 
 IGNORE_INDEX = -100
@@ -36,6 +37,18 @@ class Example:
     num_prompt_tokens: int
     """leading tokens that are masked in the labels"""
     input_ids: tuple[int, ...] | None = None
+    rejected: Example | None = None
+    """the same prompt with an answer that this one is preferred to"""
+
+    @property
+    def sequences(self) -> tuple[Example, ...]:
+        """Return what of it goes through the model."""
+        return (self,) if self.rejected is None else (self, self.rejected)
+
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longer one."""
+        return max(sequence.num_tokens for sequence in self.sequences)
 
     @property
     def num_target_tokens(self) -> int:
@@ -49,6 +62,14 @@ class Batch:
 
     shape: BatchShape
     examples: tuple[Example, ...]
+    """one for each sequence"""
+    per_sample: int = 1
+    """sequences that stay together: 2 of a pair"""
+
+    @property
+    def samples(self) -> list[Example]:
+        """Return the examples that the sequences are of."""
+        return list(self.examples[:: self.per_sample])
 
     @property
     def has_padding(self) -> bool:
@@ -91,7 +112,7 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     size = config.train.train_batch_size
     step_size = size * config.train.gradient_accumulation
     if config.data.batches is not None:
-        batches = [_batch_without_padding(*shape) for shape in config.data.given_batches]
+        batches = [_batch_of_length(given_examples(*shape, config), shape[1]) for shape in config.data.given_batches]
         return [_balanced(list(step), config) for step in _chunks(batches, config.train.gradient_accumulation)]
     rng = _shuffler(config, epoch)
     shuffled = [examples[i] for i in rng.permutation(len(examples))]
@@ -119,7 +140,7 @@ def _balanced(micro_batches: list[Batch], config: RunConfig) -> tuple[Batch, ...
     if num_gpus == 1:
         return tuple(batches)
     while len(batches) % num_gpus:
-        divisible = [batch for batch in batches if len(batch.examples) > 1]
+        divisible = [batch for batch in batches if len(batch.samples) > 1]
         if not divisible:
             break
         extreme = max if len(batches) < num_gpus else min
@@ -178,15 +199,15 @@ def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, m
             groups[-1].append(example)
         else:
             groups.append([example])
-            most = min(max_size, cap // _padded_length(example.num_tokens, config))
+            most = min(max_size, cap // (_padded_length(example.longest, config) * len(example.sequences)))
     return [_batch(group, config) for group in groups]
 
 
 def halves(batch: Batch, config: RunConfig) -> list[Batch]:
     """Return the batch cut in two, or itself alone where it is one example."""
-    if len(batch.examples) == 1:
+    if len(batch.samples) == 1:
         return [batch]
-    return [_batch(part, config) for part in in_halves(batch.examples)]
+    return [_batch(part, config) for part in in_halves(batch.samples)]
 
 
 def in_halves(items: Sequence[Item]) -> list[Sequence[Item]]:
@@ -202,15 +223,23 @@ def _batches_of(examples: Sequence[Example], config: RunConfig, size: int) -> li
 
 
 def _batch(examples: Sequence[Example], config: RunConfig) -> Batch:
-    lengths = tuple(map(_length, examples))
-    target_tokens = sum(map(attrgetter("num_target_tokens"), examples))
-    shape = BatchShape(len(examples), _padded_length(max(lengths), config), lengths, target_tokens)
-    return Batch(shape, tuple(examples))
+    longest = max(map(_length, examples))
+    return _batch_of_length(examples, _padded_length(longest, config))
 
 
-def _batch_without_padding(size: int, length: int) -> Batch:
-    example = Example(length, 0)
-    return Batch(BatchShape(size, length, (length,) * size, size * example.num_target_tokens), (example,) * size)
+def _batch_of_length(examples: Sequence[Example], length: int) -> Batch:
+    """Return a batch; the loss of pairs is taken over pairs, and not over their tokens."""
+    sequences = tuple(chain.from_iterable(example.sequences for example in examples))
+    per_sample = len(sequences) // len(examples)
+    targets = sum(map(attrgetter("num_target_tokens"), examples)) if per_sample == 1 else len(examples)
+    lengths = tuple(map(attrgetter("num_tokens"), sequences))
+    return Batch(BatchShape(len(sequences), length, lengths, targets), sequences, per_sample)
+
+
+def given_examples(size: int, length: int, config: RunConfig) -> list[Example]:
+    """Return the examples of a batch that the configuration gives: of tokens by chance, none of them a prompt's."""
+    rejected = None if config.train.objective == "sft" else Example(length, 0)
+    return [Example(length, 0, rejected=rejected)] * size
 
 
 def _padded_length(longest: int, config: RunConfig) -> int:

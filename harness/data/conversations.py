@@ -151,15 +151,23 @@ def _preference(columns: Mapping[str, str]) -> _Convert | None:
     """Return what takes the reply that was chosen; the whole conversation where there is no prompt beside it."""
     if not {"chosen", "rejected"} <= columns.keys():
         return None
-    prompt, chosen = columns.get("prompt"), columns["chosen"]
+    prompt, chosen, rejected = columns.get("prompt"), columns["chosen"], columns["rejected"]
 
     def convert(row: Record) -> Row | None:
         asked, reply = _value(row.get(prompt)) if prompt else None, _value(row.get(chosen))
         before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}] if asked else []
         after = reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}]
-        return _of_turns([*before, *after] if len(after) == 1 else after)
+        found = _of_turns([*before, *after] if len(after) == 1 else after)
+        return None if found is None else replace(found, rejected=_last_reply(_value(row.get(rejected))))
 
     return convert
+
+
+def _last_reply(value: Any) -> str:
+    if not isinstance(value, list):
+        return _as_text(value)
+    found = _of_turns(value)
+    return "" if found is None else found.answer
 
 
 def _of_pair(row: Record, mapping: Mapping[str, str]) -> Row | None:

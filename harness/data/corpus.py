@@ -50,6 +50,8 @@ class Row:
     answer: str
     turns: tuple[tuple[str, str], ...] = ()
     """who said what before the question, in people's own data: (role, text), roles as chat templates call them"""
+    rejected: str = ""
+    """an answer that the other one is preferred to, where there is one"""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,12 @@ from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
+from memory_harness.harness.techniques.preference_loss import (
+    BETAS,
+    WITH_REFERENCE,
+    log_probabilities,
+    preference_loss,
+)
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
 
 
@@ -311,7 +317,11 @@ class QLoraStrategy:
         """Return what of an output is kept; to the end of the step, what a caller can still see of it."""
         if output is None or not self._holds_to_step:
             return output if self.config.train.hold_outputs else None
-        return {name: output[name].detach() for name in ("loss", "logits")}
+        return {name: output[name].detach() for name in self._held_names}
+
+    @property
+    def _held_names(self) -> tuple[str, ...]:
+        return ("loss", "logits") if self.config.train.objective == "sft" else ("logits",)
 
     @contextmanager
     def model_context(self) -> Iterator[None]:
@@ -331,11 +341,26 @@ class QLoraStrategy:
             loss = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype)
         elif self.config.train.loss == "liger":
             loss = liger_causal_lm_loss(model, self.inputs, num_items, self.dtype, self.device)
+        elif self.config.train.objective != "sft":
+            output, loss = self._preference_loss(num_items)
         else:
             output, loss = self._full_loss(num_items)
         cache = getattr(output, self._cache_name, None)
         self.forward_facts = forward_facts(self.model, [loss], cache, self._layers)
         return loss, output
+
+    def _preference_loss(self, num_pairs: int) -> tuple[Any, torch.Tensor]:
+        """Return the model's output, and how far it is from preferring the chosen answers, summed over `num_pairs`."""
+        train, inputs = self.config.train, dict(self.inputs)
+        labels, reference = inputs.pop("labels"), None
+        output = self.model(**inputs)
+        tokens = log_probabilities(output.logits, labels)
+        if train.objective in WITH_REFERENCE:
+            with torch.no_grad(), self.without_adapter():
+                reference = log_probabilities(self.model(**inputs).logits, labels)
+        beta = BETAS[train.objective] if train.beta is None else train.beta
+        loss = preference_loss(train.objective, tokens, labels, reference, beta, train.simpo_gamma)
+        return output, loss / num_pairs
 
     def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
@@ -500,7 +525,7 @@ class QLoraStrategy:
         elif not present:
             self.loss = None
         if self._holds_to_step:
-            self._held = {name: torch.empty(()) for name in ("loss", "logits")} if present else None
+            self._held = {name: torch.empty(()) for name in self._held_names} if present else None
 
     def pretend_loaded(self) -> None:
         """Undo what the first pass has changed for good: bitsandbytes casts biases, rotary embeddings make tables."""

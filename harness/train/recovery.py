@@ -226,7 +226,7 @@ class Recovery:
         """Return the batches, those above the limit in halves, and the halves likewise."""
         limit, within = self.limits.train_tokens, list[Batch]()
         for batch in batches:
-            if limit is None or batch.shape.padded_tokens <= limit or len(batch.examples) == 1:
+            if limit is None or batch.shape.padded_tokens <= limit or len(batch.samples) == 1:
                 within.append(batch)
             else:
                 within += self._all_within_limit(halves(batch, self._config))

@@ -149,7 +149,8 @@ def data_digest(data: Prepared) -> str:
     """Return a checksum of the prepared samples, in their order."""
     digest = hashlib.sha256()
     for example in (*data.train, *data.eval):
-        digest.update(repr((example.num_tokens, example.num_prompt_tokens, example.input_ids)).encode())
+        for sequence in example.sequences:
+            digest.update(repr((sequence.num_tokens, sequence.num_prompt_tokens, sequence.input_ids)).encode())
     return digest.hexdigest()[:16]
 
 

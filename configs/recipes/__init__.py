@@ -1,0 +1,1 @@
+"""Recipes of other programs as run configurations. Never imports torch."""

@@ -1,0 +1,230 @@
+"""What settings of a recipe mean together, by the names of transformers' TrainingArguments and peft's LoraConfig."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from memory_harness.configs.models import ALL_LINEAR, LINEAR_LAYERS, is_local_checkpoint, load_models
+from memory_harness.configs.recipes.draft import Draft, tables
+
+
+def read_axolotl(draft: Draft) -> None:
+    """Read what axolotl has of its own: `load_in_4bit` counts with the adapter qlora, `load_in_8bit` with lora."""
+    draft.defaults["per_device_eval_batch_size"] = draft.get("per_device_train_batch_size")
+    bits = {"qlora": 4 * bool(draft.get("load_in_4bit")), "lora": 8 * bool(draft.get("load_in_8bit"))}
+    read_bits(draft, bits.get(draft.get("finetuning_type"), 0), "load_in_4bit", "load_in_8bit")
+    read_shared(draft)
+    is_lora = draft.fields.get("finetuning_type") == "lora"
+    if is_lora and draft.get("lora_target_linear"):
+        draft.put("target_modules", [ALL_LINEAR], "lora_target_linear", "target_modules")
+        if draft.gives("target_modules") and not set(draft.get("target_modules")) <= {*LINEAR_LAYERS, ALL_LINEAR}:
+            draft.refuse("target_modules", f"target_modules={ALL_LINEAR} stands in")
+    if (
+        is_lora
+        and draft.fields["quantization"] != "int8"
+        and not draft.get("lora_dropout")
+        and not draft.get("objective")
+    ):
+        draft.defaults["lora_mlp_kernel"] = True
+        draft.refuse("lora_mlp_kernel", "with lora_qkv_kernel and lora_o_kernel, as there is no dropout")
+
+
+def read_llamafactory(draft: Draft) -> None:
+    """Read what LLaMA-Factory has of its own: what it trains is float32, unless pure_bf16; pre-training packs."""
+    is_bnb = draft.get("quantization_method") in (None, "bnb")
+    read_bits(draft, (draft.get("quantization_bit") or 0) if is_bnb else "another", "quantization_bit")
+    draft.defaults["lora_alpha"] = 2 * int(draft.get("r"))
+    draft.defaults["dtype"] = "float32"
+    if draft.get("finetuning_type") == "lora":
+        draft.defaults["dtype"] = _mixed(draft) or widest(draft)
+    if draft.get("objective") == "dpo":
+        draft.put("objective", "dpo", "objective")
+        draft.put("objective", draft.get("pref_loss"), "pref_loss")
+    if draft.get("objective") == "pt":
+        draft.defaults |= {"packing": True, "train_on_prompts": True}
+    read_shared(draft)
+    if draft.gives("max_samples") and "," in str(draft.get("dataset")):
+        draft.fields["samples"] = None
+        draft.refuse("max_samples", "of each of several datasets")
+
+
+def read_trl(draft: Draft) -> None:
+    """Read what settings of TRL and of transformers leave open: which trainer they are for, and the adapter."""
+    bits = 4 * bool(draft.get("load_in_4bit")) or 8 * bool(draft.get("load_in_8bit"))
+    read_bits(draft, bits, "load_in_4bit", "load_in_8bit")
+    signs = ("use_peft",) if draft.program == "TRL" else ("r", "peft_type")
+    has_adapter = any(map(draft.get if draft.program == "TRL" else draft.gives, signs))
+    draft.defaults["finetuning_type"] = "lora" if has_adapter else "full"
+    draft.take("use_peft", "peft_type")
+    if not has_adapter:
+        draft.remarks.append("finetuning_type=full, as the file has no adapter; --finetuning-type lora trains one")
+    if draft.program != "TrainingArguments":
+        _read_trainer(draft)
+        draft.defaults["bf16"] = not draft.get("fp16")
+        if has_adapter and bits:  # Source: trl 1.16, trainer/sft_trainer.py: bfloat16 beside k-bit weights
+            draft.put("adapter_dtype", "auto")
+    read_shared(draft)
+
+
+def _read_trainer(draft: Draft) -> None:
+    """Read what is learned, by what only preference training has: the file does not name its trainer."""
+    losses = draft.get("loss_type")
+    loss = losses[0] if isinstance(losses, list) and len(losses) == 1 else losses
+    is_preference = not draft.values.keys().isdisjoint(tables()["preferences"]["keys"])
+    if {"cpo_alpha", "simpo_gamma"} & draft.values.keys():
+        draft.put("objective", "simpo" if loss == "simpo" else "cpo", "loss_type")
+    elif loss:
+        draft.put("objective", loss, "loss_type")
+    else:
+        draft.put("objective", "dpo" if is_preference else "sft")
+        draft.remarks.append(
+            f"objective={draft.fields['objective']}: the file names no trainer; --objective says another"
+        )
+    if draft.fields.get("objective", "sft") != "sft":
+        draft.defaults["learning_rate"] = tables()["preferences"]["learning_rate"]
+
+
+def read_shared(draft: Draft) -> None:
+    """Read what all programs have that build on transformers' Trainer and on peft; k-bit weights have been read."""
+    draft.put("loader", "transformers")
+    for flag in [flag for flag in tables()["flags"] if draft.get(flag["name"])]:
+        for field, value in flag["fields"].items():
+            draft.put(field, value, flag["name"])
+        draft.remarks += filter(None, [flag.get("remark")])
+    for name, batching in [(name, value) for name, value in tables()["packing"].items() if draft.get(name)]:
+        draft.put("batching", batching)
+        draft.refuse(name, f"batching={batching} stands in")
+    for name, field in tables()["fields"].items():
+        if field not in draft.fields and draft.get(name) is not None:
+            draft.put(field, _named(field, draft.get(name)), name)
+    for rule in (
+        _read_model,
+        _read_adapter,
+        _read_precision,
+        _read_checkpointing,
+        _read_length_of_run,
+        _read_evaluation,
+    ):
+        rule(draft)
+    if not _read_times(draft, "save"):
+        draft.refuse("save_strategy", "once an epoch stands in")
+
+
+def read_bits(draft: Draft, bits: Any, *names: str) -> None:
+    """Read bitsandbytes' quantisation: how many bits a weight has, 0 for as many as it had."""
+    draft.put("quantization", "none")
+    draft.put("quantization", {0: "none", 4: draft.get("bnb_4bit_quant_type"), 8: "int8"}.get(bits, bits), *names)
+    if bits == 4:
+        draft.take("bnb_4bit_quant_type")
+        draft.put("double_quant", bool(draft.get("bnb_4bit_use_double_quant")), "bnb_4bit_use_double_quant")
+
+
+def widest(draft: Draft) -> str:
+    """Return the type that programs take where they may choose: bfloat16 if the card has it."""
+    return "bfloat16" if draft.target.has_bfloat16 else "float16"
+
+
+def _mixed(draft: Draft) -> str | None:
+    """Return the type of mixed precision that `bf16` and `fp16` ask for; None where they ask for none."""
+    wanted, is_half = draft.get("bf16"), bool(draft.get("fp16"))
+    if wanted == "auto":
+        return "float16" if is_half else widest(draft)
+    return "bfloat16" if wanted else {True: "float16"}.get(is_half)
+
+
+def _copy(draft: Draft, fields: Mapping[str, str]) -> None:
+    """Set fields that are not set yet to settings of the same meaning, given or default."""
+    for name, field in fields.items():
+        if field not in draft.fields and draft.get(name) is not None:
+            draft.put(field, draft.get(name), name)
+
+
+def _read_model(draft: Draft) -> None:
+    """Read the model: a name of models.toml that has its sizes, else a folder or USER/NAME as it is."""
+    name, table = str(draft.get("model")), tables()["models"]
+    owner, _, short = name.lower().partition("/")
+    for part in ("-bnb-4bit", "-unsloth", "-instruct", "meta-"):
+        short = short.replace(part, "")
+    alike = table["same_sizes"].get(short, short)
+    is_known = owner in table["owners"] and alike in load_models()
+    if draft.gives("model") and (draft.target.exact_model or is_local_checkpoint(name) or not is_known):
+        draft.put("model", name, "model")
+    elif draft.gives("model"):
+        draft.put("model", alike, "model")
+        if load_models()[alike].source.partition(";")[0] != name:
+            draft.remarks.append(f"{name} has the sizes of {alike}; --train and --download take its own weights")
+
+
+def _read_precision(draft: Draft) -> None:
+    """Read of what type weights are, and in what is computed: without mixed precision, in that of the weights."""
+    mixed, weights, names = _mixed(draft), draft.get("dtype"), ("bf16", "fp16", "dtype")
+    if "dtype" in draft.fields:
+        return
+    if draft.get("bf16") == "auto":
+        draft.remarks.append(f"bf16=auto is {mixed} on {draft.target.card}")
+    if mixed is None or weights in (None, "auto", mixed):
+        draft.put("dtype", mixed or weights or "float32", *names)
+        draft.put("autocast", "none" if mixed is None or draft.get("bf16") == "full" else "auto")
+    elif draft.fields["quantization"] != "none":
+        draft.put("dtype", mixed, *names)
+        draft.put("kbit_upcast", True)
+        draft.refuse("dtype", "of what is not quantised; kbit_upcast=yes stands in")
+    else:
+        draft.put("dtype", weights, *names)
+        draft.refuse("bf16" if mixed == "bfloat16" else "fp16", f"weights are {weights}; computed in {weights} too")
+    if draft.get("bnb_4bit_compute_dtype") not in (None, draft.fields["dtype"]) and "double_quant" in draft.fields:
+        draft.refuse("bnb_4bit_compute_dtype", f"dtype={draft.fields['dtype']} stands in")
+
+
+def _read_checkpointing(draft: Draft) -> None:
+    wanted = draft.fields.get("gradient_checkpointing", draft.get("gradient_checkpointing"))
+    draft.put("gradient_checkpointing", bool(wanted))
+    draft.put("gradient_checkpointing", wanted, "gradient_checkpointing")
+    if wanted:
+        draft.put("use_reentrant", bool(draft.get("use_reentrant")), "use_reentrant")
+
+
+def _read_length_of_run(draft: Draft) -> None:
+    """Read epochs, steps and warm-up, whose steps may be a share. Source: transformers 5.23, `get_warmup_steps`."""
+    steps, epochs = draft.get("max_steps"), draft.get("num_train_epochs")
+    draft.put("max_steps", None if steps in (None, -1, 0) else steps, "max_steps")
+    whole = math.ceil(epochs) if isinstance(epochs, float) else epochs
+    draft.put("epochs", whole, "num_train_epochs")
+    if whole != epochs:
+        draft.refuse("num_train_epochs", f"epochs={whole} stands in")
+    draft.put("max_grad_norm", draft.get("max_grad_norm") or None, "max_grad_norm")  # 0 clips nothing
+    warmup = draft.get("warmup_steps") or 0
+    if isinstance(warmup, (int, float)) and warmup < 1:
+        draft.put("warmup_ratio", warmup or draft.get("warmup_ratio") or 0.0, "warmup_steps", "warmup_ratio")
+    else:
+        draft.put("warmup_ratio", 0.0)
+        draft.put("warmup_steps", warmup, "warmup_steps")
+
+
+def _read_evaluation(draft: Draft) -> None:
+    """Read when it is evaluated, and on what share of the data; axolotl does not without any."""
+    share = draft.get("eval_fraction")
+    if share:
+        draft.put("eval_fraction", share, "eval_fraction")
+    has_data = share or draft.get("test_datasets") or draft.program != "axolotl"
+    if not has_data or not _read_times(draft, "eval"):
+        draft.put("do_eval", False, "eval_strategy", "eval_fraction")
+
+
+def _read_times(draft: Draft, what: str) -> bool:
+    """Read how often it is evaluated (`eval`) or saved (`save`): in steps or once an epoch; return whether it is."""
+    field, steps, times, strategy = f"{what}_every", f"{what}_steps", f"{what}s_per_epoch", f"{what}_strategy"
+    if draft.get(times):
+        draft.put(field, None, times)
+        if draft.get(times) != 1:
+            draft.refuse(times, "once an epoch stands in")
+    elif draft.get(strategy) == "steps" or (draft.program == "axolotl" and draft.gives(steps)):
+        draft.put(field, draft.get(steps) or draft.get("logging_steps"), steps)
+        draft.take(strategy)
+    elif draft.get(strategy) == "epoch":
+        draft.put(field, None, strategy)
+    else:
+        return False
+    return True
