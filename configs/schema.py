@@ -264,6 +264,11 @@ class TrainConfig:
     max_steps: int | None = None
     """stop after this many optimizer steps; all when none"""
 
+    @property
+    def sequences_per_sample(self) -> int:
+        """2 where answers are compared, else 1."""
+        return 1 if self.objective == "sft" else 2
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -275,6 +280,10 @@ class EvalConfig:
     """evaluate every so many optimizer steps; at the end of each epoch when none"""
     eval_batch_size: int = 8
     """sequences in one evaluation batch"""
+    eval_keep_logits: bool = field(default=False, metadata={"came_later": True})
+    """keep the logits of all batches on the device to the end of an evaluation, as a Trainer with metrics does"""
+    eval_accumulation_steps: int | None = field(default=None, metadata={"came_later": True})
+    """let go of logits that were kept, and of cached blocks, every so many evaluation batches; never when none"""
     empty_cache_before_eval: bool = False
     """release cached blocks before each evaluation"""
     save_every: int | None = None

@@ -63,4 +63,15 @@ def _loss_problems(config: RunConfig) -> list[str]:
 
 
 def _eval_problems(config: RunConfig) -> list[str]:
-    return []
+    """Return what logits cannot be kept with."""
+    if not config.eval.eval_keep_logits:
+        return []
+    train, number = config.train, config.device.num_gpus
+    reasons = {
+        "nothing is evaluated; leave out --no-do-eval": not config.eval.do_eval,
+        f"--loss {train.loss} makes none (allowed with it: full)": train.loss != "full",
+        f"--objective {train.objective} keeps others (allowed with it: sft)": train.objective != "sft",
+        "not with --strategy unsloth, whose loss makes none; use qlora": config.model.strategy == "unsloth",
+        f"not with --num-gpus {number}, where they would be gathered (allowed with it: 1)": number > 1,
+    }
+    return [f"--eval-keep-logits: {reason}" for reason, holds in reasons.items() if holds]

@@ -33,6 +33,7 @@ _FROM_ONE = (
     "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
     "train_batch_size", "gradient_accumulation", "loss_chunk_tokens", "empty_cache_every", "max_steps", "eval_every",
     "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size", "max_new_tokens", "replies_per_prompt",
+    "eval_accumulation_steps",
     "budget_bytes", "num_gpus",
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {

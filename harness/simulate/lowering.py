@@ -174,7 +174,7 @@ def _matmul_into(
 
 
 def _sum(card: Card, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Sum up, or take the mean; many rows, as in a bias' gradient, are added by several blocks that meet in a buffer."""
+    """Sum up, or take the mean; many rows, as in a bias' gradient, are added by several blocks through a buffer."""
     out = tracer.run(func, args, kwargs)
     tracer.track(out)
     sizes = reduction_buffers(args[0], args[1], card)

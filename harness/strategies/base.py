@@ -16,6 +16,7 @@ import torch
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
+from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 
 
@@ -55,6 +56,12 @@ class Strategy(Protocol):
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss, or None where nothing is computed; the batch dies here."""
+
+    def end_batch(self) -> None:
+        """Do what follows an evaluation batch: keep its logits, where the configuration says so."""
+
+    def end_evaluation(self) -> None:
+        """Let go of what its batches have kept."""
 
     def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Run the prompts (token ids) through the model, keep the cache, return each one's next token.
@@ -109,6 +116,7 @@ class Traceable(Strategy, Protocol):
     linear_shapes: tuple[tuple[int, int], ...]
     """the (out_features, in_features) that occur among the 4-bit layers"""
 
+    kept: KeptLogits
     windows: tuple[int, ...]
     """lengths from which on layers attend to a part of the sequence only"""
 

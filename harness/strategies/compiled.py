@@ -49,6 +49,8 @@ _PHASES_OF_CHAIN = {
     "train": (Phase.DATA, Phase.FORWARD, Phase.BACKWARD),
     "optimizer": (Phase.OPTIMIZER,),
     "eval": (Phase.EVAL, Phase.EVAL),
+    "keep": (Phase.EVAL,),
+    "drop": (Phase.EVAL,),
     "prefill": (Phase.GENERATE,),
     "decode": (Phase.GENERATE,),
     "release": (Phase.GENERATE,),
@@ -68,6 +70,8 @@ class CompiledStrategy:
         self._families: dict[Hashable, TraceFamily] = {}
         self._facts: ModelFacts | None = None
         self.forward_facts: ForwardFacts | None = None
+        self._logits_kind: tuple[int, torch.dtype] | None = None
+        """width and type of the logits that an evaluation keeps"""
         self._forward_facts: dict[TraceFamily, ForwardFacts | None] = {}
         self._settles: bool | None = None
         """whether the first pass changes the model for good, as a cast of biases does; None before it was recorded"""
@@ -98,6 +102,9 @@ class CompiledStrategy:
         """batch size, tokens in the cache, whether prompts are padded"""
         self._sampling = GREEDY
         self._has_adapter = True
+        self.inner.kept.drop()
+        self._eval_shape = (0, 0)
+        """of the evaluation batch that was put"""
         self._has_passed = False
         """whether anything has gone through the model since it was loaded"""
 
@@ -121,7 +128,9 @@ class CompiledStrategy:
             self._begin_pass(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
             self._pretend_gradients(not first)
         else:
-            self._begin_pass(("eval", *self._batch_class(batch, training)), shape, EVALUATION)
+            key = ("eval", *self._batch_class(batch, training), *self._kept_class())
+            self._eval_shape = (batch.shape.batch_size, batch.shape.padded_length)
+            self._begin_pass(key, shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
 
     def forward(self, num_target_tokens: int) -> None:
@@ -151,6 +160,34 @@ class CompiledStrategy:
         self._phase(self.inner.evaluate)
         self._recall_facts()
         return None
+
+    def _kept_class(self) -> tuple[bool, ...]:
+        """Return whether the batch before leaves logits that this one's replace, where logits are kept."""
+        kept = self.inner.kept
+        return (kept.holds_batch_alone,) if kept.does_something else ()
+
+    def end_batch(self) -> None:
+        """Run what follows an evaluation batch, which takes no time: its sizes depend on all batches before."""
+        kept, running = self.inner.kept, self._chain
+        assert running is not None, "evaluate comes first"
+        if not kept.does_something:
+            return
+        if running.chain is not None:
+            kept.pretend_taken(self._eval_shape, self._logits_kind)
+            self._name_tensors("logits")
+        self._logits_kind = kept.kind or self._logits_kind
+        self._run_through(("keep", *kept.situation), self.inner.end_batch)
+
+    def end_evaluation(self) -> None:
+        """Run it too."""
+        if self.inner.kept.does_something:
+            self._run_through(("drop", *self.inner.kept.situation), self.inner.end_evaluation)
+
+    def _run_through(self, key: Hashable, run: Callable[[], Any]) -> None:
+        """Run what is too short to be replayed, and pass on what it allocates."""
+        _, events = self._record(run)
+        self.memory.begin((key, (1, 1)), [None], comes_again=False)
+        self.memory.next_phase(events)
 
     def _recall_facts(self) -> None:
         """A replayed pass was made as the recorded ones of its family."""
@@ -334,7 +371,8 @@ class CompiledStrategy:
             result = self._understood(run)
             for name, tensor in self.inner.named_tensors():
                 key = tracer.key_of(tensor)
-                if isinstance(key, int):
+                # logits that were one batch's are those of all once they are kept
+                if isinstance(key, int) or (name[0] == "logits" and key != name):
                     self._made_lasting |= name[0] in ("parameter", "buffer")
                     recorder.rename(key, name)
                     tracer.rename(tensor, name)

@@ -36,6 +36,7 @@ from memory_harness.harness.strategies.architecture import (
     takes,
     transformers_config,
 )
+from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
@@ -97,6 +98,7 @@ class QLoraStrategy:
         """target tokens of the batch that was put"""
         self._real_tokens: int | None = None
         """tokens of the batch that was put, without padding; None where nobody has counted them"""
+        self.kept = KeptLogits(config, device)
         self.head: Any = None
         """the layer that classifies sequences; None where the model predicts tokens"""
         self._layers: Any = ()
@@ -431,10 +433,19 @@ class QLoraStrategy:
         """Return the batch's summed loss; the logits die before the next batch."""
         self.model.eval()
         with torch.no_grad(), self.model_context():
-            loss, _ = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
+            loss, output = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
         self.model.train()
         self.inputs = {}
+        self.kept.take(output)
         return self.device.read(loss)
+
+    def end_batch(self) -> None:
+        """Keep an evaluation batch's logits, where they are kept."""
+        self.kept.keep()
+
+    def end_evaluation(self) -> None:
+        """Let go of the logits that were kept."""
+        self.kept.drop()
 
     def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
         """Start the cache; only the last position's logits are computed: B·V, not B·T·V."""
@@ -506,6 +517,7 @@ class QLoraStrategy:
     def abandon(self) -> None:
         """Drop everything of a step, an evaluation batch or a generation that did not end."""
         self.graph = self._held = self.loss = self.cache = self.sampler = None
+        self.kept.drop()
         self.inputs = {}
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
@@ -571,6 +583,7 @@ class QLoraStrategy:
             yield ("input", name), tensor
         if self.sampler is not None and self.sampler.seen_BV is not None:
             yield ("input", "seen"), self.sampler.seen_BV
+        yield from self.kept.named_tensors()
         yield from _cache_tensors(self.cache)
 
 

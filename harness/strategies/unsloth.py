@@ -56,6 +56,7 @@ class UnslothStrategy:
         self.without_adapter, self.export = training.without_adapter, training.export
         self.load_adapter, self.save, self.restore = training.load_adapter, training.save, training.restore
         self.trainable_bytes = training.trainable_bytes
+        self.end_batch, self.end_evaluation = training.end_batch, training.end_evaluation
         self.host_copy, self.undo_to = training.host_copy, training.undo_to
         self.forward_facts: ForwardFacts | None = None
         self.planned: ModelFacts | None = None

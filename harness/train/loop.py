@@ -145,6 +145,7 @@ def evaluate(
     """
     split = Split("eval_tokens", lambda batch: batch.shape.padded_tokens, lambda batch: halves(batch, run.config))
     losses = _over_shard(partial(evaluate_batch, run.strategy, recorder), batches, split, recorder, protection)
+    run.strategy.end_evaluation()
     if losses is None:
         return None
     total, tokens = 0.0, 0
@@ -164,6 +165,7 @@ def evaluate_batch(
     with recorder.phase(Phase.EVAL, batch.shape, index):
         strategy.put(batch, training=False)
         loss = strategy.evaluate()
+        strategy.end_batch()
         recorder.forward_facts = strategy.forward_facts
     return loss, batch.shape.target_tokens
 

@@ -2,7 +2,7 @@
 
     first two steps                  (the optimizer's state appears in the first)
     the steps with the longest batch, one with padding and one without: attention may take another kernel
-    end of the first epoch           EVAL on its largest batch (unless nothing is evaluated), CHECKPOINT, RESUME from it
+    end of the first epoch           EVAL on its largest batch, CHECKPOINT, RESUME from it
     the step after it
     a soak of steps over the real mix of lengths
     end of the run                   EVAL, GENERATE
@@ -51,11 +51,12 @@ def rehearse(run: Run[Strategy], recorder: PhaseRecorder, output: Path, protecti
     def evaluate_at(step: int) -> None:
         if not config.eval.do_eval:
             return
-        largest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
+        batches = eval_batches(data.eval, config)
+        largest = max(batches, key=lambda batch: batch.shape.padded_tokens)
         recorder.step, recorder.epoch = step, 1 + (step - 1) // per_epoch
         if config.eval.empty_cache_before_eval:
             recorder.device.empty_cache()
-        evaluate(run, recorder, [largest], protection)
+        evaluate(run, recorder, batches if config.eval.eval_keep_logits else [largest], protection)
 
     step_at(1, steps[0])
     step_at(min(2, total), steps[min(1, len(steps) - 1)])

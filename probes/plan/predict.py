@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig, section_by_field
 from memory_harness.configs.units import TIB
@@ -102,6 +103,7 @@ class RecordedModel:
                     train_step(self.strategy, recorder, [uniform_batch(train, padding)] * num_batches, 0.0)
                 if evaluation is not None:
                     evaluate_batch(self.strategy, recorder, uniform_batch(evaluation, padding))
+                    self.strategy.end_evaluation()
 
         return self._run(config, budget_bytes, moments).passes
 
@@ -138,6 +140,8 @@ def uniform_batch(shape: Shape, padding: int) -> Batch:
 
 def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
+    if config.eval.eval_keep_logits:
+        raise ConfigError("--limits: not with --eval-keep-logits, as an evaluation then has no largest batch; leave one out")
     recorded, data = recorded_model(config), config.data
     budget = budget_of(config.device) - headroom_bytes
     unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings or LONGEST
@@ -205,8 +209,11 @@ def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Phase
 def _evaluate_widest(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:
     if config.eval.empty_cache_before_eval:
         recorder.device.empty_cache()
-    widest = max(eval_batches(data.eval, config), key=lambda batch: batch.shape.padded_tokens)
-    evaluate_batch(strategy, recorder, widest)
+    batches = eval_batches(data.eval, config)
+    widest = max(batches, key=lambda batch: batch.shape.padded_tokens)
+    for batch in batches if config.eval.eval_keep_logits else [widest]:
+        evaluate_batch(strategy, recorder, batch)
+    strategy.end_evaluation()
 
 
 def _mixed_steps(steps: Sequence[Sequence[Batch]]) -> list[Sequence[Batch]]:
