@@ -34,6 +34,8 @@ class ModelConfig:
     """how the model is loaded, adapted and trained"""
     quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
     """bitsandbytes' 4-bit NF4 or FP4 or 8-bit weights, or none (weights stay in the compute dtype)"""
+    llm_int8_threshold: float = field(default=6.0, metadata={"came_later": True})
+    """8-bit products leave columns with larger inputs in 16 bits; 0 leaves none"""
     loader: Literal["stepwise", "transformers", "host"] = field(default="stepwise", metadata={"came_later": True})
     """how weights get to the device: stepwise, layer by layer; transformers, by its from_pretrained with a device_map;
     host, into host memory first, from where model.to("cuda") moves them"""
@@ -378,6 +380,12 @@ class RunConfig:
     def draws_in_mlp(self) -> bool:
         """Return whether feed-forward blocks have adapters with dropout."""
         return self.lora.lora_dropout > 0 and not {*MLP_LAYERS, ALL_LINEAR}.isdisjoint(self.lora.target_modules)
+
+    @property
+    def needs_all_logits(self) -> bool:
+        """Return whether something asks for the logits of a whole batch, which losses in parts never make."""
+        train = self.train
+        return train.label_smoothing_factor > 0 or self.eval.eval_keep_logits or train.objective != "sft"
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain nested dicts, section -> field -> value, ready for JSON."""

@@ -114,7 +114,7 @@ class SimulatedDevice:
 
     @contextmanager
     def _bitsandbytes_tables(self) -> Iterator[None]:
-        """Let bitsandbytes make its code table anew: it computes it on the host and keeps one for all devices."""
+        """Let bitsandbytes make its code table anew: it keeps one for all devices, once it has brought it to one."""
         import bitsandbytes.functional as functional
 
         create = functional.create_dynamic_map
@@ -122,7 +122,8 @@ class SimulatedDevice:
         def create_on_device(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> torch.Tensor:
             with self.on_host():
                 table = create(signed, max_exponent_bits, total_bits)
-            return self.put(table)
+            # a tensor with values is on the card from the start, as it moves to where it is already
+            return self.put(table) if self.computes else table
 
         with patch.dict(functional.name2qmap), patch.object(functional, "create_dynamic_map", create_on_device):
             functional.name2qmap.clear()

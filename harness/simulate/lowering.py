@@ -89,6 +89,8 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     in_place: dict[Any, Lowering] = dict.fromkeys(_IN_PLACE, _in_place)
     return in_place | {
         aten.add.Tensor: _add,
+        **{operator: partial(_fill_fresh, in_place) for operator, in_place in _FILLING.items()},
+        aten.scatter_add.default: _scatter_add,
         aten.native_dropout.default: _native_dropout,
         aten._softmax_backward_data.default: _softmax_backward,
         aten._safe_softmax.default: _safe_softmax,
@@ -217,6 +219,37 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """
     if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
         return args[0].add_(args[1])
+    return tracer.run(func, args, kwargs)
+
+
+def _scatter_add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Add at places; the gradient of `gather` is added to zeros in place, but while a dispatch mode is active.
+
+    Source: aten/src/ATen/native/TensorAdvancedIndexing.cpp, `gather_backward`.
+    """
+    if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
+        return args[0].scatter_add_(*args[1:])
+    return tracer.run(func, args, kwargs)
+
+
+_FILLING = {
+    aten.scatter_add.default: aten.scatter_add_.default,
+    aten.scatter.src: aten.scatter_.src,
+    aten.scatter.value: aten.scatter_.value,
+    aten.index_add.default: aten.index_add_.default,
+    aten.index_put.default: aten.index_put_.default,
+}
+"""operators, and the ones that write into their first argument"""
+
+
+def _fill_fresh(in_place: Any, tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Fill a gradient that a backward pass has begun with zeros, in place.
+
+    While a dispatch mode, such as the tracer, is active, PyTorch makes a second one instead.
+    Source: torch/csrc/autograd/FunctionsManual.cpp; aten/src/ATen/TensorSubclassLikeUtils.h.
+    """
+    if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
+        return in_place(*args, **kwargs)
     return tracer.run(func, args, kwargs)
 
 

@@ -141,7 +141,9 @@ def uniform_batch(shape: Shape, padding: int) -> Batch:
 def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and cap on tokens that fit; each alone, all else as configured."""
     if config.eval.eval_keep_logits:
-        raise ConfigError("--limits: not with --eval-keep-logits, as an evaluation then has no largest batch; leave one out")
+        raise ConfigError(
+            "--limits: not with --eval-keep-logits, as an evaluation then has no largest batch; leave one out"
+        )
     recorded, data = recorded_model(config), config.data
     budget = budget_of(config.device) - headroom_bytes
     unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings or LONGEST

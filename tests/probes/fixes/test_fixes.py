@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory_harness.configs.optimizers import OPTIMIZERS
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
@@ -28,7 +29,7 @@ configs = st.builds(
     offload_activations=st.booleans(),
     embeddings_on_host=st.booleans(),
     tiled_mlp=st.booleans(),
-    optimizer=st.sampled_from(["adamw", "adamw_8bit", "paged_adamw_8bit"]),
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     expandable_segments=st.booleans(),
     empty_cache_every=st.none() | st.integers(1, 100),
 )
@@ -78,6 +79,39 @@ def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
 def test_what_replaces_parts_of_a_model_is_not_tried_on_others_than_it_knows(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert FIXES[name].apply(MIXTURE) is None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "in_8_bits", "paged"),
+    [
+        ("adamw", "adamw_8bit", "paged_adamw_8bit"),
+        ("adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"),
+        ("lion_32bit", "lion_8bit", "paged_lion_8bit"),
+        ("ademamix_8bit", None, "paged_ademamix_8bit"),
+        ("rmsprop_bnb", "rmsprop_bnb_8bit", None),
+        ("paged_adamw_32bit", None, None),
+        ("adafactor", None, None),
+        ("sgd", None, None),
+    ],
+)
+def test_an_optimizer_becomes_a_smaller_one_of_its_kind_or_stays(optimizer, in_8_bits, paged):
+    config = WORST.with_fields(optimizer=optimizer)
+    for name, expected in (("optimizer-8bit", in_8_bits), ("paged-optimizer", paged)):
+        fixed = FIXES[name].apply(config)
+        assert (fixed and fixed.train.optimizer) == expected
+
+
+def test_a_paged_optimizer_decays_what_decayed_before():
+    fixed = FIXES["paged-optimizer"].apply(WORST.with_fields(optimizer="adamw_torch"))
+    assert fixed.train.weight_decay == 0
+    assert FIXES["paged-optimizer"].apply(WORST).train.weight_decay is None
+
+
+@pytest.mark.parametrize("changes", [{"label_smoothing_factor": 0.1}, {"eval_keep_logits": True}])
+@pytest.mark.parametrize("name", ["chunked-loss", "liger-loss"])
+def test_a_loss_in_parts_is_not_tried_where_all_logits_are_needed(name, changes, monkeypatch):
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
+    assert FIXES[name].apply(WORST.with_fields(**changes)) is None
 
 
 def test_a_kernel_that_is_not_installed_is_not_proposed(monkeypatch):
