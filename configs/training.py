@@ -16,10 +16,7 @@ def training_problems(config: RunConfig) -> list[str]:
     problems = _optimizer_problems(config)
     wrong = schedule_problem(train.schedule, train.schedule_args, train.learning_rate)
     if wrong:
-        given = (
-            f"--schedule {train.schedule}" if train.schedule_args is None else f"--schedule-args {train.schedule_args}"
-        )
-        problems.append(f"{given}: {wrong}; change --schedule-args")
+        problems.append(f"--schedule-args {train.schedule_args or 'none'}: {wrong}")
     return problems + _loss_problems(config) + _eval_problems(config)
 
 

@@ -95,7 +95,7 @@ class TrainableStrategy(Strategy, Protocol):
         """Give the adapter the values that `export` wrote into `folder`; the optimizer stays as it is."""
 
     def trainable_bytes(self) -> int:
-        """Return what the adapter's parameters take."""
+        """Return what the adapter's parameters take in float32."""
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""

@@ -29,6 +29,7 @@ from memory_harness.harness.strategies.architecture import (
     adapter_targets,
     attention_windows,
     cache_name,
+    check_positions,
     class_labels,
     classification_head,
     decoder_layers,
@@ -125,6 +126,7 @@ class QLoraStrategy:
         layout = self._layout(config)
         with self.device.on_host():
             self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
+        check_positions(self.model, shape.name, self.config.data.max_length)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
         loader = self.config.model.loader
@@ -165,7 +167,7 @@ class QLoraStrategy:
         given = checkpoint_layout(config, dtype)
         if given is None:
             layout = Layout(dtype, model.quantization, model.double_quant, model.quantise_experts)
-            return replace(layout, compute_dtype=self.dtype)
+            return replace(layout, compute_dtype=self.dtype, threshold=model.llm_int8_threshold)
         if model.quantization == "none":
             raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
         return replace(given, experts=model.quantise_experts, compute_dtype=self.dtype)
@@ -503,8 +505,8 @@ class QLoraStrategy:
         state.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def trainable_bytes(self) -> int:
-        """Return what the adapter's parameters take."""
-        return sum(p.numel() * p.element_size() for p in self.trainable())
+        """Return what the adapter's parameters take, in float32 where they are narrower: optimizers' states are then."""
+        return sum(p.numel() * max(4, p.element_size()) for p in self.trainable())
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""

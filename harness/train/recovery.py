@@ -39,7 +39,7 @@ RETRIES_BEFORE_CLEARING = 2
 when activations are gone, many more are free."""
 GUARD_FACTOR = 6
 """An optimizer step that finds this many times the adapter's bytes never yet reserved cannot run out of memory: AdamW's
-two states, the gradients' copies and the update's temporaries take about five."""
+two states, the gradients' copies and the update's temporaries take about five, no other optimizer takes more."""
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
