@@ -43,6 +43,7 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "seed": _SEED,
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
+    "llm_int8_threshold": ("0 or more", lambda value: 0 <= value < math.inf),
     "beta": _POSITIVE,
     "simpo_gamma": ("0 or more", lambda value: 0 <= value < math.inf),
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
@@ -287,11 +288,8 @@ def _technique_problems(config: RunConfig, model_type: str) -> list[str]:
 
 
 def _model_problems(config: RunConfig) -> list[str]:
-    model, length = find_model(config.model.model), config.data.max_length
+    model = find_model(config.model.model)
     problems = []
-    longest = model.max_position_embeddings
-    if longest is not None and length > longest:
-        problems.append(f"--max-length {length}: {model.name} takes at most {longest} tokens")
     if config.model.embeddings_on_host and model.tie_word_embeddings:
         problems.append(
             f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "

@@ -106,6 +106,7 @@ class ModelFacts:
     num_quantised_parameters: int = 0  # of linear layers in 4 bits; 0 too in logs that do not say
     num_expert_parameters: int = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
     num_adapter_parameters: int = 0  # 0 too in logs that do not say
+    max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 

@@ -111,6 +111,7 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         num_quantised_parameters=sum(_num_weights(p) for p in parameters if _is_quantised(p)) + experts,
         num_expert_parameters=_num_expert_weights(model),
         num_adapter_parameters=sum(p.numel() for p in adapters),
+        max_positions=_number(config, "max_position_embeddings"),
     )
 
 

@@ -36,7 +36,7 @@ RESULT_IN_FLOAT32 = ("softmax", "log_softmax", "sum", "prod", "cumsum", "cumprod
 """AT_FORALL_FP32_SET_OPT_DTYPE: the kernels read 16 bits and write float32"""
 
 FUSED = ("softmax", "log_softmax")
-"""of these, those whose kernels on CUDA convert, where PyTorch converts first on other devices.
+"""of these, those whose kernels on CUDA convert float16, where PyTorch converts first on other devices, and bfloat16.
 
 Source: aten/src/ATen/native/SoftMax.cpp
 """
@@ -130,7 +130,8 @@ def _into_float32(function: Callable[..., Any]) -> Callable[..., Any]:
         is_narrow = lies_on_meta(input) and input.dtype in (torch.float16, torch.bfloat16)
         if is_narrow and kwargs.get("dtype") is None and torch.is_autocast_enabled("cpu"):
             kwargs["dtype"] = torch.float32
-        if function.__name__ in FUSED and is_narrow and kwargs.get("dtype") is torch.float32:
+        fuses = is_narrow and function.__name__ in FUSED and input.dtype is torch.float16
+        if fuses and kwargs.get("dtype") is torch.float32:
             return _ConvertingSoftmax.apply(input, function.__name__ == "softmax")
         return function(input, *args, **kwargs)
 

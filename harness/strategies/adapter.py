@@ -13,6 +13,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.files import replace_folder, sync
 from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
 from memory_harness.harness.strategies.state import trainable_parameters
+from memory_harness.harness.strategies.weights import open_weights
 
 EVALUATION_FILE = "evaluation.json"
 """beside an adapter: the evaluation that it was kept for"""
@@ -32,15 +33,29 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
     """
     if not device.computes:
         return
+    model.peft_config["default"].base_model_name_or_path = base_model
+    _export(folder, model, device, save_embedding_layers=False)
+
+
+def export_model(folder: Path, model: Any, device: Device) -> None:
+    """Write a model that was trained whole so that transformers loads it: beside `folder`, then renamed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if device.computes:
+        _export(folder, model, device)
+
+
+def _export(folder: Path, model: Any, device: Device, **options: Any) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
         written = Path(partial, "adapter")
-        model.peft_config["default"].base_model_name_or_path = base_model
         with device.on_host():
             # given its state, peft does not ask the model for all of it: that reads every 4-bit layer's constants back
             state = {name: p.detach().cpu() for name, p in trainable_parameters(model).items()}
             try:
-                model.save_pretrained(str(written), state_dict=state, save_embedding_layers=False)
+                model.save_pretrained(str(written), state_dict=state, **options)
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(str(error)) from None
         for file in written.iterdir():
@@ -61,6 +76,21 @@ def evaluation_of(folder: Path) -> EvalRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if isinstance(record, EvalRecord) else None
+
+
+def import_model(folder: Path, model: Any, device: Device) -> None:
+    """Give a model that is trained whole the weights that `folder` holds, one at a time through host memory.
+
+    Raises:
+        ConfigError: it holds no weights, or others.
+    """
+    parameters = trainable_parameters(model)
+    with open_weights(folder) as weights, torch.no_grad():
+        weights.check({name: tuple(parameter.shape) for name, parameter in parameters.items()})
+        for name, parameter in parameters.items():
+            with device.on_host():
+                value = weights.read(name, parameter.dtype)
+            parameter.copy_(value)
 
 
 def import_adapter(folder: Path, model: Any, device: Device) -> None:

@@ -233,6 +233,17 @@ def attention_windows(model: Any) -> tuple[int, ...]:
     return tuple(sorted(value for value in values if isinstance(value, int)))
 
 
+def check_positions(model: Any, name: str, max_length: int) -> None:
+    """Raise ConfigError where a model has a table of positions, as GPT-2 has, and sequences are longer than that."""
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is None or max_length <= positions:
+        return
+    for module_name, module in model.named_modules():
+        is_of_positions = module_name.endswith(("wpe", "embed_positions", "position_embeddings"))
+        if is_of_positions and isinstance(module, torch.nn.Embedding):
+            raise ConfigError(f"--max-length {max_length}: {name} has a table of {positions} positions; lower it")
+
+
 def cache_name(model: Any) -> str:
     """Return under which name a model takes and returns its cache; state-space models have one of their own."""
     return next(iter(takes(model, "cache_params")), "past_key_values")

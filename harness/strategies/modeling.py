@@ -49,6 +49,7 @@ class Layout:
         double_quant: so are their constants.
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
+        threshold: of inputs to 8-bit products, see `--llm-int8-threshold`.
         compute_dtype: in which quantised layers multiply; None for the same.
         packed_from: the type of the weights that a checkpoint holds in 4 bits, before that; None where it holds none.
     """
@@ -58,6 +59,7 @@ class Layout:
     double_quant: bool = True
     experts: bool = False
     wide: tuple[str, ...] = ()
+    threshold: float = 6.0
     compute_dtype: torch.dtype | None = None
     packed_from: torch.dtype | None = None
 
@@ -70,7 +72,7 @@ class Layout:
     def options(self) -> BitsAndBytesConfig:
         """Return it in transformers' words."""
         if self.quantization == "int8":
-            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(self.wide) or None)
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=self.threshold)
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quantization,

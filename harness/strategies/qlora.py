@@ -24,7 +24,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.observe.facts import forward_facts, model_facts
 from memory_harness.harness.strategies import state
-from memory_harness.harness.strategies.adapter import export_adapter, import_adapter
+from memory_harness.harness.strategies.adapter import export_adapter, export_model, import_adapter, import_model
 from memory_harness.harness.strategies.architecture import (
     adapter_targets,
     attention_windows,
@@ -489,12 +489,18 @@ class QLoraStrategy:
         return disabled
 
     def export(self, folder: Path) -> None:
-        """Write the adapter for peft; see `harness.strategies.adapter`."""
-        export_adapter(folder, self.model, self.config.model.model, self.device)
+        """Write the adapter for peft, or the model for transformers; see `harness.strategies.adapter`."""
+        if self._trains_all:
+            export_model(folder, self.model, self.device)
+        else:
+            export_adapter(folder, self.model, self.config.model.model, self.device)
 
     def load_adapter(self, folder: Path) -> None:
         """Load what `export` wrote."""
-        import_adapter(folder, self.model, self.device)
+        if self._trains_all:
+            import_model(folder, self.model, self.device)
+        else:
+            import_adapter(folder, self.model, self.device)
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.strategies.state`."""

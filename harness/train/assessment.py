@@ -74,6 +74,7 @@ def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared, compute
     """
     # of an evaluation that had to leave batches out, the bytes are not known
     is_whole = evaluated.target_tokens == sum(example.num_target_tokens for example in data.eval)
+    are_pairs = any(example.rejected is not None for example in data.eval)  # their loss is not one of tokens
     texts, references = [], []
     for reply in replies:
         prompt = data.prompts[reply.prompt]
@@ -83,7 +84,7 @@ def metrics(evaluated: EvalRecord, replies: list[Reply], data: Prepared, compute
     return MetricsRecord(
         step=evaluated.step,
         model=evaluated.model,
-        perplexity=perplexity(evaluated.loss),
+        perplexity=None if are_pairs else perplexity(evaluated.loss),
         bits_per_byte=bits_per_byte(
             evaluated.loss, evaluated.target_tokens, data.eval_answer_bytes if is_whole else None
         ),

@@ -208,7 +208,8 @@ def _exceeds_training(evidence: Evidence, batch: BatchShape) -> bool:
 
 def _train_batch_size(evidence: Evidence) -> int:
     """Return the most sequences that training took at once, or would have taken."""
-    configured = evidence.config.train.train_batch_size
+    train = evidence.config.train
+    configured = train.train_batch_size * train.sequences_per_sample
     return max((batch.batch_size for batch in evidence.train_batches), default=configured)
 
 

@@ -284,7 +284,8 @@ def bucketing_raises_peak(evidence: Evidence) -> Finding | None:
     if config.data.batching != "bucketed" or not batches or not evidence.has_config:
         return None
     largest = max(batches, key=lambda batch: batch.padded_tokens)
-    without = config.train.train_batch_size * max(batch.padded_length for batch in batches)
+    size = config.train.train_batch_size * config.train.sequences_per_sample
+    without = size * max(batch.padded_length for batch in batches)
     if largest.padded_tokens <= without:
         return None
     dies_of_it = failed is not None and failed.padded_tokens > without
@@ -295,7 +296,7 @@ def bucketing_raises_peak(evidence: Evidence) -> Finding | None:
         title=f"Bucketing makes batches of {largest.padded_tokens} tokens, {ratio:.1f} times what they had",
         explanation=f"Samples of like length share a batch: the largest holds {largest.batch_size} × "
         f"{largest.padded_length} = {largest.padded_tokens} padded tokens, where a batch of "
-        f"{config.train.train_batch_size} would have at most {without}. No cap on the tokens of a batch holds it "
+        f"{size} would have at most {without}. No cap on the tokens of a batch holds it "
         "back.",
         phase=Phase.FORWARD,
         evidence={"largest_tokens": largest.padded_tokens, "without_bucketing_tokens": without},

@@ -2,9 +2,11 @@
 
     python -m tests.bench.public_t4 MEASUREMENTS.json MODELS OUT.json [NUMBER ...]
 
-MEASUREMENTS.json holds rows as the package fitcheck-llm publishes them: a plain PyTorch loop without autocast, the output
-kept alive; the step that was measured is the second. MODELS is a folder with a `config.json` of each model in a folder
-of the model's name. Of the library versions nothing is known, and keys and values were repeated for the attention.
+MEASUREMENTS.json holds rows as the package fitcheck-llm publishes them: a plain PyTorch loop without autocast, the
+output kept alive, keys and values repeated for the attention. Two things that the rows do not say were found by trying:
+the step that was measured is the second, as the optimizer's state and a workspace of the backward pass are there; and
+models that are not quantised came over host memory. Of the library versions nothing is known. MODELS is a folder with a
+`config.json` of each model in a folder of the model's name.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 
 MIB = 2**20
+ROW = ("model", "quantization", "double_quant", "attn_impl", "seq_len", "batch_size", "lora_rank", "lora_targets",
+       "grad_checkpoint")  # fmt: skip
+"""what a row says of its recipe"""
 PEAKS = {"allocated": "peak_allocated_mib", "reserved": "peak_reserved_mib"}
 
 
@@ -37,7 +42,7 @@ def config_of(row: dict[str, Any], models: Path) -> RunConfig:
         gradient_checkpointing=row["grad_checkpoint"],
         attention=row["attn_impl"],
         expand_kv=row["attn_impl"] == "sdpa",
-        loader="transformers",
+        loader="host" if row["quantization"] == "none" else "transformers",
         autocast="none",
         hold_outputs=True,
         hold_until="step",
@@ -89,8 +94,8 @@ def compare(rows: list[dict[str, Any]], models: Path, numbers: list[int]) -> Ite
         yield {
             "number": number,
             "source": row["source"],
-            "model": row["model"],
             "config": row["config"],
+            "row": {name: row[name] for name in ROW},
             "measured": measured,
             "simulated": simulated,
             "difference": {name: simulated[name] / measured[name] - 1 for name in PEAKS},
@@ -102,7 +107,7 @@ def main(measurements: str, models: str, out: str, *numbers: str) -> None:
     rows = json.loads(Path(measurements).read_text(encoding="utf-8"))["rows"]
     found = []
     for result in compare(rows, Path(models), [int(number) for number in numbers] or list(range(len(rows)))):
-        print(result["number"], result["model"], result["config"], result["difference"], flush=True)
+        print(result["number"], result["row"]["model"], result["config"], result["difference"], flush=True)
         found.append(result)
     Path(out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -1,0 +1,174 @@
+"""Recipes beside QLoRA: each trains for real on a tiny model, and takes what its simulation takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.validation import validate
+from memory_harness.harness.data.batching import train_steps
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
+
+TINY = RunConfig().with_fields(
+    model="tiny-llama", dtype="float32", max_length=64, gradient_accumulation=2, batches="2x32,1x64", lora_dropout=0.0
+)
+NARROW = {"quantization": "none"}
+FULL = NARROW | {"finetuning_type": "full"}
+RECIPES = {
+    "lora": NARROW,
+    "fp4": {"quantization": "fp4"},
+    "full": FULL,
+    "dora": NARROW | {"use_dora": True},
+    "rslora": NARROW | {"use_rslora": True, "lora_bias": "lora_only", "rank_pattern": "q_proj=16"},
+    "gaussian": NARROW | {"init_lora_weights": "gaussian", "alpha_pattern": "q_proj=1"},
+    "modules_to_save": NARROW | {"modules_to_save": ("lm_head",)},
+    "reentrant": NARROW | {"use_reentrant": True},
+    "held to the step": NARROW | {"hold_outputs": True, "hold_until": "step"},
+    "dpo": NARROW | {"objective": "dpo"},
+    "dpo, held": {"objective": "dpo", "hold_outputs": True, "hold_until": "step"},
+    "orpo": FULL | {"objective": "orpo"},
+    "no autocast": {"autocast": "none", "dtype": "bfloat16", "gpu": "h200"},
+}
+
+
+def opened(config: RunConfig, *, computes: bool) -> tuple[QLoraStrategy, SimulatedDevice]:
+    device = SimulatedDevice(find_card("h200"), 2**40, computes=computes)
+    return QLoraStrategy(config, device), device
+
+
+def step(strategy, config):
+    (batches,) = train_steps((), config, 1)
+    targets = sum(batch.shape.target_tokens for batch in batches)
+    for batch in batches:
+        strategy.put(batch, training=True)
+        strategy.forward(targets)
+        strategy.backward()
+    return strategy.optimizer_step(1e-2)[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_learns_what_it_is_shown(name):
+    config = TINY.with_fields(**RECIPES[name])
+    strategy, device = opened(config, computes=True)
+    torch.manual_seed(0)
+    with device.active():
+        strategy.load()
+        losses = [step(strategy, config) for _ in range(4)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_that_are_replayed_take_what_running_them_takes(name):
+    config = TINY.with_fields(**RECIPES[name])
+    seen = []
+    for compiles in (False, True):
+        strategy, device = opened(config, computes=False)
+        strategy = CompiledStrategy(strategy, device) if compiles else strategy
+        with device.active():
+            strategy.load()
+            stats = []
+            for _ in range(3):
+                device.reset_peaks()
+                step(strategy, config)
+                stats.append(device.stats())
+        seen.append(stats)
+    assert seen[0] == seen[1]
+
+
+def test_outputs_that_are_held_to_the_step_are_there_in_it():
+    logits = 64 * 32000 * 4
+    peaks = {}
+    for until in ("backward", "step"):
+        config = TINY.with_fields(hold_outputs=True, hold_until=until, batches="1x64", gradient_accumulation=1)
+        strategy, device = opened(config, computes=False)
+        with device.active():
+            facts = strategy.load()
+            step(strategy, config)
+            (batches,) = train_steps((), config, 1)
+            strategy.put(batches[0], training=True)
+            strategy.forward(64)
+            strategy.backward()
+            device.reset_peaks()
+            strategy.optimizer_step(1e-2)
+            peaks[until] = device.stats().peak_allocated_bytes
+            left = device.stats().allocated_bytes
+    logits = 64 * facts.vocab_size * 4
+    assert peaks["step"] - peaks["backward"] >= logits
+    assert left < peaks["step"] - logits
+
+
+@pytest.mark.parametrize("loader", ("transformers", "host"))
+def test_a_model_that_transformers_loads_trains_as_one_loaded_layer_by_layer(loader, tmp_path):
+    losses = {}
+    for name in ("stepwise", loader):
+        config = TINY.with_fields(model=str(tmp_path), loader=name, **NARROW)
+        strategy, device = opened(config, computes=True)
+        if not (tmp_path / "config.json").exists():
+            write_random_checkpoint(find_model("tiny-llama"), tmp_path, torch.float32, device)
+        torch.manual_seed(0)
+        with device.active():
+            assert strategy.load().weights == "checkpoint"
+            losses[name] = [step(strategy, config) for _ in range(2)]
+    assert losses[loader] == pytest.approx(losses["stepwise"], rel=1e-5)
+
+
+def test_what_transformers_reserves_before_it_loads_is_simulated():
+    reserved = {}
+    for loader in ("stepwise", "transformers", "host"):
+        config = TINY.with_fields(model="llama-3.2-1b", loader=loader, **NARROW)
+        strategy, device = opened(config, computes=False)
+        with device.active():
+            strategy.load()
+        reserved[loader] = device.stats().peak_reserved_bytes
+        allocated = device.stats().allocated_bytes
+    assert reserved["transformers"] >= allocated
+    assert len(set(reserved.values())) > 1
+
+
+def test_a_whole_model_is_exported_and_comes_back(tmp_path):
+    config = TINY.with_fields(**FULL)
+    strategy, device = opened(config, computes=True)
+    with device.active():
+        strategy.load()
+        step(strategy, config)
+        strategy.export(tmp_path / "model")
+        loss = step(strategy, config)
+    strategy, device = opened(config, computes=True)
+    with device.active():
+        strategy.load()
+        strategy.load_adapter(tmp_path / "model")
+        assert step(strategy, config) == pytest.approx(loss, rel=1e-6)
+    assert Path(tmp_path, "model", "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    (
+        ({"finetuning_type": "full"}, "--finetuning-type full: weights in nf4 are not trained; give --quantization none"),
+        (
+            FULL | {"dtype": "float16"},
+            "--dtype float16: gradients of float16 weights cannot be unscaled; give --weights-dtype float32, "
+            "--dtype bfloat16 or --autocast none",
+        ),
+        (FULL | {"objective": "dpo"}, "--objective dpo: compares with the model without its adapter"),
+        ({"objective": "dpo", "loss": "chunked"}, "--loss chunked: is not made for --objective dpo"),
+        ({"loader": "host"}, "--loader host: bitsandbytes quantises on the device"),
+        ({"rank_pattern": "q_proj"}, "--rank-pattern q_proj: 'q_proj' is no NAME=NUMBER, such as q_proj=16"),
+        ({"batches": "2x"}, "--batches 2x: '2x' is no SIZExLENGTH, such as 2x1024"),
+        ({"batches": "2x4096"}, "--batches 2x4096: longer than --max-length 64; raise that"),
+    ),
+)
+def test_what_cannot_go_together_is_one_line(fields, line):
+    with pytest.raises(ConfigError) as raised:
+        validate(TINY.with_fields(**fields))
+    (problem,) = raised.value.problems
+    assert problem.startswith(line)
