@@ -38,6 +38,8 @@ RECIPES = {
     "orpo": FULL | {"objective": "orpo"},
     "no autocast": {"autocast": "none", "dtype": "bfloat16", "gpu": "h200"},
 }
+QUICK = ("full", "dora", "held to the step", "dpo")
+EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
 
 
 def opened(config: RunConfig, *, computes: bool) -> tuple[QLoraStrategy, SimulatedDevice]:
@@ -55,7 +57,7 @@ def step(strategy, config):
     return strategy.optimizer_step(1e-2)[0]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_it_learns_what_it_is_shown(name):
     config = TINY.with_fields(**RECIPES[name])
     strategy, device = opened(config, computes=True)
@@ -66,7 +68,7 @@ def test_it_learns_what_it_is_shown(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_steps_that_are_replayed_take_what_running_them_takes(name):
     config = TINY.with_fields(**RECIPES[name])
     seen = []
