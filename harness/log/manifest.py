@@ -174,10 +174,11 @@ def newest_checkpoint(run: Path) -> Path:
 def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
     """Return `section.field (saved -> now)` for every field that decides what is computed and has changed."""
     changed = []
+    defaults = RunConfig().to_dict()
     for section, values in config.to_dict().items():
         saved = manifest.config.get(section, {})
         for name, now in values.items():
-            before = saved.get(name, 1 if name == NUM_GPUS else None)  # older releases knew one GPU
+            before = saved.get(name, defaults[section][name])  # what older releases did not know, they did not do
             if (section not in FREE_SECTIONS or name == NUM_GPUS) and json.dumps(before) != json.dumps(now):
                 changed.append(f"{name} ({before} -> {now})")
     return changed

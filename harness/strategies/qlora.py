@@ -1,4 +1,4 @@
-"""QLoRA: a 4-bit base, float32 adapters, mixed precision, gradient checkpointing, PyTorch's or bitsandbytes' AdamW."""
+"""QLoRA: a 4-bit base, float32 adapters, mixed precision, gradient checkpointing, an optimizer of the adapter."""
 
 from __future__ import annotations
 
@@ -511,7 +511,7 @@ class QLoraStrategy:
         state.restore(folder, self.model, self.optimizer, self.scaler, self.device)
 
     def trainable_bytes(self) -> int:
-        """Return what the adapter's parameters take, in float32 where they are narrower: optimizers' states are then."""
+        """Return what the adapter's parameters take in float32, as optimizers may keep their states of them."""
         return sum(p.numel() * max(4, p.element_size()) for p in self.trainable())
 
     def host_copy(self) -> dict[str, Any]:

@@ -60,7 +60,12 @@ def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Devic
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(state["adapter"][name])
-    load_optimizer(optimizer, state["optimizer"])
+    try:
+        load_optimizer(optimizer, state["optimizer"])
+    except ValueError:  # where the groups of weights are others
+        raise CheckpointError(
+            f"--resume {folder}: its optimizer has other groups of weights; give the --weight-decay it began with"
+        ) from None
     if state["scaler"]:
         scaler.load_state_dict(state["scaler"])
 

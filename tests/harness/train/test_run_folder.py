@@ -10,8 +10,17 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from memory_harness.configs.preset import config_of_run
+from memory_harness.configs.schema import fields_of_sections
 from memory_harness.harness.log.errors import CheckpointError
-from memory_harness.harness.log.manifest import CONFIG_FILE, LOG_FILE, MANIFEST_FILE, checkpoints
+from memory_harness.harness.log.manifest import (
+    CONFIG_FILE,
+    LOG_FILE,
+    MANIFEST_FILE,
+    START,
+    Manifest,
+    changed_fields,
+    checkpoints,
+)
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, PhaseBegin, StepRecord
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.strategies.state import STATE_FILE
@@ -124,6 +133,21 @@ def test_a_changed_configuration_is_refused_by_name_unless_asked_for(stopped):
     assert "\n" not in str(refused.value)
     assert "--allow-changes" in str(refused.value)
     assert train(stopped, changed, resume=stopped, allow_changes=True).outcome is Outcome.COMPLETED
+
+
+def test_a_checkpoint_of_before_a_setting_was_there_is_one_of_its_default():
+    saved = CONFIG.to_dict()
+    for section, item in fields_of_sections():
+        if item.metadata.get("came_later"):
+            del saved[section][item.name]
+    of_before = Manifest(START, saved, "", "", {})
+    assert changed_fields(of_before, CONFIG) == []
+    assert changed_fields(of_before, CONFIG.with_fields(adam_beta1=0.8)) == ["adam_beta1 (0.9 -> 0.8)"]
+
+
+def test_groups_of_weights_that_are_others_are_refused(stopped):
+    with pytest.raises(CheckpointError, match="--weight-decay"):
+        train(stopped, CONFIG.with_fields(weight_decay=0.1), resume=stopped, allow_changes=True)
 
 
 def test_an_adapter_of_another_shape_is_refused_even_then(stopped):
