@@ -93,9 +93,6 @@ class Device(Protocol):
     def read(self, tensor: torch.Tensor) -> float | None:
         """Return a tensor's single value on the host, which waits for the device; None where nothing is computed."""
 
-    def run_program(self, program: Callable[[str], Any]) -> Any:
-        """Run code that asks for the device by PyTorch's name of it, which it is given, as libraries' loaders do."""
-
     def assuming(self, value: float, real_tokens: int | None = None) -> AbstractContextManager[Any]:
         """Within, library code that reads a value from the device reads `value` where nothing is computed.
 

@@ -191,10 +191,6 @@ class CudaDevice:
         """Return the value; waits for the GPU."""
         return float(tensor.item())
 
-    def run_program(self, program: Callable[[str], Any]) -> Any:
-        """Run it."""
-        return program(f"cuda:{torch.cuda.current_device()}")
-
     def assuming(self, value: float, real_tokens: int | None = None) -> AbstractContextManager[Any]:
         """Values are read, not assumed."""
         return nullcontext()

@@ -93,7 +93,7 @@ class DryRunDevice(SimulatedDevice):
         """Nothing is to be adopted: all that lies on the card was made under the tracer."""
 
 
-def run_program(device: SimulatedDevice, program: Callable[[str], Any]) -> Any:
+def run_on_card_of(device: SimulatedDevice, program: Callable[[str], Any]) -> Any:
     """Run code that asks for `cuda` by name; what it allocates is allocated on the device, which keeps what it leaves.
 
     Args:

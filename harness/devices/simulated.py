@@ -173,14 +173,6 @@ class SimulatedDevice:
         finally:
             self.tracer.__enter__()
 
-    def run_program(self, program: Callable[[str], Any]) -> Any:
-        """Run code that asks for the card by its name; without values, on one that it finds by itself."""
-        if self.computes:
-            return program("cpu")
-        from memory_harness.harness.devices import dry_run  # which is made of this one
-
-        return dry_run.run_program(self, program)
-
     def driver_used_bytes(self) -> int | None:
         """Return what a driver would count; None while the card is this process's alone, as there is none to ask."""
         if not self._elsewhere_bytes:

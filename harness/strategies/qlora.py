@@ -21,6 +21,7 @@ from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.programs import run_program
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.observe.facts import forward_facts, model_facts
 from memory_harness.harness.strategies import state
@@ -259,7 +260,7 @@ class QLoraStrategy:
         )
         wide = lora.adapter_dtype == "float32"
         if lora.use_dora or lora.modules_to_save:  # which read the weights, or copy them
-            self.model = self.device.run_program(lambda _: _with_adapter(self.model, options, wide=wide, empty=False))
+            self.model = run_program(self.device, lambda _: _with_adapter(self.model, options, wide=wide, empty=False))
         else:
             with self.device.on_host():  # on the meta device, made real below: the same way on every device
                 self.model = _with_adapter(self.model, options, wide=wide, empty=True)

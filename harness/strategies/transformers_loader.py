@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.programs import run_program
 from memory_harness.harness.strategies.architecture import attention_of, auto_class
 from memory_harness.harness.strategies.modeling import Layout
 
@@ -58,7 +59,7 @@ def load_by_transformers(
         return model.to(name) if over_host else model
 
     with _folder(config, checkpoint) as folder:
-        model = device.run_program(load)
+        model = run_program(device, load)
     # they move a batch to the device, where it is already
     remove_hook_from_module(model, recurse=True)
     return model

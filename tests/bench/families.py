@@ -54,7 +54,7 @@ def configuration_of(name: str, folder: Path) -> Configuration:
     values = json.loads((MODELS / f"{family}.json").read_text())
     _cut_layers(values.get("text_config", values))
     (folder / "config.json").write_text(json.dumps(values))
-    recipe = {"model": str(folder), "dtype": "bfloat16", "kbit_upcast": False}
+    recipe = {"model": str(folder), "dtype": "bfloat16", "kbit_upcast": False, "max_length": 1024}
     return Configuration(name, recipe | fields, PLAN)
 
 

@@ -83,13 +83,15 @@ def test_a_trainable_weight_is_cast_once():
     assert len(casts) == 1
 
 
-def test_softmax_of_16_bits_into_float32_makes_no_copy_of_its_input():
+def test_softmax_into_float32_makes_a_copy_of_its_input_where_that_is_no_float16():
     with recording() as (device, events):
-        scores = torch.empty(4, 64, dtype=HALF, device=device.torch_device)
-        before = len(events)
-        out = functional.softmax(scores, dim=-1, dtype=FULL)
-        assert out.dtype is FULL
-        assert [size for _, size, _ in events[before:]] == [4 * 64 * 4]
+        for dtype, is_copied in ((torch.float16, False), (torch.bfloat16, True)):
+            scores = torch.empty(4, 64, dtype=dtype, device=device.torch_device)
+            before = len(events)
+            out = functional.softmax(scores, dim=-1, dtype=FULL)
+            assert out.dtype is FULL
+            sizes = [size for _, size, _ in events[before:] if size >= 0]
+            assert sizes == [4 * 64 * 4] * (1 + is_copied)
 
 
 def test_transformers_can_switch_it_off():

@@ -95,7 +95,7 @@ def folder_of(tmp_path):
 
 
 def opened(folder: str, **fields: Any) -> tuple[CompiledStrategy, SimulatedDevice]:
-    config = RunConfig().with_fields(model=folder, gpu="h200", dtype="bfloat16", **fields)
+    config = RunConfig().with_fields(model=folder, gpu="h200", dtype="bfloat16", max_length=1024, **fields)
     device = SimulatedDevice(find_card("h200"), 2 * TIB, computes=False)
     return CompiledStrategy(QLoraStrategy(config, device), device), device
 

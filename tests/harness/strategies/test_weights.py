@@ -49,7 +49,7 @@ def device():
 def load(folder, device, dtype=torch.float32, quantise=False):
     with device.active():
         config = transformers_config(find_model(str(folder)))
-        layout = Layout(dtype, nf4=quantise)
+        layout = Layout(dtype, "nf4" if quantise else "none")
         model = model_without_weights(config, layout).eval()
         make_real(model, device, layout, folder)
         return model
