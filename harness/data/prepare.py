@@ -138,7 +138,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.train.objective != "sft":
         cleaned = replace(cleaned, rows=_with_rejected(cleaned, config))
     else:
-        cleaned = replace(cleaned, rows=[replace(row, rejected="") for row in cleaned.rows])
+        cleaned = replace(cleaned, rows=tuple(replace(row, rejected="") for row in cleaned.rows))
     train_rows, eval_rows = split_by_question(cleaned.rows, data.eval_fraction, data.seed)
     if not eval_rows and config.eval.do_eval:
         taken = "" if data.samples is None else f" at --samples {data.samples}"
@@ -208,15 +208,16 @@ def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tup
     return examples, num_truncated
 
 
-def _with_rejected(corpus: Corpus, config: RunConfig) -> list[Row]:
+def _with_rejected(corpus: Corpus, config: RunConfig) -> tuple[Row, ...]:
     """Return the rows, each with an answer that its own is preferred to: of a synthetic corpus, that of another row.
 
     Raises:
         DataError: a row has none.
     """
-    rows = list(corpus.rows)
+    rows = corpus.rows
     if config.data.data is None:
-        return [replace(row, rejected=other.answer) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
+        others = (*rows[1:], rows[0])
+        return tuple(replace(row, rejected=other.answer) for row, other in zip(rows, others, strict=True))
     missing = sum(not row.rejected for row in rows)
     if missing:
         raise DataError(

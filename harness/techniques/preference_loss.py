@@ -1,6 +1,6 @@
 """Losses that prefer a chosen answer to a rejected one, over what the model says of both.
 
-Shapes: B sequences, L tokens each, V words; sequences stand in pairs, each chosen one before the one it is preferred to.
+Shapes: B sequences, L tokens each, V words; sequences stand in pairs, each chosen one before the one that is rejected.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Recipes of all kinds on a GPU and on the simulated card, compared: python -m tests.bench.recipes OUT.json [NAME ...]
+"""Recipes of all kinds on a GPU and on the simulated card, compared.
 
-needs an H100 or H200. Each recipe trains Llama 3.2 1B with random weights for some steps, in a process of its own; those
-that transformers loads read a checkpoint of it, which is made first.
+    python -m tests.bench.recipes OUT.json [NAME ...]
+
+needs an H100 or H200. Each recipe trains Llama 3.2 1B with random weights for some steps, in a process of its own;
+those that transformers loads read a checkpoint of it, which is made first.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ NUM_PROCESSES = 6
 STEPS = (train(512), train(1024, 2))
 NARROW: dict[str, Any] = {"quantization": "none", "dtype": "bfloat16", "kbit_upcast": False}
 FULL = NARROW | {"finetuning_type": "full"}
-PLAIN_LOOP = {"autocast": "none", "hold_outputs": True, "hold_until": "step", "max_grad_norm": None, "lora_dropout": 0.0}
+HELD = {"hold_outputs": True, "hold_until": "step"}
+PLAIN_LOOP = HELD | {"autocast": "none", "max_grad_norm": None, "lora_dropout": 0.0}
 
 
 def _recipe(name: str, fields: dict[str, Any], plan: Sequence[Op] = STEPS) -> Configuration:

@@ -87,7 +87,7 @@ def test_operators_made_of_others_allocate_in_inference_mode_what_they_do_withou
         assert peak() == without > 512
 
 
-@pytest.mark.parametrize("x", (torch.ones(2, 64, 8).transpose(1, 2), torch.ones(2, 2, 4, 64)))
+@pytest.mark.parametrize("x", [torch.ones(2, 64, 8).transpose(1, 2), torch.ones(2, 2, 4, 64)])
 def test_a_bias_is_added_to_the_product_itself_where_no_kernel_does_both(device, x):
     layer, x = torch.nn.Linear(64, 512).cuda(), x.cuda()
     layer(x)  # from the second on there is a workspace
@@ -113,12 +113,12 @@ def softmax_of(dtype: torch.dtype, wide: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("program", "forward", "backward"),
-    (
+    [
         (lambda: softmax_of(torch.float16, torch.float32), 402653184, 1073741824),
         (lambda: softmax_of(torch.float16, torch.float16), 268435456, 671088640),
         (lambda: softmax_of(torch.float32, torch.float32), 536870912, 1342177280),
         (attended_by_plain_operators, 381714944, 641728512),
-    ),
+    ],
 )
 def test_softmax_takes_what_it_took_on_an_h200(program, forward, backward):
     device = DryRunDevice(find_card("h200"), 2**40)

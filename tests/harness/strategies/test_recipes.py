@@ -108,7 +108,7 @@ def test_outputs_that_are_held_to_the_step_are_there_in_it():
     assert left < peaks["step"] - logits
 
 
-@pytest.mark.parametrize("loader", ("transformers", "host"))
+@pytest.mark.parametrize("loader", ["transformers", "host"])
 def test_a_model_that_transformers_loads_trains_as_one_loaded_layer_by_layer(loader, tmp_path):
     losses = {}
     for name in ("stepwise", loader):
@@ -154,8 +154,8 @@ def test_a_whole_model_is_exported_and_comes_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("fields", "line"),
-    (
-        ({"finetuning_type": "full"}, "--finetuning-type full: weights in nf4 are not trained; give --quantization none"),
+    [
+        ({"finetuning_type": "full"}, "--finetuning-type full: weights in nf4 are not trained; give --quantization"),
         (
             FULL | {"dtype": "float16"},
             "--dtype float16: gradients of float16 weights cannot be unscaled; give --weights-dtype float32, "
@@ -167,7 +167,7 @@ def test_a_whole_model_is_exported_and_comes_back(tmp_path):
         ({"rank_pattern": "q_proj"}, "--rank-pattern q_proj: 'q_proj' is no NAME=NUMBER, such as q_proj=16"),
         ({"batches": "2x"}, "--batches 2x: '2x' is no SIZExLENGTH, such as 2x1024"),
         ({"batches": "2x4096"}, "--batches 2x4096: longer than --max-length 64; raise that"),
-    ),
+    ],
 )
 def test_what_cannot_go_together_is_one_line(fields, line):
     with pytest.raises(ConfigError) as raised:
