@@ -9,13 +9,13 @@ import argparse
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from memory_harness.configs import schema
-from memory_harness.configs.cards import budget_of, with_own_card
+from memory_harness.configs.cards import budget_of, card_of, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.models import CONFIG_FILES, download, is_hub_name
@@ -27,6 +27,8 @@ from memory_harness.configs.preset import (
     newest_run,
     real_folder,
 )
+from memory_harness.configs.recipes.draft import Recipe, Target
+from memory_harness.configs.recipes.read import import_recipe
 from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections, section_by_field
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
@@ -34,7 +36,7 @@ from memory_harness.configs.units import parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
 
-NO_FLAGS = ("config", "script_arguments", "gpu_is_named")
+NO_FLAGS = ("config", "script_arguments", "gpu_is_named", "recipe")
 """Fields of `Command` that are no options."""
 
 ALL_CAUSES = "all"
@@ -42,6 +44,9 @@ ALL_CAUSES = "all"
 
 NEWEST = Path("newest")
 """What `--resume` without a value stands for."""
+
+RECIPE_SAMPLES = 600
+"""Rows of the synthetic corpus for another program's recipe, whose data are not here: those of the default preset."""
 
 DEFAULT_HEADROOM = "5 %"
 """Predicted and measured reserved memory differed by 0.7 % at most; the rest is for what else may come to lie on the
@@ -55,6 +60,9 @@ class Command:
     config: RunConfig
     preset: str = field(default=DEFAULT_PRESET, metadata={"metavar": "NAME|FILE"})
     """name of a preset, or a TOML file with the same sections"""
+    import_recipe: Path | None = None
+    """take another program's recipe instead of a preset, and list what of it cannot be said: YAML of axolotl,
+    LLaMA-Factory or TRL, JSON of TrainingArguments, a program or notebook that calls Unsloth"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
     """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
     compare: list[Path] | None = field(default=None, metadata={"metavar": ("A", "B"), "each": Path})
@@ -112,6 +120,8 @@ class Command:
     """what follows `--`"""
     gpu_is_named: bool = False
     """`--gpu` or what describes a card was given: the default card is not meant where there is a GPU"""
+    recipe: Recipe | None = None
+    """what `--import-recipe` names says, and what became of it"""
 
     @property
     def headroom_bytes(self) -> int:
@@ -147,12 +157,14 @@ def parse_args(argv: Sequence[str]) -> Command:
     for name in ("resume", "generate"):
         if name in options:
             options[name] = real_folder(options[name])
-    config = with_fixed_settings(_base_config(options).with_fields(**with_own_card(given)))
+    recipe = _imported(options, given)
+    base = _base_config(options) if recipe is None else RunConfig().with_fields(**recipe.fields)
+    config = with_fixed_settings(base.with_fields(**with_own_card(given)))
     if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
         download(config.model.model, CONFIG_FILES)
     gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
     validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
-    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named)
+    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named, recipe=recipe)
     _check_options(command)
     return command
 
@@ -163,6 +175,30 @@ def _check_compare(names: Set[str]) -> None:
     if others:
         flag = f"--{others[0].replace('_', '-')}"
         raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
+
+
+def _imported(options: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe | None:
+    """Return the recipe of another program that the flags change; None where none is named.
+
+    Raises:
+        ConfigError: it cannot be read, names no model, or something else is to be run.
+    """
+    file = options.get("import_recipe")
+    if file is None:
+        return None
+    others = [name for name in ("preset", "resume", "generate", "replay", "watch", "dry_run") if name in options]
+    if others:
+        raise ConfigError(f"--import-recipe {file}: not beside --{others[0].replace('_', '-')}; give one of the two")
+    card = card_of(RunConfig().with_fields(**with_own_card(dict(given))).device)
+    half = "bfloat16" if card.has_bfloat16 else "float16"
+    recipe = import_recipe(file, Target(card.title, half, exact_model=bool({"train", "download"} & options.keys())))
+    if "model" not in given and "model" not in recipe.fields:
+        raise ConfigError(f"--import-recipe {file}: names no model; give one with --model")
+    if given.keys().isdisjoint(("data", "samples", "batches")) and recipe.fields.get("samples") is None:
+        note = f"a synthetic corpus of {RECIPE_SAMPLES} samples stands in; --data and --samples name another"
+        fields = {**recipe.fields, "samples": RECIPE_SAMPLES}
+        return dataclasses.replace(recipe, fields=fields, remarks=(*recipe.remarks, note))
+    return recipe
 
 
 def _base_config(options: dict[str, Any]) -> RunConfig:

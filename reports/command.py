@@ -30,6 +30,7 @@ from memory_harness.reports.comparison import Names, comparison_exit_code, compa
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
+from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
 from memory_harness.reports.terminal import make_console
 
@@ -76,6 +77,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.fault is not None:
         check_fault_name(command.fault)
     check_files(command)
+    if command.recipe is not None:
+        print_recipe(command.recipe, make_console())
     if command.download:
         needs_weights = bool(command.train or command.resume or command.generate)
         download_checkpoint(find_model(command.config.model.model), weights=needs_weights)

@@ -15,6 +15,7 @@ from memory_harness.reports.html import BEGINS as HTML_BEGINS
 from memory_harness.reports.html import html_text
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.json import json_text
+from memory_harness.reports.recipe import recipe_json
 from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
 
@@ -43,7 +44,8 @@ def write_report(command: Command, result: ProbeResult) -> None:
 def write_files(command: Command, result: ProbeResult, training: dict[str, Any] | None = None) -> None:
     """Write the reports that the command asks for; `training` is a section of the one for programs."""
     if command.json is not None:
-        write_file("--json", command.json, json_text(result, training))
+        recipe = None if command.recipe is None else recipe_json(command.recipe)
+        write_file("--json", command.json, json_text(result, recipe=recipe, training=training))
     if command.svg is not None:
         write_file("--svg", command.svg, svg_text(result))
     if command.html is not None:

@@ -39,11 +39,10 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
     }
 
 
-def json_text(result: ProbeResult, training: dict[str, Any] | None = None) -> str:
-    """Return the content of the file; `training` is a section of its own, where something was trained."""
+def json_text(result: ProbeResult, **sections: dict[str, Any] | None) -> str:
+    """Return the content of the file; `sections` are further ones, such as `training` where something was trained."""
     content = to_json(result)
-    if training is not None:
-        content["training"] = training
+    content |= {name: section for name, section in sections.items() if section is not None}
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 

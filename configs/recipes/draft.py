@@ -28,10 +28,10 @@ class Refused(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a recipe is read for: a card, and, with `exact_model`, weights, so that no other model will do."""
+    """What a recipe is read for: a card, the type of 16 bits that it is best at, and whether weights are wanted."""
 
     card: str
-    has_bfloat16: bool
+    half: str
     exact_model: bool = False
 
 
@@ -44,11 +44,10 @@ class Recipe:
     fields: Mapping[str, Any]
     """of the schema; what the file leaves out is as the program has it"""
     taken: Mapping[str, Any]
-    """keys of the file that became fields, with their values"""
+    """settings of the file, by key, that became fields"""
     not_expressed: Mapping[str, Refused]
-    """keys of the file, and defaults of the program, that no field says"""
+    """others of it, and defaults of the program, that no field says"""
     without_effect: tuple[str, ...]
-    """keys of the file that change neither memory nor training, or ask for nothing"""
     remarks: tuple[str, ...]
 
 
@@ -89,8 +88,9 @@ class Draft:
 
     def take(self, *names: str) -> None:
         """List settings as taken, where the recipe gives them and they are not listed as not expressed."""
-        keys = [self._key(name) for name in names if self.gives(name)]
-        self._taken |= {key: self.values[key] for key in keys if key not in self._refused}
+        for name in names:
+            keys = [key for key in self._names.get(name, [name]) if key in self._said and key not in self._refused]
+            self._taken |= {key: self.values[key] for key in keys if self.values[key] == self.get(name)}
 
     def refuse(self, name: str, why: str) -> None:
         """List a setting as not expressed; as the program's default where the recipe does not give it."""
@@ -108,7 +108,7 @@ class Draft:
         for key, value in self.values.items():
             if key in self._taken or key in self._refused:
                 continue
-            if key in self._idle or _is_idle(key, value):
+            if _is_idle(key, value) or (key in self._idle and not isinstance(value, Refused)):
                 idle.append(key)
             else:
                 self._refused[key] = value if isinstance(value, Refused) else Refused(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +13,41 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.recipes import rules, unsloth
 from memory_harness.configs.recipes.draft import Draft, Recipe, Target, tables
 
-_ALLOWED = "allowed: axolotl, LLaMA-Factory or TRL YAML, TrainingArguments JSON, Python or notebook that calls Unsloth"
-_READERS: Mapping[str, Callable[[Draft], None]] = {
-    "axolotl": rules.read_axolotl,
-    "LLaMA-Factory": rules.read_llamafactory,
-    "TRL": rules.read_trl,
-    "TRL configuration": rules.read_trl,
-    "TrainingArguments": rules.read_trl,
-}
-"""in the order in which they are tried: some share keys"""
+_ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArguments, Python with Unsloth"
 
 
 def import_recipe(path: Path, target: Target) -> Recipe:
-    """Return what a recipe of another program says.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no such recipe.
-    """
+    """Return what a recipe of another program says. Raises ConfigError: it cannot be read, or is no such recipe."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content, is_json = _content(text, path.suffix in (".py", ".ipynb"))
-        if isinstance(content, dict) and "cells" not in content:
+        content, is_json = _content(path, text)
+        if isinstance(content, dict) and not isinstance(content.get("cells"), list):
             return _of_settings(path, dict(_flat(content)), is_json, target)
         return _of_program(path, text, content, target)
-    except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise _refused(path, "is no UTF-8 text") from None
-    except (RecursionError, MemoryError):
-        raise _refused(path, "is nested too deeply") from None
-    except SyntaxError as error:
-        raise _refused(path, f"line {error.lineno}: {error.msg}; {_ALLOWED}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(path, f"cannot be read ({getattr(error, 'strerror', 'no UTF-8 text')})") from None
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        what = getattr(error, "msg", "nested too deeply")[:30]
+        raise _refused(path, f"no recipe (line {getattr(error, 'lineno', 1)}: {what}); {_ALLOWED}") from None
 
 
 def _refused(path: Path, why: str) -> ConfigError:
-    name = str(path) if len(str(path)) <= 50 else f"...{str(path)[-47:]}"
-    return ConfigError(f"--import-recipe {name}: {' '.join(why.split())}")
+    return ConfigError(f"--import-recipe {str(path)[-40:]}: {' '.join(why.split())}")
 
 
-def _content(text: str, is_program: bool) -> tuple[Any, bool]:
-    """Return what a file holds, None for a program, and whether it is JSON. Raises SyntaxError: neither, nor YAML."""
+def _content(path: Path, text: str) -> tuple[Any, bool]:
+    """Return what a file holds, None for a program, and whether it is JSON; else it is YAML."""
     import yaml  # not for every --help
 
     try:
         return json.loads(text), True
     except ValueError:
-        if is_program or any(f"{name}.from_pretrained" in text for name in unsloth.MODEL_CLASSES):
+        if path.suffix in (".py", ".ipynb") or re.search(r"\bFast\w*Model\.from_pretrained\(", text):
             return None, False
     try:
         return yaml.safe_load(text), False
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SyntaxError(f"no YAML ({error.problem})", ("", line, None, None)) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise SyntaxError(f"no YAML ({str(error)[:40]})", ("", 1, None, None)) from None
+        raise _refused(path, f"no YAML ({' '.join(str(error).split())[:80]})") from None
 
 
 def _flat(content: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -79,15 +61,13 @@ def _flat(content: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, An
 
 
 def _of_settings(path: Path, values: Mapping[str, Any], is_json: bool, target: Target) -> Recipe:
-    """Return the recipe that settings by name are."""
-    programs = [name for name in _READERS if not values.keys().isdisjoint(tables()["programs"][name]["signs"])]
+    """Return the recipe that settings by name are; YAML that is none of the others' is of TRL's command line."""
+    programs = [name for name, it in tables()["programs"].items() if not values.keys().isdisjoint(it["signs"])]
     if not programs:
-        found = ", ".join(key[:20] for key in [*values][:3]) or "nothing"
-        raise _refused(path, f"no recipe (found: {found}); {_ALLOWED}")
-    # what is not JSON and of none of the others is TRL's command line's
+        raise _refused(path, f"no recipe (it holds {', '.join(values)[:40] or 'nothing'}); {_ALLOWED}")
     program = programs[0] if is_json or programs[0] in ("axolotl", "LLaMA-Factory") else "TRL"
     draft = Draft(values, program, target)
-    _READERS[program](draft)
+    {"axolotl": rules.read_axolotl, "LLaMA-Factory": rules.read_llamafactory}.get(program, rules.read_trl)(draft)
     return draft.finish(path)
 
 
@@ -98,7 +78,7 @@ def _of_program(path: Path, text: str, notebook: Any, target: Target) -> Recipe:
     calls = unsloth.calls_in(ast.parse(source.replace("\0", "")), target)
     if not any(call.kind == "from_pretrained" for call in calls):
         raise _refused(path, f"no recipe; {_ALLOWED}")
-    draft = Draft(unsloth.settings_of(calls), "Unsloth", target)
+    draft = Draft(dict(_flat(unsloth.settings_of(calls))), "Unsloth", target)
     draft.remarks += remarks
     unsloth.read_unsloth(draft, calls)
     return draft.finish(path)
@@ -107,8 +87,9 @@ def _of_program(path: Path, text: str, notebook: Any, target: Target) -> Recipe:
 def _cells(notebook: Mapping[str, Any], remarks: list[str]) -> Iterator[str]:
     """Yield the code of a notebook cell by cell, without the notebook's own commands."""
     cells = [cell for cell in notebook["cells"] if isinstance(cell, dict) and cell.get("cell_type") == "code"]
-    for number, cell in enumerate(cells, 1):
-        lines = "".join(cell.get("source", "")).splitlines()
+    sources = [cell["source"] for cell in cells if isinstance(cell.get("source"), (str, list))]
+    for number, given in enumerate(sources, 1):
+        lines = "".join(map(str, given)).splitlines()
         own = [line for line in lines if line.lstrip().startswith(("%", "!"))]
         source = "\n".join(line.replace(line.lstrip(), "pass") if line in own else line for line in lines)
         try:

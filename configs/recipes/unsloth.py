@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memory_harness.configs.recipes.draft import Draft, Refused, Target, tables
-from memory_harness.configs.recipes.rules import read_bits, read_shared, widest
+from memory_harness.configs.recipes.rules import read_bits, read_shared
 
-MODEL_CLASSES = ("FastLanguageModel", "FastModel", "FastVisionModel")
-_PATCHED = ("SFTConfig", "DPOConfig", "ORPOConfig", "CPOConfig", "KTOConfig", "GRPOConfig", "RewardConfig")
-"""configurations of TRL, whose defaults Unsloth replaces"""
-_CONFIGS = (*_PATCHED, "TrainingArguments", "UnslothTrainingArguments", "Seq2SeqTrainingArguments")
 _KINDS = ("config", "trainer", "get_peft_model", "from_pretrained")
 _ANSWERS_ONLY = "train_on_responses_only"
-_OBJECTIVES = {"SFT": "sft", "Unsloth": "sft", "DPO": "dpo", "ORPO": "orpo", "CPO": "cpo"}
-_EMBEDDINGS = ("embed_tokens", "lm_head")
-_OPERATIONS: Mapping[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-}
+_OPERATIONS: Any = {ast.Add: operator.add, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
 
 class Call(NamedTuple):
@@ -41,8 +30,7 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Constant) and not node.test.value:
             unreached.update(*map(ast.walk, node.body))
     reached = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.Call)) and node not in unreached]
-    names: dict[str, Any] = {}
-    found = []
+    names, found = dict[str, Any](), list[Call]()
     for node in sorted(reached, key=lambda node: (node.end_lineno, node.end_col_offset, isinstance(node, ast.Assign))):
         if isinstance(node, ast.Assign):
             value = _value(node.value, names, target)
@@ -59,11 +47,12 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
 def _kind(function: ast.expr) -> str:
     """Return what a function is for: the model, its adapter, the configuration, the trainer; empty for others."""
     owner, _, name = ast.unparse(function).rpartition(".")
-    if owner in MODEL_CLASSES and name in ("from_pretrained", "get_peft_model"):
+    known = tables()["unsloth"]
+    if name == _ANSWERS_ONLY or (owner in known["models"] and name in _KINDS):
         return name
-    if name.endswith("Trainer") and not name.startswith("Patch"):
-        return "trainer"
-    return {_ANSWERS_ONLY: _ANSWERS_ONLY}.get(name, "config" if name in _CONFIGS else "")
+    if name in known["configs"] + known["configs_of_trl"]:
+        return "config"
+    return "trainer" if name.endswith("Trainer") and not name.startswith("Patch") else ""
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
@@ -89,21 +78,18 @@ def _constant(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
             result = _OPERATIONS[type(operation)](*numbers)
             return int(result) if result.is_integer() else result
         case ast.Call(function) if ast.unparse(function).endswith("16_supported"):
-            return target.has_bfloat16
+            return target.half == "bfloat16"
     return ast.literal_eval(node)
 
 
 def settings_of(calls: Sequence[Call]) -> dict[str, Any]:
-    """Return the settings of the first call of each kind, those of the trainer before those of the model.
-
-    A name to which another call gives another value has that call before it. A further call is a setting of its own.
-    """
+    """Return the settings of the first call of each kind; where calls differ, those of later kinds by `call.name`."""
     first = {call.kind: call for call in reversed(calls)}
     settings: dict[str, Any] = {}
     for call in [first[kind] for kind in (*_KINDS, _ANSWERS_ONLY) if kind in first]:
         for key, value in call.values.items():
-            is_same = settings.setdefault(key, value) == value
-            settings[key if is_same else f"{call.name}.{key}"] = value
+            is_own = key == "model" or settings.setdefault(key, value) != value
+            settings[f"{call.name}.{key}" if is_own else key] = value
     for call in [call for call in calls if call is not first[call.kind]]:
         settings[f"{call.name} (again)"] = Refused("...", "the first call counts")
     if "trainer" in first:
@@ -113,37 +99,29 @@ def settings_of(calls: Sequence[Call]) -> dict[str, Any]:
 
 def read_unsloth(draft: Draft, calls: Sequence[Call]) -> None:
     """Read the settings of a program that calls Unsloth."""
-    names = {call.kind: call.name for call in reversed(calls)}
-    draft.put("strategy", "unsloth")
-    if names.get("config", _PATCHED[0]) in _PATCHED:
-        draft.defaults |= tables()["unsloth_configs"]
-    _read_trainer(draft, answers_only=_ANSWERS_ONLY in names)
-    bits = 4 * bool(draft.get("load_in_4bit") and not draft.get("full_finetuning"))
-    read_bits(draft, 8 if draft.get("load_in_8bit") else bits, "load_in_8bit", "load_in_4bit")
-    draft.put("dtype", draft.get("dtype") or widest(draft), "dtype", "bf16", "fp16")  # mixed precision follows it
+    names, known = {call.kind: call.name for call in reversed(calls)}, tables()["unsloth"]
+    if names.get("config", "SFTConfig") in known["configs_of_trl"]:
+        draft.defaults |= known["defaults_of_trl"]
+    trainer = names.get("trainer", "SFTTrainer").removesuffix("Trainer")
+    draft.put("objective", known["objectives"].get(trainer, trainer), "trainer")
+    if trainer in ("DPO", "CPO") and draft.get("loss_type") not in (None, "sigmoid"):
+        draft.put("objective", draft.get("loss_type"), "loss_type")
+    if known["objectives"].get(trainer) == "sft":
+        draft.put("loss", "chunked")  # its fused cross-entropy
+        draft.put("train_on_prompts", _ANSWERS_ONLY not in names)
+        draft.put("max_length", draft.get("max_seq_length"), "max_seq_length", "max_length")
+    has_bits = draft.get("load_in_4bit") and not draft.get("full_finetuning") and not draft.get("load_in_16bit")
+    read_bits(draft, 8 * bool(draft.get("load_in_8bit")) or 4 * bool(has_bits), "load_in_8bit", "load_in_4bit")
+    draft.put("dtype", draft.get("dtype") or draft.target.half, "dtype", "bf16", "fp16")  # mixed precision follows it
     if not draft.gives("dtype"):
-        draft.remarks.append(f"dtype=None is {widest(draft)} on {draft.target.card}")
+        draft.remarks.append(f"dtype=None is {draft.target.half} on {draft.target.card}")
     wanted = draft.get("use_gradient_checkpointing")
     draft.defaults["gradient_checkpointing"] = bool(wanted)
-    draft.put("offload_activations", "hidden_states" if wanted else False, "use_gradient_checkpointing")
-    if wanted is True:
-        draft.refuse("use_gradient_checkpointing", "offload_activations=yes stands in, as that strategy does always")
+    draft.put("offload_activations", "unsloth" if wanted else False)  # that strategy offloads always
+    draft.put("offload_activations", wanted, "use_gradient_checkpointing")
     draft.defaults["finetuning_type"] = "lora" if "get_peft_model" in names else "full"
     read_shared(draft)
-    targets = draft.fields.get("target_modules", ())
-    if not set(targets).isdisjoint(_EMBEDDINGS):  # Source: `get_peft_model`: they are trained in full
-        draft.put("target_modules", [name for name in targets if name not in _EMBEDDINGS], "target_modules")
-        draft.put("modules_to_save", [name for name in targets if name in _EMBEDDINGS], "target_modules")
-    if draft.get("random_state") == draft.fields["seed"]:
-        draft.take("random_state")
-
-
-def _read_trainer(draft: Draft, *, answers_only: bool) -> None:
-    """Read what is learned by the name of the trainer, which tokens count, and how long a sequence may be."""
-    name = str(draft.get("trainer") or "SFT").removesuffix("Trainer")
-    draft.put("objective", _OBJECTIVES.get(name, name), "trainer")
-    if draft.fields.get("objective") in ("dpo", "cpo") and draft.get("loss_type") not in (None, "sigmoid"):
-        draft.put("objective", draft.get("loss_type"), "loss_type")
-    if _OBJECTIVES.get(name) == "sft":
-        draft.put("train_on_prompts", not answers_only)
-        draft.put("max_length", draft.get("max_seq_length"), "max_seq_length", "max_length")
+    saved = [name for name in draft.fields.get("target_modules", ()) if name in known["saved"]]
+    if saved:
+        draft.put("target_modules", [name for name in draft.fields["target_modules"] if name not in saved])
+        draft.put("modules_to_save", saved, "target_modules")
