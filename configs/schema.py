@@ -138,6 +138,10 @@ def _numbers_by_name(text: str | None) -> dict[str, int]:
         name, equals, number = part.rpartition("=")
         if not equals or not name.strip() or not number.strip().isdecimal() or not int(number):
             raise ValueError(f"{part.strip()!r} is no NAME=NUMBER, such as q_proj=16")
+        try:
+            re.compile(name.strip())
+        except re.error as error:
+            raise ValueError(f"{name.strip()!r} is no pattern ({error})") from None
         numbers[name.strip()] = int(number)
     return numbers
 

@@ -70,6 +70,6 @@ def with_fixed_settings(config: RunConfig) -> RunConfig:
     Detectors and fixes then take an Unsloth run for what it is.
     """
     fixed = capabilities_of(config).fixed_settings(config)
-    if config.train.finetuning_type == "full":
+    if config.train.finetuning_type == "full" or config.lora.lora_bias != "none":
         fixed = {**fixed, "compare_base": False}  # there is none any more
     return config.with_fields(**fixed) if fixed else config

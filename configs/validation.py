@@ -11,6 +11,7 @@ from typing import Any
 from memory_harness.configs.cards import Card, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
+from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
 from memory_harness.configs.schema import RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
@@ -74,7 +75,7 @@ def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
     problems = _range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
-    problems += _recipe_problems(config) + _strategy_problems(config) + training_problems(config)
+    problems += model_problems(config) + _strategy_problems(config) + training_problems(config)
     problems += _generation_problems(config) + _group_problems(config)
     checks = [_card_problems, _model_problems]
     if not takes_any_gpu:
@@ -123,63 +124,6 @@ def _batch_problems(config: RunConfig) -> list[str]:
             f"--max-batch-tokens {cap}: less than one sample of --max-length {longest} (allowed: {longest} or more)"
         ]
     return []
-
-
-def _recipe_problems(config: RunConfig) -> list[str]:
-    """Return what cannot go together in how a model is held and trained."""
-    model, lora, problems = config.model, config.lora, []
-    for flag, text, name in (
-        ("--rank-pattern", lora.rank_pattern, "ranks"),
-        ("--alpha-pattern", lora.alpha_pattern, "alphas"),
-    ):
-        try:
-            getattr(lora, name)
-        except ValueError as error:
-            problems.append(f"{flag} {text}: {error}")
-    if config.train.finetuning_type == "full":
-        problems += _full_problems(config)
-    is_narrow = "float16" in (model.dtype, model.weights_dtype) and model.weights_dtype in ("auto", "float16")
-    trains_narrow = config.train.finetuning_type == "full" or (
-        lora.adapter_dtype == "auto" and model.quantization == "none"
-    )
-    if is_narrow and trains_narrow and model.autocast == "auto":
-        problems.append(
-            "--dtype float16: gradients of float16 weights cannot be unscaled; give --weights-dtype float32, "
-            "--dtype bfloat16 or --autocast none"
-        )
-    if config.train.objective != "sft" and config.train.loss != "full":
-        problems.append(
-            f"--loss {config.train.loss}: is not made for --objective {config.train.objective} (allowed with it: full)"
-        )
-    if model.loader == "host" and model.quantization != "none":
-        problems.append(
-            f"--loader host: bitsandbytes quantises on the device (allowed with --quantization "
-            f"{model.quantization}: stepwise, transformers)"
-        )
-    if model.loader != "stepwise" and (model.embeddings_on_host or model.quantise_experts):
-        problems.append(
-            f"--loader {model.loader}: takes neither --embeddings-on-host nor --quantise-experts; use --loader stepwise"
-        )
-    return problems
-
-
-def _full_problems(config: RunConfig) -> list[str]:
-    model, lora = config.model, config.lora
-    problems = []
-    if model.quantization != "none":
-        problems.append(
-            f"--finetuning-type full: weights in {model.quantization} are not trained; give --quantization none"
-        )
-    if config.train.objective in ("dpo", "ipo"):
-        problems.append(
-            f"--objective {config.train.objective}: compares with the model without its adapter, which "
-            "--finetuning-type full does not have (allowed with it: sft, simpo, orpo, cpo)"
-        )
-    if lora.modules_to_save:
-        problems.append("--modules-to-save: --finetuning-type full trains every layer; leave it out")
-    if model.embeddings_on_host:
-        problems.append("--embeddings-on-host: are trained by --finetuning-type full; leave it out")
-    return problems
 
 
 def _given_batch_problems(config: RunConfig) -> list[str]:

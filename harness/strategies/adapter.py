@@ -102,11 +102,9 @@ def import_adapter(folder: Path, model: Any, device: Device) -> None:
     from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    parameters = {}
-    for name, parameter in trainable_parameters(model).items():
-        # peft leaves the adapter's name out of the names that it writes; given a state, it asks the model for none
-        (saved_name,) = get_peft_model_state_dict(model, state_dict={name: parameter}, save_embedding_layers=False)
-        parameters[saved_name] = parameter
+    # peft leaves the adapter's name out of the names that it writes; given a state, it asks the model for none
+    trainable = trainable_parameters(model)
+    parameters = get_peft_model_state_dict(model, state_dict=dict(trainable), save_embedding_layers=False)
     try:
         with device.on_host():
             saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)

@@ -202,6 +202,18 @@ def adapter_targets(model: Any, names: tuple[str, ...]) -> list[str] | str:
     return rf"{re.escape(decoder)}\..*\.({'|'.join(map(re.escape, names))})"
 
 
+def check_names(model: Any, lora: LoraConfig) -> None:
+    """Raise ConfigError where no layer has a name that the configuration says."""
+    names = [name for name, _ in model.named_modules()]
+    for saved in lora.modules_to_save:
+        if not any(name.split(".")[-1] == saved for name in names):
+            raise ConfigError(f"--modules-to-save {saved}: no layer of this {model.config.model_type} has that name")
+    for flag, patterns in (("--rank-pattern", lora.ranks), ("--alpha-pattern", lora.alphas)):
+        for pattern in patterns:  # as peft looks for them
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
+                raise ConfigError(f"{flag} {pattern}: no layer of this {model.config.model_type} has such a name")
+
+
 def _peft_choice(model: Any, suffixes: list[str]) -> tuple[str, ...]:
     choice = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
     if isinstance(choice, list) and set(choice) <= set(suffixes):

@@ -30,6 +30,7 @@ from memory_harness.harness.strategies.architecture import (
     adapter_targets,
     attention_windows,
     cache_name,
+    check_names,
     check_positions,
     class_labels,
     classification_head,
@@ -258,6 +259,7 @@ class QLoraStrategy:
             alpha_pattern=lora.alphas,
             modules_to_save=list(lora.modules_to_save) or None,
         )
+        check_names(self.model, lora)
         wide = lora.adapter_dtype == "float32"
         if lora.use_dora or lora.modules_to_save:  # which read the weights, or copy them
             self.model = run_program(self.device, lambda _: _with_adapter(self.model, options, wide=wide, empty=False))

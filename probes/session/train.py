@@ -19,6 +19,8 @@ from memory_harness.probes.session.process import Worker, start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""
+WHOLE_MODEL = ("model.safetensors", "model.safetensors.index.json")
+"""what transformers calls the weights of a model that was trained whole"""
 
 
 def train_in_worker(
@@ -97,7 +99,7 @@ def adapter_in(folder: Path) -> Path:
     """
     inside = folder / ADAPTER
     adapter = inside if inside.is_dir() else folder
-    if not (adapter / WEIGHTS).is_file():
+    if not any((adapter / name).is_file() for name in (WEIGHTS, *WHOLE_MODEL)):
         raise ConfigError(
             f"--generate {folder}: no adapter in it (no {WEIGHTS}); name the folder of a training run that has"
             " evaluated, or of an adapter in peft's format"

@@ -123,6 +123,32 @@ def test_a_model_that_transformers_loads_trains_as_one_loaded_layer_by_layer(loa
     assert losses[loader] == pytest.approx(losses["stepwise"], rel=1e-5)
 
 
+def test_layers_trained_in_full_come_back_with_the_adapter(tmp_path):
+    config = TINY.with_fields(modules_to_save=("embed_tokens", "lm_head"), **NARROW)
+    strategy, device = opened(config, computes=True)
+    with device.active():
+        strategy.load()
+        step(strategy, config)
+        strategy.export(tmp_path / "adapter")
+        before = [parameter.detach().clone() for parameter in strategy.trainable()]
+        step(strategy, config)
+        strategy.load_adapter(tmp_path / "adapter")
+        assert all(map(torch.equal, before, strategy.trainable()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"modules_to_save": ("nosuch",)}, "--modules-to-save nosuch: no layer of this llama has that name"),
+        ({"rank_pattern": "nosuch=4"}, "--rank-pattern nosuch: no layer of this llama has such a name"),
+    ],
+)
+def test_names_that_no_layer_has_are_one_line(fields, line):
+    strategy, device = opened(TINY.with_fields(**fields), computes=False)
+    with device.active(), pytest.raises(ConfigError, match=line):
+        strategy.load()
+
+
 def test_what_transformers_reserves_before_it_loads_is_simulated():
     reserved = {}
     for loader in ("stepwise", "transformers", "host"):
@@ -165,6 +191,23 @@ def test_a_whole_model_is_exported_and_comes_back(tmp_path):
         ({"objective": "dpo", "loss": "chunked"}, "--loss chunked: is not made for --objective dpo"),
         ({"loader": "host"}, "--loader host: bitsandbytes quantises on the device"),
         ({"rank_pattern": "q_proj"}, "--rank-pattern q_proj: 'q_proj' is no NAME=NUMBER, such as q_proj=16"),
+        ({"rank_pattern": "(=4"}, "--rank-pattern (=4: '(' is no pattern"),
+        ({"use_dora": True, "quantization": "int8"}, "--use-dora: peft does not train it beside 8-bit weights"),
+        (
+            {"modules_to_save": ("lm_head",), "loss": "liger"},
+            "--loss liger: needs a frozen output head, which --modules-to-save lm_head trains",
+        ),
+        (
+            {"init_lora_weights": "orthogonal", "lora_rank": 3},
+            "--init-lora-weights orthogonal: takes even ranks, not 3",
+        ),
+        ({"objective": "dpo", "lora_bias": "all"}, "--lora-bias all: the biases of the model that --objective dpo"),
+        ({"objective": "dpo", "train_on_prompts": True}, "--train-on-prompts: --objective dpo compares answers alone"),
+        ({"beta": 0.1}, "--beta 0.1: --objective sft prefers nothing"),
+        ({"simpo_gamma": 2.0}, "--simpo-gamma 2: is for --objective simpo"),
+        ({"hold_until": "step"}, "--hold-until step: nothing is held; give --hold-outputs step"),
+        ({"llm_int8_threshold": 3.0}, "--llm-int8-threshold 3: is for --quantization int8"),
+        ({"eval_accumulation_steps": 2}, "--eval-accumulation-steps 2: no logits are kept"),
         ({"batches": "2x"}, "--batches 2x: '2x' is no SIZExLENGTH, such as 2x1024"),
         ({"batches": "2x4096"}, "--batches 2x4096: longer than --max-length 64; raise that"),
     ],

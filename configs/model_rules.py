@@ -1,0 +1,128 @@
+"""What cannot go together in how a model is held, adapted and trained, and what would do nothing without a word."""
+
+from __future__ import annotations
+
+from memory_harness.configs.schema import ModelConfig, RunConfig, TrainConfig
+
+HEAD = "lm_head"
+
+
+def model_problems(config: RunConfig) -> list[str]:
+    """Return one line for each."""
+    problems = _adapter_problems(config) + _objective_problems(config) + _idle_problems(config)
+    if config.train.finetuning_type == "full":
+        problems += _full_problems(config)
+    return problems + _dtype_problems(config) + _loader_problems(config.model)
+
+
+def _dtype_problems(config: RunConfig) -> list[str]:
+    model = config.model
+    weights = model.dtype if model.weights_dtype == "auto" else model.weights_dtype
+    trains_all = config.train.finetuning_type == "full"
+    trains_narrow = trains_all or (config.lora.adapter_dtype == "auto" and model.quantization == "none")
+    is_scaled = model.dtype == "float16" and model.autocast == "auto"
+    if is_scaled and weights == "float16" and trains_narrow:
+        return [
+            "--dtype float16: gradients of float16 weights cannot be unscaled; give --weights-dtype float32, "
+            "--dtype bfloat16 or --autocast none"
+        ]
+    return []
+
+
+def _loader_problems(model: ModelConfig) -> list[str]:
+    problems = []
+    if model.loader == "host" and model.quantization != "none":
+        problems.append(
+            f"--loader host: bitsandbytes quantises on the device (allowed with --quantization {model.quantization}: "
+            "stepwise, transformers)"
+        )
+    if model.loader != "stepwise" and (model.embeddings_on_host or model.quantise_experts):
+        problems.append(
+            f"--loader {model.loader}: takes neither --embeddings-on-host nor --quantise-experts; use --loader stepwise"
+        )
+    return problems
+
+
+def _adapter_problems(config: RunConfig) -> list[str]:
+    lora, model, problems = config.lora, config.model, []
+    ranks = [lora.lora_rank]
+    for flag, text, name in (
+        ("--rank-pattern", lora.rank_pattern, "ranks"),
+        ("--alpha-pattern", lora.alpha_pattern, "alphas"),
+    ):
+        try:
+            numbers = getattr(lora, name)
+        except ValueError as error:
+            problems.append(f"{flag} {text}: {error}")
+            continue
+        if name == "ranks":
+            ranks += numbers.values()
+    odd = [rank for rank in ranks if rank % 2]
+    if lora.init_lora_weights == "orthogonal" and odd:
+        problems.append(f"--init-lora-weights orthogonal: takes even ranks, not {odd[0]}; change --lora-rank")
+    if lora.use_dora and model.quantization == "int8":
+        problems.append("--use-dora: peft does not train it beside 8-bit weights (allowed: nf4, fp4, none)")
+    if lora.modules_to_save and model.embeddings_on_host:
+        problems.append("--embeddings-on-host: what lies there is not trained; leave it or --modules-to-save out")
+    if HEAD in lora.modules_to_save:
+        problems += _frozen_head_problems(config.train, f"--modules-to-save {','.join(lora.modules_to_save)} trains")
+    return problems
+
+
+def _frozen_head_problems(train: TrainConfig, who_trains: str) -> list[str]:
+    if train.loss == "full":
+        return []
+    return [f"--loss {train.loss}: needs a frozen output head, which {who_trains} (allowed with it: full)"]
+
+
+def _objective_problems(config: RunConfig) -> list[str]:
+    train, problems = config.train, []
+    if train.objective == "sft":
+        return []
+    if train.loss != "full":
+        problems.append(f"--loss {train.loss}: is not made for --objective {train.objective} (allowed with it: full)")
+    if config.data.train_on_prompts:
+        problems.append(f"--train-on-prompts: --objective {train.objective} compares answers alone; leave it out")
+    if train.objective in ("dpo", "ipo") and config.lora.lora_bias != "none":
+        problems.append(
+            f"--lora-bias {config.lora.lora_bias}: the biases of the model that --objective {train.objective} compares "
+            "with would be trained too (allowed with it: none)"
+        )
+    return problems
+
+
+def _full_problems(config: RunConfig) -> list[str]:
+    model, train = config.model, config.train
+    problems = _frozen_head_problems(train, "--finetuning-type full trains")
+    if model.quantization != "none":
+        problems.append(
+            f"--finetuning-type full: weights in {model.quantization} are not trained; give --quantization none"
+        )
+    if train.objective in ("dpo", "ipo"):
+        problems.append(
+            f"--objective {train.objective}: compares with the model without its adapter, which --finetuning-type full "
+            "does not have (allowed with it: sft, simpo, orpo, cpo)"
+        )
+    if config.lora.modules_to_save:
+        problems.append("--modules-to-save: --finetuning-type full trains every layer; leave it out")
+    if model.embeddings_on_host:
+        problems.append("--embeddings-on-host: are trained by --finetuning-type full; leave it out")
+    return problems
+
+
+def _idle_problems(config: RunConfig) -> list[str]:
+    """Return the settings that were given and that nothing would ask for."""
+    train, model, default = config.train, config.model, RunConfig()
+    problems = []
+    if train.beta is not None and train.objective == "sft":
+        problems.append(f"--beta {train.beta:g}: --objective sft prefers nothing; give another, or leave it out")
+    if train.simpo_gamma != default.train.simpo_gamma and train.objective != "simpo":
+        problems.append(f"--simpo-gamma {train.simpo_gamma:g}: is for --objective simpo; leave it out")
+    if train.hold_until != default.train.hold_until and not train.hold_outputs:
+        problems.append(f"--hold-until {train.hold_until}: nothing is held; give --hold-outputs {train.hold_until}")
+    if model.llm_int8_threshold != default.model.llm_int8_threshold and model.quantization != "int8":
+        problems.append(f"--llm-int8-threshold {model.llm_int8_threshold:g}: is for --quantization int8; leave it out")
+    steps = config.eval.eval_accumulation_steps
+    if steps is not None and not config.eval.eval_keep_logits:
+        problems.append(f"--eval-accumulation-steps {steps}: no logits are kept; add --eval-keep-logits")
+    return problems
