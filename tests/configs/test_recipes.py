@@ -98,7 +98,7 @@ FIELDS = {
     | {"target_modules": LLAMA_LAYERS, "train_batch_size": 4, "gradient_accumulation": 4, "learning_rate": 5e-6}
     | {"optimizer": "paged_adamw_32bit", "schedule": "cosine", "warmup_ratio": 0.1, "eval_every": 100}
     | {"save_every": 100, "keep_checkpoints": 1},
-    "trainer_qlora.json": COMMON
+    "trainer_qlora.json": COMMON  # of nobody: the usual settings of the QLoRA paper, as a Trainer's script writes them
     | {"model": "llama-3.1-8b", "quantization": "nf4", "double_quant": True, "dtype": "float16"}
     | {"finetuning_type": "lora", "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.1, "rank_pattern": "down_proj=8"}
     | {"target_modules": ("q_proj", "v_proj"), "batching": "bucketed", "pad_to_multiple_of": 1}
