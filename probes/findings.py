@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
 
@@ -41,10 +42,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fix:
-    """A change of the configuration that removes a cause.
-
-    `apply` returns None where the fix would change nothing (it is already in force) or cannot apply.
-    """
+    """A change of the configuration that removes a cause."""
 
     name: str
     title: str
@@ -52,15 +50,21 @@ class Fix:
     """cause ids"""
     equivalence: Equivalence
     """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` the samples, `data` nothing"""
-    apply: Callable[[RunConfig], RunConfig | None]
+    change: Callable[[RunConfig], RunConfig | None]
+    """returns None where it would change nothing, as it is already in force"""
     slowdown: float
     """predicted seconds of a training step over those without it, for the default recipe"""
     cost: str
     """what it costs besides, in a few words"""
 
+    def apply(self, config: RunConfig) -> RunConfig | None:
+        """Return the configuration with it; None where it would change nothing, or does not go with the rest."""
+        changed = self.change(config)
+        return None if changed is None or model_problems(changed) else changed
+
 
 def set_fields(fields: Mapping[str, Any]) -> Callable[[RunConfig], RunConfig | None]:
-    """Return the `apply` of a fix that sets these fields, whatever they were."""
+    """Return the `change` of a fix that sets these fields, whatever they were."""
 
     def apply(config: RunConfig) -> RunConfig | None:
         changed = config.with_fields(**fields)

@@ -18,7 +18,7 @@ BUCKETED_BATCHES = Fix(
     title="batch samples of like length, under a cap on padded tokens",
     addresses=("padding-to-max", "longest-sample", "fragmentation"),
     equivalence="reordered",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="the order of the samples; less padding is less to compute",
 )

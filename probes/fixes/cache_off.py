@@ -7,7 +7,7 @@ CACHE_OFF = Fix(
     title="build no key/value cache outside generation",
     addresses=("eval-use-cache",),
     equivalence="exact",
-    apply=set_fields({"use_cache": False}),
+    change=set_fields({"use_cache": False}),
     slowdown=1.0,
     cost="nothing",
 )

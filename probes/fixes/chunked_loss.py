@@ -16,7 +16,7 @@ CHUNKED_LOSS = Fix(
     title="compute the loss in chunks of tokens",
     addresses=("eval-batch-logits", "logits-fp32-copies", "longest-sample"),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.02,
     cost="the output head's products in smaller pieces",
 )

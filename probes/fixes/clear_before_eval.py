@@ -7,7 +7,7 @@ CLEAR_BEFORE_EVAL = Fix(
     title="release cached memory before each evaluation",
     addresses=("fragmentation", "eval-leftover"),
     equivalence="exact",
-    apply=set_fields({"empty_cache_before_eval": True}),
+    change=set_fields({"empty_cache_before_eval": True}),
     slowdown=1.0,
     cost="memory is asked of the driver anew once for each evaluation",
 )

@@ -20,7 +20,7 @@ CLEAR_CACHE = Fix(
     title=f"release cached memory every {CLEAR_EVERY_STEPS} steps",
     addresses=("fragmentation",),
     equivalence="exact",
-    apply=_apply,
+    change=_apply,
     slowdown=1.02,
     cost="memory is asked of the driver anew after each release",
 )

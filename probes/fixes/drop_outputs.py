@@ -7,7 +7,7 @@ DROP_OUTPUTS = Fix(
     title="drop the model's output before the backward pass",
     addresses=("logits-fp32-copies", "longest-sample"),
     equivalence="exact",
-    apply=set_fields({"hold_outputs": False}),
+    change=set_fields({"hold_outputs": False, "hold_until": "backward"}),
     slowdown=1.0,
     cost="nothing",
 )

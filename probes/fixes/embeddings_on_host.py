@@ -17,7 +17,7 @@ EMBEDDINGS_ON_HOST = Fix(
     title="keep the input embeddings in host memory",
     addresses=("longest-sample",),
     equivalence="exact",
-    apply=_apply,
+    change=_apply,
     slowdown=1.04,
     cost="host memory; the device is waited for once per batch",
 )

@@ -15,7 +15,7 @@ EVAL_BATCH = Fix(
     title="evaluate as many sequences at once as training does",
     addresses=("eval-batch-logits",),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="training is the same bit for bit; the evaluation's loss is summed in another order",
 )

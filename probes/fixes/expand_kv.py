@@ -16,7 +16,7 @@ EXPAND_KV = Fix(
     title="repeat keys and values for every query head",
     addresses=("attention-math-fallback",),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.01,
     cost="copies of keys and values, one layer at a time",
 )

@@ -7,7 +7,7 @@ EXPANDABLE_SEGMENTS = Fix(
     title="let the allocator's segments grow page by page",
     addresses=("fragmentation",),
     equivalence="exact",
-    apply=set_fields({"expandable_segments": True}),
+    change=set_fields({"expandable_segments": True}),
     slowdown=1.0,
     cost="nothing that is known of; needs Linux",
 )

@@ -21,7 +21,7 @@ LIGER_LOSS = Fix(
     title="compute the loss by liger-kernel's fused kernel",
     addresses=("eval-batch-logits", "logits-fp32-copies", "longest-sample"),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="in float16, gradients below 6e-8 per token are lost; one more dependency",
 )

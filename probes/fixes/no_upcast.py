@@ -7,7 +7,7 @@ NO_UPCAST = Fix(
     title="leave embeddings and output head in 16 bits",
     addresses=("kbit-upcast",),
     equivalence="numerical",
-    apply=set_fields({"kbit_upcast": False}),
+    change=set_fields({"kbit_upcast": False}),
     slowdown=0.98,
     cost="nothing: products with the head need no cast",
 )

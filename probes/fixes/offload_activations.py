@@ -15,7 +15,7 @@ OFFLOAD_ACTIVATIONS = Fix(
     title="keep saved activations in host memory until the backward pass",
     addresses=("longest-sample",),
     equivalence="exact",
-    apply=_apply,
+    change=_apply,
     slowdown=1.1,
     cost="host memory; copies that a slow bus does not hide",
 )

@@ -15,7 +15,7 @@ OPTIMIZER_8BIT = Fix(
     title="keep the optimizer's state in 8 bits",
     addresses=("optimizer-lazy", "head-trainable"),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="the optimizer's moments are rounded",
 )

@@ -20,7 +20,7 @@ PAGED_OPTIMIZER = Fix(
     title="keep the optimizer's state in pages that may move to the host",
     addresses=("optimizer-lazy", "head-trainable"),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.01,
     cost="states of 100 000 values and more wait for the bus when they have been moved out",
 )

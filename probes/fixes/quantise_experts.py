@@ -17,7 +17,7 @@ QUANTISE_EXPERTS = Fix(
     title="hold the experts in 4 bits too",
     addresses=("experts-not-quantised", "weights-not-quantised"),
     equivalence="data",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="the experts lose precision; a layer's are dequantised whenever it computes",
 )

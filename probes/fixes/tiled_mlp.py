@@ -24,7 +24,7 @@ TILED_MLP = Fix(
     title="compute feed-forward blocks over some tokens at a time",
     addresses=("longest-sample",),
     equivalence="numerical",
-    apply=_apply,
+    change=_apply,
     slowdown=1.15,
     cost="weights are dequantised once per chunk",
 )

@@ -23,7 +23,7 @@ TRUNCATION = Fix(
     title=f"truncate samples to {TRUNCATED_LENGTH} tokens",
     addresses=("longest-sample", "logits-fp32-copies", "attention-math-fallback", "padding-to-max"),
     equivalence="data",
-    apply=_apply,
+    change=_apply,
     slowdown=1.0,
     cost="what is cut off is not learned",
 )

@@ -153,7 +153,6 @@ def test_every_preset_that_comes_along_is_valid(name):
             ["--budget", "14 GiB", "--context", "1 GiB"],
             "--budget 14.00 GiB and --context 1.00 GiB: Tesla T4 has 14.56 GiB; lower it, or name another gpu",
         ),
-        (["--max-length", "200000"], "--max-length 200000: llama-3.1-8b takes at most 131072 tokens"),
         (
             ["--model", "tiny-moe", "--tiled-mlp"],
             "--tiled-mlp: not for models of type mixtral (allowed: llama, mistral, qwen2, qwen3); leave it out",
@@ -254,7 +253,7 @@ def test_a_local_checkpoint_is_a_model(tmp_path):
     config = {"model_type": "llama", "max_position_embeddings": 4096, **dict.fromkeys(sizes, 64)}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert parse_args(["--model", str(tmp_path)]).config.model.model == str(tmp_path)
-    assert "takes at most 4096 tokens" in problems("--model", str(tmp_path), "--max-length", "8192")[0]
+    assert parse_args(["--model", str(tmp_path), "--max-length", "8192"]).config.data.max_length == 8192
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ def test_what_argparse_refuses_is_one_line(argv, message):
     ("text", "line"),
     [
         ("[trian]\nepochs = 2", "unknown section [trian]; did you mean train? (allowed: model, lora, data"),
-        ("[train]\nepoch = 2", "[train] epoch: unknown key; did you mean epochs? (allowed: epochs, train_batch_size"),
+        ("[train]\nepoch = 2", "[train] epoch: unknown key; did you mean epochs? (allowed: "),
         ("[train]\nmax_length = 8", "[train] max_length: unknown here; it belongs under [data]"),
         ("max_length = 8", "max_length stands outside its section; write it under [data]"),
         ("train = 8", "train = 8 is a value; write a section [train]"),

@@ -101,7 +101,7 @@ def test_time_is_compared_only_where_it_was_measured():
 
 def test_a_fix_that_changes_nothing_in_the_tiny_run_is_not_compared(monkeypatch):
     """A run agrees with itself, whatever the fix does."""
-    monkeypatch.setitem(FIXES, "clear-cache", replace(EXACT, apply=lambda config: None))
+    monkeypatch.setitem(FIXES, "clear-cache", replace(EXACT, change=lambda config: None))
     assert compare_losses("clear-cache") is None
 
 
