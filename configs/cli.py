@@ -18,7 +18,7 @@ from memory_harness.configs import schema
 from memory_harness.configs.cards import budget_of, card_of, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
-from memory_harness.configs.models import CONFIG_FILES, download, is_hub_name
+from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -162,6 +162,8 @@ def parse_args(argv: Sequence[str]) -> Command:
     config = with_fixed_settings(base.with_fields(**with_own_card(given)))
     if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
         download(config.model.model, CONFIG_FILES)
+    if "download" in options and config.data.data is not None and is_hub_name(config.data.data):
+        download(config.data.data, DATA_FILES, "dataset")
     gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
     validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
     command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named, recipe=recipe)

@@ -35,6 +35,9 @@ CLASSIFIER = "ForSequenceClassification"
 CONFIG_FILES = ("*.json", "*.jinja", "tokenizer*")
 """what tells of a model in its repository on the hub, but for its weights: config.json and the tokenizer"""
 
+DATA_FILES = tuple(f"*.{suffix}" for suffix in ("parquet", "jsonl", "json", "csv", "tsv", "txt", "gz"))
+"""what rows of a dataset stand in, in its repository on the hub"""
+
 QUANTISED_BY = ("bitsandbytes",)
 """the methods whose quantised checkpoints are taken as they are"""
 
@@ -180,7 +183,7 @@ def is_hub_name(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) is not None and not Path(name).exists()
 
 
-def download(repo: str, patterns: Sequence[str]) -> Path:
+def download(repo: str, patterns: Sequence[str], repo_type: str = "model") -> Path:
     """Download files of a repository into the local Hugging Face cache, and return their folder; what is there stays.
 
     Raises:
@@ -189,12 +192,12 @@ def download(repo: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repo, allow_patterns=list(patterns), repo_type=repo_type))
     except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
-            "gated, or give a folder with --model DIR"
+            f"gated, or give a folder with {'--model' if repo_type == 'model' else '--data'} DIR"
         ) from error
 
 

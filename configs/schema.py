@@ -150,9 +150,10 @@ def _numbers_by_name(text: str | None) -> dict[str, int]:
 class DataConfig:
     """The corpus and how it becomes batches."""
 
-    data: str | None = field(default=None, metadata={"metavar": "FILE"})
+    data: str | None = field(default=None, metadata={"metavar": "FILE|USER/NAME"})
     """CSV with the columns Topics, Question-Title, Questions, Answers, or a file or folder of another format: csv, tsv,
-    json, jsonl, txt (gzipped too), parquet, a folder of `datasets`; without it a synthetic corpus is made"""
+    json, jsonl, txt (gzipped too), parquet, a folder of `datasets`, or USER/NAME of the Hugging Face Hub, from the
+    local cache or with --download; without it a synthetic corpus is made"""
     data_format: Literal[
         "auto", "messages", "sharegpt", "preference", "alpaca", "prompt-completion", "question-answer", "text"
     ] = field(default="auto", metadata={"came_later": True})

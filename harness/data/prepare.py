@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from memory_harness.configs.crisis import Crisis, load_crisis
-from memory_harness.configs.models import find_model
+from memory_harness.configs.models import find_model, is_hub_name
 from memory_harness.configs.schema import DataConfig, RunConfig
 from memory_harness.harness.data.batching import Example, given_examples
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT, plain
@@ -189,7 +189,8 @@ def _read(data: DataConfig) -> tuple[Corpus, bool]:
     """Return the rows of --data, and whether it is the Bengali corpus."""
     assert data.data is not None
     path = Path(data.data)
-    file = find_own(path) if data.data_format == "auto" and data.columns is None else None
+    may_be_own = data.data_format == "auto" and data.columns is None and not is_hub_name(data.data)
+    file = find_own(path) if may_be_own else None
     if file is not None and set(header_of(file)) & set(COLUMNS):
         return read_corpus(file), True
     return corpus_of(read_records(file or path), data.data_format, columns_named(data.columns)), False

@@ -6,11 +6,12 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from memory_harness.configs.models import is_hub_name
 from memory_harness.harness.data.corpus import decode, table_of
 from memory_harness.harness.log.errors import DataError
 
@@ -38,22 +39,45 @@ class Records:
 
 
 def read_records(path: Path) -> Records:
-    """Read a file, or a folder of them: that of `datasets.save_to_disk`, or one with files of one suffix.
+    """Read a file, or a folder of them: that of `datasets.save_to_disk`, one with files, or a dataset of the Hub.
 
     Raises:
         DataError: missing, of an unknown suffix, or not what its suffix says.
     """
-    if not path.is_dir():
-        return _read_file(path)
+    if _reader_of(path) is None and is_hub_name(str(path)):
+        folder = _cached_dataset(str(path))
+        return replace(_read_folder(folder, folder.rglob("*")), name=str(path))
+    return _read_folder(path, path.iterdir()) if path.is_dir() else _read_file(path)
+
+
+def _cached_dataset(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+    except Exception:  # the hub's own errors, which differ by version
+        raise DataError(
+            f"no file at --data {_short(Path(name))}, and no dataset of the Hugging Face Hub in the local cache; add "
+            "--download"
+        ) from None
+
+
+def _read_folder(path: Path, inside: Iterable[Path]) -> Records:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _read_saved(path)
-    files = [file for file in sorted(path.iterdir()) if _reader_of(file) is not None]
-    files = [file for file in files if _TRAIN.search(file.name)] or files
+    files = _files_in(inside)
     if not files:
         raise DataError(f"nothing to read in --data {_short(path)}: {ALLOWED}")
     parts = [_read_file(file) for file in files]
     rows = [row for part in parts for row in part.rows]
     return Records(path.name, rows, sum(part.num_unreadable for part in parts))
+
+
+def _files_in(paths: Iterable[Path]) -> list[Path]:
+    """Return those to read, in order: of the training split where names say so, texts where nothing else is there."""
+    files = [file for file in sorted(paths) if _reader_of(file) is not None and file.is_file()]
+    files = [file for file in files if _TRAIN.search(file.name)] or files
+    return [file for file in files if not file.name.endswith((".txt", ".txt.gz"))] or files
 
 
 def _read_file(file: Path) -> Records:

@@ -112,6 +112,31 @@ def test_a_folder_of_datasets_and_a_text_file_are_read(tmp_path):
     ]
 
 
+def test_a_dataset_of_the_hub_is_read_from_the_local_cache(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in rows_of("messages"))
+    (tmp_path / "data" / "train-00000-of-00001.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "data" / "test-00000-of-00001.jsonl").write_text('{"messages": []}\n', encoding="utf-8")
+    (tmp_path / "LICENSE.txt").write_text("MIT", encoding="utf-8")
+    asked = []
+
+    def snapshot_download(name, **options):
+        asked.append((name, options["repo_type"], options["local_files_only"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    prepared = prepare(TINY.with_fields(data="user/chats"))
+    assert asked == [("user/chats", "dataset", True)]
+    assert prepared.corpus_name == "user/chats (messages)"
+    assert len(prepared.train) + len(prepared.eval) == len(PAIRS)
+
+
+def test_a_dataset_that_is_not_in_the_cache_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="no dataset of the Hugging Face Hub in the local cache; add --download"):
+        prepare(TINY.with_fields(data="user/nosuch"))
+
+
 def test_what_was_said_before_is_in_the_prompt_and_the_last_reply_is_learnt(tmp_path):
     before = [turn("system", "Be brief."), turn("user", "A"), turn("assistant", "B")]
     rows = []
