@@ -11,7 +11,7 @@ from tests.bench.knobs import SETTINGS, config_of, simulate
 
 RESULTS = json.loads((Path(__file__).parent / "results" / "h200_knobs.json").read_text())
 BY_NAME = {result["name"]: result for result in RESULTS}
-QUICK = ("adamw_torch_fused", "adafactor", "paged_ademamix_8bit", "full, adamw_bnb_8bit", "kept logits")
+QUICK = ("adafactor", "kept logits")
 
 BUFFERS_BYTES = 4096
 """of sums over all values, which are not simulated"""

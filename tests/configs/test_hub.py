@@ -76,7 +76,7 @@ def test_a_model_that_is_not_there_is_one_line(cache):
 def test_a_download_fetches_what_the_model_is_and_no_weights(cache, monkeypatch):
     asked = []
 
-    def fetch(repo, allow_patterns):
+    def fetch(repo, allow_patterns, repo_type):
         asked.append((repo, allow_patterns))
         return snapshot(cache)
 
@@ -90,7 +90,7 @@ def test_a_download_fetches_what_the_model_is_and_no_weights(cache, monkeypatch)
 def test_weights_are_fetched_where_they_are_asked_for(cache, monkeypatch, weights, patterns):
     folder, asked = snapshot(cache), []
 
-    def fetch(_, allow_patterns):
+    def fetch(_, allow_patterns, repo_type):
         asked.append(allow_patterns)
         return folder
 
@@ -100,7 +100,7 @@ def test_weights_are_fetched_where_they_are_asked_for(cache, monkeypatch, weight
 
 
 def test_a_download_that_fails_is_one_line(cache, monkeypatch):
-    def fail(repo, allow_patterns):
+    def fail(repo, allow_patterns, repo_type):
         raise OSError(f"404 for {repo}\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)

@@ -21,7 +21,10 @@ CONFIG = RunConfig().with_fields(device="simulated")
         ({"adam_epsilon": 0.0}, "--adam-epsilon 0.0: out of range (allowed: more than 0)"),
         ({"neftune_noise_alpha": 0.0}, "--neftune-noise-alpha 0.0: out of range (allowed: more than 0)"),
         ({"label_smoothing_factor": 1.0}, "--label-smoothing-factor 1.0: out of range"),
-        ({"eval_accumulation_steps": 0}, "--eval-accumulation-steps 0: out of range (allowed: 1 or more)"),
+        (
+            {"eval_accumulation_steps": 0, "eval_keep_logits": True},
+            "--eval-accumulation-steps 0: out of range (allowed: 1 or more)",
+        ),
         ({"schedule": "cosine_with_min_lr"}, "--schedule-args none: cosine_with_min_lr needs one of min_lr=RATE"),
         ({"schedule_args": "power=2"}, "--schedule-args power=2: linear has no power (allowed with it: none)"),
         ({"optim_args": "beta3=0.9"}, "--optim-args beta3=0.9: adamw has no beta3 (allowed with it: none)"),

@@ -225,20 +225,25 @@ def run(script: Script, *, replays_layers: bool, budget_bytes: int = 2**30) -> t
 @pytest.mark.parametrize(
     "script",
     [
-        plain_steps,
         accumulated,
-        lambda *how: checkpointed(*how, use_reentrant=False),
         lambda *how: checkpointed(*how, use_reentrant=True),
         frozen_below,
-        graphs_that_go,
-        evaluation,
         with_a_cache,
         generation,
-        dispatched,
-        model_with_a_given_gradient,
-        attention_that_changes,
-        kept_losses_of_models_that_go,
-        backward_within_autocast,
+        *(
+            pytest.param(script, marks=pytest.mark.slow)
+            for script in (
+                plain_steps,
+                lambda *how: checkpointed(*how, use_reentrant=False),
+                graphs_that_go,
+                evaluation,
+                dispatched,
+                model_with_a_given_gradient,
+                attention_that_changes,
+                kept_losses_of_models_that_go,
+                backward_within_autocast,
+            )
+        ),
     ],
 )
 def test_memory_goes_as_when_each_layer_runs(script):

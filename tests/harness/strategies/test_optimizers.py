@@ -60,7 +60,7 @@ def values_of(strategy):
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize(("name", "arguments"), EVERY)
+@pytest.mark.parametrize(("name", "arguments"), [slow_unless_quick(*each) for each in EVERY])
 def test_it_trains_and_goes_on_from_a_checkpoint_as_if_nothing_had_happened(name, arguments, tmp_path):
     strategy, device = started(config_of(name, arguments))
     with device.active():

@@ -285,7 +285,7 @@ def test_all_files_of_a_tokenizer_are_downloaded():
 
 
 def test_a_download_that_fails_is_one_line(monkeypatch):
-    def fail(repo, allow_patterns):
+    def fail(repo, allow_patterns, repo_type):
         raise OSError(f"401 for {repo}\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)

@@ -51,9 +51,8 @@ FILLS_ITS_PROCESS = {"logits-hoarded-host"}
 """Resident memory shows only in a process that has not freed much before."""
 
 ALWAYS = {
-    "bucketing-raises-peak", "checkpointing-lost", "eval-batch-logits", "eval-with-grad", "exception-holds-frames",
-    "kv-cache-held", "logits-fp32-copies", "logits-hoarded", "longest-sample", "oom-in-backward", "other-process",
-    "retained-graph", "save-doubles", "unexplained-growth", "zero-gradient",
+    "checkpointing-lost", "eval-batch-logits", "kv-cache-held", "logits-hoarded", "oom-in-backward", "retained-graph",
+    "unexplained-growth",
 }  # fmt: skip
 """Of each kind of detector some; the others, and so every fault, with `-m slow`."""
 
@@ -97,6 +96,7 @@ def source_line(where: str) -> str:
     return file.read_text("utf-8").splitlines()[int(line) - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FILLS_ITS_PROCESS))
 def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
     command = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.faults", name]

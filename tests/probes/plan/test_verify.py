@@ -14,7 +14,7 @@ from tests.builders import AS_PUBLISHED, make_log
 EXACT, NUMERICAL, REORDERED = FIXES["clear-cache"], FIXES["chunked-loss"], FIXES["bucketed-batches"]
 
 
-ALWAYS = {"chunked-loss", "eval-batch", "optimizer-8bit", "offload-activations", "tiled-mlp", "no-upcast", "expand-kv"}
+ALWAYS = {"chunked-loss", "eval-batch", "optimizer-8bit", "tiled-mlp"}
 """Of each class some; the others with `-m slow`."""
 
 

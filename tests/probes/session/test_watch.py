@@ -58,12 +58,12 @@ BUDGETS = {
     "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "eval_batch_logits", "eval_leftover", "exception_holds_frames", "failure_kept", "growing_tensor", "kv_cache_held",
-    "logits_concatenated", "oom_in_backward", "reference_cycle", "resume_on_gpu", "retained_graph", "save_doubles",
+    "eval_batch_logits", "exception_holds_frames", "kv_cache_held", "oom_in_backward", "retained_graph", "save_doubles",
     "tensors_logged",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
+"""every other one; the rest with `-m slow`"""
 
 
 def watched(script: Path, folder: Path, budget_bytes: int | None = None, arguments: tuple[str, ...] = ()) -> RunLog:
@@ -91,7 +91,7 @@ def test_the_cause_and_the_line(name, tmp_path, capfd):
     assert {f.cause for f in findings} <= {CAUSES[name], "fragmentation"}
 
 
-@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("name", [*CLEAN[::2], *(pytest.param(name, marks=pytest.mark.slow) for name in CLEAN[1::2])])
 def test_no_finding_without_a_mistake(name, tmp_path, capfd):
     log = watched(SCRIPTS / f"{name}.py", tmp_path)
     assert log.outcome is Outcome.COMPLETED
