@@ -83,7 +83,7 @@ def _objective_problems(config: RunConfig) -> list[str]:
         problems.append(f"--loss {train.loss}: is not made for --objective {train.objective} (allowed with it: full)")
     if config.data.train_on_prompts:
         problems.append(f"--train-on-prompts: --objective {train.objective} compares answers alone; leave it out")
-    if train.objective in ("dpo", "ipo") and config.lora.lora_bias != "none":
+    if train.has_reference and config.lora.lora_bias != "none":
         problems.append(
             f"--lora-bias {config.lora.lora_bias}: the biases of the model that --objective {train.objective} compares "
             "with would be trained too (allowed with it: none)"
@@ -98,7 +98,7 @@ def _full_problems(config: RunConfig) -> list[str]:
         problems.append(
             f"--finetuning-type full: weights in {model.quantization} are not trained; give --quantization none"
         )
-    if train.objective in ("dpo", "ipo"):
+    if train.has_reference:
         problems.append(
             f"--objective {train.objective}: compares with the model without its adapter, which --finetuning-type full "
             "does not have (allowed with it: sft, simpo, orpo, cpo)"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.errors import ConfigError, reason_of
 from memory_harness.configs.tables import read_toml, unknown_name
 
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
@@ -194,7 +194,7 @@ def download(repo: str, patterns: Sequence[str], repo_type: str = "model") -> Pa
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns), repo_type=repo_type))
     except Exception as error:  # the hub's own errors, and those of the HTTP library below, which differs by version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise ConfigError(
             f"--download: cannot get {repo} ({reason}); accept its licence on the hub and set HF_TOKEN where it is "
             f"gated, or give a folder with {'--model' if repo_type == 'model' else '--data'} DIR"

@@ -272,6 +272,11 @@ class TrainConfig:
     """stop after this many optimizer steps; all when none"""
 
     @property
+    def has_reference(self) -> bool:
+        """Whether the objective compares with the model as it was before."""
+        return self.objective in ("dpo", "ipo")
+
+    @property
     def sequences_per_sample(self) -> int:
         """2 where answers are compared, else 1."""
         return 1 if self.objective == "sft" else 2
@@ -385,12 +390,6 @@ class RunConfig:
     def draws_in_mlp(self) -> bool:
         """Return whether feed-forward blocks have adapters with dropout."""
         return self.lora.lora_dropout > 0 and not {*MLP_LAYERS, ALL_LINEAR}.isdisjoint(self.lora.target_modules)
-
-    @property
-    def needs_all_logits(self) -> bool:
-        """Return whether something asks for the logits of a whole batch, which losses in parts never make."""
-        train = self.train
-        return train.label_smoothing_factor > 0 or self.eval.eval_keep_logits or train.objective != "sft"
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain nested dicts, section -> field -> value, ready for JSON."""

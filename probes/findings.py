@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.training import training_problems
 from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
 
 Severity = Literal["error", "warning", "info"]
@@ -60,7 +61,9 @@ class Fix:
     def apply(self, config: RunConfig) -> RunConfig | None:
         """Return the configuration with it; None where it would change nothing, or does not go with the rest."""
         changed = self.change(config)
-        return None if changed is None or model_problems(changed) else changed
+        if changed is None or model_problems(changed) or training_problems(changed):
+            return None
+        return changed
 
 
 def set_fields(fields: Mapping[str, Any]) -> Callable[[RunConfig], RunConfig | None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import regex
 
+from memory_harness.configs.errors import reason_of
 from memory_harness.harness.log.errors import DataError
 
 SYSTEM_PROMPT = "You are an empathetic listener. Reply in Bengali."
@@ -187,8 +188,3 @@ def _refused(name: str, error: Exception) -> DataError:
         f"the chat template of the tokenizer {name} refuses a conversation of --data: {reason_of(error)[:80]}; "
         "give another tokenizer with --tokenizer"
     )
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of what a library's error says, or its name where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,6 +18,7 @@ from typing import Any
 
 import regex
 
+from memory_harness.configs.errors import reason_of
 from memory_harness.configs.models import find_model, hub_cache_folder, hub_id, is_local_checkpoint
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import (
@@ -27,7 +28,6 @@ from memory_harness.harness.data.chat_format import (
     llama3_head,
     own_format,
     plain,
-    reason_of,
     render,
     render_turns,
 )

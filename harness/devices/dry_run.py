@@ -22,7 +22,8 @@ from memory_harness.harness.simulate.facade.functions import functions_without_g
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
-from memory_harness.harness.simulate.tracer import EventSink, Lowering, Site, Tracer, lies_on_meta
+from memory_harness.harness.simulate.trace import Sinks
+from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
 
 
 class DryRunDevice(SimulatedDevice):
@@ -101,40 +102,13 @@ def run_on_card_of(device: SimulatedDevice, program: Callable[[str], Any]) -> An
     """
     card = DryRunDevice(device.card, device.budget_bytes)
     card._simulated.allocator.budget_bytes = None  # whether there is room is up to the device
-    card.tracer.sink = _Twin(card.tracer.sink, device.tracer.sink)
+    card.tracer.sink = Sinks(card.tracer.sink, device.tracer.sink)
     card.tracer.take_over(device.tracer)
     try:
         with device.unobserved(), card.active():
             return program("cuda:0")
     finally:
         device.tracer.take_over(card.tracer)
-
-
-class _Twin:
-    """An event sink that passes on to two what it is told."""
-
-    def __init__(self, *sinks: EventSink) -> None:
-        self._sinks = sinks
-
-    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Take that a storage begins."""
-        for sink in self._sinks:
-            sink.alloc(key, num_bytes, site)
-
-    def free(self, key: Hashable) -> None:
-        """Take that it ends."""
-        for sink in self._sinks:
-            sink.free(key)
-
-    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Take that a lasting one begins."""
-        for sink in self._sinks:
-            sink.ensure(key, num_bytes, site)
-
-    def empty_cache(self) -> None:
-        """Take that wholly free segments are returned."""
-        for sink in self._sinks:
-            sink.empty_cache()
 
 
 def _with_peaks(now: MemoryStats, earlier: MemoryStats) -> MemoryStats:

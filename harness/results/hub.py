@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.configs.errors import ConfigError, HarnessError, reason_of
 
 
 def check_hub(repo: str) -> None:
@@ -50,7 +50,7 @@ def push(folder: Path, repo: str, api: Any = None) -> str:
     except (
         Exception
     ) as error:  # the client lets through what its HTTP library raises: another one in each major version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise HarnessError(
             f"--push-to-hub {repo}: {reason}; the adapter is in {folder}, to try again: hf upload {repo} {folder}"
         ) from error

@@ -12,7 +12,7 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -56,8 +56,8 @@ from memory_harness.harness.simulate.layer_recording import (
     trainable,
 )
 from memory_harness.harness.simulate.results import tensors_among
-from memory_harness.harness.simulate.trace import ENSURE, FREE, TraceRecorder
-from memory_harness.harness.simulate.tracer import GONE, EventSink, Site, Tracer
+from memory_harness.harness.simulate.trace import ENSURE, FREE, Sinks, TraceRecorder
+from memory_harness.harness.simulate.tracer import GONE, Tracer
 
 MIN_LAYERS = 3
 """equal members of a list from which replaying gains anything"""
@@ -275,13 +275,13 @@ class LayerReplay:
 
     def _run_watched(self, request: Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
         """Run the layer, and compare what it does with what others of its kind did."""
-        num_asked, sink = self.tracer.num_asked, self.tracer.sink
-        self.tracer.sink = watch = _Watch(sink)
+        num_asked, sink, recorder = self.tracer.num_asked, self.tracer.sink, TraceRecorder()
+        self.tracer.sink = Sinks(recorder, sink)
         try:
             out = request.run()
         finally:
             self.tracer.sink = sink
-        shape = shape_of(watch.events)
+        shape = shape_of(recorder.events)
         if kind.shape is None:
             kind.shape = shape
         if kind.shape != shape:
@@ -298,31 +298,6 @@ class LayerReplay:
         except Refused:
             return None
         return recording if recorder.shape == kind.shape else None
-
-
-class _Watch:
-    """An event sink that keeps what it passes on."""
-
-    def __init__(self, sink: EventSink) -> None:
-        self._sink = sink
-        self._recorder = TraceRecorder()
-        self.events = self._recorder.events
-        self.empty_cache = sink.empty_cache
-
-    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Take that a storage begins."""
-        self._recorder.alloc(key, num_bytes, site)
-        self._sink.alloc(key, num_bytes, site)
-
-    def free(self, key: Hashable) -> None:
-        """Take that it ends."""
-        self._recorder.free(key)
-        self._sink.free(key)
-
-    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
-        """Take that a lasting one begins."""
-        self._recorder.ensure(key, num_bytes, site)
-        self._sink.ensure(key, num_bytes, site)
 
 
 def _caller_of(layer_class: type) -> Callable[..., Any]:

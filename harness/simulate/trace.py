@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 
 from memory_harness.harness.simulate.attention import FLASH_BLOCK
-from memory_harness.harness.simulate.tracer import Site
+from memory_harness.harness.simulate.tracer import EventSink, Site
 
 FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
 """in place of a size: the storage ends; it gets a lasting name; it begins unless it exists; the cache is emptied"""
@@ -50,6 +50,33 @@ class TraceRecorder:
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Record that the storage is known as `name` from now on."""
         self.events.append((key, RENAME, name))
+
+
+class Sinks:
+    """An event sink that passes on what it is told to several, in their order."""
+
+    def __init__(self, *sinks: EventSink) -> None:
+        self._sinks = sinks
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a storage begins."""
+        for sink in self._sinks:
+            sink.alloc(key, num_bytes, site)
+
+    def free(self, key: Hashable) -> None:
+        """Take that it ends."""
+        for sink in self._sinks:
+            sink.free(key)
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a lasting one begins."""
+        for sink in self._sinks:
+            sink.ensure(key, num_bytes, site)
+
+    def empty_cache(self) -> None:
+        """Take that wholly free segments are returned."""
+        for sink in self._sinks:
+            sink.empty_cache()
 
 
 class DiscardingSink:

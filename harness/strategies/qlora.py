@@ -52,12 +52,7 @@ from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
-from memory_harness.harness.techniques.preference_loss import (
-    BETAS,
-    WITH_REFERENCE,
-    log_probabilities,
-    preference_loss,
-)
+from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
 
 
@@ -362,7 +357,7 @@ class QLoraStrategy:
         labels, reference = inputs.pop("labels"), None
         output = self.model(**inputs)
         tokens = log_probabilities(output.logits, labels)
-        if train.objective in WITH_REFERENCE:
+        if train.has_reference:
             with torch.no_grad(), self.without_adapter():
                 reference = log_probabilities(self.model(**inputs).logits, labels)
         beta = BETAS[train.objective] if train.beta is None else train.beta

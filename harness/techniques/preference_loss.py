@@ -10,9 +10,6 @@ import torch.nn.functional as F
 
 from memory_harness.harness.data.batching import IGNORE_INDEX
 
-WITH_REFERENCE = ("dpo", "ipo")
-"""objectives that compare with the model as it was"""
-
 BETAS = {"dpo": 0.1, "ipo": 0.1, "simpo": 2.0, "orpo": 0.1, "cpo": 0.1}
 """how strongly an objective prefers where nobody says; Source: trl's DPOConfig, CPOConfig and ORPOConfig, and the
 experiments of the paper on SimPO, https://arxiv.org/abs/2405.14734"""

@@ -6,7 +6,7 @@ from memory_harness.probes.findings import Fix
 
 
 def _apply(config: RunConfig) -> RunConfig | None:
-    if config.train.loss != "full" or config.needs_all_logits or not find_model(config.model.model).is_like_llama:
+    if config.train.loss != "full" or not find_model(config.model.model).is_like_llama:
         return None
     return config.with_fields(loss="chunked")
 

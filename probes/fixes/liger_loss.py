@@ -9,7 +9,7 @@ from memory_harness.probes.findings import Fix
 
 def _apply(config: RunConfig) -> RunConfig | None:
     # its kernels need a GPU; what is simulated here is meant to run where the probe runs
-    if config.train.loss == "liger" or config.needs_all_logits or find_spec("liger_kernel") is None:
+    if config.train.loss == "liger" or find_spec("liger_kernel") is None:
         return None
     if not find_model(config.model.model).is_like_llama:
         return None

@@ -6,10 +6,8 @@ python -m tests.bench.agreement OUT.json        on a CUDA GPU: run every configu
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_bytes
 from memory_harness.harness.data.batching import Batch, Example
 from memory_harness.harness.log.records import BatchShape
-from tests.bench.records import write_records
+from tests.bench.processes import measure_each
 
 NUM_PROCESSES = 3
 """at once: a 4-bit 8B model with its peaks three times fits 80 GB, and memory counters do not mind company"""
@@ -197,17 +195,12 @@ def card_of(configuration: Configuration) -> Card:
 def main(arguments: Sequence[str]) -> None:
     """Measure the configurations named after the output file, all of them without names."""
     output, names = Path(arguments[0]), arguments[1:] or [c.name for c in CONFIGURATIONS]
-    results = []
-    with ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        futures = {name: pool.submit(measure, name) for name in names}
-        for name, future in futures.items():
-            try:
-                results.append(future.result())
-                peak = max(row.get("peak_reserved_bytes", 0) for row in results[-1]["rows"])
-                print(f"{name}: peak reserved {peak / GIB:.4f} GiB", flush=True)
-            except Exception as error:  # one configuration that cannot run must not lose the others
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            write_records(output, results, 3)
+    measure_each(measure, names, output, _line_of, num_processes=NUM_PROCESSES, num_levels=3)
+
+
+def _line_of(result: dict[str, Any]) -> str:
+    peak = max(row.get("peak_reserved_bytes", 0) for row in result["rows"])
+    return f"{result['name']}: peak reserved {peak / GIB:.4f} GiB"
 
 
 if __name__ == "__main__":

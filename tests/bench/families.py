@@ -10,17 +10,15 @@ layers repeat.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from memory_harness.configs.cards import find_card
 from tests.bench.agreement import Configuration, Op, evaluate, run_plan, train
-from tests.bench.records import write_records
+from tests.bench.processes import measure_each
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -123,16 +121,14 @@ def main(arguments: Sequence[str]) -> None:
         print(table(json.loads(Path(arguments[1]).read_text())))
         return
     output, names = Path(arguments[0]), arguments[1:] or (*FAMILIES, *VARIANTS)
-    results = []
-    with ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        futures = {name: pool.submit(measure, name) for name in names}
-        for name, future in futures.items():
-            try:
-                results.append(future.result())
-                print(table(results[-1:]).splitlines()[-1], flush=True)
-            except Exception as error:  # one family that cannot run must not lose the others
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            write_records(output, results, 4)
+    measure_each(
+        measure,
+        names,
+        output,
+        lambda result: table([result]).splitlines()[-1],
+        num_processes=NUM_PROCESSES,
+        num_levels=4,
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +21,7 @@ from memory_harness.configs.optimizers import OPTIMIZERS
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch
 from tests.bench.agreement import Op, batch_of
-from tests.bench.records import write_records
+from tests.bench.processes import measure_each
 
 NUM_PROCESSES = 8
 NUM_LAYERS = 4
@@ -138,16 +136,14 @@ def main(arguments: Sequence[str]) -> None:
         print(table(json.loads(Path(arguments[1]).read_text())))
         return
     output, names = Path(arguments[0]), arguments[1:] or tuple(SETTINGS)
-    results = []
-    with ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        futures = {name: pool.submit(measure, name) for name in names}
-        for name, future in futures.items():
-            try:
-                results.append(future.result())
-                print(table(results[-1:]).splitlines()[-1], flush=True)
-            except Exception as error:  # one setting that cannot run must not lose the others
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            write_records(output, results, 4)
+    measure_each(
+        measure,
+        names,
+        output,
+        lambda result: table([result]).splitlines()[-1],
+        num_processes=NUM_PROCESSES,
+        num_levels=4,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
 from tests.bench.agreement import Configuration, Op, evaluate, run_plan, train
 from tests.bench.families import simulate, table
-from tests.bench.records import write_records
+from tests.bench.processes import measure_each
 
 NUM_PROCESSES = 6
 STEPS = (train(512), train(1024, 2))
@@ -105,20 +106,17 @@ def write_checkpoint(folder: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Measure the recipes named after the output file, all of them without names."""
     output, names = Path(arguments[0]), arguments[1:] or [configuration.name for configuration in CONFIGURATIONS]
-    results = []
-    with (
-        TemporaryDirectory() as folder,
-        ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool,
-    ):
-        pool.submit(write_checkpoint, folder).result()
-        futures = {name: pool.submit(measure, name, folder) for name in names}
-        for name, future in futures.items():
-            try:
-                results.append(future.result())
-                print(table(results[-1:]).splitlines()[-1], flush=True)
-            except Exception as error:  # one that cannot run must not lose the others
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            write_records(output, results, 4)
+    with TemporaryDirectory() as folder:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(write_checkpoint, folder).result()
+        measure_each(
+            partial(measure, folder=folder),
+            names,
+            output,
+            lambda result: table([result]).splitlines()[-1],
+            num_processes=NUM_PROCESSES,
+            num_levels=4,
+        )
 
 
 if __name__ == "__main__":
