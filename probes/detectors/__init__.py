@@ -16,6 +16,7 @@ from memory_harness.probes.detectors.gradients import zero_gradient
 from memory_harness.probes.detectors.growth import growth_in_training
 from memory_harness.probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp32_copies
+from memory_harness.probes.detectors.outside import graph_pools, other_process, outside_growth, pinned_cache
 from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
 from memory_harness.probes.detectors.saving import (
     adapters_accumulate,
@@ -33,7 +34,6 @@ from memory_harness.probes.detectors.setup import (
     kbit_upcast,
     old_model_alive,
     optimizer_lazy,
-    other_process,
     weights_not_quantised,
 )
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
@@ -44,6 +44,7 @@ DETECTORS: dict[str, Detector] = {
     "checkpointing-lost": checkpointing_lost,
     "eval-with-grad": eval_with_grad,
     "other-process": other_process,
+    "outside-growth": outside_growth,
     "old-model-alive": old_model_alive,
     "head-trainable": head_trainable,
     "resume-on-gpu": resume_on_gpu,
@@ -78,6 +79,8 @@ DETECTORS: dict[str, Detector] = {
     "logits-fp32-copies": logits_fp32_copies,
     "kbit-upcast": kbit_upcast,
     "padding-to-max": padding_to_max,
+    "graph-pools": graph_pools,
+    "pinned-cache": pinned_cache,
     "host-leak": host_leak,
 }
 """Who finds which cause; each is asked once. Findings are shown in this order. A run dies of one cause: of several that

@@ -9,6 +9,7 @@ from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFact
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise
+from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
     is_tight,
     left_bytes,
@@ -27,8 +28,6 @@ WIDE_SHARE = 0.1
 """Share of the weights from which it matters that they are not quantised: embeddings and head are left out."""
 PACKED_BYTES = 0.516
 """of a weight in 4 bits, with its share of the constants: a byte for 64 weights, 4 bytes for 256 such bytes"""
-FOREIGN_BYTES = 64 * MIB
-"""Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
@@ -301,37 +300,6 @@ def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
     )
 
 
-def other_process(evidence: Evidence) -> Finding | None:
-    """Find memory on the GPU, outside this process, that grows during the run."""
-    log = evidence.log
-    # libraries load their kernels in the first steps
-    measured = [
-        (record.step, record.driver_used_bytes - record.after.reserved_bytes)
-        for record in log.phases
-        if record.driver_used_bytes is not None and record.step > 1
-    ]
-    if not measured:
-        return None
-    first_step, first_foreign = measured[0]
-    rise = max(foreign for _, foreign in measured) - first_foreign
-    if rise < FOREIGN_BYTES:
-        return None
-    since = next(step for step, foreign in measured if foreign - first_foreign >= FOREIGN_BYTES)
-    oom = log.fatal_oom
-    # the allocator failed below its budget: the card itself was full
-    crowded_out = oom is not None and oom.reserved_bytes + oom.requested_bytes <= oom.budget_bytes
-    return Finding(
-        cause="other-process",
-        severity="error" if crowded_out else "warning",
-        title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
-        explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
-        f"at step {first_step}: another process works on the same GPU.",
-        steps=(since, measured[-1][0]),
-        bytes=rise,
-        evidence={"foreign_before_bytes": first_foreign, "foreign_rise_bytes": rise},
-    )
-
-
 def host_leak(evidence: Evidence) -> Finding | None:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
     steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
@@ -342,6 +310,8 @@ def host_leak(evidence: Evidence) -> Finding | None:
     if slope.low < STEP_HOST_NOISE_BYTES:
         return None
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
+    if explains_host_growth(evidence.log, grown):
+        return None
     return Finding(
         cause="host-leak",
         severity="warning",

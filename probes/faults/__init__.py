@@ -14,6 +14,7 @@ from memory_harness.probes.faults import (
     exception_holds_frames,
     experts_not_quantised,
     fragmentation,
+    graph_pools,
     head_trainable,
     hook_holds_activations,
     host_leak,
@@ -31,7 +32,9 @@ from memory_harness.probes.faults import (
     optimizer_lazy,
     other_process,
     outputs_hoarded,
+    outside_growth,
     padding_to_max,
+    pinned_cache,
     recompile_per_shape,
     reference_cycle,
     resume_on_gpu,
@@ -52,6 +55,9 @@ FAULTS: dict[str, Fault] = {
     module.FAULT.name: module.FAULT
     for module in (
         other_process,
+        outside_growth,
+        graph_pools,
+        pinned_cache,
         fragmentation,
         resume_on_gpu,
         retained_graph,
