@@ -111,6 +111,8 @@ class ModelFacts:
     num_quantised_parameters: int = 0  # of linear layers in 4 bits; 0 too in logs that do not say
     num_expert_parameters: int = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
     num_adapter_parameters: int = 0  # 0 too in logs that do not say
+    expert_bytes: int = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
+    gradient_bucket_bytes: int = 0  # of DistributedDataParallel, where they are no views of the gradients
     max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 

@@ -116,6 +116,14 @@ def called_at(records: Iterable[PhaseRecord]) -> str | None:
     return None
 
 
+def follows_rollout(log: RunLog) -> bool:
+    """Return whether replies were generated since the optimizer's last step: what comes next trains on them."""
+    for record in reversed(log.phases):
+        if record.phase in (Phase.OPTIMIZER, Phase.GENERATE):
+            return record.phase is Phase.GENERATE
+    return False
+
+
 def fatal_finding(
     oom: OomRecord, *, cause: str, title: str, explanation: str, num_bytes: int, evidence: dict[str, int | float | str]
 ) -> Finding:

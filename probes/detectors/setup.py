@@ -127,15 +127,20 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 
 def experts_not_quantised(evidence: Evidence) -> Finding | None:
     """Find experts that 4-bit loading has left as they were: bitsandbytes replaces linear layers, and they are none."""
-    model = _model_in_4_bits(evidence)
-    if model is None or evidence.config.model.quantise_experts:
+    model = evidence.log.run.model
+    is_configured = _model_in_4_bits(evidence) is not None and not evidence.config.model.quantise_experts
+    # of a loop that is not ours its weights tell
+    is_seen = model is not None and not evidence.has_config and model.expert_bytes > 0
+    if model is None or not (is_configured or is_seen):
         return None
     experts, size = model.num_expert_parameters, _wide_bytes(evidence)
+    if model.expert_bytes:
+        size = model.expert_bytes // experts
     share = experts / model.num_parameters
     return _left_wide(
         evidence,
         model,
-        ("expert_parameters", experts),
+        ("expert_parameters", experts, size),
         cause="experts-not-quantised",
         title=f"{share:.0%} of the weights are experts, which stay in {8 * size} bits",
         explanation=f"4-bit loading replaces linear layers. The experts are {experts} weights in three-dimensional "
@@ -155,7 +160,7 @@ def weights_not_quantised(evidence: Evidence) -> Finding | None:
     return _left_wide(
         evidence,
         model,
-        ("wide_parameters", wide),
+        ("wide_parameters", wide, size),
         cause="weights-not-quantised",
         title=f"{wide / model.num_parameters:.0%} of the weights stay in {8 * size} bits",
         explanation=f"Beside embeddings, output head and experts, {wide} weights are in no linear layer that 4-bit "
@@ -170,11 +175,10 @@ def _model_in_4_bits(evidence: Evidence) -> ModelFacts | None:
 
 
 def _left_wide(
-    evidence: Evidence, model: ModelFacts, counted: tuple[str, int], *, cause: str, title: str, explanation: str
+    evidence: Evidence, model: ModelFacts, counted: tuple[str, int, int], *, cause: str, title: str, explanation: str
 ) -> Finding | None:
-    """Return the finding about so many weights that stayed wide, where they are a large part of all."""
-    name, number = counted
-    size = _wide_bytes(evidence)
+    """Return the finding about so many weights that stayed wide, of so many bytes each, where they are many."""
+    name, number, size = counted
     if number < WIDE_SHARE * model.num_parameters:
         return None
     extra = round(number * (size - PACKED_BYTES))

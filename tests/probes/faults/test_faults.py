@@ -25,6 +25,7 @@ NO_LINE = {
     "fragmentation": "the order of the lengths",
     "kbit-upcast": "a setting",
     "experts-not-quantised": "what loading leaves as it is",
+    "optimizer-rebuilt": "it rises once or twice, and only steps that go on rising are looked at closely",
     "padding-to-max": "a setting",
     "truncation-missing": "the data",
     "bucketing-raises-peak": "a setting",
