@@ -17,8 +17,8 @@ from memory_harness.probes.detectors.floor import (
 )
 from memory_harness.probes.detectors.logits import LogitsSize, logits_size
 from memory_harness.probes.detectors.reading import (
+    dies_of_replies,
     fatal_finding,
-    follows_rollout,
     line_of,
     main_survivor,
     records_of,
@@ -78,10 +78,8 @@ def _trains_on_rollouts(evidence: Evidence) -> bool:
 def group_logits(evidence: Evidence) -> Finding | None:
     """Find logits of a whole group of replies that do not fit, right after the replies were generated."""
     log, oom = evidence.log, evidence.log.fatal_oom
-    if oom is None or oom.batch is None or oom.batch.batch_size < 2 or not follows_rollout(log):
-        return None
-    size = group_size(log, oom)
-    if size is None:
+    size = group_size(log, oom) if oom is not None and dies_of_replies(log) else None
+    if oom is None or size is None:
         return None
     one = size.num_bytes // size.batch_size
     return fatal_finding(

@@ -111,5 +111,10 @@ def test_other_requests_are_not_a_groups_logits(log):
     assert "group-logits" not in found(log())
 
 
+def test_the_logits_of_a_single_reply_are_those_of_any_sequence():
+    log = group_oom(512 * LLAMA_8B.vocab_size * 4, batch=BatchShape(1, 512, (), 0))
+    assert found(log)["logits-fp32-copies"].severity == "error"
+
+
 def test_the_floor_of_the_log_is_that_of_the_builder():
     assert rollout_log(leak=0).steps[-1].allocated_bytes == FLOOR
