@@ -99,16 +99,17 @@ def _states_made(log: RunLog) -> dict[int, float]:
 
 
 def _stays(evidence: Evidence, step: int, states: float) -> bool:
-    """Return whether the floor is higher by the states from a step on, and the gradients are not larger."""
-    floors = {growth.step: growth.floor_bytes for growth in evidence.steps}
-    since = [num_bytes for number, num_bytes in floors.items() if number >= step]
-    if step - 1 not in floors or len(since) < 2:
+    """Return whether the floor is higher by the states from a step on than ever before, and the gradients are not."""
+    before = [growth.floor_bytes for growth in evidence.steps if growth.step < step]
+    since = [growth.floor_bytes for growth in evidence.steps if growth.step >= step]
+    if not before or len(since) < 2:
         return False
     gradients = _gradient_bytes(evidence.log)
     if step - 1 not in gradients or step not in gradients:
         return False
     has_more_gradients = gradients[step] - gradients[step - 1] > GRADIENT_SHARE * states
-    return min(since) - floors[step - 1] >= EXPLAINED_SHARE * states and not has_more_gradients
+    # an old optimizer that was let go had its states until then
+    return min(since) - max(before) >= EXPLAINED_SHARE * states and not has_more_gradients
 
 
 def _gradient_bytes(log: RunLog) -> dict[int, int]:

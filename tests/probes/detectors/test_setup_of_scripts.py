@@ -62,8 +62,11 @@ def states_log(again=(17,), *, more_gradients=0, keeps=True) -> RunLog:
         elif record.phase is Phase.OPTIMIZER:
             before, left = before + gradients, -gradients
             if record.step == 1 or record.step in again:
-                left += STATES if keeps or record.step == 1 else 0
-                held += STATES if keeps or record.step == 1 else 0
+                left += STATES
+                held += STATES
+            if not keeps and record.step + 1 in again:  # the old optimizer goes before the new one steps
+                left -= STATES
+                held -= STATES
             floors[record.step] = GIB + held
         after = replace(record.after, allocated_bytes=before + left)
         phases.append(replace(record, allocated_before_bytes=before, after=after))
