@@ -8,13 +8,14 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import GpuProcess
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.outside import (
+    FOREIGN,
+    OUTSIDE,
     Point,
     driver_records,
-    foreign_points,
     gone_processes,
     in_words,
-    outside_points,
-    total_points,
+    not_pytorch_bytes,
+    points_of,
 )
 from memory_harness.reports.text import plural
 
@@ -22,11 +23,11 @@ from memory_harness.reports.text import plural
 def outside_rows(log: RunLog) -> dict[str, str]:
     """Return names and values, those that are not known left out."""
     records = driver_records(log)
-    own = outside_points(records)
+    own = points_of(records, OUTSIDE)
     rows = {"this process": _course(own)}
     if records and not own:
-        rows["not PyTorch's"] = f"{_course(total_points(records))}; the driver does not say whose"
-    rows["other processes"] = _course(foreign_points(records))
+        rows["not PyTorch's"] = f"{_course(points_of(records, not_pytorch_bytes))}; the driver does not say whose"
+    rows["other processes"] = _course(points_of(records, FOREIGN))
     rows["listed at most"] = in_words(listed_processes(log)) if log.drivers else ""
     gone = gone_processes(log)
     rows["no longer there"] = f"{in_words(gone)}, whose memory is still held" if gone else ""
@@ -75,9 +76,9 @@ def outside_to_json(log: RunLog) -> dict[str, Any] | None:
         return None
     pools = [{"step": record.step, **record.use._asdict()} for record in log.pools]
     return {
-        "this_process": [point._asdict() for point in outside_points(records)],
-        "others": [point._asdict() for point in foreign_points(records)],
-        "not_pytorch": [point._asdict() for point in total_points(records)],
+        "this_process": [point._asdict() for point in points_of(records, OUTSIDE)],
+        "others": [point._asdict() for point in points_of(records, FOREIGN)],
+        "not_pytorch": [point._asdict() for point in points_of(records, not_pytorch_bytes)],
         "processes": [process._asdict() for process in listed_processes(log)],
         "gone": [process.pid for process in gone_processes(log)],
         "pools": pools,

@@ -1,7 +1,8 @@
 """Memory of the card that is not PyTorch's tensors: other processes, this one's libraries; and pools set aside."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,11 @@ POOL_SHARE = 0.1
 """Share of the budget from which private pools are worth a line."""
 
 
+FOREIGN, OUTSIDE = attrgetter("foreign_bytes"), attrgetter("outside_bytes")
+"""What others hold, and what this process holds outside of PyTorch's allocator; None where that is not told."""
+Record = TypeVar("Record", DriverRecord, PoolRecord)
+
+
 class Point(NamedTuple):
     """What was outside after a step."""
 
@@ -45,27 +51,19 @@ def driver_records(log: RunLog) -> list[DriverRecord]:
     return found
 
 
-def outside_points(records: list[DriverRecord]) -> list[Point]:
-    """Return what this process held outside of PyTorch's allocator, where the driver tells its processes apart."""
+def points_of(records: Sequence[Record], size: Callable[[Record], int | None]) -> list[Point]:
+    """Return a series of what the records say, without those that do not say it."""
     points = []
     for record in records:
-        if record.outside_bytes is not None:
-            points.append(Point(record.step, record.outside_bytes))
+        num_bytes = size(record)
+        if num_bytes is not None:
+            points.append(Point(record.step, num_bytes))
     return points
 
 
-def foreign_points(records: list[DriverRecord]) -> list[Point]:
-    """Return what others held, where the driver tells the processes apart."""
-    points = []
-    for record in records:
-        if record.foreign_bytes is not None:
-            points.append(Point(record.step, record.foreign_bytes))
-    return points
-
-
-def total_points(records: list[DriverRecord]) -> list[Point]:
+def not_pytorch_bytes(record: DriverRecord) -> int:
     """Return everything that is not in PyTorch's allocator, this process's or not."""
-    return [Point(record.step, record.use.used_bytes - record.reserved_bytes) for record in records]
+    return record.use.used_bytes - record.reserved_bytes
 
 
 def gone_processes(log: RunLog) -> list[GpuProcess]:
@@ -85,13 +83,15 @@ def gone_processes(log: RunLog) -> list[GpuProcess]:
 def other_process(evidence: Evidence) -> Finding | None:
     """Find memory of other processes that grows during the run, or that left too little for it."""
     log = evidence.log
-    points, oom = foreign_points(log.drivers), log.fatal_oom
+    points, oom = points_of(log.drivers, FOREIGN), log.fatal_oom
     if not points:
         return None
     first, held = points[0], points[-1].num_bytes
     rise = max(point.num_bytes for point in points) - first.num_bytes
     crowded_out = oom is not None and _would_fit(oom, log.drivers[-1], held)
     since, num_bytes = first.step, held
+    gone = gone_processes(log)
+    gone_bytes = sum(process.used_bytes for process in gone)
     if rise >= FOREIGN_BYTES:
         since = next(point.step for point in points if point.num_bytes - first.num_bytes >= FOREIGN_BYTES)
         num_bytes = rise
@@ -100,23 +100,26 @@ def other_process(evidence: Evidence) -> Finding | None:
     elif crowded_out and held >= FOREIGN_BYTES:
         title = f"Others hold {format_bytes(held)} of the GPU, which this run lacks"
         course = "The card was full before PyTorch had what its budget allows, and others held memory from the begin."
+    elif gone_bytes >= FOREIGN_BYTES:
+        num_bytes = gone_bytes
+        title = f"{format_bytes(gone_bytes)} of the GPU is held for processes that no longer exist"
+        course = "Nobody uses that memory any more, and it was not given back."
     else:
         return None
     return Finding(
         cause="other-process",
         severity="error" if crowded_out else "warning",
         title=title,
-        explanation=f"{course} {_who_is_listed(log)}",
+        explanation=f"{course} {_who_is_listed(log, gone)}",
         steps=(since, points[-1].step),
         bytes=num_bytes,
         evidence={"foreign_before_bytes": first.num_bytes, "foreign_rise_bytes": rise},
     )
 
 
-def _who_is_listed(log: RunLog) -> str:
+def _who_is_listed(log: RunLog, gone: Sequence[GpuProcess]) -> str:
     """Return who held memory at the last reading, in sentences."""
-    sentences = [f"Besides this process it lists at last: {in_words(log.drivers[-1].use.others)}."]
-    gone = gone_processes(log)
+    sentences = [f"Besides this process the driver lists at last: {in_words(log.drivers[-1].use.others)}."]
     if gone:
         sentences.append(f"No longer there, and its memory still held: {in_words(gone)}.")
     return " ".join(sentences)
@@ -141,10 +144,10 @@ def outside_growth(evidence: Evidence) -> Finding | None:
     """Find memory outside of PyTorch's allocator that grows step by step, or that left too little for a request."""
     log = evidence.log
     records = driver_records(log)
-    points = outside_points(records)
+    points = points_of(records, OUTSIDE)
     is_own = bool(points)
     if not is_own:
-        points = total_points(records)
+        points = points_of(records, not_pytorch_bytes)
     later = [point for point in points if point.step > BURN_IN_STEPS]
     if not later:
         return None
@@ -186,15 +189,12 @@ def _keeps_rising(points: list[Point], last_step: int) -> bool:
     return len(set(steps)) >= MIN_EVENTS and steps[-1] >= late
 
 
-def pool_points(log: RunLog, size: Callable[[PoolRecord], int]) -> list[Point]:
-    """Return a series of what was set aside."""
-    return [Point(record.step, size(record)) for record in log.pools]
-
-
 def pinned_cache(evidence: Evidence) -> Finding | None:
     """Find pinned host memory that grows through the run while most of it is not in use."""
     log = evidence.log
-    points = [point for point in pool_points(log, lambda record: record.use.pinned_bytes) if point.step > BURN_IN_STEPS]
+    points = [
+        point for point in points_of(log.pools, lambda record: record.use.pinned_bytes) if point.step > BURN_IN_STEPS
+    ]
     if not points:
         return None
     rise, last = points[-1].num_bytes - points[0].num_bytes, log.pools[-1].use
@@ -223,7 +223,7 @@ def explains_host_growth(log: RunLog, grown_bytes: int) -> bool:
 def graph_pools(evidence: Evidence) -> Finding | None:
     """Find private pools of CUDA graphs: one more for each new length, or a good part of the budget."""
     log = evidence.log
-    points = pool_points(log, lambda record: record.use.private_reserved_bytes)
+    points = points_of(log.pools, lambda record: record.use.private_reserved_bytes)
     if not points:
         return None
     per_shape = _pools_per_shape(evidence, points)

@@ -62,12 +62,20 @@ def test_a_gone_process_that_holds_memory_is_called_so():
     assert "No longer there" in found(log)["other-process"].explanation
 
 
+def test_memory_of_a_gone_process_is_told_though_nothing_grows():
+    finding = found(driver_log(flat(CONTEXT), flat(GIB), is_gone=True))["other-process"]
+    assert "1.00 GiB of the GPU is held for processes that no longer exist" in finding.title
+    assert (finding.severity, finding.bytes) == ("warning", GIB)
+    assert found(driver_log(flat(CONTEXT), flat(MIB), is_gone=True)) == {}
+
+
 def test_a_process_that_ended_as_it_was_read_is_not_called_gone():
     log = driver_log(flat(CONTEXT), flat(GIB))
     last = log.drivers[-1]
     ending = last.use._replace(others=(GpuProcess(70, "game", GIB, is_gone=True),))
     log = replace(log, drivers=[*log.drivers[:-1], replace(last, use=ending)])
     assert not outside_rows(log)["no longer there"]
+    assert found(log) == {}
 
 
 STEADY = flat(CONTEXT)
