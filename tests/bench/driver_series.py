@@ -81,6 +81,7 @@ def main(output: Path) -> None:
             _wait_for(folder / "ready")
             end = subprocess.Popen([sys.executable, "-c", _WHEN_ENDED, str(other.pid), name])
             log = watch_script(str(script), (), log_file, device="cuda", gpu=None, budget_bytes=None)
+            other.kill()  # it has ended, unless the script died before
             end.wait()
     result: dict[str, Any] = {
         "what": f"a watched script of {NUM_STEPS} steps beside a process that takes {TAKEN_BYTES} bytes at each of the "
