@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -39,7 +40,7 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def main() -> int:
     """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     request = _read_request()
     if request is None:
         return 0
@@ -71,13 +72,17 @@ def _carry_out(request: Request) -> None:
         run_planted(config, request)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """Wait until the process that started this one is gone, and end as SIGTERM does: training saves first.
 
     Killed, it can pass no signal on; and a run that nobody watches would hold its folder, and the GPU, for hours.
     """
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_REPORTS)
+    asked_for_fork, parent = multiprocessing.parent_process(), os.getppid()
+    if asked_for_fork is not None:
+        asked_for_fork.join()
+    else:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_REPORTS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -87,27 +92,17 @@ def _read_request() -> Request | None:
         request: Request = json.loads(line)
         if request:
             return request
-        with _no_collection():
-            _import_bitsandbytes()
-            from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
+        import_libraries()
     return None
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within, Python looks for no garbage: imports make hardly any, and all that they make would be searched for it."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+def import_libraries() -> None:
+    """Import PyTorch and all that a run needs of it, which takes seconds.
 
-
-def _import_bitsandbytes() -> None:
-    """Import it without PyTorch's compiler, a fifth of all that a worker imports.
-
-    It wraps some of its kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by that.
+    No garbage is looked for meanwhile: imports make hardly any. bitsandbytes comes without PyTorch's compiler, a fifth
+    of the whole: it wraps some kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by it.
     """
+    gc.disable()
     import torch
 
     def as_it_is(function: Any = None, **options: Any) -> Any:
@@ -115,6 +110,9 @@ def _import_bitsandbytes() -> None:
 
     with patch.object(torch, "compile", as_it_is):
         import bitsandbytes  # noqa: F401
+    from memory_harness.harness.train import execute  # noqa: F401
+
+    gc.enable()
 
 
 def run_request(config: RunConfig, request: Request) -> None:
@@ -228,11 +226,10 @@ def _group(arguments: TrainArguments) -> Group | None:
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
     warnings.simplefilter("ignore", FutureWarning)
-    with _no_collection():
-        import torch
+    import_libraries()
+    import torch
 
-        _import_bitsandbytes()
-        from memory_harness.harness.train.run import open_device
+    from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
