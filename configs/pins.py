@@ -61,7 +61,7 @@ def _read_pin(text: str) -> Pin:
     try:
         version = Version(version_text)
     except InvalidVersion:
-        raise ConfigError(f"{FLAG} {text}: {version_text!r} is no version (such as {name}==5.17)") from None
+        raise ConfigError(f"{FLAG} {text}: {version_text!r} is no exact version (such as 5.17 or 2.12.1)") from None
     if not SpecifierSet(SUPPORTED[name]).contains(version, prereleases=True):
         raise ConfigError(f"{FLAG} {text}: not supported (supported: {name}{SUPPORTED[name]})")
     return Pin(name, version)

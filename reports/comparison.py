@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -41,16 +41,16 @@ def comparison_exit_code(comparison: Comparison) -> int:
     return int(comparison.verdict == "worse")
 
 
-def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
-    """Print the comparison."""
+def print_comparison(comparison: Comparison, names: Names, console: Console, more: Sequence[Section] = ()) -> None:
+    """Print the comparison; `more` comes before what was set up differently."""
     verdict = comparison.verdict
     banner = Banner(VERDICT_TITLES[verdict], comparison_sentence(comparison), TONES[verdict])
     begin = Section("verdict", body=[banner])
-    print_sections([begin, _runs(comparison, names), _changes(comparison), _setup(comparison)], console)
+    print_sections([begin, _runs(comparison, names), _changes(comparison), *more, _setup(comparison)], console)
 
 
-def comparison_json(comparison: Comparison, names: Names) -> str:
-    """Return the content of the JSON file. Bytes are integers."""
+def comparison_json(comparison: Comparison, names: Names, more: Mapping[str, Any] | None = None) -> str:
+    """Return the content of the JSON file, with `more` at its end. Bytes are integers."""
     content = {
         "schema_version": SCHEMA_VERSION,
         "verdict": comparison.verdict,
@@ -62,6 +62,7 @@ def comparison_json(comparison: Comparison, names: Names) -> str:
         "outcome": comparison.outcome,
         "changes": [dataclasses.asdict(change) for change in comparison.changes],
         "differences": [dataclasses.asdict(difference) for difference in comparison.differences],
+        **(more or {}),
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 

@@ -157,4 +157,3 @@ def _caller(lines: Sequence[SourceLine]) -> SourceLine | None:
         if of_model or not (is_library(line.path) or is_harness(line.path)):
             return line
     return None
-

@@ -69,9 +69,7 @@ class RunStopped(HarnessError):
 
 
 @contextmanager
-def start_worker(
-    *, own_group: bool = False, gpu: int | None = None, layer: Path | None = None
-) -> Iterator[Worker]:
+def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path | None = None) -> Iterator[Worker]:
     """Start a worker that waits for a request; leaving early ends it.
 
     Args:

@@ -1,0 +1,129 @@
+"""What an upgrade of the libraries changed: a comparison of two runs, and the lines that made the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from memory_harness.configs.units import Increase, format_apart, format_bytes
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.compare import Comparison
+from memory_harness.probes.peak_changes import PartChange, changes_by_category, changes_by_line
+from memory_harness.reports.blocks import Paragraph, Section, Table
+
+MAX_LINES = 12
+"""lines of code that are shown; the rest is summed up"""
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """Two runs that differ by versions of libraries alone, A under the older ones."""
+
+    comparison: Comparison
+    allowed: Increase | None
+    """by how much peaks may rise; None where nothing was said"""
+
+    @property
+    def exceeded(self) -> list[str]:
+        """What rose by more than is allowed, a sentence each."""
+        found = []
+        for change in self.comparison.changes:
+            if self.allowed is None or change.phase is not None or not change.kind.startswith("peak"):
+                continue
+            before, after = round(change.before or 0), round(change.after or 0)
+            if after - before > self.allowed.of(before):
+                texts = format_apart(before, after)
+                found.append(f"{change.kind} rose from {texts[0]} to {texts[1]} (allowed: {self.allowed.text})")
+        return found
+
+    @property
+    def by_category(self) -> list[PartChange]:
+        """What the peak is made of."""
+        return changes_by_category(self.comparison.before.peak_parts, self.comparison.after.peak_parts)
+
+    @property
+    def by_line(self) -> list[PartChange]:
+        """Which lines take more or less of the peak."""
+        return changes_by_line(self.comparison.before.peak_parts, self.comparison.after.peak_parts)
+
+
+def upgrade_exit_code(upgrade: Upgrade) -> int:
+    """Return 3 where a run died; 1 where more rose than is allowed, or B ends worse; else 0.
+
+    Where nothing was said of what is allowed, it is 1 wherever B is worse, as it is for `--compare`.
+    """
+    comparison = upgrade.comparison
+    if any(log.outcome == "error" for log in (comparison.before, comparison.after)):
+        return 3
+    if upgrade.allowed is None:
+        return int(comparison.verdict == "worse")
+    return int(bool(upgrade.exceeded) or comparison.outcome == "worse")
+
+
+def upgrade_json(upgrade: Upgrade) -> dict[str, Any]:
+    """Return what a comparison's JSON says beside it. Bytes are integers."""
+    return {
+        "allowed_increase": None if upgrade.allowed is None else upgrade.allowed.text,
+        "exceeded": upgrade.exceeded,
+        "peak_by_category": list(map(_part_json, upgrade.by_category)),
+        "peak_by_line": list(map(_part_json, upgrade.by_line)),
+    }
+
+
+def _part_json(change: PartChange) -> dict[str, Any]:
+    return {**asdict(change), "difference_bytes": change.difference_bytes}
+
+
+def upgrade_sections(upgrade: Upgrade) -> Iterator[Section]:
+    """Yield what the peak is made of in both runs, and the lines whose share changed."""
+    before, after = upgrade.comparison.before, upgrade.comparison.after
+    if upgrade.exceeded:
+        yield Section("exceeded", body=[Paragraph(f"{line[0].upper()}{line[1:]}.", "bad") for line in upgrade.exceeded])
+    if not before.peak_parts or not after.peak_parts:
+        yield Section("peak", "The peak", body=[Paragraph("What lived at the peaks was not recorded.", "warning")])
+        return
+    rows = [(change.category, *_sizes(change)) for change in upgrade.by_category]
+    table = Table(("", "A", "B", "change"), rows, right=("A", "B", "change"))
+    peaks = f"A in {_peak_phase(before)}, B in {_peak_phase(after)}"
+    yield Section("peak", "What the peak is made of", aside=peaks, body=[table])
+    yield Section("lines", "Lines that changed it", aside="largest change first", body=[_lines(upgrade)])
+
+
+def _lines(upgrade: Upgrade) -> Table | Paragraph:
+    changes = upgrade.by_line
+    if not changes:
+        same = "None: every line that was alive at the peak takes the same in both."
+        if any(change.difference for change in upgrade.comparison.changes):
+            same += " What differs above lies in other phases, or in the order of allocations, which reserved follows."
+        return Paragraph(same)
+    rows = [(_place(change), *_sizes(change)) for change in changes[:MAX_LINES]]
+    rest = changes[MAX_LINES:]
+    if rest:
+        sizes = sum(change.before_bytes for change in rest), sum(change.after_bytes for change in rest)
+        rows.append((f"{len(rest)} more", *_sizes(PartChange("", "", "", "", "", *sizes))))
+    return Table(("", "A", "B", "change"), rows, right=("A", "B", "change"))
+
+
+def _place(change: PartChange) -> str:
+    site = change.site_after or change.site_before or "not known"
+    if change.site_before and change.site_after and change.site_before != change.site_after:
+        site = f"{change.site_before} → {change.site_after}"
+    lines = [f"{site} ({change.category})", change.code, change.caller and f"called by {change.caller}"]
+    return "\n".join(filter(None, lines))
+
+
+def _sizes(change: PartChange) -> tuple[str, str, str]:
+    difference = change.difference_bytes
+    sign = "+" if difference > 0 else ""
+    before, after = format_apart(change.before_bytes, change.after_bytes)
+    return before, after, f"{sign}{format_bytes(difference)}" if difference else "0"
+
+
+def _peak_phase(log: RunLog) -> str:
+    """Return where most was needed."""
+    oom = log.fatal_oom
+    if oom is not None and log.needed_bytes > log.peak_allocated_bytes:
+        return f"{oom.phase}, step {oom.step}, which did not fit"
+    highest = max(log.phases, key=lambda record: record.after.peak_allocated_bytes)
+    return f"{highest.phase}, step {highest.step}"
