@@ -274,7 +274,7 @@ def _against_problems(command: Command) -> list[str]:
     if command.against is None:
         increase = command.fail_on_increase
         return [] if increase is None else [f"--fail-on-increase {increase}: compares versions; add --against"]
-    problems = []
+    problems: list[str] = []
     try:
         read_pins(command.against)
         if command.fail_on_increase is not None:

@@ -14,10 +14,10 @@ from memory_harness.probes.compare import compare
 from memory_harness.probes.session.against import run_sides, sides_of
 from memory_harness.probes.session.messages import DryRunArguments
 from memory_harness.reports.command_probe import show_progress
-from memory_harness.reports.comparison import Names, comparison_json, print_comparison
+from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
 from memory_harness.reports.terminal import make_console
-from memory_harness.reports.upgrade import Upgrade, upgrade_exit_code, upgrade_json, upgrade_sections
+from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
 
 
 def against(command: Command, named: str) -> int:
@@ -35,9 +35,9 @@ def against(command: Command, named: str) -> int:
     allowed = None if command.fail_on_increase is None else parse_increase(command.fail_on_increase)
     upgrade = Upgrade(compare(before, after), allowed)
     names = Names(sides[0].name, sides[1].name)
-    print_comparison(upgrade.comparison, names, make_console(), tuple(upgrade_sections(upgrade)))
+    print_upgrade(upgrade, names, make_console())
     if command.json is not None:
-        write_file("--json", command.json, comparison_json(upgrade.comparison, names, upgrade_json(upgrade)))
+        write_file("--json", command.json, upgrade_json(upgrade, names))
     return upgrade_exit_code(upgrade)
 
 

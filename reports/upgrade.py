@@ -6,11 +6,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
+
 from memory_harness.configs.units import Increase, format_apart, format_bytes
+from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.compare import Comparison
+from memory_harness.probes.compare import Change, Comparison, Verdict
 from memory_harness.probes.peak_changes import PartChange, changes_by_category, changes_by_line
 from memory_harness.reports.blocks import Paragraph, Section, Table
+from memory_harness.reports.comparison import (
+    Names,
+    changes_sentence,
+    comparison_json,
+    comparison_sections,
+    verdict_section,
+)
+from memory_harness.reports.terminal import print_sections
 
 MAX_LINES = 12
 """lines of code that are shown; the rest is summed up"""
@@ -25,11 +36,33 @@ class Upgrade:
     """by how much peaks may rise; None where nothing was said"""
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether B ends worse, else whether it takes more in the whole run: a single phase may take what it likes."""
+        if self.comparison.outcome != "same":
+            return self.comparison.outcome
+        found = {change.verdict for change in self._of_run}
+        if "worse" in found:
+            return "worse"
+        return "better" if "better" in found else "same"
+
+    @property
+    def sentence(self) -> str:
+        """What decides the verdict."""
+        if self.verdict == "same" and not any(change.difference for change in self.comparison.changes):
+            return "Nothing changed: all peaks are equal to the byte."
+        return changes_sentence(self.comparison, self.verdict, self._of_run)
+
+    @property
+    def _of_run(self) -> list[Change]:
+        """Changes of the run as a whole."""
+        return [change for change in self.comparison.changes if change.phase is None]
+
+    @property
     def exceeded(self) -> list[str]:
         """What rose by more than is allowed, a sentence each."""
         found = []
-        for change in self.comparison.changes:
-            if self.allowed is None or change.phase is not None or not change.kind.startswith("peak"):
+        for change in self._of_run:
+            if self.allowed is None or not change.kind.startswith("peak"):
                 continue
             before, after = round(change.before or 0), round(change.after or 0)
             if after - before > self.allowed.of(before):
@@ -51,31 +84,40 @@ class Upgrade:
 def upgrade_exit_code(upgrade: Upgrade) -> int:
     """Return 3 where a run died; 1 where more rose than is allowed, or B ends worse; else 0.
 
-    Where nothing was said of what is allowed, it is 1 wherever B is worse, as it is for `--compare`.
+    Where nothing was said of what is allowed, it is 1 wherever the verdict is that B is worse.
     """
     comparison = upgrade.comparison
-    if any(log.outcome == "error" for log in (comparison.before, comparison.after)):
+    if Outcome.ERROR in (comparison.before.outcome, comparison.after.outcome):
         return 3
     if upgrade.allowed is None:
-        return int(comparison.verdict == "worse")
+        return int(upgrade.verdict == "worse")
     return int(bool(upgrade.exceeded) or comparison.outcome == "worse")
 
 
-def upgrade_json(upgrade: Upgrade) -> dict[str, Any]:
-    """Return what a comparison's JSON says beside it. Bytes are integers."""
-    return {
+def print_upgrade(upgrade: Upgrade, names: Names, console: Console) -> None:
+    """Print what changed."""
+    begin = verdict_section(upgrade.verdict, upgrade.sentence)
+    print_sections([begin, *comparison_sections(upgrade.comparison, names, _sections(upgrade))], console)
+
+
+def upgrade_json(upgrade: Upgrade, names: Names) -> str:
+    """Return the content of the JSON file: that of a comparison, and more. Bytes are integers."""
+    more = {
+        "verdict": upgrade.verdict,
+        "sentence": upgrade.sentence,
         "allowed_increase": None if upgrade.allowed is None else upgrade.allowed.text,
         "exceeded": upgrade.exceeded,
         "peak_by_category": list(map(_part_json, upgrade.by_category)),
         "peak_by_line": list(map(_part_json, upgrade.by_line)),
     }
+    return comparison_json(upgrade.comparison, names, more)
 
 
 def _part_json(change: PartChange) -> dict[str, Any]:
     return {**asdict(change), "difference_bytes": change.difference_bytes}
 
 
-def upgrade_sections(upgrade: Upgrade) -> Iterator[Section]:
+def _sections(upgrade: Upgrade) -> Iterator[Section]:
     """Yield what the peak is made of in both runs, and the lines whose share changed."""
     before, after = upgrade.comparison.before, upgrade.comparison.after
     if upgrade.exceeded:
@@ -85,8 +127,10 @@ def upgrade_sections(upgrade: Upgrade) -> Iterator[Section]:
         return
     rows = [(change.category, *_sizes(change)) for change in upgrade.by_category]
     table = Table(("", "A", "B", "change"), rows, right=("A", "B", "change"))
-    peaks = f"A in {_peak_phase(before)}, B in {_peak_phase(after)}"
-    yield Section("peak", "What the peak is made of", aside=peaks, body=[table])
+    peaks = [f"A's peak is in {_peak_place(before)}; B's is in {_peak_place(after)}."]
+    if _peak_phase(before) != _peak_phase(after):
+        peaks.append("The two are not the same moment: what follows compares what each run needed most.")
+    yield Section("peak", "What the peak is made of", body=[*map(Paragraph, peaks), table])
     yield Section("lines", "Lines that changed it", aside="largest change first", body=[_lines(upgrade)])
 
 
@@ -120,10 +164,21 @@ def _sizes(change: PartChange) -> tuple[str, str, str]:
     return before, after, f"{sign}{format_bytes(difference)}" if difference else "0"
 
 
-def _peak_phase(log: RunLog) -> str:
-    """Return where most was needed."""
+def _peak_phase(log: RunLog) -> Phase:
+    """Return the phase in which most was needed."""
+    if log.fatal_oom is not None and log.needed_bytes > log.peak_allocated_bytes:
+        return log.fatal_oom.phase
+    return _highest(log).phase
+
+
+def _peak_place(log: RunLog) -> str:
+    """Return where most was needed, in words."""
     oom = log.fatal_oom
     if oom is not None and log.needed_bytes > log.peak_allocated_bytes:
         return f"{oom.phase}, step {oom.step}, which did not fit"
-    highest = max(log.phases, key=lambda record: record.after.peak_allocated_bytes)
+    highest = _highest(log)
     return f"{highest.phase}, step {highest.step}"
+
+
+def _highest(log: RunLog) -> PhaseRecord:
+    return max(log.phases, key=lambda record: record.after.peak_allocated_bytes)

@@ -68,7 +68,7 @@ def pass_on(events: Sequence[Event], sink: NamingSink) -> None:
         elif size == FREE:
             sink.free(key)
         elif size == RENAME:
-            sink.rename(key, extra)  # type: ignore[arg-type]
+            sink.rename(key, extra)
         elif size == ENSURE:
             sink.ensure(key, *extra)  # type: ignore[misc]
         elif size == EMPTY_CACHE:

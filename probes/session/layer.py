@@ -36,6 +36,9 @@ from memory_harness.configs.pins import FLAG, SUPPORTED, Pin
 FOLDER = Path("memory-harness") / "layers"
 """in the user's cache"""
 
+PACKAGES = "site-packages"
+"""in a layer: what lies there is known for a library's by the name of the folder, and paths below it compare"""
+
 BESIDE = ("datasets",)
 """what a run imports too, and may go along in another version where it needs that"""
 
@@ -64,8 +67,9 @@ def layer_of(pins: Sequence[Pin], say: Callable[[str], None]) -> Path:
         ConfigError: there is no such version, no network, no installer, no room, or the versions do not go together.
     """
     folder = cache_folder() / _name(pins)
-    if folder.is_dir():
-        return folder
+    packages = folder / PACKAGES
+    if packages.is_dir():
+        return packages
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -75,7 +79,7 @@ def layer_of(pins: Sequence[Pin], say: Callable[[str], None]) -> Path:
         raise ConfigError(
             f"{FLAG}: {error.filename or folder} cannot be written ({error.strerror}); set XDG_CACHE_HOME to another"
         ) from None
-    return folder
+    return packages
 
 
 def cache_folder() -> Path:
@@ -101,7 +105,7 @@ def _build(folder: Path, pins: Sequence[Pin], say: Callable[[str], None]) -> Non
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _run([*_installer(), "--no-deps", "--target", str(partial), *needed], pins)
+        _run([*_installer(), "--no-deps", "--target", str(partial / PACKAGES), *needed], pins)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -78,7 +78,7 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path
         layer: folder of packages that go before those installed.
     """
     environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _visible(gpu)}
-    folders = (layer and str(layer), str(IMPORT_FOLDER), os.environ.get("PYTHONPATH"))
+    folders = ("" if layer is None else str(layer), str(IMPORT_FOLDER), os.environ.get("PYTHONPATH"))
     path = os.pathsep.join(filter(None, folders))
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,

@@ -366,10 +366,12 @@ def test_a_baseline_that_cannot_be_written_is_one_line(suite, monkeypatch):
 def test_peaks_of_different_cards_are_not_compared():
     t4 = Peak(100, 100, 1000, "EVAL", "simulated", "Tesla T4")
     l4 = Peak(200, 200, 1000, "EVAL", "simulated", "NVIDIA L4")
-    assert increase(l4, t4, 0.05) is None
-    assert increase(l4, None, 0.05) is None
-    assert increase(Peak(105, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) is None
-    assert "6.0% above" in (increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) or "")
+    assert increase(l4, t4, read_increase("5%")) is None
+    assert increase(l4, None, read_increase("5%")) is None
+    assert increase(Peak(105, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, read_increase("5%")) is None
+    assert "6.0% above" in (
+        increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, read_increase("5%")) or ""
+    )
 
 
 def test_a_rise_of_exactly_what_is_allowed_is_allowed():
