@@ -90,10 +90,13 @@ def cache_folder() -> Path:
 
 def _name(pins: Sequence[Pin]) -> str:
     """Return the name of a layer: what it is of, and the digest of that and all that it lies over."""
-    installed = sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
-    whole = [*sorted(map(str, pins)), sys.version, platform.machine(), *installed]
+    whole = [*sorted(map(str, pins)), sys.version, platform.machine(), *_installed()]
     digest = hashlib.sha256("\n".join(whole).encode()).hexdigest()[:16]
     return "_".join([*sorted(f"{pin.name}-{pin.version}" for pin in pins), digest])
+
+
+def _installed() -> list[str]:
+    return sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
 
 
 def _build(folder: Path, pins: Sequence[Pin], say: Callable[[str], None]) -> None:

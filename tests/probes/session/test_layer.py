@@ -52,6 +52,7 @@ def installer(tmp_path, monkeypatch):
         monkeypatch.setattr(layer, "_installer", lambda: [sys.executable, "-S", str(path)])
 
     put(INSTALLER)
+    monkeypatch.setattr(layer, "_installed", lambda: ["torch==2.13.0"])
     return put
 
 
@@ -88,7 +89,7 @@ def test_it_is_made_once_for_the_same_versions(installer):
 
 def test_another_environment_has_another_layer(installer, monkeypatch):
     folder = layer_of(PEFT, nothing)
-    monkeypatch.setattr(layer.metadata, "distributions", lambda: [])
+    monkeypatch.setattr(layer, "_installed", lambda: ["torch==2.12.0"])
     assert layer_of(PEFT, nothing) != folder
 
 
@@ -137,7 +138,7 @@ def test_two_commands_at_once_make_one(installer):
         ),
         (
             "ERROR: Cannot install peft==0.99.1 and torch==2.13.0 because these have conflicting dependencies.\n\n"
-            "The conflict is caused by:\n    The user requested torch==2.13.0\n    peft 0.99.1 depends on torch<2.12\n\n"
+            "The conflict is caused by:\n    The user requested torch==2.13\n    peft 0.99.1 depends on torch<2.12\n\n"
             "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io",
             "do not go together with what is installed: peft 0.99.1 depends on torch<2.12",
         ),
@@ -165,7 +166,7 @@ def test_torch_is_said_to_be_large_before_it_is_fetched(installer):
 def test_a_cache_that_cannot_be_written_is_said(installer, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match="cannot be written .*set XDG_CACHE_HOME"):
+    with pytest.raises(ConfigError, match=r"cannot be written .*set XDG_CACHE_HOME"):
         layer_of(PEFT, nothing)
 
 
@@ -217,11 +218,10 @@ def test_pip_makes_a_layer_of_a_wheel_and_a_worker_imports_it(tmp_path, monkeypa
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     folder = layer_of(PEFT, nothing)
     assert sorted(path.name for path in folder.glob("*.dist-info")) == ["peft-0.99.1.dist-info"]
-    with start_worker(layer=folder) as worker:
-        with open(f"/proc/{worker.process.pid}/environ") as file:
-            environment = dict(entry.split("=", 1) for entry in file.read().split("\0") if "=" in entry)
+    with start_worker(layer=folder) as worker, open(f"/proc/{worker.process.pid}/environ") as file:
+        environment = dict(entry.split("=", 1) for entry in file.read().split("\0") if "=" in entry)
     code = "import peft, importlib.metadata as m; print(peft.__version__, m.version('peft'), m.version('torch'))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0.99.1", "0.99.1", installed_version("torch")]
-    with pytest.raises(ConfigError, match="the package index has no peft==0.98"):
+    with pytest.raises(ConfigError, match=r"the package index has no peft==0\.98"):
         layer_of(read_pins("peft==0.98"), nothing)
