@@ -150,10 +150,12 @@ def _lines(upgrade: Upgrade) -> Table | Paragraph:
 
 
 def _place(change: PartChange) -> str:
-    site = change.site_after or change.site_before or "not known"
+    """Return the line as B has it, or A where B has none, what it says and which other line led there."""
+    about = change.category
     if change.site_before and change.site_after and change.site_before != change.site_after:
-        site = f"{change.site_before} → {change.site_after}"
-    lines = [f"{site} ({change.category})", change.code, change.caller and f"called by {change.caller}"]
+        about += f"; in A line {change.site_before.partition(':')[2].partition(' ')[0]}"
+    site = change.site_after or change.site_before or "not known"
+    lines = [site, f"({about})", change.code, change.caller and f"called by {change.caller}"]
     return "\n".join(filter(None, lines))
 
 

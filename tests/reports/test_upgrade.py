@@ -23,7 +23,7 @@ PARTS = [
 ]
 GROWN = [replace(PARTS[0], site=f"{MODEL}:131 forward", num_bytes=4 * GIB), PARTS[1]]
 LOG = replace(make_log(), peak_parts=PARTS)
-LARGER = replace(with_more(make_log(), Phase.BACKWARD, GIB, reserved=GIB), peak_parts=GROWN)
+LARGER = replace(with_more(make_log(), Phase.EVAL, GIB, reserved=GIB), peak_parts=GROWN)
 DIED = replace(LOG, end=EndRecord(Outcome.ERROR, 3, 1.0, "ValueError()"))
 
 
@@ -48,7 +48,8 @@ def test_equal_runs_are_said_to_be_equal():
 def test_the_lines_that_grew_are_shown_with_both_numbers():
     text = printed(upgrade())
     assert "WORSE" in text
-    assert f"{MODEL}:123 forward →" in text
+    assert f"{MODEL}:131" in text
+    assert "in A line 123" in text
     assert "+1.00 GiB" in text
     assert "up_proj.weight" not in text.partition("Lines that changed it")[2], "what is the same is no line"
     assert all(name in text for name in NAMES)
