@@ -23,6 +23,8 @@ class Side(NamedTuple):
 
     name: str
     """the libraries that are not the same in both, with their versions"""
+    versions: dict[str, Version]
+    """of these libraries"""
     layer: Path | None
     """None for what is installed"""
 
@@ -41,8 +43,10 @@ def sides_of(pins: Sequence[Pin], say: Callable[[str], None]) -> tuple[Side, Sid
     changed = [pin for pin in pins if _installed(pin) != pin.version]
     if not changed:
         raise ConfigError(f"{FLAG} {' '.join(map(str, pins))}: is what is installed here; name another version")
-    here = Side(", ".join(f"{pin.name} {_installed(pin)} (installed)" for pin in changed), None)
-    there = Side(", ".join(f"{pin.name} {pin.version}" for pin in changed), layer_of(changed, say))
+    installed = {pin.name: _installed(pin) for pin in changed}
+    named = {pin.name: pin.version for pin in changed}
+    here = Side(", ".join(f"{name} {version} (installed)" for name, version in installed.items()), installed, None)
+    there = Side(", ".join(f"{name} {version}" for name, version in named.items()), named, layer_of(changed, say))
     return (there, here) if changed[0].version < _installed(changed[0]) else (here, there)
 
 
@@ -74,10 +78,20 @@ def run_sides(
         logs = []
         for worker, side, letter in zip(started, sides, "AB", strict=True):
             try:
-                logs.append(_run(worker, config, script, folder / f"{letter}.jsonl", side.name, progress))
+                log = _run(worker, config, script, folder / f"{letter}.jsonl", side.name, progress)
             except RunRefused as error:
                 raise RunRefused(f"with {side.name}: {error}") from None
+            check_versions(log, side)
+            logs.append(log)
     return logs[0], logs[1]
+
+
+def check_versions(log: RunLog, side: Side) -> None:
+    """Raise RunRefused where a run did not import what it was to import, as where a path goes before all others."""
+    for name, version in side.versions.items():
+        found = log.run.environment.get(name)
+        if found is not None and Version(Version(found).public) != version:
+            raise RunRefused(f"with {side.name}: {name} {found} was imported; look at PYTHONPATH and sitecustomize")
 
 
 def _run(

@@ -73,7 +73,7 @@ def layer_of(pins: Sequence[Pin], say: Callable[[str], None]) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():  # another command has made it meanwhile
+            if not packages.is_dir():  # another command has made it meanwhile
                 _build(folder, pins, say)
     except OSError as error:
         raise ConfigError(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -16,9 +17,10 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.pins import read_pins
 from memory_harness.harness.log.source_lines import is_library, short_path
 from memory_harness.probes.session import layer
-from memory_harness.probes.session.against import sides_of
+from memory_harness.probes.session.against import check_versions, sides_of
 from memory_harness.probes.session.layer import installed_version, layer_of
-from memory_harness.probes.session.process import start_worker
+from memory_harness.probes.session.process import RunRefused, start_worker
+from tests.builders import make_log
 
 PEFT = read_pins("peft==0.99.1")
 
@@ -190,6 +192,16 @@ def test_a_library_that_is_not_installed_cannot_be_compared(installer, monkeypat
     monkeypatch.setattr("memory_harness.probes.session.against.installed_version", lambda name: None)
     with pytest.raises(ConfigError, match="trl is not installed here"):
         sides_of(read_pins("trl==1.16"), nothing)
+
+
+def test_a_run_of_other_versions_than_asked_for_is_refused(installer):
+    before, after = sides_of(PEFT, nothing)
+    log = make_log()
+    for side, found in ((after, "0.21.0"), (before, "0.99.1")):
+        ran = replace(log, run=replace(log.run, environment={"peft": found}))
+        with pytest.raises(RunRefused, match="was imported"):
+            check_versions(ran, side)
+    check_versions(replace(log, run=replace(log.run, environment={"peft": "0.99.1+cpu"})), after)
 
 
 def wheel(folder, name: str, version: str) -> None:
