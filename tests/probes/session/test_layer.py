@@ -204,11 +204,11 @@ def test_a_run_of_other_versions_than_asked_for_is_refused(installer):
     check_versions(replace(log, run=replace(log.run, environment={"peft": "0.99.1+cpu"})), after)
 
 
-def wheel(folder, name: str, version: str) -> None:
-    """Write a wheel of one module without dependencies."""
+def wheel(folder, name: str, version: str, modules: dict[str, str]) -> None:
+    """Write a wheel of a package without dependencies; `modules` are sources by path."""
     info = f"{name}-{version}.dist-info"
     files = {
-        f"{name}/__init__.py": f"__version__ = {version!r}\n",
+        **modules,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -224,7 +224,7 @@ def wheel(folder, name: str, version: str) -> None:
 
 @pytest.mark.slow
 def test_pip_makes_a_layer_of_a_wheel_and_a_worker_imports_it(tmp_path, monkeypatch):
-    wheel(tmp_path / "wheels", "peft", "0.99.1")
+    wheel(tmp_path / "wheels", "peft", "0.99.1", {"peft/__init__.py": "__version__ = '0.99.1'\n"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
