@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from memory_harness.configs.units import Increase, format_apart, format_bytes
-from memory_harness.harness.log.records import Outcome, Phase, PhaseRecord
+from memory_harness.harness.log.records import Phase, PhaseRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison, Verdict
 from memory_harness.probes.peak_changes import PartChange, changes_by_category, changes_by_line
@@ -82,16 +82,13 @@ class Upgrade:
 
 
 def upgrade_exit_code(upgrade: Upgrade) -> int:
-    """Return 3 where a run died; 1 where more rose than is allowed, or B ends worse; else 0.
+    """Return 1 where more rose than is allowed, or B ends worse; else 0.
 
     Where nothing was said of what is allowed, it is 1 wherever the verdict is that B is worse.
     """
-    comparison = upgrade.comparison
-    if Outcome.ERROR in (comparison.before.outcome, comparison.after.outcome):
-        return 3
     if upgrade.allowed is None:
         return int(upgrade.verdict == "worse")
-    return int(bool(upgrade.exceeded) or comparison.outcome == "worse")
+    return int(bool(upgrade.exceeded) or upgrade.comparison.outcome == "worse")
 
 
 def print_upgrade(upgrade: Upgrade, names: Names, console: Console) -> None:

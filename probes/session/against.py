@@ -12,10 +12,11 @@ from packaging.version import Version
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.pins import FLAG, Pin
 from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.session.layer import installed_version, layer_of
 from memory_harness.probes.session.messages import DryRunArguments
-from memory_harness.probes.session.process import OnProgress, RunRefused, Worker, start_worker
+from memory_harness.probes.session.process import OnProgress, RunDied, RunRefused, Worker, start_worker
 
 
 class Side(NamedTuple):
@@ -81,6 +82,8 @@ def run_sides(
                 log = _run(worker, config, script, folder / f"{letter}.jsonl", side.name, progress)
             except RunRefused as error:
                 raise RunRefused(f"with {side.name}: {error}") from None
+            if log.outcome is Outcome.ERROR:
+                raise RunDied(f"with {side.name}: {log.end.message if log.end else 'it died without a word'}", "")
             check_versions(log, side)
             logs.append(log)
     return logs[0], logs[1]
@@ -100,4 +103,4 @@ def _run(
     if script is None:
         return worker.run(config, log, title, progress, with_peak=True)
     progress(title, 0, 0)
-    return worker.run_dry(config, log, script)
+    return worker.run_dry(config, log, title, script)

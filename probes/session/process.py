@@ -159,10 +159,10 @@ class Worker:
                 progress(title, *reply["steps"])
         return read_run_log(log)
 
-    def run_dry(self, config: RunConfig, log: Path, arguments: DryRunArguments) -> RunLog:
+    def run_dry(self, config: RunConfig, log: Path, title: str, arguments: DryRunArguments) -> RunLog:
         """Run a script dry, quietly, and record what lived at its peak; return what the log says; raises as `run`."""
         self._send({"config": config.to_dict(), "log": str(log), "dry_run": arguments})
-        list(self._replies_until("logged", f"the dry run of {arguments['script']}", replay=log))
+        list(self._replies_until("logged", f"the dry run {title!r}", replay=log))
         self.is_done = True
         return read_run_log(log)
 

@@ -13,8 +13,8 @@ from tests.e2e.commands import run_probe
 from tests.probes.session.test_layer import wheel
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "dry" / "trainer_lora.py"
-BEFORE = "                if active_adapter not in self.lora_variant:  # vanilla LoRA\n"
-MISTAKE = "                self.kept = x.detach().double()\n"
+BEFORE = "\n                if active_adapter not in self.lora_variant:  # vanilla LoRA\n"
+MISTAKE = "\n                self.kept = x.detach().double()"
 
 
 def sources(package: str) -> dict[str, str]:
