@@ -85,7 +85,7 @@ def layer_of(pins: Sequence[Pin], say: Callable[[str], None]) -> Path:
 def cache_folder() -> Path:
     """Return where layers are kept."""
     given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache") / FOLDER
+    return (Path(given).absolute() if given else Path.home() / ".cache") / FOLDER
 
 
 def _name(pins: Sequence[Pin]) -> str:
