@@ -29,7 +29,8 @@ from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import MemoryStats, PeakPart, RunRecord, SegmentRuns
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
 
@@ -250,6 +251,13 @@ class CudaDevice:
 
     def adopt(self, values: Iterable[Any]) -> None:
         """PyTorch's allocator knows all that is on the GPU."""
+
+    def watch_peak(self) -> None:
+        """PyTorch keeps no more than the last allocations, which may lie behind the peak."""
+
+    def peak_parts(self, log: RunLog) -> list[PeakPart]:
+        """It is not known."""
+        return []
 
     def record_history(self) -> None:
         """Let PyTorch record the last allocations and frees, each with Python's stack."""

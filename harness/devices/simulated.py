@@ -19,7 +19,8 @@ from memory_harness.harness.devices.base import Allocation, AllocationEvent, liv
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, RunRecord, SegmentRuns, record_to_dict
+from memory_harness.harness.log.records import MemoryStats, PeakPart, RunRecord, SegmentRuns, record_to_dict
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
@@ -279,6 +280,19 @@ class SimulatedDevice:
         """Keep what the tracer reports, each allocation with its frames."""
         self.memory.record_history(self.tracer)
         self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def watch_peak(self) -> None:
+        """Remember from now on what lives when most is allocated, for `peak_parts`."""
+        self.memory.watch_peak(self.tracer)
+        self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def name_category(self, category: str) -> None:
+        """Let what is allocated from now on be of this category in `peak_parts`, where it gets no name."""
+        self.memory.name_category(category)
+
+    def peak_parts(self, log: RunLog) -> list[PeakPart]:
+        """Return what lived when a run needed most: at its peak, or when it failed."""
+        return self.memory.peak_parts(of_failure=log.needed_bytes > log.peak_allocated_bytes)
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""

@@ -23,6 +23,7 @@ from memory_harness.harness.log.records import (
     MetricsRecord,
     OomRecord,
     Outcome,
+    PeakPart,
     Phase,
     PhaseBegin,
     PhaseRecord,
@@ -50,6 +51,7 @@ class RunLog:
     metrics: list[MetricsRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
+    peak_parts: list[PeakPart] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     stand_ins: list[StandInRecord] = field(default_factory=list)

@@ -40,10 +40,14 @@ def process_context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def child_environment() -> dict[str, str]:
-    """Return what a new Python process needs to import the harness, and nothing of the current folder."""
-    path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
-    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+def child_environment(layer: Path | None = None) -> dict[str, str]:
+    """Return what a new Python process needs to import the harness, and nothing of the current folder.
+
+    Args:
+        layer: folder of packages that go before those installed.
+    """
+    folders = ("" if layer is None else str(layer), str(IMPORT_FOLDER), os.environ.get("PYTHONPATH"))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}
 
 
 class ForkedProcess:

@@ -25,7 +25,7 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
 from memory_harness.probes.session.fork_server import ForkedProcess, child_environment, process_context
-from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
+from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
@@ -71,14 +71,15 @@ class RunStopped(HarnessError):
 
 
 @contextmanager
-def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator[Worker]:
+def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path | None = None) -> Iterator[Worker]:
     """Start a worker that waits for a request; leaving early ends it.
 
     Args:
         own_group: keep signals that a terminal sends to all processes from it.
         gpu: the only one that it sees, of those that this process may see; None shows all of them.
+        layer: folder of packages that go before those installed.
     """
-    environment = child_environment()
+    environment = child_environment(layer)
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
     with (
@@ -155,6 +156,8 @@ class Worker:
         counts: list[int] | None = None,
         snapshot: Path | None = None,
         fault: str | None = None,
+        *,
+        with_peak: bool = False,
     ) -> RunLog:
         """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
 
@@ -169,11 +172,19 @@ class Worker:
             "counts": counts or [],
             "snapshot": None if snapshot is None else str(snapshot),
             "fault": fault,
+            "with_peak": with_peak,
         }
         self._send(request)
         for reply in self._replies_until("logged", f"the run {title!r}", replay=log):
             if "steps" in reply:
                 progress(title, *reply["steps"])
+        return read_run_log(log)
+
+    def run_dry(self, config: RunConfig, log: Path, title: str, arguments: DryRunArguments) -> RunLog:
+        """Run a script dry, quietly, and record what lived at its peak; return what the log says; raises as `run`."""
+        self._send({"config": config.to_dict(), "log": str(log), "dry_run": arguments})
+        list(self._replies_until("logged", f"the dry run {title!r}", replay=log))
+        self.is_done = True
         return read_run_log(log)
 
     def train(

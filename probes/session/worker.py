@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from memory_harness.configs.cards import card_of
+from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -28,7 +28,7 @@ from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost,
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
+from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -66,6 +66,8 @@ def _carry_out(request: Request) -> None:
         train_request(config, request["train"])
     elif "generate" in request:
         generate_request(config, Path(request["generate"]), Path(request["log"]))
+    elif "dry_run" in request:
+        dry_run_request(config, request["dry_run"], Path(request["log"]))
     elif request.get("fault") is None:
         run_request(config, request)
     else:
@@ -146,6 +148,22 @@ def run_request(config: RunConfig, request: Request) -> None:
     _reply({"counts": [end for end in ends if end is not None]})
 
 
+def dry_run_request(config: RunConfig, arguments: DryRunArguments, log: Path) -> None:
+    """Run a script dry into its log, with what lived at its peak; nothing that it prints is shown."""
+    from memory_harness.probes.session.dry_run import DryRun
+
+    device = config.device
+    DryRun(
+        **arguments,
+        card=card_of(device),
+        budget_bytes=budget_of(device),
+        expandable_segments=device.expandable_segments,
+        is_quiet=True,
+        with_peak=True,
+    ).run(log)
+    _reply({"logged": True})
+
+
 def run_planted(config: RunConfig, request: Request) -> None:
     """Run the configuration with a fault in it into its log."""
     _read_data(config)  # what cannot be used is told before PyTorch is imported
@@ -168,8 +186,13 @@ def _logging(device: ObservableDevice, request: Request) -> Iterator[Callable[[R
     log, snapshot = Path(request["log"]), request["snapshot"]
     if snapshot is not None:
         device.record_history()
+    if request.get("with_peak"):
+        device.watch_peak()
     with LogWriter(log) as writer:
         yield _Reporter(writer.write).write
+        if request.get("with_peak"):
+            for part in device.peak_parts(read_run_log(log)):
+                writer.write(part)
     if snapshot is not None:
         device.write_history(Path(snapshot), read_run_log(log).run)
 
