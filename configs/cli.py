@@ -19,6 +19,7 @@ from memory_harness.configs.cards import budget_of, card_of, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
+from memory_harness.configs.pins import read_pins
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -32,7 +33,7 @@ from memory_harness.configs.recipes.read import import_recipe
 from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections, section_by_field
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
-from memory_harness.configs.units import parse_part
+from memory_harness.configs.units import parse_increase, parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
 
@@ -47,6 +48,11 @@ NEWEST = Path("newest")
 
 RECIPE_SAMPLES = 600
 """Rows of the synthetic corpus for another program's recipe, whose data are not here: those of the default preset."""
+
+_NOT_BESIDE_AGAINST = (
+    "train", "resume", "generate", "replay", "watch", "explain", "human_sheet", "score_sheet", "fault", "limits", "svg",
+    "html", "snapshot",
+)  # fmt: skip
 
 DEFAULT_HEADROOM = "5 %"
 """Predicted and measured reserved memory differed by 0.7 % at most; the rest is for what else may come to lie on the
@@ -67,6 +73,11 @@ class Command:
     """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
     compare: list[Path] | None = field(default=None, metadata={"metavar": ("A", "B"), "each": Path})
     """say what changed from the log or probe folder A to B; exit code 0 no worse, 1 worse, 2 not comparable"""
+    against: str | None = field(default=None, metadata={"metavar": "NAME==VERSION"})
+    """simulate the run, or --dry-run SCRIPT, under other versions of the libraries too, such as "transformers==5.17",
+    and say what an upgrade from the older ones to the newer ones changes, by line; they are fetched with pip once"""
+    fail_on_increase: str | None = field(default=None, metadata={"metavar": "SHARE|SIZE"})
+    """with --against: by how much the peaks may rise, such as 5% or "100 MiB"; beyond it the exit code is 1"""
     json: Path | None = None
     """write the report to this file as JSON"""
     svg: Path | None = None
@@ -240,7 +251,7 @@ def _check_options(command: Command) -> None:
     if command.script_arguments and command.watch is None and command.dry_run is None:
         first = command.script_arguments[0]
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
-    problems += _dry_run_problems(command)
+    problems += _dry_run_problems(command) + _against_problems(command)
     if command.steps is not None and command.steps < 1:
         problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:
@@ -256,6 +267,32 @@ def _dry_run_problems(command: Command) -> list[str]:
     if command.worst_first:
         problems.append("--worst-first: is for a script that is run dry")
     return [f"{problem}; add --dry-run SCRIPT" for problem in problems]
+
+
+def _against_problems(command: Command) -> list[str]:
+    """Return what is wrong with the versions to compare with, and what has no meaning beside them."""
+    if command.against is None:
+        increase = command.fail_on_increase
+        return [] if increase is None else [f"--fail-on-increase {increase}: compares versions; add --against"]
+    problems: list[str] = []
+    try:
+        read_pins(command.against)
+        if command.fail_on_increase is not None:
+            parse_increase(command.fail_on_increase)
+    except ConfigError as error:
+        problems += error.problems
+    except ValueError as error:
+        problems.append(f"--fail-on-increase {command.fail_on_increase}: {error}")
+    others = _given_flags(command, *_NOT_BESIDE_AGAINST)
+    if command.goal != "none":
+        others.append("--goal")
+    if others:
+        problems.append(f"{others[0]}: not beside --against, which compares two runs and does no more; leave out one")
+    if command.config.device.device == "cuda":
+        problems.append("--device cuda: --against simulates both runs; leave it out")
+    if capabilities_of(command.config).not_simulated:
+        problems.append(f"--strategy {command.config.model.strategy}: --against simulates --strategy qlora only")
+    return problems
 
 
 def _mode_problems(command: Command) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
@@ -56,3 +57,31 @@ def parse_part(text: str, whole_bytes: int) -> int:
     if not 0 <= part < whole_bytes:
         raise ValueError(f"{text!r} is not less than all of {format_bytes(whole_bytes)}")
     return part
+
+
+class Increase(NamedTuple):
+    """By how much a size may rise: by a share of what it was, or by so many bytes."""
+
+    text: str
+    share: float
+    num_bytes: int
+
+    def of(self, before_bytes: int) -> int:
+        """Return the bytes by which a size may rise from `before_bytes`."""
+        # rounded: 115 is not above 100 * 1.15, which is 114.99999999999999
+        return self.num_bytes + round(before_bytes * self.share)
+
+
+def parse_increase(text: str) -> Increase:
+    """Return the increase that a share such as `5%`, or a size such as `100 MiB`, stands for.
+
+    Raises:
+        ValueError: neither.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is not None:
+        return Increase(text.strip(), float(match.group(1)) / 100, 0)
+    try:
+        return Increase(text.strip(), 0.0, parse_bytes(text))
+    except ValueError:
+        raise ValueError("neither a percentage nor a size (allowed: 0% or more, such as 5%, or '100 MiB')") from None

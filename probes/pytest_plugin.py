@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.probes.budgets.baseline import Peak, highest_peak, increase, read_baseline, read_share
+from memory_harness.configs.units import Increase
+from memory_harness.probes.budgets.baseline import Peak, highest_peak, increase, read_baseline, read_increase
 from memory_harness.probes.budgets.collector import PROPERTY, PeakCollector
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ _problems = pytest.StashKey[list[str]]()
 _probe = pytest.StashKey["MemoryProbe"]()
 _trace = pytest.StashKey[types.TracebackType]()
 _baseline = pytest.StashKey[dict[str, Peak] | None]()
-_share = pytest.StashKey[float | None]()
+_allowed = pytest.StashKey[Increase | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("memory", "GPU memory, measured or simulated")
     group.addoption("--memory-report", action="store_true", help="show the peak of every test that measures memory")
-    group.addoption("--memory-fail-on-increase", metavar="PERCENT", help="fail tests this far above the baseline: 5%%")
+    group.addoption(
+        "--memory-fail-on-increase", metavar="SHARE|SIZE", help="fail tests this far above the baseline: 5%%, '100 MiB'"
+    )
     group.addoption(
         "--memory-baseline", metavar="FILE", help="peaks to compare with; written where missing (memory-baseline.json)"
     )
@@ -57,9 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and read the baseline."""
     for line in MARKERS.values():
         config.addinivalue_line("markers", line)
-    path, share = _baseline_path(config), config.getoption("memory_fail_on_increase")
+    path, allowed = _baseline_path(config), config.getoption("memory_fail_on_increase")
     try:
-        config.stash[_share] = None if share is None else read_share(share)
+        config.stash[_allowed] = None if allowed is None else read_increase(allowed)
         config.stash[_baseline] = None if path is None else read_baseline(path)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
@@ -198,9 +201,9 @@ def _judge(item: pytest.Function, limits: list[Limit]) -> None:
 
     runs = item.stash[_probe].runs
     problems = problems_of(limits, runs)
-    share, baseline = item.config.stash[_share], item.config.stash[_baseline]
-    if not problems and runs and share is not None and baseline is not None:
-        problem = increase(highest_peak(runs), baseline.get(item.nodeid), share)
+    allowed, baseline = item.config.stash[_allowed], item.config.stash[_baseline]
+    if not problems and runs and allowed is not None and baseline is not None:
+        problem = increase(highest_peak(runs), baseline.get(item.nodeid), allowed)
         if problem is not None:
             problems.append(problem)
     if problems:

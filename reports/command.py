@@ -24,6 +24,7 @@ from memory_harness.probes.compare import compare
 from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
+from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
@@ -88,6 +89,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return generate(command)
     if command.watch is not None:
         return watch(command, command.watch)
+    if command.against is not None:
+        return against(command, command.against)
     if command.dry_run is not None:
         return dry_run(command, command.dry_run)
     result = replay(command.replay) if command.replay else probe(command, arguments)[0]

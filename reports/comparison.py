@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.console import Console
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.probes.compare import Change, Comparison
+from memory_harness.probes.compare import Change, Comparison, Verdict
 from memory_harness.reports.blocks import Banner, Cell, Facts, Paragraph, Section, Table, Tone
 from memory_harness.reports.json import SCHEMA_VERSION
 from memory_harness.reports.summary import source_in_words
@@ -43,14 +43,22 @@ def comparison_exit_code(comparison: Comparison) -> int:
 
 def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
     """Print the comparison."""
-    verdict = comparison.verdict
-    banner = Banner(VERDICT_TITLES[verdict], comparison_sentence(comparison), TONES[verdict])
-    begin = Section("verdict", body=[banner])
-    print_sections([begin, _runs(comparison, names), _changes(comparison), _setup(comparison)], console)
+    begin = verdict_section(comparison.verdict, comparison_sentence(comparison))
+    print_sections([begin, *comparison_sections(comparison, names)], console)
 
 
-def comparison_json(comparison: Comparison, names: Names) -> str:
-    """Return the content of the JSON file. Bytes are integers."""
+def verdict_section(verdict: Verdict, sentence: str) -> Section:
+    """Return what stands first."""
+    return Section("verdict", body=[Banner(VERDICT_TITLES[verdict], sentence, TONES[verdict])])
+
+
+def comparison_sections(comparison: Comparison, names: Names, more: Iterable[Section] = ()) -> list[Section]:
+    """Return what follows the verdict; `more` comes before what was set up differently."""
+    return [_runs(comparison, names), _changes(comparison), *more, _setup(comparison)]
+
+
+def comparison_json(comparison: Comparison, names: Names, more: Mapping[str, Any] | None = None) -> str:
+    """Return the content of the JSON file, with what `more` adds or says better. Bytes are integers."""
     content = {
         "schema_version": SCHEMA_VERSION,
         "verdict": comparison.verdict,
@@ -62,19 +70,24 @@ def comparison_json(comparison: Comparison, names: Names) -> str:
         "outcome": comparison.outcome,
         "changes": [dataclasses.asdict(change) for change in comparison.changes],
         "differences": [dataclasses.asdict(difference) for difference in comparison.differences],
+        **(more or {}),
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def comparison_sentence(comparison: Comparison) -> str:
     """Return what decides the verdict, in one sentence."""
-    verdict = comparison.verdict
+    return changes_sentence(comparison, comparison.verdict, comparison.changes)
+
+
+def changes_sentence(comparison: Comparison, verdict: Verdict, changes: Iterable[Change]) -> str:
+    """Return which of the changes, or whose outcome, makes the verdict."""
     if verdict == "same":
         return "Nothing changed beyond the noise."
     parts = []
     if comparison.outcome == verdict:
         parts.append(f"A {OUTCOMES[comparison.before.outcome]}, B {OUTCOMES[comparison.after.outcome]}")
-    found = [change for change in comparison.changes if change.verdict == verdict]
+    found = [change for change in changes if change.verdict == verdict]
     if found:
         largest = max(found, key=_weight)
         more = f", and {plural(len(found) - 1, 'other quantity', 'other quantities')}" if len(found) > 1 else ""

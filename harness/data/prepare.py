@@ -169,6 +169,16 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
+def check_corpus(config: RunConfig) -> None:
+    """Read the corpus and no more, to say in time what of it cannot be used.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if config.data.data is not None:
+        _first_samples(config)
+
+
 def _first_samples(config: RunConfig) -> tuple[Corpus, bool]:
     """Return the rows to use, and whether they are taken as they are.
 

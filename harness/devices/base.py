@@ -13,7 +13,8 @@ import torch
 
 from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import DriverUse, MemoryStats, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine
 
 
@@ -146,6 +147,12 @@ class AllocationObserver(Protocol):
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the handle of the allocation that holds the tensor's values, or None where it is not the device's."""
+
+    def watch_peak(self) -> None:
+        """Remember from now on what lives when most is allocated, for `peak_parts`."""
+
+    def peak_parts(self, log: RunLog) -> list[PeakPart]:
+        """Return what lived when a run needed most: at its peak, or when it failed; empty where it is not known."""
 
     def record_history(self) -> None:
         """Keep the last allocations and frees from now on, for `write_history`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 
-from memory_harness.harness.log.records import SegmentRuns
+from memory_harness.harness.log.records import PeakPart, SegmentRuns
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory, live_by_category
+from memory_harness.harness.simulate.peak import PeakWatch, replayed_parts
 from memory_harness.harness.simulate.tracer import Tracer
 
 
@@ -18,6 +19,7 @@ class LiveMemory:
         self.simulated = simulated
         self.stats, self.reset_peaks = simulated.stats, simulated.reset_peaks
         self._history: MemoryHistory | None = None
+        self._peak: PeakWatch | None = None
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes; tensors have no names here, and fewer live once a failure has unwound the frames."""
@@ -35,6 +37,20 @@ class LiveMemory:
         """Return what was reported since `record_history`."""
         assert self._history is not None, "record_history comes first"
         return self._history
+
+    def watch_peak(self, tracer: Tracer) -> None:
+        """Let the tracer report to what remembers the peak, which hands everything on."""
+        self._peak = tracer.sink = PeakWatch(self.simulated, "unknown")
+
+    def name_category(self, category: str) -> None:
+        """Let what is made from now on be of this category."""
+        if self._peak is not None:
+            self._peak.label = category
+
+    def peak_parts(self, *, of_failure: bool) -> list[PeakPart]:
+        """Return what lived at the peak since `watch_peak`, or at the last failure."""
+        assert self._peak is not None, "watch_peak comes first"
+        return self._peak.parts(of_failure=of_failure)
 
 
 class ReplayedMemory:
@@ -61,6 +77,16 @@ class ReplayedMemory:
     def history(self) -> MemoryHistory:
         """Return what happened in the last phases, by running them once more."""
         return history_of(self._memoized, self._phase_title)
+
+    def watch_peak(self, tracer: Tracer) -> None:
+        """Watch nothing: the phases of the peak are remembered anyway."""
+
+    def name_category(self, category: str) -> None:
+        """Phases are replayed as they were recorded: with names, where there are any."""
+
+    def peak_parts(self, *, of_failure: bool) -> list[PeakPart]:
+        """Return what lived at the peak, or at the last failure, by running its phases once more."""
+        return replayed_parts(self._memoized, of_failure=of_failure)
 
 
 CardMemory = LiveMemory | ReplayedMemory

@@ -30,7 +30,8 @@ from memory_harness.harness.devices.base import Allocation, AllocationEvent, liv
 from memory_harness.harness.devices.nvml import open_nvml
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
-from memory_harness.harness.log.records import DriverUse, MemoryStats, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
 
@@ -270,6 +271,13 @@ class CudaDevice:
 
     def adopt(self, values: Iterable[Any]) -> None:
         """PyTorch's allocator knows all that is on the GPU."""
+
+    def watch_peak(self) -> None:
+        """PyTorch keeps no more than the last allocations, which may lie behind the peak."""
+
+    def peak_parts(self, log: RunLog) -> list[PeakPart]:
+        """It is not known."""
+        return []
 
     def record_history(self) -> None:
         """Let PyTorch record the last allocations and frees, each with Python's stack."""

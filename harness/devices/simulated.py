@@ -23,11 +23,13 @@ from memory_harness.harness.log.records import (
     DriverUse,
     GpuProcess,
     MemoryStats,
+    PeakPart,
     PoolUse,
     RunRecord,
     SegmentRuns,
     record_to_dict,
 )
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
@@ -301,6 +303,19 @@ class SimulatedDevice:
         """Keep what the tracer reports, each allocation with its frames."""
         self.memory.record_history(self.tracer)
         self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def watch_peak(self) -> None:
+        """Remember from now on what lives when most is allocated, for `peak_parts`."""
+        self.memory.watch_peak(self.tracer)
+        self._site_frames = self.tracer.site_frames = WATCHED_SITE_FRAMES
+
+    def name_category(self, category: str) -> None:
+        """Let what is allocated from now on be of this category in `peak_parts`, where it gets no name."""
+        self.memory.name_category(category)
+
+    def peak_parts(self, log: RunLog) -> list[PeakPart]:
+        """Return what lived when a run needed most: at its peak, or when it failed."""
+        return self.memory.peak_parts(of_failure=log.needed_bytes > log.peak_allocated_bytes)
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""

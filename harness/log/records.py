@@ -4,7 +4,7 @@ A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `Phas
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
 on after that, `SurvivorRecord`s where memory grew, `DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's
 tensors has changed, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that
-lacks the last one was cut off.
+lacks the last one was cut off. `PeakPart`s follow it where somebody asked for them.
 """
 
 from __future__ import annotations
@@ -345,6 +345,26 @@ class SurvivorRecord:
 
 
 @dataclass(frozen=True)
+class PeakPart:
+    """Allocations that one line made and that lived when most was needed; the parts of a run add up to its peak.
+
+    Where memory ran out and the failed allocation would have been the peak, the parts are those of that moment.
+    """
+
+    category: str  # as in `OomRecord.live_bytes`; `made in PHASE` where tensors have no names; `ROUNDING`, `REQUEST`
+    site: str  # `file:line function` that made them, or their names with `*` for numbers; empty where not known
+    code: str  # the line's text: it is the same in another version, where the line has another number
+    caller: str  # the model's or the user's `file:line function` that led to the site, where that is another's
+    num_bytes: int
+    num_tensors: int
+    kind: str = "peak_part"
+
+
+ROUNDING = "rounding"  # category of a `PeakPart`: by how much blocks are larger than what was asked for
+REQUEST = "did not fit"  # the same: the allocation that failed
+
+
+@dataclass(frozen=True)
 class ProbeRecord:
     """What one action freed at the end of a run."""
 
@@ -490,6 +510,7 @@ Record = (
     | SurvivorRecord
     | DriverRecord
     | PoolRecord
+    | PeakPart
     | ProbeRecord
     | RecoveryRecord
     | StandInRecord

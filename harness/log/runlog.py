@@ -24,6 +24,7 @@ from memory_harness.harness.log.records import (
     MetricsRecord,
     OomRecord,
     Outcome,
+    PeakPart,
     Phase,
     PhaseBegin,
     PhaseRecord,
@@ -54,6 +55,7 @@ class RunLog:
     survivors: list[SurvivorRecord] = field(default_factory=list)
     drivers: list[DriverRecord] = field(default_factory=list)
     pools: list[PoolRecord] = field(default_factory=list)
+    peak_parts: list[PeakPart] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     stand_ins: list[StandInRecord] = field(default_factory=list)

@@ -7,7 +7,7 @@ Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.1
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.allocator import Segment
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, RENAME, Event
+from memory_harness.harness.simulate.trace import pass_on
 from memory_harness.harness.simulate.tracer import Site
 
 MAX_ENTRIES = 100_000
@@ -80,20 +80,6 @@ class MemoryHistory:
         """Let a storage be known as `name`."""
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._frames[name] = self._frames.pop(key, [])
-
-    def replay(self, events: Sequence[Event]) -> None:
-        """Run recorded events. Raises `DeviceOutOfMemory` at the first allocation that does not fit."""
-        for key, size, extra in events:
-            if size >= 0:
-                self.alloc(key, size, extra)  # type: ignore[arg-type]
-            elif size == FREE:
-                self.free(key)
-            elif size == RENAME:
-                self.rename(key, extra)
-            elif size == ENSURE:
-                self.ensure(key, *extra)  # type: ignore[misc]
-            elif size == EMPTY_CACHE:
-                self.empty_cache()
 
     def snapshot(self, run: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the memory as it is now and the entries that led here.
@@ -206,7 +192,7 @@ def history_of(
         for chain in reversed(chains):
             for position, phase in enumerate(chain.phases):
                 history.label = label(chain.key, position)
-                history.replay(phase)
+                pass_on(phase, history)
     return history
 
 

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.configs.cards import Card
+from memory_harness.harness.simulate import positions
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
 from memory_harness.harness.simulate.flash_attention import counted_tokens, flash_attention_2
@@ -87,32 +88,36 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
     bnb = torch.ops.bitsandbytes
     matmul = partial(_with_workspace, card.cublas_workspace_bytes)
     in_place: dict[Any, Lowering] = dict.fromkeys(_IN_PLACE, _in_place)
-    return in_place | {
-        aten.add.Tensor: _add,
-        **{operator: partial(_fill_fresh, in_place) for operator, in_place in _FILLING.items()},
-        aten.scatter_add.default: _scatter_add,
-        aten.native_dropout.default: _native_dropout,
-        aten._softmax_backward_data.default: _softmax_backward,
-        aten._safe_softmax.default: _safe_softmax,
-        aten.mm.default: matmul,
-        aten.addmm.default: partial(_addmm, card.cublas_workspace_bytes),
-        aten.bmm.default: matmul,
-        aten.baddbmm.default: matmul,
-        aten.sum.dim_IntList: partial(_sum, card),
-        aten.mean.dim: partial(_sum, card),
-        aten._foreach_norm.Scalar: _norms,
-        **dict.fromkeys(_INTO_GIVEN, partial(_matmul_into, card.cublas_workspace_bytes)),
-        aten.lift_fresh.default: _host_scalar,
-        aten._local_scalar_dense.default: _host_read,
-        aten.nonzero.default: _nonzero,
-        aten._grouped_mm.default: partial(_grouped_mm, card.cublas_workspace_bytes),
-        bnb.gemm_4bit.default: partial(_gemm_4bit, card),
-        bnb.int8_vectorwise_quant.default: _quantize_rows,
-        bnb.int8_scaled_mm.default: _scaled_mm,
-        bnb.int8_mixed_scaled_mm.default: _mixed_scaled_mm,
-        bnb.quantize_4bit.default: _quantize,
-        bnb.quantize_blockwise.default: _quantize,
-    }
+    return (
+        in_place
+        | positions.LOWERINGS
+        | {
+            aten.add.Tensor: _add,
+            **{operator: partial(_fill_fresh, in_place) for operator, in_place in _FILLING.items()},
+            aten.scatter_add.default: _scatter_add,
+            aten.native_dropout.default: _native_dropout,
+            aten._softmax_backward_data.default: _softmax_backward,
+            aten._safe_softmax.default: _safe_softmax,
+            aten.mm.default: matmul,
+            aten.addmm.default: partial(_addmm, card.cublas_workspace_bytes),
+            aten.bmm.default: matmul,
+            aten.baddbmm.default: matmul,
+            aten.sum.dim_IntList: partial(_sum, card),
+            aten.mean.dim: partial(_sum, card),
+            aten._foreach_norm.Scalar: _norms,
+            **dict.fromkeys(_INTO_GIVEN, partial(_matmul_into, card.cublas_workspace_bytes)),
+            aten.lift_fresh.default: _host_scalar,
+            aten._local_scalar_dense.default: _host_read,
+            aten.nonzero.default: _nonzero,
+            aten._grouped_mm.default: partial(_grouped_mm, card.cublas_workspace_bytes),
+            bnb.gemm_4bit.default: partial(_gemm_4bit, card),
+            bnb.int8_vectorwise_quant.default: _quantize_rows,
+            bnb.int8_scaled_mm.default: _scaled_mm,
+            bnb.int8_mixed_scaled_mm.default: _mixed_scaled_mm,
+            bnb.quantize_4bit.default: _quantize,
+            bnb.quantize_blockwise.default: _quantize,
+        }
+    )
 
 
 _NO_BACKWARD = -1
@@ -219,7 +224,9 @@ def _add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """
     if in_backward() and not torch.is_grad_enabled() and _is_gradient_buffer(args[0]):
         return args[0].add_(args[1])
-    return tracer.run(func, args, kwargs)
+    out = tracer.run(func, args, kwargs)
+    positions.keep_sum(tracer, out, *args[:2])
+    return out
 
 
 def _scatter_add(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -318,11 +325,15 @@ def _host_scalar(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _host_read(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Answer `.item()` of a tensor without a value where the caller has said what it is taken to be."""
+    """Answer `.item()` of a tensor without a value: what was counted, or what the caller has said it is taken to be."""
     (tensor,) = args
     tracer.num_asked += 1
-    if lies_on_meta(tensor) and tracer.assumed_value is not None:
-        return tracer.assumed_value
+    if lies_on_meta(tensor):
+        known = tracer.largest_in(tensor)
+        if known is not None:
+            return known
+        if tracer.assumed_value is not None:
+            return tracer.assumed_value
     return func(*args, **kwargs)
 
 

@@ -89,7 +89,7 @@ class MemoizedMemory:
         self._chain: _RunningChain | None = None
         self._peak_bytes = 0
         """the highest allocated bytes of all replayed phases"""
-        self._peak_chain = ReplayedChain(self._state, None, [])
+        self.peak_chain = ReplayedChain(self._state, None, [])
         """the chain that reached them, up to that phase"""
         self.recent: deque[ReplayedChain] = deque(maxlen=NUM_RECENT)
 
@@ -145,7 +145,7 @@ class MemoizedMemory:
         self._peaks = max(allocated, stats.peak_allocated_bytes), max(reserved, stats.peak_reserved_bytes)
         if stats.peak_allocated_bytes > self._peak_bytes:
             self._peak_bytes = stats.peak_allocated_bytes
-            self._peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
+            self.peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
 
     def _finish(self, chain: _RunningChain) -> None:
         if chain.known is not None:
@@ -182,8 +182,8 @@ class MemoizedMemory:
 
     def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
         """Return all that was reserved when most was allocated."""
-        memory = self.memory_at(self._peak_chain.start)
-        events = itertools.chain.from_iterable(self._peak_chain.phases)
+        memory = self.memory_at(self.peak_chain.start)
+        events = itertools.chain.from_iterable(self.peak_chain.phases)
         while memory.allocator.allocated_bytes < self._peak_bytes:
             memory.replay([next(events)])
         return segments_of(memory.allocator)

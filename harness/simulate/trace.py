@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
+from typing import Protocol
 
 from memory_harness.harness.simulate.attention import FLASH_BLOCK
 from memory_harness.harness.simulate.tracer import EventSink, Site
@@ -50,6 +51,28 @@ class TraceRecorder:
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Record that the storage is known as `name` from now on."""
         self.events.append((key, RENAME, name))
+
+
+class NamingSink(EventSink, Protocol):
+    """A sink whose storages get lasting names."""
+
+    def rename(self, key: Hashable, name: Hashable) -> None:
+        """Take that the storage is known as `name` from now on."""
+
+
+def pass_on(events: Sequence[Event], sink: NamingSink) -> None:
+    """Tell a sink of recorded events. Raises what it raises, such as `DeviceOutOfMemory`."""
+    for key, size, extra in events:
+        if size >= 0:
+            sink.alloc(key, size, extra)  # type: ignore[arg-type]
+        elif size == FREE:
+            sink.free(key)
+        elif size == RENAME:
+            sink.rename(key, extra)
+        elif size == ENSURE:
+            sink.ensure(key, *extra)  # type: ignore[misc]
+        elif size == EMPTY_CACHE:
+            sink.empty_cache()
 
 
 class Sinks:

@@ -77,6 +77,8 @@ class Tracer(TorchDispatchMode):
         self._lowerings = lowerings
         self._storages: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
         self._makes_storage: dict[int, bool] = {}
+        self._largest: dict[int, int] = {}
+        """of the integers in a storage, where they were counted"""
         self.run = MetaResults().run
         """runs an operator as it is; for lowerings"""
         self._next_key = 0
@@ -150,6 +152,7 @@ class Tracer(TorchDispatchMode):
     def _on_death(self, cdata: int) -> Callable[[Any], None]:
         def end(_: Any) -> None:
             entry = self._storages.pop(cdata, None)
+            self._largest.pop(cdata, None)
             if entry is not None and entry[1] not in (HOST, GONE):
                 self.sink.free(entry[1])
 
@@ -174,6 +177,18 @@ class Tracer(TorchDispatchMode):
         entry = self._storages.get(storage._cdata)
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
+
+    def keep_largest(self, tensor: torch.Tensor, value: int) -> None:
+        """Remember the largest of a tensor's integers as long as its storage lives; of booleans, True is 1."""
+        self._largest[tensor.untyped_storage()._cdata] = value
+
+    def largest_in(self, tensor: torch.Tensor) -> int | None:
+        """Return the largest of a tensor's integers; None where it is not known, as of a part of what was counted."""
+        if not self._largest:
+            return None
+        storage = tensor.untyped_storage()
+        is_whole = tensor.shape[-1:].numel() * tensor.itemsize == storage.nbytes()
+        return self._largest.get(storage._cdata) if is_whole else None
 
     def take_over(self, other: Tracer) -> None:
         """Follow from now on the storages that another tracer has followed, under the keys that they have there."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.units import format_apart
+from memory_harness.configs.units import Increase, format_apart, parse_increase
 from memory_harness.harness.log.files import write_whole
 
 if TYPE_CHECKING:
@@ -40,12 +39,12 @@ def highest_peak(runs: Iterable[Measured]) -> Peak:
     return Peak(*sizes, str(phase), about.source, about.gpu_name)
 
 
-def read_share(text: str) -> float:
-    """Return the share that `5%` stands for. Raises ConfigError where it is no percentage."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    if match is None:
-        raise ConfigError(f"--memory-fail-on-increase {text}: not a percentage (allowed: 0% or more, such as 5%)")
-    return float(match.group(1)) / 100
+def read_increase(text: str) -> Increase:
+    """Return the increase that `5%` or `100 MiB` stands for. Raises ConfigError where it is neither."""
+    try:
+        return parse_increase(text)
+    except ValueError as error:
+        raise ConfigError(f"--memory-fail-on-increase {text}: {error}") from None
 
 
 def read_baseline(path: Path) -> dict[str, Peak] | None:
@@ -90,13 +89,13 @@ def is_comparable(now: Peak, before: Peak) -> bool:
     return (before.source, before.gpu_name) == (now.source, now.gpu_name)
 
 
-def increase(now: Peak, before: Peak | None, share: float) -> str | None:
+def increase(now: Peak, before: Peak | None, allowed: Increase) -> str | None:
     """Return by what a peak exceeds the one before, None where it does not or they cannot be compared."""
     if before is None or not is_comparable(now, before):
         return None
     rise = now.peak_allocated_bytes - before.peak_allocated_bytes
-    if rise <= round(before.peak_allocated_bytes * share):  # 115 is not above 100 * 1.15, which is 114.99999999999999
+    if rise <= allowed.of(before.peak_allocated_bytes):
         return None
     now_text, before_text = format_apart(now.peak_allocated_bytes, before.peak_allocated_bytes)
     more = f"{rise / before.peak_allocated_bytes:.1%} " if before.peak_allocated_bytes else ""
-    return f"peak of {now_text} in {now.phase} is {more}above the baseline's {before_text} (allowed: {share:.1%})"
+    return f"peak of {now_text} in {now.phase} is {more}above the baseline's {before_text} (allowed: {allowed.text})"

@@ -25,7 +25,7 @@ from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
 from memory_harness.configs.validation import validate
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
-from memory_harness.probes.session.process import RunDied, start_worker
+from memory_harness.probes.session.process import RunDied, start_probing_worker
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -118,7 +118,7 @@ class MemoryProbe:
         config = configured(recipe, fields, self.target)
         log = self.make_folder() / f"run-{len(self.runs) + 1}.jsonl"
         try:
-            with start_worker() as worker:
+            with start_probing_worker(config) as worker:
                 records = worker.run(config, log, "test", lambda title, done, total: None)
         except RunDied as error:
             sys.stderr.write(error.details)

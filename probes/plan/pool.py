@@ -3,12 +3,12 @@
 These import PyTorch, which takes seconds; this one does not: what runs in them is imported there.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.context import BaseContext
 
 from memory_harness.configs.cards import budget_of
 from memory_harness.configs.schema import RunConfig
@@ -18,9 +18,8 @@ from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, ma
 
 
 @contextmanager
-def start_processes(number: int) -> Iterator[ProcessPoolExecutor]:
+def start_processes(number: int, context: BaseContext) -> Iterator[ProcessPoolExecutor]:
     """Give so many processes, each of which starts with the first thing that it is asked."""
-    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(number, context, initializer=_discard_output) as pool:
         try:
             yield pool

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +19,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
-from memory_harness.harness.log.records import KnobRecord, Outcome, Phase, StandInRecord
+from memory_harness.harness.log.records import KnobRecord, Outcome, Phase, PhaseBegin, Record, StandInRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
@@ -46,6 +46,7 @@ class DryRun:
         changes: settings of the script that are to be others; see `harness.observe.knobs`.
         snapshot: file for the memory where it ran out, or at the end.
         is_quiet: what the script prints is not shown.
+        with_peak: the log says what lived at the peak.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
     """
@@ -60,6 +61,7 @@ class DryRun:
     changes: Mapping[str, Any] = field(default_factory=dict)
     snapshot: Path | None = None
     is_quiet: bool = False
+    with_peak: bool = False
     replays_layers: bool = True
 
     def run(self, log: Path) -> RunLog:
@@ -140,9 +142,12 @@ def _run(dry_run: DryRun, log: Path) -> None:
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
         snapshot = _Snapshot(dry_run.snapshot, device, log)
+        if dry_run.with_peak:
+            device.watch_peak()
+        write = _phases_told(device, writer.write) if dry_run.with_peak else writer.write
         observer = DryRunObserver(
             device,
-            writer.write,
+            write,
             Path(dry_run.script).name,
             dry_run.max_steps,
             worst_first=dry_run.worst_first,
@@ -174,6 +179,20 @@ def _run(dry_run: DryRun, log: Path) -> None:
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)
+        if dry_run.with_peak:
+            for part in device.peak_parts(read_run_log(log)):
+                writer.write(part)
+
+
+def _phases_told(device: DryRunDevice, write: Callable[[Record], None]) -> Callable[[Record], None]:
+    """Return what takes the records of a run, and lets what is made from a phase's begin on be said to be its."""
+
+    def write_and_tell(record: Record) -> None:
+        if isinstance(record, PhaseBegin):
+            device.name_category(f"made in {record.phase}")
+        write(record)
+
+    return write_and_tell
 
 
 class _Snapshot:

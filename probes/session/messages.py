@@ -19,6 +19,16 @@ class TrainArguments(TypedDict):
     """arguments of `harness.devices.parallel.join` where several GPUs train together, each in a worker"""
 
 
+class DryRunArguments(TypedDict):
+    """What is run dry, see `probes.session.dry_run.DryRun`; card and budget are those of the request's `config`."""
+
+    script: str
+    arguments: list[str]
+    max_steps: int | None
+    worst_first: bool
+    changes: dict[str, Any]
+
+
 class Request(TypedDict, total=False):
     """What a worker is asked, once: to run, with `train` to train, with `generate` to generate only.
 
@@ -34,6 +44,10 @@ class Request(TypedDict, total=False):
     """file for the memory at the end of the run"""
     fault: str | None
     """name of a mistake to plant in the run"""
+    with_peak: bool
+    """whether the log is to say what lived at the peak of the run, simulated"""
+    dry_run: DryRunArguments
+    """run a script dry, quietly, into `log`"""
     train: TrainArguments
     generate: str
     """folder of the adapter"""

@@ -13,17 +13,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from memory_harness.configs.places import IMPORT_FOLDER
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.log.errors import HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
-from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
+from memory_harness.probes.session.fork_server import ForkedProcess, child_environment, process_context
+from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
@@ -69,15 +71,17 @@ class RunStopped(HarnessError):
 
 
 @contextmanager
-def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator[Worker]:
+def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path | None = None) -> Iterator[Worker]:
     """Start a worker that waits for a request; leaving early ends it.
 
     Args:
         own_group: keep signals that a terminal sends to all processes from it.
         gpu: the only one that it sees, of those that this process may see; None shows all of them.
+        layer: folder of packages that go before those installed.
     """
-    environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _visible(gpu)}
-    path = os.pathsep.join(part for part in (str(IMPORT_FOLDER), os.environ.get("PYTHONPATH")) if part)
+    environment = child_environment(layer)
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
@@ -87,18 +91,37 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None) -> Iterator
             stderr=errors,
             encoding="utf-8",
             process_group=0 if own_group else None,
-            env={**os.environ, **environment, "PYTHONPATH": path},
+            env={**os.environ, **environment},
         ) as process,
     ):
-        worker = Worker(process, errors)
-        try:
+        yield from _attended(Worker(process, errors))
+
+
+@contextmanager
+def start_probing_worker(config: RunConfig) -> Iterator[Worker]:
+    """Start a worker that is not to train: the quickest there is for this configuration."""
+    context = None if capabilities_of(config).is_imported_first else process_context()
+    if not isinstance(context, ForkServerContext):
+        with start_worker() as worker:
             yield worker
-        finally:
-            if not worker.is_done:
-                process.kill()
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # of a request that it died too early to read
-                process.stdin.close()
+        return
+    with (
+        tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as errors,
+        ForkedProcess(context, Path(errors.name)) as process,
+    ):
+        yield from _attended(Worker(process, errors))
+
+
+def _attended(worker: Worker) -> Iterator[Worker]:
+    """Give the worker, and end it in the end."""
+    try:
+        yield worker
+    finally:
+        if not worker.is_done:
+            worker.process.kill()
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # of a request that it died too early to read
+            worker.process.stdin.close()
 
 
 def _visible(gpu: int) -> str:
@@ -114,7 +137,7 @@ def _visible(gpu: int) -> str:
 class Worker:
     """A process that waits for a request, or works on it."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     errors: IO[str]
     is_done: bool = False
     was_killed: bool = False
@@ -133,6 +156,8 @@ class Worker:
         counts: list[int] | None = None,
         snapshot: Path | None = None,
         fault: str | None = None,
+        *,
+        with_peak: bool = False,
     ) -> RunLog:
         """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
 
@@ -147,11 +172,19 @@ class Worker:
             "counts": counts or [],
             "snapshot": None if snapshot is None else str(snapshot),
             "fault": fault,
+            "with_peak": with_peak,
         }
         self._send(request)
         for reply in self._replies_until("logged", f"the run {title!r}", replay=log):
             if "steps" in reply:
                 progress(title, *reply["steps"])
+        return read_run_log(log)
+
+    def run_dry(self, config: RunConfig, log: Path, title: str, arguments: DryRunArguments) -> RunLog:
+        """Run a script dry, quietly, and record what lived at its peak; return what the log says; raises as `run`."""
+        self._send({"config": config.to_dict(), "log": str(log), "dry_run": arguments})
+        list(self._replies_until("logged", f"the dry run {title!r}", replay=log))
+        self.is_done = True
         return read_run_log(log)
 
     def train(
@@ -281,7 +314,7 @@ def _first_dead(workers: Sequence[Worker]) -> Worker:
 
 
 @contextmanager
-def _passing_on_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+def _passing_on_signals(processes: Sequence[subprocess.Popen[str] | ForkedProcess]) -> Iterator[list[int]]:
     """Within, signals that ask this process to end go to the others; yields the list of those that came."""
     received: list[int] = []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
+from memory_harness.harness.data.prepare import check_corpus
 from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
@@ -22,7 +23,8 @@ from memory_harness.probes.fixes import FIXES, propose
 from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
 from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
-from memory_harness.probes.session.process import OnProgress, Worker, start_worker
+from memory_harness.probes.session.fork_server import can_fork, process_context
+from memory_harness.probes.session.process import OnProgress, Worker, start_probing_worker
 
 Rerun = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
@@ -85,20 +87,24 @@ def run_session(
         limits: find the largest batch, length and token cap that fit with the fixes.
 
     Raises:
-        RunRefused: a value of the configuration or the corpus is not usable.
+        RunRefused: a value of the configuration is not usable.
+        DataError: the corpus is not.
         RunDied: a run failed for another reason than memory.
     """
     if fault is not None:
         try_fixes, counts = False, []
+    if can_fork():
+        check_corpus(config)  # a forked worker begins only once PyTorch is imported
+    num_predicting = NUM_PREDICTING_PROCESSES if goal or limits else 1
     with ExitStack() as workers:
-        first = workers.enter_context(start_worker())
-        pool = workers.enter_context(start_processes(NUM_PREDICTING_PROCESSES if goal or limits else 1))
+        first = workers.enter_context(start_probing_worker(config))
+        pool = workers.enter_context(start_processes(num_predicting, process_context()))
         spares: list[Worker] = []
         if try_fixes:
-            spares.append(workers.enter_context(start_worker()))
+            spares.append(workers.enter_context(start_probing_worker(config)))
 
         def run(config: RunConfig, log: Path, title: str) -> RunLog:
-            worker = spares.pop() if spares else workers.enter_context(start_worker())
+            worker = spares.pop() if spares else workers.enter_context(start_probing_worker(config))
             return worker.run(config, log, title, progress)
 
         if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before

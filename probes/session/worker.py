@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from memory_harness.configs.cards import card_of
+from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -27,7 +28,7 @@ from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost,
 from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.session.messages import PEER_LOST, Reply, Request, TrainArguments
+from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -39,7 +40,7 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def main() -> int:
     """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     request = _read_request()
     if request is None:
         return 0
@@ -65,19 +66,25 @@ def _carry_out(request: Request) -> None:
         train_request(config, request["train"])
     elif "generate" in request:
         generate_request(config, Path(request["generate"]), Path(request["log"]))
+    elif "dry_run" in request:
+        dry_run_request(config, request["dry_run"], Path(request["log"]))
     elif request.get("fault") is None:
         run_request(config, request)
     else:
         run_planted(config, request)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """Wait until the process that started this one is gone, and end as SIGTERM does: training saves first.
 
     Killed, it can pass no signal on; and a run that nobody watches would hold its folder, and the GPU, for hours.
     """
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_REPORTS)
+    asked_for_fork, parent = multiprocessing.parent_process(), os.getppid()
+    if asked_for_fork is not None:
+        asked_for_fork.join()
+    else:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_REPORTS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -87,27 +94,17 @@ def _read_request() -> Request | None:
         request: Request = json.loads(line)
         if request:
             return request
-        with _no_collection():
-            _import_bitsandbytes()
-            from memory_harness.harness.train import execute  # noqa: F401  (imported ahead of the request)
+        import_libraries()
     return None
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within, Python looks for no garbage: imports make hardly any, and all that they make would be searched for it."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+def import_libraries() -> None:
+    """Import PyTorch and all that a run needs of it, which takes seconds.
 
-
-def _import_bitsandbytes() -> None:
-    """Import it without PyTorch's compiler, a fifth of all that a worker imports.
-
-    It wraps some of its kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by that.
+    No garbage is looked for meanwhile: imports make hardly any. bitsandbytes comes without PyTorch's compiler, a fifth
+    of the whole: it wraps some kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by it.
     """
+    gc.disable()
     import torch
 
     def as_it_is(function: Any = None, **options: Any) -> Any:
@@ -115,6 +112,9 @@ def _import_bitsandbytes() -> None:
 
     with patch.object(torch, "compile", as_it_is):
         import bitsandbytes  # noqa: F401
+    from memory_harness.harness.train import execute  # noqa: F401
+
+    gc.enable()
 
 
 def run_request(config: RunConfig, request: Request) -> None:
@@ -148,6 +148,22 @@ def run_request(config: RunConfig, request: Request) -> None:
     _reply({"counts": [end for end in ends if end is not None]})
 
 
+def dry_run_request(config: RunConfig, arguments: DryRunArguments, log: Path) -> None:
+    """Run a script dry into its log, with what lived at its peak; nothing that it prints is shown."""
+    from memory_harness.probes.session.dry_run import DryRun
+
+    device = config.device
+    DryRun(
+        **arguments,
+        card=card_of(device),
+        budget_bytes=budget_of(device),
+        expandable_segments=device.expandable_segments,
+        is_quiet=True,
+        with_peak=True,
+    ).run(log)
+    _reply({"logged": True})
+
+
 def run_planted(config: RunConfig, request: Request) -> None:
     """Run the configuration with a fault in it into its log."""
     _read_data(config)  # what cannot be used is told before PyTorch is imported
@@ -170,8 +186,13 @@ def _logging(device: ObservableDevice, request: Request) -> Iterator[Callable[[R
     log, snapshot = Path(request["log"]), request["snapshot"]
     if snapshot is not None:
         device.record_history()
+    if request.get("with_peak"):
+        device.watch_peak()
     with LogWriter(log) as writer:
         yield _Reporter(writer.write).write
+        if request.get("with_peak"):
+            for part in device.peak_parts(read_run_log(log)):
+                writer.write(part)
     if snapshot is not None:
         device.write_history(Path(snapshot), read_run_log(log).run)
 
@@ -228,11 +249,10 @@ def _group(arguments: TrainArguments) -> Group | None:
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
     warnings.simplefilter("ignore", FutureWarning)
-    with _no_collection():
-        import torch
+    import_libraries()
+    import torch
 
-        _import_bitsandbytes()
-        from memory_harness.harness.train.run import open_device
+    from memory_harness.harness.train.run import open_device
 
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute

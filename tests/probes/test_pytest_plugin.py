@@ -13,7 +13,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.observe import own_loop as recording  # noqa: F401
-from memory_harness.probes.budgets.baseline import Peak, increase, read_baseline, read_share, write_baseline
+from memory_harness.probes.budgets.baseline import Peak, increase, read_baseline, read_increase, write_baseline
 from memory_harness.probes.budgets.probe import Target, configured
 
 pytest_plugins = ["pytester"]
@@ -289,8 +289,8 @@ def test_wrong_markers_are_told_at_collection_all_at_once(suite):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--memory-fail-on-increase=lots"], "*lots: not a percentage*"),
-        (["--memory-fail-on-increase="], "*: not a percentage*"),
+        (["--memory-fail-on-increase=lots"], "*lots: neither a percentage*"),
+        (["--memory-fail-on-increase="], "*: neither a percentage*"),
         (["--memory-baseline=wrong.json"], "*wrong.json: no baseline of this release*"),
         (["--memory-baseline=text.json"], "*text.json: no baseline of this release (a size is no whole number)*"),
         (["--memory-baseline=none/b.json"], "*none/b.json: there is no folder *none*"),
@@ -330,7 +330,7 @@ def test_the_baseline(suite, pytester):
     suite(GROWING.format(size=22), *options).assert_outcomes(passed=1)
     result = suite(GROWING.format(size=24), *options)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["peak of 24.00 MiB in STEP is 20.0% above the baseline's 20.00 MiB (allowed: 15.0%)"])
+    result.stdout.fnmatch_lines(["peak of 24.00 MiB in STEP is 20.0% above the baseline's 20.00 MiB (allowed: 15%)"])
     assert pytester.path.joinpath("peaks.json").read_text() == written
 
     suite(GROWING.format(size=24), "--memory-baseline=peaks.json", "--memory-update-baseline")
@@ -366,10 +366,12 @@ def test_a_baseline_that_cannot_be_written_is_one_line(suite, monkeypatch):
 def test_peaks_of_different_cards_are_not_compared():
     t4 = Peak(100, 100, 1000, "EVAL", "simulated", "Tesla T4")
     l4 = Peak(200, 200, 1000, "EVAL", "simulated", "NVIDIA L4")
-    assert increase(l4, t4, 0.05) is None
-    assert increase(l4, None, 0.05) is None
-    assert increase(Peak(105, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) is None
-    assert "6.0% above" in (increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, 0.05) or "")
+    assert increase(l4, t4, read_increase("5%")) is None
+    assert increase(l4, None, read_increase("5%")) is None
+    assert increase(Peak(105, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, read_increase("5%")) is None
+    assert "6.0% above" in (
+        increase(Peak(106, 100, 1000, "EVAL", "simulated", "Tesla T4"), t4, read_increase("5%")) or ""
+    )
 
 
 def test_a_rise_of_exactly_what_is_allowed_is_allowed():
@@ -379,12 +381,14 @@ def test_a_rise_of_exactly_what_is_allowed_is_allowed():
         return Peak(num_bytes, num_bytes, 10**9, "EVAL", "simulated", "Tesla T4")
 
     for percent in range(100):
-        assert increase(peak(100 + percent), peak(100), read_share(f"{percent}%")) is None
-        assert increase(peak(101 + percent), peak(100), read_share(f"{percent}%"))
-    assert increase(peak(20 * 2**20 + 512), peak(20 * 2**20), 0) == (
-        "peak of 20972032 B in EVAL is 0.0% above the baseline's 20971520 B (allowed: 0.0%)"
+        assert increase(peak(100 + percent), peak(100), read_increase(f"{percent}%")) is None
+        assert increase(peak(101 + percent), peak(100), read_increase(f"{percent}%"))
+    assert increase(peak(20 * 2**20 + 512), peak(20 * 2**20), read_increase("0%")) == (
+        "peak of 20972032 B in EVAL is 0.0% above the baseline's 20971520 B (allowed: 0%)"
     )
-    assert increase(peak(512), peak(0), 0.05) == "peak of 512 B in EVAL is above the baseline's 0 B (allowed: 5.0%)"
+    assert increase(peak(512), peak(0), read_increase("5%")) == (
+        "peak of 512 B in EVAL is above the baseline's 0 B (allowed: 5%)"
+    )
 
 
 def test_a_baseline_reads_as_it_was_written(tmp_path):
@@ -392,7 +396,8 @@ def test_a_baseline_reads_as_it_was_written(tmp_path):
     write_baseline(tmp_path / "b.json", peaks)
     assert read_baseline(tmp_path / "b.json") == peaks
     assert read_baseline(tmp_path / "none.json") is None
-    assert read_share("2.5 %") == 0.025
+    assert read_increase("2.5 %").of(1000) == 25
+    assert read_increase("2 KiB").of(1000) == 2048
 
 
 def test_recipes_take_the_markers_target_and_the_tests_fields():

@@ -16,7 +16,7 @@ from memory_harness.configs.units import MIB
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats
+from memory_harness.harness.log.records import REQUEST, MemoryStats
 from memory_harness.harness.simulate.memoized import NUM_UNSAVED, MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
@@ -174,9 +174,14 @@ def test_a_second_run_needs_no_recording_and_ends_the_same() -> None:
         for _ in range(2):
             strategy.load()
             step(strategy, batch((30,), 32), batch((20,), 32))
-            results.append((strategy.device.stats(), strategy.num_traced))
+            parts = strategy.device.memory.peak_parts(of_failure=False)
+            results.append((strategy.device.stats(), strategy.num_traced, parts))
             strategy.restart(2**34, expandable_segments=False)
     assert results[0] == results[1]
+    stats, _, parts = results[0]
+    assert sum(part.num_bytes for part in parts) == stats.peak_allocated_bytes
+    assert {"parameter", "activation"} <= {part.category for part in parts}
+    assert any(part.code for part in parts if part.category == "activation")
 
 
 def test_starting_over_ends_as_on_a_memory_that_remembers_nothing() -> None:
@@ -210,6 +215,11 @@ def test_an_allocation_beyond_the_budget_fails_where_it_was_asked_for() -> None:
     assert failure.value.where is not None
     assert strategy.device.stats().num_ooms == 1
     assert sum(strategy.device.live_bytes({}).values()) > 0
+    parts = strategy.device.memory.peak_parts(of_failure=True)
+    needed = failure.value.allocated_bytes + failure.value.requested_bytes
+    assert sum(part.num_bytes for part in parts) == needed
+    (request,) = [part for part in parts if part.category == REQUEST]
+    assert request.num_bytes == failure.value.requested_bytes
 
 
 def test_generation_frees_its_cache_and_grows_with_the_tokens() -> None:

@@ -9,7 +9,7 @@ import torch
 from memory_harness import dry_run
 from memory_harness.configs.cards import find_card
 from memory_harness.harness.log.errors import ConfigError, HarnessError
-from memory_harness.harness.log.records import Outcome
+from memory_harness.harness.log.records import REQUEST, Outcome
 from memory_harness.probes.session.dry_run import DryRun, try_settings
 from memory_harness.reports.summary import result_of_log, verdict_banner
 
@@ -101,6 +101,19 @@ def test_a_snapshot_holds_what_there_was_when_memory_ran_out(script, tmp_path):
     recorded = asked.run(tmp_path / "run.jsonl")
     segments = pickle.loads(snapshot.read_bytes())["segments"]
     assert sum(segment["allocated_size"] for segment in segments) == recorded.fatal_oom.allocated_bytes > 30 * MIB
+
+
+@pytest.mark.parametrize("budget_bytes", [2**34, 60 * MIB])
+def test_what_lived_at_the_peak_adds_up_to_it_by_line(script, tmp_path, budget_bytes):
+    asked = DryRun(script(LOOP), (), find_card("t4"), budget_bytes, max_steps=2, with_peak=True)
+    recorded = asked.run(tmp_path / "run.jsonl")
+    assert sum(part.num_bytes for part in recorded.peak_parts) == recorded.needed_bytes
+    line = next(number for number, text in enumerate(LOOP.splitlines(), 1) if "Sequential" in text)
+    sites = {part.site: part.category for part in recorded.peak_parts}
+    (made,) = [category for site, category in sites.items() if site.endswith(f"train.py:{line} <module>")]
+    assert made == "made in LOAD"
+    has_failed = any(part.category == REQUEST for part in recorded.peak_parts)
+    assert has_failed == (recorded.outcome is Outcome.OOM)
 
 
 @pytest.mark.parametrize("replays_layers", [True, False])

@@ -16,12 +16,14 @@ import pytest
 
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.probes.session import process
+from memory_harness.probes.session.fork_server import can_fork, child_environment
 from memory_harness.probes.session.process import (
     PEER_LOST,
     RunDied,
     RunStopped,
     Worker,
     _passing_on_signals,
+    start_probing_worker,
     start_worker,
 )
 from memory_harness.probes.session.train import WEIGHTS, adapter_in
@@ -124,6 +126,41 @@ def test_a_worker_ends_with_the_process_that_started_it():
         wait_until(lambda: worker.num_threads() > 1)  # one of them looks after the parent
         started.kill()
         wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers are not forked where a GPU is")
+def test_a_forked_worker_ends_with_the_process_that_started_it():
+    """Not with the server that has forked it, which other processes of the same parent keep alive."""
+    parent = """
+        import signal
+        from memory_harness.configs.schema import RunConfig
+        from memory_harness.probes.session.process import start_probing_worker
+        with start_probing_worker(RunConfig()) as worker:
+            print(worker.process.pid, flush=True)
+            signal.pause()
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent)], cwd=ROOT, stdout=subprocess.PIPE) as started:
+        worker = psutil.Process(int(started.stdout.readline()))
+        wait_until(lambda: worker.num_threads() > 1)
+        started.kill()
+        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers are not forked where a GPU is")
+def test_a_forked_worker_that_is_killed_has_died(tmp_path):
+    with start_probing_worker(AS_PUBLISHED) as worker:
+        worker.process.kill()
+        with pytest.raises(RunDied, match="the run 'early' died by SIGKILL"):
+            worker.run(AS_PUBLISHED, tmp_path / "log.jsonl", "early", lambda *_: None)
+
+
+@pytest.mark.parametrize("module", ["memory_harness.probes.session.worker", "memory_harness.probes.session.preloaded"])
+def test_nothing_of_the_current_folder_is_imported(module, tmp_path):
+    for name in ("random", "configs", "torch", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    environment = {**os.environ, **child_environment()}
+    ended = subprocess.run([sys.executable, "-m", module], cwd=tmp_path, input="", env=environment, check=False)
+    assert ended.returncode == 0
 
 
 def test_a_signal_that_is_ignored_stays_so():

@@ -1,0 +1,117 @@
+"""Processes forked from one that has imported PyTorch, which takes longer than many a simulated run.
+
+The server is the standard library's, one for the life of this process. Where a GPU's driver is there is none: a process
+that has asked CUDA for anything cannot be forked.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext
+from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import IO, Self
+from unittest.mock import patch
+
+from memory_harness.configs.places import IMPORT_FOLDER
+
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""of NVIDIA, of AMD, and of either under Windows' Linux"""
+
+
+def can_fork() -> bool:
+    """Return whether processes can be forked once PyTorch is imported."""
+    return sys.platform == "linux" and not any(driver.exists() for driver in GPU_DRIVERS)
+
+
+def process_context() -> ForkServerContext | SpawnContext:
+    """Return what starts processes the quickest here; begins to import PyTorch where they are forked."""
+    if not can_fork():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["memory_harness.probes.session.preloaded"])
+    with patch.dict(os.environ, child_environment()):
+        forkserver.ensure_running()
+    return context
+
+
+def child_environment(layer: Path | None = None) -> dict[str, str]:
+    """Return what a new Python process needs to import the harness, and nothing of the current folder.
+
+    Args:
+        layer: folder of packages that go before those installed.
+    """
+    folders = ("" if layer is None else str(layer), str(IMPORT_FOLDER), os.environ.get("PYTHONPATH"))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}
+
+
+class ForkedProcess:
+    """A forked worker, with as much of `subprocess.Popen` as is asked of it.
+
+    Args:
+        errors: takes what it writes to standard error.
+    """
+
+    def __init__(self, context: ForkServerContext, errors: Path) -> None:
+        requests, stdin = context.Pipe(duplex=False)
+        stdout, replies = context.Pipe(duplex=False)
+        self._process: ForkServerProcess = context.Process(target=_work, args=(requests, replies, errors))
+        with requests, replies, stdin, stdout:
+            self._process.start()
+            self.stdin: IO[str] = os.fdopen(os.dup(stdin.fileno()), "w", encoding="utf-8")
+            self.stdout: IO[str] = os.fdopen(os.dup(stdout.fileno()), encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wait()
+        self.stdout.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs on after so many seconds.
+        """
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise TimeoutExpired("worker", timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            assert self.pid is not None
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _work(requests: Connection, replies: Connection, errors: Path) -> None:
+    """Be a worker."""
+    from memory_harness.probes.session.worker import main
+
+    os.dup2(requests.fileno(), 0)
+    os.dup2(replies.fileno(), 1)
+    with errors.open("a") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
+    sys.exit(main())
