@@ -25,6 +25,7 @@ from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.reports.command_probe import probe, result_of_session
+from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
@@ -86,6 +87,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return train(command, arguments)
     if command.generate:
         return generate(command)
+    if command.traceback is not None:
+        return explain_traceback(command, command.traceback)
     if command.watch is not None:
         return watch(command, command.watch)
     if command.dry_run is not None:

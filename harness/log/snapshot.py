@@ -59,7 +59,7 @@ _FUNCTIONS = {
 _LABEL = re.compile(r"(?P<phase>[A-Z]+)(?: (?P<batch_size>\d+)x(?P<length>\d+))?")
 """What simulated runs write into `user_metadata`, such as `EVAL 8x2048`."""
 
-_PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
+PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
 
 
 def is_snapshot(path: Path) -> bool:
@@ -260,7 +260,7 @@ def part_of(event: dict[str, Any]) -> _Part | None:
         batch = BatchShape(int(label["batch_size"]), int(label["length"]), (), 0) if label["length"] else None
         return _Part(Phase[label["phase"]], batch)
     for frame in reversed(event.get("frames", ())):
-        phase = _PHASE_OF_FUNCTION.get(frame["name"])
+        phase = PHASE_OF_FUNCTION.get(frame["name"])
         if phase is not None:
             return _Part(phase)
         if "autograd::Engine" in frame["name"]:

@@ -58,6 +58,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|(?P<host>DefaultCPUAllocator): (?:can't allocate|not enough) memory"
     r"|Tried to allocate [\d.]+ ?(?:bytes|[KMGT]i?B)"
 )
+_IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
+_TRIED = "riedtoallocate"
 _FOLLOW_UP = "During handling of the above exception"
 
 _SIZE = r"(\d{1,15}(?:\.\d{1,6})?)(bytes|[KMGT]i?B)"
@@ -172,13 +174,19 @@ def _text_of(content: bytes) -> str:
     if text.lstrip().startswith("{"):
         try:
             return "\n".join(_outputs(json.loads(text)))
-        except (ValueError, AttributeError, TypeError, RecursionError):  # some other text, or a log of JSON lines
+        except (
+            ValueError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # some other text, or a log of JSON lines
             pass
     return text
 
 
 def _outputs(notebook: dict[str, Any]) -> Iterator[str]:
-    for cell in notebook["cells"] if "cells" in notebook else [{"outputs": [notebook]}]:
+    for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
             yield from map(str, output.get("traceback", ()))
             text = output.get("text", ())
@@ -269,16 +277,18 @@ def _message_at(lines: Sequence[str], number: int) -> OomMessage | None:
     begin = _OUT_OF_MEMORY.search(lines[number])
     if begin is None:
         return None
+    before = lines[number][: begin.start()]
     text = lines[number][begin.start() :]
     for following in lines[number + 1 : number + MESSAGE_LINES]:
-        if _OUT_OF_MEMORY.match(following.strip()) and "ried to allocate" in text or _BEGIN in following:
+        if _BEGIN in following:
             break
         text += following
     compact = "".join(text.split())[:MESSAGE_CHARACTERS]
-    second = compact.find("riedtoallocate", compact.find("riedtoallocate") + 1)
+    second = compact.find(_TRIED, compact.find(_TRIED) + 1)  # of a log that prints one after the other
     message = _numbers(compact[:second] if second > 0 else compact, begin)
-    is_raised = re.search(r"(?:Error|Exception)\b[^\"']{0,40}$|^\W*$", lines[number][: begin.start()])
-    return message if message.requested_bytes is not None or is_raised else None  # else code that looks for one
+    if message.requested_bytes is None and not _IS_RAISED.search(before) and before.strip():
+        return None  # code that looks for such a message
+    return message
 
 
 def _numbers(compact: str, begin: re.Match[str]) -> OomMessage:
