@@ -48,14 +48,15 @@ _PLACES = (
 """Lines that name a frame: of Python, of IPython 8, its cells, IPython 7 and Colab, rich, pytest."""
 _BROKEN = re.compile(r"\s*(?:/|~|[A-Za-z]:[\\/])\S*(?::\d+(?: in)?)?\s*")
 """The first half of a frame that rich had to break."""
-_ARROW = re.compile(r"\s*(?:-+>|❱)\s*(?P<line>\d{1,9})(?:\s*[│|])*\s?(?P<code>.*)")
+_ARROW = re.compile(r"\s*(?:-+>|❱)\s*\[?(?P<line>\d{1,9})(?:\]\([^)]*\))?(?:\s*[│|])*\s?(?P<code>.*)")
 """The line that ran, in the stretches of source that IPython and rich show."""
 
 _OUT_OF_MEMORY = re.compile(
     r"(?P<device>CUDA|HIP|XPU|MPS)(?: backend| driver)?(?: error:)? out of memory"
     r"|cuda runtime error \(2\) ?: out of memory|CUDA_ERROR_OUT_OF_MEMORY|[Cc]uda failure .?out of memory"
-    r"|(?P<library>CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS)_STATUS_ALLOC_FAILED"
+    r"|(?:CUDA error: )?(?P<library>CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS)_STATUS_ALLOC_FAILED"
     r"|(?P<host>DefaultCPUAllocator): (?:can't allocate|not enough) memory"
+    r"|Allocation on device \d* ?would exceed allowed memory"
     r"|Tried to allocate [\d.]+ ?(?:bytes|[KMGT]i?B)"
 )
 _IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
@@ -64,10 +65,10 @@ _FOLLOW_UP = "During handling of the above exception"
 
 _SIZE = r"(\d{1,15}(?:\.\d{1,6})?)(bytes|[KMGT]i?B)"
 _NUMBERS = {
-    "requested_bytes": rf"tried ?to ?allocate{_SIZE}",
-    "total_bytes": rf"{_SIZE}totalcapaci?ty|totalcapaci?tyof{_SIZE}",
-    "free_bytes": rf"{_SIZE}(?:is)?free",
-    "allocated_bytes": rf"{_SIZE}(?:alreadyallocated|isallocatedbyPyTorch)|MPSallocated:{_SIZE}",
+    "requested_bytes": rf"(?:triedtoallocate|Requested:){_SIZE}",
+    "total_bytes": rf"{_SIZE}totalcapaci?ty|totalcapaci?tyof{_SIZE}|Devicelimit:{_SIZE}",
+    "free_bytes": rf"{_SIZE}(?:is)?free(?!\()|Free\(accordingtoCUDA\):{_SIZE}",
+    "allocated_bytes": rf"{_SIZE}(?:alreadyallocated|isallocatedbyPyTorch)|(?:MPS|Currently)allocated:{_SIZE}",
     "reserved_bytes": rf"{_SIZE}reservedintotalbyPyTorch",
     "unused_bytes": rf"{_SIZE}(?:cached|isreservedbyPyTorchbutunallocated)",
     "private_pool_bytes": rf"with{_SIZE}allocatedinprivatepools",
@@ -227,20 +228,29 @@ def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:
     """Yield each out-of-memory with the frames before it."""
     frames: list[Frame] = []
     has_failed = is_follow_up = False
-    end = 0
     for number, line in enumerate(lines):
-        if number < end:
-            continue
         if _BEGIN in line:
             frames = []
         elif _FOLLOW_UP in line:
             is_follow_up = has_failed
         elif message := _message_at(lines, number):
-            yield OomTraceback(message, tuple(reversed(frames[-MAX_FRAMES:])), after_another=is_follow_up)
+            found = tuple(reversed(frames[-MAX_FRAMES:])) or _frames_below(lines, number)
+            yield OomTraceback(message, found, after_another=is_follow_up)
             has_failed, frames, is_follow_up = True, [], False
-            end = number + 1
         else:
             _take_frame(lines, number, frames)
+
+
+def _frames_below(lines: Sequence[str], number: int) -> tuple[Frame, ...]:
+    """Return the frames that Visual Studio Code shows below a message, the innermost first."""
+    if not number or "Exception has occurred" not in lines[number - 1]:
+        return ()
+    frames: list[Frame] = []
+    for below in range(number + 1, len(lines)):
+        if _BEGIN in lines[below] or len(frames) == MAX_FRAMES:
+            break
+        _take_frame(lines, below, frames)
+    return tuple(frames)
 
 
 def _take_frame(lines: Sequence[str], number: int, frames: list[Frame]) -> None:

@@ -41,7 +41,7 @@ def account_of(message: OomMessage) -> Account:
     if own is not None and reserved is not None:
         outside = max(0, own - reserved)
         others = listed
-        if total is not None and free is not None and message.process_bytes is not None:
+        if total is not None and free is not None and own == message.process_bytes:
             others = max(listed, total - free - own)
     elif listed:
         others = listed
@@ -52,12 +52,11 @@ def account_of(message: OomMessage) -> Account:
 
 def _own_and_others(message: OomMessage) -> tuple[int | None, int]:
     """Return what this process uses, and what the others that are listed do: a container hides which one it is."""
-    listed = list(message.listed_processes)
-    if message.process_bytes is not None:
-        return message.process_bytes, sum(listed)
-    reserved = message.reserved_bytes
+    listed, reserved = list(message.listed_processes), message.reserved_bytes
     if reserved is None:
         return None, 0
+    if message.process_bytes is not None and message.process_bytes >= reserved * (1 - ROUNDING):
+        return message.process_bytes, sum(listed)  # the driver of some machines says 0
     candidates = [size for size in listed if size >= reserved * (1 - ROUNDING)]
     own = min(candidates, default=None)
     return own, sum(listed) - (own or 0)

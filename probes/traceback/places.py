@@ -19,6 +19,7 @@ ENCLOSING = (Phase.EVAL, Phase.GENERATE, Phase.CHECKPOINT, Phase.RESUME, Phase.L
 TRAINING_FUNCTIONS = ("train", "_inner_training_loop", "_fast_inner_training_loop", "fit", "training_step")
 """Around an evaluation they say that steps of training have passed before."""
 
+_RESTORES_OPTIMIZER = re.compile(r"optim\w*\.load_(?:state_dict|opt)|load_opt\w*\(|load\(.*optim")
 _FAMILY = re.compile(r"modeling_(?:flash_)?(\w+?)\.py$|unsloth/models/(\w+)\.py$|/(llama)/model\.py$")
 _NO_FAMILIES = (
     "utils",
@@ -86,9 +87,9 @@ def place_of(frames: Sequence[Frame]) -> tuple[Place, Frame] | None:
 def phase_of(frames: Sequence[Frame]) -> Phase | None:
     """Return the phase that the frames, innermost first, were in; None where they do not tell."""
     phases = [phase for phase in map(_phase_of_frame, reversed(frames)) if phase is not None]
-    for phase in phases:
-        if phase in ENCLOSING:
-            return phase
+    enclosing = [phase for phase in phases if phase in ENCLOSING]
+    if enclosing:  # a function that loads a model may restore its optimizer too
+        return Phase.RESUME if Phase.RESUME in enclosing and enclosing[0] is Phase.LOAD else enclosing[0]
     if Phase.BACKWARD in phases:  # which runs forward passes again where gradients are checkpointed
         return Phase.BACKWARD
     # lightning calls the forward pass from the optimizer's step; a batch is moved before either
@@ -99,6 +100,8 @@ def _phase_of_frame(frame: Frame) -> Phase | None:
     path = frame.path.replace("\\", "/")
     if frame.function == "step" and "optim" in path:
         return Phase.OPTIMIZER
+    if _RESTORES_OPTIMIZER.search(frame.code):
+        return Phase.RESUME
     if frame.function == "load_state_dict":
         return Phase.RESUME if "optim" in path else Phase.LOAD
     return _phase_of_function().get(frame.function)

@@ -143,11 +143,11 @@ def other_process(reading: Reading) -> Candidate | None:
     if account.unknown_bytes is None or account.unknown_bytes - CONTEXT_BYTES < least:
         return None
     held = format_bytes(account.unknown_bytes)
-    return _likely(
-        "other-process",
-        f"{held} of the card is neither free nor PyTorch's of this process; a CUDA context takes about 1 GiB",
-        "another library of this process may hold it: the message does not tell the two apart",
-    )
+    what = f"{held} of the card is neither free nor PyTorch's of this process; a CUDA context takes about 1 GiB"
+    against = "another library of this process may hold it: the message does not tell the two apart"
+    # where a driver that could tell says 0, this process may share the card with an engine of its own
+    is_told = reading.message.process_bytes is not None
+    return (_possible if is_told else _likely)("other-process", what, against)
 
 
 def outputs_kept(reading: Reading) -> Candidate | None:
