@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -63,10 +63,14 @@ def _verdict(diagnosis: Diagnosis) -> Iterator[Section]:
 
 
 def _why(diagnosis: Diagnosis) -> Iterator[Section]:
-    aside = "" if diagnosis.cause else "possible, none of them shown by the text alone"
-    for number, candidate in enumerate(diagnosis.candidates):
-        title = "" if number else "Causes"
-        yield Section("causes", title, aside="" if number else aside, body=list(_candidate(candidate)))
+    yield causes_section(diagnosis.candidates)
+
+
+def causes_section(candidates: Sequence[Candidate]) -> Section:
+    """Return causes with what speaks for and against each; without any it has nothing to draw."""
+    blocks = list(chain.from_iterable(map(_candidate, candidates)))
+    is_likely = any(candidate.is_likely for candidate in candidates)
+    return Section("causes", "Causes", aside="" if is_likely else "possible ones: none is shown", body=blocks)
 
 
 def _candidate(candidate: Candidate) -> Iterator[Block]:
@@ -177,18 +181,12 @@ def _next(diagnosis: Diagnosis) -> Iterator[Section]:
 def traceback_json(diagnosis: Diagnosis) -> str:
     """Return the content of the JSON file. Bytes are integers."""
     reading = diagnosis.reading
-    candidates = []
-    for candidate in diagnosis.candidates:
-        strength = "likely" if candidate.is_likely else "possible"
-        against = list(candidate.speaks_against)
-        found = {"cause": candidate.cause, "strength": strength, "for": list(candidate.speaks_for), "against": against}
-        candidates.append(found)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "source": "traceback",
         "verdict": "fail",
         "cause": diagnosis.cause,
-        "causes": candidates,
+        "causes": causes_json(diagnosis.candidates),
         "phase": reading.phase,
         "place": reading.place.id if reading.place else None,
         "where": _place(reading.where) if reading.where else None,
@@ -201,6 +199,16 @@ def traceback_json(diagnosis: Diagnosis) -> str:
         "simulated": _simulated_json(diagnosis),
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def causes_json(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return causes as plain data."""
+    found = []
+    for candidate in candidates:
+        strength = "likely" if candidate.is_likely else "possible"
+        reasons = {"for": list(candidate.speaks_for), "against": list(candidate.speaks_against)}
+        found.append({"cause": candidate.cause, "strength": strength, **reasons})
+    return found
 
 
 def _simulated_json(diagnosis: Diagnosis) -> dict[str, Any] | None:

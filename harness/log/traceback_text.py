@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes
 from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.source_lines import inert
 
 STANDARD_INPUT = Path("-")
 MAX_BYTES = 64 * MIB
@@ -29,8 +30,6 @@ MESSAGE_CHARACTERS = 1200
 MAX_FRAMES = 200
 """Frames that are kept of a traceback, the innermost: recursion makes thousands."""
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STREAM = re.compile(r"\s*(\[(?:rank|default)\d+\]:|\([\w.]+ pid=\d+[^)]*\))")
 """Before each line of one of several processes that write into one log."""
 _BORDER = re.compile(r"^\s*[│┃]\s?|\s*[│┃]\s*$")
@@ -215,8 +214,8 @@ def _streams(text: str) -> list[list[str]]:
     name = ""
     if "\\n" in text:  # a log of JSON or repr
         text = text.replace("\\n", "\n").replace('\\"', '"')
-    for line in _ESCAPES.sub("", text).splitlines():
-        line = _CONTROLS.sub("", line)
+    for line in text.splitlines():
+        line = inert(line)
         match = _STREAM.match(line)
         name = match[1] if match else name  # a message that was broken goes on without it
         stream = streams.setdefault(name, [])

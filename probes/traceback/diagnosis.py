@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memory_harness.harness.log.records import BatchShape, Phase
@@ -49,13 +50,16 @@ def diagnose(traceback: OomTraceback, simulated_log: RunLog | None = None) -> Di
 
 
 def _candidates(reading: Reading) -> tuple[Candidate, ...]:
-    """Return what the rules find, the likely first, then in the order in which detectors' findings are shown."""
+    """Return what the rules find."""
+    return in_order(filter(None, (rule(reading) for rule in RULES)))
+
+
+def in_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Return one candidate for each cause, the likely first, then in the order in which findings are shown."""
     found: dict[str, Candidate] = {}
-    for rule in RULES:
-        candidate = rule(reading)
-        if candidate is not None:
-            earlier = found.get(candidate.cause)
-            found[candidate.cause] = candidate if earlier is None else earlier.joined(candidate)
+    for candidate in candidates:
+        earlier = found.get(candidate.cause)
+        found[candidate.cause] = candidate if earlier is None else earlier.joined(candidate)
     order = list(DETECTORS)
     return tuple(sorted(found.values(), key=lambda one: (not one.is_likely, order.index(one.cause))))
 

@@ -64,8 +64,8 @@ def test_numbers_in_brackets_parse_back(release, requested, total, allocated, fr
         "1.8": f"{as_printed(77)} allowed; {as_printed(allocated + unused)} reserved in total by PyTorch)",
     }[release]
     text = (
-        f"RuntimeError: CUDA out of memory. Tried to allocate {as_printed(requested)} (GPU 3; {as_printed(total)} total "
-        f"capacity; {as_printed(allocated)} already allocated; {as_printed(free)} free; {last}"
+        f"RuntimeError: CUDA out of memory. Tried to allocate {as_printed(requested)} (GPU 3; {as_printed(total)} "
+        f"total capacity; {as_printed(allocated)} already allocated; {as_printed(free)} free; {last}"
     )
     message = parse_traceback(text).message
     sizes = message.requested_bytes, message.total_bytes, message.allocated_bytes, message.free_bytes
@@ -83,9 +83,9 @@ def test_numbers_in_sentences_parse_back_however_the_lines_are_broken(
     processes = " ".join(f"Process {n} has {as_printed(size)} memory in use." for n, size in enumerate(others))
     text = (
         f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate {as_printed(requested)}. GPU 0 has a total "
-        f"capacity of {as_printed(total)} of which {as_printed(free)} is free. {processes} Including non-PyTorch memory, "
-        f"this process has {as_printed(total)} memory in use. Of the allocated memory {as_printed(allocated)} is "
-        f"allocated by PyTorch, with {as_printed(64)} allocated in private pools (e.g., CUDA Graphs), and "
+        f"capacity of {as_printed(total)} of which {as_printed(free)} is free. {processes} Including non-PyTorch "
+        f"memory, this process has {as_printed(total)} memory in use. Of the allocated memory {as_printed(allocated)} "
+        f"is allocated by PyTorch, with {as_printed(64)} allocated in private pools (e.g., CUDA Graphs), and "
         f"{as_printed(unused)} is reserved by PyTorch but unallocated."
     )
     start = len("torch.OutOfMemoryError: CUDA out of memory.")
