@@ -54,7 +54,7 @@ def _course(contents: Contents) -> Iterator[Block]:
         yield Table(("made by", "bytes", "blocks"), _rows(contents.grown), right=("bytes", "blocks"))
     if contents.marks:
         marks = [
-            [m.name, str(m.count), format_bytes(m.first_bytes), format_bytes(m.last_bytes)] for m in contents.marks
+            [m.name, str(m.times), format_bytes(m.first_bytes), format_bytes(m.last_bytes)] for m in contents.marks
         ]
         yield Table(("annotation", "times", "first", "last"), marks, right=("times", "first", "last"))
 

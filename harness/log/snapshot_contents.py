@@ -49,7 +49,7 @@ class Mark(NamedTuple):
     """An annotation of the user's: how often it was set, and what was allocated the first and the last time."""
 
     name: str
-    count: int
+    times: int
     first_bytes: int
     last_bytes: int
 
@@ -216,22 +216,25 @@ def _with_rest(shown: list[Held], num_bytes: int, num_blocks: int) -> tuple[Held
 
 
 def _stacks(held: Sequence[tuple[Event, int]]) -> tuple[Held, ...]:
-    """Return the stacks that made most; frames that are shared in the pickle are one object."""
-    sizes: Counter[tuple[int, ...]] = Counter()
-    counts: Counter[tuple[int, ...]] = Counter()
+    """Return the stacks that made most; the same frames may be one object in many events, or many that are equal."""
+    of_objects: dict[tuple[int, ...], list[int]] = {}
     frames: dict[tuple[int, ...], Sequence[Event]] = {}
     for event, num_bytes in held:
         stack = event.get("frames", ())
         key = tuple(map(id, stack))
         frames[key] = stack
-        sizes[key] += num_bytes
-        counts[key] += 1
-    found = []
-    for key, size in sizes.most_common(MAX_SHOWN):
-        lines = source_lines(frames[key])
+        of_objects.setdefault(key, []).append(num_bytes)
+    sizes: Counter[tuple[SourceLine, ...]] = Counter()
+    counts: Counter[tuple[SourceLine, ...]] = Counter()
+    for key, found in of_objects.items():
+        lines = tuple(source_lines(frames[key]))
+        sizes[lines] += sum(found)
+        counts[lines] += len(found)
+    shown = []
+    for lines, size in sizes.most_common(MAX_SHOWN):
         place = users_line(lines)
-        found.append(Held(str(place) if place else BEFORE, size, counts[key], tuple(lines)))
-    return tuple(found)
+        shown.append(Held(str(place) if place else BEFORE, size, counts[lines], lines))
+    return _with_rest(shown, sizes.total(), counts.total())
 
 
 def more_of(before: Sequence[tuple[Event, int]], after: Sequence[tuple[Event, int]]) -> tuple[Held, ...]:
@@ -278,7 +281,7 @@ def _marks(events: Sequence[Event], before_bytes: int, annotations: Sequence[dic
     for time_us, name in starts:
         level = levels[bisect_right(times, time_us) - 1]
         earlier = found.get(name, Mark(name, 0, level, level))
-        found[name] = Mark(name, earlier.count + 1, earlier.first_bytes, level)
+        found[name] = Mark(name, earlier.times + 1, earlier.first_bytes, level)
     ordered = sorted(found.values(), key=lambda mark: mark.first_bytes - mark.last_bytes)
     return tuple(ordered[:MAX_SHOWN])
 
