@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.log.source_lines import SourceLine, is_library
+from memory_harness.harness.log.source_lines import SourceLine
 from memory_harness.harness.log.traceback_text import Frame
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.traceback.diagnosis import Diagnosis
@@ -22,6 +23,8 @@ from memory_harness.reports.summary import source_in_words
 from memory_harness.reports.text import plural, wording
 
 FROM_TEXT = "Read from the text of a traceback"
+_OF_A_LIBRARY = re.compile(r"(?:site|dist)-packages[/\\]|[/\\]lib(?:64)?[/\\]python\d|^<(?!ipython)")
+"""Paths of files that are not the user's, whatever machine they are on."""
 MAX_FRAMES = 6
 """Frames that a terminal shows; a page shows all."""
 
@@ -108,8 +111,8 @@ def _numbers(diagnosis: Diagnosis) -> Iterator[Section]:
 def _where(diagnosis: Diagnosis) -> Iterator[Section]:
     reading = diagnosis.reading
     frames = reading.traceback.frames
-    own = [frame for frame in frames if not is_library(frame.path)]
     shown = frames[:1] if reading.where is None else (reading.where,)
+    own = [frame for frame in frames if not _OF_A_LIBRARY.search(frame.path) and frame not in shown]
     rows = {
         "phase": wording("phases")[reading.phase] if reading.phase else "",
         "doing": reading.place.words if reading.place else "",

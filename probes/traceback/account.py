@@ -52,11 +52,14 @@ def account_of(message: OomMessage) -> Account:
 
 def _own_and_others(message: OomMessage) -> tuple[int | None, int]:
     """Return what this process uses, and what the others that are listed do: a container hides which one it is."""
-    listed, reserved = list(message.listed_processes), message.reserved_bytes
+    reserved = message.reserved_bytes
+    # the drivers of WSL and of some clouds say 2^64 or 0 where they do not know
+    listed = [size for size in message.listed_processes if size <= (message.total_bytes or ABSURD_BYTES)]
     if reserved is None:
         return None, 0
-    if message.process_bytes is not None and message.process_bytes >= reserved * (1 - ROUNDING):
-        return message.process_bytes, sum(listed)  # the driver of some machines says 0
+    own_bytes = message.process_bytes
+    if own_bytes is not None and reserved * (1 - ROUNDING) <= own_bytes < ABSURD_BYTES:
+        return own_bytes, sum(listed)
     candidates = [size for size in listed if size >= reserved * (1 - ROUNDING)]
     own = min(candidates, default=None)
     return own, sum(listed) - (own or 0)

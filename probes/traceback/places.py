@@ -100,6 +100,8 @@ def _phase_of_frame(frame: Frame) -> Phase | None:
     path = frame.path.replace("\\", "/")
     if frame.function == "step" and "optim" in path:
         return Phase.OPTIMIZER
+    if frame.function in ("to", "cuda") and path.endswith("torch/nn/modules/module.py"):
+        return Phase.LOAD
     if _RESTORES_OPTIMIZER.search(frame.code):
         return Phase.RESUME
     if frame.function == "load_state_dict":

@@ -16,8 +16,10 @@ from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.traceback.account import CONTEXT_BYTES, ROUNDING, Account
 from memory_harness.probes.traceback.places import TRAINING_FUNCTIONS, Place
 
-CARVED_SHARE = 0.03
+CARVED_SHARE = 0.1
 """Least share of the card that lies unused where a cache is called fragmented: a full one has some in pieces too."""
+SMALL_CARVED_SHARE, MANY_TIMES = 0.03, 8
+"""The same where many times the request lies unused: how much of the card, and how many times."""
 OTHERS_SHARE = 0.15
 """Least share of the card that others hold where they are called the cause: a desktop takes up to 12 %."""
 LARGE_WEIGHT_BYTES = 64 * MIB
@@ -124,7 +126,8 @@ def fragmentation(reading: Reading) -> Candidate | None:
         what = f"{held}, and the card has {format_bytes(free)} free: together more than {asked}"
         return _possible("fragmentation", what, f"the unused part alone is less than {asked}")
     what = f"{held}, more than {asked}: no piece of it was large enough"
-    if unused < CARVED_SHARE * whole:
+    is_much = unused >= CARVED_SHARE * whole
+    if not is_much and (unused < SMALL_CARVED_SHARE * whole or unused < MANY_TIMES * requested):
         return _possible(
             "fragmentation", what, f"it is {unused / whole:.1%} of the card: a full one has such pieces too"
         )
