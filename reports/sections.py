@@ -139,14 +139,15 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     reached = set(chain.from_iterable(levels.values()))
     if not reached:
         return
-    budget = result.as_configured.run.budget_bytes
+    run = result.as_configured.run
+    budget = run.budget_bytes if run.budget_is_known else 0
     everything = chain.from_iterable(of_run.values() for of_run in levels.values())
     unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
     bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
-    if not result.as_configured.run.budget_is_known:
-        aside = f"peaks in {unit}; the budget is not known, and the line is what was used"
+    if not budget:
+        aside = f"peaks in {unit}; the budget is not known"
     intro = "The highest memory in each part of the training loop, in the order in which they first run."
     body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
     numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))

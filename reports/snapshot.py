@@ -114,7 +114,8 @@ def difference_of(paths: Sequence[Path]) -> Difference:
 def difference_sections(difference: Difference) -> list[Section]:
     """Return the report on two snapshots."""
     sizes = format_bytes(difference.before_bytes), format_bytes(difference.after_bytes)
-    change = format_bytes(difference.after_bytes - difference.before_bytes)
+    sign = "+" if difference.after_bytes > difference.before_bytes else ""
+    change = sign + format_bytes(difference.after_bytes - difference.before_bytes)
     titles = {"worse": "GREW", "better": "SHRANK", "same": "NO CHANGE"}
     tones = {"worse": "bad", "better": "good", "same": ""}
     sentence = f"In use at the end: {sizes[0]} in A, {sizes[1]} in B ({change})."

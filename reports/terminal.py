@@ -225,7 +225,9 @@ def _legend(block: blocks.PhaseBars) -> Text:
     legend = Text.assemble(("█", ALLOCATED_STYLE), " allocated  ", (bars.RESERVED, RESERVED_STYLE), " reserved  ")
     if block.has_failed:
         legend.append_text(Text.assemble((bars.REQUESTED, REQUESTED_STYLE), " the request that failed  "))
-    return legend.append_text(Text.assemble((bars.BUDGET_UP, BUDGET_STYLE), " budget"))
+    if block.budget_bytes:
+        legend.append_text(Text.assemble((bars.BUDGET_UP, BUDGET_STYLE), " budget"))
+    return legend
 
 
 def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:

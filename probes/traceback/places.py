@@ -19,7 +19,11 @@ ENCLOSING = (Phase.EVAL, Phase.GENERATE, Phase.CHECKPOINT, Phase.RESUME, Phase.L
 TRAINING_FUNCTIONS = ("train", "_inner_training_loop", "_fast_inner_training_loop", "fit", "training_step")
 """Around an evaluation they say that steps of training have passed before."""
 
-_RESTORES_OPTIMIZER = re.compile(r"optim\w*\.load_(?:state_dict|opt)|load_opt\w*\(|load\(.*optim")
+_PHASES_OF_CODE = (
+    (re.compile(r"optim\w*\.load_(?:state_dict|opt)|load_opt\w*\(|load\(.*optim"), Phase.RESUME),
+    (re.compile(r"\.backward\("), Phase.BACKWARD),
+    (re.compile(r"\boptim\w*\.step\("), Phase.OPTIMIZER),
+)
 _FAMILY = re.compile(r"modeling_(?:flash_)?(\w+?)\.py$|unsloth/models/(\w+)\.py$|/(llama)/model\.py$")
 _NO_FAMILIES = (
     "utils",
@@ -102,8 +106,9 @@ def _phase_of_frame(frame: Frame) -> Phase | None:
         return Phase.OPTIMIZER
     if frame.function in ("to", "cuda") and path.endswith("torch/nn/modules/module.py"):
         return Phase.LOAD
-    if _RESTORES_OPTIMIZER.search(frame.code):
-        return Phase.RESUME
+    for pattern, phase in _PHASES_OF_CODE:
+        if pattern.search(frame.code):
+            return phase
     if frame.function == "load_state_dict":
         return Phase.RESUME if "optim" in path else Phase.LOAD
     return _phase_of_function().get(frame.function)

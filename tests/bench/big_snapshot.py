@@ -21,7 +21,7 @@ from memory_harness.configs.units import GIB, MIB
 
 NUM_LAYERS, NUM_FRAMES = 32, 30
 TENSORS_OF_A_LAYER = 40
-BYTES_OF_AN_EVENT = 185
+BYTES_OF_AN_EVENT = 195
 """in the file, measured"""
 
 
