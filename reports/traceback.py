@@ -121,6 +121,7 @@ def _where(diagnosis: Diagnosis) -> Iterator[Section]:
         "at": "\n".join(map(frame_in_words, shown)),
         "called from": "\n".join(map(frame_in_words, own[:MAX_FRAMES])),
         "size of": "\n".join(f"{product.what}: {product}" for product in reading.products),
+        "may be": "\n".join(reading.guesses),
     }
     if not frames:
         rows["frames"] = "none: paste the text from `Traceback` on to learn more"
@@ -197,6 +198,7 @@ def traceback_json(diagnosis: Diagnosis) -> str:
         "message": dataclasses.asdict(reading.message) | {"reserved_bytes": reading.message.reserved_bytes},
         "account": dataclasses.asdict(reading.account),
         "readings": [f"{product.what}: {product} ({product.legend})" for product in reading.products],
+        "guesses": list(reading.guesses),
         "frames": [frame._asdict() for frame in reading.traceback.frames],
         "num_messages": reading.traceback.num_messages,
         "simulated": _simulated_json(diagnosis),

@@ -48,7 +48,6 @@ PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/uti
 SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
 MAX_SIZE = 2**50
 """Bytes that no allocation has: a thousand cards together have fewer."""
-MAX_SHOWN_DIGITS = 30
 MEMORY_PER_BYTE = 4
 """Bytes of memory that a byte of the file takes once it is read (tests/bench/big_snapshot.py)."""
 MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
@@ -72,6 +71,11 @@ _LABEL = re.compile(r"(?P<phase>[A-Z]+)(?: (?P<batch_size>\d+)x(?P<length>\d+))?
 """What simulated runs write into `user_metadata`, such as `EVAL 8x2048`."""
 
 PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
+
+
+_SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
+"""What plain data raise that are laid out otherwise than a snapshot."""
+T = TypeVar("T")
 
 
 def is_snapshot(path: Path) -> bool:
@@ -102,9 +106,6 @@ def read_live_blocks(path: Path, flag: str) -> list[tuple[dict[str, Any], int]]:
     return _looked_at(path, flag, lambda snapshot: live_blocks(_segments_of(snapshot, _busiest_device(snapshot))))
 
 
-T = TypeVar("T")
-
-
 def _looked_at(path: Path, flag: str, look: Callable[[dict[str, Any]], T]) -> T:
     """Return what is seen in a snapshot, without the garbage collector: millions of events make no cycles."""
     had_collector = gc.isenabled()
@@ -120,9 +121,6 @@ def _looked_at(path: Path, flag: str, look: Callable[[dict[str, Any]], T]) -> T:
             gc.enable()
 
 
-_SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
-
-
 def _check_sizes(snapshot: dict[str, Any]) -> None:
     """Raise ValueError where a size is no number of bytes that a card could have."""
     segments = snapshot["segments"]
@@ -131,7 +129,8 @@ def _check_sizes(snapshot: dict[str, Any]) -> None:
     events = map(itemgetter("size"), chain.from_iterable(snapshot["device_traces"]))
     for size in chain(sizes, blocks, events):
         if type(size) is not int or not 0 <= size < MAX_SIZE:
-            raise ValueError(f"a size of {str(size)[:MAX_SHOWN_DIGITS]}")
+            shown = f"{size:.3g}" if isinstance(size, float) else type(size).__name__  # a number may be a mile long
+            raise ValueError(f"a size that is no number of bytes: {shown}")
 
 
 def _check_room(path: Path, flag: str, num_bytes: int) -> None:
@@ -265,7 +264,7 @@ def _traceback(event: dict[str, Any], oom: OomRecord) -> OomTraceback:
     message = OomMessage(
         "CUDA",
         requested_bytes=oom.requested_bytes,
-        free_bytes=event.get("device_free"),
+        free_bytes=int(event["device_free"]) if "device_free" in event else None,
         allocated_bytes=oom.allocated_bytes,
         unused_bytes=oom.reserved_bytes - oom.allocated_bytes,
     )
@@ -286,6 +285,8 @@ def _busiest_device(snapshot: dict[str, Any]) -> int:
 
     devices = {segment.get("device", 0) for segment in snapshot["segments"]}
     devices.update(range(len(snapshot["device_traces"])))
+    if not all(type(device) is int for device in devices):
+        raise ValueError("a device that is no number")
     return max(sorted(devices), key=weight, default=0)
 
 
@@ -373,8 +374,8 @@ class _Parts:
     def of(self, event: dict[str, Any]) -> _Part | None:
         """Return the part of an event, None where nothing tells."""
         label = event.get("user_metadata")
-        if label:
-            part = self._labelled(str(label))
+        if label and isinstance(label, str):
+            part = self._labelled(label)
             if part is not None:
                 return part
         known = self._of_frame

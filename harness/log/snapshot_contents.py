@@ -262,7 +262,7 @@ def source_lines(frames: Sequence[Event]) -> list[SourceLine]:
     """Return the Python frames outside PyTorch, innermost first, with nothing that a terminal would obey."""
     lines = map(SourceLine._make, map(itemgetter("filename", "line", "name"), frames))
     own = [line for line in lines if line.path.endswith(".py") and "/site-packages/torch/" not in line.path]
-    return [SourceLine(inert(line.path), line.line, inert(line.function)) for line in own]
+    return [SourceLine(inert(line.path), int(line.line), inert(line.function)) for line in own]
 
 
 def _marks(events: Sequence[Event], before_bytes: int, annotations: Sequence[dict[str, Any]]) -> tuple[Mark, ...]:
@@ -270,7 +270,7 @@ def _marks(events: Sequence[Event], before_bytes: int, annotations: Sequence[dic
     starts = []
     for annotation in annotations:
         if annotation.get("stage", "START") == "START":
-            starts.append((int(annotation.get("time_us", 0)), inert(str(annotation.get("name", "")))))
+            starts.append((int(annotation.get("time_us", 0)), inert(annotation.get("name", ""))))
     if not starts or not events or "time_us" not in events[0]:
         return ()
     starts.sort()

@@ -12,6 +12,7 @@ from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.detectors.analysis import Product, factor_request
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from memory_harness.probes.traceback.account import account_of
+from memory_harness.probes.traceback.guesses import guesses
 from memory_harness.probes.traceback.places import family_of, phase_of, place_of
 from memory_harness.probes.traceback.rules import RULES, Candidate, Reading, Simulated
 
@@ -36,13 +37,15 @@ def diagnose(traceback: OomTraceback, simulated_log: RunLog | None = None) -> Di
     phase, found = phase_of(traceback.frames), place_of(traceback.frames)
     place, where = found or (None, None)
     simulated = None if simulated_log is None else _simulated(simulated_log)
+    family, requested = family_of(traceback.frames), traceback.message.requested_bytes
     reading = Reading(
         traceback,
         account_of(traceback.message),
         phase,
         place,
         where,
-        family_of(traceback.frames),
+        family,
+        guesses(place.id, family, requested) if place and requested and simulated is None else (),
         () if simulated is None else _products(traceback, phase, simulated.log),
         simulated,
     )

@@ -16,8 +16,8 @@ from memory_harness.harness.log.traceback_text import Frame
 
 ENCLOSING = (Phase.EVAL, Phase.GENERATE, Phase.CHECKPOINT, Phase.RESUME, Phase.LOAD)
 """Phases with forward passes, copies or states of their own: whatever runs inside belongs to them."""
-TRAINING_FUNCTIONS = ("train", "_inner_training_loop", "_fast_inner_training_loop", "fit", "training_step")
-"""Around an evaluation they say that steps of training have passed before."""
+AFTER_STEPS = ("_maybe_log_save_evaluate", "on_advance_end", "run_training_epoch")
+"""Around an evaluation they say that steps of training have passed before; `train` and `fit` may begin with one."""
 
 _PHASES_OF_CODE = (
     (re.compile(r"optim\w*\.load_(?:state_dict|opt)|load_opt\w*\(|load\(.*optim"), Phase.RESUME),

@@ -14,7 +14,7 @@ from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTrac
 from memory_harness.probes.detectors.analysis import Product
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.traceback.account import CONTEXT_BYTES, ROUNDING, Account
-from memory_harness.probes.traceback.places import TRAINING_FUNCTIONS, Place
+from memory_harness.probes.traceback.places import AFTER_STEPS, Place
 
 CARVED_SHARE = 0.1
 """Least share of the card that lies unused where a cache is called fragmented: a full one has some in pieces too."""
@@ -66,6 +66,8 @@ class Reading:
     """the frame that told the place"""
     family: str
     """of the model whose code ran, such as `llama`"""
+    guesses: tuple[str, ...] = ()
+    """what of a model of that family it may be the size of, where the model is not given"""
     products: tuple[Product, ...] = ()
     """what of the model has the size of the request, where the model is given"""
     simulated: Simulated | None = None
@@ -173,7 +175,7 @@ def evaluation_logits(reading: Reading) -> Candidate | None:
     if reading.phase is not Phase.EVAL or not reading.is_in("loss", "output-head") or _generates(reading):
         return None
     against = "the text does not say how large the batches of evaluation and training are"
-    if not reading.has_function(*TRAINING_FUNCTIONS):
+    if not reading.has_function(*AFTER_STEPS):
         return _possible(
             "eval-batch-logits",
             "an evaluation's logits do not fit",

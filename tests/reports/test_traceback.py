@@ -104,6 +104,12 @@ def test_more_tokens_than_the_recipe_allows_were_not_truncated():
     assert diagnose(parse_traceback(text), as_published_oom()).cause == "truncation-missing"
 
 
+def test_without_a_model_the_size_is_guessed_from_the_family_in_the_frames():
+    text = EVALUATION.format(outer="evaluate").replace("loss/loss_utils.py", "models/llama/modeling_llama.py")
+    assert "logits of 128256 words: about 16388 tokens in float32" in " ".join(printed(text).split())
+    assert "in float32" not in printed(text.replace("modeling_llama", "modeling_unheard_of"))
+
+
 LAYER = """Traceback (most recent call last):
   File "site-packages/transformers/trainer.py", line 3485, in training_step
     loss = self.compute_loss(model, inputs)

@@ -178,6 +178,41 @@ def test_a_size_that_is_none_is_refused_in_a_line(size, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def nested():
+    """Return a list whose text would fill any memory."""
+    value = ["x"]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "where", ["size", "user_metadata", "frames", "line", "filename", "device_free", "device", "note"]
+)
+def test_data_whose_text_is_endless_end_in_a_line_or_do_nothing(where, tmp_path):
+    path = tmp_path / "bomb.pickle"
+    made = event("alloc", 1, MIB, frame("f"))
+    taken = snapshot([made, oom(0)], segment(block(0, MIB)))
+    if where in ("size", "user_metadata", "frames"):
+        made[where] = nested()
+    elif where == "device_free":
+        taken["device_traces"][0][1][where] = nested()
+    elif where == "device":
+        taken["segments"][0][where] = "\x1b[2J"
+    elif where == "note":
+        made["time_us"] = 1
+        taken["external_annotations"] = [{"name": nested(), "time_us": 1}]
+    else:
+        taken["device_traces"][0][1]["frames"] = [frame("f") | {where: nested()}]
+    write_snapshot(taken, path)
+    if where == "user_metadata":
+        assert read_snapshot(path).log.fatal_oom is not None
+        return
+    with pytest.raises(LogError) as caught:
+        read_snapshot(path)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_file_larger_than_this_machine_holds_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "large.pickle"
     with path.open("wb") as file:

@@ -90,7 +90,9 @@ def test_logits_of_an_evaluation_are_likely_where_training_passed_and_possible_w
     alone = diagnose(read(EVALUATION.format(outer="evaluate")))
     assert alone.cause is None
     assert [candidate.cause for candidate in alone.candidates] == ["eval-batch-logits"]
-    inside = EVALUATION.format(outer="train").replace("<module>", "train")
+    before_any_step = EVALUATION.replace("<module>", "_inner_training_loop")
+    assert diagnose(read(before_any_step)).cause is None
+    inside = EVALUATION.replace("<module>", "_maybe_log_save_evaluate")
     assert diagnose(read(inside)).cause == "eval-batch-logits"
 
 
