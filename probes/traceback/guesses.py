@@ -1,4 +1,4 @@
-"""What a request may be the size of, where nobody says which model ran: the known models of the family in the frames."""
+"""What a request may be the size of where nobody says which model ran: known models of the family in the frames."""
 
 from __future__ import annotations
 
