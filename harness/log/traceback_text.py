@@ -60,6 +60,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 _IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
 _TRIED = "riedtoallocate"
+_STRAIGHT = str.maketrans("“”‘’", "\"\"''")  # as office programs and some trackers write quotes
 _FOLLOW_UP = "During handling of the above exception"
 
 _SIZE = r"(\d{1,15}(?:\.\d{1,6})?)(bytes|[KMGT]i?B)"
@@ -214,7 +215,7 @@ def _streams(text: str) -> list[list[str]]:
     name = ""
     if "\\n" in text:  # a log of JSON or repr
         text = text.replace("\\n", "\n").replace('\\"', '"')
-    for line in text.splitlines():
+    for line in text.translate(_STRAIGHT).splitlines():
         line = inert(line)
         match = _STREAM.match(line)
         name = match[1] if match else name  # a message that was broken goes on without it
@@ -262,7 +263,7 @@ def _take_frame(lines: Sequence[str], number: int, frames: list[Frame]) -> None:
         return
     following = lines[number + 1] if number + 1 < len(lines) else ""
     if _BROKEN.fullmatch(line):
-        between = " " if line.rstrip().endswith(" in") else ""
+        between = " " if line.rstrip().endswith(" in") or following.lstrip().startswith("in ") else ""
         line = line.strip() + between + following.strip()
     for place in _PLACES:
         match = place.fullmatch(line)

@@ -129,7 +129,8 @@ def fragmentation(reading: Reading) -> Candidate | None:
         return _possible("fragmentation", what, f"the unused part alone is less than {asked}")
     what = f"{held}, more than {asked}: no piece of it was large enough"
     is_much = unused >= CARVED_SHARE * whole
-    if not is_much and (unused < SMALL_CARVED_SHARE * whole or unused < MANY_TIMES * requested):
+    is_many_times = unused >= max(SMALL_CARVED_SHARE * whole, MANY_TIMES * requested)
+    if not is_much and (not is_many_times or reading.phase is Phase.LOAD):  # weights that come and stay carve nothing
         return _possible(
             "fragmentation", what, f"it is {unused / whole:.1%} of the card: a full one has such pieces too"
         )

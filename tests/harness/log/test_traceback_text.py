@@ -137,6 +137,23 @@ def test_of_several_tracebacks_the_out_of_memory_is_taken_with_its_own_frames():
     assert found.num_messages == 1
 
 
+def test_quotes_that_an_office_program_bent_are_read():
+    text = "Traceback (most recent call last):\nFile “/a/b.py”, line 190, in do_train\nlora(x)\n"
+    found = parse_traceback(f"{text}RuntimeError: CUDA out of memory. Tried to allocate 2.00 MiB")
+    assert [(frame.path, frame.line, frame.code) for frame in found.frames] == [("/a/b.py", 190, "lora(x)")]
+
+
+@pytest.mark.parametrize("halves", [("/opt/x/engine.py:330", "in __init__"), ("/opt/x/engine.py:330 in", "__init__")])
+def test_a_frame_that_rich_broke_is_joined(halves):
+    lines = [
+        "╭─ Traceback (most recent call last) ─╮",
+        *(f"│ {half:<34} │" for half in halves),
+        "│ ❱  330 │   self.go() │",
+    ]
+    found = parse_traceback("\n".join([*lines, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB"]))
+    assert found.frames == (("/opt/x/engine.py", 330, "__init__", "self.go()"),)
+
+
 def test_a_notebook_s_outputs_and_a_file_of_powershell_are_read(tmp_path):
     lines = [
         "\x1b[0;31mOutOfMemoryError\x1b[0m Traceback (most recent call last)",
