@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import MIB, format_bytes
+from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
@@ -108,7 +109,8 @@ def same_as_simulated(reading: Reading) -> Candidate | None:
     if simulated is None or oom is None or simulated.cause is None or oom.phase is not reading.phase:
         return None
     size = format_bytes(reading.requested)
-    if size != format_bytes(oom.requested_bytes):
+    # CUDA's message names the segment that was to hold the tensor
+    if size not in (format_bytes(oom.requested_bytes), format_bytes(segment_size(block_size(oom.requested_bytes)))):
         return None
     return _likely(simulated.cause, f"the simulation of this run dies in {oom.phase} of the same {size}")
 
