@@ -27,17 +27,18 @@ MESSAGE_LINES = 16
 """Lines over which a message may be wrapped: rich and Slurm break it every 80 columns."""
 MESSAGE_CHARACTERS = 1200
 """Characters of a message that are read, white space taken out; the longest public one, of ten processes, has 900."""
+MAX_LINE = 4000
+"""Characters of a line that are read; messages and frames have hundreds."""
 MAX_FRAMES = 200
 """Frames that are kept of a traceback, the innermost: recursion makes thousands."""
 
 _STREAM = re.compile(r"\s*(\[(?:rank|default)\d+\]:|\([\w.]+ pid=\d+[^)]*\))")
 """Before each line of one of several processes that write into one log."""
-_BORDER = re.compile(r"^\s*[│┃]\s?|\s*[│┃]\s*$")
 
 _BEGIN = "Traceback (most recent call last)"
 _FUNCTION = r"(?P<function><[^>]*>|[^\s(]+)"
 _PLACES = (
-    re.compile(r'(?P<prefix>.*?)File "(?P<path>[^"]+)", line (?P<line>\d{1,9})(?:, in (?P<function>\S.*?))?\s*'),
+    re.compile(r'(?P<prefix>.*?)File "(?P<path>[^"]+)", line (?P<line>\d{1,9})(?:, in (?P<function>\S.*))?'),
     re.compile(rf"\s*File (?P<path>[^\s\"].*?):(?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
     re.compile(rf"\s*(?:Input |Cell )(?P<path>In ?\[\d+\]).*?, line (?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
     re.compile(rf"\s*\[?<?(?P<path>[^\s\]<>]*(?:\.py|ipython-input-[^\s\]<>]*))>?(?:\]\([^)]*\))? in {_FUNCTION}.*"),
@@ -45,6 +46,8 @@ _PLACES = (
     re.compile(r"(?P<prefix>\s*)(?P<path>\S+\.py):(?P<line>\d{1,9}): in (?P<function>\S+)\s*"),
 )
 """Lines that name a frame: of Python, of IPython 8, its cells, IPython 7 and Colab, rich, pytest."""
+_HINTS = ("File ", ".py", "In[", "In [", " in ")
+"""One of them is in each of these lines."""
 _BROKEN = re.compile(r"\s*(?:/|~|[A-Za-z]:[\\/])\S*(?::\d+(?: in)?)?\s*")
 """The first half of a frame that rich had to break."""
 _ARROW = re.compile(r"\s*(?:-+>|❱)\s*\[?(?P<line>\d{1,9})(?:\]\([^)]*\))?(?:\s*[│|])*\s?(?P<code>.*)")
@@ -168,6 +171,9 @@ def _content(path: Path) -> bytes:
     return content
 
 
+_NO_NOTEBOOK = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
+
+
 def _text_of(content: bytes) -> str:
     """Return the text, which Windows' PowerShell writes as UTF-16; of a notebook, the outputs of its cells."""
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -175,13 +181,7 @@ def _text_of(content: bytes) -> str:
     if text.lstrip().startswith("{"):
         try:
             return "\n".join(_outputs(json.loads(text)))
-        except (
-            ValueError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            RecursionError,
-        ):  # some other text, or a log of JSON lines
+        except _NO_NOTEBOOK:  # some other text, or a log of JSON lines
             pass
     return text
 
@@ -191,7 +191,7 @@ def _outputs(notebook: dict[str, Any]) -> Iterator[str]:
         for output in cell.get("outputs", ()):
             yield from map(str, output.get("traceback", ()))
             text = output.get("text", ())
-            yield text if isinstance(text, str) else "".join(map(str, text))
+            yield "".join(text)
 
 
 def parse_traceback(text: str) -> OomTraceback | None:
@@ -216,12 +216,18 @@ def _streams(text: str) -> list[list[str]]:
     if "\\n" in text:  # a log of JSON or repr
         text = text.replace("\\n", "\n").replace('\\"', '"')
     for line in text.translate(_STRAIGHT).splitlines():
-        line = inert(line)
+        line = inert(line[:MAX_LINE]).rstrip()
         match = _STREAM.match(line)
         name = match[1] if match else name  # a message that was broken goes on without it
         stream = streams.setdefault(name, [])
-        stream.append(_BORDER.sub("", line[match.end() :] if match else line))
+        stream.append(_without_border(line[match.end() :] if match else line))
     return list(streams.values())
+
+
+def _without_border(line: str) -> str:
+    """Return a line without the frame that rich draws around tracebacks."""
+    bare = line.strip()
+    return bare.strip("│┃") if bare.startswith(("│", "┃")) else line
 
 
 def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:
@@ -265,6 +271,8 @@ def _take_frame(lines: Sequence[str], number: int, frames: list[Frame]) -> None:
     if _BROKEN.fullmatch(line):
         between = " " if line.rstrip().endswith(" in") or following.lstrip().startswith("in ") else ""
         line = line.strip() + between + following.strip()
+    if not any(hint in line for hint in _HINTS):
+        return
     for place in _PLACES:
         match = place.fullmatch(line)
         if match is not None:
