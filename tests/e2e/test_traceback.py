@@ -25,11 +25,3 @@ def test_the_run_that_is_named_is_simulated_beside_it(tmp_path):
     held = run_probe("--traceback", "oom.txt", *TINY, "--budget", "40 MiB", "--json", "report.json", folder=tmp_path)
     assert held.code == 1, held.stderr
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["simulated"]["outcome"] == "oom"
-
-
-def test_the_text_alone_is_explained_without_a_run(tmp_path):
-    (tmp_path / "oom.txt").write_text(EVALUATION.format(outer="evaluate"))
-    ran = run_probe("--traceback", "oom.txt", folder=tmp_path)
-    assert (ran.code, ran.stderr) == (1, "")
-    assert "not enough to name a cause" in " ".join(ran.stdout.replace("│", " ").split())
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["oom.txt"]
