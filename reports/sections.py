@@ -23,8 +23,10 @@ from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.levels import Level, phase_levels, worst_level
+from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
+from memory_harness.reports.traceback import causes_section
 
 MAX_READINGS, MAX_FRAMES = 2, 3
 MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
@@ -44,6 +46,9 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     budget = result.as_configured.run.budget_bytes
     explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
     scale = int(_scale(result) * 1.02)
+    if not result.as_configured.run.budget_is_known:
+        explanation = "The worst moment of the run; what PyTorch could use of the card is not known."
+        budget = 0
     needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
 
@@ -75,6 +80,16 @@ def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
     # a warning's explanation reads as one text
     parts = split_formula(finding.explanation) if finding.severity == "error" else (finding.explanation, "", "", "")
     return blocks.Explanation(finding, *parts, cause.fix if cause else "", log)
+
+
+def _causes(result: ProbeResult) -> Iterator[Section]:
+    if result.causes:
+        yield causes_section(result.causes)
+
+
+def _contents(result: ProbeResult) -> Iterator[Section]:
+    if result.contents is not None:
+        yield from contents_sections(result.contents)
 
 
 def _request(result: ProbeResult) -> Iterator[Section]:
@@ -124,12 +139,15 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     reached = set(chain.from_iterable(levels.values()))
     if not reached:
         return
-    budget = result.as_configured.run.budget_bytes
+    run = result.as_configured.run
+    budget = run.budget_bytes if run.budget_is_known else 0
     everything = chain.from_iterable(of_run.values() for of_run in levels.values())
     unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
     bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
+    if not budget:
+        aside = f"peaks in {unit}; the budget is not known"
     intro = "The highest memory in each part of the training loop, in the order in which they first run."
     body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
     numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))
@@ -320,7 +338,8 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     log = result.as_configured
     run, model = log.run, log.run.model
     how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
-    rows = {"memory": how, "card": f"{run.gpu_name}, {gib(run.budget_bytes)} GiB for PyTorch"}
+    budget = f"{gib(run.budget_bytes)} GiB for PyTorch" if run.budget_is_known else "its size is not known"
+    rows = {"memory": how, "card": f"{run.gpu_name}, {budget}"}
     more = {"started": run.started_at, **run.environment}
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
@@ -404,7 +423,9 @@ def _words(result: ProbeResult) -> Iterator[Section]:
 PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _verdict,
     _why,
+    _causes,
     _request,
+    _contents,
     _by_phase,
     _over_the_run,
     _lengths,
