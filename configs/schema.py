@@ -200,13 +200,21 @@ class TrainConfig:
 
     finetuning_type: Literal["lora", "full"] = field(default="lora", metadata={"came_later": True})
     """lora trains an adapter; full, every weight"""
-    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo", "grpo"] = field(
         default="sft", metadata={"came_later": True}
     )
-    """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones, and a batch is of pairs: dpo
-    and ipo against the model as it was, the others without a reference"""
+    """sft predicts the answer's tokens; grpo learns from completions that the model generates, and is simulated only;
+    the others prefer chosen answers to rejected ones, and a batch is of pairs: dpo and ipo against the model as it was,
+    the others without a reference"""
     beta: float | None = field(default=None, metadata={"came_later": True})
-    """how strongly answers are preferred; the objective's usual one when none"""
+    """how strongly answers are preferred, or with grpo, how much straying from the model as it was costs; the
+    objective's usual one when none"""
+    num_generations: int = field(default=8, metadata={"came_later": True})
+    """completions that grpo generates of each prompt; a step has train_batch_size x gradient_accumulation of them"""
+    max_completion_length: int = field(default=512, metadata={"came_later": True})
+    """tokens of each completion of grpo, as long as they may get; with its prompt, at most max_length"""
+    num_iterations: int = field(default=1, metadata={"came_later": True})
+    """optimizer steps of grpo on the same completions"""
     simpo_gamma: float = field(default=0.5, metadata={"came_later": True})
     """the margin that simpo wants between the two answers"""
     epochs: int = 2
@@ -274,12 +282,22 @@ class TrainConfig:
     @property
     def has_reference(self) -> bool:
         """Whether the objective compares with the model as it was before."""
-        return self.objective in ("dpo", "ipo")
+        return self.objective in ("dpo", "ipo") or (self.objective == "grpo" and bool(self.beta))
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether the objective prefers one answer to another."""
+        return self.objective not in ("sft", "grpo")
+
+    @property
+    def completions_per_sample(self) -> int:
+        """How many sequences a step learns of each sample where the model generates them, else 1."""
+        return self.num_generations if self.objective == "grpo" else 1
 
     @property
     def sequences_per_sample(self) -> int:
         """2 where answers are compared, else 1."""
-        return 1 if self.objective == "sft" else 2
+        return 2 if self.compares_answers else 1
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _FROM_ONE = (
     "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
     "train_batch_size", "gradient_accumulation", "loss_chunk_tokens", "empty_cache_every", "max_steps", "eval_every",
     "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size", "max_new_tokens", "replies_per_prompt",
-    "eval_accumulation_steps",
+    "eval_accumulation_steps", "max_completion_length", "num_iterations",
     "budget_bytes", "num_gpus",
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
@@ -45,7 +45,8 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
     "llm_int8_threshold": ("0 or more", lambda value: 0 <= value < math.inf),
-    "beta": _POSITIVE,
+    "beta": ("0 or more", lambda value: 0 <= value < math.inf),
+    "num_generations": _at_least(2),
     "simpo_gamma": ("0 or more", lambda value: 0 <= value < math.inf),
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
     "warmup_steps": _at_least(0),
@@ -129,11 +130,14 @@ def _batch_problems(config: RunConfig) -> list[str]:
 def _given_batch_problems(config: RunConfig) -> list[str]:
     data = config.data
     try:
-        longest = max((length for _, length in data.given_batches), default=0)
+        lengths = [length for _, length in data.given_batches] or [data.max_length]
     except ValueError as error:
         return [f"--batches {data.batches}: {error}"]
-    if longest > data.max_length:
+    if max(lengths) > data.max_length:
         return [f"--batches {data.batches}: longer than --max-length {data.max_length}; raise that"]
+    completion = config.train.max_completion_length
+    if config.train.objective == "grpo" and min(lengths) <= completion < data.max_length:
+        return [f"--batches {data.batches}: leaves prompts no room beside --max-completion-length {completion}"]
     return []
 
 

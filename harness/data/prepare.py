@@ -135,7 +135,7 @@ def prepare(config: RunConfig) -> Prepared:
     cleaned, clean_report = (corpus, uncleaned(corpus)) if is_plain else clean(corpus)
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
-    if config.train.objective != "sft":
+    if config.train.compares_answers:
         cleaned = replace(cleaned, rows=_with_rejected(cleaned, config))
     else:
         cleaned = replace(cleaned, rows=tuple(replace(row, rejected="") for row in cleaned.rows))

@@ -3,6 +3,8 @@
 LOAD        build the quantised model, add the adapter, make the optimizer
 for each epoch
     for each optimizer step
+        [ROLLOUT    generate the completions that the step learns from
+         LOGPROBS   their log-probabilities under the policy and the reference]
         for each micro-batch
             DATA        copy it to the device
             FORWARD     loss over its target tokens, divided by those of the whole step
@@ -34,7 +36,7 @@ from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFact
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
-from memory_harness.harness.train.generate import Request, answer, requests
+from memory_harness.harness.train.generate import Request, answer, complete, requests
 from memory_harness.harness.train.recovery import Part, Protection, Result, Split, run_collectively
 from memory_harness.harness.train.run import Run
 from memory_harness.harness.train.schedules import learning_rate
@@ -110,6 +112,7 @@ def train_step(
     group = recorder.device.group
 
     def compute() -> list[torch.Tensor]:
+        roll_out(strategy, recorder, micro_batches)
         for number, batch in enumerate(group.shard(micro_batches)):
             recorder.micro_step = number
             with recorder.phase(Phase.DATA, batch.shape):
@@ -129,6 +132,19 @@ def train_step(
     loss, grad_norm = run_collectively(recorder, update)
     seconds = time.perf_counter() - begin
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
+
+
+def roll_out(strategy: Strategy, recorder: PhaseRecorder, micro_batches: Sequence[Batch]) -> None:
+    """Generate what a step learns from, where it does, and compute the log-probabilities that its update asks for."""
+    rollout = micro_batches[0].rollout
+    if rollout is None:
+        return
+    with recorder.phase(Phase.ROLLOUT, rollout.shape):
+        complete(strategy, rollout)
+    for number, batch in enumerate(micro_batches if rollout.is_scored else ()):
+        recorder.micro_step = number
+        with recorder.phase(Phase.LOGPROBS, batch.shape):
+            strategy.score(batch)
 
 
 def evaluate(
@@ -163,6 +179,10 @@ def evaluate_batch(
 ) -> tuple[float | None, int]:
     """Run one evaluation batch; return its summed loss (None where nothing is computed) and its target tokens."""
     with recorder.phase(Phase.EVAL, batch.shape, index):
+        if batch.rollout is not None:
+            complete(strategy, batch.rollout)
+        if batch.rollout is not None and batch.rollout.is_scored:
+            strategy.score(batch)
         strategy.put(batch, training=False)
         loss = strategy.evaluate()
         strategy.end_batch()
@@ -223,9 +243,12 @@ def _longest(batch: Sequence[Request]) -> int:
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps in one pass over the training split, or over the batches that are given."""
+    accumulation = config.train.gradient_accumulation
     if config.data.batches is not None:
-        return -(-len(config.data.given_batches) // config.train.gradient_accumulation)
-    return -(-len(data.train) // (config.train.train_batch_size * config.train.gradient_accumulation))
+        steps = -(-len(config.data.given_batches) // accumulation)
+    else:
+        steps = -(-len(data.train) * config.train.completions_per_sample // (config.train.train_batch_size * accumulation))
+    return steps * config.train.num_iterations
 
 
 def num_steps(config: RunConfig, data: Prepared) -> int:
