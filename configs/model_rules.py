@@ -70,7 +70,7 @@ def _adapter_problems(config: RunConfig) -> list[str]:
 
 
 def _frozen_head_problems(train: TrainConfig, who_trains: str) -> list[str]:
-    if train.loss == "full":
+    if train.loss == "full" or train.objective == "grpo":  # whose tiles give the head its gradient
         return []
     return [f"--loss {train.loss}: needs a frozen output head, which {who_trains} (allowed with it: full)"]
 
