@@ -68,6 +68,9 @@ class ModelConfig:
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
     """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
+    sdpa_backends: tuple[str, ...] = field(default=(), metadata={"came_later": True})
+    """kernels that sdpa may take, the most wanted first, as sdpa_kernel(..., set_priority=True) has them, such as
+    memory_efficient,flash,math; the last is math, which takes every call"""
     use_cache: bool = False
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
@@ -80,7 +83,9 @@ class ModelConfig:
 
     @property
     def sdpa_kernel(self) -> str:
-        """Return the kernel that scaled_dot_product_attention is to take; `auto` where PyTorch picks."""
+        """Return the kernels that scaled_dot_product_attention is to take, in order; `auto` where PyTorch picks."""
+        if self.sdpa_backends:
+            return ",".join(self.sdpa_backends)
         return self.attention if self.attention in SDPA_KERNELS else "auto"
 
     @property

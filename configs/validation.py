@@ -13,7 +13,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
-from memory_harness.configs.schema import RunConfig, fields_of_sections
+from memory_harness.configs.schema import ModelConfig, RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.targets import check_budget
 from memory_harness.configs.training import training_problems
@@ -191,6 +191,7 @@ def _card_problems(config: RunConfig) -> list[str]:
     problems = []
     if dtype == "bfloat16" and not card.has_bfloat16:
         problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
+    problems += _kernel_problems(config.model, card)
     allowed = _attention_on(card)
     if attention not in allowed:
         problems.append(
@@ -201,6 +202,22 @@ def _card_problems(config: RunConfig) -> list[str]:
             f"--attention {attention}: takes float16 and bfloat16 only; use --attention auto, or change --dtype"
         )
     return problems
+
+
+def _kernel_problems(model: ModelConfig, card: Card) -> list[str]:
+    """Return why the kernels of --sdpa-backends cannot be taken in that order."""
+    kernels = model.sdpa_backends
+    if not kernels:
+        return []
+    allowed = ", ".join(card.sdpa_backends)
+    reasons = {
+        f"--attention {model.attention} is no choice among them (allowed with it: auto, sdpa)": model.attention
+        not in ("auto", "sdpa"),
+        f"the {card.title} takes others (allowed, each once: {allowed})": bool({*kernels} - {*card.sdpa_backends})
+        or len({*kernels}) < len(kernels),
+        "PyTorch fails where none of them takes a call; let math be the last": kernels[-1] != "math",
+    }
+    return [f"--sdpa-backends {','.join(kernels)}: {reason}" for reason, holds in reasons.items() if holds][:1]
 
 
 def _attention_on(card: Card) -> tuple[str, ...]:
