@@ -60,6 +60,11 @@ def _adapter_problems(config: RunConfig) -> list[str]:
     odd = [rank for rank in ranks if rank % 2]
     if lora.init_lora_weights == "orthogonal" and odd:
         problems.append(f"--init-lora-weights orthogonal: takes even ranks, not {odd[0]}; change --lora-rank")
+    if lora.init_lora_weights.startswith("pissa") and model.quantization != "none":
+        problems.append(
+            f"--init-lora-weights {lora.init_lora_weights}: peft decomposes weights of 16 or 32 bits alone; give "
+            "--quantization none"
+        )
     if lora.use_dora and model.quantization == "int8":
         problems.append("--use-dora: peft does not train it beside 8-bit weights (allowed: nf4, fp4, none)")
     if lora.modules_to_save and model.embeddings_on_host:

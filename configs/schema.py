@@ -113,10 +113,9 @@ class LoraConfig:
     """scale by alpha / sqrt(r)"""
     use_dora: bool = field(default=False, metadata={"came_later": True})
     """train the magnitude of each row of the weights apart from their direction"""
-    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = field(
-        default="default", metadata={"came_later": True}
-    )
-    """how the adapter begins"""
+    init_lora_weights: str = field(default="default", metadata={"metavar": "NAME", "came_later": True})
+    """how the adapter begins: default, gaussian, orthogonal, or by decomposing the weights: pissa, pissa_niter_16 (or
+    another number), olora"""
     rank_pattern: str | None = field(default=None, metadata={"metavar": "NAME=RANK,...", "came_later": True})
     """other ranks for some layers, by the end of their name or a pattern"""
     alpha_pattern: str | None = field(default=None, metadata={"metavar": "NAME=ALPHA,...", "came_later": True})
@@ -125,6 +124,11 @@ class LoraConfig:
     """layers that are trained in full beside the adapter, such as embed_tokens,lm_head"""
     adapter_dtype: Literal["float32", "auto"] = field(default="float32", metadata={"came_later": True})
     """float32, as peft casts adapters by default; auto: of the type of the layer they stand beside"""
+
+    @property
+    def decomposes_weights(self) -> bool:
+        """Whether the adapter begins as a part of the weights, which then lack it."""
+        return self.init_lora_weights.startswith(("pissa", "olora"))
 
     @property
     def ranks(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,11 @@ _FROM_ONE = (
     "budget_bytes", "num_gpus",
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
+    "init_lora_weights": (
+        "default, gaussian, orthogonal, olora, pissa, pissa_niter_NUMBER; eva, corda and lora_ga begin with data, loftq "
+        "with weights quantised anew: none of these is simulated",
+        lambda value: re.fullmatch(r"default|gaussian|orthogonal|olora|pissa(_niter_[1-9]\d{0,3})?", value),
+    ),
     "lora_dropout": _SHARE,
     "max_length": _at_least(8),
     "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),

@@ -261,7 +261,7 @@ class QLoraStrategy:
         )
         check_names(self.model, lora)
         wide = lora.adapter_dtype == "float32"
-        if lora.use_dora or lora.modules_to_save:  # which read the weights, or copy them
+        if lora.use_dora or lora.decomposes_weights or lora.modules_to_save:  # which read the weights, or copy them
             self.model = run_program(self.device, lambda _: _with_adapter(self.model, options, wide=wide, empty=False))
         else:
             with self.device.on_host():  # on the meta device, made real below: the same way on every device
