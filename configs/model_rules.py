@@ -65,6 +65,8 @@ def _adapter_problems(config: RunConfig) -> list[str]:
             f"--init-lora-weights {lora.init_lora_weights}: peft decomposes weights of 16 or 32 bits alone; give "
             "--quantization none"
         )
+    if lora.init_lora_weights == "olora" and model.quantization == "int8":
+        problems.append("--init-lora-weights olora: not simulated beside 8-bit weights (allowed: nf4, fp4, none)")
     if lora.use_dora and model.quantization == "int8":
         problems.append("--use-dora: peft does not train it beside 8-bit weights (allowed: nf4, fp4, none)")
     if lora.modules_to_save and model.embeddings_on_host:
@@ -112,6 +114,8 @@ def _group_policy_problems(config: RunConfig) -> list[str]:
         "--no-do-eval": config.eval.do_eval and batch % group > 0,
         f"--num-gpus {many}: is not simulated with --objective grpo (allowed with it: 1)": many > 1,
         "--objective grpo: not with --strategy unsloth; use qlora": config.model.strategy == "unsloth",
+        "--attention flash_attention_2: prompts of different lengths are not simulated with it (allowed with --objective "
+        "grpo: auto, eager, sdpa)": config.model.attention == "flash_attention_2",
         "--train-on-prompts: --objective grpo learns of completions alone; leave it out": config.data.train_on_prompts,
     }
     return [reason for reason, holds in reasons.items() if holds]

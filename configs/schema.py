@@ -323,6 +323,9 @@ class EvalConfig:
     """keep the logits of all batches on the device to the end of an evaluation, as a Trainer with metrics does"""
     eval_accumulation_steps: int | None = field(default=None, metadata={"came_later": True})
     """let go of logits that were kept, and of cached blocks, every so many evaluation batches; never when none"""
+    eval_generate: int = field(default=0, metadata={"came_later": True})
+    """held-out prompts answered after the loss of each evaluation, eval_batch_size at once and max_new_tokens long, as
+    predict_with_generate does for a metric; what is said is not kept"""
     empty_cache_before_eval: bool = False
     """release cached blocks before each evaluation"""
     save_every: int | None = None

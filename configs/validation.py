@@ -64,6 +64,7 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "label_smoothing_factor": _SHARE,
     "max_grad_norm": _POSITIVE,
     "generate_prompts": _at_least(0),
+    "eval_generate": _at_least(0),
     "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
     "top_p": ("more than 0, at most 1", lambda value: 0 < value <= 1),
     "repetition_penalty": _POSITIVE,

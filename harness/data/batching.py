@@ -51,6 +51,12 @@ class Example:
         return max(sequence.num_tokens for sequence in self.sequences)
 
     @property
+    def prompt(self) -> tuple[int, ...]:
+        """Return the prompt's ids; zeros in their number where only that is known, and one where there is none."""
+        length = max(1, self.num_prompt_tokens)
+        return (0,) * length if self.input_ids is None else self.input_ids[:length]
+
+    @property
     def num_target_tokens(self) -> int:
         """Tokens that the loss is taken over; the first token of a sequence is never predicted."""
         return max(0, self.num_tokens - max(1, self.num_prompt_tokens))

@@ -28,6 +28,7 @@ from itertools import chain
 
 import torch
 
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.data.prepare import Prepared
@@ -36,7 +37,8 @@ from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFact
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
-from memory_harness.harness.train.generate import Request, answer, complete, requests
+from memory_harness.harness.strategies.sampling import GREEDY
+from memory_harness.harness.train.generate import Request, answer, complete, generate, requests
 from memory_harness.harness.train.recovery import Part, Protection, Result, Split, run_collectively
 from memory_harness.harness.train.run import Run
 from memory_harness.harness.train.schedules import learning_rate
@@ -164,6 +166,7 @@ def evaluate(
     run.strategy.end_evaluation()
     if losses is None:
         return None
+    answer_rows(run, recorder, len(batches))
     total, tokens = 0.0, 0
     for loss, num_targets in losses:
         total += float("nan") if loss is None else loss
@@ -172,6 +175,18 @@ def evaluate(
     record = EvalRecord(recorder.step, recorder.epoch, len(batches), tokens, mean, model)
     recorder.write(record)
     return record
+
+
+def answer_rows(run: Run[Strategy], recorder: PhaseRecorder, index: int) -> None:
+    """Generate what a metric would compare with the held-out answers, after `index` batches of the evaluation."""
+    config, size = run.config, run.config.eval.eval_batch_size
+    if find_model(config.model.model).classifies:
+        return
+    prompts = [example.prompt for example in run.data.eval[: config.eval.eval_generate]]
+    for start in range(0, len(prompts), size):
+        with recorder.phase(Phase.EVAL, index=index + start // size):
+            stops = run.data.tokenizer.stop_ids
+            generate(run.strategy, prompts[start : start + size], config.eval.max_new_tokens, stops, GREEDY)
 
 
 def evaluate_batch(
