@@ -105,7 +105,8 @@ def _group_policy_problems(config: RunConfig) -> list[str]:
     step, batch = train.train_batch_size * train.gradient_accumulation, config.eval.eval_batch_size
     many = config.device.num_gpus
     reasons = {
-        f"--loss {train.loss}: is not made for --objective grpo (allowed with it: full, chunked)": train.loss == "liger",
+        f"--loss {train.loss}: is not made for --objective grpo (allowed with it: full, chunked)": train.loss
+        == "liger",
         f"--max-completion-length {train.max_completion_length}: leaves prompts no room in --max-length {length} "
         f"(allowed: 1 to {length - 1})": train.max_completion_length >= length,
         f"--num-generations {group}: the {step} completions of a step (--train-batch-size x --gradient-accumulation) "

@@ -38,7 +38,9 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
             names |= {name.id: value for name in node.targets if isinstance(name, ast.Name)}
         elif kind := _kind(node.func):
             arguments = {keyword.arg or "**": keyword.value for keyword in node.keywords}
-            first = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}.get(kind, "model")
+            first = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}.get(
+                kind, "model"
+            )
             arguments |= {f"argument {number}" if number else first: part for number, part in enumerate(node.args)}
             values = {key: _value(part, names, target) for key, part in arguments.items()}
             found.append(Call(kind, ast.unparse(node.func).rpartition(".")[2], values))
@@ -91,7 +93,9 @@ def settings_of_trl(calls: Sequence[Call]) -> dict[str, Any]:
     """Return the settings of a program that calls TRL or transformers, with its trainer's name where it is known."""
     kinds = {call.kind for call in calls}
     settings = settings_of([call for call in calls if call.kind in _KINDS_OF_TRL], _KINDS_OF_TRL)
-    names = [call.name for call in calls if call.kind == "config" and call.name in tables()["unsloth"]["configs_of_trl"]]
+    names = [
+        call.name for call in calls if call.kind == "config" and call.name in tables()["unsloth"]["configs_of_trl"]
+    ]
     if names:
         settings.setdefault("trainer", names[0].replace("Config", "Trainer"))
     model = settings.get(f"{settings.get('trainer')}.model")

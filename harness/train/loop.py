@@ -262,7 +262,9 @@ def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
     if config.data.batches is not None:
         steps = -(-len(config.data.given_batches) // accumulation)
     else:
-        steps = -(-len(data.train) * config.train.completions_per_sample // (config.train.train_batch_size * accumulation))
+        steps = -(
+            -len(data.train) * config.train.completions_per_sample // (config.train.train_batch_size * accumulation)
+        )
     return steps * config.train.num_iterations
 
 

@@ -142,8 +142,11 @@ _LARGE_EVALUATION = _run(eval_batch_size=8)
 _VARIABLE = _run("variable", batching="dynamic")
 
 _FULL = {
-    **{"model": "llama-3.2-1b", "quantization": "none", "kbit_upcast": False},
-    **{"weights_dtype": "float32", "finetuning_type": "full"},
+    "model": "llama-3.2-1b",
+    "quantization": "none",
+    "kbit_upcast": False,
+    "weights_dtype": "float32",
+    "finetuning_type": "full",
 }
 
 CASES = (
