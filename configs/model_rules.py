@@ -115,8 +115,8 @@ def _group_policy_problems(config: RunConfig) -> list[str]:
         "--no-do-eval": config.eval.do_eval and batch % group > 0,
         f"--num-gpus {many}: is not simulated with --objective grpo (allowed with it: 1)": many > 1,
         "--objective grpo: not with --strategy unsloth; use qlora": config.model.strategy == "unsloth",
-        "--attention flash_attention_2: prompts of different lengths are not simulated with it (allowed with --objective "
-        "grpo: auto, eager, sdpa)": config.model.attention == "flash_attention_2",
+        "--attention flash_attention_2: prompts of different lengths are not simulated with it (allowed with "
+        "--objective grpo: auto, eager, sdpa)": config.model.attention == "flash_attention_2",
         "--train-on-prompts: --objective grpo learns of completions alone; leave it out": config.data.train_on_prompts,
     }
     return [reason for reason, holds in reasons.items() if holds]

@@ -40,8 +40,8 @@ _FROM_ONE = (
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "init_lora_weights": (
-        "default, gaussian, orthogonal, olora, pissa, pissa_niter_NUMBER; eva, corda and lora_ga begin with data, loftq "
-        "with weights quantised anew: none of these is simulated",
+        "default, gaussian, orthogonal, olora, pissa, pissa_niter_NUMBER; not simulated: eva, corda and lora_ga, which "
+        "begin with data, and loftq, which quantises anew",
         lambda value: re.fullmatch(r"default|gaussian|orthogonal|olora|pissa(_niter_[1-9]\d{0,3})?", value),
     ),
     "lora_dropout": _SHARE,

@@ -12,6 +12,8 @@ from memory_harness.configs.recipes.rules import read_bits, read_shared
 
 _KINDS = ("config", "trainer", "get_peft_model", "from_pretrained")
 _KINDS_OF_TRL = ("config", "trainer", "LoraConfig", "BitsAndBytesConfig", "auto model")
+_FIRST = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}
+"""the first argument of each kind, where it is not the model"""
 _ANSWERS_ONLY = "train_on_responses_only"
 _OPERATIONS: Any = {ast.Add: operator.add, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -38,9 +40,7 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
             names |= {name.id: value for name in node.targets if isinstance(name, ast.Name)}
         elif kind := _kind(node.func):
             arguments = {keyword.arg or "**": keyword.value for keyword in node.keywords}
-            first = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}.get(
-                kind, "model"
-            )
+            first = _FIRST.get(kind, "model")
             arguments |= {f"argument {number}" if number else first: part for number, part in enumerate(node.args)}
             values = {key: _value(part, names, target) for key, part in arguments.items()}
             found.append(Call(kind, ast.unparse(node.func).rpartition(".")[2], values))
@@ -93,9 +93,8 @@ def settings_of_trl(calls: Sequence[Call]) -> dict[str, Any]:
     """Return the settings of a program that calls TRL or transformers, with its trainer's name where it is known."""
     kinds = {call.kind for call in calls}
     settings = settings_of([call for call in calls if call.kind in _KINDS_OF_TRL], _KINDS_OF_TRL)
-    names = [
-        call.name for call in calls if call.kind == "config" and call.name in tables()["unsloth"]["configs_of_trl"]
-    ]
+    known = tables()["unsloth"]["configs_of_trl"]
+    names = [call.name for call in calls if call.kind == "config" and call.name in known]
     if names:
         settings.setdefault("trainer", names[0].replace("Config", "Trainer"))
     model = settings.get(f"{settings.get('trainer')}.model")

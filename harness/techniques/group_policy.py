@@ -2,8 +2,8 @@
 
 Shapes: B sequences of L tokens, the last C of them generated; T = B·C, H hidden size, V vocabulary.
 
-Source: `_get_per_token_logps_and_entropies` and `_compute_loss` of trl/trainer/grpo_trainer.py. TRL 1.6 holds the logits
-of all completions; 1.16 holds tiles of them: `ChunkedLogProbFunction` of trl/kernels/chunked_logprob.py.
+Source: `_get_per_token_logps_and_entropies` and `_compute_loss` of trl/trainer/grpo_trainer.py. TRL 1.6 holds the
+logits of all completions; 1.16 holds tiles of them: `ChunkedLogProbFunction` of trl/kernels/chunked_logprob.py.
 """
 
 from __future__ import annotations

@@ -258,14 +258,13 @@ def _longest(batch: Sequence[Request]) -> int:
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps in one pass over the training split, or over the batches that are given."""
-    accumulation = config.train.gradient_accumulation
+    train = config.train
     if config.data.batches is not None:
-        steps = -(-len(config.data.given_batches) // accumulation)
+        steps = -(-len(config.data.given_batches) // train.gradient_accumulation)
     else:
-        steps = -(
-            -len(data.train) * config.train.completions_per_sample // (config.train.train_batch_size * accumulation)
-        )
-    return steps * config.train.num_iterations
+        sequences = len(data.train) * train.completions_per_sample
+        steps = -(-sequences // (train.train_batch_size * train.gradient_accumulation))
+    return steps * train.num_iterations
 
 
 def num_steps(config: RunConfig, data: Prepared) -> int:
