@@ -85,14 +85,14 @@ def _read_trainer(draft: Draft) -> None:
         draft.put("objective", objective)
         draft.remarks.append(f"objective={objective}: the file names no trainer; --objective says another")
     if draft.fields.get("objective") == "grpo":
-        _read_completions(draft)
+        read_completions(draft)
     elif draft.fields.get("objective", "sft") == "sft":
         draft.defaults["train_on_prompts"] = True  # unless the data have prompts and completions apart
     else:
         draft.defaults["learning_rate"] = tables()["preferences"]["learning_rate"]
 
 
-def _read_completions(draft: Draft) -> None:
+def read_completions(draft: Draft) -> None:
     """Read what GRPO generates: TRL says how long completions get, and of prompts at most where they are cut."""
     draft.defaults |= tables()["grpo"]["defaults"]
     prompt, completion = draft.get("max_prompt_length"), draft.get("max_completion_length")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memory_harness.configs.recipes.draft import Draft, Refused, Target, tables
-from memory_harness.configs.recipes.rules import read_bits, read_shared
+from memory_harness.configs.recipes.rules import read_bits, read_completions, read_shared
 
 _KINDS = ("config", "trainer", "get_peft_model", "from_pretrained")
 _KINDS_OF_TRL = ("config", "trainer", "LoraConfig", "BitsAndBytesConfig", "auto model")
@@ -130,6 +130,8 @@ def read_unsloth(draft: Draft, calls: Sequence[Call]) -> None:
     draft.put("objective", known["objectives"].get(trainer, trainer), "trainer")
     if trainer in ("DPO", "CPO") and draft.get("loss_type") not in (None, "sigmoid"):
         draft.put("objective", draft.get("loss_type"), "loss_type")
+    if trainer == "GRPO":
+        read_completions(draft)
     if known["objectives"].get(trainer) == "sft":
         draft.put("loss", "chunked")  # its fused cross-entropy
         draft.put("train_on_prompts", _ANSWERS_ONLY not in names)
