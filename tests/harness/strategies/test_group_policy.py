@@ -189,8 +189,11 @@ def test_each_part_takes_what_trl_takes_in_a_dry_run(tmp_path):
     records, _ = phases_of(config, steps=2)
     dry = log.peaks()
     pairs = {
-        **{Phase.ROLLOUT: Phase.GENERATE, Phase.LOGPROBS: Phase.EVAL, Phase.FORWARD: Phase.FORWARD},
-        **{Phase.BACKWARD: Phase.BACKWARD, Phase.OPTIMIZER: Phase.OPTIMIZER},
+        Phase.ROLLOUT: Phase.GENERATE,
+        Phase.LOGPROBS: Phase.EVAL,
+        Phase.FORWARD: Phase.FORWARD,
+        Phase.BACKWARD: Phase.BACKWARD,
+        Phase.OPTIMIZER: Phase.OPTIMIZER,
     }
     for ours, theirs in pairs.items():
         peak = max(record.after.peak_allocated_bytes for record in records if record.phase is ours)
