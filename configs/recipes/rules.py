@@ -13,6 +13,9 @@ def read_axolotl(draft: Draft) -> None:
     draft.defaults["per_device_eval_batch_size"] = draft.get("per_device_train_batch_size")
     bits = {"qlora": 4 * bool(draft.get("load_in_4bit")), "lora": 8 * bool(draft.get("load_in_8bit"))}
     read_bits(draft, bits.get(str(draft.get("finetuning_type")), 0), "load_in_4bit", "load_in_8bit")
+    if draft.get("objective") == "grpo":
+        draft.put("objective", "grpo", "objective")
+        read_completions(draft)
     read_shared(draft)
     if draft.fields.get("finetuning_type") == "full":
         return
@@ -96,9 +99,9 @@ def read_completions(draft: Draft) -> None:
     """Read what GRPO generates: TRL says how long completions get, and of prompts at most where they are cut."""
     draft.defaults |= tables()["grpo"]["defaults"]
     prompt, completion = draft.get("max_prompt_length"), draft.get("max_completion_length")
-    if isinstance(prompt, int) and isinstance(completion, int):
+    if isinstance(prompt, int) and isinstance(completion, int) and not draft.gives("max_length"):
         draft.put("max_length", prompt + completion, "max_prompt_length")
-    if not draft.gives("max_prompt_length"):
+    if not draft.gives("max_prompt_length") and not draft.gives("max_length"):
         draft.remarks.append(f"prompts of at most {prompt} tokens are taken; --max-length says prompt and completion")
     of_others = tables()["programs"][draft.program].get("remark")
     draft.remarks = [remark for remark in draft.remarks if remark != of_others]

@@ -254,7 +254,7 @@ def test_what_nobody_here_has_is_listed_and_not_taken(tmp_path):
     content = """
 base_model: a/b
 optimizer: muon_of_mine
-rl: grpo
+rl: kto
 attn_implementation: flex_attention
 gradient_checkpointing: offload
 deepspeed: zero3.json
@@ -429,6 +429,13 @@ def test_a_model_that_trl_loads_by_its_name_is_float32(tmp_path):
     assert (recipe.fields["model"], recipe.fields["weights_dtype"]) == ("qwen2.5-7b", "float32")
     assert recipe.fields["max_length"] == 512 + 512
     assert not any("loss=full" in remark for remark in recipe.remarks)
+
+
+def test_grpo_of_axolotl_has_its_settings_in_those_of_trl(tmp_path):
+    text = "base_model: a/b\nrl: grpo\nsequence_len: 900\ntrl:\n  num_generations: 4\n  max_completion_length: 128\n"
+    fields = recipe_of(text + "  beta: 0.01\n  use_vllm: true\n", tmp_path).fields
+    assert (fields["objective"], fields["num_generations"], fields["beta"]) == ("grpo", 4, 0.01)
+    assert (fields["max_completion_length"], fields["max_length"], fields["loss"]) == (128, 900, "chunked")
 
 
 def test_settings_that_grpo_alone_has_say_the_objective(tmp_path):
