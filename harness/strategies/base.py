@@ -63,8 +63,8 @@ class Strategy(Protocol):
     def end_evaluation(self) -> None:
         """Let go of what its batches have kept."""
 
-    def score(self, batch: Batch) -> None:
-        """Compute the log-probabilities of a batch's completions that its update asks for, without a graph."""
+    def score(self, batches: Sequence[Batch]) -> None:
+        """Compute the log-probabilities of all completions that their updates ask for, without a graph."""
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False

@@ -195,11 +195,13 @@ class CompiledStrategy:
         assert self._chain is not None
         self.forward_facts = self._forward_facts.setdefault(self._chain.family, self.inner.forward_facts)
 
-    def score(self, batch: Batch) -> None:
+    def score(self, batches: Sequence[Batch]) -> None:
         """Replay or record the log-probabilities of completions."""
-        key = ("score", *self._batch_class(batch, training=True))
-        self._begin_pass(key, self._shape_of(batch), ("only",))
-        self._phase(lambda: self.inner.score(batch))
+        first = batches[0]
+        classes = tuple(self._batch_class(batch, training=True) for batch in batches)
+        smaller = tuple(batch.shape.batch_size - first.shape.batch_size for batch in batches)
+        self._begin_pass(("score", classes, smaller), self._shape_of(first), ("only",))
+        self._phase(lambda: self.inner.score(batches))
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False

@@ -375,16 +375,24 @@ class QLoraStrategy:
         loss = preference_loss(train.objective, tokens, labels, reference, beta, train.simpo_gamma)
         return output, loss / num_pairs
 
-    def score(self, batch: Batch) -> None:
+    def score(self, batches: Sequence[Batch]) -> None:
         """Compute the log-probabilities that GRPO's update compares with: of the policy, then of the reference."""
-        self.put(batch, training=True)
-        with torch.no_grad(), self.model_context():
+        with torch.no_grad():
             if self.config.train.num_iterations > 1:
-                self._completion_log_probs(with_entropy=False)
+                self._score_each(batches)
             if self.config.train.has_reference:
                 with self.without_adapter():
-                    self._completion_log_probs(with_entropy=False)
+                    self._score_each(batches)
         self.inputs = {}
+
+    def _score_each(self, batches: Sequence[Batch]) -> None:
+        found = None
+        for batch in batches:
+            self.put(batch, training=True)
+            with self.model_context():
+                # whole logits stay until those of the next batch are there, as in TRL's loop
+                found = self._completion_log_probs(with_entropy=False)
+        del found
 
     def _policy_loss(self, num_tokens: int) -> tuple[Any, torch.Tensor]:
         """Return the model's output, where it has logits, and GRPO's loss of the completions over `num_tokens`."""

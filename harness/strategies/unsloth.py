@@ -140,9 +140,9 @@ class UnslothStrategy:
         self.forward_facts = self.training.forward_facts
         return loss
 
-    def score(self, batch: Batch) -> None:
+    def score(self, batches: Sequence[Batch]) -> None:
         """Compute what only GRPO asks for, which is not trained with Unsloth."""
-        self.training.score(batch)
+        self.training.score(batches)
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False

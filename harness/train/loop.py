@@ -143,10 +143,9 @@ def roll_out(strategy: Strategy, recorder: PhaseRecorder, micro_batches: Sequenc
         return
     with recorder.phase(Phase.ROLLOUT, rollout.shape):
         complete(strategy, rollout)
-    for number, batch in enumerate(micro_batches if rollout.is_scored else ()):
-        recorder.micro_step = number
-        with recorder.phase(Phase.LOGPROBS, batch.shape):
-            strategy.score(batch)
+    if rollout.is_scored:
+        with recorder.phase(Phase.LOGPROBS, micro_batches[0].shape):
+            strategy.score(micro_batches)
 
 
 def evaluate(
@@ -197,7 +196,7 @@ def evaluate_batch(
         if batch.rollout is not None:
             complete(strategy, batch.rollout)
         if batch.rollout is not None and batch.rollout.is_scored:
-            strategy.score(batch)
+            strategy.score([batch])
         strategy.put(batch, training=False)
         loss = strategy.evaluate()
         strategy.end_batch()

@@ -163,7 +163,7 @@ def _run_rollout(op: Op, config: RunConfig, strategy: Any) -> None:
     assert batch.rollout is not None, "--objective grpo has one in its first step"
     complete(strategy, batch.rollout)
     if batch.rollout.is_scored:
-        strategy.score(batch)
+        strategy.score([batch])
     strategy.put(batch, training=True)
     strategy.forward(batch.shape.target_tokens)
     strategy.backward()
