@@ -196,3 +196,11 @@ def test_each_part_takes_what_trl_takes_in_a_dry_run(tmp_path):
     for ours, theirs in pairs.items():
         peak = max(record.after.peak_allocated_bytes for record in records if record.phase is ours)
         assert peak == pytest.approx(dry[theirs].peak_allocated_bytes, rel=0.001), ours
+
+
+def test_training_is_refused_in_one_line():
+    from memory_harness.probes.session.gate import check_trainable
+
+    with pytest.raises(ConfigError) as raised:
+        check_trainable("--train", TINY, computes=True)
+    assert raised.value.problems[0].startswith("--train: --objective grpo is simulated only")
