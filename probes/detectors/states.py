@@ -2,7 +2,7 @@
 
 from memory_harness.configs.optimizers import resident_state_bytes
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import ModelFacts, Phase
+from memory_harness.harness.log.records import Phase
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import TRAIN_PHASES, fatal_finding, records_of
 from memory_harness.probes.findings import Finding
@@ -31,15 +31,17 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
     total = weights + gradients + states
     if total <= oom.budget_bytes:
         return None
-    parts = [f"{_product(model, size)}, as loaded {format_bytes(weights)}", f"gradients {trained} × {trained_size} B"]
-    parts[1] += f" = {format_bytes(gradients)}"
-    parts.append(f"{train.optimizer}'s states {trained} × {kept} B = {format_bytes(states)}")
+    parts = (
+        f"{format_bytes(weights)} of weights as loaded ({model.num_parameters} × {size} B)",
+        f"{format_bytes(gradients)} of gradients ({trained} × {trained_size} B)",
+        f"{format_bytes(states)} of {train.optimizer}'s states ({trained} × {kept} B)",
+    )
     return fatal_finding(
         oom,
         cause="model-states-exceed-budget",
         title=f"Weights, gradients and optimizer states need {format_bytes(total)}, whatever the batch is",
-        explanation=f"{'; '.join(parts)}: {format_bytes(total)} in all at the first update, of "
-        f"{format_bytes(oom.budget_bytes)}. Activations come on top.",
+        explanation=f"At the first update there are together {', '.join(parts)}: {format_bytes(total)} of "
+        f"{format_bytes(oom.budget_bytes)}. Activations come on top, and a smaller batch changes nothing.",
         num_bytes=total - oom.budget_bytes,
         evidence={
             "parameters": model.num_parameters,
@@ -50,10 +52,6 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
             "total_bytes": total,
         },
     )
-
-
-def _product(model: ModelFacts, size: int) -> str:
-    return f"Weights {model.num_parameters} × {size} B"
 
 
 def _loaded_bytes(evidence: Evidence) -> int:

@@ -45,8 +45,8 @@ def test_a_run_that_cannot_hold_its_states_dies_of_them_wherever_it_gets(phase):
     assert evidence["weights_bytes"] == 2 * WEIGHTS
     assert evidence["gradients_bytes"] == 2 * WEIGHTS
     assert evidence["optimizer_states_bytes"] == 4 * WEIGHTS, "two values, as wide as the weights"
-    assert f"gradients {WEIGHTS} × 2 B" in finding.explanation
-    assert f"adamw_torch's states {WEIGHTS} × 4 B" in finding.explanation
+    assert f"gradients ({WEIGHTS} × 2 B)" in finding.explanation
+    assert f"adamw_torch's states ({WEIGHTS} × 4 B)" in finding.explanation
 
 
 def test_a_run_that_dies_while_loading_is_counted_by_its_parameters():
