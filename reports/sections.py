@@ -349,6 +349,7 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
         if has_config(log):
             rows["positions"] = _beyond_positions(model, config_of(log).data.max_length)
             rows["outliers"] = _outliers(config_of(log), run.source)
+            rows["decompositions"] = _decompositions(config_of(log), run.source)
         trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
         more = {"parameters": trained, **more}
     if run.num_train_samples:
@@ -377,6 +378,16 @@ def _outliers(config: RunConfig, source: str) -> str:
     return (
         f"columns of inputs above {config.model.llm_int8_threshold:g} stay in 16 bits; how many, only values tell, and "
         "none is counted: of random weights on an H200 they took 1.2 % of the peak"
+    )
+
+
+def _decompositions(config: RunConfig, source: str) -> str:
+    """Return what a simulation of an adapter that begins as a part of the weights cannot know."""
+    if not config.lora.decomposes_weights or source == "cuda":
+        return ""
+    return (
+        f"--init-lora-weights {config.lora.init_lora_weights} decomposes each weight on the card while it loads: the "
+        "results are counted, cuSOLVER's workspace is not known and not counted"
     )
 
 

@@ -27,6 +27,8 @@ class Phase(StrEnum):
     LOAD = "LOAD"
     DATA = "DATA"
     RESUME = "RESUME"
+    ROLLOUT = "ROLLOUT"  # generating what a step learns from
+    LOGPROBS = "LOGPROBS"  # log-probabilities of that, before the update
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
     OPTIMIZER = "OPTIMIZER"

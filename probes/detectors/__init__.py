@@ -36,6 +36,7 @@ from memory_harness.probes.detectors.setup import (
     other_process,
     weights_not_quantised,
 )
+from memory_harness.probes.detectors.states import model_states_exceed_budget
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 DETECTORS: dict[str, Detector] = {
@@ -72,6 +73,7 @@ DETECTORS: dict[str, Detector] = {
     "eval-use-cache": eval_use_cache,
     "experts-not-quantised": experts_not_quantised,
     "weights-not-quantised": weights_not_quantised,
+    "model-states-exceed-budget": model_states_exceed_budget,
     "fragmentation": fragmentation,
     "longest-sample": longest_sample,
     "optimizer-lazy": optimizer_lazy,

@@ -20,7 +20,7 @@ from memory_harness.probes.findings import Finding
 
 KEPT_SCALARS_BYTES = 2 * 512
 """What each micro-step may leave beside `NOISE_BYTES`: a kept loss, and one more number, in a block each."""
-IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
+IN_STEP = (*(Phase.ROLLOUT, Phase.LOGPROBS, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP),)
 
 
 @dataclass(frozen=True)
