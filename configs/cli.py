@@ -37,7 +37,7 @@ from memory_harness.configs.units import parse_increase, parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
 
-NO_FLAGS = ("config", "script_arguments", "gpu_is_named", "recipe")
+NO_FLAGS = ("config", "script_arguments", "gpu_is_named", "recipe", "given")
 """Fields of `Command` that are no options."""
 
 ALL_CAUSES = "all"
@@ -71,6 +71,9 @@ class Command:
     LLaMA-Factory or TRL, JSON of TrainingArguments, a program or notebook that calls Unsloth"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
     """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
+    traceback: Path | None = field(default=None, metadata={"metavar": "FILE"})
+    """explain an out-of-memory from its text, - for standard input: where it happened, who held the memory, likely
+    causes; with --preset, --import-recipe or --model that run is simulated beside it"""
     compare: list[Path] | None = field(default=None, metadata={"metavar": ("A", "B"), "each": Path})
     """say what changed from the log or probe folder A to B; exit code 0 no worse, 1 worse, 2 not comparable"""
     against: str | None = field(default=None, metadata={"metavar": "NAME==VERSION"})
@@ -133,6 +136,8 @@ class Command:
     """`--gpu` or what describes a card was given: the default card is not meant where there is a GPU"""
     recipe: Recipe | None = None
     """what `--import-recipe` names says, and what became of it"""
+    given: frozenset[str] = frozenset()
+    """settings and options that the command line names"""
 
     @property
     def headroom_bytes(self) -> int:
@@ -177,7 +182,14 @@ def parse_args(argv: Sequence[str]) -> Command:
         download(config.data.data, DATA_FILES, "dataset")
     gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
     validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
-    command = Command(config, **options, script_arguments=script_arguments, gpu_is_named=gpu_is_named, recipe=recipe)
+    command = Command(
+        config,
+        **options,
+        script_arguments=script_arguments,
+        gpu_is_named=gpu_is_named,
+        recipe=recipe,
+        given=frozenset(given.keys() | options.keys()),
+    )
     _check_options(command)
     return command
 
@@ -297,7 +309,8 @@ def _against_problems(command: Command) -> list[str]:
 
 def _mode_problems(command: Command) -> list[str]:
     """Return the flags that each ask for something else than a probe, where there are several."""
-    given = _given_flags(command, "generate", "replay", "watch", "dry_run", "explain", "human_sheet", "score_sheet")
+    modes = ("generate", "replay", "traceback", "watch", "dry_run", "explain", "human_sheet", "score_sheet")
+    given = _given_flags(command, *modes)
     if _given_flags(command, "train", "resume"):
         given = ["--train, --resume", *given]
     if len(given) < 2:
@@ -307,7 +320,7 @@ def _mode_problems(command: Command) -> list[str]:
 
 def _probe_only_problems(command: Command) -> list[str]:
     """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
-    flags = _given_flags(command, "resume", "generate", "force", "replay", "watch", "dry_run")
+    flags = _given_flags(command, "resume", "generate", "force", "replay", "traceback", "watch", "dry_run")
     problems = []
     others = [flag for flag in flags if flag != "--dry-run"]
     if command.snapshot is not None and others:

@@ -60,6 +60,13 @@ def _adapter_problems(config: RunConfig) -> list[str]:
     odd = [rank for rank in ranks if rank % 2]
     if lora.init_lora_weights == "orthogonal" and odd:
         problems.append(f"--init-lora-weights orthogonal: takes even ranks, not {odd[0]}; change --lora-rank")
+    if lora.init_lora_weights.startswith("pissa") and model.quantization != "none":
+        problems.append(
+            f"--init-lora-weights {lora.init_lora_weights}: peft decomposes weights of 16 or 32 bits alone; give "
+            "--quantization none"
+        )
+    if lora.init_lora_weights == "olora" and model.quantization == "int8":
+        problems.append("--init-lora-weights olora: not simulated beside 8-bit weights (allowed: nf4, fp4, none)")
     if lora.use_dora and model.quantization == "int8":
         problems.append("--use-dora: peft does not train it beside 8-bit weights (allowed: nf4, fp4, none)")
     if lora.modules_to_save and model.embeddings_on_host:
@@ -70,7 +77,7 @@ def _adapter_problems(config: RunConfig) -> list[str]:
 
 
 def _frozen_head_problems(train: TrainConfig, who_trains: str) -> list[str]:
-    if train.loss == "full":
+    if train.loss == "full" or train.objective == "grpo":  # whose tiles give the head its gradient
         return []
     return [f"--loss {train.loss}: needs a frozen output head, which {who_trains} (allowed with it: full)"]
 
@@ -79,6 +86,8 @@ def _objective_problems(config: RunConfig) -> list[str]:
     train, problems = config.train, []
     if train.objective == "sft":
         return []
+    if train.objective == "grpo":
+        return _group_policy_problems(config)
     if train.loss != "full":
         problems.append(f"--loss {train.loss}: is not made for --objective {train.objective} (allowed with it: full)")
     if config.data.train_on_prompts:
@@ -91,6 +100,28 @@ def _objective_problems(config: RunConfig) -> list[str]:
     return problems
 
 
+def _group_policy_problems(config: RunConfig) -> list[str]:
+    train, length, group = config.train, config.data.max_length, config.train.num_generations
+    step, batch = train.train_batch_size * train.gradient_accumulation, config.eval.eval_batch_size
+    many = config.device.num_gpus
+    reasons = {
+        f"--loss {train.loss}: is not made for --objective grpo (allowed with it: full, chunked)": train.loss
+        == "liger",
+        f"--max-completion-length {train.max_completion_length}: leaves prompts no room in --max-length {length} "
+        f"(allowed: 1 to {length - 1})": train.max_completion_length >= length,
+        f"--num-generations {group}: the {step} completions of a step (--train-batch-size x --gradient-accumulation) "
+        "are no whole groups of so many": config.data.batches is None and step % group > 0,
+        f"--eval-batch-size {batch}: is no whole groups of --num-generations {group}; or give "
+        "--no-do-eval": config.eval.do_eval and batch % group > 0,
+        f"--num-gpus {many}: is not simulated with --objective grpo (allowed with it: 1)": many > 1,
+        "--objective grpo: not with --strategy unsloth; use qlora": config.model.strategy == "unsloth",
+        "--attention flash_attention_2: prompts of different lengths are not simulated with it (allowed with "
+        "--objective grpo: auto, eager, sdpa)": config.model.attention == "flash_attention_2",
+        "--train-on-prompts: --objective grpo learns of completions alone; leave it out": config.data.train_on_prompts,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
 def _full_problems(config: RunConfig) -> list[str]:
     model, train = config.model, config.train
     problems = _frozen_head_problems(train, "--finetuning-type full trains")
@@ -101,7 +132,7 @@ def _full_problems(config: RunConfig) -> list[str]:
     if train.has_reference:
         problems.append(
             f"--objective {train.objective}: compares with the model without its adapter, which --finetuning-type full "
-            "does not have (allowed with it: sft, simpo, orpo, cpo)"
+            "does not have (allowed with it: sft, simpo, orpo, cpo, and grpo at --beta 0)"
         )
     if config.lora.modules_to_save:
         problems.append("--modules-to-save: --finetuning-type full trains every layer; leave it out")
@@ -114,6 +145,12 @@ def _idle_problems(config: RunConfig) -> list[str]:
     """Return the settings that were given and that nothing would ask for."""
     train, model, default = config.train, config.model, RunConfig()
     problems = []
+    if train.beta == 0 and train.compares_answers:
+        problems.append(f"--beta 0: --objective {train.objective} would prefer nothing (allowed: more than 0)")
+    for name in ("num_generations", "max_completion_length", "num_iterations"):
+        value = getattr(train, name)
+        if value != getattr(default.train, name) and train.objective != "grpo":
+            problems.append(f"--{name.replace('_', '-')} {value}: is for --objective grpo; leave it out")
     if train.beta is not None and train.objective == "sft":
         problems.append(f"--beta {train.beta:g}: --objective sft prefers nothing; give another, or leave it out")
     if train.simpo_gamma != default.train.simpo_gamma and train.objective != "simpo":

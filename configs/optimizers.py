@@ -81,6 +81,10 @@ OWN_DECAY = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 """what decays all weights, as PyTorch and bitsandbytes do by default, unless a weight decay is given"""
 
 
+_OF_PYTORCH = ("adamw", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "muon")
+"""what keeps states of the weights' own type"""
+
+
 def named_values(text: str | None) -> dict[str, str]:
     """Return what `key=value,...` says, as texts. Raises ValueError: it is not written so."""
     values: dict[str, str] = {}
@@ -101,6 +105,14 @@ def state_bytes(optimizer: str, optim_args: str | None) -> int:
     if optimizer == "rmsprop" and is_yes(given.get("centered", "")):
         extra += 4
     return OPTIMIZERS[optimizer].state_bytes + extra
+
+
+def resident_state_bytes(optimizer: str, optim_args: str | None, weight_bytes: int) -> int:
+    """Return what stays on the card of a weight of so many bytes: PyTorch's states are as wide, pages may all leave."""
+    if optimizer.startswith("paged"):
+        return 0
+    kept = state_bytes(optimizer, optim_args)
+    return kept * weight_bytes // 4 if optimizer in _OF_PYTORCH else kept
 
 
 def is_yes(text: str) -> bool:

@@ -68,6 +68,9 @@ class ModelConfig:
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
     """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
+    sdpa_backends: tuple[str, ...] = field(default=(), metadata={"came_later": True})
+    """kernels that sdpa may take, the most wanted first, as sdpa_kernel(..., set_priority=True) has them, such as
+    memory_efficient,flash,math; the last is math, which takes every call"""
     use_cache: bool = False
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
@@ -80,7 +83,9 @@ class ModelConfig:
 
     @property
     def sdpa_kernel(self) -> str:
-        """Return the kernel that scaled_dot_product_attention is to take; `auto` where PyTorch picks."""
+        """Return the kernels that scaled_dot_product_attention is to take, in order; `auto` where PyTorch picks."""
+        if self.sdpa_backends:
+            return ",".join(self.sdpa_backends)
         return self.attention if self.attention in SDPA_KERNELS else "auto"
 
     @property
@@ -108,10 +113,9 @@ class LoraConfig:
     """scale by alpha / sqrt(r)"""
     use_dora: bool = field(default=False, metadata={"came_later": True})
     """train the magnitude of each row of the weights apart from their direction"""
-    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = field(
-        default="default", metadata={"came_later": True}
-    )
-    """how the adapter begins"""
+    init_lora_weights: str = field(default="default", metadata={"metavar": "NAME", "came_later": True})
+    """how the adapter begins: default, gaussian, orthogonal, or by decomposing the weights: pissa, pissa_niter_16 (or
+    another number), olora"""
     rank_pattern: str | None = field(default=None, metadata={"metavar": "NAME=RANK,...", "came_later": True})
     """other ranks for some layers, by the end of their name or a pattern"""
     alpha_pattern: str | None = field(default=None, metadata={"metavar": "NAME=ALPHA,...", "came_later": True})
@@ -120,6 +124,11 @@ class LoraConfig:
     """layers that are trained in full beside the adapter, such as embed_tokens,lm_head"""
     adapter_dtype: Literal["float32", "auto"] = field(default="float32", metadata={"came_later": True})
     """float32, as peft casts adapters by default; auto: of the type of the layer they stand beside"""
+
+    @property
+    def decomposes_weights(self) -> bool:
+        """Whether the adapter begins as a part of the weights, which then lack it."""
+        return self.init_lora_weights.startswith(("pissa", "olora"))
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -200,13 +209,21 @@ class TrainConfig:
 
     finetuning_type: Literal["lora", "full"] = field(default="lora", metadata={"came_later": True})
     """lora trains an adapter; full, every weight"""
-    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo"] = field(
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "cpo", "grpo"] = field(
         default="sft", metadata={"came_later": True}
     )
-    """sft predicts the answer's tokens; the others prefer chosen answers to rejected ones, and a batch is of pairs: dpo
-    and ipo against the model as it was, the others without a reference"""
+    """sft predicts the answer's tokens; grpo learns from completions that the model generates, and is simulated only;
+    the others prefer chosen answers to rejected ones, and a batch is of pairs: dpo and ipo against the model as it was,
+    the others without a reference"""
     beta: float | None = field(default=None, metadata={"came_later": True})
-    """how strongly answers are preferred; the objective's usual one when none"""
+    """how strongly answers are preferred, or with grpo, how much straying from the model as it was costs; the
+    objective's usual one when none"""
+    num_generations: int = field(default=8, metadata={"came_later": True})
+    """completions that grpo generates of each prompt; a step has train_batch_size x gradient_accumulation of them"""
+    max_completion_length: int = field(default=512, metadata={"came_later": True})
+    """tokens of each completion of grpo, as long as they may get; with its prompt, at most max_length"""
+    num_iterations: int = field(default=1, metadata={"came_later": True})
+    """optimizer steps of grpo on the same completions"""
     simpo_gamma: float = field(default=0.5, metadata={"came_later": True})
     """the margin that simpo wants between the two answers"""
     epochs: int = 2
@@ -274,12 +291,22 @@ class TrainConfig:
     @property
     def has_reference(self) -> bool:
         """Whether the objective compares with the model as it was before."""
-        return self.objective in ("dpo", "ipo")
+        return self.objective in ("dpo", "ipo") or (self.objective == "grpo" and bool(self.beta))
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether the objective prefers one answer to another."""
+        return self.objective not in ("sft", "grpo")
+
+    @property
+    def completions_per_sample(self) -> int:
+        """How many sequences a step learns of each sample where the model generates them, else 1."""
+        return self.num_generations if self.objective == "grpo" else 1
 
     @property
     def sequences_per_sample(self) -> int:
         """2 where answers are compared, else 1."""
-        return 1 if self.objective == "sft" else 2
+        return 2 if self.compares_answers else 1
 
 
 @dataclass(frozen=True)
@@ -296,6 +323,9 @@ class EvalConfig:
     """keep the logits of all batches on the device to the end of an evaluation, as a Trainer with metrics does"""
     eval_accumulation_steps: int | None = field(default=None, metadata={"came_later": True})
     """let go of logits that were kept, and of cached blocks, every so many evaluation batches; never when none"""
+    eval_generate: int = field(default=0, metadata={"came_later": True})
+    """held-out prompts answered after the loss of each evaluation, eval_batch_size at once and max_new_tokens long, as
+    predict_with_generate does for a metric; what is said is not kept"""
     empty_cache_before_eval: bool = False
     """release cached blocks before each evaluation"""
     save_every: int | None = None

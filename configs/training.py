@@ -17,7 +17,7 @@ def training_problems(config: RunConfig) -> list[str]:
     wrong = schedule_problem(train.schedule, train.schedule_args, train.learning_rate)
     if wrong:
         problems.append(f"--schedule-args {train.schedule_args or 'none'}: {wrong}")
-    return problems + _loss_problems(config) + _eval_problems(config)
+    return problems + _loss_problems(config) + _eval_problems(config) + _answer_problems(config)
 
 
 def _optimizer_problems(config: RunConfig) -> list[str]:
@@ -57,6 +57,17 @@ def _loss_problems(config: RunConfig) -> list[str]:
         given = f"--label-smoothing-factor {smoothing}" if smoothing else f"--neftune-noise-alpha {noise}"
         problems.append(f"{given}: not with --strategy unsloth, which has a loss and layers of its own; use qlora")
     return problems
+
+
+def _answer_problems(config: RunConfig) -> list[str]:
+    """Return what evaluations cannot answer prompts with."""
+    many, wanted = config.device.num_gpus, config.eval.eval_generate
+    reasons = {
+        "nothing is evaluated; leave out --no-do-eval": not config.eval.do_eval,
+        "--objective grpo generates in its evaluations anyway; leave it out": config.train.objective == "grpo",
+        f"not with --num-gpus {many} (allowed with it: 1)": many > 1,
+    }
+    return [f"--eval-generate {wanted}: {reason}" for reason, holds in reasons.items() if wanted and holds]
 
 
 def _eval_problems(config: RunConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
-from memory_harness.configs.schema import RunConfig, fields_of_sections
+from memory_harness.configs.schema import ModelConfig, RunConfig, fields_of_sections
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.targets import check_budget
 from memory_harness.configs.training import training_problems
@@ -34,10 +35,15 @@ _FROM_ONE = (
     "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
     "train_batch_size", "gradient_accumulation", "loss_chunk_tokens", "empty_cache_every", "max_steps", "eval_every",
     "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size", "max_new_tokens", "replies_per_prompt",
-    "eval_accumulation_steps",
+    "eval_accumulation_steps", "max_completion_length", "num_iterations",
     "budget_bytes", "num_gpus",
 )  # fmt: skip
 RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
+    "init_lora_weights": (
+        "default, gaussian, orthogonal, olora, pissa, pissa_niter_NUMBER; not simulated: eva, corda and lora_ga, which "
+        "begin with data, and loftq, which quantises anew",
+        lambda value: re.fullmatch(r"default|gaussian|orthogonal|olora|pissa(_niter_[1-9]\d{0,3})?", value),
+    ),
     "lora_dropout": _SHARE,
     "max_length": _at_least(8),
     "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),
@@ -45,7 +51,8 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
     "llm_int8_threshold": ("0 or more", lambda value: 0 <= value < math.inf),
-    "beta": _POSITIVE,
+    "beta": ("0 or more", lambda value: 0 <= value < math.inf),
+    "num_generations": _at_least(2),
     "simpo_gamma": ("0 or more", lambda value: 0 <= value < math.inf),
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
     "warmup_steps": _at_least(0),
@@ -57,6 +64,7 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
     "label_smoothing_factor": _SHARE,
     "max_grad_norm": _POSITIVE,
     "generate_prompts": _at_least(0),
+    "eval_generate": _at_least(0),
     "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
     "top_p": ("more than 0, at most 1", lambda value: 0 < value <= 1),
     "repetition_penalty": _POSITIVE,
@@ -129,11 +137,14 @@ def _batch_problems(config: RunConfig) -> list[str]:
 def _given_batch_problems(config: RunConfig) -> list[str]:
     data = config.data
     try:
-        longest = max((length for _, length in data.given_batches), default=0)
+        lengths = [length for _, length in data.given_batches] or [data.max_length]
     except ValueError as error:
         return [f"--batches {data.batches}: {error}"]
-    if longest > data.max_length:
+    if max(lengths) > data.max_length:
         return [f"--batches {data.batches}: longer than --max-length {data.max_length}; raise that"]
+    completion = config.train.max_completion_length
+    if config.train.objective == "grpo" and min(lengths) <= completion < data.max_length:
+        return [f"--batches {data.batches}: leaves prompts no room beside --max-completion-length {completion}"]
     return []
 
 
@@ -187,6 +198,7 @@ def _card_problems(config: RunConfig) -> list[str]:
     problems = []
     if dtype == "bfloat16" and not card.has_bfloat16:
         problems.append(f"--dtype bfloat16: the {card.title} has none; use --dtype float16, or another card with --gpu")
+    problems += _kernel_problems(config.model, card)
     allowed = _attention_on(card)
     if attention not in allowed:
         problems.append(
@@ -197,6 +209,22 @@ def _card_problems(config: RunConfig) -> list[str]:
             f"--attention {attention}: takes float16 and bfloat16 only; use --attention auto, or change --dtype"
         )
     return problems
+
+
+def _kernel_problems(model: ModelConfig, card: Card) -> list[str]:
+    """Return why the kernels of --sdpa-backends cannot be taken in that order."""
+    kernels = model.sdpa_backends
+    if not kernels:
+        return []
+    allowed = ", ".join(card.sdpa_backends)
+    reasons = {
+        f"--attention {model.attention} is no choice among them (allowed with it: auto, sdpa)": model.attention
+        not in ("auto", "sdpa"),
+        f"the {card.title} takes others (allowed, each once: {allowed})": bool({*kernels} - {*card.sdpa_backends})
+        or len({*kernels}) < len(kernels),
+        "PyTorch fails where none of them takes a call; let math be the last": kernels[-1] != "math",
+    }
+    return [f"--sdpa-backends {','.join(kernels)}: {reason}" for reason, holds in reasons.items() if holds][:1]
 
 
 def _attention_on(card: Card) -> tuple[str, ...]:

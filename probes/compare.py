@@ -150,6 +150,11 @@ def _change(kind: Kind, phase: Phase | None, values: Pair, noise: float) -> Chan
     return Change(kind, phase, before, after, _judged(before, after, noise))
 
 
+def is_noise(before: int, after: int, of_bytes: int) -> bool:
+    """Return whether two allocated sizes differ by less than says something in memory of `of_bytes`."""
+    return abs(after - before) <= max(PEAK_NOISE_BYTES, ALLOCATED_NOISE_SHARE * of_bytes)
+
+
 def _noise(values: Pair, share: float, least: float) -> float:
     """Return the difference that says nothing; it is the same whichever run comes first."""
     return max(least, share * max(value or 0 for value in values))

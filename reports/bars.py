@@ -29,7 +29,7 @@ def to_ascii(text: str) -> str:
 def bar(level: Level, width: int, scale_bytes: int, budget_bytes: int) -> Text:
     """Return a bar of `width` cells that stand for `scale_bytes`: allocated, reserved, request and budget."""
     cell = max(1, scale_bytes) / width
-    budget_cell = min(width - 1, int(budget_bytes / cell))
+    budget_cell = min(width - 1, int(budget_bytes / cell)) if budget_bytes else -1
     text = Text()
     for i in range(width):
         eighths = _eighths(level, i, cell)

@@ -12,7 +12,7 @@ from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.errors import disk_refused
+from memory_harness.harness.log.errors import LogError, disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
@@ -24,16 +24,19 @@ from memory_harness.probes.compare import compare
 from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
+from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
+from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.recipe import print_recipe
+from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
-from memory_harness.reports.terminal import make_console
+from memory_harness.reports.terminal import make_console, print_sections
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,13 +90,15 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return train(command, arguments)
     if command.generate:
         return generate(command)
+    if command.traceback is not None:
+        return explain_traceback(command, command.traceback)
     if command.watch is not None:
         return watch(command, command.watch)
     if command.against is not None:
         return against(command, command.against)
     if command.dry_run is not None:
         return dry_run(command, command.dry_run)
-    result = replay(command.replay) if command.replay else probe(command, arguments)[0]
+    result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments)[0]
     write_report(command, result)
     return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
 
@@ -102,6 +107,12 @@ def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
     """Show what changed from one run to another; a folder stands for its training run, or its run as configured."""
     if json is not None:
         check_file("--json", json, JSON_BEGINS)
+    are_snapshots = [is_snapshot(path) for path in paths]
+    if all(are_snapshots):
+        return compare_snapshots(paths, json)
+    if any(are_snapshots):
+        snapshot, other = paths if are_snapshots[0] else reversed(paths)
+        raise LogError(f"--compare: {snapshot} is a memory snapshot and {other} is none; give two of one kind")
     logs = [_log_in(path) if path.is_dir() else path for path in paths]
     names = Names(str(logs[0]), str(logs[1]))
     comparison = compare(read_run_log(logs[0], "--compare"), read_run_log(logs[1], "--compare"))
@@ -111,19 +122,41 @@ def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
     return comparison_exit_code(comparison)
 
 
+def compare_snapshots(paths: Sequence[Path], json: Path | None) -> int:
+    """Show by line of code what is in use in one snapshot and not in the other; return the exit code."""
+    difference = difference_of(paths)
+    print_sections(difference_sections(difference), make_console())
+    if json is not None:
+        write_file("--json", json, difference_json(difference))
+    return int(difference.verdict == "worse")
+
+
+def _named_budget(command: Command) -> int | None:
+    """Return what PyTorch may use of the card, where the command line says so."""
+    if not command.gpu_is_named and "budget_bytes" not in command.given:
+        return None
+    return budget_of(command.config.device)
+
+
 def _log_in(folder: Path) -> Path:
     trained = folder / LOG_FILE
     return trained if trained.exists() else folder / FIRST_LOG
 
 
-def replay(path: Path) -> ProbeResult:
-    """Report on the log of an earlier run, on all logs of an earlier probe, or on a memory snapshot of PyTorch's."""
+def replay(path: Path, budget_bytes: int | None = None) -> ProbeResult:
+    """Report on the log of an earlier run, on all logs of an earlier probe, or on a memory snapshot of PyTorch's.
+
+    The budget is that of a snapshot, which may not say it.
+    """
     if (path / LOG_FILE).exists():
         return result_of_log(read_run_log(path / LOG_FILE))
     if path.is_dir():
         session = session_of_folder(path)
         return result_of_log(session.as_configured) if session.as_configured.run.script else result_of_session(session)
-    return result_of_log(read_snapshot(path) if is_snapshot(path) else read_run_log(path))
+    if not is_snapshot(path):
+        return result_of_log(read_run_log(path))
+    found = read_snapshot(path, budget_bytes)
+    return replace(result_of_log(found.log), contents=found.contents, causes=snapshot_causes(found))
 
 
 def watch(command: Command, script: str) -> int:

@@ -13,7 +13,7 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.probes.compare import compare
 from memory_harness.probes.session.against import run_sides, sides_of
 from memory_harness.probes.session.messages import DryRunArguments
-from memory_harness.reports.command_probe import show_progress
+from memory_harness.reports.command_probe import progress_bars
 from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
 from memory_harness.reports.terminal import make_console
@@ -30,7 +30,7 @@ def against(command: Command, named: str) -> int:
     sides = sides_of(read_pins(named), lambda line: print(f"--against: {line}", file=sys.stderr, flush=True))
     name = config.fingerprint() if command.dry_run is None else Path(command.dry_run).stem
     folder = new_folder(check_output(config), f"{name}-against")
-    with show_progress() as show:
+    with progress_bars() as show:
         before, after = run_sides(config, script, sides, folder, show)
     allowed = None if command.fail_on_increase is None else parse_increase(command.fail_on_increase)
     upgrade = Upgrade(compare(before, after), allowed)

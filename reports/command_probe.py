@@ -34,7 +34,7 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
     folder = new_folder(check_output(config), config.fingerprint())
     counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
     try:
-        with show_progress() as show:
+        with progress_bars() as show:
             session = run_session(
                 config,
                 folder,
@@ -88,7 +88,7 @@ def python_command() -> str:
 
 
 @contextmanager
-def show_progress() -> Iterator[OnProgress]:
+def progress_bars() -> Iterator[OnProgress]:
     """Show what runs and how far it is, on standard error, where that is a terminal."""
     columns = (
         TextColumn("{task.description}"),

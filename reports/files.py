@@ -16,8 +16,10 @@ from memory_harness.reports.html import html_text
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.json import json_text
 from memory_harness.reports.recipe import recipe_json
+from memory_harness.reports.snapshot import contents_json
 from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
+from memory_harness.reports.traceback import causes_json
 
 FIRST_CHARACTERS = {"json": JSON_BEGINS, "svg": SVG_BEGINS, "html": HTML_BEGINS, "snapshot": SNAPSHOT_BEGINS}
 """of the files that a command can ask for"""
@@ -45,7 +47,10 @@ def write_files(command: Command, result: ProbeResult, training: dict[str, Any] 
     """Write the reports that the command asks for; `training` is a section of the one for programs."""
     if command.json is not None:
         recipe = None if command.recipe is None else recipe_json(command.recipe)
-        write_file("--json", command.json, json_text(result, recipe=recipe, training=training))
+        snapshot = None
+        if result.contents is not None:
+            snapshot = {"causes": causes_json(result.causes), **contents_json(result.contents)}
+        write_file("--json", command.json, json_text(result, recipe=recipe, training=training, snapshot=snapshot))
     if command.svg is not None:
         write_file("--svg", command.svg, svg_text(result))
     if command.html is not None:

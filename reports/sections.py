@@ -24,8 +24,10 @@ from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.levels import Level, phase_levels, worst_level
 from memory_harness.reports.outside import outside_rows
+from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
+from memory_harness.reports.traceback import causes_section
 
 MAX_READINGS, MAX_FRAMES = 2, 3
 MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
@@ -45,6 +47,9 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     budget = result.as_configured.run.budget_bytes
     explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
     scale = int(_scale(result) * 1.02)
+    if not result.as_configured.run.budget_is_known:
+        explanation = "The worst moment of the run; what PyTorch could use of the card is not known."
+        budget = 0
     needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
 
@@ -76,6 +81,16 @@ def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
     # a warning's explanation reads as one text
     parts = split_formula(finding.explanation) if finding.severity == "error" else (finding.explanation, "", "", "")
     return blocks.Explanation(finding, *parts, cause.fix if cause else "", log)
+
+
+def _causes(result: ProbeResult) -> Iterator[Section]:
+    if result.causes:
+        yield causes_section(result.causes)
+
+
+def _contents(result: ProbeResult) -> Iterator[Section]:
+    if result.contents is not None:
+        yield from contents_sections(result.contents)
 
 
 def _request(result: ProbeResult) -> Iterator[Section]:
@@ -125,12 +140,15 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     reached = set(chain.from_iterable(levels.values()))
     if not reached:
         return
-    budget = result.as_configured.run.budget_bytes
+    run = result.as_configured.run
+    budget = run.budget_bytes if run.budget_is_known else 0
     everything = chain.from_iterable(of_run.values() for of_run in levels.values())
     unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
     bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
+    if not budget:
+        aside = f"peaks in {unit}; the budget is not known"
     intro = "The highest memory in each part of the training loop, in the order in which they first run."
     body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
     numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))
@@ -328,7 +346,8 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     log = result.as_configured
     run, model = log.run, log.run.model
     how = "measured with CUDA" if run.source == "cuda" else "simulated with a model of PyTorch's allocator; no GPU used"
-    rows = {"memory": how, "card": f"{run.gpu_name}, {gib(run.budget_bytes)} GiB for PyTorch"}
+    budget = f"{gib(run.budget_bytes)} GiB for PyTorch" if run.budget_is_known else "its size is not known"
+    rows = {"memory": how, "card": f"{run.gpu_name}, {budget}"}
     more = {"started": run.started_at, **run.environment}
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
@@ -338,6 +357,7 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
         if has_config(log):
             rows["positions"] = _beyond_positions(model, config_of(log).data.max_length)
             rows["outliers"] = _outliers(config_of(log), run.source)
+            rows["decompositions"] = _decompositions(config_of(log), run.source)
         trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
         more = {"parameters": trained, **more}
     if run.num_train_samples:
@@ -366,6 +386,16 @@ def _outliers(config: RunConfig, source: str) -> str:
     return (
         f"columns of inputs above {config.model.llm_int8_threshold:g} stay in 16 bits; how many, only values tell, and "
         "none is counted: of random weights on an H200 they took 1.2 % of the peak"
+    )
+
+
+def _decompositions(config: RunConfig, source: str) -> str:
+    """Return what a simulation of an adapter that begins as a part of the weights cannot know."""
+    if not config.lora.decomposes_weights or source == "cuda":
+        return ""
+    return (
+        f"--init-lora-weights {config.lora.init_lora_weights} decomposes each weight on the card while it loads: the "
+        "results are counted, cuSOLVER's workspace is not known and not counted"
     )
 
 
@@ -412,7 +442,9 @@ def _words(result: ProbeResult) -> Iterator[Section]:
 PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _verdict,
     _why,
+    _causes,
     _request,
+    _contents,
     _by_phase,
     _over_the_run,
     _lengths,

@@ -9,10 +9,12 @@ from typing import Literal
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import OomRecord, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
+from memory_harness.harness.log.snapshot_contents import Contents
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult, OtherCount
 from memory_harness.probes.plan.choose import Limits, Plan
+from memory_harness.probes.traceback.rules import Candidate
 from memory_harness.reports.blocks import Banner
 from memory_harness.reports.text import of_budget, plural, wording
 
@@ -35,6 +37,8 @@ class ProbeResult:
     limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
     next_command: str = ""
     seconds: float = 0.0  # time the whole probe took
+    contents: Contents | None = None  # of a memory snapshot
+    causes: tuple[Candidate, ...] = ()  # that a memory snapshot speaks for
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:
@@ -116,6 +120,8 @@ def _was_cut_short(log: RunLog) -> bool:
 
 
 def _peak(log: RunLog, words: str = "the peak is") -> str:
+    if not log.run.budget_is_known:
+        return f"{words} {format_bytes(log.peak_allocated_bytes)}, of a budget that is not known"
     return f"{words} {of_budget(log.peak_allocated_bytes, log.run.budget_bytes)}"
 
 

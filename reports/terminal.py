@@ -74,11 +74,16 @@ def show(content: RenderableType, console: Console) -> None:
 
 
 def svg_text(result: ProbeResult, width: int = 100) -> str:
-    """Return the report as an SVG picture of a terminal."""
+    """Return the report on a probe as an SVG picture of a terminal."""
+    return sections_svg(probe_sections(result), width)
+
+
+def sections_svg(sections: Sequence[Section], width: int = 100) -> str:
+    """Return a report as an SVG picture of a terminal."""
     console = Console(
         record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
     )
-    console.print(render(probe_sections(result), width))
+    console.print(render(sections, width))
     picture = console.export_svg(title="python run_probe.py", unique_id="report")
     # rich's template loads its font from the web, which a picture in a page may not; any monospaced font does
     return re.sub(r"\s*@font-face {.*?}", "", picture, flags=re.DOTALL)
@@ -220,7 +225,9 @@ def _legend(block: blocks.PhaseBars) -> Text:
     legend = Text.assemble(("█", ALLOCATED_STYLE), " allocated  ", (bars.RESERVED, RESERVED_STYLE), " reserved  ")
     if block.has_failed:
         legend.append_text(Text.assemble((bars.REQUESTED, REQUESTED_STYLE), " the request that failed  "))
-    return legend.append_text(Text.assemble((bars.BUDGET_UP, BUDGET_STYLE), " budget"))
+    if block.budget_bytes:
+        legend.append_text(Text.assemble((bars.BUDGET_UP, BUDGET_STYLE), " budget"))
+    return legend
 
 
 def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:

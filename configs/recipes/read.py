@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.recipes import rules, unsloth
 from memory_harness.configs.recipes.draft import Draft, Recipe, Target, tables
 
-_ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArguments, Python with Unsloth"
+_ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArguments, Python with Unsloth or TRL"
 
 
 def import_recipe(path: Path, target: Target) -> Recipe:
@@ -77,10 +77,25 @@ def _of_program(path: Path, text: str, notebook: Any, target: Target) -> Recipe:
     source = "\n".join(_cells(notebook, remarks)) if isinstance(notebook, dict) else text
     calls = unsloth.calls_in(ast.parse(source.replace("\0", "")), target)
     if not any(call.kind == "from_pretrained" for call in calls):
-        raise _refused(path, f"no recipe; {_ALLOWED}")
+        return _of_trl(path, calls, remarks, target)
     draft = Draft(dict(_flat(unsloth.settings_of(calls))), "Unsloth", target)
     draft.remarks += remarks
     unsloth.read_unsloth(draft, calls)
+    return draft.finish(path)
+
+
+def _of_trl(path: Path, calls: Sequence[unsloth.Call], remarks: Sequence[str], target: Target) -> Recipe:
+    """Return the recipe that the calls of TRL and transformers in a program are."""
+    settings = unsloth.settings_of_trl(calls)
+    if "trainer" not in settings:
+        raise _refused(path, f"no recipe; {_ALLOWED}")
+    is_plain = not any(call.name in tables()["unsloth"]["configs_of_trl"] for call in calls)
+    program = "TrainingArguments" if is_plain and settings["trainer"] == "Trainer" else "TRL configuration"
+    draft = Draft(dict(_flat(settings)), program, target)
+    draft.remarks += remarks
+    if isinstance(settings.get(f"{settings['trainer']}.model"), str):
+        draft.defaults["dtype"] = "float32"  # Source: trl 1.16, trainer/utils.py, `create_model_from_path`
+    rules.read_trl(draft)
     return draft.finish(path)
 
 

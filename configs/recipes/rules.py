@@ -13,6 +13,9 @@ def read_axolotl(draft: Draft) -> None:
     draft.defaults["per_device_eval_batch_size"] = draft.get("per_device_train_batch_size")
     bits = {"qlora": 4 * bool(draft.get("load_in_4bit")), "lora": 8 * bool(draft.get("load_in_8bit"))}
     read_bits(draft, bits.get(str(draft.get("finetuning_type")), 0), "load_in_4bit", "load_in_8bit")
+    if draft.get("objective") == "grpo":
+        draft.put("objective", "grpo", "objective")
+        read_completions(draft)
     read_shared(draft)
     if draft.fields.get("finetuning_type") == "full":
         return
@@ -69,7 +72,14 @@ def _read_trainer(draft: Draft) -> None:
     """Read what is learned, by what only preference training has: the file does not name its trainer."""
     given, losses = draft.values.keys(), draft.get("loss_type")
     loss = losses[0] if isinstance(losses, list) and len(losses) == 1 else losses
-    if {"cpo_alpha", "simpo_gamma"} & given:
+    trainer = str(draft.get("trainer") or "").removesuffix("Trainer")
+    if draft.gives("trainer"):
+        draft.put("objective", tables()["unsloth"]["objectives"].get(trainer, trainer), "trainer")
+        if loss and trainer in ("DPO", "CPO"):
+            draft.put("objective", loss, "loss_type")
+    elif not given.isdisjoint(tables()["grpo"]["keys"]):
+        draft.put("objective", "grpo")
+    elif {"cpo_alpha", "simpo_gamma"} & given:
         draft.put("objective", "simpo" if loss == "simpo" else "cpo", "loss_type")
     elif loss:
         draft.put("objective", loss, "loss_type")
@@ -77,10 +87,27 @@ def _read_trainer(draft: Draft) -> None:
         objective = "sft" if given.isdisjoint(tables()["preferences"]["keys"]) else "dpo"
         draft.put("objective", objective)
         draft.remarks.append(f"objective={objective}: the file names no trainer; --objective says another")
-    if draft.fields.get("objective", "sft") == "sft":
+    if draft.fields.get("objective") == "grpo":
+        read_completions(draft)
+    elif draft.fields.get("objective", "sft") == "sft":
         draft.defaults["train_on_prompts"] = True  # unless the data have prompts and completions apart
     else:
         draft.defaults["learning_rate"] = tables()["preferences"]["learning_rate"]
+
+
+def read_completions(draft: Draft) -> None:
+    """Read what GRPO generates: TRL says how long completions get, and of prompts at most where they are cut."""
+    draft.defaults |= tables()["grpo"]["defaults"]
+    prompt, completion = draft.get("max_prompt_length"), draft.get("max_completion_length")
+    if isinstance(prompt, int) and isinstance(completion, int) and not draft.gives("max_length"):
+        draft.put("max_length", prompt + completion, "max_prompt_length")
+    if not draft.gives("max_prompt_length") and not draft.gives("max_length"):
+        draft.remarks.append(f"prompts of at most {prompt} tokens are taken; --max-length says prompt and completion")
+    of_others = tables()["programs"][draft.program].get("remark")
+    draft.remarks = [remark for remark in draft.remarks if remark != of_others]
+    draft.put("loss", "chunked")  # as 1.16 computes log-probabilities, in tiles of logits
+    draft.skip("loss_type")  # they differ in a few numbers a token
+    draft.remarks.append("objective=grpo is simulated, and not trained here")
 
 
 def read_shared(draft: Draft) -> None:
@@ -99,6 +126,8 @@ def read_shared(draft: Draft) -> None:
     adapter = tables()["adapter_fields"]
     for name, field in {**tables()["fields"], **adapter}.items():
         is_meant = name not in adapter or draft.fields.get("finetuning_type") != "full"
+        if name == "beta" and draft.fields.get("objective", "sft") == "sft":
+            is_meant = False  # of an objective that is not there
         if is_meant and field not in draft.fields and draft.get(name) not in (None, {}, []):
             draft.put(field, draft.get(name), name)
     for rule in (_read_model, _read_precision, _read_checkpointing, _read_length_of_run, _read_evaluation):
@@ -187,6 +216,10 @@ def _read_evaluation(draft: Draft) -> None:
     if share:
         draft.put("eval_fraction", share, "eval_fraction")
     has_data = share or draft.get("test_datasets") or draft.program != "axolotl"
+    if draft.get("predict_with_generate"):
+        size = draft.get("per_device_eval_batch_size")
+        draft.put("eval_generate", size, "predict_with_generate")
+        draft.remarks.append(f"eval_generate={size}: one batch, as each takes the same")
     if not has_data or not _read_times(draft, "eval"):
         draft.put("do_eval", False, "eval_strategy", "eval_fraction")
 

@@ -1,4 +1,4 @@
-"""Programs that call Unsloth, read by their syntax and never run."""
+"""Programs that call Unsloth, or TRL and transformers, read by their syntax and never run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memory_harness.configs.recipes.draft import Draft, Refused, Target, tables
-from memory_harness.configs.recipes.rules import read_bits, read_shared
+from memory_harness.configs.recipes.rules import read_bits, read_completions, read_shared
 
 _KINDS = ("config", "trainer", "get_peft_model", "from_pretrained")
+_KINDS_OF_TRL = ("config", "trainer", "LoraConfig", "BitsAndBytesConfig", "auto model")
+_FIRST = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}
+"""the first argument of each kind, where it is not the model"""
 _ANSWERS_ONLY = "train_on_responses_only"
 _OPERATIONS: Any = {ast.Add: operator.add, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -37,7 +40,7 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
             names |= {name.id: value for name in node.targets if isinstance(name, ast.Name)}
         elif kind := _kind(node.func):
             arguments = {keyword.arg or "**": keyword.value for keyword in node.keywords}
-            first = {"from_pretrained": "model_name", "config": "output_dir"}.get(kind, "model")
+            first = _FIRST.get(kind, "model")
             arguments |= {f"argument {number}" if number else first: part for number, part in enumerate(node.args)}
             values = {key: _value(part, names, target) for key, part in arguments.items()}
             found.append(Call(kind, ast.unparse(node.func).rpartition(".")[2], values))
@@ -52,6 +55,10 @@ def _kind(function: ast.expr) -> str:
         return name
     if name in known["configs"] + known["configs_of_trl"]:
         return "config"
+    if name in _KINDS_OF_TRL:
+        return name
+    if name == "from_pretrained" and owner.startswith("AutoModelFor"):
+        return "auto model"
     return "trainer" if name.endswith("Trainer") and not name.startswith("Patch") else ""
 
 
@@ -82,11 +89,28 @@ def _constant(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
     return ast.literal_eval(node)
 
 
-def settings_of(calls: Sequence[Call]) -> dict[str, Any]:
+def settings_of_trl(calls: Sequence[Call]) -> dict[str, Any]:
+    """Return the settings of a program that calls TRL or transformers, with its trainer's name where it is known."""
+    kinds = {call.kind for call in calls}
+    settings = settings_of([call for call in calls if call.kind in _KINDS_OF_TRL], _KINDS_OF_TRL)
+    known = tables()["unsloth"]["configs_of_trl"]
+    names = [call.name for call in calls if call.kind == "config" and call.name in known]
+    if names:
+        settings.setdefault("trainer", names[0].replace("Config", "Trainer"))
+    model = settings.get(f"{settings.get('trainer')}.model")
+    if isinstance(model, str):
+        settings.setdefault("model_name", model)
+    if "LoraConfig" in kinds:
+        settings.setdefault("peft_type", "LORA")
+    read = {"peft_config": "LoraConfig", "quantization_config": "BitsAndBytesConfig"}
+    return {key: value for key, value in settings.items() if read.get(key) not in kinds}
+
+
+def settings_of(calls: Sequence[Call], kinds: Sequence[str] = (*_KINDS, _ANSWERS_ONLY)) -> dict[str, Any]:
     """Return the settings of the first call of each kind; where calls differ, those of later kinds by `call.name`."""
     first = {call.kind: call for call in reversed(calls)}
     settings: dict[str, Any] = {}
-    for call in [first[kind] for kind in (*_KINDS, _ANSWERS_ONLY) if kind in first]:
+    for call in [first[kind] for kind in kinds if kind in first]:
         for key, value in call.values.items():
             is_own = key == "model" or settings.setdefault(key, value) != value
             settings[f"{call.name}.{key}" if is_own else key] = value
@@ -106,6 +130,8 @@ def read_unsloth(draft: Draft, calls: Sequence[Call]) -> None:
     draft.put("objective", known["objectives"].get(trainer, trainer), "trainer")
     if trainer in ("DPO", "CPO") and draft.get("loss_type") not in (None, "sigmoid"):
         draft.put("objective", draft.get("loss_type"), "loss_type")
+    if trainer == "GRPO":
+        read_completions(draft)
     if known["objectives"].get(trainer) == "sft":
         draft.put("loss", "chunked")  # its fused cross-entropy
         draft.put("train_on_prompts", _ANSWERS_ONLY not in names)

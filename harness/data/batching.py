@@ -6,7 +6,7 @@ Shapes: B sequences in a batch, L tokens in each, padding included.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
@@ -51,9 +51,32 @@ class Example:
         return max(sequence.num_tokens for sequence in self.sequences)
 
     @property
+    def prompt(self) -> tuple[int, ...]:
+        """Return the prompt's ids; zeros in their number where only that is known, and one where there is none."""
+        length = max(1, self.num_prompt_tokens)
+        return (0,) * length if self.input_ids is None else self.input_ids[:length]
+
+    @property
     def num_target_tokens(self) -> int:
         """Tokens that the loss is taken over; the first token of a sequence is never predicted."""
         return max(0, self.num_tokens - max(1, self.num_prompt_tokens))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What the model generates before it learns from it."""
+
+    prompt_lengths: tuple[int, ...]
+    """one for each completion; the longest is that to which all are padded"""
+    num_tokens: int
+    """of each completion, as long as it may get"""
+    is_scored: bool
+    """whether log-probabilities are computed before the update: of the policy that generated, of the reference"""
+
+    @property
+    def shape(self) -> BatchShape:
+        """Return the prompts' shape."""
+        return BatchShape(len(self.prompt_lengths), max(self.prompt_lengths), self.prompt_lengths, 0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +88,8 @@ class Batch:
     """one for each sequence"""
     per_sample: int = 1
     """sequences that stay together: 2 of a pair"""
+    rollout: Rollout | None = None
+    """what is generated before this batch: its completions, and those of the batches after it that have none"""
 
     @property
     def samples(self) -> list[Example]:
@@ -113,10 +138,16 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
     step_size = size * config.train.gradient_accumulation
     if config.data.batches is not None:
         batches = [_batch_of_length(given_examples(*shape, config), shape[1]) for shape in config.data.given_batches]
-        return [_balanced(list(step), config) for step in _chunks(batches, config.train.gradient_accumulation)]
+        given = [_balanced(list(step), config) for step in _chunks(batches, config.train.gradient_accumulation)]
+        return _rolled_out(given, config)
     rng = _shuffler(config, epoch)
     shuffled = [examples[i] for i in rng.permutation(len(examples))]
     steps: list[tuple[Batch, ...]] = []
+    if config.train.objective == "grpo":
+        prompts_per_step = step_size // config.train.num_generations
+        like = _steps_of_like_length(shuffled, prompts_per_step, rng) if config.data.batching == "bucketed" else None
+        chunks = like or _chunks(shuffled, prompts_per_step)
+        return _rolled_out([_of_completions(prompts, config, size) for prompts in chunks], config)
     if config.data.batching == "bucketed":
         cap = _token_cap(config, size)
         for step in _steps_of_like_length(shuffled, step_size, rng):
@@ -125,6 +156,34 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
         for step in _chunks(shuffled, step_size):
             steps.append(_balanced(_batches_of(step, config, size), config))
     return steps
+
+
+def _of_completions(prompts: Sequence[Example], config: RunConfig, size: int) -> tuple[Batch, ...]:
+    """Return batches of the completions of these prompts, all of one length, as TRL pads what is generated at once."""
+    length = _padded_length(max(map(_length, prompts)), config)
+    sequences = [prompt for prompt in prompts for _ in range(config.train.num_generations)]
+    return tuple(_batch_of_length(part, length) for part in _chunks(sequences, size))
+
+
+def _rolled_out(steps: Sequence[tuple[Batch, ...]], config: RunConfig) -> list[tuple[Batch, ...]]:
+    """Return the steps; where they learn from completions, with what is generated, each as often as it is learned."""
+    train = config.train
+    if train.objective != "grpo":
+        return list(steps)
+    rolled_out = []
+    for first, *others in steps:
+        rolled_out.append((_with_rollout(first, [first, *others], config), *others))
+        rolled_out += [(first, *others)] * (train.num_iterations - 1)
+    return rolled_out
+
+
+def _with_rollout(batch: Batch, batches: Sequence[Batch], config: RunConfig) -> Batch:
+    """Return the batch with the generation of the completions of all the batches."""
+    train, width = config.train, max(it.shape.padded_length for it in batches) - config.train.max_completion_length
+    lengths = [example.num_prompt_tokens for it in batches for example in it.examples]
+    padded = tuple(width if length == max(lengths) else length for length in lengths)
+    is_scored = train.has_reference or train.num_iterations > 1
+    return replace(batch, rollout=Rollout(padded, train.max_completion_length, is_scored))
 
 
 def _token_cap(config: RunConfig, batch_size: int) -> int:
@@ -167,6 +226,10 @@ def _shuffler(config: RunConfig, epoch: int) -> np.random.Generator:
 def eval_batches(examples: Sequence[Example], config: RunConfig) -> list[Batch]:
     """Return the evaluation batches: in order of the examples, or longest first and under the cap when bucketed."""
     size = config.eval.eval_batch_size
+    if config.train.objective == "grpo":
+        per_batch = size // config.train.num_generations
+        groups = [_of_completions(prompts, config, size) for prompts in _chunks(examples, per_batch)]
+        return [_with_rollout(batch, [batch], config) for (batch,) in groups]
     if config.data.batching == "bucketed":
         return _split_under_cap(examples, config, _token_cap(config, size), max_size=size)
     return _batches_of(examples, config, size)
@@ -238,8 +301,9 @@ def _batch_of_length(examples: Sequence[Example], length: int) -> Batch:
 
 def given_examples(size: int, length: int, config: RunConfig) -> list[Example]:
     """Return the examples of a batch that the configuration gives: of tokens by chance, none of them a prompt's."""
-    rejected = None if config.train.objective == "sft" else Example(length, 0)
-    return [Example(length, 0, rejected=rejected)] * size
+    rejected = Example(length, 0) if config.train.compares_answers else None
+    num_prompt_tokens = length - config.train.max_completion_length if config.train.objective == "grpo" else 0
+    return [Example(length, num_prompt_tokens, rejected=rejected)] * size
 
 
 def _padded_length(longest: int, config: RunConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -135,7 +136,7 @@ def prepare(config: RunConfig) -> Prepared:
     cleaned, clean_report = (corpus, uncleaned(corpus)) if is_plain else clean(corpus)
     if not cleaned.rows:
         raise DataError(f"nothing is left of {corpus.name}: {clean_report.line()}; raise --samples or change --data")
-    if config.train.objective != "sft":
+    if config.train.compares_answers:
         cleaned = replace(cleaned, rows=_with_rejected(cleaned, config))
     else:
         cleaned = replace(cleaned, rows=tuple(replace(row, rejected="") for row in cleaned.rows))
@@ -144,8 +145,9 @@ def prepare(config: RunConfig) -> Prepared:
         taken = "" if data.samples is None else f" at --samples {data.samples}"
         raise DataError(f"nothing to evaluate on: {corpus.name} has one question{taken}; give two or more")
     prefixed, num_prefixed = (train_rows, 0) if is_plain else add_reflective_prefixes(train_rows, data.seed)
-    train, train_truncated = _examples(tokenizer, prefixed, data.max_length)
-    evaluation, eval_truncated = _examples(tokenizer, eval_rows, data.max_length)
+    examples = _examples_of_prompts if config.train.objective == "grpo" else _examples
+    train, train_truncated = examples(tokenizer, prefixed, config)
+    evaluation, eval_truncated = examples(tokenizer, eval_rows, config)
     questions, prompt_report = _questions(config, eval_rows)
     crisis = load_crisis(config.generation.crisis)
     if data.train_on_prompts:
@@ -206,9 +208,20 @@ def _read(data: DataConfig) -> tuple[Corpus, bool]:
     return corpus_of(read_records(file or path), data.data_format, columns_named(data.columns)), False
 
 
-def _examples(tokenizer: Tokenizer, rows: Iterable[Row], max_length: int) -> tuple[list[Example], int]:
+def _examples_of_prompts(tokenizer: Tokenizer, rows: Iterable[Row], config: RunConfig) -> tuple[list[Example], int]:
+    """Return the rows' prompts, each with a completion as long as it may get, and how many prompts were truncated."""
+    completion, examples, num_truncated = config.train.max_completion_length, [], 0
+    for row in rows:
+        whole, _ = build_prompt(tokenizer, row.question, sys.maxsize, row.turns)
+        length = min(whole, config.data.max_length - completion)
+        examples.append(Example(length + completion, length))
+        num_truncated += length < whole
+    return examples, num_truncated
+
+
+def _examples(tokenizer: Tokenizer, rows: Iterable[Row], config: RunConfig) -> tuple[list[Example], int]:
     """Return the rows as examples, and how many of them were truncated."""
-    examples, num_truncated = [], 0
+    examples, num_truncated, max_length = [], 0, config.data.max_length
     for row in rows:
         example, truncated = build_example(tokenizer, row.question, row.answer, max_length, row.turns)
         if row.rejected:

@@ -74,7 +74,7 @@ class CudaDevice:
     Args:
         card: what the GPU stands for; attention backends that the card lacks are switched off. None takes it as it is.
         budget_bytes: what the allocator may reserve; None for all of the GPU.
-        attention: `auto`, or the attention backend to take where it can run.
+        attention: `auto`, or the attention backends to take where they can run, the most wanted first.
         expandable_segments: let the allocator grow segments page by page, from now on in this process.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
         group: the GPUs of the run.
@@ -149,7 +149,7 @@ class CudaDevice:
         """Within, the budget holds, and attention takes only the backends that the card has."""
         torch.cuda.set_per_process_memory_fraction(self._fraction)
         try:
-            with sdpa_kernel(self._backends) if self._backends else nullcontext():
+            with sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext():
                 yield
         finally:
             self._on_out_of_memory = None
@@ -344,7 +344,7 @@ def host_card(target: Card) -> Card:
 def _backends(attention: str, card: Card | None) -> list[SDPBackend]:
     """Return the attention backends to take; none where PyTorch is to choose among all."""
     if attention != "auto":
-        return [_BACKENDS[attention], SDPBackend.MATH]
+        return [*(_BACKENDS[name] for name in attention.split(",")), SDPBackend.MATH]
     if card is None:
         return []
     return [_BACKENDS[name] for name in card.sdpa_backends]

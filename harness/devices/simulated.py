@@ -56,7 +56,7 @@ class SimulatedDevice:
         card: the card to simulate.
         budget_bytes: what its allocator may reserve.
         computes: real CPU tensors (small models) when True, else tensors on the meta device: any size, no values.
-        attention: `auto`, or the attention backend to take.
+        attention: `auto`, or the attention backends to take, the most wanted first, parted by commas.
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
         group: the cards of the run.

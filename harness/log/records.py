@@ -28,6 +28,8 @@ class Phase(StrEnum):
     LOAD = "LOAD"
     DATA = "DATA"
     RESUME = "RESUME"
+    ROLLOUT = "ROLLOUT"  # generating what a step learns from
+    LOGPROBS = "LOGPROBS"  # log-probabilities of that, before the update
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
     OPTIMIZER = "OPTIMIZER"
@@ -37,7 +39,7 @@ class Phase(StrEnum):
     GENERATE = "GENERATE"
 
 
-IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
+IN_STEP = (Phase.ROLLOUT, Phase.LOGPROBS, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
 """The phases of a training step."""
 
 
@@ -139,6 +141,7 @@ class RunRecord:
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
     resumed_at: str = ""  # when this process began, where it goes on with a run
+    budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"

@@ -6,17 +6,22 @@ Source: the docstring of torch.cuda.memory._snapshot, and snapshots of torch 2.1
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from memory_harness.harness.log.allocator_sizes import block_size, segment_size
+import psutil
+
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import (
@@ -35,10 +40,16 @@ from memory_harness.harness.log.records import (
     segment_runs,
 )
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.log.source_lines import SourceLine, users_line
+from memory_harness.harness.log.snapshot_contents import Contents, contents_of, live_blocks, maker_of, source_lines
+from memory_harness.harness.log.source_lines import inert, users_line
+from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
 
 PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
 SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
+MAX_SIZE = 2**50
+"""Bytes that no allocation has: a thousand cards together have fewer."""
+MEMORY_PER_BYTE = 4
+"""Bytes of memory that a byte of the file takes once it is read (tests/bench/big_snapshot.py)."""
 MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
 
 _FUNCTIONS = {
@@ -59,7 +70,12 @@ _FUNCTIONS = {
 _LABEL = re.compile(r"(?P<phase>[A-Z]+)(?: (?P<batch_size>\d+)x(?P<length>\d+))?")
 """What simulated runs write into `user_metadata`, such as `EVAL 8x2048`."""
 
-_PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
+PHASE_OF_FUNCTION = {name: phase for phase, names in _FUNCTIONS.items() for name in names}
+
+
+_SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
+"""What plain data raise that are laid out otherwise than a snapshot."""
+T = TypeVar("T")
 
 
 def is_snapshot(path: Path) -> bool:
@@ -71,36 +87,82 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def read_snapshot(path: Path) -> RunLog:
-    """Return what a memory snapshot tells, as the log of a run.
+def read_snapshot(path: Path, budget_bytes: int | None = None, flag: str = "--replay") -> Replayed:
+    """Return what a memory snapshot tells: the log of a run, and what lay in memory.
+
+    Args:
+        path: the file.
+        budget_bytes: what PyTorch could use; None where the snapshot has to say.
+        flag: the one that named the file.
 
     Raises:
         LogError: the file cannot be read, holds more than plain data, or is no memory snapshot.
     """
-    snapshot = load_snapshot(path)
+    return _looked_at(path, flag, lambda snapshot: replay_snapshot(snapshot, path.name, budget_bytes))
+
+
+def read_live_blocks(path: Path, flag: str) -> list[tuple[dict[str, Any], int]]:
+    """Return what is in use at the end of a snapshot, each block with its bytes. Raises as `read_snapshot`."""
+    return _looked_at(path, flag, lambda snapshot: live_blocks(_segments_of(snapshot, _busiest_device(snapshot))))
+
+
+def _looked_at(path: Path, flag: str, look: Callable[[dict[str, Any]], T]) -> T:
+    """Return what is seen in a snapshot, without the garbage collector: millions of events make no cycles."""
+    had_collector = gc.isenabled()
+    gc.disable()
     try:
-        return log_of_snapshot(snapshot, path.name)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise _no_snapshot(path, f"{type(error).__name__} {error}") from None
+        snapshot = load_snapshot(path, flag)
+        _check_sizes(snapshot)
+        return look(snapshot)
+    except _SHAPE_ERRORS as error:
+        raise _no_snapshot(path, flag, f"{type(error).__name__} {inert(str(error))}") from None
+    finally:
+        if had_collector:
+            gc.enable()
 
 
-def load_snapshot(path: Path) -> dict[str, Any]:
+def _check_sizes(snapshot: dict[str, Any]) -> None:
+    """Raise ValueError where a size is no number of bytes that a card could have."""
+    segments = snapshot["segments"]
+    sizes = chain.from_iterable((segment["total_size"], segment["allocated_size"]) for segment in segments)
+    blocks = map(itemgetter("size"), _blocks(segments))
+    events = map(itemgetter("size"), chain.from_iterable(snapshot["device_traces"]))
+    for size in chain(sizes, blocks, events):
+        if type(size) is not int or not 0 <= size < MAX_SIZE:
+            shown = f"{size:.3g}" if isinstance(size, float) else type(size).__name__  # a number may be a mile long
+            raise ValueError(f"a size that is no number of bytes: {shown}")
+
+
+def _check_room(path: Path, flag: str, num_bytes: int) -> None:
+    """Raise LogError where this machine has no room for what is in a file of that size."""
+    needed, available = MEMORY_PER_BYTE * num_bytes, psutil.virtual_memory().available
+    if needed > available:
+        raise LogError(
+            f"{flag} {path}: reading its {format_bytes(num_bytes)} takes about {format_bytes(needed)} of memory, and "
+            f"{format_bytes(available)} are free here; record fewer events (max_entries=...)"
+        )
+
+
+def load_snapshot(path: Path, flag: str = "--replay") -> dict[str, Any]:
     """Return the snapshot's plain data; nothing that it names is imported or called. Raises as `read_snapshot`."""
     try:
         with path.open("rb") as file:
+            _check_room(path, flag, os.fstat(file.fileno()).st_size)
             data = _PlainUnpickler(file).load()
+    except LogError:
+        raise
     except OSError as error:
-        raise LogError(f"--replay {path}: cannot be read ({error.strerror})") from None
+        raise LogError(f"{flag} {path}: cannot be read ({error.strerror})") from None
     except _NotPlain as error:
         raise LogError(
-            f"--replay {path}: the pickle asks for {error}, which a memory snapshot never does; it was not opened"
+            f"{flag} {path}: the pickle asks for {error}, which a memory snapshot never does; it was not opened"
         ) from None
     except Exception as error:  # whatever a damaged pickle makes the unpickler stumble over
-        raise LogError(f"--replay {path}: a damaged or cut pickle ({type(error).__name__})") from None
+        raise LogError(f"{flag} {path}: a damaged or cut pickle ({type(error).__name__})") from None
     if isinstance(data, list):  # torch.cuda.memory_snapshot(): segments only
         data = {"segments": data, "device_traces": []}
     if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("segments", "device_traces")):
-        raise _no_snapshot(path, "segments and device_traces expected")
+        raise _no_snapshot(path, flag, "segments and device_traces expected")
     return data
 
 
@@ -124,55 +186,89 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _NotPlain("a persistent object")
 
 
-def _no_snapshot(path: Path, reason: str) -> LogError:
-    return LogError(f"--replay {path}: a pickle, but no memory snapshot of PyTorch ({reason})")
+def _no_snapshot(path: Path, flag: str, reason: str) -> LogError:
+    return LogError(f"{flag} {path}: a pickle, but no memory snapshot of PyTorch ({reason})")
 
 
-@dataclass
-class _Totals:
-    """What is allocated and reserved while events are read; offsets are found at the end, where both are known."""
+class _Totals(NamedTuple):
+    """What is allocated and reserved at one moment."""
 
     allocated_bytes: int = 0
     reserved_bytes: int = 0
 
-    def apply(self, event: dict[str, Any]) -> None:
-        """Take an event. A block is counted rounded up, as the allocator counts it."""
-        size = event["size"]
-        block = block_size(size)
-        match event["action"]:
-            case "alloc":
-                self.allocated_bytes += block
-            case "free_completed":
-                self.allocated_bytes -= block
-            case "segment_alloc" | "segment_map":
-                self.reserved_bytes += size
-            case "segment_free" | "segment_unmap":
-                self.reserved_bytes -= size
+
+_CHANGES = {
+    "alloc": (1, 0),
+    "free_completed": (-1, 0),
+    "segment_alloc": (0, 1),
+    "segment_map": (0, 1),
+    "segment_free": (0, -1),
+    "segment_unmap": (0, -1),
+}
+"""How an event's size changes what is allocated, a block being counted rounded up, and what is reserved."""
 
 
-def log_of_snapshot(snapshot: dict[str, Any], name: str) -> RunLog:
+class Replayed(NamedTuple):
+    """A snapshot told as a run log, and what lay in memory."""
+
+    log: RunLog
+    contents: Contents
+    failed: OomTraceback | None
+    """the last allocation that failed, as a traceback tells of it"""
+
+
+def log_of_snapshot(snapshot: dict[str, Any], name: str, budget_bytes: int | None = None) -> RunLog:
     """Return the log: a phase record per stretch of events of one phase, and the last failed allocation.
 
     Phases are told by the functions on the stacks; what was allocated before the recording began has none.
     """
+    return replay_snapshot(snapshot, name, budget_bytes).log
+
+
+def replay_snapshot(snapshot: dict[str, Any], name: str, budget_bytes: int | None = None) -> Replayed:
+    """Return the log of a snapshot and what lay in memory.
+
+    Args:
+        snapshot: plain data, as `load_snapshot` gives it.
+        name: the file's, which stands in the report.
+        budget_bytes: what PyTorch could use; None where the snapshot has to say.
+    """
     device = _busiest_device(snapshot)
     events, segments = _events_of(snapshot, device), _segments_of(snapshot, device)
-    first = _totals_before(events, segments)
-    phases, failed = _walk(events, first)
+    first, parts = _totals_before(events, segments), _Parts()
+    phases, failed = _walk(events, first, parts)
     oom = None if failed is None else _oom_record(*failed, segments)
-    if oom is None:
-        peak_bytes = max((phase.after.peak_reserved_bytes for phase in phases), default=0)
-        budget_bytes = max(peak_bytes, _total(segments, "total_size"))
-        end = EndRecord(Outcome.STOPPED, 0, 0.0, "the snapshot ends here")
-    else:
-        budget_bytes = oom.budget_bytes
-        end = EndRecord(Outcome.OOM, 0, 0.0)
-    log = RunLog(_run_record(snapshot, device, name, budget_bytes), phases=phases, end=end)
+    peaks = [max(phase.after.peak_reserved_bytes, phase.after.peak_allocated_bytes) for phase in phases]
+    least_bytes = max(peaks, default=_total(segments, "total_size"))
+    run = _run_record(snapshot, device, name, budget_bytes, oom, least_bytes)
+    if oom is not None:
+        oom = replace(oom, budget_bytes=run.budget_bytes)
+    end = EndRecord(Outcome.OOM, 0, 0.0) if oom else EndRecord(Outcome.STOPPED, 0, 0.0, "the snapshot ends here")
+    log = RunLog(run, phases=phases, end=end)
     if phases:
         log.add(PhaseBegin(phases[-1].phase, 0, 0, 0))
     if oom is not None:
         log.add(oom)
-    return log
+    annotations = [note for note in snapshot.get("external_annotations", ()) if note.get("device", device) == device]
+    contents = contents_of(events, segments, first.allocated_bytes, parts.name_of, annotations)
+    traceback = None if oom is None or failed is None else _traceback(failed[0], oom)
+    return Replayed(log, contents, traceback)
+
+
+def _traceback(event: dict[str, Any], oom: OomRecord) -> OomTraceback:
+    """Return a failed allocation as a traceback tells of it."""
+    frames = []
+    for frame in event.get("frames", ()):
+        if frame["filename"].endswith(".py"):
+            frames.append(Frame(inert(frame["filename"]), frame["line"], inert(frame["name"])))
+    message = OomMessage(
+        "CUDA",
+        requested_bytes=oom.requested_bytes,
+        free_bytes=int(event["device_free"]) if "device_free" in event else None,
+        allocated_bytes=oom.allocated_bytes,
+        unused_bytes=oom.reserved_bytes - oom.allocated_bytes,
+    )
+    return OomTraceback(message, tuple(frames))
 
 
 def _total(segments: list[dict[str, Any]], field: str) -> int:
@@ -189,6 +285,8 @@ def _busiest_device(snapshot: dict[str, Any]) -> int:
 
     devices = {segment.get("device", 0) for segment in snapshot["segments"]}
     devices.update(range(len(snapshot["device_traces"])))
+    if not all(type(device) is int for device in devices):
+        raise ValueError("a device that is no number")
     return max(sorted(devices), key=weight, default=0)
 
 
@@ -203,30 +301,45 @@ def _segments_of(snapshot: dict[str, Any], device: int) -> list[dict[str, Any]]:
 
 def _totals_before(events: list[dict[str, Any]], segments: list[dict[str, Any]]) -> _Totals:
     """Return what was there before the first event: the present less what the events changed."""
-    change = _Totals()
+    allocated = reserved = 0
     for event in events:
-        change.apply(event)
-    allocated_bytes = _total(segments, "allocated_size") - change.allocated_bytes
-    return _Totals(allocated_bytes, _total(segments, "total_size") - change.reserved_bytes)
+        change = _CHANGES.get(event["action"])
+        if change is not None:
+            allocated += change[0] * (-(-event["size"] // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES)
+            reserved += change[1] * event["size"]
+    now = _Totals(_total(segments, "allocated_size"), _total(segments, "total_size"))
+    return _Totals(max(0, now.allocated_bytes - allocated), max(0, now.reserved_bytes - reserved))
 
 
 def _walk(
-    events: list[dict[str, Any]], totals: _Totals
+    events: list[dict[str, Any]], first: _Totals, parts: _Parts
 ) -> tuple[list[PhaseRecord], tuple[dict[str, Any], _Part, _Totals] | None]:
     """Return a record per stretch of one part, and the last failed allocation with its part and what was there."""
     phases: list[PhaseRecord] = []
-    levels, part = [replace(totals)], _Part(Phase.FORWARD)
-    failed = None
+    part, before, failed = _Part(Phase.FORWARD), first, None
+    allocated, reserved = first
+    peak_allocated, peak_reserved, is_empty = allocated, reserved, True
     for event in events:
-        now = part_of(event) or part
-        if now != part:
-            phases += _phase_records(part, levels)
-            levels, part = levels[-1:], now
-        totals.apply(event)
-        levels.append(replace(totals))
-        if event["action"] == "oom":
-            failed = (event, part, levels[-1])
-    return [*phases, *_phase_records(part, levels)], failed
+        now = parts.of(event) or part
+        if now is not part and now != part:
+            if not is_empty:
+                now_totals = _Totals(allocated, reserved)
+                phases.append(_phase_record(part, before, now_totals, _Totals(peak_allocated, peak_reserved)))
+                before = now_totals
+            peak_allocated, peak_reserved = allocated, reserved
+            part = now
+        is_empty = False
+        action = event["action"]
+        change = _CHANGES.get(action)
+        if change is not None:
+            allocated += change[0] * (-(-event["size"] // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES)
+            reserved += change[1] * event["size"]
+            peak_allocated, peak_reserved = max(peak_allocated, allocated), max(peak_reserved, reserved)
+        elif action == "oom":
+            failed = (event, part, _Totals(allocated, max(allocated, reserved)))
+    if not is_empty:
+        phases.append(_phase_record(part, before, _Totals(allocated, reserved), _Totals(peak_allocated, peak_reserved)))
+    return phases, failed
 
 
 class _Part(NamedTuple):
@@ -236,42 +349,76 @@ class _Part(NamedTuple):
     batch: BatchShape | None = None
 
 
-def _phase_records(part: _Part, levels: Sequence[_Totals]) -> list[PhaseRecord]:
-    """Return the record of consecutive events of one part, if there are any; the first level is that before them."""
-    if len(levels) == 1:
-        return []
-    before, after = levels[0], levels[-1]
+def _phase_record(part: _Part, before: _Totals, after: _Totals, peak: _Totals) -> PhaseRecord:
+    """Return the record of consecutive events of one part."""
     stats = MemoryStats(
         allocated_bytes=after.allocated_bytes,
         reserved_bytes=after.reserved_bytes,
         active_bytes=after.allocated_bytes,
-        peak_allocated_bytes=max(level.allocated_bytes for level in levels),
-        peak_reserved_bytes=max(level.reserved_bytes for level in levels),
+        peak_allocated_bytes=peak.allocated_bytes,
+        peak_reserved_bytes=peak.reserved_bytes,
     )
-    return [
-        PhaseRecord(part.phase, 0, 0, 0, 0.0, before.allocated_bytes, before.reserved_bytes, stats, batch=part.batch)
-    ]
+    return PhaseRecord(part.phase, 0, 0, 0, 0.0, before.allocated_bytes, before.reserved_bytes, stats, batch=part.batch)
 
 
-def part_of(event: dict[str, Any]) -> _Part | None:
-    """Return the part that an event belongs to, by its label or the outermost telling function on its stack."""
-    label = _LABEL.fullmatch(str(event.get("user_metadata", "")))
-    if label is not None and label["phase"] in Phase.__members__:
-        batch = BatchShape(int(label["batch_size"]), int(label["length"]), (), 0) if label["length"] else None
-        return _Part(Phase[label["phase"]], batch)
-    for frame in reversed(event.get("frames", ())):
-        phase = _PHASE_OF_FUNCTION.get(frame["name"])
-        if phase is not None:
-            return _Part(phase)
-        if "autograd::Engine" in frame["name"]:
-            return _Part(Phase.BACKWARD)
-        if frame["name"] == "step" and "optim" in frame["filename"]:
-            return _Part(Phase.OPTIMIZER)
+class _Parts:
+    """The parts that events belong to, by their labels or the outermost telling functions on their stacks.
+
+    Frames are shared by the events of a snapshot: each is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._of_label: dict[str, _Part | None] = {}
+        self._of_frame: dict[int, _Part | None] = {}
+
+    def of(self, event: dict[str, Any]) -> _Part | None:
+        """Return the part of an event, None where nothing tells."""
+        label = event.get("user_metadata")
+        if label and isinstance(label, str):
+            part = self._labelled(label)
+            if part is not None:
+                return part
+        known = self._of_frame
+        for frame in reversed(event.get("frames", ())):
+            key = id(frame)
+            if key not in known:
+                known[key] = _part_of_frame(frame)
+            part = known[key]
+            if part is not None:
+                return part
+        return None
+
+    def name_of(self, event: dict[str, Any]) -> str | None:
+        """Return the name of the part of an event."""
+        part = self.of(event)
+        return None if part is None else str(part.phase)
+
+    def _labelled(self, label: str) -> _Part | None:
+        if label not in self._of_label:
+            match = _LABEL.fullmatch(label)
+            is_phase = match is not None and match["phase"] in Phase.__members__
+            self._of_label[label] = _labelled_part(match) if match is not None and is_phase else None
+        return self._of_label[label]
+
+
+def _labelled_part(match: re.Match[str]) -> _Part:
+    batch = BatchShape(int(match["batch_size"]), int(match["length"]), (), 0) if match["length"] else None
+    return _Part(Phase[match["phase"]], batch)
+
+
+def _part_of_frame(frame: dict[str, Any]) -> _Part | None:
+    phase = PHASE_OF_FUNCTION.get(frame["name"])
+    if phase is not None:
+        return _Part(phase)
+    if "autograd::Engine" in frame["name"]:
+        return _Part(Phase.BACKWARD)
+    if frame["name"] == "step" and "optim" in frame["filename"]:
+        return _Part(Phase.OPTIMIZER)
     return None
 
 
 def _oom_record(event: dict[str, Any], part: _Part, totals: _Totals, segments: list[dict[str, Any]]) -> OomRecord:
-    lines = _source_lines(event.get("frames", ()))
+    lines = source_lines(event.get("frames", ()))
     place = users_line(lines)
     free = [block["size"] for block in _blocks(segments) if block["state"] == "inactive"]
     return OomRecord(
@@ -319,7 +466,7 @@ def _live_by_line(segments: list[dict[str, Any]]) -> dict[str, int]:
     sizes: Counter[str] = Counter()
     for block in _blocks(segments):
         if block["state"] != "inactive":
-            sizes[_maker(block.get("frames", ()))] += block["size"]
+            sizes[maker_of(block)] += block["size"]
     shown = dict(sizes.most_common(MAX_LIVE_LINES))
     rest = sizes.total() - sum(shown.values())
     if rest:
@@ -327,25 +474,26 @@ def _live_by_line(segments: list[dict[str, Any]]) -> dict[str, int]:
     return shown
 
 
-def _maker(frames: Sequence[dict[str, Any]]) -> str:
-    if frames and frames[0]["line"] == 0 and frames[0]["filename"].isidentifier():
-        return str(frames[0]["filename"])
-    place = users_line(_source_lines(frames))
-    return str(place) if place else "made before the recording began"
+def _run_record(
+    snapshot: dict[str, Any], device: int, name: str, given_bytes: int | None, oom: OomRecord | None, least_bytes: int
+) -> RunRecord:
+    """Return the record of the run that a simulated snapshot carries, else one that says what is not known.
 
-
-def _source_lines(frames: Sequence[dict[str, Any]]) -> list[SourceLine]:
-    """Return the Python frames outside PyTorch, innermost first."""
-    lines = map(SourceLine._make, map(itemgetter("filename", "line", "name"), frames))
-    return [line for line in lines if line.path.endswith(".py") and "/site-packages/torch/" not in line.path]
-
-
-def _run_record(snapshot: dict[str, Any], device: int, name: str, budget_bytes: int) -> RunRecord:
-    """Return the record of the run that a simulated snapshot carries, else one that says what is not known."""
+    Args:
+        snapshot: plain data.
+        device: its number.
+        name: the file's.
+        given_bytes: the budget that the user names.
+        oom: the failed allocation, which says how much the process could have had.
+        least_bytes: what it had at some moment.
+    """
     carried = snapshot.get("harness", {}).get("run")
     if carried:
         run = record_from_dict(carried)
         if not isinstance(run, RunRecord):
             raise ValueError("the run that it carries is none")
         return replace(run, total_steps=0, steps_per_epoch=0)
-    return run_record_of("cuda", f"GPU {device} of {name}", budget_bytes, corpus="unknown")
+    is_known = given_bytes is not None or oom is not None
+    found = given_bytes or max(oom.budget_bytes if oom is not None else 0, least_bytes)
+    run = run_record_of("cuda", f"GPU {device} of {inert(name)}", found, corpus="unknown")
+    return replace(run, budget_is_known=is_known)

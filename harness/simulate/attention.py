@@ -36,11 +36,11 @@ def choose_backend(
 ) -> str:
     """Return the kernel that PyTorch's dispatcher takes on the card: `flash`, `cudnn`, `memory_efficient` or `math`.
 
-    A forced backend is taken where it can run; math can always.
+    Of the forced ones, parted by commas, the first that can run is taken; math can always.
 
     Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority order and the `check_*` constraints).
     """
-    backends = card.sdpa_backends if forced in ("auto", ANY) else (forced,)
+    backends = card.sdpa_backends if forced in ("auto", ANY) else forced.split(",")
     half = query.dtype in (torch.float16, torch.bfloat16)
     grouped = enable_gqa and query.size(1) != key.size(1)
     if mask is not None and mask.stride(-1) != 1:  # as of a bias by position that was permuted
@@ -48,11 +48,12 @@ def choose_backend(
     switches = torch.backends.cuda  # torch.nn.attention.sdpa_kernel turns these
     if forced == ANY and half and not grouped and _has_cudnn(card, query) and switches.cudnn_sdp_enabled():
         return "cudnn"
-    if "flash" in backends and half and mask is None and query.size(-1) <= 256 and switches.flash_sdp_enabled():
-        return "flash"
-    if "memory_efficient" in backends and not grouped and switches.mem_efficient_sdp_enabled():
-        return "memory_efficient"
-    return "math"
+    runs = {
+        "flash": half and mask is None and query.size(-1) <= 256 and switches.flash_sdp_enabled(),
+        "memory_efficient": not grouped and switches.mem_efficient_sdp_enabled(),
+        "math": True,
+    }
+    return next((backend for backend in backends if runs[backend]), "math")
 
 
 def _has_cudnn(card: Card, query: torch.Tensor) -> bool:

@@ -63,10 +63,16 @@ class Strategy(Protocol):
     def end_evaluation(self) -> None:
         """Let go of what its batches have kept."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+    def score(self, batches: Sequence[Batch]) -> None:
+        """Compute the log-probabilities of all completions that their updates ask for, without a graph."""
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> list[int]:
         """Run the prompts (token ids) through the model, keep the cache, return each one's next token.
 
-        Until `release`, tokens are chosen as `sampling` says.
+        Until `release`, tokens are chosen as `sampling` says; one that rolls out generates as TRL's GRPO does: with
+        dropout, and an adapter without mixed precision.
         """
 
     def decode(self) -> list[int]:
@@ -132,5 +138,7 @@ class Traceable(Strategy, Protocol):
     def pretend_gradients(self, present: bool) -> None:
         """Have the gradients and the loss that a step would have here, or none, in training."""
 
-    def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
+    def pretend_cache(
+        self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> None:
         """Have an empty cache of `length` tokens, as decoding would find it."""

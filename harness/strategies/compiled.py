@@ -49,6 +49,7 @@ _PHASES_OF_CHAIN = {
     "train": (Phase.DATA, Phase.FORWARD, Phase.BACKWARD),
     "optimizer": (Phase.OPTIMIZER,),
     "eval": (Phase.EVAL, Phase.EVAL),
+    "score": (Phase.LOGPROBS,),
     "keep": (Phase.EVAL,),
     "drop": (Phase.EVAL,),
     "prefill": (Phase.GENERATE,),
@@ -100,7 +101,7 @@ class CompiledStrategy:
         self._has_optimizer_state = False
         self._decoding: tuple[int, int, bool] = (0, 0, False)
         """batch size, tokens in the cache, whether prompts are padded"""
-        self._sampling = GREEDY
+        self._sampling, self._rolls_out = GREEDY, False
         self._has_adapter = True
         self.inner.kept.drop()
         self._eval_shape = (0, 0)
@@ -194,7 +195,17 @@ class CompiledStrategy:
         assert self._chain is not None
         self.forward_facts = self._forward_facts.setdefault(self._chain.family, self.inner.forward_facts)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+    def score(self, batches: Sequence[Batch]) -> None:
+        """Replay or record the log-probabilities of completions."""
+        first = batches[0]
+        classes = tuple(self._batch_class(batch, training=True) for batch in batches)
+        smaller = tuple(batch.shape.batch_size - first.shape.batch_size for batch in batches)
+        self._begin_pass(("score", classes, smaller), self._shape_of(first), ("only",))
+        self._phase(lambda: self.inner.score(batches))
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> list[int]:
         """Replay or record the prompts' pass."""
         lengths = {len(prompt) for prompt in prompts}
         if len(lengths) > 1 and self.inner.config.model.attention == "flash_attention_2":
@@ -203,17 +214,17 @@ class CompiledStrategy:
                 "--attention flash_attention_2 (allowed with it: 1)"
             )
         shape = (len(prompts), max(lengths))
-        self._decoding, self._sampling = (*shape, len(lengths) > 1), sampling
-        key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind)
+        self._decoding, self._sampling, self._rolls_out = (*shape, len(lengths) > 1), sampling, rolls_out
+        key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind, rolls_out)
         self._begin_pass(key, shape, ("only",))
-        self._phase(lambda: self.inner.prefill(prompts, sampling))
+        self._phase(lambda: self.inner.prefill(prompts, sampling, rolls_out=rolls_out))
         return [0] * len(prompts)
 
     def decode(self) -> list[int]:
         """Replay or record one more token; the family's length is that of the cache before it."""
         batch, length, padded = self._decoding
         key = ("decode", *self._shape_class((batch, 1), padded), padded and length % 8 == 0, self._sampling.kind)
-        key = (*key, self._window_class(length))
+        key = (*key, self._rolls_out, self._window_class(length))
         self._sample_decoding(key, batch, length, padded)
         self._single(key, (batch, length), self.inner.decode, comes_again=False)
         self._decoding = (batch, length + 1, padded)
@@ -241,7 +252,7 @@ class CompiledStrategy:
     def release(self) -> None:
         """Free the cache of this batch of prompts."""
         batch, length, padded = self._decoding
-        key = ("release", padded, self._sampling.kind)
+        key = ("release", padded, self._sampling.kind, self._rolls_out)
         if self._family(key).get((batch, 1)) is None:
             self._pretend_cache(batch, length, padded)
         self._single(key, (batch, 1), self.inner.release)
@@ -405,7 +416,7 @@ class CompiledStrategy:
 
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
-        self.inner.pretend_cache(batch, length, padded, self._sampling)
+        self.inner.pretend_cache(batch, length, padded, self._sampling, rolls_out=self._rolls_out)
         self._name_tensors("kv_cache", "input", "parameter", "buffer")
 
     def _name_tensors(self, *kinds: str) -> None:

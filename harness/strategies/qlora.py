@@ -50,6 +50,7 @@ from memory_harness.harness.techniques.activation_offload import offload_activat
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
 from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
+from memory_harness.harness.techniques.group_policy import policy_loss, tiled_log_probs, whole_log_probs
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
@@ -100,8 +101,11 @@ class QLoraStrategy:
         self.head: Any = None
         """the layer that classifies sequences; None where the model predicts tokens"""
         self._layers: Any = ()
+        self._checkpointed: list[Any] = []
         self.graph: Any = None
         self._held: Any = None
+        self._rolls_out = False
+        """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
         self._loaded: list[tuple[torch.nn.Module, str, torch.Tensor]] = []
         """each module's tensors as loading left them, without values or memory"""
@@ -175,6 +179,7 @@ class QLoraStrategy:
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         base = self._base
         self._layers = decoder_layers(base)
+        self._checkpointed = [it for it in model.modules() if getattr(it, "gradient_checkpointing", False)]
         add_embedding_noise(model, self.config.train.neftune_noise_alpha)
         self._cache_name = cache_name(base)
         self._divides_loss = divides_loss(base) and self.head is None
@@ -256,7 +261,7 @@ class QLoraStrategy:
         )
         check_names(self.model, lora)
         wide = lora.adapter_dtype == "float32"
-        if lora.use_dora or lora.modules_to_save:  # which read the weights, or copy them
+        if lora.use_dora or lora.decomposes_weights or lora.modules_to_save:  # which read the weights, or copy them
             self.model = run_program(self.device, lambda _: _with_adapter(self.model, options, wide=wide, empty=False))
         else:
             with self.device.on_host():  # on the meta device, made real below: the same way on every device
@@ -333,12 +338,18 @@ class QLoraStrategy:
             yield
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.config.model.autocast == "none" else self.device.autocast(self.dtype)
+        # accelerate wraps the outermost module's forward, which peft's `generate` passes by
+        is_passed_by = self._rolls_out and not self._trains_all
+        if is_passed_by or self.config.model.autocast == "none":
+            return nullcontext()
+        return self.device.autocast(self.dtype)
 
     def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
         model, output = self._base, None
-        if self.config.train.loss == "chunked":
+        if self.config.train.objective == "grpo":
+            output, loss = self._policy_loss(num_items)
+        elif self.config.train.loss == "chunked":
             chunks = loss_chunks(self.config, batch_size)
             loss = chunked_causal_lm_loss(model, self.inputs, num_items, chunks, self.dtype)
         elif self.config.train.loss == "liger":
@@ -363,6 +374,46 @@ class QLoraStrategy:
         beta = BETAS[train.objective] if train.beta is None else train.beta
         loss = preference_loss(train.objective, tokens, labels, reference, beta, train.simpo_gamma)
         return output, loss / num_pairs
+
+    def score(self, batches: Sequence[Batch]) -> None:
+        """Compute the log-probabilities that GRPO's update compares with: of the policy, then of the reference."""
+        with torch.no_grad():
+            if self.config.train.num_iterations > 1:
+                self._score_each(batches)
+            if self.config.train.has_reference:
+                with self.without_adapter():
+                    self._score_each(batches)
+        self.inputs = {}
+
+    def _score_each(self, batches: Sequence[Batch]) -> None:
+        found = None
+        for batch in batches:
+            self.put(batch, training=True)
+            with self.model_context():
+                # whole logits stay until those of the next batch are there, as in TRL's loop
+                found = self._completion_log_probs(with_entropy=False)
+        del found
+
+    def _policy_loss(self, num_tokens: int) -> tuple[Any, torch.Tensor]:
+        """Return the model's output, where it has logits, and GRPO's loss of the completions over `num_tokens`."""
+        train = self.config.train
+        output, tokens = self._completion_log_probs(with_entropy=True)
+        # what `score` computed takes 4 bytes a token; the values say nothing, as rewards are not known
+        old = torch.zeros_like(tokens) if train.num_iterations > 1 else None
+        reference = torch.zeros_like(tokens) if train.has_reference else None
+        return output, policy_loss(tokens, old, reference, train.beta or 0.0) / num_tokens
+
+    def _completion_log_probs(self, *, with_entropy: bool) -> tuple[Any, torch.Tensor]:
+        """Return the model's output, where it has logits, and the log-probabilities of the completions (B, C)."""
+        inputs, num_tokens = dict(self.inputs), self.config.train.max_completion_length
+        inputs.pop("labels")
+        if self.config.train.loss == "chunked":
+            return None, tiled_log_probs(self._base, inputs, num_tokens, self.dtype, self.device)
+        output = self.model(**inputs, **dict.fromkeys(self._last_logits, num_tokens + 1), use_cache=False)
+        if self.config.model.autocast != "none":
+            output.logits = output.logits.float()  # as accelerate does with all outputs
+        logits = output.logits[:, :-1][:, -num_tokens:]
+        return output, whole_log_probs(logits, inputs["input_ids"][:, -num_tokens:], with_entropy=with_entropy)
 
     def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
@@ -447,14 +498,26 @@ class QLoraStrategy:
         """Let go of the logits that were kept."""
         self.kept.drop()
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> list[int]:
         """Start the cache; only the last position's logits are computed: B·V, not B·T·V."""
-        self.model.eval()
+        self._begin_generation(rolls_out)
         self.sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
         self.cache = DynamicCache(config=self.model.config)
         self._real_tokens = None
         self.inputs = {name: self.device.put(array) for name, array in left_padded(prompts, self._pad_id).items()}
         return self.decode()
+
+    def _begin_generation(self, rolls_out: bool) -> None:
+        """Take the model out of training; one that rolls out stays there, but for checkpointing, which has no cache."""
+        self._rolls_out = rolls_out
+        self.model.train(rolls_out)
+        self._let_checkpoint(False)
+
+    def _let_checkpoint(self, wanted: bool) -> None:
+        for module in self._checkpointed:
+            module.gradient_checkpointing = wanted
 
     def decode(self) -> list[int]:
         """Run the last tokens through the model and put the next ones in their place."""
@@ -479,7 +542,12 @@ class QLoraStrategy:
         """Drop the cache and return to training."""
         self.cache = self.sampler = None
         self.inputs = {}
+        self._end_generation()
+
+    def _end_generation(self) -> None:
+        self._rolls_out = False
         self.model.train()
+        self._let_checkpoint(True)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Let peft pass the adapter by; nothing is copied or merged."""
@@ -528,11 +596,11 @@ class QLoraStrategy:
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
-        self.model.train()
+        self._end_generation()
 
     def pretend_gradients(self, present: bool) -> None:
         """Have the gradients and the loss that a step would have here, or none, in training."""
-        self.model.train()  # a replayed generation has not put it back
+        self._end_generation()  # a replayed one has not put the model back
         for parameter in self.trainable():
             if present and parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
@@ -557,10 +625,12 @@ class QLoraStrategy:
             if now is None or (now.shape, now.dtype) != (loaded.shape, loaded.dtype):
                 _put_back(module, name, torch.empty_like(loaded, device=self.device.torch_device))
 
-    def pretend_cache(self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY) -> None:
+    def pretend_cache(
+        self, batch_size: int, length: int, padded: bool, sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> None:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
         self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
-        self.model.eval()
+        self._begin_generation(rolls_out)
         self.cache = DynamicCache(config=self.model.config)
         ids_BL = torch.zeros((batch_size, length), dtype=torch.int64, device=self.device.torch_device)
         self.inputs = {"input_ids": ids_BL}

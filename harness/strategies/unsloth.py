@@ -11,7 +11,7 @@ import torch
 
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.batching import left_padded
+from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import DeviceError
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
@@ -140,7 +140,13 @@ class UnslothStrategy:
         self.forward_facts = self.training.forward_facts
         return loss
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY) -> list[int]:
+    def score(self, batches: Sequence[Batch]) -> None:
+        """Compute what only GRPO asks for, which is not trained with Unsloth."""
+        self.training.score(batches)
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False
+    ) -> list[int]:
         """Start Unsloth's cache; only the last position's logits are computed."""
         from unsloth import FastLanguageModel
 

@@ -6,6 +6,7 @@ from itertools import takewhile
 
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Rollout
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.results.replies import VETTED, Reply
 from memory_harness.harness.strategies.base import Strategy
@@ -91,6 +92,15 @@ def generate(
     strategy.release()
     rows = zip(*columns, strict=True)
     return [(_before_stop(row, stops), not goes_on) for row, goes_on in zip(rows, running, strict=True)]
+
+
+def complete(strategy: Strategy, rollout: Rollout) -> None:
+    """Generate the completions that the model is to learn from, each as long as it may get."""
+    prompts = [(0,) * length for length in rollout.prompt_lengths]
+    strategy.prefill(prompts, Sampling(temperature=1.0, seeds=(0,) * len(prompts)), rolls_out=True)
+    for _ in range(rollout.num_tokens - 1):
+        strategy.decode()
+    strategy.release()
 
 
 def _before_stop(tokens: Sequence[int], stops: set[int]) -> list[int]:

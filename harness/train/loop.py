@@ -3,6 +3,8 @@
 LOAD        build the quantised model, add the adapter, make the optimizer
 for each epoch
     for each optimizer step
+        [ROLLOUT    generate the completions that the step learns from
+         LOGPROBS   their log-probabilities under the policy and the reference]
         for each micro-batch
             DATA        copy it to the device
             FORWARD     loss over its target tokens, divided by those of the whole step
@@ -26,6 +28,7 @@ from itertools import chain
 
 import torch
 
+from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, eval_batches, halves, in_halves, train_steps
 from memory_harness.harness.data.prepare import Prepared
@@ -34,7 +37,8 @@ from memory_harness.harness.log.records import BatchShape, EvalRecord, ModelFact
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import TUNED, Reply
 from memory_harness.harness.strategies.base import Strategy
-from memory_harness.harness.train.generate import Request, answer, requests
+from memory_harness.harness.strategies.sampling import GREEDY
+from memory_harness.harness.train.generate import Request, answer, complete, generate, requests
 from memory_harness.harness.train.recovery import Part, Protection, Result, Split, run_collectively
 from memory_harness.harness.train.run import Run
 from memory_harness.harness.train.schedules import learning_rate
@@ -110,6 +114,7 @@ def train_step(
     group = recorder.device.group
 
     def compute() -> list[torch.Tensor]:
+        roll_out(strategy, recorder, micro_batches)
         for number, batch in enumerate(group.shard(micro_batches)):
             recorder.micro_step = number
             with recorder.phase(Phase.DATA, batch.shape):
@@ -131,6 +136,18 @@ def train_step(
     recorder.end_step([batch.shape for batch in micro_batches], loss, grad_norm, learning_rate, seconds)
 
 
+def roll_out(strategy: Strategy, recorder: PhaseRecorder, micro_batches: Sequence[Batch]) -> None:
+    """Generate what a step learns from, where it does, and compute the log-probabilities that its update asks for."""
+    rollout = micro_batches[0].rollout
+    if rollout is None:
+        return
+    with recorder.phase(Phase.ROLLOUT, rollout.shape):
+        complete(strategy, rollout)
+    if rollout.is_scored:
+        with recorder.phase(Phase.LOGPROBS, micro_batches[0].shape):
+            strategy.score(micro_batches)
+
+
 def evaluate(
     run: Run[Strategy],
     recorder: PhaseRecorder,
@@ -148,6 +165,7 @@ def evaluate(
     run.strategy.end_evaluation()
     if losses is None:
         return None
+    answer_rows(run, recorder, len(batches))
     total, tokens = 0.0, 0
     for loss, num_targets in losses:
         total += float("nan") if loss is None else loss
@@ -158,11 +176,27 @@ def evaluate(
     return record
 
 
+def answer_rows(run: Run[Strategy], recorder: PhaseRecorder, index: int) -> None:
+    """Generate what a metric would compare with the held-out answers, after `index` batches of the evaluation."""
+    config, size = run.config, run.config.eval.eval_batch_size
+    if find_model(config.model.model).classifies:
+        return
+    prompts = [example.prompt for example in run.data.eval[: config.eval.eval_generate]]
+    for start in range(0, len(prompts), size):
+        with recorder.phase(Phase.EVAL, index=index + start // size):
+            stops = run.data.tokenizer.stop_ids
+            generate(run.strategy, prompts[start : start + size], config.eval.max_new_tokens, stops, GREEDY)
+
+
 def evaluate_batch(
     strategy: Strategy, recorder: PhaseRecorder, batch: Batch, index: int = 0
 ) -> tuple[float | None, int]:
     """Run one evaluation batch; return its summed loss (None where nothing is computed) and its target tokens."""
     with recorder.phase(Phase.EVAL, batch.shape, index):
+        if batch.rollout is not None:
+            complete(strategy, batch.rollout)
+        if batch.rollout is not None and batch.rollout.is_scored:
+            strategy.score([batch])
         strategy.put(batch, training=False)
         loss = strategy.evaluate()
         strategy.end_batch()
@@ -223,9 +257,13 @@ def _longest(batch: Sequence[Request]) -> int:
 
 def steps_per_epoch(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps in one pass over the training split, or over the batches that are given."""
+    train = config.train
     if config.data.batches is not None:
-        return -(-len(config.data.given_batches) // config.train.gradient_accumulation)
-    return -(-len(data.train) // (config.train.train_batch_size * config.train.gradient_accumulation))
+        steps = -(-len(config.data.given_batches) // train.gradient_accumulation)
+    else:
+        sequences = len(data.train) * train.completions_per_sample
+        steps = -(-sequences // (train.train_batch_size * train.gradient_accumulation))
+    return steps * train.num_iterations
 
 
 def num_steps(config: RunConfig, data: Prepared) -> int:

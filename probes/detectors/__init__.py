@@ -39,6 +39,7 @@ from memory_harness.probes.detectors.setup import (
     optimizer_lazy,
     weights_not_quantised,
 )
+from memory_harness.probes.detectors.states import model_states_exceed_budget
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding
 
 DETECTORS: dict[str, Detector] = {
@@ -79,6 +80,7 @@ DETECTORS: dict[str, Detector] = {
     "eval-use-cache": eval_use_cache,
     "experts-not-quantised": experts_not_quantised,
     "weights-not-quantised": weights_not_quantised,
+    "model-states-exceed-budget": model_states_exceed_budget,
     "fragmentation": fragmentation,
     "longest-sample": longest_sample,
     "optimizer-lazy": optimizer_lazy,

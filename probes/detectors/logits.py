@@ -59,8 +59,12 @@ class LogitsSize(NamedTuple):
         return f"{' × '.join(map(str, self))} B = {format_bytes(self.num_bytes)}"
 
 
-def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool) -> LogitsSize | None:
+def logits_size(
+    oom: OomRecord, model: ModelFacts | None, *, float32_head: bool, completion: int | None = None
+) -> LogitsSize | None:
     """Return the failed request as logits of the failing batch, or None where its size says otherwise.
+
+    With a `completion` of so many tokens, which the model has generated, they alone and one more have logits.
 
     Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
     has as many tokens as the model has hidden units. That case is left open.
@@ -68,7 +72,8 @@ def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool)
     if oom.batch is None or model is None:
         return None
     # a loss that predicts the next token leaves the last one out
-    lengths = (oom.batch.padded_length, oom.batch.padded_length - 1)
+    longest = oom.batch.padded_length if completion is None else completion + 1
+    lengths = (longest, longest - 1)
     for length, bytes_per_element in product(lengths, (4, 2)):
         size = LogitsSize(oom.batch.batch_size, length, model.vocab_size, bytes_per_element)
         is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
@@ -76,6 +81,10 @@ def logits_size(oom: OomRecord, model: ModelFacts | None, *, float32_head: bool)
         if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
             return size
     return None
+
+
+def _completion(config: RunConfig) -> int | None:
+    return config.train.max_completion_length if config.train.objective == "grpo" else None
 
 
 def eval_batch_logits(evidence: Evidence) -> Finding | None:
@@ -90,7 +99,7 @@ def logits_fp32_copies(evidence: Evidence) -> Finding | None:
     if model is None or config.train.loss != "full":
         return None
     if oom is not None and oom.phase in GRAPH_PHASES and not dies_of_replies(evidence.log):
-        size = logits_size(oom, model, float32_head=config.model.casts_to_float32)
+        size = logits_size(oom, model, float32_head=config.model.casts_to_float32, completion=_completion(config))
         if size is not None:
             return _copies_oom(oom, size, config)
     # which loss another loop computes is not known
@@ -99,7 +108,7 @@ def logits_fp32_copies(evidence: Evidence) -> Finding | None:
 
 def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
     config, run = evidence.config, evidence.log.run
-    size = logits_size(oom, run.model, float32_head=config.model.casts_to_float32)
+    size = logits_size(oom, run.model, float32_head=config.model.casts_to_float32, completion=_completion(config))
     if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(evidence, oom.batch):
         return None
     if dies_of_replies(evidence.log):
@@ -167,7 +176,7 @@ def _eval_batch_peak(evidence: Evidence) -> Finding | None:
     """Warn where the evaluation's peak is tight, above that of training, and mostly logits."""
     log, model = evidence.log, evidence.log.run.model
     evals = [record for record in records_of(log, Phase.EVAL) if record.batch]
-    if model is None or not evals or evidence.config.train.loss != "full":
+    if model is None or not evals or evidence.config.train.loss != "full" or _completion(evidence.config):
         return None
     worst = max(evals, key=lambda record: record.after.peak_allocated_bytes)
     peak, train_peak = worst.after.peak_allocated_bytes, highest_peak(log, *TRAIN_PHASES)
@@ -233,7 +242,7 @@ def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
 def _copies_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:
     config, budget_bytes = evidence.config, evidence.log.run.budget_bytes
     largest = max(evidence.train_batches, key=lambda batch: batch.padded_tokens, default=None)
-    if largest is None:
+    if largest is None or config.train.objective == "grpo":  # whose loss holds others
         return None
     held = _loss_bytes(largest.padded_tokens * model.vocab_size, config)
     chunked = _loss_bytes(min(config.train.loss_chunk_tokens, largest.padded_tokens) * model.vocab_size, config)

@@ -238,8 +238,8 @@ def _why(evidence: Evidence, batch: BatchShape) -> str:
     """Return why the math kernel runs."""
     if not evidence.has_config:
         return "Either no fused kernel takes this call, or the attention is written out in operators of its own."
-    asked_for = evidence.config.model.attention
-    if asked_for == "math":
+    asked_for, kernels = evidence.config.model.attention, evidence.config.model.sdpa_backends
+    if asked_for == "math" or kernels[:1] == ("math",):
         return "The math kernel is asked for by the configuration."
     if asked_for == "eager":
         return "Attention written out in plain operators is asked for by the configuration (--attention eager)."

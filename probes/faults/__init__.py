@@ -27,6 +27,7 @@ from memory_harness.probes.faults import (
     longest_sample,
     merge_dequantises,
     metric_never_reset,
+    model_states_exceed_budget,
     old_model_alive,
     oom_in_backward,
     optimizer_lazy,
@@ -101,6 +102,7 @@ FAULTS: dict[str, Fault] = {
         attention_math_fallback,
         bucketing_raises_peak,
         optimizer_lazy,
+        model_states_exceed_budget,
         zero_gradient,
     )
 }

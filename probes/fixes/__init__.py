@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.probes.findings import Finding, Fix
+from memory_harness.probes.fixes.adafactor import ADAFACTOR
 from memory_harness.probes.fixes.auto_attention import AUTO_ATTENTION
 from memory_harness.probes.fixes.bucketed_batches import BUCKETED_BATCHES
 from memory_harness.probes.fixes.cache_off import CACHE_OFF
@@ -22,6 +23,7 @@ from memory_harness.probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
 from memory_harness.probes.fixes.paged_optimizer import PAGED_OPTIMIZER
 from memory_harness.probes.fixes.quantise_experts import QUANTISE_EXPERTS
 from memory_harness.probes.fixes.tiled_mlp import TILED_MLP
+from memory_harness.probes.fixes.train_adapter import TRAIN_ADAPTER
 from memory_harness.probes.fixes.truncation import TRUNCATION
 
 NOTICEABLE_SLOWDOWN = 1.05
@@ -49,6 +51,8 @@ FIXES: dict[str, Fix] = {
         OFFLOAD_ACTIVATIONS,
         BUCKETED_BATCHES,
         QUANTISE_EXPERTS,
+        ADAFACTOR,
+        TRAIN_ADAPTER,
         TRUNCATION,
     )
 }

@@ -7,7 +7,7 @@ AUTO_ATTENTION = Fix(
     title="let PyTorch pick the attention kernel",
     addresses=("attention-math-fallback",),
     equivalence="numerical",
-    change=set_fields({"attention": "auto"}),
+    change=set_fields({"attention": "auto", "sdpa_backends": ()}),
     slowdown=1.0,
     cost="nothing: the fused kernels are faster",
 )

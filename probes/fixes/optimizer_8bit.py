@@ -13,7 +13,7 @@ def _apply(config: RunConfig) -> RunConfig | None:
 OPTIMIZER_8BIT = Fix(
     name="optimizer-8bit",
     title="keep the optimizer's state in 8 bits",
-    addresses=("optimizer-lazy", "head-trainable"),
+    addresses=("optimizer-lazy", "head-trainable", "model-states-exceed-budget"),
     equivalence="numerical",
     change=_apply,
     slowdown=1.0,

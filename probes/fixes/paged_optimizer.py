@@ -18,7 +18,7 @@ def _apply(config: RunConfig) -> RunConfig | None:
 PAGED_OPTIMIZER = Fix(
     name="paged-optimizer",
     title="keep the optimizer's state in pages that may move to the host",
-    addresses=("optimizer-lazy", "head-trainable"),
+    addresses=("optimizer-lazy", "head-trainable", "model-states-exceed-budget"),
     equivalence="numerical",
     change=_apply,
     slowdown=1.01,

@@ -163,6 +163,10 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
     """
     shape = find_model(config.model.model)
     problems = []
+    if config.train.objective == "grpo":
+        problems.append(
+            f"{flag}: --objective grpo is simulated only, as rewards are not known here; train it by TRL's GRPOTrainer"
+        )
     if not computes:
         problems.append(
             f"{flag}: there is no CUDA GPU here, and a simulated card computes nothing; train on a GPU, or a tiny "

@@ -177,6 +177,6 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
         words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
         title = f"Peak by phase, {name}"
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)
-        explanation = f"The line is the budget, {format_bytes(block.budget_bytes)}."
+        explanation = f"The line is the budget, {format_bytes(block.budget_bytes)}." if block.budget_bytes else ""
         add(charts, [figure(name.capitalize(), explanation, block.source, chart)])
     return [memory_legend(LEVELS, failed=block.has_failed), charts]

@@ -16,7 +16,7 @@ from memory_harness.reports.text import of_budget, plural
 PLOT_PX, AXIS_PX = 220, 40
 MAX_NAMED, NAME_PX = 5, 15  # most marks that have their words beside them, and the height of these
 KINDS = dict.fromkeys((Phase.FORWARD, Phase.BACKWARD, Phase.STEP), "training")
-KINDS |= {Phase.EVAL: "evaluation", Phase.GENERATE: "generation"}
+KINDS |= {Phase.EVAL: "evaluation", Phase.GENERATE: "generation", Phase.ROLLOUT: "rollout"}
 """What the batches of a phase are for."""
 
 MARKS = {

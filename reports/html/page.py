@@ -7,7 +7,7 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.blocks import Section
+from memory_harness.reports.blocks import Banner, Section
 from memory_harness.reports.html.content import block_nodes
 from memory_harness.reports.html.drawing import hatches
 from memory_harness.reports.html.markup import Node, add, node, to_text
@@ -20,9 +20,23 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what a browser may 
 
 def html_text(result: ProbeResult) -> str:
     """Return the content of the file."""
-    verdict, *others = probe_sections(result)
+    run = result.as_configured.run
+    facts = [run.model.name if run.model else "", run.gpu_name, run.started_at.replace("T", " ")[:16]]
+    return page_text(probe_sections(result), verdict_banner(result), facts, _how(result.as_configured), run.source)
+
+
+def page_text(found: Sequence[Section], banner: Banner, facts: Sequence[str], how: str, source: str) -> str:
+    """Return a page of sections, of which the first is the verdict.
+
+    Args:
+        found: the sections.
+        banner: the verdict's.
+        facts: what stands in the header, as far as it is known.
+        how: where the numbers come from, in words.
+        source: the same as a name: `cuda`, `simulated` or `traceback`.
+    """
+    verdict, *others = found
     sections = [*_sections(others)]
-    banner = verdict_banner(result)
     head = node(
         "head",
         {},
@@ -38,9 +52,9 @@ def html_text(result: ProbeResult) -> str:
     contents = node("nav", {"aria-label": "Contents"}, node("ul", {}, *links))
     opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
     shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
-    words = f"{_how(result.as_configured)}. This file needs no network and runs no scripts."
+    words = f"{how}. This file needs no network and runs no scripts."
     footer = node("footer", {}, node("p", {}, words))
-    add(body, [_header(result), contents, node("main", {}, shown, *sections), footer])
+    add(body, [_header(facts, how, source), contents, node("main", {}, shown, *sections), footer])
     return f"{BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
 
 
@@ -61,15 +75,13 @@ def _content(section: Section) -> Iterator[Node]:
     return chain.from_iterable(map(block_nodes, (*section.body, *section.details)))
 
 
-def _header(result: ProbeResult) -> Node:
-    run = result.as_configured.run
-    facts = [run.model.name if run.model else "", run.gpu_name, run.started_at.replace("T", " ")[:16]]
+def _header(facts: Sequence[str], how: str, source: str) -> Node:
     return node(
         "header",
         {},
         node("p", {"class": "kicker"}, "QLoRA memory report"),
         node("p", {"class": "facts"}, " · ".join(filter(None, facts))),
-        node("p", {"class": f"chip {run.source}"}, _how(result.as_configured)),
+        node("p", {"class": f"chip {source}"}, how),
     )
 
 

@@ -188,6 +188,8 @@ def _rest(columns: Sequence[Column], at: float | None) -> Iterator[Node]:
 
 
 def _budget(log: RunLog, top: int) -> Iterator[Node]:
+    if not log.run.budget_is_known:
+        return
     y = PLOT_PX * (1 - log.run.budget_bytes / top)
     yield line("budget", 0, y, 1, y)
     yield label(f"budget {format_bytes(log.run.budget_bytes)}", 1, y - 5, "end", "budget-words")

@@ -15,8 +15,9 @@ from typing import Any
 from memory_harness.configs.cards import Card, find_card
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB, parse_bytes
-from memory_harness.harness.data.batching import Batch, Example
+from memory_harness.harness.data.batching import Batch, Example, train_steps
 from memory_harness.harness.log.records import BatchShape
+from memory_harness.harness.train.generate import complete
 from tests.bench.processes import measure_each
 
 NUM_PROCESSES = 3
@@ -28,7 +29,8 @@ HOST = "h100"
 
 @dataclass(frozen=True)
 class Op:
-    """One thing that a run does: `train` (one optimizer step), `eval`, `generate` or `empty_cache`."""
+    """One thing that a run does: `train` (one optimizer step), `grpo` (one with its rollout), `eval`, `generate` or
+    `empty_cache`."""
 
     kind: str
     batch_size: int = 1
@@ -153,7 +155,19 @@ def run_op(op: Op, config: RunConfig, strategy: Any, device: Any) -> None:
         strategy.release()
     else:
         for _ in range(op.times):
-            _run_batch(op, config, strategy)
+            (_run_rollout if op.kind == "grpo" else _run_batch)(op, config, strategy)
+
+
+def _run_rollout(op: Op, config: RunConfig, strategy: Any) -> None:
+    (batch,) = train_steps((), config.with_fields(batches=f"{op.batch_size}x{op.length}"), 1)[0]
+    assert batch.rollout is not None, "--objective grpo has one in its first step"
+    complete(strategy, batch.rollout)
+    if batch.rollout.is_scored:
+        strategy.score([batch])
+    strategy.put(batch, training=True)
+    strategy.forward(batch.shape.target_tokens)
+    strategy.backward()
+    strategy.optimizer_step(1e-4)
 
 
 def _run_batch(op: Op, config: RunConfig, strategy: Any) -> None:

@@ -47,6 +47,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "trl_sft": ("--size", "full"),
     "trl_preferences": ("--size", "full"),
     "trl_grpo": ("--size", "full"),
+    "trl_grpo_lora": (),
     "generate_after": ("--size", "full"),
 }
 """script -> its arguments"""

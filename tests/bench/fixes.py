@@ -141,6 +141,14 @@ def _run(data: str = "padded", **changes: Any) -> Run:
 _LARGE_EVALUATION = _run(eval_batch_size=8)
 _VARIABLE = _run("variable", batching="dynamic")
 
+_FULL = {
+    "model": "llama-3.2-1b",
+    "quantization": "none",
+    "kbit_upcast": False,
+    "weights_dtype": "float32",
+    "finetuning_type": "full",
+}
+
 CASES = (
     Case("drop-outputs", _run(hold_outputs=True)),
     Case("cache-off", _run(use_cache=True)),
@@ -160,6 +168,8 @@ CASES = (
     Case("offload-activations", _run()),
     Case("bucketed-batches", _VARIABLE),
     Case("quantise-experts", _run(model="tiny-moe")),
+    Case("adafactor", replace(_run(**_FULL), budget=ROOMY)),
+    Case("train-adapter", replace(_run(**_FULL), budget=ROOMY)),
     Case("truncation", _run()),
 )
 REPEATED = (replace(_run(), repeat=1), replace(_VARIABLE, repeat=1))

@@ -56,7 +56,7 @@ TRL = COMMON | (
     | {"weights_dtype": "float32", "objective": "sft", "train_on_prompts": True}
 )
 UNSLOTH = (
-    {"strategy": "unsloth", "expand_kv": True, "loader": "transformers", "dtype": "bfloat16", "quantization": "nf4"}
+    {"strategy": "qlora", "expand_kv": True, "loader": "transformers", "dtype": "bfloat16", "quantization": "nf4"}
     | {"double_quant": True, "gradient_checkpointing": True, "offload_activations": True, "use_reentrant": False}
     | {"finetuning_type": "lora", "lora_dropout": 0.0, "lora_bias": "none", "use_rslora": False}
     | {"target_modules": LLAMA_LAYERS, "batching": "dynamic", "pad_to_multiple_of": 1, "optimizer": "adamw_8bit"}
@@ -254,7 +254,7 @@ def test_what_nobody_here_has_is_listed_and_not_taken(tmp_path):
     content = """
 base_model: a/b
 optimizer: muon_of_mine
-rl: grpo
+rl: kto
 attn_implementation: flex_attention
 gradient_checkpointing: offload
 deepspeed: zero3.json
@@ -289,7 +289,7 @@ num_epochs: 1.5
         ("flash_attn: fa2", {"attention": "flash_attention_2"}),
         ("pure_bf16: true\nfinetuning_type: full", {"dtype": "bfloat16", "autocast": "none"}),
         ("disable_gradient_checkpointing: true", {"gradient_checkpointing": False}),
-        ("use_unsloth: true", {"strategy": "unsloth"}),
+        ("use_unsloth: true", {"strategy": "qlora"}),
     ],
 )
 def test_settings_of_llamafactory(tmp_path, lines, fields):
@@ -379,7 +379,68 @@ def test_a_program_may_train_with_another_objective(tmp_path):
     recipe = recipe_of(program(trainer="ORPOTrainer", config="ORPOConfig"), tmp_path, "train.py")
     assert (recipe.fields["objective"], recipe.fields["max_length"]) == ("orpo", 2048)
     recipe = recipe_of(program(trainer="GRPOTrainer", config="GRPOConfig"), tmp_path, "train.py")
-    assert recipe.not_expressed["trainer"].value == "GRPOTrainer"
+    assert (recipe.fields["objective"], recipe.fields["max_completion_length"]) == ("grpo", 512)
+    recipe = recipe_of(program(trainer="KTOTrainer", config="KTOConfig"), tmp_path, "train.py")
+    assert recipe.not_expressed["trainer"].value == "KTOTrainer"
+
+
+OF_TRL = """
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from trl import {name}Config, {name}Trainer
+bnb_config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-7B-Instruct", quantization_config=bnb_config)
+arguments = {name}Config(output_dir="out", per_device_train_batch_size=2, max_length=512{given})
+trainer = {name}Trainer(model=model, args=arguments, peft_config=LoraConfig(r=16, target_modules=["q_proj"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fields"),
+    [
+        ("SFT", "", {"objective": "sft", "learning_rate": 2e-5, "train_on_prompts": True}),
+        ("DPO", ", beta=0.2", {"objective": "dpo", "beta": 0.2, "learning_rate": 1e-6}),
+        ("DPO", ', loss_type="ipo"', {"objective": "ipo"}),
+        ("ORPO", "", {"objective": "orpo"}),
+        ("CPO", ', loss_type="simpo", simpo_gamma=0.3', {"objective": "simpo", "simpo_gamma": 0.3}),
+        (
+            "GRPO",
+            ", num_generations=4, max_completion_length=256, beta=0.04",
+            {"objective": "grpo", "num_generations": 4, "max_completion_length": 256, "beta": 0.04, "loss": "chunked"},
+        ),
+    ],
+)
+def test_the_trainer_of_a_program_of_trl_says_the_objective(name, given, fields, tmp_path):
+    recipe = recipe_of(OF_TRL.format(name=name, given=given), tmp_path, "train.py")
+    expected = {"model": "qwen2.5-7b", "quantization": "nf4", "finetuning_type": "lora", "lora_rank": 16, **fields}
+    assert {field: recipe.fields[field] for field in expected} == expected
+    assert "trainer" not in recipe.not_expressed
+
+
+def test_what_is_no_objective_here_is_said_and_leaves_nothing_behind(tmp_path):
+    recipe = recipe_of(OF_TRL.format(name="KTO", given=", beta=0.2"), tmp_path, "train.py")
+    assert {"trainer", "beta"} <= recipe.not_expressed.keys()
+    assert "beta" not in recipe.fields
+
+
+def test_a_model_that_trl_loads_by_its_name_is_float32(tmp_path):
+    text = 'GRPOTrainer("Qwen/Qwen2.5-7B", reward_funcs=f, args=GRPOConfig(num_generations=4))'
+    recipe = recipe_of(text, tmp_path, "train.py")
+    assert (recipe.fields["model"], recipe.fields["weights_dtype"]) == ("qwen2.5-7b", "float32")
+    assert recipe.fields["max_length"] == 512 + 512
+    assert not any("loss=full" in remark for remark in recipe.remarks)
+
+
+def test_grpo_of_axolotl_has_its_settings_in_those_of_trl(tmp_path):
+    text = "base_model: a/b\nrl: grpo\nsequence_len: 900\ntrl:\n  num_generations: 4\n  max_completion_length: 128\n"
+    fields = recipe_of(text + "  beta: 0.01\n  use_vllm: true\n", tmp_path).fields
+    assert (fields["objective"], fields["num_generations"], fields["beta"]) == ("grpo", 4, 0.01)
+    assert (fields["max_completion_length"], fields["max_length"], fields["loss"]) == (128, 900, "chunked")
+
+
+def test_settings_that_grpo_alone_has_say_the_objective(tmp_path):
+    recipe = recipe_of("model_name_or_path: Qwen/Qwen2.5-7B\nuse_peft: true\nnum_generations: 4\n", tmp_path)
+    assert (recipe.fields["objective"], recipe.fields["num_generations"]) == ("grpo", 4)
 
 
 def test_embeddings_among_adapted_layers_are_trained_in_full(tmp_path):

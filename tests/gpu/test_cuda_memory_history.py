@@ -72,7 +72,7 @@ def test_pytorch_s_snapshot_of_an_out_of_memory_is_read(device, tmp_path):
     error = out_of_memory(device, kept)
     run = RunRecord("cuda", {}, "", "", BUDGET, 0, 0, 0, 0, "", {}, "")
     device.write_history(folder / "cuda_oom.pickle", run)
-    log = read_snapshot(folder / "cuda_oom.pickle")
+    log = read_snapshot(folder / "cuda_oom.pickle").log
     oom = log.fatal_oom
     assert log.outcome is Outcome.OOM
     assert oom.requested_bytes == 40 * MIB

@@ -127,7 +127,7 @@ def test_what_is_written_is_read_as_the_run_that_it_was(history, tmp_path):
     path = tmp_path / "snapshot.pickle"
     write_snapshot(history.snapshot(), path)
     assert is_snapshot(path)
-    log, allocator = read_snapshot(path), history.memory.allocator
+    log, allocator = read_snapshot(path).log, history.memory.allocator
     oom = log.fatal_oom
     assert (oom.requested_bytes, oom.phase, oom.budget_bytes) == (BUDGET, Phase.EVAL, BUDGET)
     assert (oom.allocated_bytes, oom.reserved_bytes) == (allocator.allocated_bytes, allocator.reserved_bytes)
@@ -168,7 +168,7 @@ def test_a_memory_that_replays_tells_its_last_phases():
 def test_a_snapshot_carries_its_run_and_says_that_it_is_simulated(tmp_path):
     path, run = tmp_path / "snapshot.pickle", as_published_oom().run
     write_snapshot(HISTORIES["segments"].snapshot(record_to_dict(run)), path)
-    read = read_snapshot(path).run
+    read = read_snapshot(path).log.run
     assert (read.source, read.model, read.gpu_name) == ("simulated", run.model, run.gpu_name)
     assert read.total_steps == 0, "a snapshot counts no steps"
 
@@ -254,7 +254,7 @@ def test_any_other_pickle_is_one_clear_line(content, tmp_path):
     path = tmp_path / "other.pickle"
     path.write_bytes(pickle.dumps(content))
     if content == []:  # torch.cuda.memory_snapshot() of an unused GPU
-        assert read_snapshot(path).outcome is Outcome.STOPPED
+        assert read_snapshot(path).log.outcome is Outcome.STOPPED
         return
     with pytest.raises(LogError) as caught:
         read_snapshot(path)

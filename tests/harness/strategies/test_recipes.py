@@ -29,6 +29,8 @@ RECIPES = {
     "full": FULL,
     "dora": NARROW | {"use_dora": True},
     "rslora": NARROW | {"use_rslora": True, "lora_bias": "lora_only", "rank_pattern": "q_proj=16"},
+    "pissa": NARROW | {"init_lora_weights": "pissa_niter_4"},
+    "olora": NARROW | {"init_lora_weights": "olora"},
     "gaussian": NARROW | {"init_lora_weights": "gaussian", "alpha_pattern": "q_proj=1"},
     "modules_to_save": NARROW | {"modules_to_save": ("lm_head",)},
     "reentrant": NARROW | {"use_reentrant": True},
@@ -106,6 +108,19 @@ def test_outputs_that_are_held_to_the_step_are_there_in_it():
     logits = 64 * facts.vocab_size * 4
     assert peaks["step"] - peaks["backward"] >= logits
     assert left < peaks["step"] - logits
+
+
+def test_an_adapter_that_begins_as_a_part_of_the_weights_leaves_what_the_model_says():
+    losses = {}
+    for initial in ("default", "pissa", "olora"):
+        config = TINY.with_fields(init_lora_weights=initial, **NARROW)
+        strategy, device = opened(config, computes=True)
+        torch.manual_seed(0)
+        with device.active():
+            strategy.load()
+            losses[initial] = step(strategy, config)
+    assert losses["pissa"] == pytest.approx(losses["default"], rel=1e-4)
+    assert losses["olora"] == pytest.approx(losses["default"], rel=1e-4)
 
 
 @pytest.mark.parametrize("loader", ["transformers", "host"])
@@ -201,6 +216,22 @@ def test_a_whole_model_is_exported_and_comes_back(tmp_path):
             {"init_lora_weights": "orthogonal", "lora_rank": 3},
             "--init-lora-weights orthogonal: takes even ranks, not 3",
         ),
+        ({"init_lora_weights": "eva"}, "--init-lora-weights eva: out of range (allowed: default, gaussian, orthogonal"),
+        ({"init_lora_weights": "pissa"}, "--init-lora-weights pissa: peft decomposes weights of 16 or 32 bits alone"),
+        (
+            {"init_lora_weights": "olora", "quantization": "int8"},
+            "--init-lora-weights olora: not simulated beside 8-bit weights",
+        ),
+        ({"sdpa_backends": ("math", "flash")}, "--sdpa-backends math,flash: the Tesla T4 takes others"),
+        (
+            {"sdpa_backends": ("memory_efficient",)},
+            "--sdpa-backends memory_efficient: PyTorch fails where none of them takes a call; let math be the last",
+        ),
+        (
+            {"sdpa_backends": ("math",), "attention": "eager"},
+            "--sdpa-backends math: --attention eager is no choice among them",
+        ),
+        ({"eval_generate": 2, "do_eval": False}, "--eval-generate 2: nothing is evaluated; leave out --no-do-eval"),
         ({"objective": "dpo", "lora_bias": "all"}, "--lora-bias all: the biases of the model that --objective dpo"),
         ({"objective": "dpo", "train_on_prompts": True}, "--train-on-prompts: --objective dpo compares answers alone"),
         ({"beta": 0.1}, "--beta 0.1: --objective sft prefers nothing"),

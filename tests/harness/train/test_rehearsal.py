@@ -17,6 +17,8 @@ from memory_harness.harness.train.run import Run, make_strategy, open_device
 
 CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
 
+PHASES = set(Phase) - {Phase.STEP, Phase.ROLLOUT, Phase.LOGPROBS}  # of loops that are not ours, and of GRPO
+
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
@@ -34,13 +36,13 @@ def rehearsed(config: RunConfig, output: Path) -> RunLog:
 
 def test_it_meets_every_phase_of_a_run(log: RunLog) -> None:
     assert log.outcome is Outcome.COMPLETED
-    assert set(log.peaks()) == set(Phase) - {Phase.STEP}  # of loops that are not ours
+    assert set(log.peaks()) == PHASES
 
 
 def test_it_meets_no_evaluation_where_there_is_none(tmp_path: Path) -> None:
     log = rehearsed(CONFIG.with_fields(do_eval=False, samples=4), tmp_path)
     assert log.outcome is Outcome.COMPLETED
-    assert set(log.peaks()) == set(Phase) - {Phase.STEP, Phase.EVAL}
+    assert set(log.peaks()) == PHASES - {Phase.EVAL}
 
 
 def test_it_evaluates_saves_and_resumes_at_the_end_of_the_first_epoch_and_goes_on(log: RunLog) -> None:
@@ -55,3 +57,11 @@ def test_its_longest_batches_come_before_the_evaluation(log: RunLog) -> None:
     first_eval = next(i for i, p in enumerate(log.phases) if p.phase is Phase.EVAL)
     tokens = [p.batch.padded_tokens if p.batch and p.phase is Phase.FORWARD else 0 for p in log.phases]
     assert max(tokens[:first_eval]) == max(tokens)
+
+
+def test_prompts_that_evaluations_answer_are_answered_in_batches_of_theirs(tmp_path: Path) -> None:
+    log = rehearsed(CONFIG.with_fields(eval_generate=3, eval_batch_size=2, eval_fraction=0.5), tmp_path)
+    evals = [phase for phase in log.phases if phase.phase is Phase.EVAL]
+    answered = [phase for phase in evals if phase.batch is None]
+    assert [phase.index for phase in answered] == [1, 2] * 2
+    assert all(phase.after.allocated_bytes <= phase.allocated_before_bytes for phase in answered[1:])

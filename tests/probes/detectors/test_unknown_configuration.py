@@ -17,6 +17,7 @@ OF_THE_CONFIGURATION = {
     "kbit-upcast",
     "logits-fp32-copies",
     "merge-dequantises",
+    "model-states-exceed-budget",
     "truncation-missing",
     "weights-not-quantised",
 }

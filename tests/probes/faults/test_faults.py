@@ -47,6 +47,7 @@ NO_LINE = {
 ASKS_AT = {
     "eval-batch-logits": "cross_entropy(",
     "logits-fp32-copies": "backward()",
+    "model-states-exceed-budget": "_proj(",
     "longest-sample": "scaled_dot_product_attention(",
 }
 """Faults of a setting or of the data that end the run: the line that asked for the last bytes, a library's own."""

@@ -37,6 +37,9 @@ configs = st.builds(
 WORST = AS_PUBLISHED.with_fields(hold_outputs=True, use_cache=True, attention="math")
 """the published recipe with every mistake that a fix undoes"""
 
+FULL = WORST.with_fields(model="llama-3.2-1b", quantization="none", finetuning_type="full", dtype="bfloat16")
+"""the same of a fine-tune of all weights"""
+
 MIXTURE = WORST.with_fields(model="tiny-moe")
 """the same of a mixture of experts"""
 
@@ -60,6 +63,8 @@ CHANGES = {
     "bucketed-batches": {"batching": "bucketed", "max_batch_tokens": 2048},
     "truncation": {"max_length": 1024},
     "quantise-experts": {"quantise_experts": True},
+    "adafactor": {"optimizer": "adafactor"},
+    "train-adapter": {"finetuning_type": "lora"},
 }
 
 
@@ -71,7 +76,7 @@ def finding(cause):
 def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
     monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
     assert name in CHANGES, "say in CHANGES what the fix changes"
-    worst = MIXTURE if name == "quantise-experts" else WORST
+    worst = {"quantise-experts": MIXTURE, "adafactor": FULL, "train-adapter": FULL}.get(name, WORST)
     assert FIXES[name].apply(worst) == worst.with_fields(**CHANGES[name])
 
 
@@ -137,7 +142,7 @@ def test_bucketing_never_lets_a_batch_take_more_than_training_did(config):
 def test_the_ladder_goes_from_what_costs_nothing_to_what_changes_the_data():
     rungs = [rung(fix) for fix in FIXES.values()]
     assert rungs == sorted(rungs)
-    assert [fix.equivalence for fix in FIXES.values()][-3:] == ["reordered", "data", "data"]
+    assert [fix.equivalence for fix in FIXES.values()][-5:] == ["reordered", *["data"] * 4]
 
 
 def test_rounding_comes_before_noticeable_time():
