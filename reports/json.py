@@ -10,6 +10,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.plan.choose import Option, Plan
 from memory_harness.reports.levels import phase_levels
+from memory_harness.reports.outside import outside_to_json
 from memory_harness.reports.summary import ProbeResult
 
 SCHEMA_VERSION = 1
@@ -55,7 +56,7 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
     if log.fatal_oom is not None:
         oom = {"step": log.fatal_oom.step, "total_steps": log.run.total_steps, "phase": log.fatal_oom.phase}
         oom["requested_bytes"] = log.fatal_oom.requested_bytes
-    return {"outcome": log.outcome, "oom": oom, "phases": phases}
+    return {"outcome": log.outcome, "oom": oom, "phases": phases, "outside": outside_to_json(log)}
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.levels import Level, phase_levels, worst_level
+from memory_harness.reports.outside import outside_rows
 from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
 from memory_harness.reports.text import gib, of_budget, plural, split_formula, table_unit, wording
@@ -206,6 +207,13 @@ def _lengths(result: ProbeResult) -> Iterator[Section]:
 
 def _fragmentation(result: ProbeResult) -> Iterator[Section]:
     yield Section("map", "Fragmentation", details=[blocks.MemoryMap(name, log) for name, log in result.runs])
+
+
+def _outside(result: ProbeResult) -> Iterator[Section]:
+    intro = "Memory that no tensor of PyTorch's allocator has, as the driver and PyTorch's other caches count it."
+    for name, log in result.runs:
+        rows = facts(outside_rows(log))
+        yield Section("outside", "Outside PyTorch", name, "", intro if rows.rows else "", [rows] if rows.rows else [])
 
 
 def _plan(result: ProbeResult) -> Iterator[Section]:
@@ -441,6 +449,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _over_the_run,
     _lengths,
     _fragmentation,
+    _outside,
     _plan,
     _fixes,
     _limits,

@@ -25,6 +25,8 @@ CUDA_MEMORY = {
     "caching_allocator_alloc",
     "caching_allocator_delete",
     "empty_cache",
+    "host_memory_stats",
+    "host_memory_stats_as_nested_dict",
     "max_memory_allocated",
     "max_memory_reserved",
     "mem_get_info",

@@ -13,7 +13,7 @@ import torch
 
 from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, PeakPart, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine
 
@@ -79,8 +79,11 @@ class Device(Protocol):
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
 
-    def driver_used_bytes(self) -> int | None:
-        """Return what the driver counts as used on the whole GPU, or None where there is no driver."""
+    def driver_use(self) -> DriverUse | None:
+        """Return what the driver counts on the whole GPU, by process where it says; None where there is no driver."""
+
+    def pool_use(self) -> PoolUse | None:
+        """Return what PyTorch has set aside in private pools and in pinned memory, or None where that is not known."""
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return mixed precision in `dtype`; a null context for float32."""

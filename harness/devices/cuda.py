@@ -27,9 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.nvml import open_nvml
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, PeakPart, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
@@ -42,6 +43,9 @@ HISTORY_ENTRIES = 100_000
 
 RECORDED_ENTRIES = 4 * HISTORY_ENTRIES
 """The same while allocations are recorded, which is for some steps or a phase."""
+
+SHARED_POOL = (0, 0)
+"""the pool that every stream's ordinary tensors come from"""
 
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -120,7 +124,10 @@ class CudaDevice:
         if card is not None:
             self.gpu_name += f" as {card.title}"
         self._backends = _backends(attention, card)
-        self._nvml = _nvml_handle()
+        # NVML counts all GPUs, whichever of them CUDA_VISIBLE_DEVICES shows to this process
+        self._nvml = open_nvml(lambda: torch.cuda._get_nvml_device_index(None))
+        self._pools_at_bytes = 0  # reserved bytes at which the private pools were looked at
+        self._private_pools = (0, 0)
         self._failed_segment_bytes = 0
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
@@ -166,13 +173,25 @@ class CudaDevice:
         """PyTorch's allocator counts anyway, at no price."""
         return nullcontext()
 
-    def driver_used_bytes(self) -> int | None:
-        """Return what the driver counts as used on the GPU by everyone, or None without nvidia-ml-py."""
-        if self._nvml is None:
-            return None
-        import pynvml
+    def driver_use(self) -> DriverUse | None:
+        """Return what NVML says, or without nvidia-ml-py what CUDA does, which knows no processes."""
+        if self._nvml is not None:
+            return self._nvml.use(self.stats().reserved_bytes)
+        free, total = torch.cuda.mem_get_info()
+        return DriverUse(total - free, total)
 
-        return int(pynvml.nvmlDeviceGetMemoryInfo(self._nvml).used)
+    def pool_use(self) -> PoolUse | None:
+        """Return the private pools as they were when reserved last changed: asking goes through all segments."""
+        if self._keeps_history or self._recording_since:
+            return None  # all recorded events would come along with the segments
+        reserved_bytes = self.stats().reserved_bytes
+        if reserved_bytes != self._pools_at_bytes:
+            device, self._pools_at_bytes = torch.cuda.current_device(), reserved_bytes
+            segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == device]
+            self._private_pools = private_pools(segments)
+        pinned = torch.cuda.memory.host_memory_stats_as_nested_dict()
+        owned, active = (_at(pinned, (name, "current")) for name in ("allocated_bytes", "active_bytes"))
+        return PoolUse(*self._private_pools, owned, active)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return CUDA's mixed precision."""
@@ -246,6 +265,7 @@ class CudaDevice:
 
     def stop_recording_allocations(self) -> None:
         """Stop, unless the history is kept for a snapshot."""
+        self._recording_since = 0.0
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
 
@@ -373,11 +393,8 @@ def _largest_free_block(segments: list[dict[str, Any]]) -> int:
     return max(sizes, default=0)
 
 
-def _nvml_handle() -> Any:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    pynvml.nvmlInit()
-    # NVML counts all GPUs, whichever of them CUDA_VISIBLE_DEVICES shows to this process
-    return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda._get_nvml_device_index(None))
+def private_pools(segments: list[dict[str, Any]]) -> tuple[int, int]:
+    """Return how many private pools the segments of a memory snapshot belong to, and the bytes of these segments."""
+    private = [segment for segment in segments if tuple(segment.get("segment_pool_id", SHARED_POOL)) != SHARED_POOL]
+    pools = {tuple(segment["segment_pool_id"]) for segment in private}
+    return len(pools), sum(segment["total_size"] for segment in private)

@@ -19,7 +19,16 @@ from memory_harness.harness.devices.base import Allocation, AllocationEvent, liv
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import MemoryStats, PeakPart, RunRecord, SegmentRuns, record_to_dict
+from memory_harness.harness.log.records import (
+    DriverUse,
+    GpuProcess,
+    MemoryStats,
+    PeakPart,
+    PoolUse,
+    RunRecord,
+    SegmentRuns,
+    record_to_dict,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
@@ -84,7 +93,8 @@ class SimulatedDevice:
         self.layers = LayerReplay(self.tracer)
         self.replays_layers = True
         """whether layers of a model without values that repeat run once"""
-        self._elsewhere_bytes = 0
+        self._elsewhere_bytes = self._library_bytes = 0
+        self._pools: PoolUse | None = None
         self._attention = attention
         self._code_tables: dict[str, torch.Tensor] = {}
         """bitsandbytes' tables, once they have been made on this device"""
@@ -174,16 +184,29 @@ class SimulatedDevice:
         finally:
             self.tracer.__enter__()
 
-    def driver_used_bytes(self) -> int | None:
-        """Return what a driver would count; None while the card is this process's alone, as there is none to ask."""
-        if not self._elsewhere_bytes:
+    def driver_use(self) -> DriverUse | None:
+        """Return what a driver would count; None while nothing is beside the allocator, as there is none to ask."""
+        if not self._elsewhere_bytes and not self._library_bytes:
             return None
-        return self.stats().reserved_bytes + self.card.context_bytes + self._elsewhere_bytes
+        own = self.stats().reserved_bytes + self.card.context_bytes + self._library_bytes
+        others = (GpuProcess(0, "another process", self._elsewhere_bytes),) if self._elsewhere_bytes else ()
+        total = self.budget_bytes + self.card.context_bytes
+        return DriverUse(own + self._elsewhere_bytes, total, own, others)
 
-    def take_elsewhere(self, num_bytes: int) -> None:
-        """Let another process take memory of the card: the driver counts it, the allocator may reserve less by that."""
-        self._elsewhere_bytes += num_bytes
-        self._simulated.allocator.budget_bytes = max(1, self.budget_bytes - self._elsewhere_bytes)
+    def pool_use(self) -> PoolUse | None:
+        """Return what was said to be set aside; None before that."""
+        return self._pools
+
+    def take_beside(self, *, elsewhere_bytes: int = 0, library_bytes: int = 0) -> None:
+        """Let another process, or a library of this one, take memory: the allocator may reserve less by that."""
+        self._elsewhere_bytes += elsewhere_bytes
+        self._library_bytes += library_bytes
+        taken = self._elsewhere_bytes + self._library_bytes
+        self._simulated.allocator.budget_bytes = max(1, self.budget_bytes - taken)
+
+    def set_aside(self, pools: PoolUse) -> None:
+        """Let that be in private pools, which the allocator has to count by itself, and in pinned memory."""
+        self._pools = pools
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""

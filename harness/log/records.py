@@ -2,8 +2,9 @@
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
-on after that, `SurvivorRecord`s where memory grew, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an
-`EndRecord` last. A log that lacks the last one was cut off. `PeakPart`s follow it where somebody asked for them.
+on after that, `SurvivorRecord`s where memory grew, `DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's
+tensors has changed, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that
+lacks the last one was cut off. `PeakPart`s follow it where somebody asked for them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class Phase(StrEnum):
     EVAL = "EVAL"
     CHECKPOINT = "CHECKPOINT"
     GENERATE = "GENERATE"
+
+
+IN_STEP = (Phase.ROLLOUT, Phase.LOGPROBS, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP)
+"""The phases of a training step."""
 
 
 def phase_named(name: str | Phase) -> Phase:
@@ -108,6 +113,8 @@ class ModelFacts:
     num_quantised_parameters: int = 0  # of linear layers in 4 bits; 0 too in logs that do not say
     num_expert_parameters: int = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
     num_adapter_parameters: int = 0  # 0 too in logs that do not say
+    expert_bytes: int = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
+    gradient_bucket_bytes: int = 0  # of DistributedDataParallel, where they are no views of the gradients
     max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
@@ -207,7 +214,7 @@ class PhaseRecord:
     index: int = 0
     batch: BatchShape | None = None
     host_rss_bytes: int = 0
-    driver_used_bytes: int | None = None
+    driver_used_bytes: int | None = None  # of earlier releases: a `DriverRecord` says more
     forward: ForwardFacts | None = None  # of FORWARD and EVAL
     kind: str = "phase"
 
@@ -379,6 +386,65 @@ class ProbeRecord:
         return self.allocated_before_bytes - self.allocated_after_bytes
 
 
+class GpuProcess(NamedTuple):
+    """A process that the driver lists on the card."""
+
+    pid: int
+    name: str  # empty where it may not be asked for
+    used_bytes: int
+    is_gone: bool = False  # no process has that number any more, and yet the memory is held
+
+
+class DriverUse(NamedTuple):
+    """What the driver counts on the card at one moment."""
+
+    used_bytes: int  # by everyone
+    total_bytes: int
+    own_bytes: int | None = None  # by this process; None where the driver does not say
+    others: tuple[GpuProcess, ...] = ()
+
+
+class PoolUse(NamedTuple):
+    """Memory that PyTorch has set aside: in private pools on the card, and pinned in host memory."""
+
+    num_private: int = 0  # pools of CUDA graphs and of `torch.cuda.MemPool`
+    private_reserved_bytes: int = 0
+    pinned_bytes: int = 0  # that the host's caching allocator owns, in use or not
+    pinned_active_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class DriverRecord:
+    """What the driver counts on the card, beside what PyTorch's allocator has reserved of it."""
+
+    phase: Phase
+    step: int
+    reserved_bytes: int  # by PyTorch's allocator in this process
+    use: DriverUse
+    kind: str = "driver"
+
+    @property
+    def outside_bytes(self) -> int | None:
+        """What this process holds outside of PyTorch's allocator: its context, libraries, buffers of NCCL."""
+        return None if self.use.own_bytes is None else self.use.own_bytes - self.reserved_bytes
+
+    @property
+    def foreign_bytes(self) -> int | None:
+        """What everyone else holds."""
+        return None if self.use.own_bytes is None else self.use.used_bytes - self.use.own_bytes
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """What PyTorch has set aside."""
+
+    phase: Phase
+    step: int
+    reserved_bytes: int  # by PyTorch's allocator, private pools among it
+    use: PoolUse
+    kind: str = "pool"
+
+
 @dataclass(frozen=True)
 class RecoveryRecord:
     """What a training run did so that it could go on."""
@@ -445,6 +511,8 @@ Record = (
     | MetricsRecord
     | OomRecord
     | SurvivorRecord
+    | DriverRecord
+    | PoolRecord
     | PeakPart
     | ProbeRecord
     | RecoveryRecord
@@ -469,6 +537,8 @@ def record_from_dict(data: dict[str, Any]) -> Record:
     """Rebuild the record that `record_to_dict` wrote. Raises KeyError, TypeError or ValueError where it is none."""
     cls = RECORD_TYPES[data["kind"]]
     values = dict(data)
+    if "use" in values:  # a tuple of plain values, in JSON a list
+        values["use"] = _USES[cls](values["use"])
     for name, convert in _CONVERTERS.items():
         if values.get(name) is not None:
             values[name] = convert(values[name])
@@ -482,6 +552,16 @@ def _model_facts(data: dict[str, Any]) -> ModelFacts:
 def _batch_shape(data: dict[str, Any]) -> BatchShape:
     return BatchShape(**{**data, "lengths": tuple(data["lengths"])})
 
+
+def _driver_use(row: list[Any]) -> DriverUse:
+    used_bytes, total_bytes, own_bytes, others = row
+    return DriverUse(used_bytes, total_bytes, own_bytes, tuple(GpuProcess(*process) for process in others))
+
+
+_USES: dict[type, Callable[[list[Any]], tuple[Any, ...]]] = {
+    DriverRecord: _driver_use,
+    PoolRecord: lambda row: PoolUse(*row),
+}
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "phase": Phase,

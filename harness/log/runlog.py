@@ -16,6 +16,7 @@ from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import (
     SCHEMA_VERSION,
     AgreementRecord,
+    DriverRecord,
     EndRecord,
     EvalRecord,
     KnobRecord,
@@ -27,6 +28,7 @@ from memory_harness.harness.log.records import (
     Phase,
     PhaseBegin,
     PhaseRecord,
+    PoolRecord,
     ProbeRecord,
     Record,
     RecoveryRecord,
@@ -51,6 +53,8 @@ class RunLog:
     metrics: list[MetricsRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
+    drivers: list[DriverRecord] = field(default_factory=list)
+    pools: list[PoolRecord] = field(default_factory=list)
     peak_parts: list[PeakPart] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from memory_harness.harness.data.batching import IGNORE_INDEX
 from memory_harness.harness.log.records import BatchShape, ForwardFacts, ModelFacts
@@ -86,17 +87,17 @@ def _first_tensor(values: Sequence[Any]) -> torch.Tensor | None:
 
 def model_facts(model: torch.nn.Module) -> ModelFacts:
     """Return the sizes of a model: from its transformers configuration, else what its layers show; 0 is unknown."""
-    config: Any = getattr(model, "config", None)
+    config: Any = getattr(_unwrapped(model), "config", None)
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()
     vocab_size, hidden_size = _sizes_of_layers(model)
     num_heads = _number(config, "num_attention_heads")
     hidden_size = _number(config, "hidden_size") or hidden_size
     parameters = list({id(p): p for p in model.parameters()}.values())
-    experts = _num_4bit_expert_weights(model)
+    experts, wide_experts = _num_4bit_expert_weights(model), _expert_weights(model)
     adapters = [p for name, p in model.named_parameters() if ".lora_" in name]
     return ModelFacts(
-        name=str(getattr(config, "_name_or_path", "") or type(model).__name__),
+        name=str(getattr(config, "_name_or_path", "") or type(_unwrapped(model)).__name__),
         vocab_size=_number(config, "vocab_size") or vocab_size,
         hidden_size=hidden_size,
         intermediate_size=_number(config, "intermediate_size"),
@@ -109,10 +110,16 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
         weights="",
         tie_word_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
         num_quantised_parameters=sum(_num_weights(p) for p in parameters if _is_quantised(p)) + experts,
-        num_expert_parameters=_num_expert_weights(model),
+        num_expert_parameters=sum(parameter.numel() for parameter in wide_experts),
+        expert_bytes=sum(parameter.nbytes for parameter in wide_experts) if _is_in_4_bits(parameters) else 0,
+        gradient_bucket_bytes=_gradient_bucket_bytes(model, parameters),
         num_adapter_parameters=sum(p.numel() for p in adapters),
         max_positions=_number(config, "max_position_embeddings"),
     )
+
+
+def _is_in_4_bits(parameters: list[torch.nn.Parameter]) -> bool:
+    return any(hasattr(parameter, "quant_state") for parameter in parameters)
 
 
 def _is_quantised(parameter: torch.nn.Parameter) -> bool:
@@ -193,11 +200,23 @@ def is_expert(module: torch.nn.Module, parameter: torch.Tensor) -> bool:
     return parameter.dim() == EXPERTS_DIM and parameter.is_floating_point() and not isinstance(module, CONVOLUTIONS)
 
 
-def _num_expert_weights(model: torch.nn.Module) -> int:
-    number = 0
+def _expert_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    found: list[torch.nn.Parameter] = []
     for module in model.modules():
-        number += sum(p.numel() for p in module.parameters(recurse=False) if is_expert(module, p))
-    return number
+        found.extend(p for p in module.parameters(recurse=False) if is_expert(module, p))
+    return found
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model that DistributedDataParallel was made of, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _gradient_bucket_bytes(model: torch.nn.Module, parameters: list[torch.nn.Parameter]) -> int:
+    """Return what the buckets take beside the gradients; they are made for all parameters that train."""
+    if not isinstance(model, DistributedDataParallel) or model.gradient_as_bucket_view:
+        return 0
+    return sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
 
 
 def _num_4bit_expert_weights(model: torch.nn.Module) -> int:

@@ -14,6 +14,7 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.gradients import GradientGuard
 from memory_harness.harness.log.records import (
+    IN_STEP,
     BatchShape,
     ForwardFacts,
     MemoryStats,
@@ -25,6 +26,7 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
+from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
 
@@ -56,6 +58,7 @@ class PhaseRecorder:
         self.peak_allocated_bytes = 0  # highest of all phases so far
         self._host_rss_bytes = 0  # resident memory when the last phase ended
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
+        self._outside = OutsideSampler(device, write)
         self._gradients = GradientGuard()
 
     @contextmanager
@@ -98,10 +101,11 @@ class PhaseRecorder:
                 index=begun.index,
                 batch=begun.batch,
                 host_rss_bytes=self._host_rss_bytes,
-                driver_used_bytes=self.device.driver_used_bytes(),
                 forward=self.forward_facts,
             )
         )
+        if begun.phase not in IN_STEP:
+            self._outside.sample(begun.phase, self.step, after.reserved_bytes)
 
     def end_step(
         self,
@@ -136,6 +140,7 @@ class PhaseRecorder:
             training=self.training,
         )
         self.write(record)
+        self._outside.sample(Phase.STEP, self.step, stats.reserved_bytes)
         self.survivors.end_step(self.step, stats)
         self._gradients.check(record)
 
@@ -155,6 +160,8 @@ class PhaseRecorder:
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""
         self.survivors.stop()
+        phase = self.running_phase.phase if self.running_phase else Phase.LOAD
+        self._outside.sample(phase, self.step, error.reserved_bytes)
         self.write(error.record or self.oom_record(error))
 
     def oom_record(self, error: DeviceOutOfMemory) -> OomRecord:

@@ -4,6 +4,7 @@ import dataclasses
 
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import analyse_failure, unexplained_oom
+from memory_harness.probes.detectors.distributed import communication_buffers
 from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
@@ -16,7 +17,10 @@ from memory_harness.probes.detectors.gradients import zero_gradient
 from memory_harness.probes.detectors.growth import growth_in_training
 from memory_harness.probes.detectors.lengths import fragmentation, longest_sample, padding_to_max
 from memory_harness.probes.detectors.logits import eval_batch_logits, logits_fp32_copies
+from memory_harness.probes.detectors.optimizer_states import optimizer_states_twice
+from memory_harness.probes.detectors.outside import graph_pools, other_process, outside_growth, pinned_cache
 from memory_harness.probes.detectors.peaks import attention_math_fallback, bucketing_raises_peak, truncation_missing
+from memory_harness.probes.detectors.rollouts import group_logits, rollouts_kept
 from memory_harness.probes.detectors.saving import (
     adapters_accumulate,
     checkpoints_kept,
@@ -33,7 +37,6 @@ from memory_harness.probes.detectors.setup import (
     kbit_upcast,
     old_model_alive,
     optimizer_lazy,
-    other_process,
     weights_not_quantised,
 )
 from memory_harness.probes.detectors.states import model_states_exceed_budget
@@ -45,9 +48,11 @@ DETECTORS: dict[str, Detector] = {
     "checkpointing-lost": checkpointing_lost,
     "eval-with-grad": eval_with_grad,
     "other-process": other_process,
+    "outside-growth": outside_growth,
     "old-model-alive": old_model_alive,
     "head-trainable": head_trainable,
     "resume-on-gpu": resume_on_gpu,
+    "optimizer-states-twice": optimizer_states_twice,
     "adapters-accumulate": adapters_accumulate,
     "exception-holds-frames": growth_in_training,
     "oom-in-backward": growth_in_training,
@@ -59,6 +64,7 @@ DETECTORS: dict[str, Detector] = {
     "retained-graph": growth_in_training,
     "tensors-logged": growth_in_training,
     "kv-cache-held": kv_cache_held,
+    "rollouts-kept": rollouts_kept,
     "logits-hoarded": outputs_kept,
     "outputs-hoarded": outputs_kept,
     "metric-never-reset": outputs_kept,
@@ -69,6 +75,7 @@ DETECTORS: dict[str, Detector] = {
     "truncation-missing": truncation_missing,
     "bucketing-raises-peak": bucketing_raises_peak,
     "attention-math-fallback": attention_math_fallback,
+    "group-logits": group_logits,
     "eval-batch-logits": eval_batch_logits,
     "eval-use-cache": eval_use_cache,
     "experts-not-quantised": experts_not_quantised,
@@ -77,9 +84,12 @@ DETECTORS: dict[str, Detector] = {
     "fragmentation": fragmentation,
     "longest-sample": longest_sample,
     "optimizer-lazy": optimizer_lazy,
+    "communication-buffers": communication_buffers,
     "logits-fp32-copies": logits_fp32_copies,
     "kbit-upcast": kbit_upcast,
     "padding-to-max": padding_to_max,
+    "graph-pools": graph_pools,
+    "pinned-cache": pinned_cache,
     "host-leak": host_leak,
 }
 """Who finds which cause; each is asked once. Findings are shown in this order. A run dies of one cause: of several that

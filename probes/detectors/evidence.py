@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.log.records import BatchShape, Phase, PhaseRecord, StepRecord
+from memory_harness.harness.log.records import IN_STEP, BatchShape, Phase, PhaseRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import FORWARD_PHASES, config_of, has_config, left_bytes, records_of
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES
@@ -20,7 +20,6 @@ from memory_harness.probes.findings import Finding
 
 KEPT_SCALARS_BYTES = 2 * 512
 """What each micro-step may leave beside `NOISE_BYTES`: a kept loss, and one more number, in a block each."""
-IN_STEP = (*(Phase.ROLLOUT, Phase.LOGPROBS, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.STEP),)
 
 
 @dataclass(frozen=True)

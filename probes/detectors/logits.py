@@ -17,6 +17,7 @@ from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
     TRAIN_PHASES,
+    dies_of_replies,
     fatal_finding,
     highest_peak,
     peak_rise_bytes,
@@ -97,7 +98,7 @@ def logits_fp32_copies(evidence: Evidence) -> Finding | None:
     config, model, oom = evidence.config, evidence.log.run.model, evidence.log.fatal_oom
     if model is None or config.train.loss != "full":
         return None
-    if oom is not None and oom.phase in GRAPH_PHASES:
+    if oom is not None and oom.phase in GRAPH_PHASES and not dies_of_replies(evidence.log):
         size = logits_size(oom, model, float32_head=config.model.casts_to_float32, completion=_completion(config))
         if size is not None:
             return _copies_oom(oom, size, config)
@@ -109,6 +110,8 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
     config, run = evidence.config, evidence.log.run
     size = logits_size(oom, run.model, float32_head=config.model.casts_to_float32, completion=_completion(config))
     if oom.phase is not Phase.EVAL or oom.batch is None or size is None or not _exceeds_training(evidence, oom.batch):
+        return None
+    if dies_of_replies(evidence.log):
         return None
     epochs = config.train.epochs if evidence.has_config else 0
     train_peak, train_batch_size = highest_peak(evidence.log, *TRAIN_PHASES), _train_batch_size(evidence)

@@ -116,6 +116,17 @@ def called_at(records: Iterable[PhaseRecord]) -> str | None:
     return None
 
 
+def dies_of_replies(log: RunLog) -> bool:
+    """Return whether what failed worked on several replies, generated since the optimizer's last step."""
+    oom = log.fatal_oom
+    if oom is None or oom.batch is None or oom.batch.batch_size < 2:
+        return False
+    for record in reversed(log.phases):
+        if record.phase in (Phase.OPTIMIZER, Phase.GENERATE):
+            return record.phase is Phase.GENERATE
+    return False
+
+
 def fatal_finding(
     oom: OomRecord, *, cause: str, title: str, explanation: str, num_bytes: int, evidence: dict[str, int | float | str]
 ) -> Finding:

@@ -8,6 +8,7 @@ from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.optimizer_states import second_states_bytes
 from memory_harness.probes.detectors.reading import (
     left_bytes,
     line_of,
@@ -113,7 +114,7 @@ def resume_on_gpu(evidence: Evidence) -> Finding | None:
     """Find a resumed run that keeps on the GPU more than the optimizer states that it had to restore."""
     log, model = evidence.log, evidence.log.run.model
     resumes = records_of(log, Phase.RESUME)
-    if log.run.script or not resumes or model is None:
+    if log.run.script or not resumes or model is None or second_states_bytes(evidence):
         return None
     resume, left = resumes[0], left_bytes(resumes[0])
     states = 8 * model.num_trainable_parameters

@@ -9,6 +9,7 @@ from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFact
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise
+from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
     is_tight,
     left_bytes,
@@ -27,8 +28,6 @@ WIDE_SHARE = 0.1
 """Share of the weights from which it matters that they are not quantised: embeddings and head are left out."""
 PACKED_BYTES = 0.516
 """of a weight in 4 bits, with its share of the constants: a byte for 64 weights, 4 bytes for 256 such bytes"""
-FOREIGN_BYTES = 64 * MIB
-"""Rise of what others hold on the GPU that is more than a desktop's ups and downs."""
 STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
@@ -128,15 +127,20 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 
 def experts_not_quantised(evidence: Evidence) -> Finding | None:
     """Find experts that 4-bit loading has left as they were: bitsandbytes replaces linear layers, and they are none."""
-    model = _model_in_4_bits(evidence)
-    if model is None or evidence.config.model.quantise_experts:
+    model = evidence.log.run.model
+    is_configured = _model_in_4_bits(evidence) is not None and not evidence.config.model.quantise_experts
+    # of a loop that is not ours its weights tell
+    is_seen = model is not None and not evidence.has_config and model.expert_bytes > 0
+    if model is None or not (is_configured or is_seen):
         return None
     experts, size = model.num_expert_parameters, _wide_bytes(evidence)
+    if model.expert_bytes:
+        size = model.expert_bytes // experts
     share = experts / model.num_parameters
     return _left_wide(
         evidence,
         model,
-        ("expert_parameters", experts),
+        ("expert_parameters", experts, size),
         cause="experts-not-quantised",
         title=f"{share:.0%} of the weights are experts, which stay in {8 * size} bits",
         explanation=f"4-bit loading replaces linear layers. The experts are {experts} weights in three-dimensional "
@@ -156,7 +160,7 @@ def weights_not_quantised(evidence: Evidence) -> Finding | None:
     return _left_wide(
         evidence,
         model,
-        ("wide_parameters", wide),
+        ("wide_parameters", wide, size),
         cause="weights-not-quantised",
         title=f"{wide / model.num_parameters:.0%} of the weights stay in {8 * size} bits",
         explanation=f"Beside embeddings, output head and experts, {wide} weights are in no linear layer that 4-bit "
@@ -171,11 +175,10 @@ def _model_in_4_bits(evidence: Evidence) -> ModelFacts | None:
 
 
 def _left_wide(
-    evidence: Evidence, model: ModelFacts, counted: tuple[str, int], *, cause: str, title: str, explanation: str
+    evidence: Evidence, model: ModelFacts, counted: tuple[str, int, int], *, cause: str, title: str, explanation: str
 ) -> Finding | None:
-    """Return the finding about so many weights that stayed wide, where they are a large part of all."""
-    name, number = counted
-    size = _wide_bytes(evidence)
+    """Return the finding about so many weights that stayed wide, of so many bytes each, where they are many."""
+    name, number, size = counted
     if number < WIDE_SHARE * model.num_parameters:
         return None
     extra = round(number * (size - PACKED_BYTES))
@@ -301,37 +304,6 @@ def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
     )
 
 
-def other_process(evidence: Evidence) -> Finding | None:
-    """Find memory on the GPU, outside this process, that grows during the run."""
-    log = evidence.log
-    # libraries load their kernels in the first steps
-    measured = [
-        (record.step, record.driver_used_bytes - record.after.reserved_bytes)
-        for record in log.phases
-        if record.driver_used_bytes is not None and record.step > 1
-    ]
-    if not measured:
-        return None
-    first_step, first_foreign = measured[0]
-    rise = max(foreign for _, foreign in measured) - first_foreign
-    if rise < FOREIGN_BYTES:
-        return None
-    since = next(step for step, foreign in measured if foreign - first_foreign >= FOREIGN_BYTES)
-    oom = log.fatal_oom
-    # the allocator failed below its budget: the card itself was full
-    crowded_out = oom is not None and oom.reserved_bytes + oom.requested_bytes <= oom.budget_bytes
-    return Finding(
-        cause="other-process",
-        severity="error" if crowded_out else "warning",
-        title=f"Others took {format_bytes(rise)} of the GPU from step {since} on",
-        explanation=f"The driver counts {format_bytes(rise)} more as used outside this process's allocator than "
-        f"at step {first_step}: another process works on the same GPU.",
-        steps=(since, measured[-1][0]),
-        bytes=rise,
-        evidence={"foreign_before_bytes": first_foreign, "foreign_rise_bytes": rise},
-    )
-
-
 def host_leak(evidence: Evidence) -> Finding | None:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
     steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
@@ -342,6 +314,8 @@ def host_leak(evidence: Evidence) -> Finding | None:
     if slope.low < STEP_HOST_NOISE_BYTES:
         return None
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
+    if explains_host_growth(evidence.log, grown):
+        return None
     return Finding(
         cause="host-leak",
         severity="warning",

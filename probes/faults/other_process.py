@@ -11,7 +11,7 @@ TAKEN_PER_STEP_BYTES = 96 * MIB
 def _install(strategy: QLoraStrategy) -> None:
     device = strategy.device
     assert isinstance(device, SimulatedDevice), "on a real GPU, start the other process"
-    before_training_batch(strategy, lambda: device.take_elsewhere(TAKEN_PER_STEP_BYTES))
+    before_training_batch(strategy, lambda: device.take_beside(elsewhere_bytes=TAKEN_PER_STEP_BYTES))
 
 
 FAULT = Fault(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from memory_harness.configs.models import LINEAR_LAYERS
 from memory_harness.configs.units import MIB
+from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
+from memory_harness.harness.log.records import PoolUse
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.state import STATE_FILE, read_tensors
 from memory_harness.probes.faults.base import Fault, after, around, before_training_batch, on_output, with_lengths
 
 VARYING = (64, 40, 56, 24, 48, 60, 32)
@@ -166,6 +171,49 @@ def batch_skipped_rightly(strategy: QLoraStrategy) -> None:
     around(strategy, "backward", backward)
 
 
+def optimizer_made_anew(strategy: QLoraStrategy) -> None:
+    steps = 0
+
+    def end_step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps % 7 == 0:
+            strategy.make_optimizer()
+
+    after(strategy, "optimizer_step", end_step)
+
+
+def checkpoint_dropped(strategy: QLoraStrategy) -> None:
+    def restore(original: Callable[[Path], None], folder: Path) -> None:
+        with strategy.device.on_host():
+            saved = read_tensors(folder / STATE_FILE)["adapter"]
+        on_device = [strategy.device.put(value) for value in saved.values()]
+        on_device.clear()
+        original(folder)
+
+    around(strategy, "restore", restore)
+
+
+def graphs_of_a_few_lengths(strategy: QLoraStrategy) -> None:
+    device = strategy.device
+    assert isinstance(device, SimulatedDevice)
+    after(strategy, "load", lambda: device.set_aside(PoolUse(2, 64 * 1024, 4 * MIB, 4 * MIB)))
+
+
+def libraries_warm_up(strategy: QLoraStrategy) -> None:
+    device = strategy.device
+    assert isinstance(device, SimulatedDevice)
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps in (1, 2, 7):
+            device.take_beside(library_bytes=96 * MIB)
+
+    before_training_batch(strategy, step)
+
+
 LOOKALIKES = (
     lookalike("plain run"),
     lookalike("optimizer and learning rate warm up", warmup_ratio=0.5, lora_rank=32, target_modules=LINEAR_LAYERS),
@@ -190,6 +238,12 @@ LOOKALIKES = (
     lookalike("workspace for the longest batch", workspace_for_the_longest, with_lengths(VARYING), batching="dynamic"),
     lookalike("buffer made once, late", buffer_made_late),
     lookalike("window emptied every fourth step", window_emptied),
+    lookalike("optimizer made anew, the old one dropped", optimizer_made_anew, lora_rank=16),
+    replace(
+        lookalike("checkpoint loaded to the card and dropped", checkpoint_dropped), resumes=True, needs_values=True
+    ),
+    lookalike("graphs of a few lengths, pinned buffers in use", graphs_of_a_few_lengths),
+    lookalike("libraries that take more as new phases come", libraries_warm_up),
     lookalike(
         "batch skipped outside the except block",
         batch_skipped_rightly,

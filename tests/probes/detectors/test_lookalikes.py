@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "young_heap")
 GROWING = {cause for cause, detector in DETECTORS.items() if detector is growth_in_training}
 GROWING |= {"kv-cache-held", "logits-hoarded", "outputs-hoarded", "eval-leftover"}
 GROWING |= {"metric-never-reset", "adapters-accumulate", "host-leak", "logits-hoarded-host", "old-model-alive"}
+GROWING |= {"graph-pools", "optimizer-states-twice", "outside-growth", "pinned-cache", "rollouts-kept"}
 CHECKS = (0.4, 0.7, 1.0)
 """shares of the steps after which the run is asked about, as if it were still going on"""
 

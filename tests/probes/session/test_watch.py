@@ -28,6 +28,7 @@ CAUSES = {
     "eval_with_grad": "eval-with-grad",
     "exception_holds_frames": "exception-holds-frames",
     "failure_kept": "exception-holds-frames",
+    "group_logits": "group-logits",
     "growing_tensor": "tensors-logged",
     "hook_holds_activations": "hook-holds-activations",
     "kv_cache_held": "kv-cache-held",
@@ -44,6 +45,7 @@ CAUSES = {
     "retain_graph_flag": "retained-graph",
     "retained_graph": "retained-graph",
     "rnn_state": "retained-graph",
+    "rollouts_kept": "rollouts-kept",
     "save_doubles": "save-doubles",
     "shifted_logits": "logits-fp32-copies",
     "tensors_logged": "tensors-logged",
@@ -51,11 +53,12 @@ CAUSES = {
 }
 GROW_WITHOUT_END = {
     "cached_batches", "failure_kept", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
-    "outputs_hoarded", "retain_graph_flag", "retained_graph", "rnn_state", "tensors_logged", "two_lists",
+    "outputs_hoarded", "retain_graph_flag", "retained_graph", "rnn_state", "rollouts_kept", "tensors_logged",
+    "two_lists",
 }  # fmt: skip
 BUDGETS = {
     "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
-    "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
+    "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
     "eval_batch_logits", "exception_holds_frames", "kv_cache_held", "oom_in_backward", "retained_graph", "save_doubles",
@@ -230,3 +233,28 @@ def test_what_is_moved_to_the_host_leaves_the_card(tmp_path):
     log = watched(script_of(tmp_path, "import torch\nkept = torch.zeros(2**20).cpu()\n"), tmp_path)
     assert log.phases[0].after.peak_allocated_bytes == 4 * MIB
     assert log.phases[0].after.allocated_bytes == 0
+
+
+WRAPPED = """
+import os, tempfile, torch
+import torch.distributed as dist
+from torch import nn
+store = "file://" + os.path.join(tempfile.mkdtemp(), "store")
+dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+model = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 256))
+model = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view={views})
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for _ in range(4):
+    optimizer.zero_grad()
+    model(torch.randn(8, 256)).mean().backward()
+    optimizer.step()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_buckets_beside_the_gradients_are_told(views, tmp_path):
+    log = watched(script_of(tmp_path, WRAPPED.format(views=views)), tmp_path, 32 * MIB)
+    assert log.run.model is not None
+    assert log.run.model.name == "Sequential"
+    assert ("communication-buffers" in {finding.cause for finding in detect(log)}) is not views

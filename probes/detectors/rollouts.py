@@ -1,0 +1,109 @@
+"""Training on what the model has generated itself: rollouts that are kept, and the logits of a whole group."""
+
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.allocator_sizes import block_size
+from memory_harness.harness.log.records import OomRecord, Phase, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.floor import (
+    EXPLAINED_SHARE,
+    MIN_EVENTS,
+    floor_rise,
+    forecast,
+    forecast_in_words,
+    growth_severity,
+    keeps_growing,
+    span,
+)
+from memory_harness.probes.detectors.logits import LogitsSize, logits_size
+from memory_harness.probes.detectors.reading import (
+    dies_of_replies,
+    fatal_finding,
+    line_of,
+    main_survivor,
+    records_of,
+    survivors_of,
+)
+from memory_harness.probes.detectors.saving import CACHE_DIMENSIONS
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
+from memory_harness.probes.findings import Finding
+
+ROLLOUT_PHASES = (Phase.GENERATE, Phase.EVAL)
+"""Where rollouts are made: replies, and their probabilities under the old and the reference model."""
+ROLLOUT_SHARE = 0.5
+"""Share of the steps that generate before a training is taken for one on rollouts."""
+
+
+def rollouts_kept(evidence: Evidence) -> Finding | None:
+    """Find a floor that climbs by what generating between the steps makes, and something keeps."""
+    log, growth = evidence.log, evidence.later_steps
+    rise = floor_rise(growth)
+    if rise < MIN_GROWTH_BYTES or not keeps_growing(growth) or not _trains_on_rollouts(evidence):
+        return None
+    survivors = survivors_of(log)
+    rollouts = [survivor for survivor in survivors if survivor.phase in ROLLOUT_PHASES]
+    main = main_survivor(rollouts)
+    if main is None or _bytes_of(rollouts) < EXPLAINED_SHARE * _bytes_of(survivors):
+        return None
+    if len(main.shape) == CACHE_DIMENSIONS:  # keys and values
+        return None
+    budget_reached = forecast(log, growth)
+    per_step = _bytes_of(rollouts)
+    return Finding(
+        cause="rollouts-kept",
+        severity=growth_severity(log, rise, growth, budget_reached),
+        title=f"Each step keeps {format_bytes(per_step)} of its rollouts",
+        explanation=f"What stays between the steps rose by {format_bytes(rise)}. {format_bytes(per_step)} a step was "
+        f"made while generating or scoring, at {main.site}, and is kept by {main.holder or 'an unknown holder'}: "
+        "rollouts are collected beyond the steps that train on them. "
+        f"{forecast_in_words(log, budget_reached)}".rstrip(),
+        phase=main.phase,
+        steps=span(growth),
+        bytes=rise,
+        where=line_of(main),
+        evidence={"grown_bytes": rise, "bytes_per_step": per_step},
+    )
+
+
+def _bytes_of(survivors: list[SurvivorRecord]) -> int:
+    return sum(survivor.bytes_per_step for survivor in survivors)
+
+
+def _trains_on_rollouts(evidence: Evidence) -> bool:
+    """Return whether the model generates before most of its steps."""
+    generating = {record.step for record in records_of(evidence.log, Phase.GENERATE)}
+    return len(generating) >= max(MIN_EVENTS, ROLLOUT_SHARE * len(evidence.steps))
+
+
+def group_logits(evidence: Evidence) -> Finding | None:
+    """Find logits of a whole group of replies that do not fit, right after the replies were generated."""
+    log, oom = evidence.log, evidence.log.fatal_oom
+    size = group_size(log, oom) if oom is not None and dies_of_replies(log) else None
+    if oom is None or size is None:
+        return None
+    one = size.num_bytes // size.batch_size
+    return fatal_finding(
+        oom,
+        cause="group-logits",
+        title=f"The logits of {size.batch_size} replies at once ask for {format_bytes(size.num_bytes)}",
+        explanation=f"After generating, the log-probabilities of the replies are computed from {size.dtype} logits of "
+        f"all of them at once: {size} (replies × tokens × vocabulary × bytes). One reply at a time takes "
+        f"{format_bytes(one)}; a fused loss takes none of it.",
+        num_bytes=size.num_bytes,
+        evidence=size._asdict(),
+    )
+
+
+def group_size(log: RunLog, oom: OomRecord) -> LogitsSize | None:
+    """Return the failed request as logits of the batch's replies, or of their last tokens alone where it says so."""
+    whole = logits_size(oom, log.run.model, float32_head=False)
+    if whole is not None or oom.batch is None or not log.run.vocab_size:
+        return whole
+    for bytes_per_element in (4, 2):
+        of_one_token = LogitsSize(oom.batch.batch_size, 1, log.run.vocab_size, bytes_per_element)
+        length = oom.requested_bytes // of_one_token.num_bytes
+        size = of_one_token._replace(padded_length=length)
+        is_exact = oom.requested_bytes in (size.num_bytes, block_size(size.num_bytes))
+        if is_exact and 1 < length <= oom.batch.padded_length:
+            return size
+    return None

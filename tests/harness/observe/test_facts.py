@@ -1,0 +1,33 @@
+"""What a model of anybody's says of its weights: experts that stay wide beside linear layers in 4 bits."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from memory_harness.harness.observe.facts import model_facts
+
+
+class Mixture(nn.Module):
+    """Experts in one weight, as transformers keeps them, and a linear layer that 4-bit loading has packed."""
+
+    def __init__(self, dtype: torch.dtype, *, is_packed: bool) -> None:
+        super().__init__()
+        self.experts = nn.Parameter(torch.zeros(4, 8, 16, dtype=dtype))
+        self.proj = nn.Linear(16, 16)
+        if is_packed:
+            self.proj.weight.quant_state = SimpleNamespace(shape=(16, 16))
+
+
+def test_experts_beside_a_packed_layer_are_counted_in_bytes():
+    facts = model_facts(Mixture(torch.bfloat16, is_packed=True))
+    assert (facts.num_expert_parameters, facts.expert_bytes) == (4 * 8 * 16, 2 * 4 * 8 * 16)
+    assert model_facts(Mixture(torch.float32, is_packed=True)).expert_bytes == 4 * 4 * 8 * 16
+
+
+def test_experts_of_a_model_that_is_not_packed_are_as_wide_as_all():
+    assert model_facts(Mixture(torch.bfloat16, is_packed=False)).expert_bytes == 0
+
+
+def test_a_model_that_is_not_wrapped_has_no_buckets():
+    assert model_facts(nn.Linear(4, 4)).gradient_bucket_bytes == 0
