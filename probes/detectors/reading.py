@@ -94,6 +94,19 @@ def line_of(survivor: SurvivorRecord | None) -> str | None:
     return next(iter(users or lines), None)
 
 
+def how_it_is_kept(survivor: SurvivorRecord | None) -> str:
+    """Return a sentence, after a space, on which line made a survivor and which line of what keeps it."""
+    if survivor is None or not survivor.holder:
+        return ""
+    made = f"made at {survivor.site}{_quoted(survivor.made_by)}, " if survivor.site else ""
+    kept = survivor.kept_by if survivor.kept_by != survivor.made_by else ""
+    return f" Most of it is {made}kept by {survivor.holder}{_quoted(kept)}."
+
+
+def _quoted(source: str) -> str:
+    return f" `{source}`" if source else ""
+
+
 def main_survivor(survivors: Sequence[SurvivorRecord]) -> SurvivorRecord | None:
     """Return the survivor with the most bytes, of those that lead to the user's own code where any does."""
     for survivor in survivors:

@@ -21,6 +21,8 @@ from memory_harness.probes.detectors.reading import (
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
 from memory_harness.probes.findings import Finding, Severity
 
+MIN_FORWARDS = 3
+"""Forward passes with and without checkpointing before a script is said to have lost it."""
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
 WIDE_SHARE = 0.1
@@ -41,12 +43,16 @@ HOST_MIN_STEPS = 12
 def checkpointing_lost(evidence: Evidence) -> Finding | None:
     """Find training steps without gradient checkpointing although it is configured."""
     log = evidence.log
-    if not evidence.config.model.gradient_checkpointing or not evidence.has_config:
-        return None
     forwards = [record for record in records_of(log, Phase.FORWARD) if record.forward is not None]
     without = [record for record in forwards if record.forward and record.forward.num_checkpointed_layers == 0]
-    if not without:
-        return None
+    if log.run.script:
+        configured = "Layers were checkpointed before"
+        if not _is_lost_for_good(evidence, forwards, without):
+            return None
+    else:
+        configured = "Gradient checkpointing is configured"
+        if not evidence.config.model.gradient_checkpointing or not evidence.has_config or not without:
+            return None
     first, oom = without[0], log.fatal_oom
     event = None if first is forwards[0] else _last_event_before(log, first)
     since = f" after the {event.phase} phase of step {event.step}" if event else ""
@@ -59,13 +65,24 @@ def checkpointing_lost(evidence: Evidence) -> Finding | None:
         cause="checkpointing-lost",
         severity=severity,
         title=f"From step {first.step} on no layer is checkpointed",
-        explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
+        explanation=f"{configured}, but in {len(without)} of {len(forwards)} forward "
         f"passes no layer used it, the first{since}. Every layer keeps its activations then{more}",
         phase=Phase.FORWARD,
         steps=(first.step, without[-1].step),
         bytes=max(0, extra) or None,
+        where=first.forward.switched_at if first.forward else None,
         evidence={"num_forwards_without": len(without), "num_forwards": len(forwards), "extra_bytes": extra},
     )
+
+
+def _is_lost_for_good(evidence: Evidence, forwards: list[PhaseRecord], without: list[PhaseRecord]) -> bool:
+    """Return whether a script's forward passes were checkpointed up to one, and none since; it keeps more then."""
+    trained = {step.step for step in evidence.steps}
+    num_with = len(forwards) - len(without)
+    if min(num_with, len(without)) < MIN_FORWARDS or forwards[num_with:] != without:
+        return False
+    is_one_training = all(record.step in trained for record in (forwards[num_with - 1], without[0]))
+    return is_one_training and _graph_growth(evidence.log, without[0].step) > 0
 
 
 def _last_event_before(log: RunLog, first: PhaseRecord) -> PhaseRecord | None:
