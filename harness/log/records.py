@@ -304,6 +304,8 @@ class OomRecord:
     kind: str = "oom"
 
 
+HOST_STEPS = "host, by step"  # unit of a `SurvivorRecord`: host memory that training steps leave
+SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that refers to all losses before it
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
 GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
 OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
@@ -338,7 +340,7 @@ class SurvivorRecord:
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
-    `ADDED_TO_MODEL`, `CAUGHT_FAILURE`, `HOST`"""
+    `ADDED_TO_MODEL`, `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
     kind: str = "survivor"
 
 

@@ -25,6 +25,7 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
+from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
 
@@ -55,6 +56,7 @@ class PhaseRecorder:
         self._process = psutil.Process()
         self.peak_allocated_bytes = 0  # highest of all phases so far
         self._host_rss_bytes = 0  # resident memory when the last phase ended
+        self.host = HostWatch(write)  # notices that the process grows
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
         self._gradients = GradientGuard()
 
@@ -137,10 +139,12 @@ class PhaseRecorder:
         )
         self.write(record)
         self.survivors.end_step(self.step, stats)
+        self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
+        self.host.stop()
         self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:

@@ -28,6 +28,7 @@ from memory_harness.harness.log.records import (
     CAUGHT_FAILURE,
     HOST,
     OLD_MODEL,
+    SUMMED_LOSSES,
     MemoryStats,
     Phase,
     Record,
@@ -41,6 +42,7 @@ from memory_harness.harness.observe.live_objects import (
     holder_of_graph,
     holder_of_host_tensors,
     holder_of_model,
+    summed_losses,
     tensors_by_handle,
 )
 from memory_harness.harness.observe.survivor_records import (
@@ -63,6 +65,8 @@ COMPARED_UNITS = 3  # first units of a recording with which its last one is comp
 REST_STEPS = 200  # steps from one recording to the next
 MAX_UNITS = 50  # most units that one recording takes: what grows every tenth step needs some twenty
 SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
+SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
+MIN_SUMMED = 10  # losses in one sum
 STEP_RISES = 4  # lasting rises of the floor from which steps are recorded
 
 RECORDED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 3, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
@@ -190,7 +194,17 @@ class SurvivorTracker:
             holder = holder_of_failure(self._device) or holder_of_graph(tensors)
             self._write_holder(holder, CAUGHT_FAILURE, left, len(tensors))
         self._num_ooms, self._floor_bytes = stats.num_ooms, stats.allocated_bytes
+        if step in SUMS_LOOKED_FOR and SUMMED_LOSSES not in self._reported:
+            self._note_summed_losses()
         self._end_unit(STEP, stats.allocated_bytes)
+
+    def _note_summed_losses(self) -> None:
+        """Report who adds up losses with their graphs."""
+        found = summed_losses(MIN_SUMMED)
+        if found is not None:
+            self._reported.add(SUMMED_LOSSES)
+            holder, num_terms = found
+            self._write_holder(holder, SUMMED_LOSSES, 0, num_terms)
 
     def end_run(self, allocated_bytes: int) -> None:
         """Report what a recording in progress has seen: the run is over."""

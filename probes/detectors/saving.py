@@ -192,9 +192,8 @@ def _parameters_added(log: RunLog) -> Finding | None:
     largest = main_survivor(added)
     if largest is None:
         return None
-    alike = [
-        record for record in added if (record.site, record.bytes_per_step) == (largest.site, largest.bytes_per_step)
-    ]
+    of_line = [record for record in added if record.site == largest.site]
+    alike = [record for record in of_line if record.bytes_per_step == largest.bytes_per_step]
     steps = sorted(record.step for record in alike)
     if len(alike) < MIN_ADDITIONS:
         return None

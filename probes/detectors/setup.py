@@ -5,15 +5,26 @@ import numpy as np
 from memory_harness.configs.optimizers import state_bytes
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import (
+    BEFORE_LOAD,
+    HOST_STEPS,
+    OLD_MODEL,
+    SUMMED_LOSSES,
+    ModelFacts,
+    Phase,
+    PhaseRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise
 from memory_harness.probes.detectors.reading import (
+    how_it_is_kept,
     is_tight,
     left_bytes,
     line_of,
     line_of_unit,
+    main_survivor,
     records_of,
     severity_without,
     survivors_of,
@@ -353,21 +364,42 @@ def host_leak(evidence: Evidence) -> Finding | None:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
     steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
-    if len(steps) < HOST_MIN_STEPS or _gpu_grows(evidence):
+    if _gpu_grows(evidence):
         return None
     slope = robust_slope([step.host_rss_bytes for step in steps])
-    if slope.low < STEP_HOST_NOISE_BYTES:
-        return None
+    if len(steps) < HOST_MIN_STEPS or slope.low < STEP_HOST_NOISE_BYTES:
+        return _losses_summed(evidence.log)
+    kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     return Finding(
         cause="host-leak",
         severity="warning",
         title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
         explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
-        f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up.",
+        f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up."
+        f"{how_it_is_kept(kept)}",
         steps=(steps[0].step, steps[-1].step),
         bytes=grown,
+        where=line_of(kept),
         evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
+    )
+
+
+def _losses_summed(log: RunLog) -> Finding | None:
+    """Find losses that are added up with their graphs: nothing on the device, some in host memory."""
+    summed = main_survivor(survivors_of(log, SUMMED_LOSSES))
+    if summed is None:
+        return None
+    return Finding(
+        cause="host-leak",
+        severity="info",
+        title=f"A sum refers to the graphs of {summed.num_tensors} losses, in host memory",
+        explanation=f"It is kept by {summed.holder}. Each loss was propagated back, so that the sum costs the device "
+        "nothing; but the nodes of every step's graph stay in host memory until it is let go. .item() or .detach() "
+        "adds numbers alone.",
+        steps=(1, summed.step),
+        where=line_of(summed),
+        evidence={"num_losses": summed.num_tensors},
     )
 
 
