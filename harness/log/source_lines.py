@@ -124,12 +124,19 @@ def _has_own(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> boo
 
 
 def adding_line(
-    path: str, name: str, first: int, last: int, keys: Collection[str] = (), made_at: SourceLine | None = None
+    path: str,
+    name: str,
+    first: int,
+    last: int,
+    keys: Collection[str] = (),
+    made_at: SourceLine | None = None,
+    in_tuple: bool | None = None,
 ) -> int | None:
     """Return the line between `first` and `last` that adds to what is stored in `name`, or None.
 
     Of several, those that name one of the keys, given as Python writes them, go first; then the one that made what is
-    kept, those that add more than numbers, those that mention what `made_at` assigns, and the first in the file.
+    kept, those that add more than numbers, those that add a tuple or none as `in_tuple` says, those that mention what
+    `made_at` assigns, and the first in the file.
     """
     adding, with_key = [], []
     for node in _nodes_between(path, first, last):
@@ -140,11 +147,13 @@ def adding_line(
     made_line = made_at.line if made_at is not None and made_at.path == path else 0
     assigned = _names_assigned_from(path, made_line) if len(with_key or adding) > 1 else set()
 
-    def rank(node: ast.stmt | ast.expr) -> tuple[bool, bool, bool, int]:
+    def rank(node: ast.stmt | ast.expr) -> tuple[bool, bool, bool, bool, int]:
         has_made = node.lineno <= made_line <= (node.end_lineno or node.lineno)
-        return not has_made, _adds_numbers(node), not _mentions(node, assigned), node.lineno
+        is_unlike = in_tuple is not None and in_tuple is not _adds_tuple(node)
+        return not has_made, _adds_numbers(node), is_unlike, not _mentions(node, assigned), node.lineno
 
-    return min(map(rank, with_key or adding), default=(True, True, True, None))[-1]
+    ranks = sorted(map(rank, with_key or adding))
+    return ranks[0][-1] if ranks else None
 
 
 def source_line(path: str, line: int) -> str:
@@ -173,6 +182,12 @@ def _adds_numbers(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         return bool(node.args) and all(map(_is_number, node.args))
     return isinstance(node, (ast.Assign, ast.AugAssign)) and _is_number(node.value)
+
+
+def _adds_tuple(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return any(isinstance(value, ast.Tuple) for value in node.args)
+    return isinstance(node, (ast.Assign, ast.AugAssign)) and isinstance(node.value, ast.Tuple)
 
 
 def _is_number(value: ast.expr) -> bool:

@@ -53,6 +53,7 @@ class Scope(NamedTuple):
     first: int
     last: int
     keys: frozenset[str]
+    in_tuple: bool = False  # whether what is kept lies in one
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Holder:
             return replace(self, line=made_at.line) if is_inside else self
         if not self.adds:
             return self
-        line = adding_line(self.path, scope.name, scope.first, scope.last, scope.keys, made_at)
+        line = adding_line(self.path, scope.name, scope.first, scope.last, scope.keys, made_at, in_tuple=scope.in_tuple)
         return self if line is None else replace(self, line=line)
 
     def __str__(self) -> str:
@@ -379,7 +380,7 @@ def _stored(words: str, path: str, name: str, first: int, last: int, inner: tupl
     keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
     line = added or storing_line(path, name, first, last)
-    scope = Scope(name, first, last, keys)
+    scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))
     return Holder(words, path, line or first, adds=added is not None, stores=line is not None, scope=scope)
 
 

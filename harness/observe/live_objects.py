@@ -51,6 +51,14 @@ def gradient_handles(device: ObservableDevice) -> set[Hashable]:
     return found - {None}
 
 
+def gradients_have_graphs() -> bool:
+    """Return whether a parameter's gradient can be differentiated itself: each refers to the other then."""
+    for tensor in _live(torch.Tensor):
+        if tensor.is_leaf and tensor.grad is not None and tensor.grad.grad_fn is not None:
+            return True
+    return False
+
+
 def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
     with_graph = [tensor for tensor in chain.from_iterable(tensors.values()) if tensor.grad_fn is not None]

@@ -18,12 +18,14 @@ from memory_harness.harness.observe.holders import Holder, find_holder, referred
 from memory_harness.harness.observe.live_objects import (
     MAX_OBJECTS_ASKED,
     gradient_handles,
+    gradients_have_graphs,
     holder_of_graph,
     tensors_by_handle,
 )
 
 MIN_RISE_BYTES = 4096  # least lasting rise of the floor that counts: a kept scalar takes a block of 512 B, no leak
 MAX_RECORDS = 8  # records of one report; the largest come first
+GRADIENT_WITH_GRAPH = "a gradient, as create_graph=True makes it"
 GROWING_SHARE = 0.6  # share of the growth that tensors must have grown by before it is theirs
 Tensors = dict[Hashable, list[torch.Tensor]]  # the tensors that Python knows of, by the allocation that they lie in
 
@@ -120,9 +122,11 @@ def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder |
     older = set(chain.from_iterable(group.older_handles() for group in groups))
     old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
     graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
-    if graph is not None and graph.is_users:
-        return graph
-    return holder_of_graph(tensors)
+    if graph is None or not graph.is_users:
+        graph = holder_of_graph(tensors)
+    if (graph is None or not graph.adds) and gradients_have_graphs():
+        return Holder(GRADIENT_WITH_GRAPH)
+    return graph
 
 
 def _record(

@@ -28,6 +28,7 @@ from memory_harness.harness.log.records import (
     CAUGHT_FAILURE,
     HOST,
     OLD_MODEL,
+    OPTIMIZER_STATE,
     SUMMED_LOSSES,
     MemoryStats,
     Phase,
@@ -181,7 +182,9 @@ class SurvivorTracker:
         if rise >= MIN_HOST_BYTES and HOST not in self._reported:
             self._reported.add(HOST)
             num_tensors = len(tensors_by_handle(self._device))
-            self._write_holder(holder_of_host_tensors(self._device), HOST, rise, num_tensors)
+            holder = holder_of_host_tensors(self._device)
+            if holder is not None and OPTIMIZER_STATE not in holder.words:
+                self._write_holder(holder, HOST, rise, num_tensors)
 
     def end_step(self, step: int, stats: MemoryStats) -> None:
         """Take note of the floor after an optimizer step."""
@@ -194,7 +197,8 @@ class SurvivorTracker:
             holder = holder_of_failure(self._device) or holder_of_graph(tensors)
             self._write_holder(holder, CAUGHT_FAILURE, left, len(tensors))
         self._num_ooms, self._floor_bytes = stats.num_ooms, stats.allocated_bytes
-        if step in SUMS_LOOKED_FOR and SUMMED_LOSSES not in self._reported:
+        grows = self._recording is not None or self._recorded_at[STEP]
+        if step in SUMS_LOOKED_FOR and not grows and SUMMED_LOSSES not in self._reported:
             self._note_summed_losses()
         self._end_unit(STEP, stats.allocated_bytes)
 

@@ -50,14 +50,14 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     frames of exceptions hold.
     """
     log, model = evidence.log, evidence.log.run.model
-    hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
-    if not hoarding or _steps_leave_too(evidence) or freed_by(evidence, "gc"):
+    if _steps_leave_too(evidence) or freed_by(evidence, "gc"):
         return None
-    held = main_survivor(survivors_of(log, Phase.EVAL))
-    if held is not None and is_of_exception(held):
-        return _hoarded_finding(log, "exception-holds-frames", hoarding, EXCEPTIONS, _never_released(hoarding))
-    if held is not None and is_of_metric(held) and _never_released(hoarding):
-        return _hoarded_finding(log, "metric-never-reset", hoarding, "the state of a metric", never_released=True)
+    by_holder = _by_holder(evidence)
+    if by_holder is not None:
+        return by_holder
+    hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
+    if not hoarding:
+        return None
     if log.run.script:
         contents = _contents_by_output(log, hoarding[0])
     elif model is not None:
@@ -73,6 +73,33 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
             return None
         cause, contents = "metric-never-reset", "a state smaller than the outputs"
     return _hoarded_finding(log, cause, hoarding, contents, never_released)
+
+
+def _by_holder(evidence: Evidence) -> Finding | None:
+    """Find evaluations that leave what an exception or a metric holds, and of which none is given back."""
+    log = evidence.log
+    held = main_survivor(survivors_of(log, Phase.EVAL))
+    growing = [evaluation for evaluation in evidence.evaluations if _later_batches_left(evaluation) > NOISE_BYTES]
+    if held is None or len(growing) < 2 or not _is_lasting(growing):
+        return None
+    if is_of_exception(held):
+        return _hoarded_finding(log, "exception-holds-frames", growing, EXCEPTIONS, never_released=True)
+    if is_of_metric(held):
+        return _hoarded_finding(log, "metric-never-reset", growing, "the state of a metric", never_released=True)
+    return None
+
+
+def _later_batches_left(evaluation: Evaluation) -> int:
+    """Return what the batches but the first left: that may let go what the evaluation before has computed."""
+    return sum(evaluation.left_bytes[1:])
+
+
+def _is_lasting(growing: Sequence[Evaluation]) -> bool:
+    """Return whether each evaluation begins with what the one before has left, as much as is worth a report."""
+    for before, after in pairwise(growing):
+        if after.before_bytes - before.before_bytes < KEPT_SHARE * _later_batches_left(before):
+            return False
+    return growing[-1].before_bytes - growing[0].before_bytes >= MIN_GROWTH_BYTES
 
 
 def _hoards(evaluation: Evaluation) -> bool:

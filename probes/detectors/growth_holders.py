@@ -52,7 +52,7 @@ def in_metrics(evidence: Evidence) -> Explanation | None:
 
 def between_steps(evidence: Evidence) -> Explanation | None:
     """Explain what is made between steps, where a model is copied or saved, and kept by a list or the like."""
-    made_between = (Phase.CHECKPOINT, Phase.GENERATE, Phase.DATA)
+    made_between = (Phase.CHECKPOINT, Phase.GENERATE, Phase.EVAL, Phase.DATA)
     held = _held(evidence, lambda survivor: survivor.phase in made_between and is_collection(survivor))
     return _explanation(
         evidence,
