@@ -228,6 +228,7 @@ class StepRecord:
     num_alloc_retries: int
     host_rss_bytes: int
     grad_norm: float | None = None
+    workers_rss_bytes: int = 0  # resident memory of the processes that load data, shared pages in each
     training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
     kind: str = "step"
 

@@ -20,7 +20,7 @@ from memory_harness.harness.observe.holders import first_users_holder
 
 MIB = 1024 * 1024
 WINDOW = 8  # steps that the process must have grown over before it is looked at
-MIN_STEP_BYTES = MIB // 2  # least growth a step; the C library's arenas and Python's own grow a little
+MIN_STEP_BYTES = 3 * MIB // 4  # least growth a step; the C library's arenas and Python's own grow a little
 TRACED_STEPS = 6
 TRACED_FRAMES = 12  # from the allocation outwards, to reach the user's line
 TRACED_SHARE = 0.5  # share of the growth that the lines must account for before one is named

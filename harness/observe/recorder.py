@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -135,6 +136,7 @@ class PhaseRecorder:
             num_alloc_retries=stats.num_alloc_retries,
             host_rss_bytes=self._process.memory_info().rss,
             grad_norm=grad_norm,
+            workers_rss_bytes=_workers_rss_bytes(),
             training=self.training,
         )
         self.write(record)
@@ -190,3 +192,12 @@ class PhaseRecorder:
             index=begun.index,
             segments=error.segments,
         )
+
+
+def _workers_rss_bytes() -> int:
+    """Return the resident memory of the processes that this one has started and that still run."""
+    total = 0
+    for worker in multiprocessing.active_children():
+        with suppress(psutil.Error):
+            total += psutil.Process(worker.pid).memory_info().rss
+    return total

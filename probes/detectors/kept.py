@@ -34,7 +34,7 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
     phases = {survivor.phase for survivor in survivors}
     lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)
-    return _come_in_pairs(survivors) and 0 < max(lengths, default=0) <= tokens
+    return _come_in_pairs(survivors) and 1 < max(lengths, default=0) <= tokens
 
 
 def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:

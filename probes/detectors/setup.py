@@ -1,5 +1,7 @@
 """Offsets from the start or from one event on: checkpointing lost, weights that train or are cast, memory of others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from memory_harness.configs.optimizers import state_bytes
@@ -13,6 +15,7 @@ from memory_harness.harness.log.records import (
     ModelFacts,
     Phase,
     PhaseRecord,
+    StepRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.runlog import RunLog
@@ -368,7 +371,7 @@ def host_leak(evidence: Evidence) -> Finding | None:
         return None
     slope = robust_slope([step.host_rss_bytes for step in steps])
     if len(steps) < HOST_MIN_STEPS or slope.low < STEP_HOST_NOISE_BYTES:
-        return _losses_summed(evidence.log)
+        return _workers_grow(evidence.log.steps) or _losses_summed(evidence.log)
     kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     return Finding(
@@ -382,6 +385,29 @@ def host_leak(evidence: Evidence) -> Finding | None:
         bytes=grown,
         where=line_of(kept),
         evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
+    )
+
+
+def _workers_grow(all_steps: Sequence[StepRecord]) -> Finding | None:
+    """Find worker processes that grow from step to step, counted from their first quarter on."""
+    steps = [step for step in all_steps if step.workers_rss_bytes > 0]
+    steps = steps[round(HOST_BURN_IN * len(steps)) :]
+    if len(steps) < HOST_MIN_STEPS:
+        return None
+    slope = robust_slope([step.workers_rss_bytes for step in steps])
+    if slope.low < STEP_HOST_NOISE_BYTES:
+        return None
+    grown = steps[-1].workers_rss_bytes - steps[0].workers_rss_bytes
+    return Finding(
+        cause="host-leak",
+        severity="warning",
+        title=f"The processes that load data grow by {format_bytes(round(slope.middle))} a step",
+        explanation=f"Their resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
+        f"{steps[-1].step}, and this process's did not: the dataset keeps what it loads, or each worker makes its own "
+        "copies of Python objects.",
+        steps=(steps[0].step, steps[-1].step),
+        bytes=grown,
+        evidence={"worker_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
     )
 
 
