@@ -31,6 +31,7 @@ from memory_harness.harness.log.source_lines import (
 
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
 MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
+MAX_LOOKUPS_MORE = 4  # once a name of the user's is found, for a list or the like that keeps it too
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
@@ -133,17 +134,28 @@ class _Search:
         self._lookups = MAX_LOOKUPS
 
     def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:
-        """Return the first holder that is the user's along any chain, else the first of all; depth first."""
+        """Return the first holder that is the user's along any chain, else the first of all; depth first.
+
+        One whose line adds to it goes first: what lies in a list may lie in a variable, drawn from it, for a while.
+        """
         self._seen.add(id(target))
-        fallback = users_first(_running_locals(target, inner))
-        if depth == 0 or self._lookups == 0 or (fallback is not None and fallback.is_users):
+        fallback = self._noted(users_first(_running_locals(target, inner)))
+        if depth == 0 or self._lookups <= 0 or (fallback is not None and fallback.is_users and fallback.adds):
             return fallback
         for referrer in self._referrers(target):
-            found = self._through(target, referrer, inner, depth)
-            if found is not None and found.is_users:
+            found = self._noted(self._through(target, referrer, inner, depth))
+            fallback = users_first((fallback, found))
+            if found is not None and found.is_users and found.adds:
                 return found
-            fallback = fallback or found
+            if self._lookups <= 0:
+                break
         return fallback
+
+    def _noted(self, found: Holder | None) -> Holder | None:
+        """Leave a few lookups once a holder of the user's is found."""
+        if found is not None and found.is_users:
+            self._lookups = min(self._lookups, MAX_LOOKUPS_MORE)
+        return found
 
     def _referrers(self, target: object) -> list[object]:
         self._lookups -= 1
