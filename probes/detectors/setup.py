@@ -369,8 +369,9 @@ def host_leak(evidence: Evidence) -> Finding | None:
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
     if _gpu_grows(evidence):
         return None
-    slope = robust_slope([step.host_rss_bytes for step in steps])
-    if len(steps) < HOST_MIN_STEPS or slope.low < STEP_HOST_NOISE_BYTES:
+    resident = [step.host_rss_bytes for step in steps]
+    slope = robust_slope(resident)
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
         return _workers_grow(evidence.log.steps) or _losses_summed(evidence.log)
     kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
@@ -388,14 +389,21 @@ def host_leak(evidence: Evidence) -> Finding | None:
     )
 
 
+def _climbs_throughout(resident: Sequence[int]) -> bool:
+    """Return whether resident memory climbs in all, and in each half: longer batches raise it once, and it stays."""
+    middle = len(resident) // 2
+    halves = robust_slope(resident[:middle]), robust_slope(resident[middle:])
+    least = min(half.middle for half in halves)
+    return min(robust_slope(resident).low, least) >= STEP_HOST_NOISE_BYTES
+
+
 def _workers_grow(all_steps: Sequence[StepRecord]) -> Finding | None:
     """Find worker processes that grow from step to step, counted from their first quarter on."""
     steps = [step for step in all_steps if step.workers_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
-    if len(steps) < HOST_MIN_STEPS:
-        return None
-    slope = robust_slope([step.workers_rss_bytes for step in steps])
-    if slope.low < STEP_HOST_NOISE_BYTES:
+    resident = [step.workers_rss_bytes for step in steps]
+    slope = robust_slope(resident)
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
         return None
     grown = steps[-1].workers_rss_bytes - steps[0].workers_rss_bytes
     return Finding(

@@ -200,3 +200,21 @@ def test_a_log_without_steps_has_no_growth(recipe_records):
     log = collect(recipe_records)
     assert detect(replace(log, steps=[], phases=[], end=None)) == []
     assert isinstance(log, RunLog)
+
+
+def host_leaks(log, field, resident_bytes):
+    steps = [replace(step, **{field: resident_bytes(step.step)}) for step in log.steps]
+    return [f.title for f in detect(replace(log, steps=steps)) if f.cause == "host-leak"]
+
+
+@pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
+def test_a_process_that_grows_with_every_step_is_found(recipe_records, field):
+    log = cut_after(collect(recipe_records), 24)
+    assert "2.00 MiB a step" in host_leaks(log, field, lambda step: GIB + 2 * MIB * step)[0]
+
+
+@pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
+def test_a_process_that_grows_once_is_not(recipe_records, field):
+    log = cut_after(collect(recipe_records), 24)
+    assert host_leaks(log, field, lambda step: GIB + 40 * MIB * (step > 14)) == []
+    assert host_leaks(log, field, lambda step: GIB + 4 * MIB * min(step, 14)) == []
