@@ -194,6 +194,7 @@ class ForwardFacts:
     logits_bytes: int = 0  # of the output's logits, or of a single tensor that is the output; 0 where it is not known
     output_bytes: int = 0  # of all tensors in the output; 0 where it is not known
     where: str | None = None  # `file:line` that called the model, where the loop is not ours
+    switched_at: str | None = None  # `file:line` of the switch since which no layer is checkpointed, where it was seen
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ class StepRecord:
     num_alloc_retries: int
     host_rss_bytes: int
     grad_norm: float | None = None
+    workers_rss_bytes: int = 0  # resident memory of the processes that load data, shared pages in each
     training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
     kind: str = "step"
 
@@ -313,12 +315,16 @@ class OomRecord:
     kind: str = "oom"
 
 
+HOST_STEPS = "host, by step"  # unit of a `SurvivorRecord`: host memory that training steps leave
+SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that refers to all losses before it
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
-GROWING_TENSOR = "one tensor, which grows"  # begins a `SurvivorRecord`'s holder where units replace it by larger ones
+GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
+OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""
 OLD_MODEL = "old model"  # unit of a `SurvivorRecord`: a model that was trained before another one, and still is there
 BEFORE_LOAD = "before load"  # unit of a `SurvivorRecord`: what was there before the model
+ADDED_TO_MODEL = "added to model"  # unit of a `SurvivorRecord`: parameters that a model has got amid its training
 CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
 
 
@@ -340,10 +346,12 @@ class SurvivorRecord:
     has_grad_fn: bool = False  # whether one of them carries a graph
     shape: tuple[int, ...] = ()  # of the largest; empty where it is not known
     dtype: str = ""
+    made_by: str = ""  # the line of `site`, as it is written; empty where it is not known
+    kept_by: str = ""  # the same of the holder's line
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
-    `CAUGHT_FAILURE`, `HOST`"""
+    `ADDED_TO_MODEL`, `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
     kind: str = "survivor"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import linecache
 import re
 import sys
 import sysconfig
@@ -21,6 +22,7 @@ _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "setdefault", "update"}
+_MAKING_NUMBERS = {"bool", "float", "int", "item", "len", "round", "str", "tolist"}
 
 
 class SourceLine(NamedTuple):
@@ -134,18 +136,82 @@ def _has_own(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> boo
     return has_own
 
 
-def adding_line(path: str, name: str, first: int, last: int, keys: Collection[str] = ()) -> int | None:
-    """Return the first line between `first` and `last` that adds to what is stored in `name`, or None.
+def adding_line(
+    path: str,
+    name: str,
+    first: int,
+    last: int,
+    keys: Collection[str] = (),
+    made_at: SourceLine | None = None,
+    in_tuple: bool | None = None,
+) -> int | None:
+    """Return the line between `first` and `last` that adds to what is stored in `name`, or None.
 
-    Lines that name one of the keys, given as Python writes them, go before others.
+    Of several, those that name one of the keys, given as Python writes them, go first; then the one that made what is
+    kept, those that add more than numbers, those that add a tuple or none as `in_tuple` says, those that mention what
+    `made_at` assigns, and the first in the file.
     """
-    lines, with_key = [], []
+    adding, with_key = [], []
     for node in _nodes_between(path, first, last):
         if _adds_to(node, name):
-            lines.append(node.lineno)
+            adding.append(node)
             if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
-                with_key.append(node.lineno)
-    return min(with_key or lines, default=None)
+                with_key.append(node)
+    made_line = made_at.line if made_at is not None and made_at.path == path else 0
+    assigned = _names_assigned_from(path, made_line) if len(with_key or adding) > 1 else set()
+
+    def rank(node: ast.stmt | ast.expr) -> tuple[bool, bool, bool, bool, int]:
+        has_made = node.lineno <= made_line <= (node.end_lineno or node.lineno)
+        is_unlike = in_tuple is not None and in_tuple is not _adds_tuple(node)
+        return not has_made, _adds_numbers(node), is_unlike, not _mentions(node, assigned), node.lineno
+
+    ranks = sorted(map(rank, with_key or adding))
+    return ranks[0][-1] if ranks else None
+
+
+def source_line(path: str, line: int) -> str:
+    """Return a line of a file without its indentation; empty where it cannot be read."""
+    return linecache.getline(path, line).strip()
+
+
+def _names_assigned_from(path: str, line: int) -> set[str]:
+    """Return the variables that the statement at a line assigns, and those that are assigned from them."""
+    names: set[str] = set()
+    assignments = [node for node in _nodes(path) if isinstance(node, ast.Assign)]
+    assignments.sort(key=lambda node: node.lineno)
+    for node in assignments:
+        if node.lineno <= line <= (node.end_lineno or node.lineno) or _mentions(node.value, names):
+            for target in _targets(node):
+                names.add(target.id if isinstance(target, ast.Name) else target.attr)
+    return names
+
+
+def _mentions(node: ast.AST, names: Collection[str]) -> bool:
+    return any(isinstance(part, ast.Name) and part.id in names for part in ast.walk(node))
+
+
+def _adds_numbers(node: ast.AST) -> bool:
+    """Return whether what an adding line adds is no more than numbers and texts."""
+    if isinstance(node, ast.Call):
+        return bool(node.args) and all(map(_is_number, node.args))
+    return isinstance(node, (ast.Assign, ast.AugAssign)) and _is_number(node.value)
+
+
+def _adds_tuple(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return any(isinstance(value, ast.Tuple) for value in node.args)
+    return isinstance(node, (ast.Assign, ast.AugAssign)) and isinstance(node.value, ast.Tuple)
+
+
+def _is_number(value: ast.expr) -> bool:
+    if isinstance(value, (ast.Constant, ast.JoinedStr)):
+        return True
+    if isinstance(value, ast.Call):
+        function = value.func
+        return getattr(function, "attr", getattr(function, "id", "")) in _MAKING_NUMBERS
+    if isinstance(value, (ast.Tuple, ast.List)):
+        return all(map(_is_number, value.elts))
+    return isinstance(value, ast.BinOp) and _is_number(value.left) and _is_number(value.right)
 
 
 def _nodes_between(path: str, first: int, last: int) -> Iterator[ast.stmt | ast.expr]:
@@ -184,12 +250,14 @@ def _assigns_from_itself(node: ast.Assign, name: str) -> bool:
     return is_target and any(_is_named(part, name) for part in ast.walk(node.value))
 
 
-def _targets(node: ast.AST) -> Iterator[ast.AST]:
+def _targets(node: ast.AST) -> Iterator[ast.Name | ast.Attribute]:
     """Yield the names and attributes that a node assigns to."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     for target in targets:
         if target is not None:
-            yield from (part for part in ast.walk(target) if isinstance(part, (ast.Name, ast.Attribute)))
+            for part in ast.walk(target):
+                if isinstance(part, (ast.Name, ast.Attribute)) and isinstance(part.ctx, ast.Store):
+                    yield part
 
 
 def _without_subscripts(node: ast.AST) -> ast.AST:

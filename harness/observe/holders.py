@@ -6,6 +6,7 @@ local variables of functions that are running; those are read from their frames.
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import os
@@ -13,24 +14,47 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from memory_harness.harness.log.records import OPTIMIZER_STATE
-from memory_harness.harness.log.source_lines import adding_line, is_library, module_lines, short_path, storing_line
+from memory_harness.harness.log.records import OF_METRIC, OPTIMIZER_STATE
+from memory_harness.harness.log.source_lines import (
+    SourceLine,
+    adding_line,
+    is_library,
+    module_lines,
+    short_path,
+    source_line,
+    storing_line,
+)
 
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
 MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
+MAX_LOOKUPS_MORE = 4  # once a name of the user's is found, for a list or the like that keeps it too
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
 _WITH_KEY = "dict with key "
+_FUNCTION_CACHE = "the cache of the function "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
 _HOOK_DICTS = {
     "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks", "_global_forward_hooks",
     "_load_state_dict_post_hooks", "_state_dict_hooks",
 }  # fmt: skip
+
+
+class Scope(NamedTuple):
+    """Lines of a file among which one stores into a name, under one of some keys where there are any.
+
+    Without a name they are those of a function whose results are kept.
+    """
+
+    name: str
+    first: int
+    last: int
+    keys: frozenset[str]
+    in_tuple: bool = False  # whether what is kept lies in one
 
 
 @dataclass(frozen=True)
@@ -42,11 +66,30 @@ class Holder:
     line: int = 0
     adds: bool = False  # whether the line adds to what is there, as `append` does
     stores: bool = False  # whether the line stores into the name; else the name's scope begins there
+    scope: Scope | None = None  # where the line was looked for
 
     @property
     def is_users(self) -> bool:
         """Whether the line is the user's own, and no library's."""
         return bool(self.path) and not is_library(self.path)
+
+    @property
+    def source(self) -> str:
+        """The line itself; empty where it is not known."""
+        return source_line(self.path, self.line)
+
+    def of_what_was_made(self, made_at: SourceLine | None) -> Holder:
+        """Return the holder with the line, of several that add to it, that adds what was made at another line."""
+        scope = self.scope
+        if scope is None or made_at is None:
+            return self
+        if not scope.name:  # of a function whose results are kept: the line that makes them
+            is_inside = made_at.path == self.path and scope.first <= made_at.line <= scope.last
+            return replace(self, line=made_at.line) if is_inside else self
+        if not self.adds:
+            return self
+        line = adding_line(self.path, scope.name, scope.first, scope.last, scope.keys, made_at, in_tuple=scope.in_tuple)
+        return self if line is None else replace(self, line=line)
 
     def __str__(self) -> str:
         return f"{self.words} ({short_path(self.path)}:{self.line})" if self.path else self.words
@@ -91,17 +134,28 @@ class _Search:
         self._lookups = MAX_LOOKUPS
 
     def holder_of(self, target: object, inner: tuple[str, ...], depth: int) -> Holder | None:
-        """Return the first holder that is the user's along any chain, else the first of all; depth first."""
+        """Return the first holder that is the user's along any chain, else the first of all; depth first.
+
+        One whose line adds to it goes first: what lies in a list may lie in a variable, drawn from it, for a while.
+        """
         self._seen.add(id(target))
-        fallback = users_first(_running_locals(target, inner))
-        if depth == 0 or self._lookups == 0 or (fallback is not None and fallback.is_users):
+        fallback = self._noted(users_first(_running_locals(target, inner)))
+        if depth == 0 or self._lookups <= 0 or (fallback is not None and fallback.is_users and fallback.adds):
             return fallback
         for referrer in self._referrers(target):
-            found = self._through(target, referrer, inner, depth)
-            if found is not None and found.is_users:
+            found = self._noted(self._through(target, referrer, inner, depth))
+            fallback = users_first((fallback, found))
+            if found is not None and found.is_users and found.adds:
                 return found
-            fallback = fallback or found
+            if self._lookups <= 0:
+                break
         return fallback
+
+    def _noted(self, found: Holder | None) -> Holder | None:
+        """Leave a few lookups once a holder of the user's is found."""
+        if found is not None and found.is_users:
+            self._lookups = min(self._lookups, MAX_LOOKUPS_MORE)
+        return found
 
     def _referrers(self, target: object) -> list[object]:
         self._lookups -= 1
@@ -123,6 +177,8 @@ class _Search:
             code = referrer.__code__
             words = _words(f"default or attribute of {code.co_name}()", inner)
             return Holder(words, code.co_filename, code.co_firstlineno)
+        if isinstance(referrer, functools._lru_cache_wrapper):
+            return _function_cache(referrer, inner)
         if isinstance(referrer, dict):
             return self._dict(target, referrer, inner, depth)
         if isinstance(referrer, (list, tuple, set, frozenset)) or not hasattr(referrer, "__dict__"):
@@ -209,15 +265,26 @@ class _Search:
     def _named_attribute(self, owner: object, name: str, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the attribute of an object of the user's; behind a library's, who holds that."""
         kind = type(owner).__name__
-        holder = _of_class(_words(f"attribute `{name}` of {kind}", inner), type(owner), name, inner)
+        named = f"{OF_METRIC}{kind}" if _is_metric(owner) else f"of {kind}"
+        holder = _of_class(_words(f"attribute `{name}` {named}", inner), type(owner), name, inner)
         if holder.is_users and holder.adds:
             return holder
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
-        link = OPTIMIZER_STATE if is_state else f"{kind}.{name}"
+        link = f"{kind}.{name}"
+        if is_state:
+            link = OPTIMIZER_STATE
+        elif _is_metric(owner):
+            link = f"`{name}` {named}"
         outer = self.holder_of(owner, (link, *inner), depth - 1)
         # an object that only carries it, in a list of such objects
         is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if is_better else holder
+
+
+def _is_metric(owner: object) -> bool:
+    """Return whether an object is a metric as torchmetrics, ignite or Keras have it: it is updated, then computed."""
+    updates = any(callable(getattr(type(owner), name, None)) for name in ("update", "update_state", "add_batch"))
+    return updates and any(callable(getattr(type(owner), name, None)) for name in ("compute", "result"))
 
 
 def users_first(holders: Iterable[Holder | None]) -> Holder | None:
@@ -304,6 +371,14 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     return _best(holders, Holder(words))
 
 
+def _function_cache(cached: functools._lru_cache_wrapper[Any], inner: tuple[str, ...]) -> Holder:
+    """Return the cache that functools keeps of what a function has returned."""
+    code = inspect.unwrap(cached).__code__
+    words = _words(f"{_FUNCTION_CACHE}{code.co_name}()", inner)
+    scope = Scope("", code.co_firstlineno, _last_line(code), frozenset())
+    return Holder(words, code.co_filename, code.co_firstlineno, scope=scope)
+
+
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
     """Return the user's holder whose line adds, else whose line stores, else the first."""
     users = [holder for holder in holders if holder.is_users]
@@ -314,10 +389,11 @@ def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
 
 def _stored(words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...]) -> Holder:
     """Return a holder with the line, of those given, that stores into its name."""
-    keys = {text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY)}
+    keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
     line = added or storing_line(path, name, first, last)
-    return Holder(words, path, line or first, adds=added is not None, stores=line is not None)
+    scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))
+    return Holder(words, path, line or first, adds=added is not None, stores=line is not None, scope=scope)
 
 
 def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Holder:
@@ -342,7 +418,9 @@ def _words(name: str, inner: tuple[str, ...]) -> str:
 
 def _key_words(key: object) -> str:
     """Return a key as Python writes it; a tensor would write its values."""
-    return repr(key) if isinstance(key, (str, int, float, tuple)) else type(key).__name__
+    if isinstance(key, tuple):
+        return f"({', '.join(map(_key_words, key))})"
+    return repr(key) if isinstance(key, (str, int, float)) else type(key).__name__
 
 
 def _describe(container: object) -> str:

@@ -21,6 +21,8 @@ from memory_harness.harness.observe.holders import Holder, find_holder, first_us
 MIN_LEFT_BYTES = 64 * 1024  # least that a phase recorded as a whole must leave, or have at its peak, for a report
 MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
 MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
+_ADDITIONS = {"AddBackward0", "SubBackward0"}
+_SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
 MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
 
 
@@ -49,6 +51,14 @@ def gradient_handles(device: ObservableDevice) -> set[Hashable]:
     return found - {None}
 
 
+def gradients_have_graphs() -> bool:
+    """Return whether a parameter's gradient can be differentiated itself: each refers to the other then."""
+    for tensor in _live(torch.Tensor):
+        if tensor.is_leaf and tensor.grad is not None and tensor.grad.grad_fn is not None:
+            return True
+    return False
+
+
 def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
     """Return who holds a tensor that has a graph: between two steps nobody should."""
     with_graph = [tensor for tensor in chain.from_iterable(tensors.values()) if tensor.grad_fn is not None]
@@ -69,6 +79,40 @@ def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int 
     # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
     adding = [holder for holder in users if holder.adds]
     return next(iter(adding or users or others), None)
+
+
+def summed_losses(least: int) -> tuple[Holder, int] | None:
+    """Return who holds a sum of at least so many numbers that have graphs, and of how many; None where nobody does.
+
+    Once each has been propagated back the sum costs the device nothing, but it refers to the nodes of all the graphs.
+    """
+    sums = []
+    for tensor in _live(torch.Tensor):
+        if tensor.grad_fn is not None and tensor.dim() == 0:
+            num_terms = _num_terms(tensor.grad_fn)
+            if num_terms >= least:
+                sums.append((num_terms, tensor))
+    if not sums:
+        return None
+    num_terms = max(number for number, _ in sums)
+    longest = [tensor for number, tensor in sums if number == num_terms]
+    holder = first_users_holder(longest[:MAX_OBJECTS_ASKED], [longest, *sums, sums])
+    return None if holder is None else (holder, num_terms)
+
+
+def _num_terms(node: Any) -> int:
+    """Return how many additions of numbers follow one another in a graph."""
+    number = 0
+    while node is not None and node.name() in _SUMMING:
+        number += node.name() in _ADDITIONS
+        numbers = [inner for inner, _ in node.next_functions if inner is not None and _is_of_number(inner)]
+        carried = [inner for inner in numbers if inner.name() in _SUMMING]
+        node = next(iter(carried or numbers), None)
+    return number
+
+
+def _is_of_number(node: Any) -> bool:
+    return all(len(metadata.shape) == 0 for metadata in node._input_metadata)
 
 
 def holder_of_failure(device: ObservableDevice) -> Holder | None:

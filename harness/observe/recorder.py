@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,6 +27,7 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
+from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
@@ -57,6 +59,7 @@ class PhaseRecorder:
         self._process = psutil.Process()
         self.peak_allocated_bytes = 0  # highest of all phases so far
         self._host_rss_bytes = 0  # resident memory when the last phase ended
+        self.host = HostWatch(write)  # notices that the process grows
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
         self._outside = OutsideSampler(device, write)
         self._gradients = GradientGuard()
@@ -137,15 +140,18 @@ class PhaseRecorder:
             num_alloc_retries=stats.num_alloc_retries,
             host_rss_bytes=self._process.memory_info().rss,
             grad_norm=grad_norm,
+            workers_rss_bytes=_workers_rss_bytes(),
             training=self.training,
         )
         self.write(record)
         self._outside.sample(Phase.STEP, self.step, stats.reserved_bytes)
         self.survivors.end_step(self.step, stats)
+        self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
+        self.host.stop()
         self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
@@ -193,3 +199,12 @@ class PhaseRecorder:
             index=begun.index,
             segments=error.segments,
         )
+
+
+def _workers_rss_bytes() -> int:
+    """Return the resident memory of the processes that this one has started and that still run."""
+    total = 0
+    for worker in multiprocessing.active_children():
+        with suppress(psutil.Error):
+            total += psutil.Process(worker.pid).memory_info().rss
+    return total

@@ -29,13 +29,16 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.utils.checkpoint
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.data import DataLoader
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
+    ADDED_TO_MODEL,
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -55,7 +58,7 @@ from memory_harness.harness.observe.facts import (
 )
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
-from memory_harness.harness.observe.script_objects import LoadedTensors, ModuleCalls, OptimizerSteps
+from memory_harness.harness.observe.script_objects import LoadedTensors, ModelChanges, ModuleCalls, OptimizerSteps
 from memory_harness.harness.observe.script_patches import (
     GENERATE,
     Arguments,
@@ -65,6 +68,7 @@ from memory_harness.harness.observe.script_patches import (
     calling_line,
     innermost_code,
     is_observed,
+    making_line,
     observed,
     patches_of_tensors,
     running_generator,
@@ -74,6 +78,7 @@ from memory_harness.harness.observe.survivors import STEP
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
+NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
 
@@ -97,6 +102,10 @@ class ScriptObserver:
         self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
+        self._changes = ModelChanges()
+        self._num_checkpointed = 0  # calls of `checkpoint` in the running forward pass
+        self._has_checkpointed = False
+        self._looked_at_step = 0  # in which the trained model was last looked at for additions
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
         self._optimizers = OptimizerSteps()
@@ -170,9 +179,41 @@ class ScriptObserver:
             output = call(module, *args, **kwargs)
         if self._phase is Phase.EVAL:
             self._phase_recorder.forward_facts = _evaluation_facts(module, output)
-        elif self._phase is Phase.FORWARD and hasattr(module, "peft_config"):
-            self._phase_recorder.forward_facts = ForwardFacts(True, 0, 0, num_adapters(module))
+        elif self._phase is Phase.FORWARD and (self._has_checkpointed or hasattr(module, "peft_config")):
+            self._phase_recorder.forward_facts = self._training_facts(module)
         return output
+
+    def _training_facts(self, module: torch.nn.Module) -> ForwardFacts:
+        """Return how a training forward pass was made, so far."""
+        switched_at = None
+        if self._num_checkpointed:
+            self._changes.forget_switches()
+        elif self._has_checkpointed:
+            switched_at = self._changes.switched_at()
+        facts = ForwardFacts(True, 0, self._num_checkpointed, num_adapters(module))
+        return dataclasses.replace(facts, switched_at=switched_at)
+
+    def checkpoint(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Take note of a part of a forward pass whose activations are not kept."""
+        self._num_checkpointed += 1
+        self._has_checkpointed = True
+        return call(*args, **kwargs)
+
+    def set_attribute(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
+        """Take note of a switch of a module that is flipped, once layers are checkpointed."""
+        if self._has_checkpointed and len(args) == 3 and isinstance(args[2], bool):
+            module, name, value = args
+            before = vars(module).get(name)
+            if isinstance(before, bool) and before is not value:
+                self._changes.note_switch(module, name, before, calling_line() or "")
+        call(*args, **kwargs)
+
+    def register_parameter(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
+        """Take note of who makes a parameter amid the training."""
+        call(*args, **kwargs)
+        parameter = kwargs.get("param", args[-1])
+        if self._phase_recorder.step > 0 and isinstance(parameter, torch.Tensor):
+            self._changes.note_parameter(parameter, making_line())
 
     def _note_new_module(self, module: torch.nn.Module) -> bool:
         """Take note of a module that is called for the first time; return whether it has parameters."""
@@ -198,6 +239,7 @@ class ScriptObserver:
         if trains:
             if self._phase is not Phase.FORWARD:
                 self._begin_forward(called_with_shape(values))
+            self._note_additions(module)
             return
         if self._phase is Phase.FORWARD and not has_graph:
             return  # a target or a reward, in the middle of a training pass
@@ -208,6 +250,18 @@ class ScriptObserver:
             self._observe_function(generator)
             self._begin_generate(values)
 
+    def _note_additions(self, module: torch.nn.Module) -> None:
+        """Report parameters that the trained model has got since the step before."""
+        step = self._phase_recorder.step
+        if self._looked_at_step == step:
+            return
+        self._looked_at_step = step
+        added = self._changes.added_to(module)
+        if added is not None:
+            model = f"the model {type(module).__name__}"
+            sizes = added.num_bytes, added.num_tensors
+            self._write(SurvivorRecord(step, Phase.FORWARD, added.made_at, model, *sizes, unit=ADDED_TO_MODEL))
+
     def _begin_forward(self, batch: BatchShape | None) -> None:
         self._begin_micro_step()
         if self._has_failed:
@@ -215,6 +269,7 @@ class ScriptObserver:
             self._phase_recorder.survivors.note_failure_kept()
         if batch is not None:
             self._shapes.append(batch)
+        self._num_checkpointed = 0
         self._switch_to(Phase.FORWARD, batch)
 
     def _begin_micro_step(self) -> None:
@@ -453,11 +508,17 @@ class ScriptObserver:
 
     def patches(self) -> list[Patch]:
         """Return what is replaced while the script is observed."""
+        register_parameter = torch.nn.Module.register_parameter
+        non_reentrant = getattr(torch.utils.checkpoint, NON_REENTRANT)
         return [
             *patches_of_tensors(self.device),
             (torch.nn.Module, "__call__", self._outermost_call()),
             (torch.nn.Module, "state_dict", observed(torch.nn.Module.state_dict, self.state_dict)),
             (torch.nn.Module, "load_state_dict", observed(torch.nn.Module.load_state_dict, self.load_state_dict)),
+            (torch.nn.Module, "__setattr__", observed(torch.nn.Module.__setattr__, self.set_attribute)),
+            (torch.nn.Module, "register_parameter", observed(register_parameter, self.register_parameter)),
+            (CheckpointFunction, "apply", observed(CheckpointFunction.apply, self.checkpoint)),
+            (torch.utils.checkpoint, NON_REENTRANT, observed(non_reentrant, self.checkpoint)),
             (torch.optim.Optimizer, "__init__", observed(torch.optim.Optimizer.__init__, self.make_optimizer)),
             (torch.autograd, "backward", observed(torch.autograd.backward, self.backward)),
             (torch.autograd, "grad", observed(torch.autograd.grad, self.backward)),

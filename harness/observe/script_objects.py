@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from operator import itemgetter
+from typing import NamedTuple
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
@@ -46,6 +49,63 @@ class ModuleCalls:
                 gradients = [parameter.grad for parameter in own if parameter.grad is not None]
                 found.append((module, [*own, *gradients]))
         return found
+
+
+class Addition(NamedTuple):
+    """Parameters that a model has got since it was looked at last."""
+
+    made_at: str  # `file:line` that made the most of them; empty where it was not seen
+    num_bytes: int
+    num_tensors: int
+
+
+class ModelChanges:
+    """What a script changes in its models amid the training: parameters that are added, switches that are flipped."""
+
+    def __init__(self) -> None:
+        self._made_at = WeakIdKeyDictionary()  # `file:line` by parameter
+        self._most_bytes = weakref.WeakKeyDictionary[torch.nn.Module, int]()  # that each model has had so far
+        self._flipped = weakref.WeakKeyDictionary[torch.nn.Module, dict[str, tuple[bool, str]]]()
+        """by module and attribute: its value before, and where it was set"""
+
+    def note_parameter(self, parameter: torch.Tensor, made_at: str) -> None:
+        """Take note of where a parameter was made."""
+        self._made_at[parameter] = made_at
+
+    def added_to(self, model: torch.nn.Module) -> Addition | None:
+        """Return what a model has more than it ever had; None at its first look, and where there is nothing."""
+        parameters = list(model.parameters())
+        num_bytes = sum(parameter.nbytes for parameter in parameters)
+        most = self._most_bytes.get(model)
+        self._most_bytes[model] = max(num_bytes, most or 0)
+        if most is None or num_bytes <= most:
+            return None
+        bytes_by_line: Counter[str] = Counter()
+        num_tensors = 0
+        for parameter in parameters:
+            made_at = self._made_at.pop(parameter, None)
+            if made_at is not None:
+                bytes_by_line[made_at] += parameter.nbytes
+                num_tensors += 1
+        made_most_at = max(bytes_by_line, key=bytes_by_line.__getitem__, default="")
+        return Addition(made_most_at, num_bytes - most, num_tensors)
+
+    def note_switch(self, module: torch.nn.Module, name: str, before: bool, made_at: str) -> None:
+        """Take note of an attribute that is about to be flipped."""
+        self._flipped.setdefault(module, {}).setdefault(name, (before, made_at))
+
+    def forget_switches(self) -> None:
+        """Take the switches as they are now."""
+        self._flipped.clear()
+
+    def switched_at(self) -> str | None:
+        """Return where the last of the switches was flipped that still are; `training` only where no other is."""
+        found: dict[bool, str] = {}
+        for module, flipped in self._flipped.items():
+            for name, (before, made_at) in flipped.items():
+                if getattr(module, name, before) is not before:
+                    found[name == "training"] = made_at
+        return found.get(False, found.get(True)) or None
 
 
 class OptimizerSteps:

@@ -100,6 +100,15 @@ def calling_line() -> str | None:
     return None
 
 
+def making_line() -> str:
+    """Return `file:line` of the user's innermost frame that is in no constructor; empty where there is none."""
+    for frame in _frames():
+        path = frame.f_code.co_filename
+        if not is_library(path) and frame.f_code.co_name != "__init__":
+            return f"{short_path(path)}:{frame.f_lineno}"
+    return ""
+
+
 def _frames() -> Iterator[FrameType]:
     """Yield the frames that led here, innermost first."""
     for frame, _ in islice(traceback.walk_stack(sys._getframe(1)), MAX_FRAMES):

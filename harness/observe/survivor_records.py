@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -12,17 +13,20 @@ import torch
 
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.records import GROWING_TENSOR, Phase, SurvivorRecord, peak_unit
-from memory_harness.harness.log.source_lines import users_line
+from memory_harness.harness.log.source_lines import SourceLine, source_line, users_line
 from memory_harness.harness.observe.holders import Holder, find_holder, referred, users_first
 from memory_harness.harness.observe.live_objects import (
     MAX_OBJECTS_ASKED,
     gradient_handles,
+    gradients_have_graphs,
     holder_of_graph,
     tensors_by_handle,
 )
 
 MIN_RISE_BYTES = 4096  # least lasting rise of the floor that counts: a kept scalar takes a block of 512 B, no leak
 MAX_RECORDS = 8  # records of one report; the largest come first
+GRADIENT_WITH_GRAPH = "a gradient, as create_graph=True makes it"
+GROWING_SHARE = 0.6  # share of the growth that tensors must have grown by before it is theirs
 Tensors = dict[Hashable, list[torch.Tensor]]  # the tensors that Python knows of, by the allocation that they lie in
 
 
@@ -35,6 +39,28 @@ class Survivor(NamedTuple):
 
 
 _unit_of = attrgetter("unit")
+Place = tuple[Phase, SourceLine | None]  # where something was made
+
+
+class UnitEnd(NamedTuple):
+    """What there was when a unit ended."""
+
+    num_units: int  # that had ended then
+    allocated_bytes: int
+    made: dict[Place, int]  # bytes that the unit itself had made, by where
+
+
+def place_of(survivor: Survivor) -> Place:
+    """Return the phase and the line in which a survivor was made."""
+    return survivor.phase, users_line(survivor.allocation.frames)
+
+
+def bytes_by_place(survivors: Iterable[Survivor]) -> dict[Place, int]:
+    """Return how much of the survivors was made where."""
+    found: Counter[Place] = Counter()
+    for survivor in survivors:
+        found[place_of(survivor)] += survivor.allocation.num_bytes
+    return dict(found)
 
 
 @dataclass
@@ -42,7 +68,7 @@ class _Group:
     """Survivors of one place in the code and one phase."""
 
     phase: Phase
-    site: str
+    site: SourceLine | None
     members: list[Survivor] = field(default_factory=list)
 
     def bytes_per_unit(self, num_units: int) -> int:
@@ -81,11 +107,11 @@ def survivor_records(
 
 def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Group]:
     """Return the survivors by what made them, of what more than one of several units has left."""
-    groups: dict[tuple[Phase, str], _Group] = {}
+    groups: dict[Place, _Group] = {}
     for survivor in survivors:
         if survivor.unit < num_units:
-            key = survivor.phase, str(users_line(survivor.allocation.frames) or "")
-            groups.setdefault(key, _Group(*key)).members.append(survivor)
+            place = place_of(survivor)
+            groups.setdefault(place, _Group(*place)).members.append(survivor)
     least = min(2, num_units)
     return [group for group in groups.values() if len(set(map(_unit_of, group.members))) >= least]
 
@@ -96,9 +122,11 @@ def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder |
     older = set(chain.from_iterable(group.older_handles() for group in groups))
     old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
     graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
-    if graph is not None and graph.is_users:
-        return graph
-    return holder_of_graph(tensors)
+    if graph is None or not graph.is_users:
+        graph = holder_of_graph(tensors)
+    if (graph is None or not graph.adds) and gradients_have_graphs():
+        return Holder(GRADIENT_WITH_GRAPH)
+    return graph
 
 
 def _record(
@@ -108,24 +136,32 @@ def _record(
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
     asked = held[:MAX_OBJECTS_ASKED]
     holder = next(filter(None, map(_holder_of_storage, asked)), None)
+    holder = holder and holder.of_what_was_made(group.site)
     in_graph = False
     if holder is None and graph is not None:
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
         in_graph = not any(referred(same_storage, [same_storage]) for same_storage in asked)
     largest = max(chain.from_iterable(held), key=torch.Tensor.numel, default=None)
     has_graph = any(tensor.grad_fn is not None for tensor in chain.from_iterable(held))
+    keeper = graph if in_graph else holder
     return SurvivorRecord(
         step=step,
         phase=group.phase,
-        site=group.site,
+        site=str(group.site or ""),
         holder=f"graph of {graph}" if in_graph else str(holder or ""),
         bytes_per_step=group.bytes_per_unit(num_units),
         num_tensors=len(group.members),
         has_grad_fn=in_graph or has_graph,
         shape=() if largest is None else tuple(largest.shape),
         dtype="" if largest is None else _dtype_name(largest),
+        made_by=_source(group.site),
+        kept_by="" if keeper is None else keeper.source,
         unit=unit,
     )
+
+
+def _source(site: SourceLine | None) -> str:
+    return "" if site is None else source_line(site.path, site.line)
 
 
 def _holder_of_storage(tensors: list[torch.Tensor]) -> Holder | None:
@@ -137,35 +173,42 @@ def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def growing_tensor_record(
-    made_last: Iterable[Survivor], unit: str, growth_bytes: int, num_rises: int, step: int, device: ObservableDevice
-) -> SurvivorRecord | None:
-    """Return the tensor that each unit replaces by a larger one, by a line that adds to it, if that is what grows.
+def growing_records(
+    made_last: Iterable[Survivor],
+    first_ends: Iterable[UnitEnd],
+    end: UnitEnd,
+    unit: str,
+    step: int,
+    device: ObservableDevice,
+) -> list[SurvivorRecord]:
+    """Return the tensors that units replace by larger ones, where that is most of what grows; the largest first.
 
     Args:
-        made_last: survivors of the last unit.
-        growth_bytes: what all `num_rises` units have grown by, those before the recording included.
+        made_last: survivors of the last unit, which ended with `end`.
+        first_ends: the same of the first units.
     """
-    # beside it the last output may still be there
-    large = [survivor for survivor in made_last if 2 * survivor.allocation.num_bytes >= growth_bytes > 0]
-    tensors = tensors_by_handle(device) if large else {}
-    for allocation, phase, _ in large:
-        found = tensors.get(allocation.handle, [])
-        holder = _holder_of_storage(found)
-        if holder is not None and holder.is_users and holder.adds:
-            return SurvivorRecord(
-                step=step,
-                phase=phase,
-                site=str(users_line(allocation.frames) or ""),
-                holder=f"{GROWING_TENSOR}: {holder}",
-                bytes_per_step=growth_bytes // num_rises,
-                num_tensors=1,
-                has_grad_fn=found[0].grad_fn is not None,
-                shape=tuple(found[0].shape),
-                dtype=_dtype_name(found[0]),
-                unit=unit,
-            )
-    return None
+    largest = max(end.made, key=lambda place: end.made[place], default=None)
+    earlier = [first for first in first_ends if largest in first.made and first.num_units < end.num_units]
+    if not earlier:
+        return []
+    first = earlier[0]
+    grown = {place: end.made[place] - first.made[place] for place in end.made if place in first.made}
+    larger = [place for place in grown if grown[place] >= MIN_RISE_BYTES]
+    if sum(grown[place] for place in larger) < GROWING_SHARE * (end.allocated_bytes - first.allocated_bytes):
+        return []
+    groups: dict[Place, _Group] = {place: _Group(*place) for place in larger}
+    for survivor in made_last:
+        place = place_of(survivor)
+        if place in groups:
+            groups[place].members.append(survivor)
+    tensors = tensors_by_handle(device)
+    records = []
+    for place in sorted(larger, key=lambda place: -grown[place])[:MAX_RECORDS]:
+        record = _record(groups[place], unit, 1, step, tensors, None)
+        if record.holder:
+            per_unit = grown[place] // (end.num_units - first.num_units)
+            records.append(replace(record, holder=f"{GROWING_TENSOR}: {record.holder}", bytes_per_step=per_unit))
+    return records
 
 
 def peak_records(allocations: Iterable[Allocation], phase: Phase, step: int) -> list[SurvivorRecord]:

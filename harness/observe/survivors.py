@@ -28,6 +28,8 @@ from memory_harness.harness.log.records import (
     CAUGHT_FAILURE,
     HOST,
     OLD_MODEL,
+    OPTIMIZER_STATE,
+    SUMMED_LOSSES,
     MemoryStats,
     Phase,
     Record,
@@ -41,28 +43,34 @@ from memory_harness.harness.observe.live_objects import (
     holder_of_graph,
     holder_of_host_tensors,
     holder_of_model,
+    summed_losses,
     tensors_by_handle,
 )
 from memory_harness.harness.observe.survivor_records import (
     MIN_RISE_BYTES,
     Survivor,
-    growing_tensor_record,
+    UnitEnd,
+    bytes_by_place,
+    growing_records,
     peak_records,
     survivor_records,
 )
 
 STEP = "step"
 
-MIN_GROWTH_BYTES = 256 * 1024  # least growth over the steps from which their allocations are recorded
+MIN_GROWTH_BYTES = 64 * 1024  # least growth over the steps from which their allocations are recorded
 MIN_HOST_BYTES = 16 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
 SETTLING_BATCHES = 2  # first evaluation batches, in which the process grows for reasons of its own
 MAX_RECORDINGS = 3  # recordings per unit and run
+COMPARED_UNITS = 3  # first units of a recording with which its last one is compared
 REST_STEPS = 200  # steps from one recording to the next
 MAX_UNITS = 50  # most units that one recording takes: what grows every tenth step needs some twenty
 SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
+SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
+MIN_SUMMED = 10  # losses in one sum
 STEP_RISES = 4  # lasting rises of the floor from which steps are recorded
 
-RECORDED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 2, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
+RECORDED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 3, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
 """Lasting rises within a recording after which it ends, by its unit; what evaluation hoards is gone when it ends, and
 it may not get far."""
 
@@ -116,6 +124,7 @@ class _UnitRecording:
     begin_bytes: int  # allocated when it began
     num_units: int = 0
     num_rises: int = 0
+    first_ends: list[UnitEnd] = field(default_factory=list)
 
     def note_phase(self, phase: Phase) -> None:
         """Take note of a phase that begins."""
@@ -173,7 +182,9 @@ class SurvivorTracker:
         if rise >= MIN_HOST_BYTES and HOST not in self._reported:
             self._reported.add(HOST)
             num_tensors = len(tensors_by_handle(self._device))
-            self._write_holder(holder_of_host_tensors(self._device), HOST, rise, num_tensors)
+            holder = holder_of_host_tensors(self._device)
+            if holder is not None and OPTIMIZER_STATE not in holder.words:
+                self._write_holder(holder, HOST, rise, num_tensors)
 
     def end_step(self, step: int, stats: MemoryStats) -> None:
         """Take note of the floor after an optimizer step."""
@@ -186,7 +197,18 @@ class SurvivorTracker:
             holder = holder_of_failure(self._device) or holder_of_graph(tensors)
             self._write_holder(holder, CAUGHT_FAILURE, left, len(tensors))
         self._num_ooms, self._floor_bytes = stats.num_ooms, stats.allocated_bytes
+        grows = self._recording is not None or self._recorded_at[STEP]
+        if step in SUMS_LOOKED_FOR and not grows and SUMMED_LOSSES not in self._reported:
+            self._note_summed_losses()
         self._end_unit(STEP, stats.allocated_bytes)
+
+    def _note_summed_losses(self) -> None:
+        """Report who adds up losses with their graphs."""
+        found = summed_losses(MIN_SUMMED)
+        if found is not None:
+            self._reported.add(SUMMED_LOSSES)
+            holder, num_terms = found
+            self._write_holder(holder, SUMMED_LOSSES, 0, num_terms)
 
     def end_run(self, allocated_bytes: int) -> None:
         """Report what a recording in progress has seen: the run is over."""
@@ -196,7 +218,7 @@ class SurvivorTracker:
         if recording.unit != STEP:
             self._end_phase_recording(recording, allocated_bytes)
         elif recording.num_rises > 1:
-            self._report(recording)
+            self._report(recording, allocated_bytes)
         else:
             self._stop(recording)
 
@@ -218,11 +240,19 @@ class SurvivorTracker:
         elif recording.unit == unit:
             recording.num_units += 1
             recording.num_rises += rose
+            if recording.num_units <= COMPARED_UNITS:
+                self._note_end(recording, allocated_bytes)
             recording.note_phase(self._phase)
             has_grown = allocated_bytes - recording.begin_bytes >= MIN_LEFT_BYTES
             is_enough = has_grown and recording.num_rises >= RECORDED_RISES[unit]
             if is_enough or recording.num_units == MAX_UNITS:
-                self._report(recording)
+                self._report(recording, allocated_bytes)
+
+    def _note_end(self, recording: _UnitRecording, allocated_bytes: int) -> None:
+        """Take note of what a unit has made, for a comparison with a later one."""
+        made = map(recording.survivor, self._device.live_allocations())
+        own = [survivor for survivor in made if survivor.unit == recording.num_units - 1]
+        recording.first_ends.append(UnitEnd(recording.num_units, allocated_bytes, bytes_by_place(own)))
 
     def _is_worth_recording(self, unit: str) -> bool:
         rises, recorded_at = self._rises[unit], self._recorded_at[unit]
@@ -239,18 +269,16 @@ class SurvivorTracker:
         self._rises[recording.unit] = LastingRises(0)
         self._device.stop_recording_allocations()
 
-    def _report(self, recording: _UnitRecording) -> None:
+    def _report(self, recording: _UnitRecording, allocated_bytes: int) -> None:
         survivors = [recording.survivor(allocation) for allocation in self._device.live_allocations()]
-        growth_bytes = self._rises[recording.unit].growth_bytes
         self._stop(recording)
         unit, num_units = recording.unit, recording.num_units
         records = survivor_records(survivors, unit, num_units, self._step, self._device)
-        if not records:
-            made_last = [survivor for survivor in survivors if survivor.unit >= num_units - 1]
-            num_rises = num_units + STEP_RISES
-            grown = growing_tensor_record(made_last, unit, growth_bytes, num_rises, self._step, self._device)
-            if grown is not None:
-                records.append(grown)
+        made_last = [survivor for survivor in survivors if survivor.unit == num_units - 1]
+        end = UnitEnd(num_units, allocated_bytes, bytes_by_place(made_last))
+        known_bytes = sum(record.bytes_per_step for record in records) * num_units
+        if known_bytes < (allocated_bytes - recording.begin_bytes) / 2:
+            records += growing_records(made_last, recording.first_ends, end, unit, self._step, self._device)
         self._write_all(records)
 
     def _end_phase_recording(self, recording: _UnitRecording, allocated_bytes: int) -> None:

@@ -98,6 +98,15 @@ are called an error, the first in this order keeps it.
 Growth that took the room and causes that the log proves come before what merely asked for the last bytes: those whose
 arithmetic is exact first, then what made the request unusual, last what the tensor was for.
 """
+VAGUE = (UNEXPLAINED_GROWTH, "tensors-logged")
+"""Causes that say little: another one with the same line says more."""
+LEAKS = {
+    *(cause for cause, detector in DETECTORS.items() if detector in (growth_in_training, outputs_kept)),
+    "adapters-accumulate",
+    "eval-leftover",
+    "kv-cache-held",
+}
+"""Causes of what grows or stays; two of them with one line are the same leak."""
 _RANKS = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -114,11 +123,24 @@ def detect(log: RunLog) -> list[Finding]:
         if finding is not None:
             findings.append(finding)
     findings.sort(key=lambda finding: order.index(finding.cause))
+    findings = _each_leak_once(findings)
     errors = [finding for finding in findings if finding.severity == "error"]
     fatal = [_with_failure(finding, log) for finding in errors[:1] or unexplained_oom(log)]
     contributing = [dataclasses.replace(finding, severity="warning") for finding in errors[1:]]
     others = [finding for finding in findings if finding.severity != "error"]
     return [*fatal, *sorted(contributing + others, key=lambda finding: _RANKS[finding.severity])]
+
+
+def _each_leak_once(findings: list[Finding]) -> list[Finding]:
+    """Return the findings without those that tell of the same line's leak, less precisely or a second time."""
+    others: list[Finding] = []
+    by_line: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.cause not in LEAKS or finding.where is None:
+            others.append(finding)
+        elif finding.where not in by_line or by_line[finding.where].cause in VAGUE:
+            by_line[finding.where] = finding
+    return sorted([*others, *by_line.values()], key=findings.index)
 
 
 def _with_failure(finding: Finding, log: RunLog) -> Finding:

@@ -10,21 +10,26 @@ from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import HOST, ModelFacts, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
-from memory_harness.probes.detectors.floor import freed_by
+from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
+from memory_harness.probes.detectors.kept import is_of_exception, is_of_metric
 from memory_harness.probes.detectors.reading import (
     called_at,
+    how_it_is_kept,
     is_tight,
+    line_of,
     line_of_unit,
+    main_survivor,
     peak_rise_bytes,
     records_of,
     severity_without,
     survivors_of,
 )
-from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES, robust_slope
+from memory_harness.probes.detectors.trends import BURN_IN_STEPS, MIN_GROWTH_BYTES, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import Finding
 
 MIN_BATCHES = 3
 """Evaluation batches that must have left something before they are said to hoard."""
+EXCEPTIONS = "what the frames of caught exceptions hold"
 KEPT_SHARE = 0.8
 """Share of what an evaluation left that must still be there one step later before it counts as never released."""
 SAME_SHARE = 0.02
@@ -41,11 +46,17 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     """Find an evaluation each of whose batches leaves something, and name it by what that is.
 
     `logits-hoarded`: exactly its logits. `outputs-hoarded`: hidden states or caches, with or without its logits.
-    `metric-never-reset`: a state that each evaluation adds to and none gives back.
+    `metric-never-reset`: a state that each evaluation adds to and none gives back. `exception-holds-frames`: what the
+    frames of exceptions hold.
     """
     log, model = evidence.log, evidence.log.run.model
+    if _steps_leave_too(evidence) or freed_by(evidence, "gc"):
+        return None
+    by_holder = _by_holder(evidence)
+    if by_holder is not None:
+        return by_holder
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
-    if not hoarding or _steps_leave_too(evidence) or freed_by(evidence, "gc"):
+    if not hoarding:
         return None
     if log.run.script:
         contents = _contents_by_output(log, hoarding[0])
@@ -64,10 +75,47 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     return _hoarded_finding(log, cause, hoarding, contents, never_released)
 
 
+def _by_holder(evidence: Evidence) -> Finding | None:
+    """Find evaluations that leave what an exception or a metric holds, and of which none is given back."""
+    log = evidence.log
+    held = main_survivor(survivors_of(log, Phase.EVAL))
+    growing = [evaluation for evaluation in evidence.evaluations if _later_batches_left(evaluation) > NOISE_BYTES]
+    if held is None or len(growing) < 2 or not _is_lasting(growing):
+        return None
+    if is_of_exception(held):
+        return _hoarded_finding(log, "exception-holds-frames", growing, EXCEPTIONS, never_released=True)
+    if is_of_metric(held):
+        return _hoarded_finding(log, "metric-never-reset", growing, "the state of a metric", never_released=True)
+    return None
+
+
+def _later_batches_left(evaluation: Evaluation) -> int:
+    """Return what the batches but the first left: that may let go what the evaluation before has computed."""
+    return sum(evaluation.left_bytes[1:])
+
+
+def _is_lasting(growing: Sequence[Evaluation]) -> bool:
+    """Return whether each evaluation begins with what the one before has left, as much as is worth a report."""
+    for before, after in pairwise(growing):
+        if after.before_bytes - before.before_bytes < KEPT_SHARE * _later_batches_left(before):
+            return False
+    return growing[-1].before_bytes - growing[0].before_bytes >= MIN_GROWTH_BYTES
+
+
 def _hoards(evaluation: Evaluation) -> bool:
-    """Return whether every batch left something, and nothing of it was let go in between."""
+    """Return whether every batch left something, and nothing of it was let go in between.
+
+    Of batches of several lengths a short one may leave less than the last output that it replaces.
+    """
     left = evaluation.left_bytes
-    return len(left) >= MIN_BATCHES and min(left) > NOISE_BYTES
+    if len(left) < MIN_BATCHES:
+        return False
+    rises = [num_bytes for num_bytes in left if num_bytes > NOISE_BYTES]
+    if len(rises) == len(left):
+        return True
+    lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
+    is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)
+    return len(lengths) > 1 and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
 
 
 def _steps_leave_too(evidence: Evidence) -> bool:
@@ -116,6 +164,8 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     forward = evaluation.batches[0].forward
     if forward is None:
         return None
+    if _has_all_logits(evaluation):
+        return "logits"
     left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
     kept = sum(survivor.bytes_per_step for survivor in survivors_of(log, Phase.EVAL))
     sizes = {"logits": forward.logits_bytes, "all that the model returns": forward.output_bytes}
@@ -126,6 +176,26 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     # beside its logits, and more than they take
     beyond = 0 < forward.logits_bytes < left < forward.output_bytes
     return "a part of what the model returns" if beyond else None
+
+
+def _has_all_logits(evaluation: Evaluation) -> bool:
+    """Return whether an evaluation of several lengths left the logits of all batches, padded to the longest or not.
+
+    The last one's may be there twice.
+    """
+    sizes: list[int] = []
+    lengths: list[int] = []
+    for record in evaluation.batches:
+        if record.batch is None or record.forward is None:
+            return False
+        sizes.append(record.forward.logits_bytes)
+        lengths.append(record.batch.padded_length)
+    if min(lengths) == max(lengths) or min(sizes) == 0:
+        return False
+    least = sum(sizes)
+    padded = sum(size * max(lengths) / length for size, length in zip(sizes, lengths, strict=True))
+    slack = max(NOISE_BYTES, SAME_SHARE * least)
+    return least - slack <= evaluation.grown_bytes <= padded + max(sizes) + slack
 
 
 def _outputs(model: ModelFacts, dtype: str) -> list[tuple[str, int]]:
@@ -153,6 +223,7 @@ def _hoarded_finding(
 ) -> Finding:
     largest = max(hoarding, key=lambda evaluation: evaluation.grown_bytes)
     slope = robust_slope([record.after.allocated_bytes for record in largest.batches])
+    held = main_survivor(survivors_of(log, Phase.EVAL))
     until = "and none is ever released" if never_released else "until it ends"
     severity = severity_without(log, largest.grown_bytes, Phase.EVAL)
     if log.run.script and never_released:
@@ -162,11 +233,12 @@ def _hoarded_finding(
         severity=severity,
         title=f"Each evaluation batch leaves {format_bytes(round(slope.middle))} on the GPU, {until}",
         explanation=f"Allocated climbs with every batch of the evaluation after step {largest.step}: "
-        f"{len(largest.batches)} batches left {format_bytes(largest.grown_bytes)}. By its size this is {contents}.",
+        f"{len(largest.batches)} batches left {format_bytes(largest.grown_bytes)}. This is {contents}."
+        f"{how_it_is_kept(held)}",
         phase=Phase.EVAL,
         steps=(hoarding[0].step, hoarding[-1].step),
         bytes=largest.grown_bytes,
-        where=line_of_unit(log, Phase.EVAL),
+        where=line_of(held),
         evidence={
             "bytes_per_batch": round(slope.middle),
             "num_batches": len(largest.batches),
@@ -264,7 +336,10 @@ def eval_use_cache(evidence: Evidence) -> Finding | None:
 def eval_leftover(evidence: Evidence) -> Finding | None:
     """Find what evaluation leaves allocated once, and replaces in the next one."""
     log = evidence.log
-    found = [evaluation for evaluation in evidence.evaluations if _leaves_last(evaluation)]
+    settled = [evaluation for evaluation in evidence.evaluations if evaluation.step >= BURN_IN_STEPS]
+    # what the first steps make for good comes after an evaluation before them: only a holder tells it apart
+    known = settled if log.run.script and not survivors_of(log, Phase.EVAL) else evidence.evaluations
+    found = [evaluation for evaluation in known if _leaves_last(evaluation)]
     if not found or _steps_leave_too(evidence):
         return None
     first, oom = found[0], log.fatal_oom

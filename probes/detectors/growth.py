@@ -7,16 +7,19 @@ made of.
 
 from collections.abc import Callable
 
-from memory_harness.harness.log.records import OPTIMIZER_STATE
+from memory_harness.harness.log.records import ADDED_TO_MODEL, OPTIMIZER_STATE
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
+    EXPLAINED_SHARE,
     Explanation,
+    floor_rise,
     floors,
     forecast,
     forecast_in_words,
     growth_severity,
 )
 from memory_harness.probes.detectors.growth_contents import every_step, unknown
+from memory_harness.probes.detectors.growth_holders import between_steps, in_caches, in_exceptions, in_metrics
 from memory_harness.probes.detectors.growth_timing import (
     after_failures,
     at_interval,
@@ -26,7 +29,7 @@ from memory_harness.probes.detectors.growth_timing import (
     never_recovered,
     until_epoch_ends,
 )
-from memory_harness.probes.detectors.reading import line_of, survivors_of
+from memory_harness.probes.detectors.reading import how_it_is_kept, line_of, survivors_of
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding, Severity
 
@@ -36,12 +39,18 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     in_cycles,
     in_autocast,
     at_new_lengths,
+    in_exceptions,
     until_epoch_ends,
+    in_caches,
+    in_metrics,
     at_interval,
     every_step,
+    between_steps,
     unknown,
 )
 
+BYTES_PER_ADDED = 4
+"""Of a trained parameter's bytes, what it takes with its gradient and two states of an optimizer."""
 MAY_END = (UNEXPLAINED_GROWTH, "autocast-cache", "epoch-hoard", "recompile-per-shape", "reference-cycle")
 """Growth that something can end: the collector, the end of the epoch or of a context, the last new length."""
 
@@ -67,7 +76,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
         cause=explanation.cause,
         severity=_severity(evidence, explanation, budget_reached),
         title=explanation.title,
-        explanation=f"{explanation.reason} {outlook}".rstrip(),
+        explanation=f"{explanation.reason}{how_it_is_kept(explanation.survivor)} {outlook}".rstrip(),
         phase=explanation.survivor.phase if explanation.survivor else None,
         steps=explanation.steps,
         bytes=explanation.grown_bytes,
@@ -81,11 +90,19 @@ def _explain(evidence: Evidence) -> Explanation | None:
     survivors = survivors_of(evidence.log)
     if survivors and all(OPTIMIZER_STATE in survivor.holder for survivor in survivors):
         return None  # it keeps as much as it is configured to
+    if _is_of_added_parameters(evidence):
+        return None
     for question in QUESTIONS:
         explanation = question(evidence)
         if explanation is not None:
             return explanation
     return None
+
+
+def _is_of_added_parameters(evidence: Evidence) -> bool:
+    """Return whether what grows is the model itself, with gradients and optimizer states of what was added to it."""
+    added = sum(record.bytes_per_step for record in survivors_of(evidence.log, ADDED_TO_MODEL))
+    return added > 0 and EXPLAINED_SHARE * floor_rise(evidence.later_steps) <= BYTES_PER_ADDED * added
 
 
 def _severity(evidence: Evidence, explanation: Explanation, budget_reached: tuple[int, int] | None) -> Severity:

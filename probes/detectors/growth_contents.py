@@ -163,7 +163,7 @@ def _of_tensors(evidence: Evidence, events: list[StepGrowth]) -> Explanation | N
     log, growth = evidence.log, evidence.later_steps
     # of a watched script one epoch may be all that there is
     beyond_epoch = len({step.epoch for step in growth}) > 1 or bool(log.run.script)
-    if not beyond_epoch or not (_one_collection_survives(log) or _only_logits_are_known(log, events)):
+    if not beyond_epoch or not (_collections_survive(log) or _only_logits_are_known(log, events)):
         return None
     total = total_left(events)
     return Explanation(
@@ -178,9 +178,12 @@ def _of_tensors(evidence: Evidence, events: list[StepGrowth]) -> Explanation | N
     )
 
 
-def _one_collection_survives(log: RunLog) -> bool:
+def _collections_survive(log: RunLog) -> bool:
+    """Return whether nearly all that steps leave are plain tensors in collections."""
     survivors = survivors_of(log)
-    return len(survivors) == 1 and not survivors[0].has_grad_fn and is_collection(survivors[0])
+    collected = [survivor for survivor in survivors if not survivor.has_grad_fn and is_collection(survivor)]
+    collected_bytes = sum(survivor.bytes_per_step for survivor in collected)
+    return 0 < EXPLAINED_SHARE * sum(survivor.bytes_per_step for survivor in survivors) <= collected_bytes
 
 
 def _only_logits_are_known(log: RunLog, events: Sequence[StepGrowth]) -> bool:
@@ -207,8 +210,8 @@ def unknown(evidence: Evidence) -> Explanation | None:
         return None  # it grows between the steps, in evaluations or checkpoints, whose detectors speak for it
     survivor = largest_survivor(evidence.log)
     source = ""
-    if survivor:
-        source = f" Most of it is made at {survivor.site} and kept by {survivor.holder or 'an unknown holder'}."
+    if survivor and not survivor.holder:
+        source = f" Most of it is made at {survivor.site} and kept by an unknown holder."
     first, last = span(growth)
     return Explanation(
         cause=UNEXPLAINED_GROWTH,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.harness.log.errors import LogError
-from memory_harness.harness.log.records import OomRecord, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import GROWING_TENSOR, OomRecord, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding, Severity
 
@@ -92,6 +92,21 @@ def line_of(survivor: SurvivorRecord | None) -> str | None:
     lines = [*reversed(holding), *reversed(making)]
     users = [line for line in lines if not line.startswith(LIBRARIES)]
     return next(iter(users or lines), None)
+
+
+def how_it_is_kept(survivor: SurvivorRecord | None) -> str:
+    """Return a sentence, after a space, on which line made a survivor and which line of what keeps it."""
+    if survivor is None or not survivor.holder:
+        return ""
+    made = f"made at {survivor.site}{_quoted(survivor.made_by)} and " if survivor.site else ""
+    kept = survivor.kept_by if survivor.kept_by != survivor.made_by else ""
+    holder = survivor.holder.removeprefix(f"{GROWING_TENSOR}: ")
+    larger = ", which gets a larger one each time" if holder != survivor.holder else ""
+    return f" Most of it is {made}kept by {holder}{_quoted(kept)}{larger}."
+
+
+def _quoted(source: str) -> str:
+    return f" `{source}`" if source else ""
 
 
 def main_survivor(survivors: Sequence[SurvivorRecord]) -> SurvivorRecord | None:

@@ -15,6 +15,7 @@ from memory_harness.probes.detectors.floor import (
     keeps_growing,
     span,
 )
+from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
 from memory_harness.probes.detectors.logits import LogitsSize, logits_size
 from memory_harness.probes.detectors.reading import (
     dies_of_replies,
@@ -24,7 +25,6 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     survivors_of,
 )
-from memory_harness.probes.detectors.saving import CACHE_DIMENSIONS
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
 from memory_harness.probes.findings import Finding
 

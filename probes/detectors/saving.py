@@ -5,14 +5,17 @@ from itertools import pairwise
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
+from memory_harness.harness.log.records import ADDED_TO_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
 from memory_harness.probes.detectors.optimizer_states import second_states_bytes
 from memory_harness.probes.detectors.reading import (
+    how_it_is_kept,
     left_bytes,
     line_of,
     line_of_unit,
+    main_survivor,
     peak_rise_bytes,
     records_of,
     severity_without,
@@ -29,8 +32,8 @@ and its optimizer states, which a checkpoint is about, are below 2 % of an 8B mo
 MERGED_RANGE = (0.9, 1.3)
 """Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
 converted."""
-CACHE_DIMENSIONS = 4
-"""Of keys and of values: batch, heads, tokens, head size."""
+MIN_ADDITIONS = 2
+"""Additions of one size to a model before they are said to accumulate."""
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
 scalars."""
@@ -161,6 +164,8 @@ def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
 def adapters_accumulate(evidence: Evidence) -> Finding | None:
     """Find a model whose number of adapters rises in the course of the run."""
     log, model = evidence.log, evidence.log.run.model
+    if log.run.script:
+        return _parameters_added(log)
     counted = [(record.step, record.forward.num_adapters) for record in log.phases if record.forward is not None]
     if not counted or model is None:
         return None
@@ -179,6 +184,32 @@ def adapters_accumulate(evidence: Evidence) -> Finding | None:
         bytes=added * adapter_bytes,
         where=line_of_unit(log, Phase.CHECKPOINT),
         evidence={"num_adapters": last_count, "bytes_per_adapter": adapter_bytes},
+    )
+
+
+def _parameters_added(log: RunLog) -> Finding | None:
+    """Find parameters of one size that a line of a script adds to its model again and again."""
+    added = survivors_of(log, ADDED_TO_MODEL)
+    largest = main_survivor(added)
+    if largest is None:
+        return None
+    of_line = [record for record in added if record.site == largest.site]
+    alike = [record for record in of_line if record.bytes_per_step == largest.bytes_per_step]
+    steps = sorted(record.step for record in alike)
+    if len(alike) < MIN_ADDITIONS:
+        return None
+    num_bytes = len(alike) * largest.bytes_per_step
+    return Finding(
+        cause="adapters-accumulate",
+        severity=severity_without(log, num_bytes),
+        title=f"{len(alike)} times {format_bytes(largest.bytes_per_step)} of parameters were added to the model",
+        explanation=f"Before steps {', '.join(map(str, steps))} {largest.holder} got more parameters, each time of the "
+        f"same size, and none has been taken out: {format_bytes(num_bytes)} in all, and as much for gradients and "
+        "optimizer states each where they are trained.",
+        steps=(steps[0], steps[-1]),
+        bytes=num_bytes,
+        where=line_of(largest),
+        evidence={"num_additions": len(alike), "bytes_per_adapter": largest.bytes_per_step},
     )
 
 
@@ -249,8 +280,8 @@ def _caches_among_survivors(log: RunLog) -> Finding | None:
         severity="error" if log.fatal_oom is None else severity_without(log, left, Phase.GENERATE),
         title=f"{len(steps)} generate calls left their key/value caches behind: {format_bytes(left)}",
         explanation=f"After {len(steps)} of {len(calls)} calls more was allocated than before, and it stayed. "
-        f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site} and "
-        f"kept by {largest.holder or 'an unknown holder'}.",
+        f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site}."
+        f"{how_it_is_kept(largest)}",
         phase=Phase.GENERATE,
         steps=(steps[0], steps[-1]),
         bytes=left,

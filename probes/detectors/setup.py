@@ -1,20 +1,34 @@
 """Offsets from the start or from one event on: checkpointing lost, weights that train or are cast, memory of others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from memory_harness.configs.optimizers import state_bytes
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import (
+    BEFORE_LOAD,
+    HOST_STEPS,
+    OLD_MODEL,
+    SUMMED_LOSSES,
+    ModelFacts,
+    Phase,
+    PhaseRecord,
+    StepRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise
 from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
+    how_it_is_kept,
     is_tight,
     left_bytes,
     line_of,
     line_of_unit,
+    main_survivor,
     records_of,
     severity_without,
     survivors_of,
@@ -22,6 +36,8 @@ from memory_harness.probes.detectors.reading import (
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
 from memory_harness.probes.findings import Finding, Severity
 
+MIN_FORWARDS = 3
+"""Forward passes with and without checkpointing before a script is said to have lost it."""
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
 WIDE_SHARE = 0.1
@@ -40,12 +56,16 @@ HOST_MIN_STEPS = 12
 def checkpointing_lost(evidence: Evidence) -> Finding | None:
     """Find training steps without gradient checkpointing although it is configured."""
     log = evidence.log
-    if not evidence.config.model.gradient_checkpointing or not evidence.has_config:
-        return None
     forwards = [record for record in records_of(log, Phase.FORWARD) if record.forward is not None]
     without = [record for record in forwards if record.forward and record.forward.num_checkpointed_layers == 0]
-    if not without:
-        return None
+    if log.run.script:
+        configured = "Layers were checkpointed before"
+        if not _is_lost_for_good(evidence, forwards, without):
+            return None
+    else:
+        configured = "Gradient checkpointing is configured"
+        if not evidence.config.model.gradient_checkpointing or not evidence.has_config or not without:
+            return None
     first, oom = without[0], log.fatal_oom
     event = None if first is forwards[0] else _last_event_before(log, first)
     since = f" after the {event.phase} phase of step {event.step}" if event else ""
@@ -58,13 +78,24 @@ def checkpointing_lost(evidence: Evidence) -> Finding | None:
         cause="checkpointing-lost",
         severity=severity,
         title=f"From step {first.step} on no layer is checkpointed",
-        explanation=f"Gradient checkpointing is configured, but in {len(without)} of {len(forwards)} forward "
+        explanation=f"{configured}, but in {len(without)} of {len(forwards)} forward "
         f"passes no layer used it, the first{since}. Every layer keeps its activations then{more}",
         phase=Phase.FORWARD,
         steps=(first.step, without[-1].step),
         bytes=max(0, extra) or None,
+        where=first.forward.switched_at if first.forward else None,
         evidence={"num_forwards_without": len(without), "num_forwards": len(forwards), "extra_bytes": extra},
     )
+
+
+def _is_lost_for_good(evidence: Evidence, forwards: list[PhaseRecord], without: list[PhaseRecord]) -> bool:
+    """Return whether a script's forward passes were checkpointed up to one, and none since; it keeps more then."""
+    trained = {step.step for step in evidence.steps}
+    num_with = len(forwards) - len(without)
+    if min(num_with, len(without)) < MIN_FORWARDS or forwards[num_with:] != without:
+        return False
+    is_one_training = all(record.step in trained for record in (forwards[num_with - 1], without[0]))
+    return is_one_training and _graph_growth(evidence.log, without[0].step) > 0
 
 
 def _last_event_before(log: RunLog, first: PhaseRecord) -> PhaseRecord | None:
@@ -308,11 +339,13 @@ def host_leak(evidence: Evidence) -> Finding | None:
     """Find resident memory of the process that climbs from step to step while the GPU is flat."""
     steps = [step for step in evidence.log.steps if step.host_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
-    if len(steps) < HOST_MIN_STEPS or _gpu_grows(evidence):
+    if _gpu_grows(evidence):
         return None
-    slope = robust_slope([step.host_rss_bytes for step in steps])
-    if slope.low < STEP_HOST_NOISE_BYTES:
-        return None
+    resident = [step.host_rss_bytes for step in steps]
+    slope = robust_slope(resident)
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
+        return _workers_grow(evidence.log.steps) or _losses_summed(evidence.log)
+    kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     if explains_host_growth(evidence.log, grown):
         return None
@@ -321,10 +354,60 @@ def host_leak(evidence: Evidence) -> Finding | None:
         severity="warning",
         title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
         explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
-        f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up.",
+        f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up."
+        f"{how_it_is_kept(kept)}",
         steps=(steps[0].step, steps[-1].step),
         bytes=grown,
+        where=line_of(kept),
         evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
+    )
+
+
+def _climbs_throughout(resident: Sequence[int]) -> bool:
+    """Return whether resident memory climbs in all, and in each half: longer batches raise it once, and it stays."""
+    middle = len(resident) // 2
+    halves = robust_slope(resident[:middle]), robust_slope(resident[middle:])
+    least = min(half.middle for half in halves)
+    return min(robust_slope(resident).low, least) >= STEP_HOST_NOISE_BYTES
+
+
+def _workers_grow(all_steps: Sequence[StepRecord]) -> Finding | None:
+    """Find worker processes that grow from step to step, counted from their first quarter on."""
+    steps = [step for step in all_steps if step.workers_rss_bytes > 0]
+    steps = steps[round(HOST_BURN_IN * len(steps)) :]
+    resident = [step.workers_rss_bytes for step in steps]
+    slope = robust_slope(resident)
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
+        return None
+    grown = steps[-1].workers_rss_bytes - steps[0].workers_rss_bytes
+    return Finding(
+        cause="host-leak",
+        severity="warning",
+        title=f"The processes that load data grow by {format_bytes(round(slope.middle))} a step",
+        explanation=f"Their resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
+        f"{steps[-1].step}, and this process's did not: the dataset keeps what it loads, or each worker makes its own "
+        "copies of Python objects.",
+        steps=(steps[0].step, steps[-1].step),
+        bytes=grown,
+        evidence={"worker_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
+    )
+
+
+def _losses_summed(log: RunLog) -> Finding | None:
+    """Find losses that are added up with their graphs: nothing on the device, some in host memory."""
+    summed = main_survivor(survivors_of(log, SUMMED_LOSSES))
+    if summed is None:
+        return None
+    return Finding(
+        cause="host-leak",
+        severity="info",
+        title=f"A sum refers to the graphs of {summed.num_tensors} losses, in host memory",
+        explanation=f"It is kept by {summed.holder}. Each loss was propagated back, so that the sum costs the device "
+        "nothing; but the nodes of every step's graph stay in host memory until it is let go. .item() or .detach() "
+        "adds numbers alone.",
+        steps=(1, summed.step),
+        where=line_of(summed),
+        evidence={"num_losses": summed.num_tensors},
     )
 
 

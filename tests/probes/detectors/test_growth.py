@@ -83,6 +83,9 @@ def test_scalars_kept_in_every_step_are_never_found(recipe_records):
     assert found_at(collect(with_leak(recipe_records, 2 * KIB, lambda step, micro: step))) is None
 
 
+EXCEPTION = "exception-holds-frames"
+
+
 def survivor(holder, **changes):
     values = {"step": 9, "phase": Phase.FORWARD, "site": "transformers/models/llama/modeling_llama.py:468 forward"}
     values |= {"bytes_per_step": MIB, "num_tensors": 3, "has_grad_fn": False, "shape": (1, 8), "dtype": "float16"}
@@ -94,14 +97,33 @@ def survivor(holder, **changes):
     [
         ("variable `total` of the closure step(): list of 9 (train.py:31)", {"has_grad_fn": True}, "retained-graph"),
         ("variable `kept` of the hook keep(): list of 9 (train.py:31)", {}, "hook-holds-activations"),
+        ("global `bad` of t: list of 9, KeyError, traceback, local `x` of f() (train.py:31)", {}, EXCEPTION),
+        ("global `bad` of t: list of 9, KeyError (train.py:31)", {"has_grad_fn": True}, "retained-graph"),
+        ("attribute `seen` of the metric TopK: list of 9 (train.py:31)", {}, "metric-never-reset"),
+        (
+            "attribute `pasts` of Chat: list of 9, tuple of 2 (train.py:31)",
+            {"shape": (1, 2, 4096, 64)},
+            "kv-cache-held",
+        ),
+        ("attribute `pictures` of Log: list of 9 (train.py:31)", {"shape": (1, 2, 64, 64)}, UNEXPLAINED_GROWTH),
         ("attribute `previous` of _State (train.py:31)", {}, UNEXPLAINED_GROWTH),
     ],
 )
 def test_who_holds_what_survives_decides_between_causes(recipe_records, holder, changes, cause):
-    log = cut_after(collect(with_leak(recipe_records, MIB, lambda step, micro: step)), 20)
-    log.survivors.append(survivor(holder, **changes))
-    growing = [f for f in detect(log) if f.cause in {"retained-graph", "hook-holds-activations", UNEXPLAINED_GROWTH}]
+    log = cut_after(collect(with_leak(recipe_records, 2 * MIB, lambda step, micro: step)), 20)
+    log.survivors.append(survivor(holder, bytes_per_step=2 * MIB, **changes))
+    named = {"retained-graph", "hook-holds-activations", EXCEPTION, "metric-never-reset", "kv-cache-held"}
+    growing = [f for f in detect(log) if f.cause in {*named, UNEXPLAINED_GROWTH}]
     assert [(f.cause, f.where) for f in growing] == [(cause, "train.py:31")]
+
+
+def test_both_lines_of_what_is_kept_are_shown(recipe_records):
+    log = cut_after(collect(with_leak(recipe_records, MIB, lambda step, micro: step)), 20)
+    lines = {"site": "train.py:7 step", "made_by": "out = model(x)", "kept_by": "kept.append(out)"}
+    log.survivors.append(survivor("global `kept` of t: list of 9 (train.py:31)", has_grad_fn=True, **lines))
+    (finding,) = [f for f in detect(log) if f.cause == "retained-graph"]
+    assert "made at train.py:7 step `out = model(x)`" in finding.explanation
+    assert "kept by global `kept` of t: list of 9 (train.py:31) `kept.append(out)`" in finding.explanation
 
 
 def test_what_the_collector_frees_is_a_cycle(recipe_records):
@@ -178,3 +200,21 @@ def test_a_log_without_steps_has_no_growth(recipe_records):
     log = collect(recipe_records)
     assert detect(replace(log, steps=[], phases=[], end=None)) == []
     assert isinstance(log, RunLog)
+
+
+def host_leaks(log, field, resident_bytes):
+    steps = [replace(step, **{field: resident_bytes(step.step)}) for step in log.steps]
+    return [f.title for f in detect(replace(log, steps=steps)) if f.cause == "host-leak"]
+
+
+@pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
+def test_a_process_that_grows_with_every_step_is_found(recipe_records, field):
+    log = cut_after(collect(recipe_records), 24)
+    assert "2.00 MiB a step" in host_leaks(log, field, lambda step: GIB + 2 * MIB * step)[0]
+
+
+@pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
+def test_a_process_that_grows_once_is_not(recipe_records, field):
+    log = cut_after(collect(recipe_records), 24)
+    assert host_leaks(log, field, lambda step: GIB + 40 * MIB * (step > 14)) == []
+    assert host_leaks(log, field, lambda step: GIB + 4 * MIB * min(step, 14)) == []

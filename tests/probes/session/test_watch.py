@@ -20,9 +20,23 @@ SCRIPTS = Path(__file__).parents[2] / "watch_scripts"
 MISTAKE = "# the mistake"
 
 CAUSES = {
+    "adapters_of_peft": "adapters-accumulate",
     "autocast_cache": "autocast-cache",
+    "baseline_with_graph": "retained-graph",
+    "best_weights_by_epoch": "tensors-logged",
+    "branches_added": "adapters-accumulate",
+    "cache_by_layer": "kv-cache-held",
     "cached_batches": "tensors-logged",
+    "cached_function": "tensors-logged",
+    "chat_cache": "kv-cache-held",
+    "checkpoint_in_attribute": "resume-on-gpu",
+    "checkpointing_disabled": "checkpointing-lost",
+    "checkpointing_off_in_generate": "checkpointing-lost",
     "epoch_hoard": "epoch-hoard",
+    "errors_in_accumulation": "exception-holds-frames",
+    "errors_kept": "exception-holds-frames",
+    "errors_of_evaluation": "exception-holds-frames",
+    "errors_on_a_queue": "exception-holds-frames",
     "eval_batch_logits": "eval-batch-logits",
     "eval_leftover": "eval-leftover",
     "eval_with_grad": "eval-with-grad",
@@ -31,42 +45,84 @@ CAUSES = {
     "group_logits": "group-logits",
     "growing_tensor": "tensors-logged",
     "hook_holds_activations": "hook-holds-activations",
+    "host_arrays": "host-leak",
+    "host_rows": "host-leak",
     "kv_cache_held": "kv-cache-held",
+    "layers_wrapped": "adapters-accumulate",
+    "log_probs_kept": "retained-graph",
     "logits_concatenated": "logits-hoarded",
     "logits_hoarded": "logits-hoarded",
+    "logits_of_trainer": "logits-hoarded",
+    "logits_padded": "logits-hoarded",
     "longest_sample": "longest-sample",
+    "metric_cat_state": "metric-never-reset",
+    "metric_concatenated": "metric-never-reset",
+    "metric_list_state": "metric-never-reset",
     "metric_never_reset": "metric-never-reset",
+    "metric_of_training": "metric-never-reset",
+    "models_copied": "tensors-logged",
     "old_model_alive": "old-model-alive",
     "oom_in_backward": "oom-in-backward",
     "outputs_hoarded": "outputs-hoarded",
+    "outputs_of_generate": "kv-cache-held",
+    "pictures_kept": "tensors-logged",
     "recompile_per_shape": "recompile-per-shape",
     "reference_cycle": "reference-cycle",
+    "replay_with_graphs": "retained-graph",
     "resume_on_gpu": "resume-on-gpu",
     "retain_graph_flag": "retained-graph",
     "retained_graph": "retained-graph",
+    "returns_kept": "retained-graph",
     "rnn_state": "retained-graph",
+    "rollout_caches": "kv-cache-held",
     "rollouts_kept": "rollouts-kept",
+    "samples_decoded": "host-leak",
     "save_doubles": "save-doubles",
+    "second_order_clones": "retained-graph",
+    "second_order_cycle": "retained-graph",
+    "second_order_momentum": "retained-graph",
+    "second_order_penalty": "retained-graph",
+    "several_appends": "tensors-logged",
     "shifted_logits": "logits-fp32-copies",
+    "slow_graph": "retained-graph",
+    "slow_growth": "tensors-logged",
+    "streaming_cache": "kv-cache-held",
     "tensors_logged": "tensors-logged",
+    "torchmetrics_of_evaluation": "metric-never-reset",
+    "torchmetrics_state": "metric-never-reset",
+    "train_forgotten": "checkpointing-lost",
+    "two_functions_append": "tensors-logged",
     "two_lists": "tensors-logged",
+    "weights_cloned": "tensors-logged",
+    "weights_kept": "tensors-logged",
 }
 GROW_WITHOUT_END = {
-    "cached_batches", "failure_kept", "growing_tensor", "hook_holds_activations", "kv_cache_held", "metric_never_reset",
-    "outputs_hoarded", "retain_graph_flag", "retained_graph", "rnn_state", "rollouts_kept", "tensors_logged",
+    "baseline_with_graph", "best_weights_by_epoch", "cache_by_layer", "cached_batches", "cached_function", "chat_cache",
+    "errors_in_accumulation", "errors_kept", "errors_of_evaluation", "errors_on_a_queue", "failure_kept",
+    "growing_tensor", "hook_holds_activations", "kv_cache_held", "log_probs_kept", "metric_cat_state",
+    "metric_concatenated", "metric_list_state", "metric_never_reset", "metric_of_training", "models_copied",
+    "outputs_hoarded", "outputs_of_generate", "pictures_kept", "replay_with_graphs", "retain_graph_flag",
+    "retained_graph", "returns_kept", "rnn_state", "rollout_caches", "rollouts_kept", "second_order_clones",
+    "second_order_cycle", "second_order_momentum", "second_order_penalty", "several_appends", "slow_graph", "slow_growth",
+    "streaming_cache", "tensors_logged", "torchmetrics_of_evaluation", "torchmetrics_state", "two_functions_append",
     "two_lists",
+    "weights_cloned", "weights_kept",
 }  # fmt: skip
 BUDGETS = {
     "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "eval_batch_logits", "exception_holds_frames", "kv_cache_held", "oom_in_backward", "retained_graph", "save_doubles",
-    "tensors_logged",
+    "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames", "kv_cache_held",
+    "metric_list_state", "oom_in_backward", "retained_graph", "save_doubles", "tensors_logged",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
-"""every other one; the rest with `-m slow`"""
+CLEAN_ALWAYS = {
+    "clean_accumulation", "clean_distillation", "clean_evaluation", "clean_evaluation_first", "clean_kept_floats",
+    "clean_models_in_turn", "clean_ring_buffer", "clean_static_cache", "clean_varying_lengths",
+}  # fmt: skip
+"""the rest with `-m slow`"""
 
 
 def watched(script: Path, folder: Path, budget_bytes: int | None = None, arguments: tuple[str, ...] = ()) -> RunLog:
@@ -94,11 +150,43 @@ def test_the_cause_and_the_line(name, tmp_path, capfd):
     assert {f.cause for f in findings} <= {CAUSES[name], "fragmentation"}
 
 
-@pytest.mark.parametrize("name", [*CLEAN[::2], *(pytest.param(name, marks=pytest.mark.slow) for name in CLEAN[1::2])])
+@pytest.mark.parametrize(
+    "name", [name if name in CLEAN_ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in CLEAN]
+)
 def test_no_finding_without_a_mistake(name, tmp_path, capfd):
     log = watched(SCRIPTS / f"{name}.py", tmp_path)
     assert log.outcome is Outcome.COMPLETED
     assert [f"{f.severity} {f.cause}" for f in detect(log) if f.severity != "info"] == []
+
+
+@pytest.mark.slow
+def test_summed_losses_cost_the_host_alone(tmp_path, capfd):
+    log = watched(SCRIPTS / "clean_summed_losses.py", tmp_path)
+    (finding,) = [finding for finding in detect(log) if finding.cause == "host-leak"]
+    assert finding.severity == "info"
+    assert "global `total`" in finding.explanation
+    assert str(finding.where).endswith("clean_summed_losses.py:15")
+
+
+def test_what_keeps_it_is_shown_with_both_lines(tmp_path, capfd):
+    text = (
+        "import torch\n"
+        "model = torch.nn.Linear(16, 128)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "history = []\n"
+        "for step in range(14):\n"
+        "    out = model(torch.randn(32, 16))\n"
+        "    optimizer.zero_grad()\n"
+        "    out.mean().backward()\n"
+        "    optimizer.step()\n"
+        "    history.append(step)\n"
+        "    history.append(out.detach())\n"
+    )
+    (finding,) = detect(watched(script_of(tmp_path, text), tmp_path))
+    assert str(finding.where).endswith("script.py:11")
+    assert "script.py:6 <module> `out = model(torch.randn(32, 16))`" in finding.explanation
+    assert "global `history`" in finding.explanation
+    assert "`history.append(out.detach())`" in finding.explanation
 
 
 def test_at_least_fourteen_causes_and_eight_clean_scripts():

@@ -1,0 +1,95 @@
+"""Explanations of growth by what holds it: a caught exception, a generation's cache, the state of a metric, a model."""
+
+from collections.abc import Callable, Sequence
+
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.records import Phase, SurvivorRecord
+from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
+from memory_harness.probes.detectors.growth_contents import is_collection
+from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric
+from memory_harness.probes.detectors.reading import main_survivor, survivors_of
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
+
+
+def in_exceptions(evidence: Evidence) -> Explanation | None:
+    """Explain exceptions that were caught and are kept: a traceback holds its frames, and they their variables."""
+    held = _held(evidence, is_of_exception)
+    return _explanation(
+        evidence,
+        held,
+        cause="exception-holds-frames",
+        title="Caught exceptions keep {} of tensors",
+        reason="An exception that is kept has a traceback, and that every frame with its variables.",
+    )
+
+
+def in_caches(evidence: Evidence) -> Explanation | None:
+    """Explain keys and values of earlier calls that are kept."""
+    held = _held(evidence, lambda survivor: len(survivor.shape) == 4)
+    if not are_caches(evidence.log, held):
+        return None
+    shape = " × ".join(map(str, held[0].shape))
+    return _explanation(
+        evidence,
+        held,
+        cause="kv-cache-held",
+        title="Keys and values of earlier calls are kept: {}",
+        reason=f"What survives are keys and values of {shape}, batch × heads × tokens × head size.",
+    )
+
+
+def in_metrics(evidence: Evidence) -> Explanation | None:
+    """Explain a state that each update of a metric adds to, and that nothing resets."""
+    return _explanation(
+        evidence,
+        _held(evidence, is_of_metric),
+        cause="metric-never-reset",
+        title="The state of a metric has grown by {}, and is never reset",
+        reason="Each update adds to the state of an object that computes a metric from it.",
+    )
+
+
+def between_steps(evidence: Evidence) -> Explanation | None:
+    """Explain what is made between steps, where a model is copied or saved, and kept by a list or the like."""
+    made_between = (Phase.CHECKPOINT, Phase.GENERATE, Phase.EVAL, Phase.DATA)
+    held = _held(evidence, lambda survivor: survivor.phase in made_between and is_collection(survivor))
+    return _explanation(
+        evidence,
+        held,
+        cause="tensors-logged",
+        title="Between the steps {} of tensors have come to be kept",
+        reason="They are made after a step, without a graph, and each time more of them are kept.",
+    )
+
+
+def _held(evidence: Evidence, is_held: Callable[[SurvivorRecord], bool]) -> list[SurvivorRecord]:
+    """Return what steps leave, of which something is true, where that is nearly all that they leave."""
+    survivors = survivors_of(evidence.log)
+    held = [survivor for survivor in survivors if is_held(survivor)]
+    is_most = _bytes_of(held) >= EXPLAINED_SHARE * _bytes_of(survivors)
+    return held if is_most else []
+
+
+def _bytes_of(survivors: Sequence[SurvivorRecord]) -> int:
+    return sum(survivor.bytes_per_step for survivor in survivors)
+
+
+def _explanation(
+    evidence: Evidence, held: Sequence[SurvivorRecord], *, cause: str, title: str, reason: str
+) -> Explanation | None:
+    """Return the explanation by what is held, where memory keeps growing; the title takes by how much it has grown."""
+    growth = evidence.later_steps
+    rise = floor_rise(growth)
+    if not held or rise < MIN_GROWTH_BYTES or not keeps_growing(growth):
+        return None
+    first, last = span(growth)
+    return Explanation(
+        cause=cause,
+        title=title.format(format_bytes(rise)),
+        reason=f"{reason} From step {first} to {last} {format_bytes(rise)} came to stay.",
+        grown_bytes=rise,
+        steps=(first, last),
+        survivor=main_survivor(held),
+        evidence={"grown_bytes": rise, "survivors_bytes": _bytes_of(held)},
+    )

@@ -1,0 +1,48 @@
+"""What a survivor is, by what holds it and by its shape."""
+
+from collections.abc import Sequence
+from math import prod
+
+from memory_harness.harness.log.records import GROWING_TENSOR, OF_METRIC, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
+
+CACHE_DIMENSIONS = 4
+"""Of keys and of values: batch, heads, tokens, head size."""
+MORE_THAN_ONE = 1.2
+"""Tensors of the largest's size that a unit must leave before there are several of them: shorter ones count as less."""
+DTYPE_BYTES = {"float32": 4, "float64": 8}
+"""of an element; the others take 2"""
+
+
+def is_of_exception(survivor: SurvivorRecord) -> bool:
+    """Return whether a local variable of a frame that a traceback keeps holds it."""
+    return any(link.strip() == "traceback" for link in survivor.holder.replace(":", ",").split(","))
+
+
+def is_of_metric(survivor: SurvivorRecord) -> bool:
+    """Return whether it is the state of a metric."""
+    return OF_METRIC in survivor.holder
+
+
+def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
+    """Return whether survivors are keys and values: pairs of one shape, of no fewer tokens than the batches had.
+
+    Pictures have four dimensions too, but fewer rows than a batch has positions.
+    """
+    if not survivors or any(len(survivor.shape) != CACHE_DIMENSIONS or survivor.has_grad_fn for survivor in survivors):
+        return False
+    phases = {survivor.phase for survivor in survivors}
+    lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
+    tokens = max(survivor.shape[2] for survivor in survivors)
+    return _come_in_pairs(survivors) and 1 < max(lengths, default=0) <= tokens
+
+
+def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:
+    largest = survivors[0]
+    alike = [survivor for survivor in survivors if survivor.shape == largest.shape]
+    if len(alike) > 1:
+        return True
+    if largest.holder.startswith(GROWING_TENSOR):
+        return largest.num_tensors > 1
+    num_bytes = prod(largest.shape) * DTYPE_BYTES.get(largest.dtype, 2)
+    return largest.bytes_per_step >= MORE_THAN_ONE * num_bytes

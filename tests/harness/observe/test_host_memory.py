@@ -1,0 +1,63 @@
+"""Host memory that grows while the device does not: which line allocates it, and which container keeps it."""
+
+import tracemalloc
+
+import pytest
+import torch
+
+from memory_harness.harness.log.records import HOST_STEPS
+from memory_harness.harness.observe.host_memory import HostWatch
+from memory_harness.harness.observe.live_objects import summed_losses
+
+MIB = 2**20
+
+
+def watched(num_steps, work, allocated_bytes=lambda step: 0):
+    records = []
+    watch = HostWatch(records.append)
+    for step in range(num_steps):
+        work(step)
+        watch.end_step(step, step * MIB, allocated_bytes(step))
+    watch.stop()
+    assert not tracemalloc.is_tracing()
+    return records
+
+
+def test_the_line_and_the_container_are_named():
+    rows = []
+    (record,) = watched(20, lambda step: rows.append(bytes(MIB)))
+    assert record.unit == HOST_STEPS
+    assert "`rows`" in record.holder
+    assert record.bytes_per_step == pytest.approx(MIB, rel=0.01)
+    assert record.kept_by == record.made_by
+    assert "rows.append(bytes(MIB))" in record.made_by
+
+
+def test_what_python_did_not_allocate_is_not_named():
+    assert watched(20, lambda step: None) == []
+
+
+def test_a_device_that_grows_as_well_is_no_matter_of_the_host():
+    rows = []
+    assert watched(20, lambda step: rows.append(bytes(MIB)), lambda step: step * MIB) == []
+
+
+def summed(num_steps, add):
+    weight = torch.ones(4, requires_grad=True)
+    total = torch.zeros(())
+    for _ in range(num_steps):
+        loss = (weight * 2).sum()
+        loss.backward()
+        total = add(total, loss)
+    return summed_losses(10)
+
+
+def test_a_sum_of_losses_with_their_graphs_is_found():
+    holder, num_losses = summed(12, lambda total, loss: total + loss / 12)
+    assert "`total`" in holder.words
+    assert num_losses >= 11
+
+
+@pytest.mark.parametrize("add", [lambda total, loss: total + loss.detach(), lambda total, loss: loss])
+def test_numbers_and_the_last_loss_alone_are_none(add):
+    assert summed(12, add) is None
