@@ -14,7 +14,6 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
@@ -92,7 +91,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return dry_run(command, command.dry_run)
     result = replay(command.replay) if command.replay else probe(command, arguments)[0]
     write_report(command, result)
-    return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
+    return exit_code(result)
 
 
 def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
@@ -171,7 +170,4 @@ def dry_run(command: Command, script: str) -> int:
 def _report_on_script(command: Command, result: ProbeResult) -> int:
     """Report on what a script did; return the exit code."""
     write_report(command, result)
-    outcome = result.as_configured.outcome
-    if outcome is Outcome.STOPPED:
-        return 130
-    return 3 if outcome is Outcome.ERROR else exit_code(result.verdict)
+    return exit_code(result)

@@ -12,7 +12,7 @@ from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
-from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, Outcome, Phase
+from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, OomRecord, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
 from memory_harness.probes.detectors.causes import load_causes
@@ -102,6 +102,25 @@ def _request(result: ProbeResult) -> Iterator[Section]:
         source = source_in_words(result.as_configured)
         details.append(blocks.Bars("What lived when memory ran out", words, source, live, highest))
     yield Section("request", "What was asked for", "", requested, intro, [facts(rows)], details)
+
+
+def _caught(result: ProbeResult) -> Iterator[Section]:
+    """The failed allocations that a watched script caught, by the lines that asked and that caught them."""
+    groups: dict[tuple[str, str, str], list[tuple[OomRecord, bool]]] = {}
+    for oom, is_done in result.as_configured.caught_ooms:
+        place = (oom.where or "–", oom.caught_at or "not known", str(oom.phase))
+        groups.setdefault(place, []).append((oom, is_done))
+    rows: list[list[str | Cell]] = []
+    for (where, caught_at, phase), failures in groups.items():
+        num_done = sum(is_done for _, is_done in failures)
+        num = len(failures)
+        largest = max(oom.requested_bytes for oom, _ in failures)
+        done = Cell("all", "good") if num_done == num else Cell(f"{num_done} of {num}", "bad")
+        rows.append([where, caught_at, phase, str(num), format_bytes(largest), done])
+    titles = ("asked at", "caught at", "in", "failed", "largest", "done again")
+    table = Table(titles, rows, right=("failed", "largest"))
+    intro = "Allocations that failed, and that the script caught. Work counts as done again only where that was seen."
+    yield Section("caught", "Failed and caught", intro=intro if rows else "", body=[table] if rows else [])
 
 
 def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
@@ -405,6 +424,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _verdict,
     _why,
     _request,
+    _caught,
     _by_phase,
     _over_the_run,
     _lengths,

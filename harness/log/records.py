@@ -300,7 +300,17 @@ class OomRecord:
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
     index: int = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
+    caught_at: str | None = None  # `file:line` of what catches the error in a watched script; None where nothing is known
     kind: str = "oom"
+
+
+@dataclass(frozen=True)
+class RetryRecord:
+    """A watched script has done again the work for which an allocation failed."""
+
+    failure: int  # which of the failed allocations of the log, from 0
+    step: int
+    kind: str = "retry"
 
 
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
@@ -421,6 +431,7 @@ Record = (
     | EvalRecord
     | MetricsRecord
     | OomRecord
+    | RetryRecord
     | SurvivorRecord
     | ProbeRecord
     | RecoveryRecord

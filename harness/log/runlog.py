@@ -29,6 +29,7 @@ from memory_harness.harness.log.records import (
     ProbeRecord,
     Record,
     RecoveryRecord,
+    RetryRecord,
     RunRecord,
     StandInRecord,
     StepRecord,
@@ -49,6 +50,7 @@ class RunLog:
     evals: list[EvalRecord] = field(default_factory=list)
     metrics: list[MetricsRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
+    retries: list[RetryRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
@@ -93,6 +95,20 @@ class RunLog:
     def fatal_oom(self) -> OomRecord | None:
         """The out-of-memory that ended the run, or None."""
         return self.ooms[-1] if self.ooms and self.outcome is Outcome.OOM else None
+
+    @property
+    def caught_ooms(self) -> list[tuple[OomRecord, bool]]:
+        """The failed allocations that did not end a watched script, each with whether their work was done again."""
+        if not self.run.script:
+            return []
+        done = {retry.failure for retry in self.retries}
+        caught = self.ooms[:-1] if self.fatal_oom else self.ooms
+        return [(oom, number in done) for number, oom in enumerate(caught)]
+
+    @property
+    def given_up(self) -> list[OomRecord]:
+        """The failed allocations that a watched script caught, and whose work it did not do again."""
+        return [oom for oom, is_done in self.caught_ooms if not is_done]
 
     @property
     def last_step(self) -> int:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import CodeType
 from typing import Any
@@ -42,9 +42,11 @@ from memory_harness.harness.log.records import (
     Outcome,
     Phase,
     Record,
+    RetryRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.facts import (
     called_with_shape,
     field_of,
@@ -114,6 +116,7 @@ class ScriptObserver:
         self._loaded = LoadedTensors()
         self._has_saved = False
         self._has_failed = False  # an allocation did, and no forward pass has begun since
+        self._caught = CaughtFailures()
         self._has_grown = False  # memory did, and the collector has not been asked since
 
     def _write(self, record: Record) -> None:
@@ -194,6 +197,7 @@ class ScriptObserver:
         self.device.adopt(values)
         has_graph = torch.is_grad_enabled()
         trains = has_graph and (module.training or module in self._trained)
+        self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
             if self._phase is not Phase.FORWARD:
@@ -272,6 +276,7 @@ class ScriptObserver:
             return call(*args, **kwargs)
 
     def _begin_generate(self, values: list[Any]) -> None:
+        self._note_done_again(self._caught.note_call(None, values, "generation"))
         self._index = self._index + 1 if self._phase is Phase.GENERATE else 0
         self._drop_data()
         self._since_step = None
@@ -330,6 +335,7 @@ class ScriptObserver:
         phase_recorder = self._phase_recorder
         seconds = time.perf_counter() - self._step_began
         phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
+        self._note_done_again(self._caught.note_step())
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
             self._note_checkpoint_kept()
@@ -484,7 +490,12 @@ class ScriptObserver:
         self._run = dataclasses.replace(self._run, **changes)
         self._write_out(self._run)
 
+    def _note_done_again(self, failures: Iterable[int]) -> None:
+        for failure in failures:
+            self._write(RetryRecord(failure, self._phase_recorder.step))
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        error.caught_at = self._caught.note_failure(self._phase)
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
@@ -503,6 +514,7 @@ class ScriptObserver:
         """Report what is still being looked at: the script has run to its end, and what it holds will go."""
         self._drop_data()
         self._end_phase()
+        self._note_done_again(self._caught.note_end())
         self._note_old_models()
         self._phase_recorder.end_run()
 

@@ -50,7 +50,19 @@ def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
         return Outcome.STOPPED, "the script was interrupted"
     if device.as_out_of_memory(error) is not None:
         return Outcome.OOM, ""
-    return Outcome.ERROR, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return Outcome.ERROR, message_of(error)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error is and says, in one line: the first of its text, with the next where that only leads to it.
+
+    A syntax error says last what it is, after the line that it is in.
+    """
+    lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+    if isinstance(error, SyntaxError):
+        return lines[-1]
+    leads_on = lines[0].endswith(":") and len(lines) > 1
+    return f"{lines[0]} {lines[1]}" if leads_on else lines[0]
 
 
 def _exit(error: SystemExit) -> tuple[Outcome, str]:
