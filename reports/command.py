@@ -132,10 +132,15 @@ def watch(command: Command, script: str) -> int:
 
     gpu = card_of(device) if command.gpu_is_named else None
     recorded = watch_script(
-        script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
+        script,
+        command.script_arguments,
+        log,
+        device=device.device,
+        gpu=gpu,
+        budget_bytes=device.budget_bytes,
+        report=lambda recorded: _report_on_script(command, result_of_log(recorded)),
     )
-    result = result_of_log(recorded)
-    return _report_on_script(command, result)
+    return _report_on_script(command, result_of_log(recorded))
 
 
 def dry_run(command: Command, script: str) -> int:

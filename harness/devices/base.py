@@ -138,6 +138,9 @@ class AllocationObserver(Protocol):
     def unobserved(self) -> AbstractContextManager[None]:
         """Within, operators run at full speed, and what they make is not counted where that has a price."""
 
+    def active_in_thread(self) -> AbstractContextManager[Any]:
+        """Let what the present thread, which is not the one that is active, allocates count too."""
+
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values as the device's, where it would not know of them by itself."""
 

@@ -248,6 +248,10 @@ class CudaDevice:
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
 
+    def active_in_thread(self) -> AbstractContextManager[Any]:
+        """PyTorch's allocator sees all threads."""
+        return nullcontext()
+
     def adopt(self, values: Iterable[Any]) -> None:
         """PyTorch's allocator knows all that is on the GPU."""
 

@@ -149,6 +149,10 @@ class SimulatedDevice:
 
         return patch.multiple(functional, get_paged=get_paged, fill=nothing, prefetch_tensor=nothing)
 
+    def active_in_thread(self) -> AbstractContextManager[Any]:
+        """Switch the tracer on, which belongs to a thread; what else runs in place of the card's code does not."""
+        return nullcontext() if self._lowered else self.tracer
+
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""
         return self.memory.stats()

@@ -1,9 +1,10 @@
 """Run any script under observation, and say how it ended."""
 
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_harness.configs.cards import Card
@@ -13,14 +14,23 @@ from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.own_loop import choose_device
 from memory_harness.harness.observe.run_script import run_script, show_traceback
 from memory_harness.harness.observe.script import ScriptObserver
+from memory_harness.harness.observe.script_threads import wait_for_threads
 
 
 def watch_script(
-    script: str, arguments: Sequence[str], log: Path, *, device: str, gpu: str | Card | None, budget_bytes: int | None
+    script: str,
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    device: str,
+    gpu: str | Card | None,
+    budget_bytes: int | None,
+    report: Callable[[RunLog], int] | None = None,
 ) -> RunLog:
     """Run the script to its end, its output going where it always goes; return what was recorded.
 
-    An error that ends the script is shown as Python shows it.
+    An error that ends the script is shown as Python shows it. Where it leaves by `os._exit`, nothing is returned:
+    `report` is handed what was recorded, and returns the code to exit with.
 
     Raises:
         DeviceError: the device is not to be had.
@@ -29,16 +39,40 @@ def watch_script(
     begin = time.perf_counter()
     with LogWriter(log) as writer:
         observer = ScriptObserver(opened, writer.write, Path(script).name)
-        outcome, message = Outcome.COMPLETED, ""
+
+        def end(outcome: Outcome, message: str) -> RunLog:
+            observer.end_log(outcome, message, time.perf_counter() - begin)
+            return read_run_log(log)
+
+        def end_at_once(code: int) -> int:
+            observer.end_script()
+            recorded = end(*_exit(SystemExit(code)))
+            sys.stdout.flush()
+            return report(recorded) if report is not None else code
+
+        observer.on_exit = end_at_once
+        threads = threading.enumerate()
         try:
             with observer.running():
                 main = run_script(script, arguments)
+                wait_for_threads(threads)
             observer.end_script()  # while its variables are alive
             del main
         except BaseException as error:
             outcome, message = end_of(error, opened)
-        observer.end_log(outcome, message, time.perf_counter() - begin)
-    return read_run_log(log)
+            if outcome is Outcome.COMPLETED:
+                observer.end_script()
+            return end(outcome, message)
+        return end(*_end_of_thread(observer.died, opened))
+
+
+def _end_of_thread(error: BaseException | None, device: Device) -> tuple[Outcome, str]:
+    """Return how a script ended whose last thread died of an error, which Python has shown, or of none."""
+    if error is None:
+        return Outcome.COMPLETED, ""
+    if device.as_out_of_memory(error) is not None:
+        return Outcome.OOM, ""
+    return Outcome.ERROR, message_of(error)
 
 
 def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
