@@ -129,7 +129,8 @@ def verdict_sentence(result: ProbeResult) -> str:
     if result.verdict == "pass" and _was_cut_short(log) and log.end is not None:
         return f"Fits as far as it ran ({_peak(log)}); it was ended {log.end.message}. What comes later was not run."
     if result.verdict == "pass":
-        return f"{'The script fits' if log.run.script else 'Fits as configured'}: {_peak(log)}{_limits_of_the_pass(log)}."
+        who = "The script fits" if log.run.script else "Fits as configured"
+        return f"{who}: {_peak(log)}{_limits_of_the_pass(log)}."
     if log.given_up and log.fatal_oom is None:
         return _gave_up(log)
     if log.outcome is Outcome.COMPLETED and not grows(result.findings):

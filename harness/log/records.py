@@ -300,7 +300,7 @@ class OomRecord:
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
     index: int = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
-    caught_at: str | None = None  # `file:line` of what catches the error in a watched script; None where nothing is known
+    caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
     kind: str = "oom"
 
 

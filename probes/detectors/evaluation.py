@@ -155,7 +155,7 @@ def _hoarded_finding(
     slope = robust_slope([record.after.allocated_bytes for record in largest.batches])
     until = "and none is ever released" if never_released else "until it ends"
     severity = severity_without(log, largest.grown_bytes, Phase.EVAL)
-    if log.run.script and never_released:
+    if never_released and log.fatal_oom is None:
         severity = "error"
     return Finding(
         cause=cause,

@@ -119,15 +119,23 @@ def forecast_in_words(log: RunLog, budget_reached: tuple[int, int] | None) -> st
 
 
 def growth_severity(
-    log: RunLog, grown_bytes: int, growth: Sequence[StepGrowth], budget_reached: tuple[int, int] | None
+    log: RunLog,
+    grown_bytes: int,
+    growth: Sequence[StepGrowth],
+    budget_reached: tuple[int, int] | None,
+    *,
+    may_end: bool = False,
 ) -> Severity:
-    """Return `error` where the growth ended the run or will end it by the forecast, else `warning`."""
+    """Return `error` where the growth ends the run as planned, or is proved and has no end, else `warning`.
+
+    The rule of all reports, whatever recorded the run: an error is what ended the run, what reaches the budget by the
+    forecast within the steps that are planned, or what grows through the whole run, where nothing may end it
+    (`may_end`): it ends a longer run.
+    """
     if log.fatal_oom is not None:
-        ends_run = fits_without(log, grown_bytes)
-    elif budget_reached is None:
-        ends_run = False
-    elif log.run.script:  # as long as it was watched: growth that does not end is an error in a longer run
-        ends_run = keeps_growing(growth)
-    else:
-        ends_run = log.outcome is not Outcome.COMPLETED and budget_reached[1] <= log.run.total_steps
-    return "error" if ends_run else "warning"
+        return "error" if fits_without(log, grown_bytes) else "warning"
+    if budget_reached is None:
+        return "warning"
+    within_plan = log.outcome is not Outcome.COMPLETED and budget_reached[1] <= log.run.total_steps
+    has_no_end = keeps_growing(growth) and not may_end
+    return "error" if within_plan or has_no_end else "warning"

@@ -42,19 +42,23 @@ def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
     assert command.main(["--replay", str(log.parent)]) == command.main(["--replay", str(log)]) == 1
 
 
-def test_a_script_without_training_is_clean(tmp_path, capsys):
+def test_a_script_of_which_nothing_was_seen_is_not_decided(tmp_path, capsys):
     script = script_of(tmp_path, "print('hello')\n")
-    assert watch(script, tmp_path) == 0
+    assert watch(script, tmp_path) == 3
     shown = capsys.readouterr().out
     assert shown.startswith("hello\n")
-    assert "The script fits" in shown
+    assert "NOT DECIDED" in shown
+    assert "no training step was seen" in " ".join(shown.split())
+
+
+EVALUATION = "import sys, torch\ntorch.nn.Linear(1, 1).eval()(torch.zeros(1, 1))\n"
 
 
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ("import sys\nsys.exit()", 0, ""),
-        ("import sys\nsys.exit(0)", 0, ""),
+        (EVALUATION + "sys.exit()", 0, ""),
+        (EVALUATION + "sys.exit(0)", 0, ""),
         ("import sys\nsys.exit(4)", 3, ""),
         ("import sys\nsys.exit('no data here')", 3, "no data here\n"),
         ("raise KeyboardInterrupt", 130, "KeyboardInterrupt\n"),
