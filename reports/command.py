@@ -14,7 +14,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.log.runlog import read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
@@ -30,7 +30,7 @@ from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.recipe import print_recipe
-from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
+from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, result_of_processes
 from memory_harness.reports.terminal import make_console
 
 
@@ -118,7 +118,9 @@ def replay(path: Path) -> ProbeResult:
         return result_of_log(read_run_log(path / LOG_FILE))
     if path.is_dir():
         session = session_of_folder(path)
-        return result_of_log(session.as_configured) if session.as_configured.run.script else result_of_session(session)
+        if session.as_configured.run.script:
+            return result_of_processes(session.as_configured, read_process_logs(path))
+        return result_of_session(session)
     return result_of_log(read_snapshot(path) if is_snapshot(path) else read_run_log(path))
 
 
@@ -138,9 +140,9 @@ def watch(command: Command, script: str) -> int:
         device=device.device,
         gpu=gpu,
         budget_bytes=device.budget_bytes,
-        report=lambda recorded: _report_on_script(command, result_of_log(recorded)),
+        report=lambda recorded: _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent))),
     )
-    return _report_on_script(command, result_of_log(recorded))
+    return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
 
 
 def dry_run(command: Command, script: str) -> int:

@@ -123,6 +123,19 @@ def _caught(result: ProbeResult) -> Iterator[Section]:
     yield Section("caught", "Failed and caught", intro=intro if rows else "", body=[table] if rows else [])
 
 
+def _processes(result: ProbeResult) -> Iterator[Section]:
+    """The processes of a watched script that starts some, each of which has a log of its own."""
+    rows: list[list[str | Cell]] = []
+    for number, log in enumerate(result.processes, 1):
+        mark = "reported here" if log is result.as_configured else ""
+        peak = of_budget(log.peak_allocated_bytes, log.run.budget_bytes)
+        rows.append([str(number), str(len(log.steps)), peak, str(log.outcome), mark])
+    table = Table(("process", "steps", "peak", "outcome", ""), rows, right=("steps",))
+    intro = "The script starts processes. Each is counted against the whole budget, as if the card were its own."
+    body: list[blocks.Block] = [table, Paragraph(intro)] if rows else []
+    yield Section("processes", "Processes", intro=intro if rows else "", body=body)
+
+
 def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
     """Return the categories worth a number; the others together."""
     total = sum(size for _, size in failure.live)
@@ -425,6 +438,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _why,
     _request,
     _caught,
+    _processes,
     _by_phase,
     _over_the_run,
     _lengths,

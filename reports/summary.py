@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from memory_harness.configs.units import format_bytes
@@ -38,6 +38,7 @@ class ProbeResult:
     limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
     next_command: str = ""
     seconds: float = 0.0  # time the whole probe took
+    processes: Sequence[RunLog] = ()  # of a watched script that starts some: its own and theirs; one of them is reported
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:
@@ -104,6 +105,19 @@ def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
     """Return the result that a log alone supports: its findings and verdict, no fixes."""
     findings = detect(log)
     return ProbeResult(log, findings, verdict_of(log, None, findings=findings), next_command=next_command)
+
+
+def result_of_processes(main: RunLog, others: Sequence[RunLog]) -> ProbeResult:
+    """Return the result on that process of a watched script which decides: one that does not fit, else the longest.
+
+    Processes that were not seen to work, and in which no allocation failed, decide nothing where another one did.
+    """
+    processes = [log for log in (main, *others) if was_seen(log) or log.ooms]
+    if not others or not processes:
+        return result_of_log(main)
+    results = [result_of_log(log) for log in processes]
+    worst = max(results, key=lambda result: (exit_code(result) == 1, exit_code(result), len(result.as_configured.steps)))
+    return replace(worst, processes=processes)
 
 
 def verdict_banner(result: ProbeResult) -> Banner:

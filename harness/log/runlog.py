@@ -259,6 +259,20 @@ def whole_run_log(measured: Path) -> Path:
     return measured.with_suffix(".whole_run.jsonl")
 
 
+def process_log(folder: Path, process: int) -> Path:
+    """Return where a process that a watched script has started writes its log, beside the script's."""
+    return folder / f"process-{process}.jsonl"
+
+
+def read_process_logs(folder: Path) -> list[RunLog]:
+    """Return what the processes did that a watched script has started; the first to begin comes first."""
+    found = []
+    for path in folder.glob("process-*.jsonl"):
+        with suppress(LogError):  # one that was ended before it could say anything
+            found.append(read_run_log(path))
+    return sorted(found, key=lambda log: log.run.started_at)
+
+
 def collect(records: Iterable[Record]) -> RunLog:
     """Return the records as a `RunLog`. Raises LogError where no `RunRecord` is among them."""
     records = list(records)

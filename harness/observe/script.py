@@ -168,7 +168,7 @@ class ScriptObserver:
 
     def _takes_over(self) -> bool:
         """Observe this thread from now on where the one so far has ended, waits or never called a module."""
-        if self._has_called and not waits_or_has_ended(self._thread):
+        if os.getpid() != self._process or (self._has_called and not waits_or_has_ended(self._thread)):
             return False
         self._thread = threading.get_ident()
         return True
@@ -510,6 +510,11 @@ class ScriptObserver:
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
                 yield
+
+    def leave(self) -> None:
+        """Observe nothing any more: this process was forked from the one that is observed."""
+        self._thread = -1
+        self.device.on_host().__enter__()
 
     def exit_at_once(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Leave the process by `os._exit`, once `on_exit` has been told: nobody is asked afterwards."""

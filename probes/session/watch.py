@@ -5,12 +5,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.observe.child_processes import process_patches, settings_of
 from memory_harness.harness.observe.own_loop import choose_device
 from memory_harness.harness.observe.run_script import run_script, show_traceback
 from memory_harness.harness.observe.script import ScriptObserver
@@ -51,9 +53,13 @@ def watch_script(
             return report(recorded) if report is not None else code
 
         observer.on_exit = end_at_once
+        name = gpu.name if isinstance(gpu, Card) else gpu
+        settings = settings_of(log.parent, Path(script).name, device, name, budget_bytes)
         threads = threading.enumerate()
         try:
-            with observer.running():
+            with observer.running(), ExitStack() as processes:
+                for change in process_patches(settings, observer.leave):
+                    processes.enter_context(change)
                 main = run_script(script, arguments)
                 wait_for_threads(threads)
             observer.end_script()  # while its variables are alive
