@@ -14,7 +14,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.runlog import read_process_logs, read_run_log
+from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
@@ -133,6 +133,10 @@ def watch(command: Command, script: str) -> int:
     from memory_harness.probes.session.watch import watch_script
 
     gpu = card_of(device) if command.gpu_is_named else None
+
+    def report(recorded: RunLog) -> int:
+        return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
+
     recorded = watch_script(
         script,
         command.script_arguments,
@@ -140,9 +144,9 @@ def watch(command: Command, script: str) -> int:
         device=device.device,
         gpu=gpu,
         budget_bytes=device.budget_bytes,
-        report=lambda recorded: _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent))),
+        report=report,
     )
-    return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
+    return report(recorded)
 
 
 def dry_run(command: Command, script: str) -> int:

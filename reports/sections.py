@@ -28,6 +28,7 @@ from memory_harness.reports.text import gib, of_budget, plural, split_formula, t
 
 MAX_READINGS, MAX_FRAMES = 2, 3
 MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
+MIN_DATA_SHARE = 0.05  # least share of the peak that data on the CPU has to have for a word on it
 HEADROOM = 1.06  # how far above the highest value an axis ends
 
 
@@ -356,6 +357,11 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     more = {"started": run.started_at, **run.environment}
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
+    if run.data_bytes >= MIN_DATA_SHARE * log.peak_allocated_bytes > 0:
+        rows["host data"] = (
+            "tensors on the CPU count as the card's, also data that would stay in host memory; the largest has "
+            f"{format_bytes(run.data_bytes)}, made at {run.data_where}"
+        )
     if model:
         rows |= {"model": model.name, "weights": wording("weights").get(model.weights, model.weights)}
         rows["slower"] = "; ".join(model.fallbacks)

@@ -38,7 +38,7 @@ class ProbeResult:
     limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
     next_command: str = ""
     seconds: float = 0.0  # time the whole probe took
-    processes: Sequence[RunLog] = ()  # of a watched script that starts some: its own and theirs; one of them is reported
+    processes: Sequence[RunLog] = ()  # of a watched script that starts some: its own and theirs; one is reported
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:
@@ -116,8 +116,13 @@ def result_of_processes(main: RunLog, others: Sequence[RunLog]) -> ProbeResult:
     if not others or not processes:
         return result_of_log(main)
     results = [result_of_log(log) for log in processes]
-    worst = max(results, key=lambda result: (exit_code(result) == 1, exit_code(result), len(result.as_configured.steps)))
-    return replace(worst, processes=processes)
+    return replace(max(results, key=_weight), processes=processes)
+
+
+def _weight(result: ProbeResult) -> tuple[bool, int, int]:
+    """Return what orders processes: not to fit weighs most, then not to be decided, then steps."""
+    code = exit_code(result)
+    return code == 1, code, len(result.as_configured.steps)
 
 
 def verdict_banner(result: ProbeResult) -> Banner:

@@ -248,6 +248,10 @@ class CudaDevice:
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
 
+    def largest_data(self) -> tuple[int, str] | None:
+        """Only what is on the GPU counts."""
+        return None
+
     def active_in_thread(self) -> AbstractContextManager[Any]:
         """PyTorch's allocator sees all threads."""
         return nullcontext()

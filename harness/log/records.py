@@ -131,6 +131,8 @@ class RunRecord:
     has_plain_data: bool = False  # people's own rows, as they are: no Bengali corpus, no system prompt of ours
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
+    data_bytes: int = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
+    data_where: str = ""  # `file:line` that made it
     resumed_at: str = ""  # when this process began, where it goes on with a run
     seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     schema_version: int = SCHEMA_VERSION

@@ -54,7 +54,6 @@ class _Call:
         alive = {id(storage) for reference in self.storages if (storage := reference()) is not None}
         return any(id(reference()) in alive for reference in other.storages)
 
-
     def is_of_kind(self, other: _Call) -> bool:
         """Return whether both do the same with modules of one class."""
         own, others = self.module and self.module(), other.module and other.module()

@@ -71,7 +71,7 @@ def process_patches(settings: Settings, leave: Callable[[], None] = lambda: None
             self.run = functools.partial(_run_observed, self.run, settings)  # type: ignore[method-assign]
         return int(bootstrap(self, *args, **kwargs))
 
-    def spawn_observed(path: str, args: Sequence[Any], descriptors: Sequence[int]) -> int:
+    def spawn_observed(path: bytes, args: Sequence[Any], descriptors: Sequence[int]) -> int:
         return int(spawn(path, [_with_observer(arg, settings) for arg in args], descriptors))
 
     @functools.wraps(start)
@@ -159,7 +159,7 @@ class ObservedProcess:
         if "torch" in sys.modules:
             self._start()
         else:
-            sys.meta_path.insert(0, _TorchFinder(self._start))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, _TorchFinder(self._start))
 
     def _start(self) -> None:
         from memory_harness.harness.log.runlog import LogWriter, process_log
@@ -211,7 +211,7 @@ class _TorchFinder:
         """Return the specification of PyTorch, whose import ends with the call; None for all else."""
         if name != "torch":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         found = importlib.util.find_spec("torch")
         if found is None or found.loader is None:
             return found

@@ -99,7 +99,9 @@ class ScriptObserver:
         self._run = dataclasses.replace(new_run_record(device), script=script)
         self._thread = threading.get_ident()
         self._process = os.getpid()
-        self.on_exit: Callable[[int], int] | None = None  # told of `os._exit` and its code; returns the code to exit with
+        self.on_exit: Callable[[int], int] | None = (
+            None  # told of `os._exit` and its code; returns the code to exit with
+        )
         self._patches = ExitStack()
         self._phase: Phase | None = None
         self._begun: BegunPhase | None = None
@@ -130,7 +132,7 @@ class ScriptObserver:
         self._has_called = False  # the observed thread did a module, or propagated back
         self._leaves = LeafUpdates(has_values=device.computes)
         self._steps_at_each_pass = False
-        self.died: BaseException | None = None  # the error that ended the observed thread, where that is not the main one
+        self.died: BaseException | None = None  # the error that ended the observed thread, not the main one
         self._has_grown = False  # memory did, and the collector has not been asked since
 
     def _write(self, record: Record) -> None:
@@ -595,7 +597,8 @@ class ScriptObserver:
         """Write how the script ended, and how many steps there were."""
         self._drop_data()
         self._end_phase()
-        self._describe(total_steps=self._phase_recorder.step)
+        data_bytes, data_where = self.device.largest_data() or (0, "")
+        self._describe(total_steps=self._phase_recorder.step, data_bytes=data_bytes, data_where=data_where)
         self._write_out(EndRecord(outcome, self._phase_recorder.step, seconds, message))
 
 

@@ -73,12 +73,17 @@ def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
     that fills and then stays is flat in the last third; one that is emptied now and then has no lasting rise before
     its last filling.
     """
-    if len(growth) < MIN_STEPS:
+    return rises_to_the_end(floors(growth), NOISE_BYTES)
+
+
+def rises_to_the_end(levels: Sequence[int], noise_bytes: int) -> bool:
+    """Return whether what lasts of a series rises through most of it and until its end, each by more than the noise."""
+    if len(levels) < MIN_STEPS:
         return False
-    backwards = np.array(floors(growth), dtype=np.int64)[::-1]
-    lasting_floor = np.minimum.accumulate(backwards)[::-1]
-    first, late, last = lasting_floor[0], lasting_floor[2 * len(lasting_floor) // 3], lasting_floor[-1]
-    return int(late - first) > NOISE_BYTES and int(last - late) > NOISE_BYTES
+    backwards = np.array(levels, dtype=np.int64)[::-1]
+    lasting = np.minimum.accumulate(backwards)[::-1]
+    first, late, last = lasting[0], lasting[2 * len(lasting) // 3], lasting[-1]
+    return int(late - first) > noise_bytes and int(last - late) > noise_bytes
 
 
 def freed_by(evidence: Evidence, name: str) -> int:

@@ -8,7 +8,7 @@ from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import BEFORE_LOAD, OLD_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.floor import floor_rise
+from memory_harness.probes.detectors.floor import floor_rise, rises_to_the_end
 from memory_harness.probes.detectors.reading import (
     is_tight,
     left_bytes,
@@ -342,9 +342,10 @@ def host_leak(evidence: Evidence) -> Finding | None:
     if slope.low < STEP_HOST_NOISE_BYTES:
         return None
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
+    has_no_end = rises_to_the_end([step.host_rss_bytes for step in steps], STEP_HOST_NOISE_BYTES * len(steps) // 6)
     return Finding(
         cause="host-leak",
-        severity="warning",
+        severity="error" if has_no_end else "warning",
         title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
         explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
         f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up.",
