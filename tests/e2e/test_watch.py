@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from memory_harness.reports import command
 
@@ -89,6 +92,48 @@ def test_arguments_of_nobody_are_refused(tmp_path, capsys):
         capsys.readouterr().err
         == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT\n"
     )
+
+
+SCRIPTS = ROOT / "tests" / "watch_scripts"
+
+
+def watch_in_process(name: str, folder: Path, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+    """Watch a script in a process that it may leave as it likes; return the exit code and the report."""
+    report = folder / "report.json"
+
+    def run() -> None:
+        torch.set_num_threads(1)  # those of the process that was forked are not here
+        flags = ("--json", str(report), *(("--", *arguments) if arguments else ()))
+        sys.exit(watch(SCRIPTS / f"{name}.py", folder, *flags))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode, json.loads(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "where"),
+    [
+        ("leaves_at_once", (), "leaves_at_once.py:17"),
+        ("forked_leak", (), "forked_leak.py:21"),
+        pytest.param("forked_leak", ("spawn",), "forked_leak.py:21", marks=pytest.mark.slow),
+        pytest.param("forked_leak", ("forkserver",), "forked_leak.py:21", marks=pytest.mark.slow),
+        pytest.param("subprocess_leak", (), "thread_leak.py:19", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_process_does_that_ends_by_itself_or_is_started_is_seen(name, arguments, where, tmp_path):
+    code, report = watch_in_process(name, tmp_path, *arguments)
+    assert code == 1
+    (finding,) = report["findings"]
+    assert (finding["cause"], finding["severity"]) == ("tensors-logged", "error")
+    assert finding["where"] == f"tests/watch_scripts/{where}"
+
+
+def test_processes_that_keep_nothing_fit(tmp_path):
+    code, report = watch_in_process("clean_processes", tmp_path)
+    assert (code, report["verdict"], report["findings"]) == (0, "pass", [])
+    assert len(list(tmp_path.glob("*/process-*.jsonl"))) == 2
 
 
 INSPECT = """

@@ -14,6 +14,11 @@ def step(samples):
     optimizer.step()
 
 
+def step_in_parts(samples):
+    for part in samples.chunk(16):
+        step(part)
+
+
 for size in [64, 64, 64, 8192, 64, 64, 64, 64]:
     samples = torch.randn(size, 256)
     is_too_large = False
@@ -22,6 +27,4 @@ for size in [64, 64, 64, 8192, 64, 64, 64, 64]:
     except torch.OutOfMemoryError:
         is_too_large = True
     if is_too_large:
-        optimizer.zero_grad()
-        for part in samples.chunk(16):
-            step(part)
+        step_in_parts(samples)
