@@ -2,8 +2,9 @@
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
-on after that, a `RetryRecord` where a watched script did, `SurvivorRecord`s where memory grew, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an
-`EndRecord` last. A log that lacks the last one was cut off.
+on after that, a `RetryRecord` where a watched script did its work again, `SurvivorRecord`s where memory grew,
+`MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was
+cut off.
 """
 
 from __future__ import annotations
