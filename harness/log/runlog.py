@@ -265,11 +265,17 @@ def process_log(folder: Path, process: int) -> Path:
 
 
 def read_process_logs(folder: Path) -> list[RunLog]:
-    """Return what the processes did that a watched script has started; the first to begin comes first."""
+    """Return what the processes did that a watched script has started; the first to begin comes first.
+
+    One that was ended from outside, as a pool ends its workers, counts as far as it ran.
+    """
     found = []
     for path in folder.glob("process-*.jsonl"):
         with suppress(LogError):  # one that was ended before it could say anything
-            found.append(read_run_log(path))
+            log = read_run_log(path)
+            if log.end is None and log.outcome is Outcome.ERROR:
+                log.end = EndRecord(Outcome.COMPLETED, log.last_step, 0.0, "by a signal")
+            found.append(log)
     return sorted(found, key=lambda log: log.run.started_at)
 
 

@@ -110,7 +110,7 @@ class CaughtFailures:
         if not self._open:
             return []
         done = self._take_done(training=False)
-        frames = {id(frame): frame for frame in _frames()}
+        frames = {id(frame): frame for frame in _frames(sys._getframe())}
         for failure in self._open:
             failure.is_tried_again = failure.is_tried_again or _tries_again(failure, call, frames)
             _note_elsewhere(failure, call, frames)
@@ -127,12 +127,12 @@ class CaughtFailures:
             failure.is_tried_again = failure.is_tried_again or bool(failure.goes_on_elsewhere)
         return [*self._take_done(training=True), *self._take_done(training=False)]
 
-    def note_failure(self, phase: Phase | None) -> str | None:
-        """Take note of an allocation that fails now; return `file:line` of the handler that catches it, if any does."""
+    def note_failure(self, phase: Phase | None, frame: FrameType | None) -> str | None:
+        """Take note of an allocation that fails in a frame; return `file:line` of what catches it, if anything does."""
         mode = None if phase is None else _MODES.get(phase)
         call = self._last_call
         own_call = call if call is not None and call.mode == mode else None
-        failure = _Failure(self._num_failures, own_call, _catcher(), _asking(), is_preparing=call is None)
+        failure = _Failure(self._num_failures, own_call, _catcher(frame), _asking(frame), is_preparing=call is None)
         if self._num_steps > _MAX_TRYING_STEPS:
             failure.goes_on_elsewhere = False
         self._num_failures += 1
@@ -217,16 +217,16 @@ def _search_went_on(failure: _Failure, frames: dict[int, FrameType]) -> bool:
     return any(other.f_code is code and other.f_lineno >= line for other in frames.values())
 
 
-def _asking() -> tuple[CodeType, int] | None:
-    for frame in _frames():
+def _asking(innermost: FrameType | None) -> tuple[CodeType, int] | None:
+    for frame in _frames(innermost):
         if not is_library(frame.f_code.co_filename):
             return frame.f_code, frame.f_lineno
     return None
 
 
-def _catcher() -> _Catcher | None:
+def _catcher(innermost: FrameType | None) -> _Catcher | None:
     """Return the innermost frame of the script's, or of a library that it uses, which catches what is raised now."""
-    for frame in _frames():
+    for frame in _frames(innermost):
         code = frame.f_code
         if is_standard_library(code.co_filename) or code.co_filename.startswith(_TORCH):
             continue
@@ -236,9 +236,8 @@ def _catcher() -> _Catcher | None:
     return None
 
 
-def _frames() -> Iterator[FrameType]:
-    """Yield the script's frames, innermost first, up to what runs it."""
-    frame: FrameType | None = sys._getframe(1)
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the script's frames from one outwards, up to what runs it."""
     has_begun = False
     while frame is not None:
         is_own = is_harness(frame.f_code.co_filename)

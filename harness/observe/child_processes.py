@@ -25,6 +25,7 @@ from typing import Any, TypedDict
 from unittest.mock import patch
 
 from memory_harness.configs.places import IMPORT_FOLDER
+from memory_harness.harness.observe.run_script import message_of
 
 VARIABLE = "MEMORY_HARNESS_WATCH"
 START = Path(__file__).with_name("start")
@@ -182,7 +183,7 @@ class ObservedProcess:
         """Take note of the error that ends the process."""
         if self._observer is not None and not (isinstance(error, SystemExit) and not error.code):
             is_oom = self._observer.device.as_out_of_memory(error) is not None
-            self._error = (is_oom, f"{type(error).__name__}: {error}".splitlines()[0])
+            self._error = (is_oom, message_of(error))
 
     def end(self) -> None:
         """Write how the process ended."""

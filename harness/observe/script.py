@@ -25,7 +25,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -58,6 +58,7 @@ from memory_harness.harness.observe.facts import (
 )
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
+from memory_harness.harness.observe.run_script import message_of
 from memory_harness.harness.observe.script_objects import (
     LeafUpdates,
     LoadedTensors,
@@ -132,7 +133,7 @@ class ScriptObserver:
         self._has_called = False  # the observed thread did a module, or propagated back
         self._leaves = LeafUpdates(has_values=device.computes)
         self._steps_at_each_pass = False
-        self.died: BaseException | None = None  # the error that ended the observed thread, not the main one
+        self.thread_end: tuple[Outcome, str] | None = None  # how the observed thread died, where it is not the main one
         self._has_grown = False  # memory did, and the collector has not been asked since
 
     def _write(self, record: Record) -> None:
@@ -516,7 +517,7 @@ class ScriptObserver:
     def leave(self) -> None:
         """Observe nothing any more: this process was forked from the one that is observed."""
         self._thread = -1
-        self.device.on_host().__enter__()
+        self._patches.enter_context(self.device.on_host())
 
     def exit_at_once(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Leave the process by `os._exit`, once `on_exit` has been told: nobody is asked afterwards."""
@@ -563,14 +564,20 @@ class ScriptObserver:
 
     def _note_thread_died(self, error: BaseException) -> None:
         if threading.get_ident() == self._thread:
-            self.died = error.with_traceback(None)
+            is_oom = self.device.as_out_of_memory(error) is not None
+            self.thread_end = (Outcome.OOM, "") if is_oom else (Outcome.ERROR, message_of(error))
+
+    def _frame(self) -> FrameType | None:
+        """Return the frame that runs; in a backward pass on a GPU, which has its own thread, the one that waits."""
+        known = {thread.ident for thread in threading.enumerate()}
+        return sys._current_frames().get(threading.get_ident() if threading.get_ident() in known else self._thread)
 
     def _note_done_again(self, failures: Iterable[int]) -> None:
         for failure in failures:
             self._write(RetryRecord(failure, self._phase_recorder.step))
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
-        error.caught_at = self._caught.note_failure(self._phase)
+        error.caught_at = self._caught.note_failure(self._phase, self._frame())
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size

@@ -3,7 +3,6 @@
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.child_processes import process_patches, settings_of
 from memory_harness.harness.observe.own_loop import choose_device
-from memory_harness.harness.observe.run_script import run_script, show_traceback
+from memory_harness.harness.observe.run_script import message_of, run_script, show_traceback
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.observe.script_threads import wait_for_threads
 
@@ -69,16 +68,7 @@ def watch_script(
             if outcome is Outcome.COMPLETED:
                 observer.end_script()
             return end(outcome, message)
-        return end(*_end_of_thread(observer.died, opened))
-
-
-def _end_of_thread(error: BaseException | None, device: Device) -> tuple[Outcome, str]:
-    """Return how a script ended whose last thread died of an error, which Python has shown, or of none."""
-    if error is None:
-        return Outcome.COMPLETED, ""
-    if device.as_out_of_memory(error) is not None:
-        return Outcome.OOM, ""
-    return Outcome.ERROR, message_of(error)
+        return end(*(observer.thread_end or (Outcome.COMPLETED, "")))
 
 
 def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
@@ -91,18 +81,6 @@ def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
     if device.as_out_of_memory(error) is not None:
         return Outcome.OOM, ""
     return Outcome.ERROR, message_of(error)
-
-
-def message_of(error: BaseException) -> str:
-    """Return what an error is and says, in one line: the first of its text, with the next where that only leads to it.
-
-    A syntax error says last what it is, after the line that it is in.
-    """
-    lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
-    if isinstance(error, SyntaxError):
-        return lines[-1]
-    leads_on = lines[0].endswith(":") and len(lines) > 1
-    return f"{lines[0]} {lines[1]}" if leads_on else lines[0]
 
 
 def _exit(error: SystemExit) -> tuple[Outcome, str]:
