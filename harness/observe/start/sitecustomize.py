@@ -9,22 +9,27 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-_here = os.path.dirname(os.path.abspath(__file__))
-_settings = json.loads(os.environ.pop("MEMORY_HARNESS_WATCH"))
-sys.path[:] = [path for path in sys.path if path != _here]
-_paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path != _here]
-if _paths:
-    os.environ["PYTHONPATH"] = os.pathsep.join(_paths)
-else:
-    os.environ.pop("PYTHONPATH", None)
+VARIABLE = "MEMORY_HARNESS_WATCH"
 
-_found = PathFinder.find_spec("sitecustomize")
-if _found is not None and _found.loader is not None:
-    sys.modules["sitecustomize"] = importlib.util.module_from_spec(_found)
-    _found.loader.exec_module(sys.modules["sitecustomize"])
 
-sys.path.insert(0, _settings["import_folder"])
-from memory_harness.harness.observe.child_processes import watch_this_process  # noqa: E402
+def begin() -> None:
+    """Take back what led here, let the other `sitecustomize` run, and observe this process."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    settings = json.loads(os.environ.pop(VARIABLE))
+    sys.path[:] = [path for path in sys.path if path != here]
+    paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path not in (here, "")]
+    if paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    found = PathFinder.find_spec("sitecustomize")
+    if found is not None and found.loader is not None:
+        sys.modules["sitecustomize"] = importlib.util.module_from_spec(found)
+        found.loader.exec_module(sys.modules["sitecustomize"])
+    sys.path.insert(0, settings["import_folder"])
+    from memory_harness.harness.observe.child_processes import watch_this_process
 
-sys.path.remove(_settings["import_folder"])
-watch_this_process(_settings)
+    sys.path.remove(settings["import_folder"])
+    watch_this_process(settings)
+
+
+if VARIABLE in os.environ:  # else it is imported by its name, and has nothing to do
+    begin()
