@@ -14,8 +14,7 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError, disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
@@ -35,7 +34,7 @@ from memory_harness.reports.files import check_file, check_files, new_folder, wr
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
-from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
+from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, result_of_processes
 from memory_harness.reports.terminal import make_console, print_sections
 
 
@@ -100,7 +99,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return dry_run(command, command.dry_run)
     result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments)[0]
     write_report(command, result)
-    return 3 if result.as_configured.outcome is Outcome.ERROR else exit_code(result.verdict)
+    return exit_code(result)
 
 
 def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
@@ -152,7 +151,9 @@ def replay(path: Path, budget_bytes: int | None = None) -> ProbeResult:
         return result_of_log(read_run_log(path / LOG_FILE))
     if path.is_dir():
         session = session_of_folder(path)
-        return result_of_log(session.as_configured) if session.as_configured.run.script else result_of_session(session)
+        if session.as_configured.run.script:
+            return result_of_processes(session.as_configured, read_process_logs(path))
+        return result_of_session(session)
     if not is_snapshot(path):
         return result_of_log(read_run_log(path))
     found = read_snapshot(path, budget_bytes)
@@ -168,11 +169,20 @@ def watch(command: Command, script: str) -> int:
     from memory_harness.probes.session.watch import watch_script
 
     gpu = card_of(device) if command.gpu_is_named else None
+
+    def report(recorded: RunLog) -> int:
+        return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
+
     recorded = watch_script(
-        script, command.script_arguments, log, device=device.device, gpu=gpu, budget_bytes=device.budget_bytes
+        script,
+        command.script_arguments,
+        log,
+        device=device.device,
+        gpu=gpu,
+        budget_bytes=device.budget_bytes,
+        report=report,
     )
-    result = result_of_log(recorded)
-    return _report_on_script(command, result)
+    return report(recorded)
 
 
 def dry_run(command: Command, script: str) -> int:
@@ -207,7 +217,4 @@ def dry_run(command: Command, script: str) -> int:
 def _report_on_script(command: Command, result: ProbeResult) -> int:
     """Report on what a script did; return the exit code."""
     write_report(command, result)
-    outcome = result.as_configured.outcome
-    if outcome is Outcome.STOPPED:
-        return 130
-    return 3 if outcome is Outcome.ERROR else exit_code(result.verdict)
+    return exit_code(result)

@@ -60,7 +60,7 @@ def result_of_session(session: Session, next_command: str = "", seconds: float =
     return ProbeResult(
         as_configured=session.as_configured,
         findings=session.findings,
-        verdict=verdict_of(session.as_configured, session.with_fixes, session.fixes),
+        verdict=verdict_of(session.as_configured, session.with_fixes, session.fixes, session.findings),
         with_fixes=session.with_fixes,
         fixes=session.fixes,
         other_counts=session.counts,

@@ -35,7 +35,7 @@ from memory_harness.reports import training
 from memory_harness.reports.command_probe import probe, python_command, result_of_session
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
-from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
+from memory_harness.reports.summary import ProbeResult, result_of_log
 from memory_harness.reports.terminal import make_console
 
 
@@ -63,7 +63,7 @@ def train(command: Command, arguments: Sequence[str]) -> int:
             write_report(command, before)
         if gate is None:
             print("run_probe.py: not trained: the probe did not pass; --force trains all the same", file=sys.stderr)
-            return exit_code("fail")
+            return 1
         run = new_folder(Path(config.output.output), f"{gate.config.fingerprint()}{RUN_SUFFIX}")
     with follow(run / LOG_FILE, make_console()) as watch:
         train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)

@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 BEGINS = '{\n  "schema_version": '  # the file's first characters
 FINDING = "cause severity title phase steps bytes where evidence explanation"
 FIX = "name addresses verified before_peak_bytes after_peak_bytes slowdown"
+CAUGHT = "step phase requested_bytes where caught_at"
 AGREEMENT = "fix equivalence agrees on_recipe difference tolerance"
 
 
@@ -56,7 +57,10 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
     if log.fatal_oom is not None:
         oom = {"step": log.fatal_oom.step, "total_steps": log.run.total_steps, "phase": log.fatal_oom.phase}
         oom["requested_bytes"] = log.fatal_oom.requested_bytes
-    return {"outcome": log.outcome, "oom": oom, "phases": phases, "outside": outside_to_json(log)}
+    caught = []
+    for failure, is_done in log.caught_ooms:
+        caught.append({**_fields(failure, CAUGHT), "done_again": is_done})
+    return {"outcome": log.outcome, "oom": oom, "caught": caught, "phases": phases, "outside": outside_to_json(log)}
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

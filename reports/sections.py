@@ -12,7 +12,7 @@ from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
-from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, Outcome, Phase
+from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, OomRecord, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
 from memory_harness.probes.detectors.causes import load_causes
@@ -31,6 +31,7 @@ from memory_harness.reports.traceback import causes_section
 
 MAX_READINGS, MAX_FRAMES = 2, 3
 MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
+MIN_DATA_SHARE = 0.05  # least share of the peak that data on the CPU has to have for a word on it
 HEADROOM = 1.06  # how far above the highest value an axis ends
 
 
@@ -118,6 +119,38 @@ def _request(result: ProbeResult) -> Iterator[Section]:
         source = source_in_words(result.as_configured)
         details.append(blocks.Bars("What lived when memory ran out", words, source, live, highest))
     yield Section("request", "What was asked for", "", requested, intro, [facts(rows)], details)
+
+
+def _caught(result: ProbeResult) -> Iterator[Section]:
+    """The failed allocations that a watched script caught, by the lines that asked and that caught them."""
+    groups: dict[tuple[str, str, str], list[tuple[OomRecord, bool]]] = {}
+    for oom, is_done in result.as_configured.caught_ooms:
+        place = (oom.where or "–", oom.caught_at or "not known", str(oom.phase))
+        groups.setdefault(place, []).append((oom, is_done))
+    rows: list[list[str | Cell]] = []
+    for (where, caught_at, phase), failures in groups.items():
+        num_done = sum(is_done for _, is_done in failures)
+        num = len(failures)
+        largest = max(oom.requested_bytes for oom, _ in failures)
+        done = Cell("all", "good") if num_done == num else Cell(f"{num_done} of {num}", "bad")
+        rows.append([where, caught_at, phase, str(num), format_bytes(largest), done])
+    titles = ("asked at", "caught at", "in", "failed", "largest", "done again")
+    table = Table(titles, rows, right=("failed", "largest"))
+    intro = "Allocations that failed, and that the script caught. Work counts as done again only where that was seen."
+    yield Section("caught", "Failed and caught", intro=intro if rows else "", body=[table] if rows else [])
+
+
+def _processes(result: ProbeResult) -> Iterator[Section]:
+    """The processes of a watched script that starts some, each of which has a log of its own."""
+    rows: list[list[str | Cell]] = []
+    for number, log in enumerate(result.processes, 1):
+        mark = "reported here" if log is result.as_configured else ""
+        peak = of_budget(log.peak_allocated_bytes, log.run.budget_bytes)
+        rows.append([str(number), str(len(log.steps)), peak, str(log.outcome), mark])
+    table = Table(("process", "steps", "peak", "outcome", ""), rows, right=("steps",))
+    intro = "The script starts processes. Each is counted against the whole budget, as if the card were its own."
+    body: list[blocks.Block] = [table, Paragraph(intro)] if rows else []
+    yield Section("processes", "Processes", intro=intro if rows else "", body=body)
 
 
 def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
@@ -351,6 +384,11 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     more = {"started": run.started_at, **run.environment}
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
+    if run.data_bytes >= MIN_DATA_SHARE * log.peak_allocated_bytes > 0:
+        rows["host data"] = (
+            "tensors on the CPU count as the card's, also data that would stay in host memory; the largest has "
+            f"{format_bytes(run.data_bytes)}, made at {run.data_where}"
+        )
     if model:
         rows |= {"model": model.name, "weights": wording("weights").get(model.weights, model.weights)}
         rows["slower"] = "; ".join(model.fallbacks)
@@ -445,6 +483,8 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _causes,
     _request,
     _contents,
+    _caught,
+    _processes,
     _by_phase,
     _over_the_run,
     _lengths,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from memory_harness.configs.units import format_bytes
@@ -19,6 +19,9 @@ from memory_harness.reports.blocks import Banner
 from memory_harness.reports.text import of_budget, plural, wording
 
 Verdict = Literal["pass", "pass_with_fixes", "fail"]
+
+STOPPED_CODE = 130
+"""exit code of a program that Ctrl-C ended"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ProbeResult:
     seconds: float = 0.0  # time the whole probe took
     contents: Contents | None = None  # of a memory snapshot
     causes: tuple[Candidate, ...] = ()  # that a memory snapshot speaks for
+    processes: Sequence[RunLog] = ()  # of a watched script that starts some: its own and theirs; one is reported
 
     @property
     def runs(self) -> list[tuple[str, RunLog]]:
@@ -49,29 +53,80 @@ class ProbeResult:
         return runs
 
 
-def verdict_of(as_configured: RunLog, with_fixes: RunLog | None, fixes: Sequence[FixResult] = ()) -> Verdict:
-    """Return whether the run fits; fixes count only when each applied one was verified."""
+def verdict_of(
+    as_configured: RunLog,
+    with_fixes: RunLog | None,
+    fixes: Sequence[FixResult] = (),
+    findings: Sequence[Finding] = (),
+) -> Verdict:
+    """Return whether the run fits; fixes count only when each applied one was verified.
+
+    A run that ended fits unless one of its findings is an error, it went on without work that found no memory, or
+    nothing was seen of what it is about.
+    """
     if as_configured.outcome is Outcome.COMPLETED:
-        return "pass"
+        is_in_doubt = grows(findings) or as_configured.given_up or not was_seen(as_configured)
+        return "fail" if is_in_doubt else "pass"
     verified = all(fix.verified for fix in fixes if fix.applied)
     if with_fixes is not None and with_fixes.outcome is Outcome.COMPLETED and verified:
         return "pass_with_fixes"
     return "fail"
 
 
-def exit_code(verdict: Verdict) -> int:
-    """Return the process's exit code: 0 where the run fits, with or without fixes, else 1."""
-    return 1 if verdict == "fail" else 0
+def grows(findings: Sequence[Finding]) -> bool:
+    """Return whether one of the findings is an error: in a run that ended, growth without end."""
+    return any(finding.severity == "error" for finding in findings)
+
+
+def was_seen(log: RunLog) -> bool:
+    """Return whether a watched script was seen to train, to evaluate or to generate; of other runs it is known."""
+    return not log.run.script or bool(log.steps) or any(phase.phase in _WORK for phase in log.phases)
+
+
+_WORK = (Phase.EVAL, Phase.GENERATE)
+
+
+def is_decided(result: ProbeResult) -> bool:
+    """Return whether the run showed if it fits: it did not end by something else, and was seen."""
+    log = result.as_configured
+    if result.verdict != "fail" or log.given_up:
+        return True
+    if log.outcome is Outcome.COMPLETED:
+        return was_seen(log) or grows(result.findings)
+    return log.outcome is Outcome.OOM
+
+
+def exit_code(result: ProbeResult) -> int:
+    """Return the process's exit code: 0 where the run fits, with or without fixes, 1 where not, 3 where undecided."""
+    if result.as_configured.outcome is Outcome.STOPPED and result.as_configured.run.script:
+        return STOPPED_CODE
+    if not is_decided(result):
+        return 3
+    return 1 if result.verdict == "fail" else 0
 
 
 def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
     """Return the result that a log alone supports: its findings and verdict, no fixes."""
     findings = detect(log)
-    verdict = verdict_of(log, None)
-    # what grows in a script runs out of memory in a longer run, whatever the budget
-    if log.run.script and any(finding.severity == "error" for finding in findings):
-        verdict = "fail"
-    return ProbeResult(log, findings, verdict, next_command=next_command)
+    return ProbeResult(log, findings, verdict_of(log, None, findings=findings), next_command=next_command)
+
+
+def result_of_processes(main: RunLog, others: Sequence[RunLog]) -> ProbeResult:
+    """Return the result on that process of a watched script which decides: one that does not fit, else the longest.
+
+    Processes that were not seen to work, and in which no allocation failed, decide nothing where another one did.
+    """
+    processes = [log for log in (main, *others) if was_seen(log) or log.ooms]
+    if not others or not processes:
+        return result_of_log(main)
+    results = [result_of_log(log) for log in processes]
+    return replace(max(results, key=_weight), processes=processes)
+
+
+def _weight(result: ProbeResult) -> tuple[bool, int, int]:
+    """Return what orders processes: not to fit weighs most, then not to be decided, then steps."""
+    code = exit_code(result)
+    return code == 1, code, len(result.as_configured.steps)
 
 
 def verdict_banner(result: ProbeResult) -> Banner:
@@ -84,9 +139,10 @@ def verdict_banner(result: ProbeResult) -> Banner:
     if result.verdict == "pass_with_fixes":
         num_applied = sum(fix.applied for fix in result.fixes)
         return Banner(f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}", sentence, "good", source)
-    if result.as_configured.outcome in (Outcome.STOPPED, Outcome.ERROR):
+    if not is_decided(result):
         return Banner("NOT DECIDED", sentence, "warning", source)
-    return Banner("DOES NOT FIT" if result.as_configured.fatal_oom else "GROWS", sentence, "bad", source)
+    does_not_fit = result.as_configured.fatal_oom or result.as_configured.given_up
+    return Banner("DOES NOT FIT" if does_not_fit else "GROWS", sentence, "bad", source)
 
 
 def verdict_sentence(result: ProbeResult) -> str:
@@ -96,9 +152,18 @@ def verdict_sentence(result: ProbeResult) -> str:
     if result.verdict == "pass" and _was_cut_short(log) and log.end is not None:
         return f"Fits as far as it ran ({_peak(log)}); it was ended {log.end.message}. What comes later was not run."
     if result.verdict == "pass":
-        return f"{'The script fits' if log.run.script else 'Fits as configured'}: {_peak(log)}."
+        who = "The script fits" if log.run.script else "Fits as configured"
+        return f"{who}: {_peak(log)}{_limits_of_the_pass(log)}."
+    if log.given_up and log.fatal_oom is None:
+        return _gave_up(log)
+    if log.outcome is Outcome.COMPLETED and not grows(result.findings):
+        return (
+            "Not decided: no training step was seen, no evaluation and nothing that generates. The script may do its "
+            f"work where nobody watches; of what was seen {_peak(log)}."
+        )
     if log.outcome is Outcome.COMPLETED:
-        return f"The script ended within the budget ({_peak(log)}), but what it holds grows with every step."
+        who = "The script" if log.run.script else "The run"
+        return f"{who} ended within the budget ({_peak(log)}), but what it holds grows with every step."
     if log.fatal_oom is None:
         return _unfinished(log)
     failure = f"Does not fit as configured: {_failure(log, log.fatal_oom)}"
@@ -125,6 +190,25 @@ def _peak(log: RunLog, words: str = "the peak is") -> str:
     return f"{words} {of_budget(log.peak_allocated_bytes, log.run.budget_bytes)}"
 
 
+def _limits_of_the_pass(log: RunLog) -> str:
+    """Return what else is to be said of a script that fits."""
+    tries = len(log.caught_ooms)
+    words = f"; {plural(tries, 'try', 'tries')} before had asked for more than there is" if tries else ""
+    return words + ("" if log.steps or not log.run.script else "; no training step was seen")
+
+
+def _gave_up(log: RunLog) -> str:
+    """Return what a script went on without, or died of in its own words."""
+    failed = log.given_up
+    largest = max(failed, key=lambda oom: oom.requested_bytes)
+    times = plural(len(failed), "allocation")
+    asked = f"{times} failed ({format_bytes(largest.requested_bytes)} at once in {largest.phase})"
+    if log.outcome is Outcome.ERROR:
+        message = log.end.message.rstrip(".") if log.end else "the log ends"
+        return f"Does not fit: {asked}, and then the script died: {message}."
+    return f"Does not fit: {asked}, and nothing shows that their work was done again; the script went on without it."
+
+
 def _failure(log: RunLog, oom: OomRecord) -> str:
     return f"{phase_in_words(log, oom.phase, oom.step, oom.epoch)} asks for {format_bytes(oom.requested_bytes)} at once"
 
@@ -138,7 +222,7 @@ def _unfinished(log: RunLog) -> str:
     message = log.end.message if log.end else ""
     if log.outcome is Outcome.STOPPED:
         return f"Not decided: {message or 'the run was stopped'} {where}; until then {_peak(log)}."
-    reason = f": {message}" if message else " without saying why; memory had not run out"
+    reason = f": {message.rstrip('.')}" if message else " without saying why; memory had not run out"
     return f"Not decided: the log ends {where}{reason}."
 
 

@@ -183,6 +183,8 @@ def _findings(block: blocks.Findings) -> Table:
     for item in block.items:
         finding = item.finding
         words = Text(finding.title)
+        if "budget_from_step" in finding.evidence:  # it grows: until when is what one wants to know
+            words.append(f"\n{finding.explanation}")
         if finding.where:
             words.append("\n").append_text(_place(finding.where))
         table.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)

@@ -269,6 +269,14 @@ class CudaDevice:
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
 
+    def largest_data(self) -> tuple[int, str] | None:
+        """Only what is on the GPU counts."""
+        return None
+
+    def active_in_thread(self) -> AbstractContextManager[Any]:
+        """PyTorch's allocator sees all threads."""
+        return nullcontext()
+
     def adopt(self, values: Iterable[Any]) -> None:
         """PyTorch's allocator knows all that is on the GPU."""
 

@@ -160,6 +160,16 @@ class SimulatedDevice:
 
         return patch.multiple(functional, get_paged=get_paged, fill=nothing, prefetch_tensor=nothing)
 
+    def largest_data(self) -> tuple[int, str] | None:
+        """Return it where a script's tensors on the CPU stand for the card's: nothing tells which would stay there."""
+        num_bytes, site = self.tracer.largest_data
+        line = users_line(_of_script(source_lines(site)))
+        return None if line is None else (num_bytes, str(line).split(" ")[0])
+
+    def active_in_thread(self) -> AbstractContextManager[Any]:
+        """Switch the tracer on, which belongs to a thread; what else runs in place of the card's code does not."""
+        return nullcontext() if self._lowered else self.tracer
+
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""
         return self.memory.stats()

@@ -82,6 +82,7 @@ class DeviceOutOfMemory(HarnessError):
         self.where = where  # `file:line` of the user's innermost frame, or None when unknown
         self.frames = tuple(frames)  # `file:line function`, innermost first
         self.segments = tuple(segments)  # all that was reserved, in order of address
+        self.caught_at: str | None = None  # `file:line` of what will catch it, where that is known
         self.record: OomRecord | None = None  # of the GPU that it happened on, where that may be another one
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"

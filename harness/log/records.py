@@ -2,9 +2,10 @@
 
 A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `PhaseRecord`, a `StepRecord` per optimizer
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
-on after that, `SurvivorRecord`s where memory grew, `DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's
-tensors has changed, `MetricsRecord`s after training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that
-lacks the last one was cut off. `PeakPart`s follow it where somebody asked for them.
+on after that, a `RetryRecord` where a watched script did its work again, `SurvivorRecord`s where memory grew,
+`DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's tensors has changed, `MetricsRecord`s after
+training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off. `PeakPart`s
+follow it where somebody asked for them.
 """
 
 from __future__ import annotations
@@ -140,6 +141,8 @@ class RunRecord:
     has_plain_data: bool = False  # people's own rows, as they are: no Bengali corpus, no system prompt of ours
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
+    data_bytes: int = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
+    data_where: str = ""  # `file:line` that made it
     resumed_at: str = ""  # when this process began, where it goes on with a run
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
@@ -312,11 +315,23 @@ class OomRecord:
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
     index: int = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
+    caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
     kind: str = "oom"
 
 
 HOST_STEPS = "host, by step"  # unit of a `SurvivorRecord`: host memory that training steps leave
 SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that refers to all losses before it
+
+
+@dataclass(frozen=True)
+class RetryRecord:
+    """A watched script has done again the work for which an allocation failed."""
+
+    failure: int  # which of the failed allocations of the log, from 0
+    step: int
+    kind: str = "retry"
+
+
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
 GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
 OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
@@ -518,6 +533,7 @@ Record = (
     | EvalRecord
     | MetricsRecord
     | OomRecord
+    | RetryRecord
     | SurvivorRecord
     | DriverRecord
     | PoolRecord

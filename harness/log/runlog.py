@@ -32,6 +32,7 @@ from memory_harness.harness.log.records import (
     ProbeRecord,
     Record,
     RecoveryRecord,
+    RetryRecord,
     RunRecord,
     StandInRecord,
     StepRecord,
@@ -52,6 +53,7 @@ class RunLog:
     evals: list[EvalRecord] = field(default_factory=list)
     metrics: list[MetricsRecord] = field(default_factory=list)
     ooms: list[OomRecord] = field(default_factory=list)
+    retries: list[RetryRecord] = field(default_factory=list)
     survivors: list[SurvivorRecord] = field(default_factory=list)
     drivers: list[DriverRecord] = field(default_factory=list)
     pools: list[PoolRecord] = field(default_factory=list)
@@ -99,6 +101,20 @@ class RunLog:
     def fatal_oom(self) -> OomRecord | None:
         """The out-of-memory that ended the run, or None."""
         return self.ooms[-1] if self.ooms and self.outcome is Outcome.OOM else None
+
+    @property
+    def caught_ooms(self) -> list[tuple[OomRecord, bool]]:
+        """The failed allocations that did not end a watched script, each with whether their work was done again."""
+        if not self.run.script:
+            return []
+        done = {retry.failure for retry in self.retries}
+        caught = self.ooms[:-1] if self.fatal_oom else self.ooms
+        return [(oom, number in done) for number, oom in enumerate(caught)]
+
+    @property
+    def given_up(self) -> list[OomRecord]:
+        """The failed allocations that a watched script caught, and whose work it did not do again."""
+        return [oom for oom, is_done in self.caught_ooms if not is_done]
 
     @property
     def last_step(self) -> int:
@@ -247,6 +263,26 @@ def predicted_log(measured: Path) -> Path:
 def whole_run_log(measured: Path) -> Path:
     """Return where the log of the simulated whole run lies, of which a part was measured."""
     return measured.with_suffix(".whole_run.jsonl")
+
+
+def process_log(folder: Path, process: int) -> Path:
+    """Return where a process that a watched script has started writes its log, beside the script's."""
+    return folder / f"process-{process}.jsonl"
+
+
+def read_process_logs(folder: Path) -> list[RunLog]:
+    """Return what the processes did that a watched script has started; the first to begin comes first.
+
+    One that was ended from outside, as a pool ends its workers, counts as far as it ran.
+    """
+    found = []
+    for path in folder.glob("process-*.jsonl"):
+        with suppress(LogError):  # one that was ended before it could say anything
+            log = read_run_log(path)
+            if log.end is None and log.outcome is Outcome.ERROR:
+                log.end = EndRecord(Outcome.COMPLETED, log.last_step, 0.0, "by a signal")
+            found.append(log)
+    return sorted(found, key=lambda log: log.run.started_at)
 
 
 def collect(records: Iterable[Record]) -> RunLog:

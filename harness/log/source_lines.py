@@ -52,8 +52,17 @@ def inert(text: str) -> str:
 def is_library(path: str) -> bool:
     """Return whether a file belongs to an installed package, to Python or to the harness, and so not to its user."""
     path = path.replace("\\", "/")
-    installed = "/site-packages/" in path or "/dist-packages/" in path or path.startswith(_STANDARD_LIBRARY)
-    return installed or path.startswith((_HARNESS, "<"))
+    return _is_installed(path) or path.startswith((_STANDARD_LIBRARY, _HARNESS, "<"))
+
+
+def is_standard_library(path: str) -> bool:
+    """Return whether a file is Python's own."""
+    path = path.replace("\\", "/")
+    return path.startswith(_STANDARD_LIBRARY) and not _is_installed(path)
+
+
+def _is_installed(path: str) -> bool:
+    return "/site-packages/" in path or "/dist-packages/" in path
 
 
 def is_harness(path: str) -> bool:

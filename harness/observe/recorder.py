@@ -198,6 +198,7 @@ class PhaseRecorder:
             live_bytes={name: num_bytes for name, num_bytes in live.items() if num_bytes},
             index=begun.index,
             segments=error.segments,
+            caught_at=error.caught_at,
         )
 
 

@@ -6,6 +6,7 @@ import builtins
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
@@ -85,6 +86,18 @@ def show_traceback(error: BaseException) -> None:
     """Print what Python prints when an error ends a script, without the frames of the harness."""
     _without_own_frames(error, set())
     sys.excepthook(type(error), error, error.__traceback__)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error is and says, in one line: the first of its text, with the next where that only leads to it.
+
+    A syntax error says last what it is, after the line that it is in.
+    """
+    lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+    if isinstance(error, SyntaxError):
+        return lines[-1]
+    leads_on = lines[0].endswith(":") and len(lines) > 1
+    return f"{lines[0]} {lines[1]}" if leads_on else lines[0]
 
 
 def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:

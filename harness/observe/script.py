@@ -18,13 +18,14 @@ import copy
 import dataclasses
 import functools
 import gc
+import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -45,9 +46,11 @@ from memory_harness.harness.log.records import (
     Outcome,
     Phase,
     Record,
+    RetryRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.facts import (
     called_with_shape,
     field_of,
@@ -58,7 +61,15 @@ from memory_harness.harness.observe.facts import (
 )
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
-from memory_harness.harness.observe.script_objects import LoadedTensors, ModelChanges, ModuleCalls, OptimizerSteps
+from memory_harness.harness.observe.run_script import message_of
+from memory_harness.harness.observe.script_objects import (
+    LeafUpdates,
+    LoadedTensors,
+    ModelChanges,
+    ModuleCalls,
+    OptimizerSteps,
+    leaves_of,
+)
 from memory_harness.harness.observe.script_patches import (
     GENERATE,
     Arguments,
@@ -73,6 +84,7 @@ from memory_harness.harness.observe.script_patches import (
     patches_of_tensors,
     running_generator,
 )
+from memory_harness.harness.observe.script_threads import thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
@@ -93,6 +105,10 @@ class ScriptObserver:
         self._write_out = write
         self._run = dataclasses.replace(new_run_record(device), script=script)
         self._thread = threading.get_ident()
+        self._process = os.getpid()
+        self.on_exit: Callable[[int], int] | None = (
+            None  # told of `os._exit` and its code; returns the code to exit with
+        )
         self._patches = ExitStack()
         self._phase: Phase | None = None
         self._begun: BegunPhase | None = None
@@ -123,6 +139,11 @@ class ScriptObserver:
         self._loaded = LoadedTensors()
         self._has_saved = False
         self._has_failed = False  # an allocation did, and no forward pass has begun since
+        self._caught = CaughtFailures()
+        self._has_called = False  # the observed thread did a module, or propagated back
+        self._leaves = LeafUpdates(has_values=device.computes)
+        self._steps_at_each_pass = False
+        self.thread_end: tuple[Outcome, str] | None = None  # how the observed thread died, where it is not the main one
         self._has_grown = False  # memory did, and the collector has not been asked since
 
     def _write(self, record: Record) -> None:
@@ -155,8 +176,15 @@ class ScriptObserver:
 
     @property
     def _is_elsewhere(self) -> bool:
-        """Whether this call is part of another one that is known, or of another thread."""
-        return self.call_depth > 0 or threading.get_ident() != self._thread
+        """Whether this call is part of another one that is known, or of a thread that is not observed."""
+        return self.call_depth > 0 or (threading.get_ident() != self._thread and not self._takes_over())
+
+    def _takes_over(self) -> bool:
+        """Observe this thread from now on where the one so far has ended, waits or never called a module."""
+        if os.getpid() != self._process or (self._has_called and not waits_or_has_ended(self._thread)):
+            return False
+        self._thread = threading.get_ident()
+        return True
 
     @contextmanager
     def _inside_call(self) -> Iterator[None]:
@@ -174,6 +202,7 @@ class ScriptObserver:
             has_parameters = self._note_new_module(module)
         if not has_parameters:
             return call(module, *args, **kwargs)
+        self._has_called = True
         self._begin_call(module, [*args, *kwargs.values()])
         with self._inside_call():
             output = call(module, *args, **kwargs)
@@ -235,6 +264,7 @@ class ScriptObserver:
         self.device.adopt(values)
         has_graph = torch.is_grad_enabled()
         trains = has_graph and (module.training or module in self._trained)
+        self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
             if self._phase is not Phase.FORWARD:
@@ -327,6 +357,7 @@ class ScriptObserver:
             return call(*args, **kwargs)
 
     def _begin_generate(self, values: list[Any]) -> None:
+        self._note_done_again(self._caught.note_call(None, values, "generation"))
         self._index = self._index + 1 if self._phase is Phase.GENERATE else 0
         self._drop_data()
         self._since_step = None
@@ -336,10 +367,40 @@ class ScriptObserver:
         """Propagate back."""
         if self._is_elsewhere:
             return call(*args, **kwargs)
+        if not self._has_optimizer and not self._largest_model:
+            return self._backward_by_hand(call, args, kwargs)
         if self._phase is not Phase.BACKWARD:
             self._begin_backward()
         with self._inside_call():
             return call(*args, **kwargs)
+
+    def _backward_by_hand(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Propagate back in a loop without modules and optimizers: an update of what it trains ends a step.
+
+        That it has come shows at the next pass; where each pass has had one so far, the step ends with the pass.
+        """
+        self._has_called = True
+        recorder, leaves = self._phase_recorder, leaves_of(tensors_in([*args[:1], *kwargs.values()]))
+        with self.device.on_host():
+            is_updated = self._leaves.are_updated(leaves)
+        if is_updated and not self._step_ended:
+            self._end_phase()
+            self._end_step(0.0)
+        if self._step_ended or recorder.step == 0:
+            self._steps_at_each_pass = is_updated and recorder.micro_step == 0
+            self._begin_step()
+        else:
+            recorder.micro_step += 1
+        self._switch_to(Phase.BACKWARD)
+        with self._inside_call():
+            result = call(*args, **kwargs)
+        with self.device.on_host():
+            self._leaves.note(leaves)
+        if self._steps_at_each_pass:
+            self._end_phase()
+            self._end_step(0.0)
+            self._switch_to(Phase.DATA)
+        return result
 
     def _begin_backward(self) -> None:
         if self._phase is Phase.EVAL:  # a model that is trained in evaluation mode
@@ -385,6 +446,7 @@ class ScriptObserver:
         phase_recorder = self._phase_recorder
         seconds = time.perf_counter() - self._step_began
         phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
+        self._note_done_again(self._caught.note_step())
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
             self._note_checkpoint_kept()
@@ -501,10 +563,25 @@ class ScriptObserver:
         with self._patches:
             for owner, name, function in self.patches():
                 self._patches.enter_context(patch.object(owner, name, function))
+            for started in thread_patches(self.device, self._note_thread_died):
+                self._patches.enter_context(started)
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
                 yield
+
+    def leave(self) -> None:
+        """Observe nothing any more: this process was forked from the one that is observed."""
+        self._thread = -1
+        self._patches.enter_context(self.device.on_host())
+
+    def exit_at_once(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Leave the process by `os._exit`, once `on_exit` has been told: nobody is asked afterwards."""
+        code = args[0] if args else kwargs.get("status", 0)
+        if self.on_exit is None or os.getpid() != self._process:
+            return call(code)
+        told, self.on_exit = self.on_exit, None
+        return call(told(code))
 
     def patches(self) -> list[Patch]:
         """Return what is replaced while the script is observed."""
@@ -524,6 +601,7 @@ class ScriptObserver:
             (torch.autograd, "grad", observed(torch.autograd.grad, self.backward)),
             (torch, "load", observed(torch.load, self.load)),
             (torch, "save", observed(torch.save, self.save)),
+            (os, "_exit", observed(os._exit, self.exit_at_once)),
             (copy, "deepcopy", observed(copy.deepcopy, self.copy)),
             (DataLoader, "__iter__", observed(DataLoader.__iter__, self.begin_loader)),
         ]
@@ -531,11 +609,12 @@ class ScriptObserver:
     def _outermost_call(self) -> Call:
         """Return what calls a module: it is observed where no other one is running in this thread."""
         original = torch.nn.Module.__call__
-        get_ident, thread = threading.get_ident, self._thread
+        get_ident = threading.get_ident
 
         @functools.wraps(original)
         def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self.call_depth or get_ident() != thread:  # spelled out: this runs for every layer
+            # spelled out: this runs for every layer
+            if self.call_depth or (get_ident() != self._thread and not self._takes_over()):
                 return original(module, *args, **kwargs)
             return self.call_module(original, module, args, kwargs)
 
@@ -545,7 +624,22 @@ class ScriptObserver:
         self._run = dataclasses.replace(self._run, **changes)
         self._write_out(self._run)
 
+    def _note_thread_died(self, error: BaseException) -> None:
+        if threading.get_ident() == self._thread:
+            is_oom = self.device.as_out_of_memory(error) is not None
+            self.thread_end = (Outcome.OOM, "") if is_oom else (Outcome.ERROR, message_of(error))
+
+    def _frame(self) -> FrameType | None:
+        """Return the frame that runs; in a backward pass on a GPU, which has its own thread, the one that waits."""
+        known = {thread.ident for thread in threading.enumerate()}
+        return sys._current_frames().get(threading.get_ident() if threading.get_ident() in known else self._thread)
+
+    def _note_done_again(self, failures: Iterable[int]) -> None:
+        for failure in failures:
+            self._write(RetryRecord(failure, self._phase_recorder.step))
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        error.caught_at = self._caught.note_failure(self._phase, self._frame())
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
@@ -564,6 +658,7 @@ class ScriptObserver:
         """Report what is still being looked at: the script has run to its end, and what it holds will go."""
         self._drop_data()
         self._end_phase()
+        self._note_done_again(self._caught.note_end())
         self._note_old_models()
         self._phase_recorder.end_run()
 
@@ -571,7 +666,8 @@ class ScriptObserver:
         """Write how the script ended, and how many steps there were."""
         self._drop_data()
         self._end_phase()
-        self._describe(total_steps=self._phase_recorder.step)
+        data_bytes, data_where = self.device.largest_data() or (0, "")
+        self._describe(total_steps=self._phase_recorder.step, data_bytes=data_bytes, data_where=data_where)
         self._write_out(EndRecord(outcome, self._phase_recorder.step, seconds, message))
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
@@ -16,6 +16,7 @@ OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
 take for a moment is what they took then."""
 
+MAX_NODES = 20_000  # of a graph that are looked at for its leaves
 MAX_STEPS_BETWEEN = 4  # steps of other optimizers in a row after which the one that ended steps counts as out of use
 
 
@@ -157,6 +158,67 @@ class OptimizerSteps:
     def states(self) -> list[object]:
         """Return what the optimizers keep for each of their parameters."""
         return list(chain.from_iterable(optimizer.state.values() for optimizer in self._unchanged))
+
+
+class LeafUpdates:
+    """Whether a loop without modules and optimizers has updated what it trains between two backward passes.
+
+    What it trains are the leaves of the graph. A version that rises, a gradient that is gone, or other tensors in
+    their place show an update; else, until one of these has, the values of the smallest leaf are compared, which waits
+    for the device.
+    """
+
+    def __init__(self, *, has_values: bool) -> None:
+        self._leaves: list[tuple[weakref.ref[torch.Tensor], int, bool]] = []
+        """each with its version, and whether it had a gradient"""
+        self._value: tuple[weakref.ref[torch.Tensor], float] | None = None
+        self._shows_without_values = not has_values
+
+    def are_updated(self, leaves: list[torch.Tensor]) -> bool:
+        """Return whether there was an update since `note`, before a pass that leads to these leaves."""
+        before = self._leaves
+        if not before or not leaves:
+            return False
+        known = {id(leaf): (version, had_grad) for ref, version, had_grad in before if (leaf := ref()) is not None}
+        same = [leaf for leaf in leaves if id(leaf) in known]
+        is_updated = not same
+        for leaf in same:
+            version, had_grad = known[id(leaf)]
+            is_updated = is_updated or leaf._version != version or (had_grad and leaf.grad is None)
+        self._shows_without_values = self._shows_without_values or is_updated
+        return is_updated or self._has_other_value()
+
+    def note(self, leaves: list[torch.Tensor]) -> None:
+        """Take note of the leaves at the end of a pass."""
+        if leaves:
+            self._leaves = [(weakref.ref(leaf), leaf._version, leaf.grad is not None) for leaf in leaves]
+            smallest = min(leaves, key=torch.Tensor.numel)
+            self._value = None if self._shows_without_values else (weakref.ref(smallest), _sum(smallest))
+
+    def _has_other_value(self) -> bool:
+        leaf = self._value[0]() if self._value else None
+        return leaf is not None and self._value is not None and _sum(leaf) != self._value[1]
+
+
+def _sum(tensor: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(tensor.sum())
+
+
+def leaves_of(outputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the leaves of the graph behind some tensors, of the first nodes where they are very many."""
+    waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    seen: set[Any] = set(waiting)
+    leaves = []
+    while waiting and len(seen) < MAX_NODES:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return leaves
 
 
 def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

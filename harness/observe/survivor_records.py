@@ -112,8 +112,12 @@ def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Grou
         if survivor.unit < num_units:
             place = place_of(survivor)
             groups.setdefault(place, _Group(*place)).members.append(survivor)
-    least = min(2, num_units)
-    return [group for group in groups.values() if len(set(map(_unit_of, group.members))) >= least]
+    return [group for group in groups.values() if _lasts(set(map(_unit_of, group.members)), num_units)]
+
+
+def _lasts(units: set[int], num_units: int) -> bool:
+    """Return whether several units have left something, not only the last two: a name may keep what it had before."""
+    return len(units) >= min(2, num_units) and (num_units <= 2 or min(units) < num_units - 2)
 
 
 def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -56,6 +57,7 @@ class SimulatedMemory:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.reset_peaks = self.allocator.reset_peaks
         self.handles: dict[Hashable, int] = {}
+        self._lock = threading.RLock()  # a script's threads allocate at the same time
         self._is_busy = False
         """while it is, frees wait: Python's garbage collector may run amid the allocator and end storages there"""
         self._deferred_frees: list[Hashable] = []
@@ -74,6 +76,10 @@ class SimulatedMemory:
 
     def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate. Raises DeviceOutOfMemory: no room, after the allocator's own retries; nothing is allocated then."""
+        with self._lock:
+            self._alloc(key, num_bytes, site)
+
+    def _alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         self._is_busy = True
         try:
             self.handles[key] = self.allocator.malloc(num_bytes)
@@ -97,6 +103,10 @@ class SimulatedMemory:
 
     def free(self, key: Hashable) -> None:
         """Free; unknown keys are storages that an out-of-memory kept from being allocated."""
+        with self._lock:
+            self._free(key)
+
+    def _free(self, key: Hashable) -> None:
         if self.watched is not None:
             self.watched.pop(key, None)
             if self.watched_events is not None:

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 import torch
@@ -86,6 +86,8 @@ class Tracer(TorchDispatchMode):
         self.site_frames = MAX_SITE_FRAMES
         self.replayed: Site = ()
         """frames of a layer that is replayed, in which nobody is"""
+        self.largest_data: tuple[int, Site] = (0, ())
+        """bytes and place of the largest tensor of data so far; kept where operators run as they are"""
         self.num_asked = 0
         """how often a value was asked for"""
         self.assumed_value: float | None = None
@@ -116,7 +118,25 @@ class Tracer(TorchDispatchMode):
             makes = self._makes_storage[id(func)] = _makes_storage(func)
         if makes:
             self.track(out)
+            if isinstance(out, torch.Tensor) and out.nbytes > self.largest_data[0]:
+                self._note_data(out.nbytes, args)
         return out
+
+    def _note_data(self, num_bytes: int, args: tuple[Any, ...]) -> None:
+        """Keep where the largest tensor was made out of no other one, or of a data loader's, by no module."""
+        frames: list[Frame] = []
+        is_collated = False
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and len(frames) < WATCHED_SITE_FRAMES:
+            path = frame.f_code.co_filename
+            if path.startswith(_OF_MODELS):
+                return
+            is_collated = is_collated or path.startswith(_DATA_LOADERS)
+            if not _is_plumbing(path):
+                frames.append((frame.f_code, frame.f_lineno))
+            frame = frame.f_back
+        if is_collated or not any(isinstance(arg, (torch.Tensor, list, tuple)) and _has_tensor(arg) for arg in args):
+            self.largest_data = (num_bytes, tuple(frames))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -247,6 +267,15 @@ def _makes_storage(func: Any) -> bool:
 
 
 _PLUMBING_PATHS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), contextlib.__file__, "<string>")
+
+
+_TORCH = os.path.dirname(torch.__file__)
+_OF_MODELS = tuple(os.path.join(_TORCH, name) for name in ("nn/", "optim/", "autograd/"))
+_DATA_LOADERS = os.path.join(_TORCH, "utils/data/")
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or any(isinstance(item, torch.Tensor) for item in value)
 
 
 @cache

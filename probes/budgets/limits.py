@@ -111,11 +111,20 @@ def exceeded(limit: Limit, measured: Measured) -> str | None:
     if oom is not None:
         return f"{_out_of_memory_text(oom.budget_bytes, measured)}, before {limit.phase} could be judged"
     if limit.phase is None:
-        return None
+        return _grows(measured)
     allocated = measured.peaks.get(limit.phase)
     if allocated is None:
         return f"limited {limit.phase} to {format_bytes(limit.limit_bytes)}, but no phase {limit.phase} was recorded"
     return _beyond(limit.limit_bytes, limit.phase, allocated) if allocated > limit.limit_bytes else None
+
+
+def _grows(measured: Measured) -> str | None:
+    """Return what grows without end in a run that has ended: it would go beyond any limit in a longer one."""
+    for finding in measured.findings:
+        if finding.severity == "error":
+            where = f", at {finding.where}" if finding.where else ""
+            return f"grows without end ({finding.cause}): {finding.title}{where}"
+    return None
 
 
 def _out_of_memory_text(limit_bytes: int, measured: Measured) -> str:

@@ -54,8 +54,8 @@ class Measured:
 
     @property
     def fits(self) -> bool:
-        """Return whether it ran to its end."""
-        return self.log.outcome is Outcome.COMPLETED
+        """Return whether it ran to its end, and nothing grew that has none."""
+        return self.log.outcome is Outcome.COMPLETED and all(found.severity != "error" for found in self.findings)
 
     @property
     def peaks(self) -> dict[Phase, int]:

@@ -226,7 +226,7 @@ def _hoarded_finding(
     held = main_survivor(survivors_of(log, Phase.EVAL))
     until = "and none is ever released" if never_released else "until it ends"
     severity = severity_without(log, largest.grown_bytes, Phase.EVAL)
-    if log.run.script and never_released:
+    if never_released and log.fatal_oom is None:
         severity = "error"
     return Finding(
         cause=cause,

@@ -73,12 +73,17 @@ def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
     that fills and then stays is flat in the last third; one that is emptied now and then has no lasting rise before
     its last filling.
     """
-    if len(growth) < MIN_STEPS:
+    return rises_to_the_end(floors(growth), NOISE_BYTES)
+
+
+def rises_to_the_end(levels: Sequence[int], noise_bytes: int) -> bool:
+    """Return whether what lasts of a series rises through most of it and until its end, each by more than the noise."""
+    if len(levels) < MIN_STEPS:
         return False
-    backwards = np.array(floors(growth), dtype=np.int64)[::-1]
-    lasting_floor = np.minimum.accumulate(backwards)[::-1]
-    first, late, last = lasting_floor[0], lasting_floor[2 * len(lasting_floor) // 3], lasting_floor[-1]
-    return int(late - first) > NOISE_BYTES and int(last - late) > NOISE_BYTES
+    backwards = np.array(levels, dtype=np.int64)[::-1]
+    lasting = np.minimum.accumulate(backwards)[::-1]
+    first, late, last = lasting[0], lasting[2 * len(lasting) // 3], lasting[-1]
+    return int(late - first) > noise_bytes and int(last - late) > noise_bytes
 
 
 def freed_by(evidence: Evidence, name: str) -> int:
@@ -119,15 +124,23 @@ def forecast_in_words(log: RunLog, budget_reached: tuple[int, int] | None) -> st
 
 
 def growth_severity(
-    log: RunLog, grown_bytes: int, growth: Sequence[StepGrowth], budget_reached: tuple[int, int] | None
+    log: RunLog,
+    grown_bytes: int,
+    growth: Sequence[StepGrowth],
+    budget_reached: tuple[int, int] | None,
+    *,
+    may_end: bool = False,
 ) -> Severity:
-    """Return `error` where the growth ended the run or will end it by the forecast, else `warning`."""
+    """Return `error` where the growth ends the run as planned, or is proved and has no end, else `warning`.
+
+    The rule of all reports, whatever recorded the run: an error is what ended the run, what reaches the budget by the
+    forecast within the steps that are planned, or what grows through the whole run, where nothing may end it
+    (`may_end`): it ends a longer run.
+    """
     if log.fatal_oom is not None:
-        ends_run = fits_without(log, grown_bytes)
-    elif budget_reached is None:
-        ends_run = False
-    elif log.run.script:  # as long as it was watched: growth that does not end is an error in a longer run
-        ends_run = keeps_growing(growth)
-    else:
-        ends_run = log.outcome is not Outcome.COMPLETED and budget_reached[1] <= log.run.total_steps
-    return "error" if ends_run else "warning"
+        return "error" if fits_without(log, grown_bytes) else "warning"
+    if budget_reached is None:
+        return "warning"
+    within_plan = log.outcome is not Outcome.COMPLETED and budget_reached[1] <= log.run.total_steps
+    has_no_end = keeps_growing(growth) and not may_end
+    return "error" if within_plan or has_no_end else "warning"

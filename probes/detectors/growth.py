@@ -106,10 +106,8 @@ def _is_of_added_parameters(evidence: Evidence) -> bool:
 
 
 def _severity(evidence: Evidence, explanation: Explanation, budget_reached: tuple[int, int] | None) -> Severity:
-    """Return how bad the growth is; a watched script that ended may have been about to end it too."""
-    log = evidence.log
+    """Return how bad the growth is; a run that ended may have been about to end it too."""
     if explanation.ends_training:
         return "error"
-    if log.run.script and log.fatal_oom is None and explanation.cause in MAY_END:
-        return "warning"
-    return growth_severity(log, explanation.grown_bytes, evidence.later_steps, budget_reached)
+    may_end = explanation.cause in MAY_END
+    return growth_severity(evidence.log, explanation.grown_bytes, evidence.later_steps, budget_reached, may_end=may_end)

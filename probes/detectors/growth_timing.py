@@ -77,6 +77,9 @@ def after_failures(evidence: Evidence) -> Explanation | None:
     lowest_since = min(floors([step for step in growth if step.step >= first.step]))
     if lowest_since - first.floor_bytes + first.left_bytes <= NOISE_BYTES:
         return None
+    survivor = main_survivor(survivors_of(log, CAUGHT_FAILURE))
+    if survivor is None and log.caught_ooms and not log.given_up:
+        return None  # nobody is known to keep an error, and a script that did the work again may hold its parts
     in_backward = all(Phase.BACKWARD in step.failed_phases for step in failed)
     where = "backward" if in_backward else "forward"
     return Explanation(
@@ -86,7 +89,7 @@ def after_failures(evidence: Evidence) -> Explanation | None:
         f"floor was higher, by {format_bytes(total)} in all, and at no other step did it rise so. {WHAT_STAYS[where]}",
         grown_bytes=total,
         steps=span(failed),
-        survivor=main_survivor(survivors_of(log, CAUGHT_FAILURE)),
+        survivor=survivor,
         evidence={"num_failures": len(failed), "grown_bytes": total},
     )
 

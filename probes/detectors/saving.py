@@ -1,5 +1,6 @@
 """What saving, resuming and generating cost, and what they leave behind."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from memory_harness.configs.cards import load_cards
@@ -8,6 +9,7 @@ from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import ADDED_TO_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.floor import MIN_EVENTS
 from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
 from memory_harness.probes.detectors.optimizer_states import second_states_bytes
 from memory_harness.probes.detectors.reading import (
@@ -174,9 +176,12 @@ def adapters_accumulate(evidence: Evidence) -> Finding | None:
     if added < 2:
         return None
     adapter_bytes = block_size(4 * model.num_trainable_parameters)
+    severity = severity_without(log, added * adapter_bytes)
+    if log.fatal_oom is None and _adds_to_the_end([number for _, number in counted]):
+        severity = "error"
     return Finding(
         cause="adapters-accumulate",
-        severity=severity_without(log, added * adapter_bytes),
+        severity=severity,
         title=f"{added} adapters were added to the model and none was deleted",
         explanation=f"The model had {first_count} adapter at the first step and {last_count} at the last; each "
         f"takes {format_bytes(adapter_bytes)}, {model.num_trainable_parameters} parameters in float32.",
@@ -211,6 +216,13 @@ def _parameters_added(log: RunLog) -> Finding | None:
         where=line_of(largest),
         evidence={"num_additions": len(alike), "bytes_per_adapter": largest.bytes_per_step},
     )
+
+
+def _adds_to_the_end(numbers: Sequence[int]) -> bool:
+    """Return whether a number rises again and again, in the last third of the run too, and never falls."""
+    rises = [index for index, (before, after) in enumerate(pairwise(numbers)) if after > before]
+    falls = any(after < before for before, after in pairwise(numbers))
+    return len(rises) >= MIN_EVENTS and not falls and rises[-1] >= 2 * len(numbers) // 3
 
 
 def kv_cache_held(evidence: Evidence) -> Finding | None:

@@ -20,7 +20,7 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.floor import floor_rise
+from memory_harness.probes.detectors.floor import floor_rise, rises_to_the_end
 from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
     how_it_is_kept,
@@ -349,9 +349,10 @@ def host_leak(evidence: Evidence) -> Finding | None:
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     if explains_host_growth(evidence.log, grown):
         return None
+    has_no_end = rises_to_the_end(resident, STEP_HOST_NOISE_BYTES * len(steps) // 6)
     return Finding(
         cause="host-leak",
-        severity="warning",
+        severity="error" if has_no_end else "warning",
         title=f"Host memory grows by {format_bytes(round(slope.middle))} a step",
         explanation=f"The process's resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
         f"{steps[-1].step} while allocated on the GPU was flat: data, not tensors of the GPU, piles up."

@@ -1,26 +1,37 @@
 """Run any script under observation, and say how it ended."""
 
 import sys
+import threading
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.observe.child_processes import process_patches, settings_of
 from memory_harness.harness.observe.own_loop import choose_device
-from memory_harness.harness.observe.run_script import run_script, show_traceback
+from memory_harness.harness.observe.run_script import message_of, run_script, show_traceback
 from memory_harness.harness.observe.script import ScriptObserver
+from memory_harness.harness.observe.script_threads import wait_for_threads
 
 
 def watch_script(
-    script: str, arguments: Sequence[str], log: Path, *, device: str, gpu: str | Card | None, budget_bytes: int | None
+    script: str,
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    device: str,
+    gpu: str | Card | None,
+    budget_bytes: int | None,
+    report: Callable[[RunLog], int] | None = None,
 ) -> RunLog:
     """Run the script to its end, its output going where it always goes; return what was recorded.
 
-    An error that ends the script is shown as Python shows it.
+    An error that ends the script is shown as Python shows it. Where it leaves by `os._exit`, nothing is returned:
+    `report` is handed what was recorded, and returns the code to exit with.
 
     Raises:
         DeviceError: the device is not to be had.
@@ -29,16 +40,35 @@ def watch_script(
     begin = time.perf_counter()
     with LogWriter(log) as writer:
         observer = ScriptObserver(opened, writer.write, Path(script).name)
-        outcome, message = Outcome.COMPLETED, ""
+
+        def end(outcome: Outcome, message: str) -> RunLog:
+            observer.end_log(outcome, message, time.perf_counter() - begin)
+            return read_run_log(log)
+
+        def end_at_once(code: int) -> int:
+            observer.end_script()
+            recorded = end(*_exit(SystemExit(code)))
+            sys.stdout.flush()
+            return report(recorded) if report is not None else code
+
+        observer.on_exit = end_at_once
+        name = gpu.name if isinstance(gpu, Card) else gpu
+        settings = settings_of(log.parent, Path(script).name, device, name, budget_bytes)
+        threads = threading.enumerate()
         try:
-            with observer.running():
+            with observer.running(), ExitStack() as processes:
+                for change in process_patches(settings, observer.leave):
+                    processes.enter_context(change)
                 main = run_script(script, arguments)
+                wait_for_threads(threads)
             observer.end_script()  # while its variables are alive
             del main
         except BaseException as error:
             outcome, message = end_of(error, opened)
-        observer.end_log(outcome, message, time.perf_counter() - begin)
-    return read_run_log(log)
+            if outcome is Outcome.COMPLETED:
+                observer.end_script()
+            return end(outcome, message)
+        return end(*(observer.thread_end or (Outcome.COMPLETED, "")))
 
 
 def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
@@ -50,7 +80,7 @@ def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
         return Outcome.STOPPED, "the script was interrupted"
     if device.as_out_of_memory(error) is not None:
         return Outcome.OOM, ""
-    return Outcome.ERROR, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return Outcome.ERROR, message_of(error)
 
 
 def _exit(error: SystemExit) -> tuple[Outcome, str]:

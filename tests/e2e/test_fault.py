@@ -17,7 +17,7 @@ FAKE = ("--preset", "smoke_cpu", "--tensors", "fake", "--dtype", "float16")
 @pytest.mark.slow
 def test_a_planted_mistake_is_found_at_its_line(tmp_path):
     ended = run_probe("--preset", "smoke_cpu", "--fault", "kept-losses", "--json", "report.json", folder=tmp_path)
-    assert (ended.code, ended.stderr) == (0, "")
+    assert (ended.code, ended.stderr) == (1, "")
     assert "The mistake kept-losses was planted in this run on purpose." in ended.stdout
     assert "at probes/faults/kept_losses.py:" in ended.stdout
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
@@ -53,7 +53,8 @@ def test_tensors_without_values_take_a_mistake_step_by_step(tmp_path):
         *("--generate-prompts", "0", "--fault", "retained-graph"),
         folder=tmp_path,
     )
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 1, ended.stderr
+    assert "GROWS" in ended.stdout
     assert "at probes/faults/retained_graph.py:" in ended.stdout
 
 

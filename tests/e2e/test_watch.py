@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from memory_harness.reports import command
 
@@ -42,19 +45,23 @@ def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
     assert command.main(["--replay", str(log.parent)]) == command.main(["--replay", str(log)]) == 1
 
 
-def test_a_script_without_training_is_clean(tmp_path, capsys):
+def test_a_script_of_which_nothing_was_seen_is_not_decided(tmp_path, capsys):
     script = script_of(tmp_path, "print('hello')\n")
-    assert watch(script, tmp_path) == 0
+    assert watch(script, tmp_path) == 3
     shown = capsys.readouterr().out
     assert shown.startswith("hello\n")
-    assert "The script fits" in shown
+    assert "NOT DECIDED" in shown
+    assert "no training step was seen" in " ".join(shown.split())
+
+
+EVALUATION = "import sys, torch\ntorch.nn.Linear(1, 1).eval()(torch.zeros(1, 1))\n"
 
 
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ("import sys\nsys.exit()", 0, ""),
-        ("import sys\nsys.exit(0)", 0, ""),
+        (EVALUATION + "sys.exit()", 0, ""),
+        (EVALUATION + "sys.exit(0)", 0, ""),
         ("import sys\nsys.exit(4)", 3, ""),
         ("import sys\nsys.exit('no data here')", 3, "no data here\n"),
         ("raise KeyboardInterrupt", 130, "KeyboardInterrupt\n"),
@@ -85,6 +92,48 @@ def test_arguments_of_nobody_are_refused(tmp_path, capsys):
         capsys.readouterr().err
         == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT\n"
     )
+
+
+SCRIPTS = ROOT / "tests" / "watch_scripts"
+
+
+def watch_in_process(name: str, folder: Path, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+    """Watch a script in a process that it may leave as it likes; return the exit code and the report."""
+    report = folder / "report.json"
+
+    def run() -> None:
+        torch.set_num_threads(1)  # those of the process that was forked are not here
+        flags = ("--json", str(report), *(("--", *arguments) if arguments else ()))
+        sys.exit(watch(SCRIPTS / f"{name}.py", folder, *flags))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode, json.loads(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "where"),
+    [
+        ("leaves_at_once", (), "leaves_at_once.py:17"),
+        ("forked_leak", (), "forked_leak.py:21"),
+        pytest.param("forked_leak", ("spawn",), "forked_leak.py:21", marks=pytest.mark.slow),
+        pytest.param("forked_leak", ("forkserver",), "forked_leak.py:21", marks=pytest.mark.slow),
+        pytest.param("subprocess_leak", (), "thread_leak.py:19", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_process_does_that_ends_by_itself_or_is_started_is_seen(name, arguments, where, tmp_path):
+    code, report = watch_in_process(name, tmp_path, *arguments)
+    assert code == 1
+    (finding,) = report["findings"]
+    assert (finding["cause"], finding["severity"]) == ("tensors-logged", "error")
+    assert finding["where"] == f"tests/watch_scripts/{where}"
+
+
+def test_processes_that_keep_nothing_fit(tmp_path):
+    code, report = watch_in_process("clean_processes", tmp_path)
+    assert (code, report["verdict"], report["findings"]) == (0, "pass", [])
+    assert len(list(tmp_path.glob("*/process-*.jsonl"))) == 2
 
 
 INSPECT = """

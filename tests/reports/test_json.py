@@ -13,7 +13,15 @@ from tests.reports.results import FITS, fixed_result, planned_result, unfixed_re
 
 PEAKS = {"peak_allocated_bytes": int, "peak_reserved_bytes": int}
 OOM = {"step": int, "total_steps": int, "phase": str, "requested_bytes": int}
-RUN = {"outcome": str, "oom": (OOM, None), "phases": "phases", "outside": (dict, None)}
+CAUGHT = {
+    "step": int,
+    "phase": str,
+    "requested_bytes": int,
+    "where": (str, None),
+    "caught_at": (str, None),
+    "done_again": bool,
+}
+RUN = {"outcome": str, "oom": (OOM, None), "caught": [CAUGHT], "phases": "phases", "outside": (dict, None)}
 PREDICTION = {"passes": bool, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
 OPTION = {"fixes": [str], **PREDICTION, "predicted_slowdown": float}
 SCHEMA = {

@@ -34,7 +34,9 @@ def test_an_applied_fix_that_was_not_verified_does_not_pass():
 
 
 def test_exit_codes():
-    assert [exit_code(verdict) for verdict in ("pass", "pass_with_fixes", "fail")] == [0, 0, 1]
+    died = replace(FITS, end=EndRecord(Outcome.ERROR, 20, 10.0, "KeyError: 'loss'"))
+    results = [result_of_log(FITS), fixed_result(samples=4000), unfixed_result(), result_of_log(died)]
+    assert [exit_code(result) for result in results] == [0, 0, 1, 3]
 
 
 def test_the_sentence_of_the_published_failure():

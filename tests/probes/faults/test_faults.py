@@ -62,6 +62,11 @@ ALWAYS = {
 """Of each kind of detector some; the others, and so every fault, with `-m slow`."""
 
 
+GROW_WITHOUT_END = {
+    "adapters-accumulate", "kept-losses", "metric-never-reset", "retained-graph", "tensors-logged",
+}  # fmt: skip
+
+
 def mistaken_line(fault: Fault) -> str:
     """Return `file:line` of the line that the fault's file marks."""
     path = FOLDER / f"{fault.name.replace('-', '_')}.py"
@@ -83,6 +88,8 @@ def test_each_fault_is_called_by_its_cause_and_by_no_other(name):
     torch.manual_seed(0)
     findings = detect(run_with(fault, tiny_config()))
     own = [finding for finding in findings if finding.cause == fault.cause]
+    if name in GROW_WITHOUT_END:
+        assert own[0].severity == "error", "what a watched script is told, a planted mistake is told too"
     assert len(own) == 1, [finding.title for finding in findings]
     assert not wrong_errors(fault, findings)
     assert own[0].explanation
@@ -107,7 +114,7 @@ def test_faults_of_host_memory_are_found_in_a_process_of_their_own(name):
     command = [sys.executable, "-W", "ignore", "-m", "memory_harness.probes.faults", name]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"{name}: warning" in result.stdout
+    assert f"{name}: " in result.stdout
     assert mistaken_line(FAULTS[name]) in "".join(result.stdout.split("│")).replace(" ", "").replace("\n", "")
 
 

@@ -13,6 +13,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.session.watch import watch_script
+from memory_harness.reports.summary import exit_code, result_of_log, verdict_banner, verdict_of, verdict_sentence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,6 +26,8 @@ CAUSES = {
     "baseline_with_graph": "retained-graph",
     "best_weights_by_epoch": "tensors-logged",
     "branches_added": "adapters-accumulate",
+    "by_hand_leak": "retained-graph",
+    "by_hand_replaced": "tensors-logged",
     "cache_by_layer": "kv-cache-held",
     "cached_batches": "tensors-logged",
     "cached_function": "tensors-logged",
@@ -88,6 +91,8 @@ CAUSES = {
     "slow_growth": "tensors-logged",
     "streaming_cache": "kv-cache-held",
     "tensors_logged": "tensors-logged",
+    "thread_leak": "tensors-logged",
+    "thread_pool_leak": "tensors-logged",
     "torchmetrics_of_evaluation": "metric-never-reset",
     "torchmetrics_state": "metric-never-reset",
     "train_forgotten": "checkpointing-lost",
@@ -103,24 +108,32 @@ GROW_WITHOUT_END = {
     "metric_concatenated", "metric_list_state", "metric_never_reset", "metric_of_training", "models_copied",
     "outputs_hoarded", "outputs_of_generate", "pictures_kept", "replay_with_graphs", "retain_graph_flag",
     "retained_graph", "returns_kept", "rnn_state", "rollout_caches", "rollouts_kept", "second_order_clones",
-    "second_order_cycle", "second_order_momentum", "second_order_penalty", "several_appends", "slow_graph", "slow_growth",
-    "streaming_cache", "tensors_logged", "torchmetrics_of_evaluation", "torchmetrics_state", "two_functions_append",
-    "two_lists",
+    "second_order_cycle", "second_order_momentum", "second_order_penalty", "several_appends", "slow_graph",
+    "slow_growth", "streaming_cache", "tensors_logged", "torchmetrics_of_evaluation", "torchmetrics_state",
+    "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
     "weights_cloned", "weights_kept",
 }  # fmt: skip
 BUDGETS = {
+    "batches_skipped": 26 * MIB, "clean_batch_size_search": 26 * MIB, "clean_batches_halved": 48 * MIB,
+    "evaluation_skipped": 26 * MIB, "search_given_up": 26 * MIB, "trial_function_fails": 26 * MIB,
     "eval_batch_logits": 12 * MIB, "exception_holds_frames": 24 * MIB, "failure_kept": 40 * MIB,
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames", "kv_cache_held",
-    "metric_list_state", "oom_in_backward", "retained_graph", "save_doubles", "tensors_logged",
+    "batches_skipped", "by_hand_leak", "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames",
+    "kv_cache_held", "metric_list_state", "oom_in_backward", "retained_graph", "save_doubles", "search_given_up",
+    "tensors_logged", "thread_leak",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
-CLEAN = sorted(path.stem for path in SCRIPTS.glob("clean_*.py"))
+GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
+"""scripts that go on, or die, without work that found no memory, with how often it found none"""
+OF_PROCESSES = {"clean_processes", "forked_leak", "leaves_at_once", "subprocess_leak"}
+"""what is run by the command line, as these start processes or leave their own"""
+CAUGHT = "# caught here"
+CLEAN = sorted({path.stem for path in SCRIPTS.glob("clean_*.py")} - OF_PROCESSES)
 CLEAN_ALWAYS = {
-    "clean_accumulation", "clean_distillation", "clean_evaluation", "clean_evaluation_first", "clean_kept_floats",
-    "clean_models_in_turn", "clean_ring_buffer", "clean_static_cache", "clean_varying_lengths",
+    "clean_accumulation", "clean_batch_size_search", "clean_distillation", "clean_evaluation", "clean_evaluation_first",
+    "clean_kept_floats", "clean_models_in_turn", "clean_ring_buffer", "clean_static_cache", "clean_varying_lengths",
 }  # fmt: skip
 """the rest with `-m slow`"""
 
@@ -130,11 +143,11 @@ def watched(script: Path, folder: Path, budget_bytes: int | None = None, argumen
     return watch_script(str(script), arguments, log, device="simulated", gpu=None, budget_bytes=budget_bytes)
 
 
-def line_of_mistake(name: str) -> str:
+def line_of_mistake(name: str, mark: str = MISTAKE) -> str:
     """Return `file:line` of the marked line, in the script or in its helper modules, as findings show it."""
     for path in (SCRIPTS / f"{name}.py", SCRIPTS / "helpers" / "metrics.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if MISTAKE in line:
+            if mark in line:
                 return f"{path.relative_to(SCRIPTS.parent.parent).as_posix()}:{number}"
     raise AssertionError(f"no line of {name} is marked")
 
@@ -154,8 +167,9 @@ def test_the_cause_and_the_line(name, tmp_path, capfd):
     "name", [name if name in CLEAN_ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in CLEAN]
 )
 def test_no_finding_without_a_mistake(name, tmp_path, capfd):
-    log = watched(SCRIPTS / f"{name}.py", tmp_path)
+    log = watched(SCRIPTS / f"{name}.py", tmp_path, BUDGETS.get(name))
     assert log.outcome is Outcome.COMPLETED
+    assert verdict_of(log, None) == "pass"
     assert [f"{f.severity} {f.cause}" for f in detect(log) if f.severity != "info"] == []
 
 
@@ -192,7 +206,49 @@ def test_what_keeps_it_is_shown_with_both_lines(tmp_path, capfd):
 def test_at_least_fourteen_causes_and_eight_clean_scripts():
     assert len(set(CAUSES.values())) >= 14
     assert len(CLEAN) >= 8
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*CAUSES, *CLEAN}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*CAUSES, *CLEAN, *GIVES_UP, *OF_PROCESSES}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in GIVES_UP]
+)
+def test_a_script_that_goes_on_without_what_found_no_memory_does_not_fit(name, tmp_path, capfd):
+    log = watched(SCRIPTS / f"{name}.py", tmp_path, BUDGETS[name])
+    result = result_of_log(log)
+    assert (verdict_banner(result).title, exit_code(result)) == ("DOES NOT FIT", 1)
+    assert f"{GIVES_UP[name]} allocations failed" in verdict_sentence(result)
+    assert {oom.caught_at for oom in log.given_up} == {line_of_mistake(name, CAUGHT)}
+
+
+def test_larger_tries_of_a_script_that_fits_are_counted(tmp_path, capfd):
+    log = watched(SCRIPTS / "clean_batch_size_search.py", tmp_path, BUDGETS["clean_batch_size_search"])
+    assert "2 tries before had asked for more than there is" in verdict_sentence(result_of_log(log))
+    assert [is_done for _, is_done in log.caught_ooms] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "raise ValueError('layer 3 has 64 columns\\nnot 128\\nsee https://example.org/docs.')",
+            "layer 3 has 64 columns.",
+        ),
+        (
+            "raise RuntimeError('Error(s) in loading state_dict for Net:\\n\\tsize mismatch for a')",
+            "Net: size mismatch for a.",
+        ),
+        ("raise RuntimeError('\\n  no such table')", "RuntimeError: no such table."),
+    ],
+)
+def test_the_verdict_tells_the_first_line_of_an_error(text, sentence, tmp_path, capfd):
+    assert verdict_sentence(result_of_log(watched(script_of(tmp_path, text), tmp_path))).endswith(sentence)
+
+
+def test_without_a_gpu_the_largest_data_is_named(tmp_path):
+    script = script_of(tmp_path, TRAINING.replace("for step in", "data = torch.randn(2**18)\nfor step in"))
+    run = watched(script, tmp_path).run
+    assert run.data_bytes == 2**20
+    assert run.data_where.endswith("script.py:7")
 
 
 TRAINING = """
