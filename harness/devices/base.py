@@ -138,6 +138,12 @@ class AllocationObserver(Protocol):
     def unobserved(self) -> AbstractContextManager[None]:
         """Within, operators run at full speed, and what they make is not counted where that has a price."""
 
+    def heap_bytes(self) -> int | None:
+        """Return what the process holds by malloc, the device's tensors included, where observing has a price.
+
+        None where it has none, or where it cannot be told.
+        """
+
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values as the device's, where it would not know of them by itself."""
 

@@ -165,6 +165,10 @@ class CudaDevice:
         """PyTorch's allocator counts anyway, at no price."""
         return nullcontext()
 
+    def heap_bytes(self) -> int | None:
+        """Observing has no price here."""
+        return None
+
     def driver_used_bytes(self) -> int | None:
         """Return what the driver counts as used on the GPU by everyone, or None without nvidia-ml-py."""
         if self._nvml is None:

@@ -41,6 +41,8 @@ from memory_harness.harness.log.records import (
     ForwardFacts,
     Outcome,
     Phase,
+    PhaseBegin,
+    PhaseRecord,
     Record,
     SurvivorRecord,
 )
@@ -55,6 +57,7 @@ from memory_harness.harness.observe.facts import (
 )
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
+from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import LoadedTensors, ModuleCalls, OptimizerSteps
 from memory_harness.harness.observe.script_patches import (
     GENERATE,
@@ -102,6 +105,7 @@ class ScriptObserver:
         self._optimizers = OptimizerSteps()
         self._has_optimizer = self._has_stepped = False
         self._unobserved = ExitStack()  # open while an optimizer steps whose allocations are known
+        self._sampling = StepSampling(device)
 
         self._step_ended = False
         self._step_began = time.perf_counter()
@@ -119,14 +123,17 @@ class ScriptObserver:
     def _write(self, record: Record) -> None:
         if isinstance(record, SurvivorRecord) and record.unit in _GROWING:
             self._has_grown = True
-        self._write_out(record)
+        if not (self._sampling.hides_phases and isinstance(record, (PhaseBegin, PhaseRecord))):
+            self._write_out(record)
 
     def _switch_to(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the phase that is running, and begin another."""
         self._unobserved.close()  # a step that failed did not say that it is over
         self._end_phase()
         self._phase = phase
-        self._begun = self._phase_recorder.begin_phase(phase, batch, index)
+        self._sampling.begin_phase(phase, batch, index)
+        if not self._sampling.is_resting:
+            self._begun = self._phase_recorder.begin_phase(phase, batch, index)
 
     def _end_phase(self) -> None:
         """Write what the running phase took."""
@@ -168,6 +175,8 @@ class ScriptObserver:
         self._begin_call(module, [*args, *kwargs.values()])
         with self._inside_call():
             output = call(module, *args, **kwargs)
+        if self._sampling.is_resting:
+            return output
         if self._phase is Phase.EVAL:
             self._phase_recorder.forward_facts = _evaluation_facts(module, output)
         elif self._phase is Phase.FORWARD and hasattr(module, "peft_config"):
@@ -184,6 +193,7 @@ class ScriptObserver:
             return False
         self.device.adopt([*parameters, *module.buffers()])
         self._observe_generators(type(module))
+        self._sampling.begin_again()
         size = sum(parameter.numel() for parameter in parameters)
         if size > self._largest_model:
             self._largest_model = size
@@ -300,6 +310,7 @@ class ScriptObserver:
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
         self._has_optimizer = True
+        self._sampling.begin_again()
         call(*args, **kwargs)
 
     def begin_optimizer(self, optimizer: torch.optim.Optimizer, args: Arguments, kwargs: Keywords) -> None:
@@ -328,8 +339,9 @@ class ScriptObserver:
 
     def _end_step(self, learning_rate: float) -> None:
         phase_recorder = self._phase_recorder
-        seconds = time.perf_counter() - self._step_began
-        phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
+        if self._sampling.shows_steps:
+            seconds = time.perf_counter() - self._step_began
+            phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
             self._note_checkpoint_kept()
@@ -338,6 +350,7 @@ class ScriptObserver:
             self._has_grown = False
             phase_recorder.probe("gc", gc.collect)
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
+        self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
@@ -449,7 +462,11 @@ class ScriptObserver:
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
-                yield
+                try:
+                    yield
+                finally:
+                    self._unobserved.close()
+                    self._sampling.close()
 
     def patches(self) -> list[Patch]:
         """Return what is replaced while the script is observed."""
@@ -485,6 +502,7 @@ class ScriptObserver:
         self._write_out(self._run)
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        self._sampling.stop()
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
