@@ -11,7 +11,7 @@ _CHECKED_BYTES = 2**20
 class _MallInfo2(ctypes.Structure):
     """Source: mallinfo(3)."""
 
-    _fields_ = [  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [
         (name, ctypes.c_size_t)
         for name in (
             "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",

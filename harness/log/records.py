@@ -228,6 +228,10 @@ class StepRecord:
     host_rss_bytes: int
     grad_norm: float | None = None
     training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
+    left_bytes: int | None = None
+    """what it left allocated, where the log leaves its phases out, which tell this and what follows otherwise"""
+    forward_bytes: int = 0  # of it, what its forward passes added
+    padded_tokens: int = 0  # of its micro-batches
     kind: str = "step"
 
 

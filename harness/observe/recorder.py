@@ -27,7 +27,6 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
-
 RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
 
 
@@ -110,7 +109,7 @@ class PhaseRecorder:
                 step=self.step,
                 micro_step=self.micro_step,
                 epoch=self.epoch,
-                seconds=time.perf_counter() - begun.time,
+                seconds=round(time.perf_counter() - begun.time, 6),
                 allocated_before_bytes=begun.before.allocated_bytes,
                 reserved_before_bytes=begun.before.reserved_bytes,
                 after=after,
@@ -146,7 +145,7 @@ class PhaseRecorder:
             target_tokens=sum(shape.target_tokens for shape in shapes),
             loss=loss,
             learning_rate=learning_rate,
-            seconds=seconds,
+            seconds=round(seconds, 6),
             allocated_bytes=stats.allocated_bytes,
             reserved_bytes=stats.reserved_bytes,
             num_alloc_retries=stats.num_alloc_retries,

@@ -73,6 +73,7 @@ from memory_harness.harness.observe.script_patches import (
     running_generator,
 )
 from memory_harness.harness.observe.survivors import STEP
+from memory_harness.harness.observe.thinning import LogThinning
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
@@ -88,7 +89,7 @@ class ScriptObserver:
         self.call_depth = 0  # calls of modules, of `backward` or of `generate` that are running, one inside the other
         self._phase_recorder = PhaseRecorder(device, self._write)
         self._phase_recorder.epoch = 1
-        self._write_out = write
+        self._write_out = LogThinning(write).write
         self._run = dataclasses.replace(new_run_record(device), script=script)
         self._thread = threading.get_ident()
         self._patches = ExitStack()

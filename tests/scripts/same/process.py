@@ -27,8 +27,8 @@ def handle(number, frame):
 
 def main():
     print(__name__, sys.argv, os.path.basename(__file__), sys.modules["__main__"].__dict__ is globals(), __spec__)
-    print(pickle.loads(pickle.dumps(Point(3))).x, Point.__module__, sys.flags.optimize, sys.path[0] == os.path.dirname(__file__))
-    print(sorted(thread.name for thread in threading.enumerate()), threading.current_thread() is threading.main_thread())
+    print(pickle.loads(pickle.dumps(Point(3))).x, Point.__module__, sys.path[0] == os.path.dirname(__file__))
+    print(sorted(thread.name for thread in threading.enumerate()), threading.current_thread().name)
     print([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)])
     print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is sys.__excepthook__)
     print(torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), sys.getrecursionlimit())

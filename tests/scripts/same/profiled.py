@@ -9,7 +9,7 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 with profile(activities=[ProfilerActivity.CPU], schedule=schedule(wait=1, warmup=1, active=2)) as profiler:
-    for step in range(4):
+    for _ in range(4):
         with record_function("training"):
             loss = model(torch.randn(8, 16)).mean()
             loss.backward()
