@@ -71,6 +71,7 @@ from memory_harness.harness.observe.script_patches import (
     observed,
     patches_of_tensors,
     running_generator,
+    unseen_by_compiler,
 )
 from memory_harness.harness.observe.survivors import STEP
 from memory_harness.harness.observe.thinning import LogThinning
@@ -457,8 +458,9 @@ class ScriptObserver:
         self._write_out(self._run)
         self.device.on_out_of_memory(self._note_out_of_memory)
         self._switch_to(Phase.LOAD)
-        with self._patches:
-            for owner, name, function in self.patches():
+        patches = self.patches()
+        with unseen_by_compiler(patches), self._patches:
+            for owner, name, function in patches:
                 self._patches.enter_context(patch.object(owner, name, function))
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)

@@ -32,8 +32,8 @@ def main():
     print([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)])
     print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is sys.__excepthook__)
     print(torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), sys.getrecursionlimit())
-    atexit.register(print, "registered first, runs last")
-    atexit.register(print, "registered last, runs first")
+    atexit.register(print, "registered first, runs last", file=sys.stderr)
+    atexit.register(print, "registered last, runs first", file=sys.stderr)
     signal.signal(signal.SIGUSR1, handle)
     os.kill(os.getpid(), signal.SIGUSR1)
     for start in ("fork", "spawn"):
