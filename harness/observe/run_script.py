@@ -16,7 +16,6 @@ from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.source_lines import is_harness
 from memory_harness.harness.observe.notebook import SUFFIX, cells_of
 
-
 _MAIN = ("__main__", "__mp_main__")
 """Names of the script's module; multiprocessing takes the second one when it is imported, for what spawned processes
 send back."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 random.seed(0)
+torch.manual_seed(0)
 np.random.seed(0)
 
 
