@@ -121,7 +121,7 @@ class Tracer(TorchDispatchMode):
         """Leave out the wrapper that hides a mode from torch.compile, whose frames would show in users' tracebacks."""
         return False
 
-    def ignore_compile_internals(self) -> bool:
+    def ignore_compile_internals(self) -> bool:  # type: ignore[override]  # it is asked of the mode itself
         """Let torch.compile compile what is watched, as without the tracer, and leave the rest to run as it is."""
         return not self._lowerings
 
