@@ -436,12 +436,18 @@ Record = (
 
 _NESTED = {MemoryStats, BatchShape, ForwardFacts, ModelFacts}
 
+_WRITTEN = object()
+_LEFT_OUT = {"grad_norm": None, "training": 1, "left_bytes": None, "forward_bytes": 0, "padded_tokens": 0}
+"""Fields of a step that are not written where they say nothing: long runs write many."""
+
 RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
     """Return the record as plain data, ready for one JSON line."""
     # one level of nesting is all there is; dataclasses.asdict copies deeply and takes most of a replayed run's time
+    if type(record) is StepRecord:
+        return {name: value for name, value in vars(record).items() if _LEFT_OUT.get(name, _WRITTEN) != value}
     return {name: vars(value) if type(value) in _NESTED else value for name, value in vars(record).items()}
 
 

@@ -142,7 +142,7 @@ def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
 
 
 # made once: `json.dumps` makes one for each call, which takes longer than a small record
-_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 class LogWriter:

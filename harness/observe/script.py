@@ -169,6 +169,8 @@ class ScriptObserver:
 
     def call_module(self, call: Call, module: torch.nn.Module, args: Arguments, kwargs: Keywords) -> Any:
         """Call a module; the outermost one says what the script is doing."""
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return call(module, *args, **kwargs)  # inside `torch.func`, whose tensors have no memory to look at
         has_parameters = self._has_parameters.get(module)
         if has_parameters is None:
             has_parameters = self._note_new_module(module)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from memory_harness.harness.log.records import EndRecord, OomRecord, Phase, PhaseBegin, PhaseRecord, Record, StepRecord
 
-FULL_STEPS = 500  # of which all phases are written: some 1 MB
+FULL_STEPS = 300  # of which all phases are written: some 0.7 MB
 INTERVAL = 200
 _IN_STEP = (Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 _PhaseRecords = list[PhaseBegin | PhaseRecord]
