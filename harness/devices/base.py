@@ -148,6 +148,12 @@ class AllocationObserver(Protocol):
     def active_in_thread(self) -> AbstractContextManager[Any]:
         """Let what the present thread, which is not the one that is active, allocates count too."""
 
+    def heap_bytes(self) -> int | None:
+        """Return what the process holds by malloc, the device's tensors included, where observing has a price.
+
+        None where it has none, or where it cannot be told.
+        """
+
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values as the device's, where it would not know of them by itself."""
 

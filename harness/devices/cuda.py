@@ -173,6 +173,10 @@ class CudaDevice:
         """PyTorch's allocator counts anyway, at no price."""
         return nullcontext()
 
+    def heap_bytes(self) -> int | None:
+        """Observing has no price here."""
+        return None
+
     def driver_use(self) -> DriverUse | None:
         """Return what NVML says, or without nvidia-ml-py what CUDA does, which knows no processes."""
         if self._nvml is not None:

@@ -12,11 +12,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode, _push_mode
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
+from memory_harness.harness.devices.heap import heap_reader
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
@@ -90,6 +91,7 @@ class SimulatedDevice:
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
         self._lowered = lowered
+        self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
         self.replays_layers = True
         """whether layers of a model without values that repeat run once"""
@@ -189,10 +191,24 @@ class SimulatedDevice:
             yield
             return
         self.tracer.__exit__(None, None, None)
+        below = _get_current_dispatch_mode()
         try:
             yield
         finally:
-            self.tracer.__enter__()
+            self._trace_again(below)
+
+    def _trace_again(self, below: Any) -> None:
+        """Put the tracer back to where it was, under the modes that the user has entered meanwhile."""
+        above = []
+        while _get_current_dispatch_mode() not in (below, None):
+            above.append(_pop_mode())
+        self.tracer.__enter__()
+        for mode in reversed(above):
+            _push_mode(mode)
+
+    def heap_bytes(self) -> int | None:
+        """Return what the process holds by malloc where tensors have values and operators are traced as they are."""
+        return None if self._read_heap is None else self._read_heap()
 
     def driver_use(self) -> DriverUse | None:
         """Return what a driver would count; None while nothing is beside the allocator, as there is none to ask."""

@@ -243,6 +243,10 @@ class StepRecord:
     grad_norm: float | None = None
     workers_rss_bytes: int = 0  # resident memory of the processes that load data, shared pages in each
     training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
+    left_bytes: int | None = None
+    """what it left allocated, where the log leaves its phases out, which tell this and what follows otherwise"""
+    forward_bytes: int = 0  # of it, what its forward passes added
+    padded_tokens: int = 0  # of its micro-batches
     kind: str = "step"
 
 
@@ -548,12 +552,18 @@ Record = (
 
 _NESTED = {MemoryStats, BatchShape, ForwardFacts, ModelFacts}
 
+_WRITTEN = object()
+_LEFT_OUT = {"grad_norm": None, "training": 1, "left_bytes": None, "forward_bytes": 0, "padded_tokens": 0}
+"""Fields of a step that are not written where they say nothing: long runs write many."""
+
 RECORD_TYPES: dict[str, type] = {cls.kind: cls for cls in typing.get_args(Record)}
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
     """Return the record as plain data, ready for one JSON line."""
     # one level of nesting is all there is; dataclasses.asdict copies deeply and takes most of a replayed run's time
+    if type(record) is StepRecord:
+        return {name: value for name, value in vars(record).items() if _LEFT_OUT.get(name, _WRITTEN) != value}
     return {name: vars(value) if type(value) in _NESTED else value for name, value in vars(record).items()}
 
 

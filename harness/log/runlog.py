@@ -163,6 +163,10 @@ def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
     return MemoryStats(**{name: max(value, getattr(b, name)) for name, value in vars(a).items()})
 
 
+# made once: `json.dumps` makes one for each call, which takes longer than a small record
+_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
 class LogWriter:
     """Appends records to a file, one JSON object a line, unbuffered: a crash loses at most the line being written.
 
@@ -189,7 +193,7 @@ class LogWriter:
         if self._file is None:
             self._held.append(record)
             return
-        line = (json.dumps(record_to_dict(record), ensure_ascii=False) + "\n").encode()
+        line = (_to_json(record_to_dict(record)) + "\n").encode()
         begin = self._file.tell()
         try:
             written = 0

@@ -31,6 +31,24 @@ from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
+RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
+
+
+class ResidentMemory:
+    """The process's resident memory, read at most once in `RSS_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._num_bytes = 0
+        self._read_at = -RSS_SECONDS
+
+    def num_bytes(self) -> int:
+        """Return what was resident when it was read last."""
+        now = time.perf_counter()
+        if now - self._read_at >= RSS_SECONDS:
+            self._num_bytes, self._read_at = self._process.memory_info().rss, now
+        return self._num_bytes
+
 
 @dataclass(frozen=True)
 class BegunPhase:
@@ -56,7 +74,7 @@ class PhaseRecorder:
         self.forward_facts: ForwardFacts | None = None  # how the forward pass of the running phase was made
         self.vocab_size = 0  # tells logits from activations; 0 while no model is loaded
         self.running_phase: BegunPhase | None = None  # also once it has raised an error, until another begins
-        self._process = psutil.Process()
+        self._resident = ResidentMemory()
         self.peak_allocated_bytes = 0  # highest of all phases so far
         self._host_rss_bytes = 0  # resident memory when the last phase ended
         self.host = HostWatch(write)  # notices that the process grows
@@ -88,7 +106,7 @@ class PhaseRecorder:
 
     def end_phase(self, begun: BegunPhase) -> None:
         """Write the record of a phase, with the peak since it began."""
-        self._host_rss_bytes = self._process.memory_info().rss
+        self._host_rss_bytes = self._resident.num_bytes()
         after = self.device.stats()
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, after.peak_allocated_bytes)
         self.write(
@@ -97,7 +115,7 @@ class PhaseRecorder:
                 step=self.step,
                 micro_step=self.micro_step,
                 epoch=self.epoch,
-                seconds=time.perf_counter() - begun.time,
+                seconds=round(time.perf_counter() - begun.time, 6),
                 allocated_before_bytes=begun.before.allocated_bytes,
                 reserved_before_bytes=begun.before.reserved_bytes,
                 after=after,
@@ -134,11 +152,11 @@ class PhaseRecorder:
             target_tokens=sum(shape.target_tokens for shape in shapes),
             loss=loss,
             learning_rate=learning_rate,
-            seconds=seconds,
+            seconds=round(seconds, 6),
             allocated_bytes=stats.allocated_bytes,
             reserved_bytes=stats.reserved_bytes,
             num_alloc_retries=stats.num_alloc_retries,
-            host_rss_bytes=self._process.memory_info().rss,
+            host_rss_bytes=self._resident.num_bytes(),
             grad_norm=grad_norm,
             workers_rss_bytes=_workers_rss_bytes(),
             training=self.training,

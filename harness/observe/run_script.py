@@ -17,6 +17,13 @@ from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.source_lines import is_harness
 from memory_harness.harness.observe.notebook import SUFFIX, cells_of
 
+_MAIN = ("__main__", "__mp_main__")
+"""Names of the script's module; multiprocessing takes the second one when it is imported, for what spawned processes
+send back."""
+
+_CALLS_OPERATORS = os.path.join("torch", "_ops.py")
+"""End of the path by which the tracer calls operators: its frames are the tracer's."""
+
 
 def check_script(script: str, flag: str = "--watch") -> None:
     """Raise ConfigError where there is no such script."""
@@ -69,16 +76,17 @@ def _codes(path: str) -> Iterator[CodeType]:
 @contextmanager
 def _as_started_by_python(main: ModuleType, script: str, arguments: Sequence[str]) -> Iterator[None]:
     """Within, the script finds its own arguments and its own folder first in the import path."""
-    before = (sys.argv, sys.path[:], sys.modules["__main__"])
+    before = (sys.argv, sys.path[:], {name: sys.modules[name] for name in _MAIN if name in sys.modules})
     started_in = os.getcwd()
     sys.argv = [script, *arguments]
     folder = os.path.dirname(os.path.realpath(script))
     sys.path[0] = folder  # in place of the folder of what was started, as Python does
-    sys.modules["__main__"] = main
+    sys.modules.update(dict.fromkeys(before[2], main))
     try:
         yield
     finally:
-        sys.argv, sys.path[:], sys.modules["__main__"] = before
+        sys.argv, sys.path[:], _ = before
+        sys.modules.update(before[2])
         os.chdir(started_in)
 
 
@@ -106,8 +114,11 @@ def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
     seen.add(id(error))
     kept: list[TracebackType] = []
     trace = error.__traceback__
+    follows_own = False
     while trace is not None:
-        if not is_harness(trace.tb_frame.f_code.co_filename):
+        path = trace.tb_frame.f_code.co_filename
+        follows_own = is_harness(path) or (follows_own and path.endswith(_CALLS_OPERATORS))
+        if not follows_own:
             kept.append(trace)
         trace = trace.tb_next
     chain: TracebackType | None = None

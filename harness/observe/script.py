@@ -45,6 +45,8 @@ from memory_harness.harness.log.records import (
     ForwardFacts,
     Outcome,
     Phase,
+    PhaseBegin,
+    PhaseRecord,
     Record,
     RetryRecord,
     SurvivorRecord,
@@ -62,6 +64,7 @@ from memory_harness.harness.observe.facts import (
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
+from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import (
     LeafUpdates,
     LoadedTensors,
@@ -83,9 +86,11 @@ from memory_harness.harness.observe.script_patches import (
     observed,
     patches_of_tensors,
     running_generator,
+    unseen_by_compiler,
 )
 from memory_harness.harness.observe.script_threads import thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
+from memory_harness.harness.observe.thinning import LogThinning
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
@@ -102,7 +107,7 @@ class ScriptObserver:
         self.call_depth = 0  # calls of modules, of `backward` or of `generate` that are running, one inside the other
         self._phase_recorder = PhaseRecorder(device, self._write)
         self._phase_recorder.epoch = 1
-        self._write_out = write
+        self._write_out = LogThinning(write).write
         self._run = dataclasses.replace(new_run_record(device), script=script)
         self._thread = threading.get_ident()
         self._process = os.getpid()
@@ -127,6 +132,7 @@ class ScriptObserver:
         self._optimizers = OptimizerSteps()
         self._has_optimizer = self._has_stepped = False
         self._unobserved = ExitStack()  # open while an optimizer steps whose allocations are known
+        self._sampling = StepSampling(device)
 
         self._step_ended = False
         self._step_began = time.perf_counter()
@@ -149,14 +155,17 @@ class ScriptObserver:
     def _write(self, record: Record) -> None:
         if isinstance(record, SurvivorRecord) and record.unit in _GROWING:
             self._has_grown = True
-        self._write_out(record)
+        if not (self._sampling.hides_phases and isinstance(record, (PhaseBegin, PhaseRecord))):
+            self._write_out(record)
 
     def _switch_to(self, phase: Phase, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the phase that is running, and begin another."""
         self._unobserved.close()  # a step that failed did not say that it is over
         self._end_phase()
         self._phase = phase
-        self._begun = self._phase_recorder.begin_phase(phase, batch, index)
+        self._sampling.begin_phase(phase, batch, index)
+        if not self._sampling.is_resting:
+            self._begun = self._phase_recorder.begin_phase(phase, batch, index)
 
     def _end_phase(self) -> None:
         """Write what the running phase took."""
@@ -197,6 +206,8 @@ class ScriptObserver:
 
     def call_module(self, call: Call, module: torch.nn.Module, args: Arguments, kwargs: Keywords) -> Any:
         """Call a module; the outermost one says what the script is doing."""
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return call(module, *args, **kwargs)  # inside `torch.func`, whose tensors have no memory to look at
         has_parameters = self._has_parameters.get(module)
         if has_parameters is None:
             has_parameters = self._note_new_module(module)
@@ -206,6 +217,8 @@ class ScriptObserver:
         self._begin_call(module, [*args, *kwargs.values()])
         with self._inside_call():
             output = call(module, *args, **kwargs)
+        if self._sampling.is_resting:
+            return output
         if self._phase is Phase.EVAL:
             self._phase_recorder.forward_facts = _evaluation_facts(module, output)
         elif self._phase is Phase.FORWARD and (self._has_checkpointed or hasattr(module, "peft_config")):
@@ -254,6 +267,7 @@ class ScriptObserver:
             return False
         self.device.adopt([*parameters, *module.buffers()])
         self._observe_generators(type(module))
+        self._sampling.begin_again()
         size = sum(parameter.numel() for parameter in parameters)
         if size > self._largest_model:
             self._largest_model = size
@@ -416,6 +430,7 @@ class ScriptObserver:
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
         self._has_optimizer = True
+        self._sampling.begin_again()
         call(*args, **kwargs)
 
     def begin_optimizer(self, optimizer: torch.optim.Optimizer, args: Arguments, kwargs: Keywords) -> None:
@@ -444,8 +459,9 @@ class ScriptObserver:
 
     def _end_step(self, learning_rate: float) -> None:
         phase_recorder = self._phase_recorder
-        seconds = time.perf_counter() - self._step_began
-        phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
+        if self._sampling.shows_steps:
+            seconds = time.perf_counter() - self._step_began
+            phase_recorder.end_step(self._shapes, None, None, learning_rate, seconds)
         self._note_done_again(self._caught.note_step())
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
@@ -455,6 +471,7 @@ class ScriptObserver:
             self._has_grown = False
             phase_recorder.probe("gc", gc.collect)
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
+        self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
@@ -560,15 +577,20 @@ class ScriptObserver:
         self._write_out(self._run)
         self.device.on_out_of_memory(self._note_out_of_memory)
         self._switch_to(Phase.LOAD)
-        with self._patches:
-            for owner, name, function in self.patches():
+        patches = self.patches()
+        with unseen_by_compiler(patches), self._patches:
+            for owner, name, function in patches:
                 self._patches.enter_context(patch.object(owner, name, function))
             for started in thread_patches(self.device, self._note_thread_died):
                 self._patches.enter_context(started)
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
-                yield
+                try:
+                    yield
+                finally:
+                    self._unobserved.close()
+                    self._sampling.close()
 
     def leave(self) -> None:
         """Observe nothing any more: this process was forked from the one that is observed."""
@@ -640,6 +662,7 @@ class ScriptObserver:
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         error.caught_at = self._caught.note_failure(self._phase, self._frame())
+        self._sampling.stop()
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size

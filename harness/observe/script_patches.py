@@ -7,10 +7,12 @@ import linecache
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -19,6 +21,8 @@ from memory_harness.harness.log.source_lines import is_library, short_path
 
 GENERATE = "generate"  # begin of the names of functions that are taken to generate
 MAX_FRAMES = 24  # frames looked at for a function that generates, from the model's call outwards
+
+_HARNESS = "memory_harness.harness"
 
 _TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
 
@@ -45,6 +49,30 @@ _OBSERVED_CODE = observed(print, print).__code__
 def is_observed(function: Any) -> bool:
     """Return whether `observed` has made the function."""
     return bool(function.__code__ is _OBSERVED_CODE)
+
+
+@contextmanager
+def unseen_by_compiler(patches: Iterable[Patch]) -> Iterator[None]:
+    """Within, torch.compile meets PyTorch as it is without the patches, which are to be made next.
+
+    Frames of the harness are passed over, and while something is compiled the patches are taken back.
+    """
+    from torch._dynamo import callback_handler, trace_rules
+
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
+    install_callbacks = callback_handler.install_callbacks  # around each compilation, also once a script has reset all
+
+    @contextmanager
+    def compile_without_patches(*args: Any) -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner, name, original in originals:
+                stack.enter_context(patch.object(owner, name, original))
+            stack.enter_context(install_callbacks(*args))
+            yield
+
+    trace_rules.add(_HARNESS)
+    with patch.object(callback_handler, "install_callbacks", compile_without_patches):
+        yield
 
 
 def patches_of_tensors(device: ObservableDevice) -> list[Patch]:

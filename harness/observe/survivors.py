@@ -155,6 +155,11 @@ class SurvivorTracker:
         self._floor_bytes = 0
         self._host_rss_bytes = 0
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether allocations are being recorded."""
+        return self._recording is not None
+
     # Where the run is
 
     def begin_phase(self, phase: Phase, step: int, index: int, allocated_bytes: int) -> None:

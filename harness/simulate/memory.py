@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 
 import torch
 
@@ -15,6 +16,8 @@ from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
 from memory_harness.harness.simulate.trace import ENSURE, FREE, RENAME, Event
 from memory_harness.harness.simulate.tracer import Site, source_lines
+
+_counters_of = attrgetter(*(counter.name for counter in fields(MemoryStats)))
 
 WatchedAllocation = tuple[int, float, Site]
 """requested bytes, seconds since the epoch, and place of an allocation"""
@@ -157,7 +160,7 @@ class SimulatedMemory:
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters."""
-        return MemoryStats(**{counter.name: getattr(self.allocator, counter.name) for counter in fields(MemoryStats)})
+        return MemoryStats(*_counters_of(self.allocator))
 
     def empty_cache(self) -> None:
         """Return wholly free segments."""

@@ -143,6 +143,10 @@ class Tracer(TorchDispatchMode):
         """Leave out the wrapper that hides a mode from torch.compile, whose frames would show in users' tracebacks."""
         return False
 
+    def ignore_compile_internals(self) -> bool:  # type: ignore[override]  # it is asked of the mode itself
+        """Let torch.compile compile what is watched, as without the tracer, and leave the rest to run as it is."""
+        return not self._lowerings
+
     def track(self, value: Any) -> None:
         """Begin an allocation for each storage in `value` (a tensor, or nested lists and tuples) not seen before."""
         if isinstance(value, torch.Tensor):

@@ -130,7 +130,7 @@ def step_growth(log: RunLog) -> list[StepGrowth]:
     found = []
     for step in log.steps:
         records = records_by_step.get(step.step, [])
-        if records and step.training == longest_training:
+        if (records or step.left_bytes is not None) and step.training == longest_training:
             found.append(_growth_of(step, records, seen, failures.get(step.step, [])))
             seen |= _padded_lengths(records)
     return found
@@ -141,17 +141,18 @@ def _growth_of(
 ) -> StepGrowth:
     """Return what a step left; `seen` are the padded lengths of the steps before."""
     lengths = _padded_lengths(records)
-    forward_bytes = 0
-    for record in records:
-        if record.phase is Phase.FORWARD:
-            forward_bytes += left_bytes(record)
+    left, forward_bytes, tokens = step.left_bytes, step.forward_bytes, step.padded_tokens
+    if left is None:
+        left = step.allocated_bytes - records[0].allocated_before_bytes
+        forward_bytes = sum(left_bytes(record) for record in records if record.phase is Phase.FORWARD)
+        tokens = sum(batch.padded_tokens for batch in _batches(records))
     return StepGrowth(
         step=step.step,
         epoch=step.epoch,
         floor_bytes=step.allocated_bytes,
-        left_bytes=step.allocated_bytes - records[0].allocated_before_bytes,
+        left_bytes=left,
         micro_steps=step.micro_steps,
-        tokens=sum(batch.padded_tokens for batch in _batches(records)),
+        tokens=tokens,
         forward_bytes=forward_bytes,
         has_new_length=not lengths <= seen,
         has_new_longest=max(lengths, default=0) > max(seen, default=0),

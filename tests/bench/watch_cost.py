@@ -1,6 +1,7 @@
 """What watching a script costs: blocks of the same training steps, watched and not, alternating in one process.
 
-python -m tests.bench.watch_cost              three small models on one core of the CPU, in seconds of that core
+python -m tests.bench.watch_cost [OUT.json]   three small models on one core of the CPU, in seconds of that core: the
+                                              first steps, all of which are traced, and later ones, of which some are
 python -m tests.bench.watch_cost --gpu        a QLoRA step of Llama-3.1-8B with random weights, on a CUDA GPU: in
                                               seconds, and in seconds of the processor that drives the GPU
 python -m tests.bench.watch_cost --parts      the calls of such a step that are watched, counted without a GPU, times
@@ -9,6 +10,7 @@ python -m tests.bench.watch_cost --parts      the calls of such a step that are 
 
 from __future__ import annotations
 
+import platform
 import statistics
 import sys
 import tempfile
@@ -28,10 +30,12 @@ from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.own_loop import choose_device
+from memory_harness.harness.observe.sampling import WARM_UP_STEPS
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.train.loop import train_step
 from tests.bench.agreement import CONFIGURATIONS, batch_of, train
 from tests.bench.recorder_overhead import NoRecorder
+from tests.bench.records import write_records
 
 LENGTH = 2048
 SETTLING_STEPS = 3
@@ -101,19 +105,32 @@ def milliseconds(step: Step, count: int, clock: Clock) -> float:
     return 1000 * (clock() - begin) / count
 
 
-def measure(name: str, step: Step, device: Callable[[], Device], clock: Clock, *, blocks: int, count: int) -> None:
-    """Print a row: the medians of the blocks without and with, and the ratios of neighbours, their median first."""
-    off, on = [], []
+def measure(
+    name: str, step: Step, device: Callable[[], Device], *, blocks: int, count: int
+) -> dict[str, str | float | int]:
+    """Return medians over blocks of steps without and with, and the ratios of medians; prints them as a row."""
+    off, traced, on = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for block in range(blocks):
-            off.append(milliseconds(step, count, clock))
+            off.append(milliseconds(step, count, time.process_time))
             with LogWriter(Path(folder) / f"{block}.jsonl") as writer:
                 observer = ScriptObserver(device(), writer.write, name)
                 with observer.running():
-                    on.append(milliseconds(step, count, clock))
-    ratios = sorted(b / a for a, b in zip(off, on, strict=True))
-    cells = f"{statistics.median(off):10.2f} {statistics.median(on):10.2f} {statistics.median(ratios):8.3f}"
-    print(f"{name:44} {cells}   {ratios[0]:.3f} to {ratios[-1]:.3f}", flush=True)
+                    traced.append(milliseconds(step, WARM_UP_STEPS - SETTLING_STEPS, time.process_time))
+                    on.append(milliseconds(step, count, time.process_time))
+    middle = statistics.median(off)
+    row: dict[str, str | float | int] = {
+        "model": name,
+        "steps": count,
+        "blocks": blocks,
+        "off_ms": round(middle, 3),
+        "traced_ms": round(statistics.median(traced), 3),
+        "on_ms": round(statistics.median(on), 3),
+        "traced_ratio": round(statistics.median(traced) / middle, 2),
+        "ratio": round(statistics.median(on) / middle, 2),
+    }
+    print(*row.values(), sep="  ", flush=True)
+    return row
 
 
 def measure_on_gpu(step: Step, device: Device) -> None:
@@ -199,15 +216,19 @@ def main() -> None:
             print(f"a QLoRA step of Llama-3.1-8B, {LENGTH} tokens, on {device.gpu_name}, torch {torch.__version__}")
             measure_on_gpu(step, device)
         return
-    print(f"{'':44} {'off, ms':>10} {'on, ms':>10} {'ratio':>8}   lowest to highest")
     torch.set_num_threads(1)
 
     def simulated() -> Device:
         return choose_device("simulated", None, None, lowered=False)
 
-    measure("perceptron, 3 thousand parameters", perceptron(), simulated, time.process_time, blocks=5, count=200)
-    measure("perceptron, 0.3 million parameters", digits(), simulated, time.process_time, blocks=5, count=60)
-    measure("transformer, 0.5 million parameters", transformer(), simulated, time.process_time, blocks=5, count=20)
+    rows = [
+        measure("perceptron, 3 thousand parameters", perceptron(), simulated, blocks=5, count=400),
+        measure("perceptron, 0.3 million parameters", digits(), simulated, blocks=5, count=150),
+        measure("transformer, 0.5 million parameters", transformer(), simulated, blocks=3, count=60),
+    ]
+    if len(sys.argv) > 1:
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "threads": 1}
+        write_records(Path(sys.argv[1]), {"environment": versions, "rows": rows}, 2)
 
 
 if __name__ == "__main__":
