@@ -29,6 +29,7 @@ STEPS = (train(512), train(1024, 2))
 NARROW: dict[str, Any] = {"quantization": "none", "dtype": "bfloat16", "kbit_upcast": False}
 FULL = NARROW | {"finetuning_type": "full"}
 HELD = {"hold_outputs": True, "hold_until": "step"}
+GRPO = NARROW | {"objective": "grpo", "beta": 0.04, "num_generations": 4, "max_completion_length": 64}
 PLAIN_LOOP = HELD | {"autocast": "none", "max_grad_norm": None, "lora_dropout": 0.0}
 
 
@@ -68,10 +69,6 @@ CONFIGURATIONS = (
         for name in ("adamw_torch_fused", "adafactor", "sgd", "paged_adamw_32bit", "lion_8bit", "ademamix", "muon")
     ),
     _recipe("neftune-smoothing", NARROW | {"neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1}),
-)
-
-GRPO = NARROW | {"objective": "grpo", "beta": 0.04, "num_generations": 4, "max_completion_length": 64}
-TO_MEASURE = (
     _recipe("grpo", GRPO, (Op("grpo", 8, 320), Op("grpo", 16, 512))),
     _recipe("grpo-iterations", GRPO | {"beta": None, "num_iterations": 2}, (Op("grpo", 8, 320),)),
     _recipe("grpo-full", FULL | GRPO | {"beta": None}, (Op("grpo", 8, 320),)),
@@ -79,12 +76,11 @@ TO_MEASURE = (
     _recipe("olora", NARROW | {"init_lora_weights": "olora"}),
     _recipe("sdpa-in-order", NARROW | {"sdpa_backends": ("memory_efficient", "flash", "math")}),
 )
-"""named on the command line to be measured; those whose results are kept go into CONFIGURATIONS"""
 
 
 def of_name(name: str, folder: str) -> Configuration:
     """Return a configuration, of the checkpoint in the folder where transformers loads it."""
-    (found,) = (configuration for configuration in (*CONFIGURATIONS, *TO_MEASURE) if configuration.name == name)
+    (found,) = (configuration for configuration in CONFIGURATIONS if configuration.name == name)
     if found.config.model.loader == "stepwise":
         return found
     return replace(found, fields=found.fields | {"model": folder})

@@ -7,7 +7,7 @@ import pytest
 from tests.bench.dry_scripts import ROOT, RUNS, worst_differences
 
 RESULTS = json.loads((ROOT / "tests/bench/results/h200_dry_scripts.json").read_text(encoding="utf-8"))
-EXACT = ("loop_autocast_bf16", "loop_adafactor", "trl_sft", "trl_grpo")
+EXACT = ("loop_autocast_bf16", "loop_adafactor", "trl_sft", "trl_grpo", "trl_grpo_lora")
 INEXACT = {
     "trainer_bert": "one of its reductions takes a buffer in another segment",
     "trainer_t5": "its attention by plain operators frees in another order",
