@@ -242,12 +242,22 @@ def _base_config(options: dict[str, Any]) -> RunConfig:
     return load_preset(options.get("preset", DEFAULT_PRESET))
 
 
+def _prediction_problems(command: Command) -> list[str]:
+    """Return what --goal and --limits, which run single phases, cannot predict."""
+    if command.goal == "none" and not command.limits:
+        return []
+    config, problems = command.config, []
+    if capabilities_of(config).not_simulated:
+        problems.append(f"--strategy {config.model.strategy}: --goal and --limits predict --strategy qlora only")
+    if config.train.objective == "grpo":
+        problems.append("--objective grpo: --goal and --limits do not predict rollouts; leave them out")
+    if config.eval.eval_generate:
+        problems.append("--eval-generate: --goal and --limits do not predict generation; leave it or them out")
+    return problems
+
+
 def _check_options(command: Command) -> None:
-    problems = []
-    if capabilities_of(command.config).not_simulated and (command.goal != "none" or command.limits):
-        problems.append(
-            f"--strategy {command.config.model.strategy}: --goal and --limits predict --strategy qlora only"
-        )
+    problems = _prediction_problems(command)
     if command.goal != "none" and command.no_fixes:
         problems.append(f"--goal {command.goal}: --no-fixes tries none; leave out one of the two")
     if command.force and not command.train:

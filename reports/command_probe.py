@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from memory_harness.configs.cli import Command
 from memory_harness.configs.flags import flags_between
 from memory_harness.configs.validation import check_output
+from memory_harness.harness.log.errors import DataError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.session.gate import Gate, gate_of
 from memory_harness.probes.session.process import OnProgress, RunRefused
@@ -47,7 +48,7 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
                 headroom_bytes=command.headroom_bytes,
                 limits=command.limits,
             )
-    except RunRefused:
+    except (RunRefused, DataError):
         with suppress(OSError):  # kept where something has run
             folder.rmdir()
         raise

@@ -362,7 +362,8 @@ def test_flags_are_unique_and_help_is_complete():
 
 def test_every_number_has_a_range():
     hints = {name: hint for cls in SECTIONS.values() for name, hint in typing.get_type_hints(cls).items()}
-    assert {name for name, hint in hints.items() if without_none(hint)[0] in (int, float)} == set(RANGES)
+    numbers = {name for name, hint in hints.items() if without_none(hint)[0] in (int, float)}
+    assert numbers | {"init_lora_weights"} == set(RANGES), "one of its words ends in a number"
 
 
 def test_help_needs_neither_torch_nor_numpy():
@@ -454,3 +455,10 @@ def test_options_that_exclude_or_need_each_other():
     assert problems("--train", "--force", "--snapshot", "x")[0].startswith("--snapshot x: is of a probe")
     assert problems("--json", "x", "--html", "./x") == ("--html x: --json writes the same file; name another",)
     assert problems("--train", "--headroom", "200 %")[0].startswith("--headroom: ")
+
+
+@pytest.mark.parametrize("asked", [("--limits",), ("--goal", "speed")])
+@pytest.mark.parametrize("recipe", [("--objective", "grpo", "--train-batch-size", "8"), ("--eval-generate", "4")])
+def test_what_generates_is_not_predicted_by_its_phases(recipe, asked):
+    with pytest.raises(ConfigError, match="--goal and --limits do not predict"):
+        parse_args([*recipe, *asked])

@@ -50,7 +50,7 @@ def test_the_json_keeps_its_contract(default):
     assert report["gpu"]["name"] == "Tesla T4"
     assert type(report["gpu"]["budget_bytes"]) is int
     for run in (report["as_configured"], report["with_fixes"]):
-        assert list(run) == ["outcome", "oom", "phases"]
+        assert list(run) == ["outcome", "oom", "caught", "phases", "outside"]
         for peaks in run["phases"].values():
             assert {name: type(value) for name, value in peaks.items()} == {
                 "peak_allocated_bytes": int,

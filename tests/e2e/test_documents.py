@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -45,6 +46,18 @@ SMALLER = {
 }
 """what is replaced in commands that train, and why"""
 
+OUT_OF_MEMORY = """Traceback (most recent call last):
+  File "/home/me/train.py", line 42, in <module>
+    loss.backward()
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.74 GiB of which
+1.10 GiB is free. Process 7 has 13.64 GiB memory in use. Of the allocated memory 12.90 GiB is allocated by PyTorch, and
+600.00 MiB is reserved by PyTorch but unallocated.
+"""
+BLOCK = {"size": 2**30, "requested_size": 2**30, "state": "active_allocated", "address": 0}
+FRAMES = [{"filename": "/home/me/train.py", "line": 42, "name": "step"}]
+SEGMENT = {"device": 0, "address": 0, "total_size": 2**30, "stream": 0, "segment_type": "large"}
+SNAPSHOT = {"segments": [SEGMENT | {"blocks": [BLOCK | {"frames": FRAMES}]}], "device_traces": []}
+
 NUM_ROWS = 700
 """of the corpus: the default recipe takes 600"""
 
@@ -52,6 +65,8 @@ EXIT_CODES = {
     "--model path/to/checkpoint": (0, 1),
     "--preset mine.toml": (0, 1),
     "--fault retained-graph": (1,),
+    "--traceback oom.txt": (1,),
+    "--replay snapshot.pickle": (3,),
 }
 """of commands that show a run which may fit or not, or a planted leak; 0 for others"""
 
@@ -71,6 +86,9 @@ def project(tmp_path_factory) -> Path:
     header = "Topics,Question-Title,Questions,Answers"
     (folder / "corpus.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
     (folder / "tests").symlink_to(ROOT / "tests")
+    (folder / "oom.txt").write_text(OUT_OF_MEMORY, encoding="utf-8")
+    for name in ("snapshot", "before", "after"):
+        (folder / f"{name}.pickle").write_bytes(pickle.dumps(SNAPSHOT))
     checkpoint = folder / "path" / "to" / "checkpoint"
     checkpoint.mkdir(parents=True)
     shape = LlamaConfig(
@@ -145,9 +163,13 @@ def runs(project) -> None:
         shutil.copytree(trained, project / "runs" / name, dirs_exist_ok=True)
 
 
+WITHOUT_INDEX = [command for command in PROBES if "--against" not in command.text]
+"""but for what fetches packages, see test_against.py"""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs")
-@pytest.mark.parametrize("command", PROBES, ids=name_of)
+@pytest.mark.parametrize("command", WITHOUT_INDEX, ids=name_of)
 def test_a_command_does_what_it_says(command, project):
     text = command.text
     if "--train" in text:
