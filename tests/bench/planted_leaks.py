@@ -48,8 +48,9 @@ def judged(entry: dict[str, Any], findings: list[list[str]]) -> dict[str, Any]:
     causes = {entry["cause"], *entry["acceptable"]}
     lines = {entry["line"], *entry.get("alt_lines", [])}
     right = [where for cause, where in told if cause in causes]
-    name = Path(entry["file"]).name
-    return {"cause": bool(right), "line": any(where.split(" ")[0] in {f"{name}:{n}" for n in lines} for where in right)}
+    places = {f"{Path(entry['file']).name}:{line}" for line in lines}
+    found = {Path(where.split(" ")[0]).name for where in right}
+    return {"cause": bool(right), "line": bool(places & found)}
 
 
 def main(out: str, *names: str) -> None:
