@@ -31,10 +31,11 @@ import torch
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--epochs", type=int)
-model = torch.nn.Linear(8, 8)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+model = torch.nn.Linear(8, 8).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 for _ in range(5 * parser.parse_args().epochs):
-    model(torch.ones(2, 8)).sum().backward()
+    model(torch.ones(2, 8, device=device)).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 """
@@ -55,7 +56,7 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ha
 """
 BLOCK = {"size": 2**30, "requested_size": 2**30, "state": "active_allocated", "address": 0}
 FRAMES = [{"filename": "/home/me/train.py", "line": 42, "name": "step"}]
-SEGMENT = {"device": 0, "address": 0, "total_size": 2**30, "stream": 0, "segment_type": "large"}
+SEGMENT = {"device": 0, "address": 0, "total_size": 2**30, "allocated_size": 2**30, "stream": 0, "segment_type": "large"}
 SNAPSHOT = {"segments": [SEGMENT | {"blocks": [BLOCK | {"frames": FRAMES}]}], "device_traces": []}
 
 NUM_ROWS = 700
