@@ -105,6 +105,7 @@ LEAKS = {
     "adapters-accumulate",
     "eval-leftover",
     "kv-cache-held",
+    "rollouts-kept",
 }
 """Causes of what grows or stays; two of them with one line are the same leak."""
 _RANKS = {"error": 0, "warning": 1, "info": 2}

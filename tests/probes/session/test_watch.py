@@ -111,6 +111,7 @@ GROW_WITHOUT_END = {
     "second_order_cycle", "second_order_momentum", "second_order_penalty", "several_appends", "slow_graph",
     "slow_growth", "streaming_cache", "tensors_logged", "torchmetrics_of_evaluation", "torchmetrics_state",
     "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
+    "host_arrays", "host_rows", "samples_decoded",
     "weights_cloned", "weights_kept",
 }  # fmt: skip
 BUDGETS = {
