@@ -109,7 +109,9 @@ def _users_line(frames: tracemalloc.Traceback) -> SourceLine | None:
 
 
 def _containers() -> list[Any]:
-    return [found for found in gc.get_objects() if type(found) in _CONTAINERS and len(found) >= MIN_MEMBERS]
+    """Return the larger containers that may grow without end."""
+    found = [member for member in gc.get_objects() if type(member) in _CONTAINERS and len(member) >= MIN_MEMBERS]
+    return [container for container in found if getattr(container, "maxlen", None) is None]
 
 
 def _grown_containers(lengths: dict[int, int], num_steps: int) -> list[Any]:

@@ -56,7 +56,7 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ha
 """
 BLOCK = {"size": 2**30, "requested_size": 2**30, "state": "active_allocated", "address": 0}
 FRAMES = [{"filename": "/home/me/train.py", "line": 42, "name": "step"}]
-SEGMENT = {"device": 0, "address": 0, "total_size": 2**30, "allocated_size": 2**30, "stream": 0, "segment_type": "large"}
+SEGMENT = {"device": 0, "address": 0, "total_size": 2**30, "allocated_size": 2**30, "stream": 0}
 SNAPSHOT = {"segments": [SEGMENT | {"blocks": [BLOCK | {"frames": FRAMES}]}], "device_traces": []}
 
 NUM_ROWS = 700
