@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ROOT / "tests" / "scripts" / "same"
 HELPERS = {"digest", "words"}
-ALWAYS = {"compile_eager", "failing"}
+ALWAYS = {"failing"}
 """Of the programs some; the others with `-m slow`."""
 NAMES = sorted({path.stem for path in SCRIPTS.glob("*.py")} - HELPERS)
 CODES = {"failing": (1, 3)}

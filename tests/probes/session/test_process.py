@@ -154,7 +154,13 @@ def test_a_forked_worker_that_is_killed_has_died(tmp_path):
             worker.run(AS_PUBLISHED, tmp_path / "log.jsonl", "early", lambda *_: None)
 
 
-@pytest.mark.parametrize("module", ["memory_harness.probes.session.worker", "memory_harness.probes.session.preloaded"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "memory_harness.probes.session.worker",
+        pytest.param("memory_harness.probes.session.preloaded", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_of_the_current_folder_is_imported(module, tmp_path):
     for name in ("random", "configs", "torch", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
