@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +39,11 @@ class Finding:
     where: str | None = None
     """`file:line` of the code that made or holds the memory"""
     evidence: dict[str, int | float | str] = field(default_factory=dict)
+
+
+def first_error(findings: Iterable[Finding]) -> Finding | None:
+    """Return the first finding that is an error: in a run that ended, growth without end."""
+    return next((finding for finding in findings if finding.severity == "error"), None)
 
 
 @dataclass(frozen=True)

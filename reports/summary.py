@@ -12,7 +12,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot_contents import Contents
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of, has_config
-from memory_harness.probes.findings import Finding, FixResult, OtherCount
+from memory_harness.probes.findings import Finding, FixResult, OtherCount, first_error
 from memory_harness.probes.plan.choose import Limits, Plan
 from memory_harness.probes.traceback.rules import Candidate
 from memory_harness.reports.blocks import Banner
@@ -65,17 +65,12 @@ def verdict_of(
     nothing was seen of what it is about.
     """
     if as_configured.outcome is Outcome.COMPLETED:
-        is_in_doubt = grows(findings) or as_configured.given_up or not was_seen(as_configured)
+        is_in_doubt = first_error(findings) is not None or as_configured.given_up or not was_seen(as_configured)
         return "fail" if is_in_doubt else "pass"
     verified = all(fix.verified for fix in fixes if fix.applied)
     if with_fixes is not None and with_fixes.outcome is Outcome.COMPLETED and verified:
         return "pass_with_fixes"
     return "fail"
-
-
-def grows(findings: Sequence[Finding]) -> bool:
-    """Return whether one of the findings is an error: in a run that ended, growth without end."""
-    return any(finding.severity == "error" for finding in findings)
 
 
 def was_seen(log: RunLog) -> bool:
@@ -92,7 +87,7 @@ def is_decided(result: ProbeResult) -> bool:
     if result.verdict != "fail" or log.given_up:
         return True
     if log.outcome is Outcome.COMPLETED:
-        return was_seen(log) or grows(result.findings)
+        return was_seen(log) or first_error(result.findings) is not None
     return log.outcome is Outcome.OOM
 
 
@@ -156,7 +151,7 @@ def verdict_sentence(result: ProbeResult) -> str:
         return f"{who}: {_peak(log)}{_limits_of_the_pass(log)}."
     if log.given_up and log.fatal_oom is None:
         return _gave_up(log)
-    if log.outcome is Outcome.COMPLETED and not grows(result.findings):
+    if log.outcome is Outcome.COMPLETED and first_error(result.findings) is None:
         return (
             "Not decided: no training step was seen, no evaluation and nothing that generates. The script may do its "
             f"work where nobody watches; of what was seen {_peak(log)}."

@@ -11,6 +11,7 @@ from memory_harness.configs.units import format_apart, format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import Phase, phase_named
 from memory_harness.probes.budgets.probe import Measured, Target
+from memory_harness.probes.findings import first_error
 
 FIXTURE = "memory_probe"
 
@@ -120,11 +121,11 @@ def exceeded(limit: Limit, measured: Measured) -> str | None:
 
 def _grows(measured: Measured) -> str | None:
     """Return what grows without end in a run that has ended: it would go beyond any limit in a longer one."""
-    for finding in measured.findings:
-        if finding.severity == "error":
-            where = f", at {finding.where}" if finding.where else ""
-            return f"grows without end ({finding.cause}): {finding.title}{where}"
-    return None
+    finding = first_error(measured.findings)
+    if finding is None:
+        return None
+    where = f", at {finding.where}" if finding.where else ""
+    return f"grows without end ({finding.cause}): {finding.title}{where}"
 
 
 def _out_of_memory_text(limit_bytes: int, measured: Measured) -> str:

@@ -25,12 +25,12 @@ from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
 from memory_harness.configs.validation import validate
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
+from memory_harness.probes.findings import Finding, first_error
 from memory_harness.probes.session.process import RunDied, start_probing_worker
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
     from memory_harness.harness.observe.own_loop import Recorder
-    from memory_harness.probes.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Measured:
     @property
     def fits(self) -> bool:
         """Return whether it ran to its end, and nothing grew that has none."""
-        return self.log.outcome is Outcome.COMPLETED and all(found.severity != "error" for found in self.findings)
+        return self.log.outcome is Outcome.COMPLETED and first_error(self.findings) is None
 
     @property
     def peaks(self) -> dict[Phase, int]:
