@@ -97,11 +97,16 @@ def read_corpus(path: Path | str) -> Corpus:
             f"{file} lacks {_quoted(missing)}: found {_quoted(found.columns)}; --data needs {_quoted(COLUMNS)}"
         )
     places = [found.columns.index(name) for name in COLUMNS]
-    rows = (Row(*[cells[place] for place in places]) for cells in found.rows)
+    rows = (_row(cells, places) for cells in found.rows)
     corpus = select_rows(rows, file.name, found.num_malformed)
     if not corpus.rows:
         raise DataError(f"{file} has no usable row: {corpus.report.line()}; give another file with --data")
     return corpus
+
+
+def _row(cells: Sequence[str], places: Sequence[int]) -> Row:
+    topic, title, question, answer = (cells[place] for place in places)
+    return Row(topic, title, question, answer)
 
 
 def select_rows(rows: Iterable[Row], name: str, num_malformed: int = 0) -> Corpus:

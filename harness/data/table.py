@@ -1,7 +1,7 @@
 """Tables of separated values: every record is read, counted as malformed, or the whole file is refused.
 
-A record ends where a spreadsheet ends it: at a line end that no quote encloses. One with more fields than the header, or
-with something behind a closing quote, is malformed. Where such a quote encloses line ends, nobody can say how many
+A record ends where a spreadsheet ends it: at a line end that no quote encloses. One with more fields than the header,
+or with something behind a closing quote, is malformed. Where such a quote encloses line ends, nobody can say how many
 records went into it, so that the file is refused.
 """
 
@@ -119,9 +119,8 @@ def _is_well_formed(lines: list[str], separator: str, begin: int) -> bool:
         if str(error) == _END_IN_QUOTES:
             raise TableError(f"opens a quote in the row of line {begin} that is never closed") from None
         if len(lines) > 1:
-            raise TableError(
-                f"opens a quote in the row of line {begin} that ends in line {begin + len(lines) - 1}, before other text"
-            ) from None
+            end = begin + len(lines) - 1
+            raise TableError(f"opens a quote in the row of line {begin} that ends in line {end}, before text") from None
         return False
 
 
