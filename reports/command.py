@@ -11,6 +11,7 @@ from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
+from memory_harness.configs.printable import printable
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError, disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
@@ -31,20 +32,21 @@ from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
-from memory_harness.reports.json import BEGINS as JSON_BEGINS
+from memory_harness.reports.output import forgiving_output, output_as_given, say
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, result_of_processes
 from memory_harness.reports.terminal import make_console, print_sections
 
 
+@forgiving_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run(parse_args(arguments), arguments)
     except RunDied as error:
-        print(error.details, end="", file=sys.stderr)
+        print(printable(error.details), end="", file=sys.stderr)
         return _refuse(error, 3)
     except RunStopped as error:
         return _refuse(f"{error}; {how_to_go_on(Path(error.run))}", 128 + error.number)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refuse(reason: object, code: int) -> int:
     for line in str(reason).splitlines():
-        print(f"run_probe.py: {line}", file=sys.stderr)
+        say(line)
     return code
 
 
@@ -70,7 +72,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         print_explanation(command.explain, make_console())
         return 0
     if command.human_sheet is not None:
-        print(f"to be filled in: {write_sheet(command.human_sheet, command.config.data.seed)}")
+        print(printable(f"to be filled in: {write_sheet(command.human_sheet, command.config.data.seed)}"))
         return 0
     if command.score_sheet is not None:
         print("\n".join(score_lines(score_sheet(command.score_sheet))))
@@ -105,7 +107,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
     """Show what changed from one run to another; a folder stands for its training run, or its run as configured."""
     if json is not None:
-        check_file("--json", json, JSON_BEGINS)
+        check_file("json", json)
     are_snapshots = [is_snapshot(path) for path in paths]
     if all(are_snapshots):
         return compare_snapshots(paths, json)
@@ -115,18 +117,18 @@ def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
     logs = [_log_in(path) if path.is_dir() else path for path in paths]
     names = Names(str(logs[0]), str(logs[1]))
     comparison = compare(read_run_log(logs[0], "--compare"), read_run_log(logs[1], "--compare"))
-    print_comparison(comparison, names, make_console())
     if json is not None:
-        write_file("--json", json, comparison_json(comparison, names))
+        write_file("json", json, comparison_json(comparison, names))
+    print_comparison(comparison, names, make_console())
     return comparison_exit_code(comparison)
 
 
 def compare_snapshots(paths: Sequence[Path], json: Path | None) -> int:
     """Show by line of code what is in use in one snapshot and not in the other; return the exit code."""
     difference = difference_of(paths)
-    print_sections(difference_sections(difference), make_console())
     if json is not None:
-        write_file("--json", json, difference_json(difference))
+        write_file("json", json, difference_json(difference))
+    print_sections(difference_sections(difference), make_console())
     return int(difference.verdict == "worse")
 
 
@@ -170,18 +172,20 @@ def watch(command: Command, script: str) -> int:
 
     gpu = card_of(device) if command.gpu_is_named else None
 
+    @forgiving_output()
     def report(recorded: RunLog) -> int:
         return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
 
-    recorded = watch_script(
-        script,
-        command.script_arguments,
-        log,
-        device=device.device,
-        gpu=gpu,
-        budget_bytes=device.budget_bytes,
-        report=report,
-    )
+    with output_as_given():
+        recorded = watch_script(
+            script,
+            command.script_arguments,
+            log,
+            device=device.device,
+            gpu=gpu,
+            budget_bytes=device.budget_bytes,
+            report=report,
+        )
     return report(recorded)
 
 

@@ -35,9 +35,9 @@ def against(command: Command, named: str) -> int:
     allowed = None if command.fail_on_increase is None else parse_increase(command.fail_on_increase)
     upgrade = Upgrade(compare(before, after), allowed)
     names = Names(sides[0].name, sides[1].name)
-    print_upgrade(upgrade, names, make_console())
     if command.json is not None:
-        write_file("--json", command.json, upgrade_json(upgrade, names))
+        write_file("json", command.json, upgrade_json(upgrade, names))
+    print_upgrade(upgrade, names, make_console())
     return upgrade_exit_code(upgrade)
 
 

@@ -22,6 +22,7 @@ from memory_harness.probes.session.gate import Gate, gate_of
 from memory_harness.probes.session.process import OnProgress, RunRefused
 from memory_harness.probes.session.session import Session, run_session
 from memory_harness.reports.files import new_folder
+from memory_harness.reports.output import cleaned
 from memory_harness.reports.summary import ProbeResult, verdict_of
 
 SAMPLE_COUNTS = (600, 2000, 4000)
@@ -98,7 +99,7 @@ def progress_bars() -> Iterator[OnProgress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = cleaned(Console(stderr=True))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 

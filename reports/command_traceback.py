@@ -31,8 +31,8 @@ def explain_traceback(command: Command, path: Path) -> int:
         is_on_its_card = command.given.isdisjoint(CARD_FLAGS)
         simulated = _simulate(_on_its_card(command.config, traceback.message) if is_on_its_card else command.config)
     diagnosis = diagnose(traceback, simulated)
-    print_sections(traceback_sections(diagnosis), make_console())
     _write_files(command, diagnosis)
+    print_sections(traceback_sections(diagnosis), make_console())
     return 1
 
 
@@ -52,10 +52,10 @@ def _simulate(config: RunConfig) -> RunLog:
 def _write_files(command: Command, diagnosis: Diagnosis) -> None:
     sections = traceback_sections(diagnosis)
     if command.json is not None:
-        write_file("--json", command.json, traceback_json(diagnosis))
+        write_file("json", command.json, traceback_json(diagnosis))
     if command.svg is not None:
-        write_file("--svg", command.svg, sections_svg(sections))
+        write_file("svg", command.svg, sections_svg(sections))
     if command.html is not None:
         facts = [diagnosis.reading.family]
         page = page_text(sections, traceback_banner(diagnosis), facts, FROM_TEXT, "traceback")
-        write_file("--html", command.html, page)
+        write_file("html", command.html, page)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from memory_harness.configs.printable import json_text
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
@@ -72,7 +72,7 @@ def comparison_json(comparison: Comparison, names: Names, more: Mapping[str, Any
         "differences": [dataclasses.asdict(difference) for difference in comparison.differences],
         **(more or {}),
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return json_text(content)
 
 
 def comparison_sentence(comparison: Comparison) -> str:

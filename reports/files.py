@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.log.files import create_unused, write_whole
-from memory_harness.harness.log.snapshot import SNAPSHOT_BEGINS
-from memory_harness.reports.html import BEGINS as HTML_BEGINS
+from memory_harness.harness.log.files import check_writable, create_unused, write_whole
+from memory_harness.harness.log.marks import Kind, is_marked, marked
 from memory_harness.reports.html import html_text
-from memory_harness.reports.json import BEGINS as JSON_BEGINS
 from memory_harness.reports.json import json_text
 from memory_harness.reports.recipe import recipe_json
 from memory_harness.reports.snapshot import contents_json
 from memory_harness.reports.summary import ProbeResult
-from memory_harness.reports.terminal import SVG_BEGINS, make_console, print_report, svg_text
+from memory_harness.reports.terminal import make_console, print_report, svg_text
 from memory_harness.reports.traceback import causes_json
-
-FIRST_CHARACTERS = {"json": JSON_BEGINS, "svg": SVG_BEGINS, "html": HTML_BEGINS, "snapshot": SNAPSHOT_BEGINS}
-"""of the files that a command can ask for"""
 
 
 def check_files(command: Command) -> None:
@@ -31,16 +25,18 @@ def check_files(command: Command) -> None:
     Raises:
         ConfigError: one cannot be written.
     """
-    for name, begins in FIRST_CHARACTERS.items():
-        path = getattr(command, name)
+    for kind in get_args(Kind):
+        path = getattr(command, kind)
         if path is not None:
-            check_file(f"--{name}", path, begins)
+            check_file(kind, path)
 
 
 def write_report(command: Command, result: ProbeResult) -> None:
-    """Print the report, and write the files that the command asks for."""
-    print_report(result, make_console())
-    write_files(command, result)
+    """Write the files that the command asks for, and print the report, also where a file could not be written."""
+    try:
+        write_files(command, result)
+    finally:
+        print_report(result, make_console())
 
 
 def write_files(command: Command, result: ProbeResult, training: dict[str, Any] | None = None) -> None:
@@ -50,58 +46,58 @@ def write_files(command: Command, result: ProbeResult, training: dict[str, Any] 
         snapshot = None
         if result.contents is not None:
             snapshot = {"causes": causes_json(result.causes), **contents_json(result.contents)}
-        write_file("--json", command.json, json_text(result, recipe=recipe, training=training, snapshot=snapshot))
+        write_file("json", command.json, json_text(result, recipe=recipe, training=training, snapshot=snapshot))
     if command.svg is not None:
-        write_file("--svg", command.svg, svg_text(result))
+        write_file("svg", command.svg, svg_text(result))
     if command.html is not None:
-        write_file("--html", command.html, html_text(result))
+        write_file("html", command.html, html_text(result))
 
 
-def check_file(flag: str, path: Path, begins: str) -> None:
+def check_file(kind: Kind, path: Path) -> None:
     """Make sure that a report can be written to `path`; makes the folder where it is missing.
 
     Args:
-        flag: the one that named the file.
-        path: where the report goes.
-        begins: the first characters of such a report: a file that begins otherwise is not overwritten.
+        kind: of the report, and the flag that named the file.
+        path: where it goes; an empty file, or such a report that nobody has changed, may be there.
 
     Raises:
-        ConfigError: it cannot be written, or is something else than such a report.
+        ConfigError: it cannot be written, or is something else.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.exists() and not _is_report(path, begins):
-            raise ConfigError(
-                f"{flag} {path}: exists and is no report of this program; name another file, or remove it first"
-            )
+        _check_ours(kind, path)
+        check_writable(path)
     except OSError as error:
-        raise _unwritable(flag, path, error) from None
+        raise _unwritable(kind, path, error) from None
 
 
-def write_file(flag: str, path: Path, text: str) -> None:
-    """Write the text as a whole or not at all.
+def write_file(kind: Kind, path: Path, text: str) -> None:
+    """Write the report with its mark, as a whole or not at all.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: it cannot be written, or something else is there by now.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+        _check_ours(kind, path)
+        write_whole(path, marked(kind, text))
     except OSError as error:
-        raise _unwritable(flag, path, error) from None
+        raise _unwritable(kind, path, error) from None
 
 
-def _is_report(path: Path, begins: str) -> bool:
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(len(begins)) in ("", begins)
+def _check_ours(kind: Kind, path: Path) -> None:
+    """Make sure that nothing of somebody else's is where a report goes. Raises ConfigError or OSError."""
+    if path.is_file() and (path.stat().st_size == 0 or is_marked(kind, path)):
+        return
+    if path.exists():
+        raise ConfigError(
+            f"--{kind} {path}: exists and is no report of this program, or was changed since; name another file, or"
+            " remove it first"
+        )
 
 
-def _unwritable(flag: str, path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{flag} {path}: cannot be written ({error.strerror}); name a file in a folder of yours")
+def _unwritable(kind: Kind, path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--{kind} {path}: cannot be written ({error.strerror}); name a file in a folder of yours")
 
 
 def new_folder(parent: Path, name: str) -> Path:

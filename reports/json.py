@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
+from memory_harness.configs import printable
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.plan.choose import Option, Plan
@@ -14,7 +14,6 @@ from memory_harness.reports.outside import outside_to_json
 from memory_harness.reports.summary import ProbeResult
 
 SCHEMA_VERSION = 1
-BEGINS = '{\n  "schema_version": '  # the file's first characters
 FINDING = "cause severity title phase steps bytes where evidence explanation"
 FIX = "name addresses verified before_peak_bytes after_peak_bytes slowdown"
 CAUGHT = "step phase requested_bytes where caught_at"
@@ -45,7 +44,7 @@ def json_text(result: ProbeResult, **sections: dict[str, Any] | None) -> str:
     """Return the content of the file; `sections` are further ones, such as `training` where something was trained."""
     content = to_json(result)
     content |= {name: section for name, section in sections.items() if section is not None}
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return printable.json_text(content)
 
 
 def run_to_json(log: RunLog) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memory_harness.configs.printable import json_text
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.snapshot import read_live_blocks
 from memory_harness.harness.log.snapshot_contents import MAX_SHOWN, Contents, Held, more_of
@@ -139,4 +139,4 @@ def difference_json(difference: Difference) -> str:
         "more": [_held_json(held) for held in difference.more],
         "less": [_held_json(held) for held in difference.less],
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return json_text(content)

@@ -21,6 +21,7 @@ from memory_harness.reports import bars, blocks
 from memory_harness.reports.bars import ALLOCATED_STYLE, BUDGET_STYLE, REQUESTED_STYLE, RESERVED_STYLE
 from memory_harness.reports.blocks import Cell, Section, Tone
 from memory_harness.reports.levels import Level, column_levels
+from memory_harness.reports.output import cleaned
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command
@@ -40,14 +41,13 @@ STYLES: dict[Tone, str] = {
     "warning": "yellow",
 }
 SEVERITY_STYLES = {"error": "red", "warning": "yellow", "info": ""}
-SVG_BEGINS = "<svg "  # first characters of a picture
 
 
 def make_console(file: IO[str] | None = None) -> Console:
     """Return a console for reports: as wide as the terminal, 80 columns where the output is piped."""
     file = file or sys.stdout
     piped = not file.isatty() and "COLUMNS" not in os.environ
-    return Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False, force_jupyter=False)
+    return cleaned(Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False, force_jupyter=False))
 
 
 def print_report(result: ProbeResult, console: Console) -> None:
@@ -80,8 +80,10 @@ def svg_text(result: ProbeResult, width: int = 100) -> str:
 
 def sections_svg(sections: Sequence[Section], width: int = 100) -> str:
     """Return a report as an SVG picture of a terminal."""
-    console = Console(
-        record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
+    console = cleaned(
+        Console(
+            record=True, file=io.StringIO(), width=width, force_terminal=True, highlight=False, legacy_windows=False
+        )
     )
     console.print(render(sections, width))
     picture = console.export_svg(title="python run_probe.py", unique_id="report")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from memory_harness.configs.printable import json_text
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome
 from memory_harness.harness.log.runlog import RunLog
@@ -203,7 +203,7 @@ def traceback_json(diagnosis: Diagnosis) -> str:
         "num_messages": reading.traceback.num_messages,
         "simulated": _simulated_json(diagnosis),
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return json_text(content)
 
 
 def causes_json(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import regex
 
+from memory_harness.harness.data import table
+from memory_harness.harness.data.table import Table, TableError, parse_table
 from memory_harness.harness.log.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("Topics", "Question-Title", "Questions", "Answers")
 
@@ -27,7 +23,7 @@ MAX_FIELD_CHARS = 20_000
 """Longest usable question or answer: about three times its longest (7000 tokens at 1.2 tokens per character)."""
 
 DROPPED = {
-    "malformed": "with more fields than the header",
+    "malformed": "with too many fields or a quote out of place",
     "undecodable": "with replacement characters",
     "blank": "blank",
     "missing": "NaN",
@@ -94,17 +90,23 @@ def read_corpus(path: Path | str) -> Corpus:
         DataError: missing, empty, not UTF-8, not CSV, wrong columns, or no usable row.
     """
     file = _find(Path(path))
-    table, num_malformed = read_table(file, "--data", COLUMNS)
-    missing = [name for name in COLUMNS if name not in table.columns]
+    found = read_table(file, "--data", COLUMNS)
+    missing = [name for name in COLUMNS if name not in found.columns]
     if missing:
         raise DataError(
-            f"{file} lacks {_quoted(missing)}: found {_quoted(table.columns)}; --data needs {_quoted(COLUMNS)}"
+            f"{file} lacks {_quoted(missing)}: found {_quoted(found.columns)}; --data needs {_quoted(COLUMNS)}"
         )
-    rows = table[list(COLUMNS)].itertuples(index=False, name=None)
-    corpus = select_rows((Row(*cells) for cells in rows), file.name, num_malformed)
+    places = [found.columns.index(name) for name in COLUMNS]
+    rows = (_row(cells, places) for cells in found.rows)
+    corpus = select_rows(rows, file.name, found.num_malformed)
     if not corpus.rows:
         raise DataError(f"{file} has no usable row: {corpus.report.line()}; give another file with --data")
     return corpus
+
+
+def _row(cells: Sequence[str], places: Sequence[int]) -> Row:
+    topic, title, question, answer = (cells[place] for place in places)
+    return Row(topic, title, question, answer)
 
 
 def select_rows(rows: Iterable[Row], name: str, num_malformed: int = 0) -> Corpus:
@@ -165,8 +167,8 @@ def _find(path: Path) -> Path:
     raise DataError(f"no corpus at --data {path}: looked for {looked_for}; without --data a synthetic corpus is used")
 
 
-def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """Return a CSV's cells as texts, names of columns stripped, and how many rows were too long and left out.
+def read_table(file: Path, flag: str, columns: Sequence[str]) -> Table:
+    """Return a CSV's cells as texts.
 
     Args:
         file: UTF-8, with or without a byte order mark.
@@ -179,36 +181,12 @@ def read_table(file: Path, flag: str, columns: Sequence[str]) -> tuple[pd.DataFr
     return table_of(decode(_content(file, flag), file, flag, columns), file, flag)
 
 
-def table_of(text: str, file: Path, flag: str, separator: str = ",") -> tuple[pd.DataFrame, int]:
+def table_of(text: str, file: Path, flag: str, separator: str = ",") -> Table:
     """Return the cells of a table in a text; see `read_table`."""
-    import pandas as pd
-
-    malformed: list[list[str]] = []
     try:
-        try:
-            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator)
-        except pd.errors.ParserError as error:
-            if "EOF inside string" in str(error):
-                raise
-            # Slower, but its hook sees each row that has too many fields.
-            table = pd.read_csv(
-                io.StringIO(text),
-                dtype=str,
-                keep_default_na=False,
-                sep=separator,
-                engine="python",
-                on_bad_lines=malformed.append,
-            )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file} is not valid CSV: {reason}; correct it, or give another file with {flag}") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{file} has rows with more fields than its header; quote fields that hold commas ({flag})")
-    table.columns = table.columns.str.strip()
-    if not table.columns.is_unique:
-        twice = _quoted(table.columns[table.columns.duplicated()].unique())
-        raise DataError(f"{file} has {twice} more than once; leave one, or give another file with {flag}")
-    return table.fillna(""), len(malformed)
+        return parse_table(text, separator)
+    except TableError as error:
+        raise DataError(f"{file} {error}; correct it, or give another file with {flag}") from None
 
 
 def _content(file: Path, flag: str) -> bytes:
@@ -251,5 +229,4 @@ def find_own(path: Path) -> Path | None:
 
 def header_of(file: Path) -> list[str]:
     """Return the names of a CSV's columns. Raises DataError: it cannot be read."""
-    text = decode(_content(file, "--data"), file, "--data", COLUMNS)
-    return [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]
+    return table.header_of(decode(_content(file, "--data"), file, "--data", COLUMNS))

@@ -20,17 +20,18 @@ def read_prompts(path: str) -> tuple[list[str], ReadReport]:
     file = Path(path)
     if not file.is_file():
         raise DataError(f"no file at --prompts {file}; give a CSV with a column {COLUMN}")
-    table, num_malformed = read_table(file, "--prompts", (COLUMN,))
+    table = read_table(file, "--prompts", (COLUMN,))
     names = [name for name in table.columns if name.casefold() in (COLUMN, "questions")]  # the corpus has the plural
     if len(names) != 1:
         found = ", ".join(map(repr, table.columns))
         raise DataError(f"{file} has {len(names) or 'no'} columns {COLUMN}: found {found}; --prompts needs one")
     rows = []
-    for text in table[names[0]].tolist():
-        question, _ = replace_personal_data(normalise(text))
+    place = table.columns.index(names[0])
+    for cells in table.rows:
+        question, _ = replace_personal_data(normalise(cells[place]))
         rows.append(Row("", "", question, question))
     # a row of the corpus is unusable for the same reasons
-    usable = select_rows(rows, file.name, num_malformed)
+    usable = select_rows(rows, file.name, table.num_malformed)
     if not usable.rows:
         raise DataError(f"{file} has no usable question: {usable.report.line()}; give another file with --prompts")
     return [row.question for row in usable.rows], usable.report

@@ -117,9 +117,9 @@ def _text(file: Path) -> str:
 
 def _read_table(separator: str) -> Callable[[Path], tuple[list[Record], int]]:
     def read(file: Path) -> tuple[list[Record], int]:
-        table, num_malformed = table_of(_text(file), file, "--data", separator)
-        rows: list[Record] = [dict(zip(table.columns, cells, strict=True)) for cells in table.itertuples(index=False)]
-        return rows, num_malformed
+        table = table_of(_text(file), file, "--data", separator)
+        rows: list[Record] = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows]
+        return rows, table.num_malformed
 
     return read
 
@@ -128,7 +128,7 @@ def _read_json(file: Path) -> tuple[list[Record], int]:
     """Read an array of objects, or the one array of an object; lines of objects go by this name too."""
     text = _text(file)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         rows, num_unreadable = _json_lines(text)
         if len(rows) > num_unreadable:
@@ -156,7 +156,7 @@ def _json_lines(text: str) -> tuple[list[Record], int]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
@@ -166,11 +166,22 @@ def _json_lines(text: str) -> tuple[list[Record], int]:
     return rows, num_unreadable
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object. Raises ValueError: two have one name, of which one would be lost."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object has two members of one name")
+    return members
+
+
 def _read_parquet(file: Path) -> tuple[list[Record], int]:
     import pyarrow
     import pyarrow.parquet
 
     try:
+        names = pyarrow.parquet.read_schema(file).names
+        if len(set(names)) < len(names):
+            raise DataError(f"--data {_short(file)}: has a column more than once ({_short(', '.join(names))})")
         rows: list[Record] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"--data {_short(file)}: is not parquet, {_short(error)}") from None

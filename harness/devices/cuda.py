@@ -32,7 +32,7 @@ from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.log.snapshot import runs_of_segments
+from memory_harness.harness.log.snapshot import runs_of_segments, write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine
 
 MAX_FOREIGN_BYTES = 2 * 2**30
@@ -298,7 +298,7 @@ class CudaDevice:
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write PyTorch's own snapshot; it does not name the run."""
-        torch.cuda.memory._dump_snapshot(str(path))
+        write_snapshot(torch.cuda.memory._snapshot(), path)
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the address of the tensor's storage, which is its block's."""

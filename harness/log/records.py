@@ -146,6 +146,7 @@ class RunRecord:
     resumed_at: str = ""  # when this process began, where it goes on with a run
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
+    id: str = ""  # drawn when its first process began, so that no two runs have one; empty in logs of before
     schema_version: int = SCHEMA_VERSION
     kind: str = "run"
 

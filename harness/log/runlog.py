@@ -234,7 +234,7 @@ def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     kept = end if end and _ends_checkpoint(content[num_bytes:end]) else num_bytes
     if kept >= len(content):
         return
-    lost.write_bytes(content[kept:])
+    write_whole(lost, content[kept:])
     write_whole(path, content[:kept] + _failures(content[kept:]))
 
 

@@ -20,10 +20,12 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import psutil
 
+from memory_harness.configs.printable import inert
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.marks import marked
 from memory_harness.harness.log.records import (
     BatchShape,
     EndRecord,
@@ -41,11 +43,10 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot_contents import Contents, contents_of, live_blocks, maker_of, source_lines
-from memory_harness.harness.log.source_lines import inert, users_line
+from memory_harness.harness.log.source_lines import users_line
 from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
 
 PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
-SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
 MAX_SIZE = 2**50
 """Bytes that no allocation has: a thousand cards together have fewer."""
 MEMORY_PER_BYTE = 4
@@ -169,7 +170,7 @@ def load_snapshot(path: Path, flag: str = "--replay") -> dict[str, Any]:
 def write_snapshot(snapshot: dict[str, Any], path: Path) -> None:
     """Write a snapshot as a whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL))
+    write_whole(path, marked("snapshot", pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL)))
 
 
 class _NotPlain(Exception):

@@ -13,8 +13,9 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from memory_harness.configs.printable import inert
 from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES
-from memory_harness.harness.log.source_lines import SourceLine, inert, users_line
+from memory_harness.harness.log.source_lines import SourceLine, users_line
 
 MAX_SHOWN = 8
 """Lines, stacks and marks that are kept; the others are summed up."""

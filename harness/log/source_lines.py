@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import linecache
-import re
 import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator
@@ -34,18 +33,6 @@ class SourceLine(NamedTuple):
 
     def __str__(self) -> str:
         return f"{short_path(self.path)}:{self.line} {self.function}"
-
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-_BREAKS = dict.fromkeys(map(ord, "\t\n\x0b\x0c\r\x85\u2028\u2029"), " ")
-
-
-def inert(text: str) -> str:
-    """Return a text from elsewhere without what a terminal would obey: escapes, controls, turns of direction."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text)).translate(_BREAKS)
 
 
 @lru_cache(maxsize=4096)

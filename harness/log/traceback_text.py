@@ -16,9 +16,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memory_harness.configs.printable import inert
 from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes
 from memory_harness.harness.log.errors import LogError
-from memory_harness.harness.log.source_lines import inert
 
 STANDARD_INPUT = Path("-")
 MAX_BYTES = 64 * MIB

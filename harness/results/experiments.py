@@ -4,13 +4,14 @@
     LLAMAExperiments.json                               every run: configuration, losses, metrics, memory
 
 Each is appended to as a whole or not at all, and never in place of a file that this program has not written. What they
-hold is laid down in `schemas/*.schema.json`.
+hold is laid down in `schemas/*.schema.json`. In the table, a cell that a spreadsheet would take for a formula begins
+with an apostrophe (`configs.printable.cell_of`), which `text_of` takes off; the JSON holds every reply as it is.
 """
 
 import csv
 import io
 import json
-import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.printable import cell_of, json_text
 from memory_harness.configs.units import GIB
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.harness.log.files import partial_of, write_whole
+from memory_harness.harness.log import files as files_on_disk
+from memory_harness.harness.log.files import check_writable, write_whole
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.replies import VETTED, Reply
@@ -49,8 +52,8 @@ EVAL_FIELDS = ("step", "epoch", "model", "loss", "target_tokens")
 
 
 def experiment_id(run: RunRecord) -> str:
-    """Return what tells one run from all others: when it began, and what it was."""
-    return f"{run.started_at}-{run.fingerprint}"
+    """Return what tells one run from all others: when it began, what it was, and what was drawn for it."""
+    return "-".join(filter(None, (run.started_at, run.fingerprint, run.id)))
 
 
 def check_artefacts(folder: Path) -> None:
@@ -88,7 +91,8 @@ def append_responses(
         if not before:
             writer.writeheader()
         for entry in entries:
-            writer.writerow({**entry, **entry["settings"], "num_tokens": len(entry["token_ids"])})
+            cells = {**entry, **entry["settings"], "num_tokens": len(entry["token_ids"])}
+            writer.writerow({name: cell_of(value) for name, value in cells.items()})
         # the mark tells spreadsheets that it is UTF-8
         _write_whole(path, (before or "\ufeff") + text.getvalue())
 
@@ -109,7 +113,9 @@ def append_experiment(folder: Path, log: RunLog, data: Prepared, artefacts: Mapp
     _append_to_list(
         folder / EXPERIMENTS,
         [_experiment(log, data, artefacts)],
-        lambda entry: run is not None and _folder_of(entry.get("artefacts", {})) == run,
+        lambda entry: (
+            run is not None and _folder_of(entry.get("artefacts", {})) == run and entry["id"] == experiment_id(log.run)
+        ),
     )
 
 
@@ -232,10 +238,19 @@ def write_new(files: Mapping[Path, str]) -> None:
         ConfigError: one of them is there, or cannot be written.
     """
     for path in files:
-        if path.exists():
-            raise ConfigError(f"{path} exists and is left as it is; move it away first")
+        if os.path.lexists(path):
+            raise _exists(path)
     for path, text in files.items():
-        _write_whole(path, text)
+        try:
+            files_on_disk.write_new(path, text)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(f"{path} exists and is left as it is; move it away first")
 
 
 def _append_to_list(
@@ -243,29 +258,23 @@ def _append_to_list(
 ) -> None:
     key = LISTS[path.name]
     with _locked(path):
-        before = [entry for entry in _read_list(path) if not is_outdated(entry)]
-        content = {"schema_version": VERSION, key: [*before, *map(_finite, entries)]}
-        _write_whole(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with null for each number that JSON has no name for: the losses of a run that diverged."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        content = _read_content(path)
+        before = [entry for entry in content[key] if not is_outdated(entry)]
+        _write_whole(path, json_text({**content, key: [*before, *entries]}, indent=1))
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = _read_content(path)[LISTS[path.name]]
+    return entries
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """Return what a file holds, what others have added to it included; an empty list where there is no file."""
     text, key = _read(path), LISTS[path.name]
     if text is None:
-        return []
+        return {"schema_version": VERSION, key: []}
     try:
         content = json.loads(text, parse_constant=_no_json)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
     except (ValueError, RecursionError) as error:
         raise _not_ours(path, f"not valid JSON: {error}") from None
     if not isinstance(content, dict) or "schema_version" not in content:
@@ -278,7 +287,7 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or not set(NEEDED[key]) <= set(entry):
             raise _not_ours(path, f"number {number} of {key} lacks one of {', '.join(NEEDED[key])}")
-    return entries
+    return content
 
 
 def _no_json(name: str) -> None:
@@ -337,9 +346,7 @@ def _check_writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            partial = partial_of(path)
-            partial.write_bytes(b"")
-            partial.unlink()
+            check_writable(path)
     except OSError as error:
         raise _unwritable(path, error) from None
 

@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.printable import cell_of
 from memory_harness.harness.results.experiments import read_responses, write_new
 from memory_harness.harness.results.replies import BASE, TUNED, VETTED
 
@@ -69,7 +70,8 @@ def write_sheet(folder: Path, seed: int) -> Path:
     writer.writerow(COLUMNS)
     key = {}
     for row, response in enumerate(last, 1):
-        writer.writerow([row, response["question"], response["response"], *[""] * (len(CRITERIA) + 1)])
+        texts = [cell_of(response["question"]), cell_of(response["response"])]
+        writer.writerow([row, *texts, *[""] * (len(CRITERIA) + 1)])
         key[str(row)] = {name: response[name] for name in KEY_FIELDS}
     write_new({folder / KEY: json.dumps(key, indent=1) + "\n", folder / SHEET: "\ufeff" + text.getvalue()})
     return folder / SHEET

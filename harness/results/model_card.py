@@ -4,6 +4,7 @@ from pathlib import Path
 
 from memory_harness.configs.models import find_model, hub_id
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT
+from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.replies import BASE, TUNED
 
@@ -28,7 +29,7 @@ def write_model_card(folder: Path, log: RunLog) -> None:
     limits = "" if log.run.has_plain_data else _LIMITS
     parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), limits)
     card = "\n\n".join(map(str.strip, filter(None, parts))) + "\n"
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "README.md", card)
 
 
 def base_model(log: RunLog) -> str:

@@ -1,7 +1,6 @@
 """The adapter in peft's own format: `adapter_model.safetensors` and `adapter_config.json`; written and read."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from safetensors import SafetensorError
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.log.files import replace_folder, sync
+from memory_harness.harness.log.files import partial_folder, replace_folder, sync
 from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
 from memory_harness.harness.strategies.state import trainable_parameters
 from memory_harness.harness.strategies.weights import open_weights
@@ -48,9 +47,8 @@ def export_model(folder: Path, model: Any, device: Device) -> None:
 
 
 def _export(folder: Path, model: Any, device: Device, **options: Any) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
-        written = Path(partial, "adapter")
+    with partial_folder(folder) as partial:
+        written = partial / "adapter"
         with device.on_host():
             # given its state, peft does not ask the model for all of it: that reads every 4-bit layer's constants back
             state = {name: p.detach().cpu() for name, p in trainable_parameters(model).items()}

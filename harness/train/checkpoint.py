@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memory_harness.harness.log.files import replace_folder, sync
+from memory_harness.harness.log.files import partial_folder, replace_folder, sync
 from memory_harness.harness.log.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -38,20 +38,14 @@ def write_checkpoint(run_folder: Path, save: Callable[[Path], None], manifest: M
         OSError: the folder cannot be written; what was there before stays.
     """
     folder = run_folder / f"checkpoint-{manifest.position.step}"
-    unfinished = run_folder / f".{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with partial_folder(folder) as unfinished:
         save(unfinished)
         write_tensors(random_states(), unfinished / RANDOM_FILE)
         files = {path.name: _seal(path) for path in sorted(unfinished.iterdir())}
         (unfinished / MANIFEST_FILE).write_text(manifest_text(replace(manifest, files=files)), encoding="utf-8")
         sync(unfinished / MANIFEST_FILE)
         sync(unfinished)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    replace_folder(folder, unfinished)
+        replace_folder(folder, unfinished)
     return folder
 
 

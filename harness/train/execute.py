@@ -1,6 +1,7 @@
 """One run from its first record to its outcome."""
 
 import gc
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -157,4 +158,5 @@ def _run_record(run: Run[Strategy]) -> RunRecord:
         environment=environment(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         has_plain_data=data.is_plain,
+        id=secrets.token_hex(6),
     )

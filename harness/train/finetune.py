@@ -6,12 +6,11 @@ loss, in peft's format, with its model card. In the folder above, `GeneratedResp
 """
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
-from memory_harness.harness.log.files import replace_folder, restore_replaced
+from memory_harness.harness.log.files import partial_folder, replace_folder, restore_replaced
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import EvalRecord, Outcome, Phase, Record, RecoveryRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
@@ -122,14 +121,13 @@ class BestAdapter:
 
     def _keep(self, record: EvalRecord) -> None:
         """Put the adapter as it is now in the folder's place; a full disk is no reason to stop training."""
-        partial = self._folder.with_name(f".{self._folder.name}.unfinished")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            self._strategy.export(partial)
-            write_evaluation(partial, record)
-            replace_folder(self._folder, partial)
+            with partial_folder(self._folder) as partial:
+                adapter = partial / ADAPTER
+                self._strategy.export(adapter)
+                write_evaluation(adapter, record)
+                replace_folder(self._folder, adapter)
         except OSError as error:  # what was the best so far stays
-            shutil.rmtree(partial, ignore_errors=True)
             self._note(record, error)
         else:
             self._best = record
@@ -173,22 +171,25 @@ def _loss(record: EvalRecord) -> float:
 def answer_only(adapter: Path, run: Run[TrainableStrategy], log: Path) -> Outcome:
     """Answer the prompts with a trained adapter, log that to `log`, add the replies to those in the output folder.
 
+    They are added batch by batch: what ends it costs the replies of one.
+
     Raises:
         HarnessError: the adapter is not of this model, or a file cannot be written.
     """
-    replies: list[Reply] = []
 
     def body(recorder: PhaseRecorder) -> Ending:
         run.strategy.load_adapter(adapter)
-        replies.extend(answer_prompts(run, recorder, Unprotected(run, log.parent)) or ())
+        about, output = read_run_log(log).run, Path(run.config.output.output)
+
+        def keep(replies: list[Reply]) -> None:
+            append_responses(output, about, run.data, replies)
+
+        keep(vetted_replies(run.data))
+        answer_prompts(run, recorder, Unprotected(run, log.parent), keep=keep)
         return Ending(Outcome.COMPLETED)
 
     with LogWriter(log) as writer:
-        outcome = record_run(run, writer.write, body)
-    if outcome is Outcome.COMPLETED:
-        replies += vetted_replies(run.data)
-        append_responses(Path(run.config.output.output), read_run_log(log).run, run.data, replies)
-    return outcome
+        return record_run(run, writer.write, body)
 
 
 def leave_artefacts(run: Run[TrainableStrategy], folder: Path, replies: Sequence[Reply]) -> None:

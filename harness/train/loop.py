@@ -205,9 +205,17 @@ def evaluate_batch(
 
 
 def answer_prompts(
-    run: Run[Strategy], recorder: PhaseRecorder, protection: Protection, model: str = TUNED
+    run: Run[Strategy],
+    recorder: PhaseRecorder,
+    protection: Protection,
+    model: str = TUNED,
+    keep: Callable[[list[Reply]], object] = lambda replies: None,
 ) -> list[Reply] | None:
     """Generate replies to the prompts, a few at a time; those with a vetted reply are left out.
+
+    Args:
+        model: who answers.
+        keep: takes the replies that came together as soon as they are there.
 
     Returns:
         None where a stop was asked for before the last ones.
@@ -219,7 +227,9 @@ def answer_prompts(
     def answer_batch(batch: Sequence[Request], index: int) -> list[Reply]:
         lengths = tuple(len(request.token_ids) for request in batch)
         with recorder.phase(Phase.GENERATE, BatchShape(len(batch), _longest(batch), lengths, 0), index):
-            return answer(run.config, run.strategy, run.data, batch, model)
+            replies = answer(run.config, run.strategy, run.data, batch, model)
+        keep(replies)
+        return replies
 
     replies = _over_shard(answer_batch, batches, split, recorder, protection)
     return None if replies is None else list(chain.from_iterable(replies))

@@ -19,7 +19,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import CheckpointError, HarnessError, LogError
-from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.files import sweep_folder, write_whole
 from memory_harness.harness.log.manifest import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -123,11 +123,17 @@ def _log_before(folder: Path, saved: Manifest) -> RunLog | None:
 
 
 def _resumed_record(record: RunRecord, earlier: RunLog | None) -> RunRecord:
-    """Return the record of a process, with the beginning and the time of those before it."""
+    """Return the record of a process, with the id, the beginning and the time of those before it."""
     if earlier is None:
         return record
     seconds = sum(phase.seconds for phase in earlier.phases)
-    return replace(record, started_at=earlier.run.started_at, resumed_at=record.started_at, seconds_before=seconds)
+    return replace(
+        record,
+        id=earlier.run.id,
+        started_at=earlier.run.started_at,
+        resumed_at=record.started_at,
+        seconds_before=seconds,
+    )
 
 
 def _where(folder: Path, step: int) -> str:
@@ -199,6 +205,8 @@ def train_run(
     rank = run.device.group.rank
     log_file = folder / (PEER_LOG_FILE.format(rank=rank) if rank else LOG_FILE)
     with locked(folder) if rank == 0 else nullcontext(), LogWriter(log_file, is_open=False) as log:
+        if rank == 0:
+            sweep_folder(folder)
         digest = data_digest(run.data)
         if resume is None:
             resumed, start, earlier = None, START, None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.printable import json_text
 from memory_harness.configs.units import Increase, format_apart, parse_increase
 from memory_harness.harness.log.files import write_whole
 
@@ -57,6 +58,8 @@ def read_baseline(path: Path) -> dict[str, Peak] | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {data['schema_version']}")
+        if others := sorted(set(data) - {"schema_version", "tests"}):
+            raise ValueError(f"holds {', '.join(others)} too")
         return {name: _peak_from(values) for name, values in data["tests"].items()}
     except FileNotFoundError:
         if not path.parent.is_dir():  # better now than when all tests have run
@@ -79,7 +82,7 @@ def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:
     """Write the peaks, or leave the file as it was. Raises ConfigError where it cannot be written."""
     data = {"schema_version": SCHEMA_VERSION, "tests": {name: asdict(peaks[name]) for name in sorted(peaks)}}
     try:
-        write_whole(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+        write_whole(path, json_text(data))
     except OSError as error:
         raise ConfigError(f"--memory-baseline {path}: cannot be written ({error.strerror})") from None
 

@@ -32,6 +32,7 @@ from packaging.requirements import Requirement
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.pins import FLAG, SUPPORTED, Pin
+from memory_harness.harness.log.files import partial_folder
 
 FOLDER = Path("memory-harness") / "layers"
 """in the user's cache"""
@@ -105,13 +106,9 @@ def _build(folder: Path, pins: Sequence[Pin], say: Callable[[str], None]) -> Non
     if any(Requirement(requirement).name == "torch" for requirement in needed):
         say(f"torch of another version is several GB to download and to keep, in {folder}")
     say(f"installing {' '.join(needed)} into {folder}, once")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with partial_folder(folder) as partial:
         _run([*_installer(), "--no-deps", "--target", str(partial / PACKAGES), *needed], pins)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _needed(pins: Sequence[Pin]) -> list[str]:

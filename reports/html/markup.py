@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
+
+from memory_harness.configs.printable import printable
 
 Node = ET.Element
 Child = Node | str | None
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Control characters and halves of surrogate pairs, which a log may hold and a page may not."""
-
 
 def node(tag: str, attributes: Mapping[str, object] | None = None, *children: Child) -> Node:
     """Return an element; attributes and children that are None are left out."""
-    given = {name: clean(str(value)) for name, value in (attributes or {}).items() if value is not None}
+    given = {name: printable(str(value)) for name, value in (attributes or {}).items() if value is not None}
     element = ET.Element(tag, given)
     add(element, children)
     return element
@@ -25,7 +23,7 @@ def add(element: Node, children: Iterable[Child]) -> None:
     """Append texts and elements."""
     for child in children:
         if isinstance(child, str):
-            _add_text(element, clean(child))
+            _add_text(element, printable(child))
         elif child is not None:
             element.append(child)
 
@@ -35,11 +33,6 @@ def _add_text(element: Node, text: str) -> None:
         element[-1].tail = (element[-1].tail or "") + text
     else:
         element.text = (element.text or "") + text
-
-
-def clean(text: str) -> str:
-    """Return the text with a replacement character for each that cannot be shown."""
-    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def to_text(root: Node) -> str:

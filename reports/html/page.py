@@ -14,7 +14,7 @@ from memory_harness.reports.html.markup import Node, add, node, to_text
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, verdict_banner
 
-BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"  # the file's first characters
+_BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what a browser may load for the page: nothing
 
 
@@ -55,7 +55,7 @@ def page_text(found: Sequence[Section], banner: Banner, facts: Sequence[str], ho
     words = f"{how}. This file needs no network and runs no scripts."
     footer = node("footer", {}, node("p", {}, words))
     add(body, [_header(facts, how, source), contents, node("main", {}, shown, *sections), footer])
-    return f"{BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
+    return f"{_BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
 
 
 def _sections(sections: Sequence[Section]) -> Iterator[Node]:

@@ -10,12 +10,11 @@ import sys
 import pytest
 
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.marks import is_marked
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.traceback_text import parse_traceback
 from memory_harness.probes.traceback.diagnosis import diagnose
 from memory_harness.reports.command import main
-from memory_harness.reports.html import BEGINS as HTML_BEGINS
-from memory_harness.reports.json import BEGINS
 from memory_harness.reports.terminal import make_console, print_sections
 from memory_harness.reports.traceback import traceback_json, traceback_sections
 from tests.builders import as_published_oom
@@ -51,8 +50,8 @@ def test_the_command_ends_as_a_run_does_that_does_not_fit_and_writes_what_is_ask
     assert (content["cause"], content["phase"], content["place"]) == ("logits-hoarded", "EVAL", "collected-outputs")
     assert content["causes"][0]["strength"] == "likely"
     assert content["simulated"] is None
-    assert (tmp_path / "r.html").read_text("utf-8").startswith(HTML_BEGINS)
-    assert (tmp_path / "r.json").read_text("utf-8").startswith(BEGINS)
+    assert is_marked("html", tmp_path / "r.html")
+    assert is_marked("json", tmp_path / "r.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oom.txt", "r.html", "r.json", "r.svg"]
 
 

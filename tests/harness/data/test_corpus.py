@@ -114,8 +114,8 @@ def test_undecodable_bytes_are_located(tmp_path: Path, bom: bytes) -> None:
     [
         ("", "0 rows read"),
         (",,,\n", "1 blank"),
-        ('a,b,"never closed,d\n' * 3, "not valid CSV"),
-        ("a,b,c,d,e\na,b,c,d\n", "more fields than its header"),
+        ('a,b,"never closed,d\n' * 3, "opens a quote in the row of line 2 that ends in line 3"),
+        ("a,b,c,d,e\n", "more fields than its header"),
     ],
 )
 def test_a_file_without_usable_rows_says_why(tmp_path: Path, rows: str, reason: str) -> None:

@@ -101,7 +101,7 @@ def test_questions_of_self_harm_are_found_however_they_are_typed(text: str) -> N
 
 
 def test_a_column_twice_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 'question' more than once"):
+    with pytest.raises(DataError, match="has the column 'question' more than once"):
         read_prompts(file(tmp_path, "question,question \nক,খ\n"))
 
 

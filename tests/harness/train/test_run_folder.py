@@ -435,4 +435,4 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_one_before(stopped, monkeyp
         checkpoint.write_checkpoint(stopped, lambda folder: (folder / "training_state.pt").touch(), about)
     assert [path.name for path in checkpoints(stopped)] == before
     checkpoint.read_manifest(stopped / before[-1])
-    assert not list(stopped.glob("*unfinished*"))
+    assert not list(stopped.glob(".*.partial"))

@@ -97,7 +97,7 @@ def test_another_environment_has_another_layer(installer, monkeypatch):
 
 def test_a_killed_build_is_not_taken_for_a_whole_one(installer):
     folder = layer_of(PEFT, nothing)
-    half = folder.parent.with_name(f"{folder.parent.name}.partial")
+    half = folder.parent.with_name(f".{folder.parent.name}.killed.partial")
     folder.parent.rename(half)
     (half / "left").write_text("")
     assert layer_of(PEFT, nothing) == folder
