@@ -23,6 +23,8 @@ from peft.tuners.lora import LoraLayer
 from memory_harness.harness.devices.base import Device
 
 Gradients = list[torch.Tensor | None]
+SWIGLU = ("silu", "swish")
+"""what transformers calls the activation"""
 NUM_TRAINABLE = 3
 """of a product: bias, and the adapter's A and B"""
 
@@ -276,14 +278,15 @@ def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffe
 def fuse_feed_forward(model: Any, buffer: WeightBuffer, gate: Gate) -> None:
     """Let every feed-forward block of a transformers decoder, laid out as Llama's, keep gate and up alone.
 
+    Blocks of another activation than SwiGLU stay as they are.
+
     Args:
         buffer: what `fuse_products` returned.
     """
+    if model.config.hidden_act not in SWIGLU:
+        return
     for layer in model.model.layers:
-        block = layer.mlp
-        parts = (block.gate_proj, block.up_proj, block.down_proj)
-        if isinstance(block.act_fn, torch.nn.SiLU) and all(_is_product(part) for part in parts):
-            block.forward = partial(_feed_forward, block, block.forward, buffer, gate)
+        layer.mlp.forward = partial(_feed_forward, layer.mlp, layer.mlp.forward, buffer, gate)
 
 
 def _is_product(module: torch.nn.Module) -> bool:
@@ -332,11 +335,13 @@ def _feed_forward(block: Any, plain: Any, buffer: WeightBuffer, gate: Gate, valu
 def _parts(layer: Any, buffer: WeightBuffer) -> tuple[Product, tuple[Any, ...]]:
     """Return a layer's product, and its bias, A and B; None for those that it lacks."""
     base = _base(layer)
-    packed, bias = base.weight, base.bias
+    state, bias = base.weight.quant_state, base.bias
+    with torch._C.DisableTorchFunctionSubclass():  # bitsandbytes' class looks into each use of a weight
+        packed = base.weight.data
     if layer is base:
-        return Product(packed, packed.quant_state, buffer, 0.0, 0.0), (bias, None, None)
+        return Product(packed, state, buffer, 0.0, 0.0), (bias, None, None)
     (name,) = layer.active_adapters
     dropout = layer.lora_dropout[name]
     rate = dropout.p if layer.training and isinstance(dropout, torch.nn.Dropout) else 0.0
-    product = Product(packed, packed.quant_state, buffer, layer.scaling[name], rate)
+    product = Product(packed, state, buffer, layer.scaling[name], rate)
     return product, (bias, layer.lora_A[name].weight, layer.lora_B[name].weight)
