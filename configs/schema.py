@@ -57,6 +57,9 @@ class ModelConfig:
     """recompute each layer's activations in the backward pass instead of keeping them"""
     use_reentrant: bool = field(default=False, metadata={"came_later": True})
     """checkpoint as torch.utils.checkpoint did first: a layer's graph is built in the backward pass alone"""
+    recompute: str = field(default="all", metadata={"metavar": "auto|all|none|N|TOKENS:N,...", "came_later": True})
+    """decoder layers whose activations gradient checkpointing computes again: all, none, the first N, or by the padded
+    tokens of a batch, such as 1024:0,4096:16 (beyond the last: all); auto: the fewest that fit, found by simulation"""
     offload_activations: bool = False
     """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
     embeddings_on_host: bool = False
@@ -65,6 +68,9 @@ class ModelConfig:
     """compute feed-forward blocks over mlp_chunk_tokens tokens at a time"""
     mlp_chunk_tokens: int = 1024
     """most tokens that a tiled feed-forward block computes at once"""
+    fast_path: Literal["off", "torch", "liger"] = field(default="off", metadata={"came_later": True})
+    """compute each 4-bit product with its adapter as one function, which keeps only what the adapter's gradients need,
+    and each feed-forward block as two; liger: norms, rotary embeddings and SwiGLU by liger-kernel too"""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
     """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
@@ -75,6 +81,34 @@ class ModelConfig:
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
     """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
+
+    def layers_to_recompute(self, num_layers: int, tokens: int) -> int:
+        """Return how many of the layers, from the first, compute their activations again in a batch of so many tokens.
+
+        Before `auto` has been found out, all do.
+        """
+        if not self.gradient_checkpointing:
+            return 0
+        for most_tokens, number in self.recompute_rules:
+            if most_tokens is None or tokens <= most_tokens:
+                return min(number, num_layers)
+        return num_layers
+
+    @property
+    def recompute_rules(self) -> tuple[tuple[int | None, int], ...]:
+        """Return pairs of --recompute: up to how many tokens, how many layers. Raises ValueError: written otherwise."""
+        text = self.recompute.strip()
+        if text in ("all", "auto"):
+            return ()
+        if text == "none":
+            return ((None, 0),)
+        if text.isdecimal():
+            return ((None, int(text)),)
+        found = [re.fullmatch(r"([1-9]\d*):(\d+)", part.strip()) for part in text.split(",")]
+        rules = [(int(match[1]), int(match[2])) for match in found if match]
+        if len(rules) < len(found) or rules != sorted(rules) or len(dict(rules)) < len(rules):
+            raise ValueError("is neither auto, all, none nor a number, nor TOKENS:N,... with rising tokens")
+        return tuple(rules)
 
     @property
     def attention_implementation(self) -> str:

@@ -20,6 +20,8 @@ def _unsloth_settings(config: RunConfig) -> dict[str, Any]:
         "use_cache": False,
         "embeddings_on_host": False,
         "tiled_mlp": False,
+        "fast_path": "off",
+        "recompute": "all",
         # checkpointing by Unsloth means: what is kept goes to host memory
         "offload_activations": config.model.gradient_checkpointing,
     }

@@ -157,11 +157,35 @@ def _strategy_problems(config: RunConfig) -> list[str]:
             f"--strategy {config.model.strategy}: --device simulated knows none of its {not_simulated} "
             "(allowed: --device cuda); or use --strategy qlora"
         ]
+    problems = _recompute_problems(config.model) + _fast_path_problems(config)
+    if problems:
+        return problems
     if config.model.tiled_mlp and config.draws_in_mlp:
         return [
             f"--tiled-mlp: takes no dropout in feed-forward blocks; give --lora-dropout 0 (it is "
             f"{config.lora.lora_dropout:g}), or leave {', '.join(MLP_LAYERS)} out of --target-modules"
         ]
+    return []
+
+
+def _recompute_problems(model: ModelConfig) -> list[str]:
+    if model.recompute != "all" and not model.gradient_checkpointing:
+        return [f"--recompute {model.recompute}: --no-gradient-checkpointing computes nothing again; leave one out"]
+    try:
+        _ = model.recompute_rules
+    except ValueError as error:
+        return [f"--recompute {model.recompute}: {error}"]
+    return []
+
+
+def _fast_path_problems(config: RunConfig) -> list[str]:
+    flag = f"--fast-path {config.model.fast_path}"
+    if config.model.fast_path == "off":
+        return []
+    if config.model.quantization not in ("nf4", "fp4"):
+        return [f"{flag}: multiplies by 4-bit weights (allowed: --quantization nf4, fp4); use --fast-path off"]
+    if config.lora.use_dora:
+        return [f"{flag}: does not know DoRA; leave out --use-dora, or use --fast-path off"]
     return []
 
 
@@ -251,6 +275,7 @@ def _technique_problems(config: RunConfig, model_type: str) -> list[str]:
         "--loss chunked": config.train.loss == "chunked",
         "--loss liger": config.train.loss == "liger",
         "--tiled-mlp": config.model.tiled_mlp,
+        f"--fast-path {config.model.fast_path}": config.model.fast_path != "off",
         "--expand-kv": config.model.expand_kv,
     }
     known = ", ".join(LIKE_LLAMA)

@@ -28,6 +28,9 @@ _CACHES = ("DynamicCache",)
 _ENTRIES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 """transformers' caches of keys and values, and what they hold for a layer, where a call does nothing else to them"""
 
+_TECHNIQUES = "memory_harness.harness.techniques."
+"""code that takes the place of a module's own, as the configuration says"""
+
 MAX_DEPTH = 4
 """containers within containers of a module's attribute that are looked into"""
 
@@ -105,8 +108,12 @@ def kind_of_layer(tracer: Tracer, layer: torch.nn.Module) -> tuple[Hashable, ...
 
 
 def _is_own_forward(attributes: dict[str, Any]) -> bool:
-    """Return whether a module runs its class's code; accelerate's hook that moves arguments to the card may be."""
-    if "forward" not in attributes:
+    """Return whether a module runs its class's code, or a technique's, which is compared with the other attributes.
+
+    accelerate's hook that moves arguments to the card may be.
+    """
+    own = attributes.get("forward")
+    if own is None or (isinstance(own, functools.partial) and own.func.__module__.startswith(_TECHNIQUES)):
         return True
     hook: Any = attributes.get("_hf_hook")
     return type(hook).__name__ == "AlignDevicesHook" and not hook.offload

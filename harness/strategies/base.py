@@ -129,6 +129,9 @@ class Traceable(Strategy, Protocol):
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
 
+    def layers_to_recompute(self, tokens: int) -> int:
+        """Return how many layers compute their activations again in a training batch of so many tokens."""
+
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
 

@@ -289,7 +289,8 @@ class CompiledStrategy:
         """Return what decides which operators run on a batch, and how the loss is cut."""
         shape = (batch.shape.batch_size, batch.shape.padded_length)
         whole = self._shape_class(shape, batch.has_padding, training=training)
-        return (*whole, *self._loss_class(batch.shape.padded_tokens, training))
+        recomputed = self.inner.layers_to_recompute(batch.shape.padded_tokens) if training else 0
+        return (*whole, recomputed, *self._loss_class(batch.shape.padded_tokens, training))
 
     def _loss_class(self, tokens: int, training: bool) -> tuple[int, ...]:
         """Return how the loss is cut, and what decides which operators run on a chunk."""

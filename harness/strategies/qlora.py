@@ -50,8 +50,10 @@ from memory_harness.harness.techniques.activation_offload import offload_activat
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
 from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
+from memory_harness.harness.techniques.fused_products import Gate, PlainGate, fuse_feed_forward, fuse_products
 from memory_harness.harness.techniques.group_policy import policy_loss, tiled_log_probs, whole_log_probs
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
+from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
@@ -150,6 +152,8 @@ class QLoraStrategy:
             self.model.train()
         else:
             self._add_adapter()
+        if self.config.model.fast_path != "off":
+            self._take_fast_path()
         return self.adopt(self.model, shape, checkpoint)
 
     @property
@@ -221,6 +225,10 @@ class QLoraStrategy:
         full = self.config.train.train_batch_size if training else self.config.eval.eval_batch_size
         return num_chunks(self.config, full, at_once)
 
+    def layers_to_recompute(self, tokens: int) -> int:
+        """Return how many layers, from the first, compute their activations again in a training batch."""
+        return self.config.model.layers_to_recompute(len(self._layers), tokens)
+
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
         options_of_checkpointing = {"use_reentrant": self.config.model.use_reentrant}
@@ -273,6 +281,16 @@ class QLoraStrategy:
             self.head.float().requires_grad_(True)
         self.model.train()
 
+    def _take_fast_path(self) -> None:
+        base = self._base
+        gate: Gate = PlainGate()
+        if self.config.model.fast_path == "liger":
+            gate = LigerGate(self.device)
+            use_liger_kernels(base, self.device)
+        buffer = fuse_products(base, self.dtype, self.device)
+        if not self.config.model.tiled_mlp:
+            fuse_feed_forward(base, buffer, gate)
+
     def make_optimizer(self) -> None:
         """Make the optimizer, and the loss scaler where the dtype needs one."""
         self.optimizer = make_optimizer(self.config, self.model)
@@ -300,9 +318,15 @@ class QLoraStrategy:
             )
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
+        if training and self.config.model.recompute != "all":
+            self._recompute_first(self.layers_to_recompute(batch.shape.padded_tokens))
         self._real_tokens = batch.num_real_tokens
         self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
+
+    def _recompute_first(self, number: int) -> None:
+        for index, layer in enumerate(self._layers):
+            layer.gradient_checkpointing = index < number
 
     def forward(self, num_target_tokens: int) -> None:
         """Compute the loss over the batch that was put."""

@@ -1,0 +1,347 @@
+"""Each 4-bit product with its adapter as one autograd function, and each feed-forward block as two.
+
+A weight is dequantised into one buffer that all products share. Autograd would keep the adapter's input, its copy in
+float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, what
+the adapter has made of it (rank r), and in a feed-forward block the products of gate and up, from which their
+product is computed again. Without a gradient everything runs as before.
+
+Shapes: T tokens of the batch, I and O inputs and outputs of a product, R rank, F inner width of a feed-forward block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from bitsandbytes.functional import QuantState, dequantize_blockwise
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
+
+from memory_harness.harness.devices.base import Device
+
+Gradients = list[torch.Tensor | None]
+SWIGLU = ("silu", "swish")
+"""what transformers calls the activation"""
+NUM_TRAINABLE = 3
+"""of a product: bias, and the adapter's A and B"""
+
+
+class Gate(Protocol):
+    """What a feed-forward block makes of the products of gate and up."""
+
+    def forward(self, gate_TF: torch.Tensor, up_TF: torch.Tensor) -> torch.Tensor:
+        """Return `silu(gate) * up`."""
+
+    def backward(
+        self, grad_TF: torch.Tensor, gate_TF: torch.Tensor, up_TF: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of gate and up, which may take the place of their values."""
+
+
+class PlainGate:
+    """PyTorch's own operators."""
+
+    def forward(self, gate_TF: torch.Tensor, up_TF: torch.Tensor) -> torch.Tensor:
+        """Return the product in memory of its own."""
+        return torch.nn.functional.silu(gate_TF).mul_(up_TF)
+
+    def backward(
+        self, grad_TF: torch.Tensor, gate_TF: torch.Tensor, up_TF: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return them in memory of their own."""
+        grad_gate_TF = torch.ops.aten.silu_backward(grad_TF * up_TF, gate_TF)
+        return grad_gate_TF, torch.nn.functional.silu(gate_TF).mul_(grad_TF)
+
+
+class WeightBuffer:
+    """Room for one dequantised weight, the largest of a model.
+
+    Args:
+        num_values: that it has.
+        dtype: in which products are computed.
+        device: where they are.
+    """
+
+    def __init__(self, num_values: int, dtype: torch.dtype, device: Device) -> None:
+        self.values = torch.empty(num_values, dtype=dtype, device=device.torch_device)
+        self.dtype = dtype
+        self._device = device
+
+    def dequantised(self, packed: torch.Tensor, state: QuantState) -> torch.Tensor:
+        """Return a weight (O, I) where the next one takes its place."""
+        absmax = state.absmax
+        if state.nested:
+            absmax = dequantize_blockwise(absmax, state.state2)
+            absmax += state.offset
+        weight_OI = self.values[: state.shape.numel()].view(state.shape)
+        layout = (packed, absmax, state.blocksize, state.quant_type, state.shape, self.dtype)
+        if weight_OI.device.type == "cpu":  # where bitsandbytes has no kernel into memory that is there
+            with self._device.on_host():
+                weight_OI.copy_(torch.ops.bitsandbytes.dequantize_4bit(*layout))
+        else:
+            torch.ops.bitsandbytes.dequantize_4bit.out(*layout, out=weight_OI)
+        return weight_OI
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a product does beside what is trained."""
+
+    packed: torch.Tensor
+    state: QuantState
+    buffer: WeightBuffer
+    scale: float
+    """of the adapter's output"""
+    dropout: float
+    """of the adapter's input; 0 out of training"""
+
+    def weight(self) -> torch.Tensor:
+        """Return the weight (O, I), until another product asks for its own."""
+        return self.buffer.dequantised(self.packed, self.state)
+
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Return values (..., I) as (T, I), in the type of the product."""
+        return values.reshape(-1, values.shape[-1]).to(self.buffer.dtype)
+
+
+Kept = tuple[torch.Tensor | None, torch.Tensor | None]
+"""what the adapter's A has made of the input (T, R), and dropout's mask (T, I)"""
+
+
+def _multiply(product: Product, rows_TI: torch.Tensor, bias: Any, a_RI: Any, b_OR: Any) -> tuple[torch.Tensor, Kept]:
+    """Return the product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
+    weight_IO = product.weight().t()
+    if bias is None:
+        out_TO = rows_TI @ weight_IO
+    else:
+        out_TO = torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
+    if a_RI is None:
+        return out_TO, (None, None)
+    mask_TI = None
+    if product.dropout:
+        rows_TI, mask_TI = torch.native_dropout(rows_TI, product.dropout, True)
+    narrow_TR = rows_TI @ a_RI.to(rows_TI.dtype).t()
+    out_TO.addmm_(narrow_TR, b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
+    return out_TO, (narrow_TR, mask_TI)
+
+
+def _gradients_of_trainable(
+    product: Product,
+    grad_TO: torch.Tensor,
+    rows_TI: torch.Tensor | None,
+    trainable: Sequence[torch.Tensor | None],
+    wanted: Sequence[bool],
+    kept: Kept,
+) -> tuple[Gradients, torch.Tensor | None]:
+    """Return the gradients of bias, A and B, where they are wanted, and that of what A has made (T, R)."""
+    (bias, a_RI, b_OR), (narrow_TR, mask_TI) = trainable, kept
+    found: Gradients = [None] * NUM_TRAINABLE
+    if bias is not None and wanted[0]:
+        found[0] = grad_TO.sum(0).to(bias.dtype)
+    if a_RI is None or b_OR is None or narrow_TR is None:
+        return found, None
+    grad_TR = (grad_TO @ b_OR.to(grad_TO.dtype)).mul_(product.scale)
+    if wanted[1] and rows_TI is not None:
+        found[1] = (grad_TR.t() @ _dropped(rows_TI, mask_TI, product.dropout)).to(a_RI.dtype)
+    if wanted[2]:
+        # scaled in the adapter's type: in 16 bits the loss scale leaves less room
+        found[2] = (grad_TO.t() @ narrow_TR).to(b_OR.dtype).mul_(product.scale)
+    return found, grad_TR
+
+
+def _dropped(values_TI: torch.Tensor, mask_TI: torch.Tensor | None, dropout: float) -> torch.Tensor:
+    """Return values, or a gradient, with dropout's mask over them again."""
+    if mask_TI is None:
+        return values_TI
+    return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - dropout))
+
+
+def _gradient_of_input(
+    product: Product,
+    grad_TO: torch.Tensor,
+    grad_TR: torch.Tensor | None,
+    a_RI: torch.Tensor | None,
+    mask_TI: torch.Tensor | None,
+    into_TI: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the input's gradient (T, I), added to another one where that is given."""
+    if into_TI is None:
+        into_TI = grad_TO @ product.weight()
+    else:
+        into_TI.addmm_(grad_TO, product.weight())
+    if grad_TR is None or a_RI is None:
+        return into_TI
+    narrow_RI = a_RI.to(grad_TO.dtype)
+    if mask_TI is None:
+        return into_TI.addmm_(grad_TR, narrow_RI)
+    return into_TI.add_(_dropped(grad_TR @ narrow_RI, mask_TI, product.dropout))
+
+
+class _Multiply(torch.autograd.Function):
+    """A product; one whose input is a block's product of gate and up keeps these two in its place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: torch.Tensor, product: Product, source: Any, bias: Any, a_RI: Any, b_OR: Any
+    ) -> torch.Tensor:
+        rows_TI = product.rows(values)
+        out_TO, kept = _multiply(product, rows_TI, bias, a_RI, b_OR)
+        ctx.product, ctx.shape, ctx.dtype, ctx.gate = product, values.shape, values.dtype, None
+        if any(ctx.needs_input_grad[3:]):  # where nothing is kept, checkpointing need not compute the product again
+            inputs = (rows_TI,)
+            if source is not None:
+                ctx.gate, *inputs = source
+            ctx.save_for_backward(bias, a_RI, b_OR, *kept, *inputs)
+        return out_TO.view(*values.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        product = ctx.product
+        grad_TO = product.rows(grad_outputs[0])
+        wanted = ctx.needs_input_grad[3:]
+        bias, a_RI, b_OR, narrow_TR, mask_TI, *inputs = ctx.saved_tensors or [None] * 5
+        rows_TI = None
+        if wanted[1]:
+            rows_TI = inputs[0] if ctx.gate is None else ctx.gate.forward(*inputs)
+        kept = (narrow_TR, mask_TI)
+        found, grad_TR = _gradients_of_trainable(product, grad_TO, rows_TI, (bias, a_RI, b_OR), wanted, kept)
+        del rows_TI, inputs
+        grad = None
+        if ctx.needs_input_grad[0]:
+            grad_TI = _gradient_of_input(product, grad_TO, grad_TR, a_RI, mask_TI)
+            grad = grad_TI.view(ctx.shape).to(ctx.dtype)
+        return grad, None, None, *found
+
+
+class _Gated(torch.autograd.Function):
+    """The first half of a feed-forward block: the product of gate and up, which are kept in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, gate: Gate, products: Any, *trainable: Any) -> tuple[torch.Tensor, ...]:
+        of_gate, of_up = products
+        rows_TI = of_gate.rows(values)
+        gate_TF, kept_of_gate = _multiply(of_gate, rows_TI, *trainable[:NUM_TRAINABLE])
+        up_TF, kept_of_up = _multiply(of_up, rows_TI, *trainable[NUM_TRAINABLE:])
+        ctx.gate, ctx.products, ctx.shape, ctx.dtype = gate, products, values.shape, values.dtype
+        has_adapter = trainable[1] is not None or trainable[1 + NUM_TRAINABLE] is not None
+        ctx.mark_non_differentiable(gate_TF, up_TF)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            gate_TF, up_TF, rows_TI if has_adapter else None, *trainable, *kept_of_gate, *kept_of_up
+        )
+        return gate.forward(gate_TF, up_TF), gate_TF, up_TF
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gate_TF, up_TF, rows_TI, *rest = ctx.saved_tensors
+        trainable, kept = rest[: 2 * NUM_TRAINABLE], rest[2 * NUM_TRAINABLE :]
+        if torch._C._autograd._get_current_graph_task_keep_graph():
+            gate_TF, up_TF = gate_TF.clone(), up_TF.clone()
+        grads_TF = ctx.gate.backward(grad_outputs[0], gate_TF, up_TF)
+        del gate_TF, up_TF
+        found: Gradients = []
+        grad_TI = None
+        for number, (product, grad_TF) in enumerate(zip(ctx.products, grads_TF, strict=True)):
+            its = slice(number * NUM_TRAINABLE, (number + 1) * NUM_TRAINABLE)
+            own, wanted = trainable[its], ctx.needs_input_grad[3:][its]
+            narrow_TR, mask_TI = kept[2 * number : 2 * number + 2]
+            of_own, grad_TR = _gradients_of_trainable(product, grad_TF, rows_TI, own, wanted, (narrow_TR, mask_TI))
+            found += of_own
+            if ctx.needs_input_grad[0]:
+                grad_TI = _gradient_of_input(product, grad_TF, grad_TR, own[1], mask_TI, grad_TI)
+        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
+        return grad, None, None, *found
+
+
+def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffer:
+    """Let every 4-bit product of a model, with its adapter, be one function; return the buffer for weights.
+
+    Args:
+        model: as peft has adapted it, or without an adapter.
+        dtype: in which products are computed.
+        device: where the model lies.
+    """
+    layers = [module for module in model.modules() if _is_product(module)]
+    adapted = {layer.get_base_layer() for layer in layers if isinstance(layer, LoraLayer)}
+    layers = [layer for layer in layers if layer not in adapted]
+    largest = max(_base(layer).weight.quant_state.shape.numel() for layer in layers)
+    buffer = WeightBuffer(largest, dtype, device)
+    model.weight_buffer = buffer.values  # named as the model's, which outlives every step
+    for layer in layers:
+        layer.forward = partial(_product_of_layer, layer, layer.forward, buffer)
+    return buffer
+
+
+def fuse_feed_forward(model: Any, buffer: WeightBuffer, gate: Gate) -> None:
+    """Let every feed-forward block of a transformers decoder, laid out as Llama's, keep gate and up alone.
+
+    Blocks of another activation than SwiGLU stay as they are.
+
+    Args:
+        buffer: what `fuse_products` returned.
+    """
+    if model.config.hidden_act not in SWIGLU:
+        return
+    for layer in model.model.layers:
+        layer.mlp.forward = partial(_feed_forward, layer.mlp, layer.mlp.forward, buffer, gate)
+
+
+def _is_product(module: torch.nn.Module) -> bool:
+    return isinstance(_base(module), Linear4bit)
+
+
+def _base(module: Any) -> Any:
+    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+
+
+def _is_fused(*layers: Any) -> bool:
+    """Return whether there are gradients to come, and all adapters are as they are trained."""
+    if not torch.is_grad_enabled():
+        return False
+    adapters = [layer for layer in layers if isinstance(layer, LoraLayer)]
+    return not any(layer.disable_adapters or layer.merged for layer in adapters)
+
+
+def _product_of_layer(layer: Any, plain: Any, buffer: WeightBuffer, values: torch.Tensor) -> torch.Tensor:
+    if not _is_fused(layer):
+        return plain(values)
+    return _apply(layer, buffer, values, None)
+
+
+def _apply(layer: Any, buffer: WeightBuffer, values: torch.Tensor, source: Any) -> torch.Tensor:
+    product, trainable = _parts(layer, buffer)
+    out: torch.Tensor = _Multiply.apply(values, product, source, *trainable)
+    return _as_without(out, values)
+
+
+def _as_without(out: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return a result in the type that the layer gives it: without mixed precision, that of its input."""
+    return out if torch.is_autocast_enabled(values.device.type) else out.to(values.dtype)
+
+
+def _feed_forward(block: Any, plain: Any, buffer: WeightBuffer, gate: Gate, values: torch.Tensor) -> torch.Tensor:
+    if not _is_fused(block.gate_proj, block.up_proj, block.down_proj):
+        return plain(values)
+    of_gate, trainable_of_gate = _parts(block.gate_proj, buffer)
+    of_up, trainable_of_up = _parts(block.up_proj, buffer)
+    inner, gate_TF, up_TF = _Gated.apply(values, gate, (of_gate, of_up), *trainable_of_gate, *trainable_of_up)
+    inner = inner.view(*values.shape[:-1], -1)
+    return _as_without(_apply(block.down_proj, buffer, inner, (gate, gate_TF, up_TF)), values)
+
+
+def _parts(layer: Any, buffer: WeightBuffer) -> tuple[Product, tuple[Any, ...]]:
+    """Return a layer's product, and its bias, A and B; None for those that it lacks."""
+    base = _base(layer)
+    state, bias = base.weight.quant_state, base.bias
+    with torch._C.DisableTorchFunctionSubclass():  # bitsandbytes' class looks into each use of a weight
+        packed = base.weight.data
+    if layer is base:
+        return Product(packed, state, buffer, 0.0, 0.0), (bias, None, None)
+    (name,) = layer.active_adapters
+    dropout = layer.lora_dropout[name]
+    rate = dropout.p if layer.training and isinstance(dropout, torch.nn.Dropout) else 0.0
+    product = Product(packed, state, buffer, layer.scaling[name], rate)
+    return product, (bias, layer.lora_A[name].weight, layer.lora_B[name].weight)
