@@ -178,6 +178,17 @@ def adding_line(
     return ranks[0][-1] if ranks else None
 
 
+def registering_line(path: str, function: str) -> int | None:
+    """Return the first line of a file that registers a hook, one that names the function before any other."""
+    lines = []
+    for node in _nodes(path):
+        name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+        if isinstance(node, ast.Call) and name.startswith("register_") and name.endswith("hook"):
+            names_it = any(_is_named(part, function) for part in ast.walk(node))
+            lines.append((not names_it, node.lineno))
+    return min(lines)[1] if lines else None
+
+
 def source_line(path: str, line: int) -> str:
     """Return a line of a file without its indentation; empty where it cannot be read."""
     return linecache.getline(path, line).strip()
@@ -255,8 +266,13 @@ def _assigns_item(node: ast.Assign, name: str) -> bool:
 
 
 def _assigns_from_itself(node: ast.Assign, name: str) -> bool:
-    is_target = any(_is_named(target, name) for target in _targets(node))
-    return is_target and any(_is_named(part, name) for part in ast.walk(node.value))
+    """Return whether an assignment takes what is there up again; `self.model = model` does not."""
+    named = {ast.dump(target.value) if isinstance(target, ast.Attribute) else "" for target in _targets(node)
+             if _is_named(target, name)}  # fmt: skip
+    for part in ast.walk(node.value):
+        if _is_named(part, name) and (ast.dump(part.value) if isinstance(part, ast.Attribute) else "") in named:
+            return True
+    return False
 
 
 def _targets(node: ast.AST) -> Iterator[ast.Name | ast.Attribute]:

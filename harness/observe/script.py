@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import gc
 import os
 import sys
 import threading
@@ -40,6 +39,8 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
+    COLLECTOR,
+    CYCLE,
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -47,12 +48,14 @@ from memory_harness.harness.log.records import (
     Phase,
     PhaseBegin,
     PhaseRecord,
+    ProbeRecord,
     Record,
     RetryRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
 from memory_harness.harness.observe.caught_failures import CaughtFailures
+from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
     called_with_shape,
     field_of,
@@ -61,6 +64,7 @@ from memory_harness.harness.observe.facts import (
     num_adapters,
     tensors_in,
 )
+from memory_harness.harness.observe.holders import Holder
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
@@ -94,6 +98,8 @@ from memory_harness.harness.observe.thinning import LogThinning
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
+MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
+STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
@@ -151,6 +157,11 @@ class ScriptObserver:
         self._steps_at_each_pass = False
         self.thread_end: tuple[Outcome, str] | None = None  # how the observed thread died, where it is not the main one
         self._has_grown = False  # memory did, and the collector has not been asked since
+        self._collections: list[ProbeRecord] = []  # runs of the collector that freed something, since the last step
+        self._asks_collector = False  # while it does, its runs are written down otherwise
+        self._num_collected_bytes = 0
+        self._has_looked = False
+        self._look_at: int | None = None  # step after which garbage is looked at, as the collector has freed some
 
     def _write(self, record: Record) -> None:
         if isinstance(record, SurvivorRecord) and record.unit in _GROWING:
@@ -466,12 +477,46 @@ class ScriptObserver:
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
             self._note_checkpoint_kept()
-        if self._has_grown and phase_recorder.step >= SETTLED_STEPS:
+        self._write_collections()
+        is_due = self._look_at is not None and phase_recorder.step >= self._look_at
+        if (self._has_grown or is_due) and phase_recorder.step >= SETTLED_STEPS:
             # here, amid the loop: at the end of the script the collector frees models and all
-            self._has_grown = False
-            phase_recorder.probe("gc", gc.collect)
+            self._has_grown, self._look_at = False, None
+            self._ask_collector()
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
         self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
+
+    def _note_collection(self, before_bytes: int, after_bytes: int) -> None:
+        """Take note of a run of the collector; it may come amid anything, so that it is written down later."""
+        if not self._asks_collector:
+            reserved = self.device.stats().reserved_bytes
+            sizes = before_bytes, after_bytes, reserved, reserved
+            self._collections.append(ProbeRecord(COLLECTOR, self._phase_recorder.step, *sizes))
+
+    def _write_collections(self) -> None:
+        collected, self._collections = self._collections, []
+        for record in collected:
+            self._write(record)
+            self._num_collected_bytes += record.freed_bytes
+        if self._num_collected_bytes >= MIN_GARBAGE_BYTES and not self._has_looked:
+            self._has_looked = True
+            self._look_at = self._phase_recorder.step + STEPS_OF_GARBAGE
+
+    def _ask_collector(self) -> None:
+        """Record what the collector frees, and what closes the circle that held most of it."""
+        found: list[tuple[Holder, int]] = []
+
+        def collect() -> None:
+            circle = collect_and_look(self.device)
+            if circle is not None:
+                found.append(circle)
+
+        self._asks_collector = True
+        self._phase_recorder.probe("gc", collect)
+        self._asks_collector = False
+        for holder, num_bytes in found:
+            record = SurvivorRecord(self._phase_recorder.step, Phase.STEP, "", str(holder), num_bytes, 1, unit=CYCLE)
+            self._write(dataclasses.replace(record, kept_by=holder.source))
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
@@ -583,6 +628,7 @@ class ScriptObserver:
                 self._patches.enter_context(patch.object(owner, name, function))
             for started in thread_patches(self.device, self._note_thread_died):
                 self._patches.enter_context(started)
+            self._patches.enter_context(collections_noted(self.device, self._note_collection))
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
