@@ -117,6 +117,7 @@ class ModelFacts:
     expert_bytes: int = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
     gradient_bucket_bytes: int = 0  # of DistributedDataParallel, where they are no views of the gradients
     max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
+    trains_also_at: str = ""  # `file:line` that lets weights beside an adapter train; empty where it was not seen
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 
@@ -320,6 +321,7 @@ class OomRecord:
     index: int = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
     caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
+    batch_at: str | None = None  # `file:line` that made the batch it worked on; None where that is not known
     kind: str = "oom"
 
 

@@ -97,27 +97,29 @@ def users_line(frames: Iterable[SourceLine]) -> SourceLine | None:
     return first
 
 
-def storing_line(path: str, name: str, first: int, last: int) -> int | None:
+def storing_line(path: str, name: str, first: int, last: int, *, of_object: bool = False) -> int | None:
     """Return the line between `first` and `last` of a file that stores something into `name`, or None.
 
     A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment,
-    and that before a definition.
+    and that before a definition; of an object's attribute, `self.name = ...` before `name = ...`.
     """
     adding = adding_line(path, name, first, last)
     if adding is not None:
         return adding
-    assigned: list[int] = []
-    emptied: list[int] = []
-    defined: list[int] = []
+    assigned: list[tuple[bool, int]] = []
+    emptied: list[tuple[bool, int]] = []
+    defined: list[tuple[bool, int]] = []
     for node in _nodes_between(path, first, last):
         if isinstance(node, _DEFINITIONS) and node.name == name:
-            defined.append(node.lineno)
-        elif any(_is_named(target, name) for target in _targets(node)):
+            defined.append((False, node.lineno))
+        named = [target for target in _targets(node) if _is_named(target, name)]
+        if named:
+            is_other = of_object and not any(isinstance(target, ast.Attribute) for target in named)
             # `name = None` and the like hold nothing yet
             lines = emptied if isinstance(getattr(node, "value", None), ast.Constant) else assigned
-            lines.append(node.lineno)
+            lines.append((is_other, node.lineno))
     found = assigned or emptied or defined
-    return min(found, default=None)
+    return min(found)[1] if found else None
 
 
 def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:

@@ -392,7 +392,7 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     for owner in cls.__mro__[:-1]:
         path, first, last = _class_lines(owner)
         if path:
-            holders.append(_stored(words, path, name, first, last, inner))
+            holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     return _best(holders, Holder(words))
 
 
@@ -446,11 +446,13 @@ def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
     return next(iter(adding or storing or users or holders), otherwise)
 
 
-def _stored(words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...]) -> Holder:
+def _stored(
+    words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...], *, of_object: bool = False
+) -> Holder:
     """Return a holder with the line, of those given, that stores into its name."""
     keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
-    line = added or storing_line(path, name, first, last)
+    line = added or storing_line(path, name, first, last, of_object=of_object)
     scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))
     return Holder(words, path, line or first, adds=added is not None, stores=line is not None, scope=scope)
 

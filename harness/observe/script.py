@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -59,6 +59,7 @@ from memory_harness.harness.observe.cycles import collect_and_look, collections_
 from memory_harness.harness.observe.facts import (
     called_with_shape,
     field_of,
+    first_tensor,
     forward_facts,
     model_facts,
     num_adapters,
@@ -83,9 +84,11 @@ from memory_harness.harness.observe.script_patches import (
     Call,
     Keywords,
     Patch,
+    cache_bytes_in_frames,
     calling_line,
     innermost_code,
     is_observed,
+    line_that_called,
     making_line,
     observed,
     patches_of_tensors,
@@ -100,9 +103,18 @@ MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, 
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
 MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
 STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
+PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
+
+
+class RunningCall(NamedTuple):
+    """A call of a module by the script itself."""
+
+    module: weakref.ref[torch.nn.Module]
+    has_graph: bool  # gradients were enabled when it began
+    batch_at: str | None  # `file:line` that made what it was called with
 
 
 class ScriptObserver:
@@ -150,6 +162,7 @@ class ScriptObserver:
 
         self._loaded = LoadedTensors()
         self._has_saved = False
+        self._running: RunningCall | None = None  # the last one, of the outermost module
         self._has_failed = False  # an allocation did, and no forward pass has begun since
         self._caught = CaughtFailures()
         self._has_called = False  # the observed thread did a module, or propagated back
@@ -175,6 +188,7 @@ class ScriptObserver:
         self._end_phase()
         self._phase = phase
         self._sampling.begin_phase(phase, batch, index)
+        self.device.note_origins(on=phase in (Phase.LOAD, Phase.DATA))
         if not self._sampling.is_resting:
             self._begun = self._phase_recorder.begin_phase(phase, batch, index)
 
@@ -288,12 +302,13 @@ class ScriptObserver:
     def _begin_call(self, module: torch.nn.Module, values: list[Any]) -> None:
         self.device.adopt(values)
         has_graph = torch.is_grad_enabled()
+        self._running = RunningCall(weakref.ref(module), has_graph, self._origin_of(values))
         trains = has_graph and (module.training or module in self._trained)
         self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
             if self._phase is not Phase.FORWARD:
-                self._begin_forward(called_with_shape(values))
+                self._begin_forward(self._shape_of(values))
             self._note_additions(module)
             return
         if self._phase is Phase.FORWARD and not has_graph:
@@ -304,6 +319,19 @@ class ScriptObserver:
         elif self._phase is not Phase.GENERATE:  # one that was not seen to begin goes on as long as there is no other
             self._observe_function(generator)
             self._begin_generate(values)
+
+    def _origin_of(self, values: list[Any]) -> str | None:
+        """Return `file:line` of the user's that made what a module is called with, where it is known."""
+        tensor = None if self._sampling.is_resting else first_tensor(values)
+        origin = None if tensor is None else self.device.origin_of(tensor)
+        return None if origin is None else str(origin).rsplit(" ", 1)[0]
+
+    def _shape_of(self, values: list[Any]) -> BatchShape | None:
+        """Return the shape of a training batch; its padding is looked for where nothing waits for that, or seldom."""
+        if self._sampling.is_resting:
+            return called_with_shape(values)
+        with self.device.on_host():
+            return called_with_shape(values, with_lengths=self._phase_recorder.step < PADDING_STEPS)
 
     def _note_additions(self, module: torch.nn.Module) -> None:
         """Report parameters that the trained model has got since the step before."""
@@ -368,6 +396,7 @@ class ScriptObserver:
             self._loader_began = False
         self._drop_data()
         self._batch_module = weakref.ref(module)
+        self._num_checkpointed = 0
         self._switch_to(Phase.EVAL, called_with_shape(values), self._index)
 
     def _evaluated_module(self) -> torch.nn.Module | None:
@@ -441,6 +470,7 @@ class ScriptObserver:
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
         self._has_optimizer = True
+        self._optimizers.note_made(args[0])
         self._sampling.begin_again()
         call(*args, **kwargs)
 
@@ -708,11 +738,31 @@ class ScriptObserver:
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         error.caught_at = self._caught.note_failure(self._phase, self._frame())
+        self._note_failed_call(error)
+        if self._loaded.has_restored:
+            self._note_checkpoint_kept()
         self._sampling.stop()
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
         self._phase_recorder.out_of_memory(error)
+
+    def _note_failed_call(self, error: DeviceOutOfMemory) -> None:
+        """Take note of how the forward pass was made in which memory ran out, and of who made its batch."""
+        running = self._running
+        module = running.module() if running is not None else None
+        if running is None or module is None or self._sampling.is_resting:
+            return
+        error.batch_at = running.batch_at
+        has_graph = running.has_graph and any(parameter.requires_grad for parameter in module.parameters())
+        if self._phase is Phase.FORWARD and self._has_checkpointed:
+            self._phase_recorder.forward_facts = self._training_facts(module)
+        elif self._phase is Phase.EVAL:
+            facts = ForwardFacts(has_graph, cache_bytes_in_frames(self._frame()), self._num_checkpointed)
+            switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
+            self._phase_recorder.forward_facts = dataclasses.replace(
+                facts, where=line_that_called(self._frame()), switched_at=switched_at
+            )
 
     def _note_old_models(self) -> None:
         """Report models that were trained before the present one, and called no more since it is."""
