@@ -160,6 +160,12 @@ class AllocationObserver(Protocol):
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the handle of the allocation that holds the tensor's values, or None where it is not the device's."""
 
+    def note_origins(self, *, on: bool) -> None:
+        """Keep from now on which line makes each tensor, or no longer, where that has next to no price."""
+
+    def origin_of(self, tensor: torch.Tensor) -> SourceLine | None:
+        """Return the user's line that made the tensor's memory, or None where it was not kept."""
+
     def watch_peak(self) -> None:
         """Remember from now on what lives when most is allocated, for `peak_parts`."""
 

@@ -300,6 +300,13 @@ class CudaDevice:
         """Write PyTorch's own snapshot; it does not name the run."""
         write_snapshot(torch.cuda.memory._snapshot(), path)
 
+    def note_origins(self, *, on: bool) -> None:
+        """Keep none: PyTorch tells of lines only while it records its history, which has a price."""
+
+    def origin_of(self, tensor: torch.Tensor) -> SourceLine | None:
+        """Return None: nothing is kept."""
+        return None
+
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the address of the tensor's storage, which is its block's."""
         if not tensor.is_cuda:

@@ -325,6 +325,14 @@ class SimulatedDevice:
         """Return the tracer's key of the tensor's storage."""
         return self.tracer.key_of(tensor) if tensor.device.type == self.torch_device.type else None
 
+    def note_origins(self, *, on: bool) -> None:
+        """Let the tracer keep lines, or not."""
+        self.tracer.notes_origins = on
+
+    def origin_of(self, tensor: torch.Tensor) -> SourceLine | None:
+        """Return the line that the tracer has kept."""
+        return self.tracer.origins.get(self.handle_of(tensor))
+
     def record_history(self) -> None:
         """Keep what the tracer reports, each allocation with its frames."""
         self.memory.record_history(self.tracer)

@@ -83,6 +83,7 @@ class DeviceOutOfMemory(HarnessError):
         self.frames = tuple(frames)  # `file:line function`, innermost first
         self.segments = tuple(segments)  # all that was reserved, in order of address
         self.caught_at: str | None = None  # `file:line` of what will catch it, where that is known
+        self.batch_at: str | None = None  # `file:line` that made the batch it works on, where that is known
         self.record: OomRecord | None = None  # of the GPU that it happened on, where that may be another one
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"

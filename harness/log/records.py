@@ -117,6 +117,7 @@ class ModelFacts:
     expert_bytes: int = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
     gradient_bucket_bytes: int = 0  # of DistributedDataParallel, where they are no views of the gradients
     max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
+    trains_also_at: str = ""  # `file:line` that lets weights beside an adapter train; empty where it was not seen
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
 
@@ -321,6 +322,7 @@ class OomRecord:
     index: int = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
     caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
+    batch_at: str | None = None  # `file:line` that made the batch it worked on; None where that is not known
     kind: str = "oom"
 
 
@@ -340,6 +342,11 @@ class RetryRecord:
 HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluation keeps
 GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
 OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
+HOOK = "of the hook "  # in the holder of a `SurvivorRecord`: a function that modules or tensors call as a hook
+TRACEBACK = "traceback"  # a link in the holder of a `SurvivorRecord`: an exception's, which holds its frames
+CYCLE = (
+    "cycle"  # unit of a `SurvivorRecord`: objects that refer to each other in a circle, and waited for the collector
+)
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""
 OLD_MODEL = "old model"  # unit of a `SurvivorRecord`: a model that was trained before another one, and still is there
@@ -395,12 +402,16 @@ ROUNDING = "rounding"  # category of a `PeakPart`: by how much blocks are larger
 REQUEST = "did not fit"  # the same: the allocation that failed
 
 
+COLLECTOR = "collector"  # name of a `ProbeRecord`: a run of the garbage collector that nobody has asked for
+
+
 @dataclass(frozen=True)
 class ProbeRecord:
-    """What one action freed at the end of a run."""
+    """What one action freed, at the end of a run or amid it."""
 
     name: str
-    """`gc`: the garbage collector; `autocast_cache`: autocast's copies of weights; `cached_blocks`: the allocator's"""
+    """`gc`: the garbage collector; `COLLECTOR`: the same on its own; `autocast_cache`: autocast's copies of weights;
+    `cached_blocks`: the allocator's"""
     step: int
     allocated_before_bytes: int
     allocated_after_bytes: int

@@ -84,27 +84,29 @@ def users_line(frames: Iterable[SourceLine]) -> SourceLine | None:
     return first
 
 
-def storing_line(path: str, name: str, first: int, last: int) -> int | None:
+def storing_line(path: str, name: str, first: int, last: int, *, of_object: bool = False) -> int | None:
     """Return the line between `first` and `last` of a file that stores something into `name`, or None.
 
     A line that adds to what is there (`name.append(...)`, `name[...] = ...`, `name += ...`) goes before an assignment,
-    and that before a definition.
+    and that before a definition; of an object's attribute, `self.name = ...` before `name = ...`.
     """
     adding = adding_line(path, name, first, last)
     if adding is not None:
         return adding
-    assigned: list[int] = []
-    emptied: list[int] = []
-    defined: list[int] = []
+    assigned: list[tuple[bool, int]] = []
+    emptied: list[tuple[bool, int]] = []
+    defined: list[tuple[bool, int]] = []
     for node in _nodes_between(path, first, last):
         if isinstance(node, _DEFINITIONS) and node.name == name:
-            defined.append(node.lineno)
-        elif any(_is_named(target, name) for target in _targets(node)):
+            defined.append((False, node.lineno))
+        named = [target for target in _targets(node) if _is_named(target, name)]
+        if named:
+            is_other = of_object and not any(isinstance(target, ast.Attribute) for target in named)
             # `name = None` and the like hold nothing yet
             lines = emptied if isinstance(getattr(node, "value", None), ast.Constant) else assigned
-            lines.append(node.lineno)
+            lines.append((is_other, node.lineno))
     found = assigned or emptied or defined
-    return min(found, default=None)
+    return min(found)[1] if found else None
 
 
 def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:
@@ -163,6 +165,17 @@ def adding_line(
 
     ranks = sorted(map(rank, with_key or adding))
     return ranks[0][-1] if ranks else None
+
+
+def registering_line(path: str, function: str) -> int | None:
+    """Return the first line of a file that registers a hook, one that names the function before any other."""
+    lines = []
+    for node in _nodes(path):
+        name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+        if isinstance(node, ast.Call) and name.startswith("register_") and name.endswith("hook"):
+            names_it = any(_is_named(part, function) for part in ast.walk(node))
+            lines.append((not names_it, node.lineno))
+    return min(lines)[1] if lines else None
 
 
 def source_line(path: str, line: int) -> str:
@@ -242,8 +255,13 @@ def _assigns_item(node: ast.Assign, name: str) -> bool:
 
 
 def _assigns_from_itself(node: ast.Assign, name: str) -> bool:
-    is_target = any(_is_named(target, name) for target in _targets(node))
-    return is_target and any(_is_named(part, name) for part in ast.walk(node.value))
+    """Return whether an assignment takes what is there up again; `self.model = model` does not."""
+    named = {ast.dump(target.value) if isinstance(target, ast.Attribute) else "" for target in _targets(node)
+             if _is_named(target, name)}  # fmt: skip
+    for part in ast.walk(node.value):
+        if _is_named(part, name) and (ast.dump(part.value) if isinstance(part, ast.Attribute) else "") in named:
+            return True
+    return False
 
 
 def _targets(node: ast.AST) -> Iterator[ast.Name | ast.Attribute]:

@@ -62,9 +62,17 @@ def _shape_of_tensor(tensor: Any) -> BatchShape | None:
     return BatchShape(sizes[0], length, (length,) * sizes[0], sizes[0] * length)
 
 
-def called_with_shape(values: Sequence[Any]) -> BatchShape | None:
-    """Return the shape of what a module is called with; padding is not looked for, which would read from the device."""
-    tensor = _first_tensor(values)
+def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False) -> BatchShape | None:
+    """Return the shape of what a module is called with.
+
+    Args:
+        values: the arguments.
+        with_lengths: look for padding too, which reads from the device: in rows of integers that end alike.
+    """
+    tensor = first_tensor(values)
+    if with_lengths and tensor is not None and tensor.dim() == 2 and not tensor.is_floating_point():
+        shape = batch_shape(tensor)
+        return shape and dataclasses.replace(shape, lengths=_lengths_without_padding(tensor))
     if tensor is None:
         return None
     if tensor.dim() == 2 and tensor.is_floating_point():  # samples and their features, not tokens
@@ -73,7 +81,25 @@ def called_with_shape(values: Sequence[Any]) -> BatchShape | None:
     return None if shape is None else dataclasses.replace(shape, lengths=())
 
 
-def _first_tensor(values: Sequence[Any]) -> torch.Tensor | None:
+def _lengths_without_padding(tokens: torch.Tensor) -> tuple[int, ...]:
+    """Return how long each row is without the one number that all shorter rows end with; empty where there is none.
+
+    Rows of one length end as they like; so do two rows that end alike by chance.
+    """
+    last = tokens[:, -1:]
+    length = tokens.shape[1]
+    num_same = (tokens.flip(1) == last).long().cumprod(1).sum(1)
+    padding = [(int(number), int(value)) for number, value in zip(num_same, last[:, 0], strict=True) if number > 1]
+    if not padding or len({value for _, value in padding}) > 1:
+        return ()
+    value = padding[0][1]
+    return tuple(
+        length - int(number) if end == value and int(number) < length else length
+        for number, end in zip(num_same, last[:, 0].tolist(), strict=True)
+    )
+
+
+def first_tensor(values: Sequence[Any]) -> torch.Tensor | None:
     """Return the first tensor with a dimension, those in dictionaries last."""
     candidates = list(values)
     for value in values:

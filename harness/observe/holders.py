@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from memory_harness.harness.log.records import OF_METRIC, OPTIMIZER_STATE
+from memory_harness.harness.log.records import HOOK, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
 from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     is_library,
     module_lines,
+    registering_line,
     short_path,
     source_line,
     storing_line,
@@ -189,6 +190,11 @@ class _Search:
         """Return who keeps the traceback or the generator that keeps a frame that has ended, or is suspended."""
         code = frame.f_code
         words = f"local `{_local_name(frame, target) or '?'}` of {code.co_name}()"
+        error = self._error_with(frame)
+        if error is not None:
+            outer = self.holder_of(error, (type(error).__name__, TRACEBACK, words, *inner), depth - 1)
+            if outer is not None and outer.is_users:
+                return outer
         keepers = [r for r in self._referrers(frame) if getattr(r, "tb_frame", getattr(r, "gi_frame", None)) is frame]
         line = frame.f_lineno
         for keeper in keepers:
@@ -200,6 +206,21 @@ class _Search:
             words = f"{words}, kept by a {kind}"
         return Holder(_words(words, inner), code.co_filename, line)
 
+    def _error_with(self, frame: types.FrameType) -> BaseException | None:
+        """Return the exception whose traceback has a frame, and holds it and its variables.
+
+        Between the two lies an entry for each frame that the exception passed, libraries' among them.
+        """
+        self._lookups -= 1
+        for item in gc.get_objects():
+            if issubclass(type(item), BaseException) and id(item) not in self._seen:
+                entry = item.__traceback__
+                while entry is not None:
+                    if entry.tb_frame is frame:
+                        return item  # type: ignore[no-any-return]
+                    entry = entry.tb_next
+        return None
+
     def _generator(
         self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...]
     ) -> Holder:
@@ -208,7 +229,7 @@ class _Search:
         name, line = "?", None
         if generator.gi_frame is not None:
             name = _local_name(generator.gi_frame, target) or "?"
-            line = storing_line(code.co_filename, name, code.co_firstlineno, _last_line(code))
+            line = storing_line(code.co_filename, name, code.co_firstlineno, last_line(code))
         words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
         return Holder(words, code.co_filename, line or code.co_firstlineno)
 
@@ -227,9 +248,9 @@ class _Search:
         code = function.__code__
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         name = next(name for name, other in cells if other is cell)  # cells are equal where their contents are
-        kind = "hook" if self._is_hook(function) else "closure"
-        words = _words(f"variable `{name}` of the {kind} {code.co_name}()", inner)
-        return _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
+        kind = HOOK if self._is_hook(function) else "of the closure "
+        words = _words(f"variable `{name}` {kind}{code.co_name}()", inner)
+        return _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
 
     def _is_hook(self, function: object) -> bool:
         """Return whether a module or a tensor calls the function as a hook."""
@@ -265,6 +286,10 @@ class _Search:
     def _named_attribute(self, owner: object, name: str, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the attribute of an object of the user's; behind a library's, who holds that."""
         kind = type(owner).__name__
+        if isinstance(owner, torch.nn.Module) and name in _HOOK_DICTS:
+            hooks = getattr(owner, name).values()
+            hook = next((hook for hook in hooks if id(hook) in self._seen), None)
+            return _hook(hook, kind, inner)
         named = f"{OF_METRIC}{kind}" if _is_metric(owner) else f"of {kind}"
         holder = _of_class(_words(f"attribute `{name}` {named}", inner), type(owner), name, inner)
         if holder.is_users and holder.adds:
@@ -308,7 +333,7 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
             name = _local_name(frame, target)
             if name is not None:
                 words = _words(f"local `{name}` of {code.co_name}()", inner)
-                holder = _stored(words, code.co_filename, name, code.co_firstlineno, _last_line(code), inner)
+                holder = _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
                 if holder.line <= code.co_firstlineno:  # a parameter is stored by no line
                     holder = replace(holder, line=frame.f_lineno)
                 yield holder
@@ -367,7 +392,7 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     for owner in cls.__mro__[:-1]:
         path, first, last = _class_lines(owner)
         if path:
-            holders.append(_stored(words, path, name, first, last, inner))
+            holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     return _best(holders, Holder(words))
 
 
@@ -375,8 +400,42 @@ def _function_cache(cached: functools._lru_cache_wrapper[Any], inner: tuple[str,
     """Return the cache that functools keeps of what a function has returned."""
     code = inspect.unwrap(cached).__code__
     words = _words(f"{_FUNCTION_CACHE}{code.co_name}()", inner)
-    scope = Scope("", code.co_firstlineno, _last_line(code), frozenset())
+    scope = Scope("", code.co_firstlineno, last_line(code), frozenset())
     return Holder(words, code.co_filename, code.co_firstlineno, scope=scope)
+
+
+def attributes_of(item: object) -> list[tuple[str, Any]]:
+    """Return an object's attributes, those in slots too, with their names."""
+    found = list(getattr(item, "__dict__", {}).items()) if not isinstance(item, type) else []
+    for cls in type(item).__mro__:
+        for name, member in vars(cls).items():
+            if isinstance(member, types.MemberDescriptorType) and cls.__module__ != "builtins":
+                found.append((name, getattr(item, name, None)))
+    return found
+
+
+def attribute_holder(owner: object, name: str) -> Holder:
+    """Return an object's attribute, with the line of its class that stores it; of a graph's node, of its function's."""
+    cls = getattr(type(owner), "_forward_cls", type(owner))
+    return _of_class(f"attribute `{name}` of {cls.__name__}", cls, name, ())
+
+
+def _hook(hook: Any, kind: str, inner: tuple[str, ...]) -> Holder:
+    """Return the hook of a module that holds what it is bound to, or closes over, with the line that registers it."""
+    code = hook_code(hook)
+    if code is None:
+        return Holder(_words(f"hook of {kind}", inner))
+    words = _words(f"what is {HOOK}{code.co_name}() on {kind}", inner[:-1])
+    line = registering_line(code.co_filename, code.co_name)
+    return Holder(words, code.co_filename, line or code.co_firstlineno, adds=True, stores=True)
+
+
+def hook_code(hook: Any) -> types.CodeType | None:
+    """Return the code of a function, a method, a partial one or an object that is called as a hook."""
+    hook = hook.func if isinstance(hook, functools.partial) else hook
+    if not hasattr(hook, "__code__") and not isinstance(hook, types.MethodType):
+        hook = vars(type(hook)).get("__call__")
+    return getattr(hook, "__code__", None)
 
 
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
@@ -387,11 +446,13 @@ def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
     return next(iter(adding or storing or users or holders), otherwise)
 
 
-def _stored(words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...]) -> Holder:
+def _stored(
+    words: str, path: str, name: str, first: int, last: int, inner: tuple[str, ...], *, of_object: bool = False
+) -> Holder:
     """Return a holder with the line, of those given, that stores into its name."""
     keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
-    line = added or storing_line(path, name, first, last)
+    line = added or storing_line(path, name, first, last, of_object=of_object)
     scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))
     return Holder(words, path, line or first, adds=added is not None, stores=line is not None, scope=scope)
 
@@ -440,11 +501,12 @@ def _class_lines(cls: type) -> tuple[str, int, int]:
     return path or "", first, first + len(lines) - 1
 
 
-def _last_line(code: types.CodeType) -> int:
+def last_line(code: types.CodeType) -> int:
+    """Return the last line of a function, its inner ones included."""
     last = code.co_firstlineno
     for _, _, line in code.co_lines():
         last = max(last, line or 0)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            last = max(last, _last_line(constant))
+            last = max(last, last_line(constant))
     return last

@@ -16,7 +16,15 @@ import numpy as np
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.observe.holders import Holder, find_holder, first_users_holder, local_variables, referred
+from memory_harness.harness.observe.holders import (
+    Holder,
+    find_holder,
+    first_users_holder,
+    hook_code,
+    last_line,
+    local_variables,
+    referred,
+)
 
 MIN_LEFT_BYTES = 64 * 1024  # least that a phase recorded as a whole must leave, or have at its peak, for a report
 MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
@@ -113,6 +121,17 @@ def _num_terms(node: Any) -> int:
 
 def _is_of_number(node: Any) -> bool:
     return all(len(metadata.shape) == 0 for metadata in node._input_metadata)
+
+
+def hook_with_line(path: str, line: int) -> str | None:
+    """Return the name of the function in which a line lies, where a module calls that function as a hook."""
+    for module in _live(torch.nn.Module):
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            for hook in hooks.values():
+                code = hook_code(hook)
+                if code and code.co_filename == path and code.co_firstlineno <= line <= last_line(code):
+                    return code.co_name
+    return None
 
 
 def holder_of_failure(device: ObservableDevice) -> Holder | None:

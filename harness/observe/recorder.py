@@ -217,6 +217,7 @@ class PhaseRecorder:
             index=begun.index,
             segments=error.segments,
             caught_at=error.caught_at,
+            batch_at=error.batch_at,
         )
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import gc
 import os
 import sys
 import threading
@@ -26,7 +25,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -40,6 +39,8 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
+    COLLECTOR,
+    CYCLE,
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -47,20 +48,24 @@ from memory_harness.harness.log.records import (
     Phase,
     PhaseBegin,
     PhaseRecord,
+    ProbeRecord,
     Record,
     RetryRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
 from memory_harness.harness.observe.caught_failures import CaughtFailures
+from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
     called_with_shape,
     field_of,
+    first_tensor,
     forward_facts,
     model_facts,
     num_adapters,
     tensors_in,
 )
+from memory_harness.harness.observe.holders import Holder
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
@@ -79,9 +84,11 @@ from memory_harness.harness.observe.script_patches import (
     Call,
     Keywords,
     Patch,
+    cache_bytes_in_frames,
     calling_line,
     innermost_code,
     is_observed,
+    line_that_called,
     making_line,
     observed,
     patches_of_tensors,
@@ -94,9 +101,20 @@ from memory_harness.harness.observe.thinning import LogThinning
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
+MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
+STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
+PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
+
+
+class RunningCall(NamedTuple):
+    """A call of a module by the script itself."""
+
+    module: weakref.ref[torch.nn.Module]
+    has_graph: bool  # gradients were enabled when it began
+    batch_at: str | None  # `file:line` that made what it was called with
 
 
 class ScriptObserver:
@@ -144,6 +162,7 @@ class ScriptObserver:
 
         self._loaded = LoadedTensors()
         self._has_saved = False
+        self._running: RunningCall | None = None  # the last one, of the outermost module
         self._has_failed = False  # an allocation did, and no forward pass has begun since
         self._caught = CaughtFailures()
         self._has_called = False  # the observed thread did a module, or propagated back
@@ -151,6 +170,11 @@ class ScriptObserver:
         self._steps_at_each_pass = False
         self.thread_end: tuple[Outcome, str] | None = None  # how the observed thread died, where it is not the main one
         self._has_grown = False  # memory did, and the collector has not been asked since
+        self._collections: list[ProbeRecord] = []  # runs of the collector that freed something, since the last step
+        self._asks_collector = False  # while it does, its runs are written down otherwise
+        self._num_collected_bytes = 0
+        self._has_looked = False
+        self._look_at: int | None = None  # step after which garbage is looked at, as the collector has freed some
 
     def _write(self, record: Record) -> None:
         if isinstance(record, SurvivorRecord) and record.unit in _GROWING:
@@ -164,6 +188,7 @@ class ScriptObserver:
         self._end_phase()
         self._phase = phase
         self._sampling.begin_phase(phase, batch, index)
+        self.device.note_origins(on=phase in (Phase.LOAD, Phase.DATA))
         if not self._sampling.is_resting:
             self._begun = self._phase_recorder.begin_phase(phase, batch, index)
 
@@ -277,12 +302,13 @@ class ScriptObserver:
     def _begin_call(self, module: torch.nn.Module, values: list[Any]) -> None:
         self.device.adopt(values)
         has_graph = torch.is_grad_enabled()
+        self._running = RunningCall(weakref.ref(module), has_graph, self._origin_of(values))
         trains = has_graph and (module.training or module in self._trained)
         self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
             if self._phase is not Phase.FORWARD:
-                self._begin_forward(called_with_shape(values))
+                self._begin_forward(self._shape_of(values))
             self._note_additions(module)
             return
         if self._phase is Phase.FORWARD and not has_graph:
@@ -293,6 +319,19 @@ class ScriptObserver:
         elif self._phase is not Phase.GENERATE:  # one that was not seen to begin goes on as long as there is no other
             self._observe_function(generator)
             self._begin_generate(values)
+
+    def _origin_of(self, values: list[Any]) -> str | None:
+        """Return `file:line` of the user's that made what a module is called with, where it is known."""
+        tensor = None if self._sampling.is_resting else first_tensor(values)
+        origin = None if tensor is None else self.device.origin_of(tensor)
+        return None if origin is None else str(origin).rsplit(" ", 1)[0]
+
+    def _shape_of(self, values: list[Any]) -> BatchShape | None:
+        """Return the shape of a training batch; its padding is looked for where nothing waits for that, or seldom."""
+        if self._sampling.is_resting:
+            return called_with_shape(values)
+        with self.device.on_host():
+            return called_with_shape(values, with_lengths=self._phase_recorder.step < PADDING_STEPS)
 
     def _note_additions(self, module: torch.nn.Module) -> None:
         """Report parameters that the trained model has got since the step before."""
@@ -357,6 +396,7 @@ class ScriptObserver:
             self._loader_began = False
         self._drop_data()
         self._batch_module = weakref.ref(module)
+        self._num_checkpointed = 0
         self._switch_to(Phase.EVAL, called_with_shape(values), self._index)
 
     def _evaluated_module(self) -> torch.nn.Module | None:
@@ -430,6 +470,7 @@ class ScriptObserver:
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
         self._has_optimizer = True
+        self._optimizers.note_made(args[0])
         self._sampling.begin_again()
         call(*args, **kwargs)
 
@@ -466,12 +507,46 @@ class ScriptObserver:
         self._step_ended = True
         if self._loaded.have_settled(phase_recorder.step):
             self._note_checkpoint_kept()
-        if self._has_grown and phase_recorder.step >= SETTLED_STEPS:
+        self._write_collections()
+        is_due = self._look_at is not None and phase_recorder.step >= self._look_at
+        if (self._has_grown or is_due) and phase_recorder.step >= SETTLED_STEPS:
             # here, amid the loop: at the end of the script the collector frees models and all
-            self._has_grown = False
-            phase_recorder.probe("gc", gc.collect)
+            self._has_grown, self._look_at = False, None
+            self._ask_collector()
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
         self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
+
+    def _note_collection(self, before_bytes: int, after_bytes: int) -> None:
+        """Take note of a run of the collector; it may come amid anything, so that it is written down later."""
+        if not self._asks_collector:
+            reserved = self.device.stats().reserved_bytes
+            sizes = before_bytes, after_bytes, reserved, reserved
+            self._collections.append(ProbeRecord(COLLECTOR, self._phase_recorder.step, *sizes))
+
+    def _write_collections(self) -> None:
+        collected, self._collections = self._collections, []
+        for record in collected:
+            self._write(record)
+            self._num_collected_bytes += record.freed_bytes
+        if self._num_collected_bytes >= MIN_GARBAGE_BYTES and not self._has_looked:
+            self._has_looked = True
+            self._look_at = self._phase_recorder.step + STEPS_OF_GARBAGE
+
+    def _ask_collector(self) -> None:
+        """Record what the collector frees, and what closes the circle that held most of it."""
+        found: list[tuple[Holder, int]] = []
+
+        def collect() -> None:
+            circle = collect_and_look(self.device)
+            if circle is not None:
+                found.append(circle)
+
+        self._asks_collector = True
+        self._phase_recorder.probe("gc", collect)
+        self._asks_collector = False
+        for holder, num_bytes in found:
+            record = SurvivorRecord(self._phase_recorder.step, Phase.STEP, "", str(holder), num_bytes, 1, unit=CYCLE)
+            self._write(dataclasses.replace(record, kept_by=holder.source))
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
@@ -583,6 +658,7 @@ class ScriptObserver:
                 self._patches.enter_context(patch.object(owner, name, function))
             for started in thread_patches(self.device, self._note_thread_died):
                 self._patches.enter_context(started)
+            self._patches.enter_context(collections_noted(self.device, self._note_collection))
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
             with self.device.active():
@@ -662,11 +738,31 @@ class ScriptObserver:
 
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         error.caught_at = self._caught.note_failure(self._phase, self._frame())
+        self._note_failed_call(error)
+        if self._loaded.has_restored:
+            self._note_checkpoint_kept()
         self._sampling.stop()
         self._note_old_models()
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
         self._phase_recorder.out_of_memory(error)
+
+    def _note_failed_call(self, error: DeviceOutOfMemory) -> None:
+        """Take note of how the forward pass was made in which memory ran out, and of who made its batch."""
+        running = self._running
+        module = running.module() if running is not None else None
+        if running is None or module is None or self._sampling.is_resting:
+            return
+        error.batch_at = running.batch_at
+        has_graph = running.has_graph and any(parameter.requires_grad for parameter in module.parameters())
+        if self._phase is Phase.FORWARD and self._has_checkpointed:
+            self._phase_recorder.forward_facts = self._training_facts(module)
+        elif self._phase is Phase.EVAL:
+            facts = ForwardFacts(has_graph, cache_bytes_in_frames(self._frame()), self._num_checkpointed)
+            switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
+            self._phase_recorder.forward_facts = dataclasses.replace(
+                facts, where=line_that_called(self._frame()), switched_at=switched_at
+            )
 
     def _note_old_models(self) -> None:
         """Report models that were trained before the present one, and called no more since it is."""

@@ -113,6 +113,7 @@ class OptimizerSteps:
     """Which optimizers have stepped, which one ends the training steps, and how many trainings there have been."""
 
     def __init__(self) -> None:
+        self._made = weakref.WeakSet[torch.optim.Optimizer]()
         self._unchanged = weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]()
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None  # whose optimizer ends the steps, where there are several
@@ -155,9 +156,14 @@ class OptimizerSteps:
         self._leaders.append(weakref.ref(parameter))
         return len(self._leaders)
 
+    def note_made(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note of an optimizer that has not stepped yet, but may have states: of a file."""
+        self._made.add(optimizer)
+
     def states(self) -> list[object]:
         """Return what the optimizers keep for each of their parameters."""
-        return list(chain.from_iterable(optimizer.state.values() for optimizer in self._unchanged))
+        made = [optimizer for optimizer in self._made if hasattr(optimizer, "state")]
+        return list(chain.from_iterable(optimizer.state.values() for optimizer in made))
 
 
 class LeafUpdates:
@@ -245,6 +251,11 @@ class LoadedTensors:
         given = set(map(id, state))
         if any(id(tensor()) in given for tensor in self._tensors):
             self._restored_at = step
+
+    @property
+    def has_restored(self) -> bool:
+        """Whether a module has taken its state from them, and they were not looked at since."""
+        return bool(self._tensors) and self._restored_at is not None
 
     def have_settled(self, step: int) -> bool:
         """Return whether the optimizers have made their states since the run was restored."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import linecache
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import CO_NEWLOCALS
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
@@ -18,11 +20,15 @@ import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.source_lines import is_library, short_path
+from memory_harness.harness.observe.facts import tensors_in
+from memory_harness.harness.observe.holders import local_variables
 
 GENERATE = "generate"  # begin of the names of functions that are taken to generate
+MAX_FAILED_FRAMES = 200  # frames looked at for a cache when memory has run out
 MAX_FRAMES = 24  # frames looked at for a function that generates, from the model's call outwards
 
 _HARNESS = "memory_harness.harness"
+_OBSERVER = os.path.join(os.path.dirname(__file__), "script.py")
 
 _TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
 
@@ -126,6 +132,28 @@ def calling_line() -> str | None:
         if not is_library(path):
             return f"{short_path(path)}:{frame.f_lineno}"
     return None
+
+
+def line_that_called(frame: FrameType | None) -> str | None:
+    """Return `file:line` of the user's innermost frame around the outermost call of a module, from a frame within."""
+    has_left = False
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path == _OBSERVER:
+            has_left = has_left or frame.f_code.co_name == "call_module"
+        elif has_left and not is_library(path):
+            return f"{short_path(path)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
+
+
+def cache_bytes_in_frames(frame: FrameType | None) -> int:
+    """Return the bytes of the keys and values that running calls of transformers' models hand on, from a frame out."""
+    most = 0
+    for outer, _ in islice(traceback.walk_stack(frame), MAX_FAILED_FRAMES):
+        cache = local_variables(outer).get("past_key_values") if outer.f_code.co_flags & CO_NEWLOCALS else None
+        most = max(most, sum(tensor.untyped_storage().nbytes() for tensor in tensors_in(cache)))
+    return most
 
 
 def making_line() -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
-from memory_harness.harness.log.records import GROWING_TENSOR, Phase, SurvivorRecord, peak_unit
+from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, Phase, SurvivorRecord, peak_unit
 from memory_harness.harness.log.source_lines import SourceLine, source_line, users_line
 from memory_harness.harness.observe.holders import Holder, find_holder, referred, users_first
 from memory_harness.harness.observe.live_objects import (
@@ -20,6 +20,7 @@ from memory_harness.harness.observe.live_objects import (
     gradient_handles,
     gradients_have_graphs,
     holder_of_graph,
+    hook_with_line,
     tensors_by_handle,
 )
 
@@ -115,6 +116,12 @@ def _lasting_groups(survivors: Iterable[Survivor], num_units: int) -> list[_Grou
     return [group for group in groups.values() if _lasts(set(map(_unit_of, group.members)), num_units)]
 
 
+def lasting_bytes(survivors: Iterable[Survivor], num_units: int) -> int:
+    """Return how much there is of what more than one of the units left behind."""
+    groups = _lasting_groups(survivors, num_units)
+    return sum(member.allocation.num_bytes for group in groups for member in group.members)
+
+
 def _lasts(units: set[int], num_units: int) -> bool:
     """Return whether several units have left something, not only the last two: a name may keep what it had before."""
     return len(units) >= min(2, num_units) and (num_units <= 2 or min(units) < num_units - 2)
@@ -140,7 +147,7 @@ def _record(
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
     asked = held[:MAX_OBJECTS_ASKED]
     holder = next(filter(None, map(_holder_of_storage, asked)), None)
-    holder = holder and holder.of_what_was_made(group.site)
+    holder = holder and _named_hook(holder.of_what_was_made(group.site))
     in_graph = False
     if holder is None and graph is not None:
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
@@ -162,6 +169,14 @@ def _record(
         kept_by="" if keeper is None else keeper.source,
         unit=unit,
     )
+
+
+def _named_hook(holder: Holder) -> Holder:
+    """Return the holder with the hook in whose code its line lies, if it does."""
+    if not holder.is_users or HOOK in holder.words:
+        return holder
+    hook = hook_with_line(holder.path, holder.line)
+    return holder if hook is None else replace(holder, words=f"{holder.words}, filled by a line {HOOK}{hook}()")
 
 
 def _source(site: SourceLine | None) -> str:

@@ -52,6 +52,7 @@ from memory_harness.harness.observe.survivor_records import (
     UnitEnd,
     bytes_by_place,
     growing_records,
+    lasting_bytes,
     peak_records,
     survivor_records,
 )
@@ -65,6 +66,7 @@ MAX_RECORDINGS = 3  # recordings per unit and run
 COMPARED_UNITS = 3  # first units of a recording with which its last one is compared
 REST_STEPS = 200  # steps from one recording to the next
 MAX_UNITS = 50  # most units that one recording takes: what grows every tenth step needs some twenty
+MAX_TRIES = 3  # to see in one recording who leaves most of the growth
 SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
 SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
 MIN_SUMMED = 10  # losses in one sum
@@ -124,6 +126,7 @@ class _UnitRecording:
     begin_bytes: int  # allocated when it began
     num_units: int = 0
     num_rises: int = 0
+    num_tries: int = 0  # how often it was looked at whether it says enough
     first_ends: list[UnitEnd] = field(default_factory=list)
 
     def note_phase(self, phase: Phase) -> None:
@@ -250,8 +253,21 @@ class SurvivorTracker:
             recording.note_phase(self._phase)
             has_grown = allocated_bytes - recording.begin_bytes >= MIN_LEFT_BYTES
             is_enough = has_grown and recording.num_rises >= RECORDED_RISES[unit]
-            if is_enough or recording.num_units == MAX_UNITS:
+            if recording.num_units == MAX_UNITS or (is_enough and self._says_enough(recording, allocated_bytes)):
                 self._report(recording, allocated_bytes)
+
+    def _says_enough(self, recording: _UnitRecording, allocated_bytes: int) -> bool:
+        """Return whether several units left most of the growth; else as many rises more are waited for, a few times.
+
+        What grows in every other unit may have come once so far, between rises of another kind.
+        """
+        made = map(recording.survivor, self._device.live_allocations())
+        lasting = lasting_bytes(made, recording.num_units)
+        recording.num_tries += 1
+        if 2 * lasting >= allocated_bytes - recording.begin_bytes or recording.num_tries > MAX_TRIES:
+            return True
+        recording.num_rises = 0
+        return False
 
     def _note_end(self, recording: _UnitRecording, allocated_bytes: int) -> None:
         """Take note of what a unit has made, for a comparison with a later one."""

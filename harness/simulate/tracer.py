@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memory_harness.harness.log.source_lines import SourceLine
+from memory_harness.harness.log.source_lines import SourceLine, is_library
 from memory_harness.harness.simulate.results import MetaResults
 
 Frame = tuple[CodeType, int]
@@ -86,6 +86,9 @@ class Tracer(TorchDispatchMode):
         self.site_frames = MAX_SITE_FRAMES
         self.replayed: Site = ()
         """frames of a layer that is replayed, in which nobody is"""
+        self.notes_origins = False
+        """whether the user's line is kept that makes a storage: of data, not of what a model makes"""
+        self.origins: dict[Hashable, SourceLine] = {}
         self.largest_data: tuple[int, Site] = (0, ())
         """bytes and place of the largest tensor of data so far; kept where operators run as they are"""
         self.num_asked = 0
@@ -172,13 +175,27 @@ class Tracer(TorchDispatchMode):
             key = self.new_key()
             self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
             self.sink.alloc(key, storage.nbytes(), self.site())
+            if self.notes_origins:
+                self._note_origin(key)
+
+    def _note_origin(self, key: Hashable) -> None:
+        """Keep the user's line that makes a storage; no more, as data may be very many tensors."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            path = frame.f_code.co_filename
+            if not _is_plumbing(path) and not is_library(path):
+                self.origins[key] = SourceLine(path, frame.f_lineno, frame.f_code.co_name)
+                return
+            frame = frame.f_back
 
     def _on_death(self, cdata: int) -> Callable[[Any], None]:
         def end(_: Any) -> None:
             entry = self._storages.pop(cdata, None)
             self._largest.pop(cdata, None)
-            if entry is not None and entry[1] not in (HOST, GONE):
-                self.sink.free(entry[1])
+            if entry is not None:
+                self.origins.pop(entry[1], None)
+                if entry[1] not in (HOST, GONE):
+                    self.sink.free(entry[1])
 
         return end
 

@@ -24,6 +24,7 @@ from memory_harness.probes.detectors.reading import (
     severity_without,
     survivors_of,
 )
+from memory_harness.probes.detectors.setup import checkpointing_lost
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, MIN_GROWTH_BYTES, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import Finding
 
@@ -289,7 +290,8 @@ def eval_with_grad(evidence: Evidence) -> Finding | None:
     """Find evaluation batches whose loss carries a graph."""
     log = evidence.log
     batches = [record for record in records_of(log, Phase.EVAL) if record.forward and record.forward.has_graph]
-    if not batches:
+    # a pass whose layers checkpointed before has been to train; `checkpointing_lost` speaks for it
+    if not batches or (len(batches) == 1 and checkpointing_lost(evidence) is not None):
         return None
     worst = max(batches, key=lambda record: record.after.peak_allocated_bytes)
     extra = peak_rise_bytes(worst)

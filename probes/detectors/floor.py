@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memory_harness.harness.log.records import Outcome, SurvivorRecord
+from memory_harness.harness.log.records import COLLECTOR, Outcome, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.reading import fits_without, main_survivor, peak_rise_bytes, survivors_of
@@ -93,6 +93,17 @@ def freed_by(evidence: Evidence, name: str) -> int:
     grown = floor_rise([step for step in evidence.later_steps if step.step <= last_probed])
     freed = sum(probe.freed_bytes for probe in probes)
     return freed if freed >= max(MIN_GROWTH_BYTES, FREED_SHARE * grown) else 0
+
+
+def freed_by_collector(evidence: Evidence) -> int:
+    """Return what the collector freed when it was asked, or on its own where that is most of what grew."""
+    asked = freed_by(evidence, "gc")
+    later = [probe for probe in evidence.log.probes if probe.step > BURN_IN_STEPS]
+    runs = [probe for probe in later if probe.name == COLLECTOR]
+    freed = sum(probe.freed_bytes for probe in later if probe.name in (COLLECTOR, "gc"))
+    left = total_left([step for step in evidence.later_steps if step.left_bytes > 0])
+    is_most = len(runs) >= MIN_EVENTS and freed >= max(MIN_GROWTH_BYTES, FREED_SHARE * left)
+    return freed if is_most else asked
 
 
 def forecast(log: RunLog, growth: Sequence[StepGrowth]) -> tuple[int, int] | None:

@@ -19,7 +19,14 @@ from memory_harness.probes.detectors.floor import (
     growth_severity,
 )
 from memory_harness.probes.detectors.growth_contents import every_step, unknown
-from memory_harness.probes.detectors.growth_holders import between_steps, in_caches, in_exceptions, in_metrics
+from memory_harness.probes.detectors.growth_holders import (
+    between_steps,
+    in_caches,
+    in_exceptions,
+    in_graphs,
+    in_hooks,
+    in_metrics,
+)
 from memory_harness.probes.detectors.growth_timing import (
     after_failures,
     at_interval,
@@ -43,8 +50,10 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     until_epoch_ends,
     in_caches,
     in_metrics,
+    in_hooks,
     at_interval,
     every_step,
+    in_graphs,
     between_steps,
     unknown,
 )

@@ -20,6 +20,7 @@ from memory_harness.probes.detectors.floor import (
     span,
     total_left,
 )
+from memory_harness.probes.detectors.kept import is_of_hook
 from memory_harness.probes.detectors.reading import line_of, main_survivor, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
@@ -56,7 +57,7 @@ def every_step(evidence: Evidence) -> Explanation | None:
 def _of_hooks(evidence: Evidence, events: list[StepGrowth]) -> Explanation | None:
     """Explain what a forward pass leaves under no_grad too, or what is held by hooks."""
     log = evidence.log
-    held = next((survivor for survivor in survivors_of(log) if "hook" in survivor.holder), None)
+    held = next((survivor for survivor in survivors_of(log) if is_of_hook(survivor)), None)
     if held is None and (_evaluation_is_kept_elsewhere(log) or not _forwards_leave_in_evaluation(evidence)):
         return None
     total = total_left(events)
@@ -102,16 +103,23 @@ def _forwards_leave_in_evaluation(evidence: Evidence) -> bool:
     return bool(np.ptp(per_token) <= CONSTANT_PER_TOKEN * np.median(per_token) + NOISE_BYTES / min(tokens))
 
 
+def hang_on_graphs(log: RunLog) -> bool:
+    """Return whether most of what steps leave carries a graph, or is kept by one."""
+    survivors = survivors_of(log)
+    graph_bytes = sum(survivor.bytes_per_step for survivor in survivors if survivor.has_grad_fn)
+    return 0 < GRAPH_SURVIVORS_SHARE * sum(survivor.bytes_per_step for survivor in survivors) <= graph_bytes
+
+
 def _of_graphs(evidence: Evidence, events: list[StepGrowth]) -> Explanation | None:
     """Explain what a forward pass makes for the backward pass, left behind."""
     survivors = survivors_of(evidence.log)
     with_graph = [survivor for survivor in survivors if survivor.has_grad_fn]
     seen_bytes = sum(survivor.bytes_per_step for survivor in survivors)
     graph_bytes = sum(survivor.bytes_per_step for survivor in with_graph)
+    by_survivors = hang_on_graphs(evidence.log)
     forward_bytes = sum(step.forward_bytes for step in events)
     total = total_left(events)
     share = total / forward_bytes if forward_bytes > 0 else 0.0
-    by_survivors = seen_bytes > 0 and graph_bytes >= GRAPH_SURVIVORS_SHARE * seen_bytes
     by_size = not survivors and share >= GRAPH_SHARE and _is_graph_sized(evidence.log, events)
     if not by_survivors and not by_size:
         return None

@@ -6,8 +6,8 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Phase, SurvivorRecord
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
-from memory_harness.probes.detectors.growth_contents import is_collection
-from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric
+from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
+from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_hook, is_of_metric
 from memory_harness.probes.detectors.reading import main_survivor, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
 
@@ -47,6 +47,30 @@ def in_metrics(evidence: Evidence) -> Explanation | None:
         cause="metric-never-reset",
         title="The state of a metric has grown by {}, and is never reset",
         reason="Each update adds to the state of an object that computes a metric from it.",
+    )
+
+
+def in_hooks(evidence: Evidence) -> Explanation | None:
+    """Explain what hooks of modules keep, with each pass or now and then."""
+    return _explanation(
+        evidence,
+        _held(evidence, is_of_hook),
+        cause="hook-holds-activations",
+        title="Hooks keep {} of what passes through the layers",
+        reason="A hook puts what it is handed where it stays, or is registered again and again and never removed.",
+    )
+
+
+def in_graphs(evidence: Evidence) -> Explanation | None:
+    """Explain graphs that something keeps now and then, or a little with every step."""
+    survivors = survivors_of(evidence.log)
+    return _explanation(
+        evidence,
+        [survivor for survivor in survivors if survivor.has_grad_fn] if hang_on_graphs(evidence.log) else [],
+        cause="retained-graph",
+        title="{} of computation graphs are kept",
+        reason="The tensors that survive carry a grad_fn: something refers to a loss, or to another result with a "
+        "graph, long after its step.",
     )
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import CAUGHT_FAILURE, Phase
+from memory_harness.harness.log.records import CAUGHT_FAILURE, CYCLE, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.floor import (
@@ -17,13 +17,14 @@ from memory_harness.probes.detectors.floor import (
     floor_rise,
     floors,
     freed_by,
+    freed_by_collector,
     growth_events,
     keeps_growing,
     largest_survivor,
     span,
     total_left,
 )
-from memory_harness.probes.detectors.growth_contents import is_collection
+from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
 from memory_harness.probes.detectors.reading import main_survivor, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES
 
@@ -97,17 +98,18 @@ def after_failures(evidence: Evidence) -> Explanation | None:
 def in_cycles(evidence: Evidence) -> Explanation | None:
     """Explain garbage that one run of the collector frees."""
     log, growth = evidence.log, evidence.later_steps
-    freed = freed_by(evidence, "gc")
+    freed = freed_by_collector(evidence)
     if not freed or not growth:
         return None
+    circle = main_survivor(survivors_of(log, CYCLE))
     return Explanation(
         cause="reference-cycle",
         title=f"{format_bytes(freed)} waited for Python's garbage collector",
-        reason=f"One gc.collect() after the run lowered allocated by {format_bytes(freed)}: objects that refer to "
+        reason=f"The collector lowered allocated by {format_bytes(freed)}: objects that refer to "
         "each other in a circle keep their tensors until the collector comes by, which counts objects, not bytes.",
         grown_bytes=freed,
         steps=span(growth),
-        survivor=largest_survivor(log) or main_survivor(survivors_of(log, Phase.EVAL)),
+        survivor=circle or largest_survivor(log) or main_survivor(survivors_of(log, Phase.EVAL)),
         evidence={"freed_by_gc_bytes": freed, "floor_rise_bytes": floor_rise(growth)},
     )
 
@@ -233,6 +235,8 @@ def at_interval(evidence: Evidence) -> Explanation | None:
         return None
     (interval,) = gaps
     survivor = largest_survivor(log)
+    if hang_on_graphs(log):
+        return None
     if log.run.script and survivor is None:
         return None  # a loop of one's own may do anything every so many steps
     total = total_left(events)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-from memory_harness.harness.log.records import GROWING_TENSOR, OF_METRIC, SurvivorRecord
+from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, TRACEBACK, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 
 CACHE_DIMENSIONS = 4
@@ -16,7 +16,13 @@ DTYPE_BYTES = {"float32": 4, "float64": 8}
 
 def is_of_exception(survivor: SurvivorRecord) -> bool:
     """Return whether a local variable of a frame that a traceback keeps holds it."""
-    return any(link.strip() == "traceback" for link in survivor.holder.replace(":", ",").split(","))
+    links = [link.strip() for link in survivor.holder.rsplit(" (", 1)[0].replace(":", ",").split(",")]
+    return TRACEBACK in links or f"kept by a {TRACEBACK}" in links
+
+
+def is_of_hook(survivor: SurvivorRecord) -> bool:
+    """Return whether a function that modules call as a hook holds it, or has put it where it is."""
+    return HOOK in survivor.holder
 
 
 def is_of_metric(survivor: SurvivorRecord) -> bool:

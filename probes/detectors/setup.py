@@ -29,6 +29,7 @@ from memory_harness.probes.detectors.reading import (
     line_of,
     line_of_unit,
     main_survivor,
+    peak_rise_bytes,
     records_of,
     severity_without,
     survivors_of,
@@ -38,6 +39,8 @@ from memory_harness.probes.findings import Finding, Severity
 
 MIN_FORWARDS = 3
 """Forward passes with and without checkpointing before a script is said to have lost it."""
+MORE_THAN_CHECKPOINTED = 0.25
+"""What a pass must hold more than one with checkpointing did, as a share of that, before it kept its activations."""
 STATE_SHARE = 0.02
 """Share of the budget from which the optimizer's states are worth a line; a LoRA of rank 8 on an 8B model has 0.4 %."""
 WIDE_SHARE = 0.1
@@ -56,7 +59,7 @@ HOST_MIN_STEPS = 12
 def checkpointing_lost(evidence: Evidence) -> Finding | None:
     """Find training steps without gradient checkpointing although it is configured."""
     log = evidence.log
-    forwards = [record for record in records_of(log, Phase.FORWARD) if record.forward is not None]
+    forwards = _known_forwards(log)
     without = [record for record in forwards if record.forward and record.forward.num_checkpointed_layers == 0]
     if log.run.script:
         configured = "Layers were checkpointed before"
@@ -69,11 +72,11 @@ def checkpointing_lost(evidence: Evidence) -> Finding | None:
     first, oom = without[0], log.fatal_oom
     event = None if first is forwards[0] else _last_event_before(log, first)
     since = f" after the {event.phase} phase of step {event.step}" if event else ""
-    extra = _graph_growth(log, first.step)
+    extra = _graph_growth(log, first.step) or _more_at_failure(log, first)
     more = f": {format_bytes(extra)} more than a pass with checkpointing kept." if extra > 0 else "."
     severity: Severity = "warning"
     if oom is not None and oom.step >= first.step:
-        severity = severity_without(log, extra, Phase.FORWARD, Phase.BACKWARD)
+        severity = severity_without(log, extra, Phase.FORWARD, Phase.BACKWARD, Phase.EVAL)
     return Finding(
         cause="checkpointing-lost",
         severity=severity,
@@ -88,14 +91,53 @@ def checkpointing_lost(evidence: Evidence) -> Finding | None:
     )
 
 
+def _known_forwards(log: RunLog) -> list[PhaseRecord]:
+    """Return the training's forward passes of which it is known how they were made.
+
+    One that ran out of memory in evaluation mode, with gradients, may have been to be one.
+    """
+    oom = log.fatal_oom
+    found = []
+    for record in log.phases:
+        has_failed = (
+            oom is not None and record.step == oom.step and record.phase is oom.phase and record is log.phases[-1]
+        )
+        may_train = (
+            record.phase is Phase.EVAL and has_failed and record.forward is not None and record.forward.has_graph
+        )
+        if record.forward is not None and (record.phase is Phase.FORWARD or may_train):
+            found.append(record)
+    return found
+
+
+def _more_at_failure(log: RunLog, first: PhaseRecord) -> int:
+    """Return how much more the pass that ran out of memory held than those before for as many tokens; 0 if unknown."""
+    before = [record for record in records_of(log, Phase.FORWARD) if record.batch and 1 < record.step < first.step]
+    if log.fatal_oom is None or first.batch is None or not before:
+        return 0
+    per_token = np.median([peak_rise_bytes(record) / record.batch.padded_tokens for record in before if record.batch])
+    return max(0, peak_rise_bytes(first) - round(float(per_token) * first.batch.padded_tokens))
+
+
 def _is_lost_for_good(evidence: Evidence, forwards: list[PhaseRecord], without: list[PhaseRecord]) -> bool:
     """Return whether a script's forward passes were checkpointed up to one, and none since; it keeps more then."""
     trained = {step.step for step in evidence.steps}
     num_with = len(forwards) - len(without)
-    if min(num_with, len(without)) < MIN_FORWARDS or forwards[num_with:] != without:
+    if num_with < MIN_FORWARDS or not without or forwards[num_with:] != without:
+        return False
+    oom = evidence.log.fatal_oom
+    if oom is not None and oom.step == without[0].step:  # the first pass without it, or its backward pass
+        return _holds_much_more(evidence.log, without[0])
+    if len(without) < MIN_FORWARDS:
         return False
     is_one_training = all(record.step in trained for record in (forwards[num_with - 1], without[0]))
     return is_one_training and _graph_growth(evidence.log, without[0].step) > 0
+
+
+def _holds_much_more(log: RunLog, first: PhaseRecord) -> bool:
+    """Return whether a pass held more than one with checkpointing of as many tokens does: it came to the layers."""
+    more = _more_at_failure(log, first)
+    return more >= MORE_THAN_CHECKPOINTED * (peak_rise_bytes(first) - more)
 
 
 def _last_event_before(log: RunLog, first: PhaseRecord) -> PhaseRecord | None:
