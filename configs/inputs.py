@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest file of settings that is read: the largest known, a tokenizer's vocabulary, has 35 MB."""
+MAX_SOURCE_BYTES = 4 * 2**20
+"""Largest program that is read: generated ones have some hundred kilobytes."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -51,6 +54,14 @@ def read_input(path: Path, max_bytes: int | None = None) -> bytes:
     return content
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Return the text of a file of settings. Raises OSError as `read_input`, UnicodeDecodeError: not UTF-8."""
-    return read_input(path, MAX_TEXT_BYTES).decode("utf-8")
+    return read_input(path, max_bytes).decode("utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file of JSON holds. Raises OSError as `read_input`, ValueError: it is no JSON, or nested deeply."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

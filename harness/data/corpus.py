@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import regex
 
+from memory_harness.configs.inputs import read_input
 from memory_harness.harness.log.errors import DataError
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def table_of(text: str, file: Path, flag: str, separator: str = ",") -> tuple[pd
 
 def _content(file: Path, flag: str) -> bytes:
     try:
-        return file.read_bytes()
+        return read_input(file)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}; give another file with {flag}") from None
 

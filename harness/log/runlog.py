@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import psutil
 
-from memory_harness.configs.inputs import open_input
+from memory_harness.configs.inputs import open_input, read_input
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
@@ -241,7 +241,7 @@ def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     What tells of an out-of-memory that ended it stays too: the resumed run may be configured otherwise because of it.
     `num_bytes` is its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
     """
-    content = path.read_bytes()
+    content = read_input(path)
     end = content.find(b"\n", num_bytes) + 1
     kept = end if end and _ends_checkpoint(content[num_bytes:end]) else num_bytes
     if kept >= len(content):
@@ -398,7 +398,7 @@ class FollowedLog:
         if status.st_size < self._offset or status.st_ino != self._file_id:
             self._begin()
             self._file_id = status.st_ino
-        with self._path.open("rb") as file:
+        with open_input(self._path) as file:
             file.seek(self._offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
