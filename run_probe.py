@@ -4,7 +4,7 @@
     python run_probe.py --max-length 2048 --samples 4000 --train
 
 Exit codes: 0 it fits, as configured or with verified fixes; 1 it does not; 2 something given is not usable;
-3 the run died.
+3 the run died; 4 this program has a defect.
 """
 
 from __future__ import annotations

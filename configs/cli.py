@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
 import typing
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -166,6 +167,7 @@ def parse_args(argv: Sequence[str]) -> Command:
         raise ConfigError(_unknown_arguments(extra))
     given = vars(namespace)
     options = {field.name: given.pop(field.name) for field in _option_fields() if field.name in given}
+    options = {name: value for name, value in options.items() if value is not None}  # `none` is not to give it
     if "compare" in options:
         _check_compare(given.keys() | options.keys())
     if options.get("resume") == NEWEST:
@@ -354,7 +356,7 @@ def _same_file_problems(command: Command) -> list[str]:
         path = getattr(command, name)
         if path is None:
             continue
-        other = seen.setdefault(path.resolve(), name)
+        other = seen.setdefault(Path(os.path.realpath(path)), name)
         if other != name:
             problems.append(f"--{name} {path}: --{other} writes the same file; name another")
     return problems
@@ -366,7 +368,8 @@ def build_parser() -> argparse.ArgumentParser:
         usage="%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)",
         description="Say why a QLoRA run goes out of GPU memory, without a GPU, and prove the cheapest fix.",
         epilog=f"Defaults are those of the preset {DEFAULT_PRESET}. Exit codes: 0 the run fits, as configured or with"
-        " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died.",
+        " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died; 4 this program has"
+        " a defect.",
         allow_abbrev=False,
         exit_on_error=False,
         argument_default=argparse.SUPPRESS,

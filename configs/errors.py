@@ -8,11 +8,21 @@ HarnessError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+MAX_PROBLEMS = 20
+"""Lines of one error that are shown; the others are counted."""
+MAX_LINE = 2000
+"""Characters of a line that are shown: the longest of ours lists some dozens of allowed names."""
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class HarnessError(Exception):
-    """Base of all errors that the harness raises on purpose."""
+    """Base of all errors that the harness raises on purpose; each says what is wrong in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(HarnessError):
@@ -20,9 +30,30 @@ class ConfigError(HarnessError):
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+        shown = [one_line(problem) for problem in self.problems[:MAX_PROBLEMS]]
+        if len(self.problems) > MAX_PROBLEMS:
+            shown.append(f"and {len(self.problems) - MAX_PROBLEMS} more of such problems")
+        self.lines = tuple(shown)
+        Exception.__init__(self, self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def one_line(text: str) -> str:
+    """Return a text that may repeat what somebody gave: in one line, not for ever, and with nothing unseen in it."""
+    if len(text) > MAX_LINE:
+        half = MAX_LINE // 2
+        text = f"{text[:half]} [{len(text) - MAX_LINE} characters more] {text[-half:]}"
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def reason_of(error: Exception) -> str:
     """Return the first line of what a library's error says, or its name where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]
+
+
+MAX_REASON = 200
+"""Characters of a library's message that are repeated: it may quote what it was given."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError, reason_of
+from memory_harness.configs.inputs import read_json
 from memory_harness.configs.tables import read_toml, unknown_name
 
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
@@ -73,7 +73,7 @@ class ModelShape:
         names = ("max_position_embeddings", "n_positions", "max_seq_len")
         for name in names:
             limit = self._text_value(name)
-            if isinstance(limit, int):
+            if isinstance(limit, int) and limit > 0:
                 return limit
         return None
 
@@ -86,8 +86,8 @@ class ModelShape:
     @property
     def classifies(self) -> bool:
         """Whether its head gives a sequence one of a few classes, where others predict the next token."""
-        heads = self.values.get("architectures") or [""]
-        return str(heads[0]).endswith(CLASSIFIER)
+        heads = self.values.get("architectures")
+        return isinstance(heads, list) and bool(heads) and str(heads[0]).endswith(CLASSIFIER)
 
     @property
     def is_like_llama(self) -> bool:
@@ -252,16 +252,19 @@ def _type_of_class(architectures: Any) -> str | None:
     import transformers  # which takes seconds: most folders name their type
 
     first = next(iter(architectures), None) if isinstance(architectures, list) else None
-    model_class = getattr(transformers, str(first), None)
+    try:
+        model_class = getattr(transformers, str(first), None)
+    except (ImportError, RuntimeError):  # a name whose module asks for a package that is not here
+        return None
     model_type = getattr(getattr(model_class, "config_class", None), "model_type", None)
     return model_type or None
 
 
 def _checkpoint_shape(name: str, folder: Path) -> ModelShape:
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--model {name}: cannot read its config.json ({error})") from None
+        raise ConfigError(f"--model {name}: cannot read its config.json ({reason_of(error)})") from None
     shape = _typed(name, folder, values if isinstance(values, dict) else {})
     if shape.quantised_by not in (None, *QUANTISED_BY):
         raise ConfigError(

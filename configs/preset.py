@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
+import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from memory_harness.configs.cards import with_own_card
-from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.errors import MAX_PROBLEMS, ConfigError
+from memory_harness.configs.inputs import read_json
 from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict, section_by_field
 from memory_harness.configs.tables import did_you_mean, read_toml, unknown_name
 from memory_harness.configs.values import NONE, from_toml
@@ -61,7 +63,7 @@ def real_folder(path: Path) -> Path:
     """
     if path.name.startswith("checkpoint-") or (path.name not in ("", "..") and not path.is_symlink()):
         return path
-    return path.resolve()
+    return Path(os.path.realpath(path))  # `resolve` raises RuntimeError where links go in a circle
 
 
 def config_of_run(flag: str, folder: Path) -> RunConfig | None:
@@ -81,7 +83,7 @@ def config_of_run(flag: str, folder: Path) -> RunConfig | None:
         return config
     for file in (folder / RUN_CONFIG, folder.parent / RUN_CONFIG):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             if isinstance(content, dict) and set(content) <= set(SECTIONS):
                 return _read_config(content)
         except FileNotFoundError:
@@ -104,7 +106,7 @@ def _newest_checkpoint(folder: Path) -> Path:
 def _config_of_checkpoint(folder: Path) -> RunConfig | None:
     """Return what a checkpoint was written with; None where it is damaged, which loading it tells better."""
     try:
-        return _read_config(json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["config"])
+        return _read_config(read_json(folder / CHECKPOINT_MANIFEST)["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -141,7 +143,7 @@ def _read_sections(content: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]
         if name in SECTIONS and isinstance(values, dict):
             sections[name] = _read_section(name, values, problems)
         else:
-            problems.append(_not_a_section(name, values))
+            problems.append(_not_a_section(name, values) if len(problems) < MAX_PROBLEMS else name)
     return sections, problems
 
 
@@ -156,17 +158,22 @@ def _not_a_section(name: str, values: Any) -> str:
 
 def _read_section(section: str, values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
-    hints = typing.get_type_hints(SECTIONS[section])
+    hints = _hints(section)
     read = {}
     for key, value in values.items():
         try:
             if key not in fields:
-                raise ValueError(_unknown_key(key, fields))
+                raise ValueError(_unknown_key(key, fields) if len(problems) < MAX_PROBLEMS else "unknown key")
             written = NONE if value is None else value  # None is JSON's; TOML has none
             read[key] = from_toml(written, hints[key], fields[key])
         except ValueError as error:
             problems.append(f"[{section}] {key}: {error}")
     return read
+
+
+@functools.cache
+def _hints(section: str) -> dict[str, Any]:
+    return typing.get_type_hints(SECTIONS[section])
 
 
 def _unknown_key(key: str, fields: Mapping[str, Any]) -> str:

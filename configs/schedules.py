@@ -6,6 +6,7 @@ Source: transformers/optimization.py, the functions that `get_scheduler` calls, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from memory_harness.configs.optimizers import named_values
@@ -46,10 +47,8 @@ def schedule_values(text: str | None) -> dict[str, float | int | str]:
 
 def number(text: str) -> float | int:
     """Return the number that a text is. Raises ValueError: it is none."""
-    try:
+    if re.fullmatch(r"[+-]?\d{1,18}", text):
         return int(text)
-    except ValueError:
-        pass
     try:
         value = float(text)
     except ValueError:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from memory_harness.configs.models import ALL_LINEAR, MLP_LAYERS
 
 SDPA_KERNELS = ("flash", "memory_efficient", "math")
@@ -175,16 +177,22 @@ class LoraConfig:
         return _numbers_by_name(self.alpha_pattern)
 
 
+MAX_DIGITS = 6
+"""of a rank or an alpha: no layer of a known model has a side of a million"""
+
+
 def _numbers_by_name(text: str | None) -> dict[str, int]:
     numbers = {}
     for part in (text or "").split(",") if text is not None else ():
         name, equals, number = part.rpartition("=")
-        if not equals or not name.strip() or not number.strip().isdecimal() or not int(number):
+        if not equals or not name.strip() or not number.strip().isdecimal() or not number.strip(" 0"):
             raise ValueError(f"{part.strip()!r} is no NAME=NUMBER, such as q_proj=16")
         try:
             re.compile(name.strip())
         except re.error as error:
             raise ValueError(f"{name.strip()!r} is no pattern ({error})") from None
+        if len(number.strip()) > MAX_DIGITS:
+            raise ValueError(f"{part.strip()!r} is more than any layer has")
         numbers[name.strip()] = int(number)
     return numbers
 
@@ -231,7 +239,7 @@ class DataConfig:
     def given_batches(self) -> tuple[tuple[int, int], ...]:
         """Return the size and length of each of --batches. Raises ValueError: one is not written as 2x1024."""
         parts = () if self.batches is None else self.batches.split(",")
-        found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part.strip()) for part in parts]
+        found = [re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", part.strip()) for part in parts]
         if not all(found):
             raise ValueError(f"{parts[found.index(None)].strip()!r} is no SIZExLENGTH, such as 2x1024")
         return tuple((int(match[1]), int(match[2])) for match in found if match)
@@ -488,14 +496,20 @@ def section_by_field() -> dict[str, str]:
 
 
 def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:
-    """Rebuild what `RunConfig.to_dict` wrote; missing fields take their default. Raises TypeError: an unknown field."""
+    """Rebuild what `RunConfig.to_dict` wrote; missing fields take their default.
+
+    Raises:
+        TypeError: a section, a field or the type of a value is not known.
+    """
     built = {}
     for name, values in sections.items():
+        if name not in SECTIONS or not isinstance(values, dict):
+            raise TypeError(f"no configuration section: {name}")
         unknown = set(values) - {field.name for field in dataclasses.fields(SECTIONS[name])}
         if unknown:
             raise TypeError(f"unknown configuration fields in section {name}: {', '.join(sorted(unknown))}")
-        fields = {}
-        for key, value in values.items():
-            fields[key] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-        built[name] = SECTIONS[name](**fields)
+        try:
+            built[name] = msgspec.convert(values, SECTIONS[name])
+        except msgspec.ValidationError as error:
+            raise TypeError(f"section {name}: {error}") from None
     return RunConfig(**built)

@@ -8,19 +8,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.errors import ConfigError, reason_of
+from memory_harness.configs.inputs import read_text
+
+MAX_TOML_BYTES = 4 * 2**20
+"""Largest file that is read: Python's reader takes a second for each megabyte of it."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file. Raises ConfigError: the file cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, MAX_TOML_BYTES))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"cannot read {path} as TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"cannot read {path} as TOML: nested too deeply") from None
+    except ValueError as error:  # no TOML, or a number of thousands of digits
+        raise ConfigError(f"cannot read {path} as TOML: {reason_of(error)}") from None
 
 
 Spelling = Callable[[str], str]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+MAX_BYTES = 2**60
+
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
 _FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -40,7 +42,10 @@ def parse_bytes(text: str) -> int:
     factor = _BY_LOWER_CASE.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
         raise ValueError(f"not a size: {text!r} (write a number and one of {', '.join(_FACTORS)}, such as '14.4 GiB')")
-    return round(float(match.group(1)) * factor)
+    num_bytes = float(match.group(1)) * factor
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"{text!r} is more than any machine has")
+    return round(num_bytes)
 
 
 def parse_part(text: str, whole_bytes: int) -> int:

@@ -28,44 +28,58 @@ def _at_least(low: int) -> Range:
     return f"{low} or more", lambda value: value >= low
 
 
-_POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
+def _between(low: int, high: int) -> Range:
+    return f"{low} to {high}", lambda value: low <= value <= high
+
+
+_POSITIVE: Range = ("more than 0, and finite", lambda value: 0 < value < math.inf)
+_NOT_NEGATIVE: Range = ("0 or more, and finite", lambda value: 0 <= value < math.inf)
 _SHARE: Range = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 _SEED: Range = ("0 to 4294967295", lambda value: 0 <= value < 2**32)  # numpy's generators take no other
+_MOST = 10**9
+"""of steps, sequences and tokens: far more than any run has, and few enough to end"""
 _FROM_ONE = (
-    "lora_rank", "lora_alpha", "samples", "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of", "epochs",
+    "mlp_chunk_tokens", "max_batch_tokens", "pad_to_multiple_of",
     "train_batch_size", "gradient_accumulation", "loss_chunk_tokens", "empty_cache_every", "max_steps", "eval_every",
-    "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size", "max_new_tokens", "replies_per_prompt",
+    "eval_batch_size", "save_every", "keep_checkpoints", "generate_batch_size",
     "eval_accumulation_steps", "max_completion_length", "num_iterations",
-    "budget_bytes", "num_gpus",
+    "num_gpus",
 )  # fmt: skip
-RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _at_least(1)) | {
+RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _between(1, _MOST)) | {
+    "budget_bytes": _at_least(1),
+    "lora_rank": _between(1, 2**16),  # no layer of a known model has a side of more
+    "lora_alpha": _between(1, 2**20),
+    "samples": _between(1, 10**7),
+    "epochs": _between(1, 10**4),
+    "max_new_tokens": _between(1, 2**20),
+    "replies_per_prompt": _between(1, 1000),
     "init_lora_weights": (
         "default, gaussian, orthogonal, olora, pissa, pissa_niter_NUMBER; not simulated: eva, corda and lora_ga, which "
         "begin with data, and loftq, which quantises anew",
         lambda value: re.fullmatch(r"default|gaussian|orthogonal|olora|pissa(_niter_[1-9]\d{0,3})?", value),
     ),
     "lora_dropout": _SHARE,
-    "max_length": _at_least(8),
+    "max_length": _between(8, 2**24),
     "eval_fraction": ("more than 0 and less than 1", lambda value: 0 < value < 1),
     "seed": _SEED,
     "context_bytes": _at_least(0),
     "learning_rate": _POSITIVE,
-    "llm_int8_threshold": ("0 or more", lambda value: 0 <= value < math.inf),
-    "beta": ("0 or more", lambda value: 0 <= value < math.inf),
-    "num_generations": _at_least(2),
-    "simpo_gamma": ("0 or more", lambda value: 0 <= value < math.inf),
+    "llm_int8_threshold": _NOT_NEGATIVE,
+    "beta": _NOT_NEGATIVE,
+    "num_generations": _between(2, 10**4),
+    "simpo_gamma": _NOT_NEGATIVE,
     "warmup_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
-    "warmup_steps": _at_least(0),
-    "weight_decay": ("0 or more", lambda value: 0 <= value < math.inf),
+    "warmup_steps": _between(0, _MOST),
+    "weight_decay": _NOT_NEGATIVE,
     "adam_beta1": _SHARE,
     "adam_beta2": _SHARE,
     "adam_epsilon": _POSITIVE,
     "neftune_noise_alpha": _POSITIVE,
     "label_smoothing_factor": _SHARE,
     "max_grad_norm": _POSITIVE,
-    "generate_prompts": _at_least(0),
-    "eval_generate": _at_least(0),
-    "temperature": ("0 or more", lambda value: 0 <= value < math.inf),
+    "generate_prompts": _between(0, 10**6),
+    "eval_generate": _between(0, 10**6),
+    "temperature": _NOT_NEGATIVE,
     "top_p": ("more than 0, at most 1", lambda value: 0 < value <= 1),
     "repetition_penalty": _POSITIVE,
     "generate_seed": _SEED,
@@ -82,7 +96,7 @@ def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
     Raises:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
-    problems = _range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
+    problems = range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
     problems += model_problems(config) + _strategy_problems(config) + training_problems(config)
     problems += _generation_problems(config) + _group_problems(config)
     checks = [_card_problems, _model_problems]
@@ -110,7 +124,8 @@ def check_output(config: RunConfig) -> Path:
     return folder
 
 
-def _range_problems(config: RunConfig) -> list[str]:
+def range_problems(config: RunConfig) -> list[str]:
+    """Return one line for each value that is out of its range."""
     problems = []
     for section, item in fields_of_sections():
         value = getattr(getattr(config, section), item.name)
@@ -196,7 +211,7 @@ def _group_problems(config: RunConfig) -> list[str]:
         return [
             f"--num-gpus {number}: {strategy.title} trains on one GPU (allowed with it: 1); or use --strategy qlora"
         ]
-    if number > step:
+    if number > step > 0:
         return [
             f"--num-gpus {number}: a step has {step} sequences, so that some GPUs would never have one (allowed: 1 to "
             f"{step}); or raise --gradient-accumulation"
@@ -287,6 +302,12 @@ def _technique_problems(config: RunConfig, model_type: str) -> list[str]:
 def _model_problems(config: RunConfig) -> list[str]:
     model = find_model(config.model.model)
     problems = []
+    context = model.max_position_embeddings
+    if context is not None and config.eval.max_new_tokens >= context:
+        problems.append(
+            f"--max-new-tokens {config.eval.max_new_tokens}: {model.name} has a context of {context} tokens, of which "
+            f"a prompt takes some (allowed: 1 to {max(1, context - 1)})"
+        )
     if config.model.embeddings_on_host and model.tie_word_embeddings:
         problems.append(
             f"--embeddings-on-host: the output head of {model.name} is the same weight and stays on the device; "

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command, parse_args
-from memory_harness.configs.errors import HarnessError
+from memory_harness.configs.errors import ConfigError, HarnessError, one_line, reason_of
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.errors import LogError, disk_refused
+from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
@@ -30,6 +30,7 @@ from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
+from memory_harness.reports.defects import explain
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.output import forgiving_output, output_as_given, say
@@ -44,20 +45,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(parse_args(arguments), arguments)
+        return run(_parsed(arguments), arguments)
     except RunDied as error:
         print(printable(error.details), end="", file=sys.stderr)
         return _refuse(error, 3)
     except RunStopped as error:
         return _refuse(f"{error}; {how_to_go_on(Path(error.run))}", 128 + error.number)
-    except OSError as error:
-        if (refused := disk_refused(error)) is None:
-            raise
-        return _refuse(refused, 2)
     except HarnessError as error:
         return _refuse(error, 2)
     except KeyboardInterrupt:
         return _refuse("stopped", 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        line, code = explain(error, arguments)
+        return _refuse(one_line(line), code)
+
+
+def _parsed(arguments: Sequence[str]) -> Command:
+    try:
+        return parse_args(arguments)
+    except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet
+        raise ConfigError(f"a value that was given cannot be used: {reason_of(error)}") from error
 
 
 def _refuse(reason: object, code: int) -> int:

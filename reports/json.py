@@ -59,7 +59,14 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
     caught = []
     for failure, is_done in log.caught_ooms:
         caught.append({**_fields(failure, CAUGHT), "done_again": is_done})
-    return {"outcome": log.outcome, "oom": oom, "caught": caught, "phases": phases, "outside": outside_to_json(log)}
+    return {
+        "outcome": log.outcome,
+        "unreadable_lines": log.num_unreadable_lines,
+        "oom": oom,
+        "caught": caught,
+        "phases": phases,
+        "outside": outside_to_json(log),
+    }
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

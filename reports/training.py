@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from memory_harness.configs.inputs import read_json
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
@@ -153,7 +153,7 @@ SHOWN_REPLIES = 3
 
 def print_replies(folder: Path, run: RunRecord, console: Console) -> None:
     """Print where a run's replies lie, and the first of them."""
-    content = json.loads((folder / RESPONSES).read_text(encoding="utf-8"))
+    content = read_json(folder / RESPONSES)
     replies = [reply for reply in content["responses"] if reply["experiment_id"] == experiment_id(run)]
     lines = [f"{plural(len(replies), 'reply', 'replies')} added to {folder / RESPONSES} and {RESPONSES_CSV}"]
     for reply in replies[:SHOWN_REPLIES]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import read_text
 from memory_harness.configs.recipes import rules, unsloth
 from memory_harness.configs.recipes.draft import Draft, Recipe, Target, tables
 
@@ -19,7 +20,7 @@ _ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArgu
 def import_recipe(path: Path, target: Target) -> Recipe:
     """Return what a recipe of another program says. Raises ConfigError: it cannot be read, or is no such recipe."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path).removeprefix("\ufeff")
         content, is_json = _content(path, text)
         if isinstance(content, dict) and not isinstance(content.get("cells"), list):
             return _of_settings(path, dict(_flat(content)), is_json, target)

@@ -81,7 +81,10 @@ def corpus_of(records: Records, wanted: str, mapping: Mapping[str, str]) -> Corp
     rows: list[Row] = []
     dropped = Counter(unreadable=records.num_unreadable)
     for record in records.rows:
-        row = convert(record)
+        try:
+            row = convert(record)
+        except RecursionError:  # nested deeper than any row is
+            row = None
         if row is None:
             dropped["another_format"] += 1
         elif not row.answer.strip():

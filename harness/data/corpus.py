@@ -10,6 +10,7 @@ from pathlib import Path
 
 import regex
 
+from memory_harness.configs.inputs import read_input
 from memory_harness.harness.data import table
 from memory_harness.harness.data.table import Table, TableError, parse_table
 from memory_harness.harness.log.errors import DataError
@@ -191,7 +192,7 @@ def table_of(text: str, file: Path, flag: str, separator: str = ",") -> Table:
 
 def _content(file: Path, flag: str) -> bytes:
     try:
-        return file.read_bytes()
+        return read_input(file)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}; give another file with {flag}") from None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from memory_harness.configs.inputs import read_input
 from memory_harness.configs.models import is_hub_name
 from memory_harness.harness.data.corpus import decode, table_of
 from memory_harness.harness.log.errors import DataError
@@ -101,7 +102,7 @@ def _reader_of(file: Path) -> Callable[[Path], tuple[list[Record], int]] | None:
 
 def _text(file: Path) -> str:
     try:
-        content = file.read_bytes()
+        content = read_input(file)
         if file.suffix.lower() == ".gz":
             content = gzip.decompress(content)
     except gzip.BadGzipFile:

@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from memory_harness.configs.inputs import MAX_SOURCE_BYTES, read_text
+
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _Try = ast.Try | ast.With
@@ -46,8 +48,8 @@ def handlers_around(path: str, line: int) -> Iterator[Handler]:
 @lru_cache(maxsize=64)
 def _tree(path: str) -> ast.Module | None:
     try:
-        return ast.parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+        return ast.parse(read_text(Path(path), MAX_SOURCE_BYTES))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from memory_harness.configs.inputs import MAX_TEXT_BYTES, open_input, read_input
 from memory_harness.configs.preset import CHECKPOINT_MANIFEST, RUN_CONFIG
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.files import replaced_folders, restore_replaced
+from memory_harness.harness.log.records import Count, Size
 
 LOG_FILE, CONFIG_FILE, LOCK_FILE, ADAPTER = "run.jsonl", RUN_CONFIG, "run.lock", "adapter"
 """in the folder of a training run; the last is a folder with the adapter that did best"""
@@ -34,18 +39,18 @@ NUM_GPUS = "num_gpus"  # one field of these that may not: it decides how a step 
 class BatchLimits:
     """The most that has fitted since memory ran out; None where it has not."""
 
-    train_tokens: int | None = None  # padded tokens of a micro-batch of several sequences
-    eval_tokens: int | None = None  # padded tokens of an evaluation batch of several sequences
-    generate_tokens: int | None = None  # padded tokens of several prompts answered at once
+    train_tokens: Count | None = None  # padded tokens of a micro-batch of several sequences
+    eval_tokens: Count | None = None  # padded tokens of an evaluation batch of several sequences
+    generate_tokens: Count | None = None  # padded tokens of several prompts answered at once
 
 
 @dataclass(frozen=True)
 class Position:
     """Where a run is between two optimizer steps."""
 
-    step: int = 0
-    epoch: int = 1
-    steps_in_epoch: int = 0  # steps of the epoch that are done: where the sampler goes on
+    step: Count = 0
+    epoch: Count = 1
+    steps_in_epoch: Count = 0  # steps of the epoch that are done: where the sampler goes on
     pending: bool = False  # whether what follows the step (evaluation, checkpoint) is still to be done
     limits: BatchLimits = BatchLimits()
 
@@ -54,16 +59,24 @@ START = Position()
 
 
 @dataclass(frozen=True)
+class FileSum:
+    """How large a file is, and its checksum."""
+
+    bytes: Size
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of `manifest.json`."""
 
     position: Position
-    config: dict[str, Any]
+    config: dict[str, dict[str, Any]]
     fingerprint: str
     data_digest: str  # of the prepared samples: a corpus that has changed would be sampled differently
     environment: dict[str, str]
-    log_bytes: int = 0  # size of the log when the checkpoint began
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> `bytes` and `sha256`
+    log_bytes: Size = 0  # size of the log when the checkpoint began
+    files: dict[str, FileSum] = field(default_factory=dict)  # by name
     schema_version: int = MANIFEST_VERSION
 
 
@@ -82,45 +95,45 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise _refused(folder, "no such checkpoint")
     content = _content(folder)
-    version = content["schema_version"]
+    checksum, version = content.pop("checksum"), content["schema_version"]
     if version > MANIFEST_VERSION:
         versions = f"checkpoint version {version}; this one reads up to {MANIFEST_VERSION}"
         raise _refused(folder, f"written by a newer release ({versions}); update")
-    checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise _damaged(folder, f"{MANIFEST_FILE} does not match its checksum")
     try:
-        position = dict(content.pop("position"))
-        limits = BatchLimits(**position.pop("limits"))
-        manifest = Manifest(position=Position(**position, limits=limits), **content)
-        for name, expected in content["files"].items():
-            _check_file(folder, name, expected)
-    except (KeyError, TypeError, ValueError, AttributeError):  # whole, but written by hand or by another program
+        manifest = msgspec.convert(content, Manifest)
+    except msgspec.ValidationError:  # whole, but written by hand or by another program
         raise _damaged(folder, f"{MANIFEST_FILE} holds something else than a manifest does") from None
+    for name, expected in manifest.files.items():
+        _check_file(folder, name, expected)
     return manifest
 
 
 def _content(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        content = msgspec.json.decode(read_input(folder / MANIFEST_FILE, MAX_TEXT_BYTES))
     except FileNotFoundError:
         raise _refused(folder, f"not a checkpoint of this program (it has no {MANIFEST_FILE})") from None
     except OSError as error:
         raise _refused(folder, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _damaged(folder, f"{MANIFEST_FILE} is not whole") from None
     if not isinstance(content, dict) or "checksum" not in content or not isinstance(content.get("schema_version"), int):
         raise _refused(folder, f"not a checkpoint of this program (its {MANIFEST_FILE} is another one's)")
     return content
 
 
-def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
-    path = folder / name
-    if not path.exists():
-        raise _damaged(folder, f"{name} is missing")
-    if (size := path.stat().st_size) != expected["bytes"]:
-        raise _damaged(folder, f"{name} has {size} bytes of {expected['bytes']}")
-    if file_sha256(path) != expected["sha256"]:
+def _check_file(folder: Path, name: str, expected: FileSum) -> None:
+    try:
+        found = sum_of(folder / name)
+    except FileNotFoundError:
+        raise _damaged(folder, f"{name} is missing") from None
+    except OSError as error:
+        raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from None
+    if found.bytes != expected.bytes:
+        raise _damaged(folder, f"{name} has {found.bytes} bytes of {expected.bytes}")
+    if found != expected:
         raise _damaged(folder, f"{name} does not match its checksum")
 
 
@@ -135,10 +148,10 @@ def _refused(folder: Path, why: str) -> CheckpointError:
     return CheckpointError(f"--resume {folder}: {why}; {beside}")
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sum_of(path: Path) -> FileSum:
+    """Return the size and the checksum of a file. Raises OSError: it is missing, or no file."""
+    with open_input(path) as file:
+        return FileSum(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _checksum(content: dict[str, Any]) -> str:

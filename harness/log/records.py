@@ -10,17 +10,31 @@ follow it where somebody asked for them.
 
 from __future__ import annotations
 
+import json
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import unknown_name
 
 SCHEMA_VERSION = 1
+
+MAX_BYTES = 2**50
+"""Bytes that no allocation has: a thousand cards together have fewer."""
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
+"""of bytes, parameters, tokens"""
+Request = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""of bytes that were asked for, by mistake even more than there are anywhere"""
+Change = Annotated[int, msgspec.Meta(ge=-MAX_BYTES, le=MAX_BYTES)]
+"""of bytes: what was added less what was freed"""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 
 
 class Phase(StrEnum):
@@ -65,24 +79,24 @@ class Outcome(StrEnum):
 class MemoryStats:
     """The allocator's counters at one moment. Peaks are since the phase began."""
 
-    allocated_bytes: int = 0
-    reserved_bytes: int = 0
-    active_bytes: int = 0
-    inactive_split_bytes: int = 0
-    peak_allocated_bytes: int = 0
-    peak_reserved_bytes: int = 0
-    num_alloc_retries: int = 0
-    num_ooms: int = 0
+    allocated_bytes: Size = 0
+    reserved_bytes: Size = 0
+    active_bytes: Size = 0
+    inactive_split_bytes: Size = 0
+    peak_allocated_bytes: Size = 0
+    peak_reserved_bytes: Size = 0
+    num_alloc_retries: Count = 0
+    num_ooms: Count = 0
 
 
 @dataclass(frozen=True)
 class BatchShape:
     """How large a batch is. `lengths` are the real lengths in tokens, without padding."""
 
-    batch_size: int
-    padded_length: int
-    lengths: tuple[int, ...]
-    target_tokens: int
+    batch_size: Count
+    padded_length: Count
+    lengths: tuple[Count, ...]
+    target_tokens: Size
 
     @property
     def padded_tokens(self) -> int:
@@ -100,23 +114,23 @@ class ModelFacts:
     """The sizes that detectors factor a failed allocation into."""
 
     name: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    num_parameters: int
-    num_trainable_parameters: int
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    num_parameters: Size
+    num_trainable_parameters: Size
     weights: str  # `random`, `checkpoint` or `none` (fake tensors)
     tie_word_embeddings: bool = False
-    num_quantised_parameters: int = 0  # of linear layers in 4 bits; 0 too in logs that do not say
-    num_expert_parameters: int = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
-    num_adapter_parameters: int = 0  # 0 too in logs that do not say
-    expert_bytes: int = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
-    gradient_bucket_bytes: int = 0  # of DistributedDataParallel, where they are no views of the gradients
-    max_positions: int = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
+    num_quantised_parameters: Size = 0  # of linear layers in 4 bits; 0 too in logs that do not say
+    num_expert_parameters: Size = 0  # of three-dimensional weights, which bitsandbytes leaves as they are
+    num_adapter_parameters: Size = 0  # 0 too in logs that do not say
+    expert_bytes: Size = 0  # of the expert parameters of a model in 4 bits; 0 too in logs that do not say
+    gradient_bucket_bytes: Size = 0  # of DistributedDataParallel, where they are no views of the gradients
+    max_positions: Count = 0  # tokens that its positions were made for; 0 where none are named, and in logs of before
     trains_also_at: str = ""  # `file:line` that lets weights beside an adapter train; empty where it was not seen
     fallbacks: tuple[str, ...] = ()  # slower or larger ways that the strategy's library takes here than it could
 
@@ -129,11 +143,11 @@ class RunRecord:
     config: dict[str, Any]  # empty where the loop is not ours: what it was configured to do is not known
     fingerprint: str
     gpu_name: str
-    budget_bytes: int
-    total_steps: int  # 0 where it is not known
-    steps_per_epoch: int  # 0 where it is not known
-    num_train_samples: int
-    num_eval_samples: int
+    budget_bytes: Size
+    total_steps: Count  # 0 where it is not known
+    steps_per_epoch: Count  # 0 where it is not known
+    num_train_samples: Count
+    num_eval_samples: Count
     corpus: str  # `synthetic` or the file's name
     environment: dict[str, str]
     started_at: str  # when its first process began, where it was resumed
@@ -142,13 +156,13 @@ class RunRecord:
     has_plain_data: bool = False  # people's own rows, as they are: no Bengali corpus, no system prompt of ours
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
-    data_bytes: int = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
+    data_bytes: Size = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
     data_where: str = ""  # `file:line` that made it
     resumed_at: str = ""  # when this process began, where it goes on with a run
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
-    seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
+    seconds_before: Seconds = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     id: str = ""  # drawn when its first process began, so that no two runs have one; empty in logs of before
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Count = SCHEMA_VERSION
     kind: str = "run"
 
     @property
@@ -182,9 +196,9 @@ class PhaseBegin:
     """Written before a phase starts, so that a killed run's log names what it was doing."""
 
     phase: Phase
-    step: int
-    micro_step: int
-    epoch: int
+    step: Count
+    micro_step: Count
+    epoch: Count
     kind: str = "phase_begin"
 
 
@@ -193,11 +207,11 @@ class ForwardFacts:
     """How a forward pass was made: what a recipe sets up wrongly shows here before it shows in bytes."""
 
     has_graph: bool  # the loss carries a grad_fn
-    cache_bytes: int  # key/value cache in the model's output
-    num_checkpointed_layers: int  # layers that recompute their activations in the backward pass
-    num_adapters: int = 1
-    logits_bytes: int = 0  # of the output's logits, or of a single tensor that is the output; 0 where it is not known
-    output_bytes: int = 0  # of all tensors in the output; 0 where it is not known
+    cache_bytes: Size  # key/value cache in the model's output
+    num_checkpointed_layers: Count  # layers that recompute their activations in the backward pass
+    num_adapters: Count = 1
+    logits_bytes: Size = 0  # of the output's logits, or of a single tensor that is the output; 0 where it is not known
+    output_bytes: Size = 0  # of all tensors in the output; 0 where it is not known
     where: str | None = None  # `file:line` that called the model, where the loop is not ours
     switched_at: str | None = None  # `file:line` of the switch since which no layer is checkpointed, where it was seen
 
@@ -210,17 +224,17 @@ class PhaseRecord:
     """
 
     phase: Phase
-    step: int
-    micro_step: int
-    epoch: int
-    seconds: float
-    allocated_before_bytes: int
-    reserved_before_bytes: int
+    step: Count
+    micro_step: Count
+    epoch: Count
+    seconds: Seconds
+    allocated_before_bytes: Size
+    reserved_before_bytes: Size
     after: MemoryStats
-    index: int = 0
+    index: Count = 0
     batch: BatchShape | None = None
-    host_rss_bytes: int = 0
-    driver_used_bytes: int | None = None  # of earlier releases: a `DriverRecord` says more
+    host_rss_bytes: Size = 0
+    driver_used_bytes: Size | None = None  # of earlier releases: a `DriverRecord` says more
     forward: ForwardFacts | None = None  # of FORWARD and EVAL
     kind: str = "phase"
 
@@ -229,26 +243,26 @@ class PhaseRecord:
 class StepRecord:
     """One optimizer step. `allocated_bytes` is the floor: what stays when the step is over."""
 
-    step: int
-    epoch: int
-    micro_steps: int
-    lengths: tuple[int, ...]
+    step: Count
+    epoch: Count
+    micro_steps: Count
+    lengths: tuple[Count, ...]
     padded_share: float
-    target_tokens: int
+    target_tokens: Size
     loss: float | None  # None where nothing is computed (fake tensors)
     learning_rate: float
-    seconds: float
-    allocated_bytes: int
-    reserved_bytes: int
-    num_alloc_retries: int
-    host_rss_bytes: int
+    seconds: Seconds
+    allocated_bytes: Size
+    reserved_bytes: Size
+    num_alloc_retries: Count
+    host_rss_bytes: Size
     grad_norm: float | None = None
-    workers_rss_bytes: int = 0  # resident memory of the processes that load data, shared pages in each
-    training: int = 1  # counts from 1: a script may train one model after another, whose floors do not compare
-    left_bytes: int | None = None
+    workers_rss_bytes: Size = 0  # resident memory of the processes that load data, shared pages in each
+    training: Count = 1  # counts from 1: a script may train one model after another, whose floors do not compare
+    left_bytes: Change | None = None
     """what it left allocated, where the log leaves its phases out, which tell this and what follows otherwise"""
-    forward_bytes: int = 0  # of it, what its forward passes added
-    padded_tokens: int = 0  # of its micro-batches
+    forward_bytes: Change = 0  # of it, what its forward passes added
+    padded_tokens: Size = 0  # of its micro-batches
     kind: str = "step"
 
 
@@ -256,10 +270,10 @@ class StepRecord:
 class EvalRecord:
     """One whole evaluation."""
 
-    step: int
-    epoch: int
-    num_batches: int
-    target_tokens: int
+    step: Count
+    epoch: Count
+    num_batches: Count
+    target_tokens: Size
     loss: float | None  # per target token
     model: str = "tuned"  # `tuned`, or `base`: with the adapter switched off
     kind: str = "eval"
@@ -269,7 +283,7 @@ class SegmentRuns(NamedTuple):
     """What of a segment is in use: enough to draw it."""
 
     pool: str  # `small` or `large`
-    runs: tuple[int, ...]  # bytes by address, alternately in use and free; the first is 0 where a free one comes first
+    runs: tuple[Size, ...]  # bytes by address, alternately in use and free; the first is 0 where a free one comes first
 
 
 def segment_runs(pool: str, blocks: Iterable[tuple[int, bool]]) -> SegmentRuns:
@@ -286,11 +300,11 @@ def segment_runs(pool: str, blocks: Iterable[tuple[int, bool]]) -> SegmentRuns:
 class MetricsRecord:
     """How good the model is on held-out questions, once it has been trained."""
 
-    step: int
+    step: Count
     model: str  # `tuned`, or `base`: with the adapter switched off
     perplexity: float | None  # per target token; None where nothing is computed, as everything below
     bits_per_byte: float | None  # of the held-out answers in UTF-8
-    num_replies: int  # replies that were compared with references; vetted ones are not
+    num_replies: Count  # replies that were compared with references; vetted ones are not
     bleu: float | None = None  # 0 to 100
     chrf: float | None = None  # 0 to 100
     rouge1: float | None = None  # F-measure, 0 to 1
@@ -305,21 +319,21 @@ class OomRecord:
     """An allocation that did not fit, after the allocator's own retries."""
 
     phase: Phase
-    step: int
-    micro_step: int
-    epoch: int
-    requested_bytes: int
-    allocated_bytes: int
-    reserved_bytes: int
-    budget_bytes: int
-    largest_free_block_bytes: int
-    num_alloc_retries: int
+    step: Count
+    micro_step: Count
+    epoch: Count
+    requested_bytes: Request
+    allocated_bytes: Size
+    reserved_bytes: Size
+    budget_bytes: Size
+    largest_free_block_bytes: Size
+    num_alloc_retries: Count
     batch: BatchShape | None = None
     where: str | None = None  # `file:line` of the innermost frame that is not the harness's
     frames: tuple[str, ...] = ()  # `file:line function`, innermost first
-    live_bytes: dict[str, int] = field(default_factory=dict)
+    live_bytes: dict[str, Size] = field(default_factory=dict)
     """live bytes by category: parameter, gradient, optimizer_state, activation, logits, kv_cache, temp, unknown"""
-    index: int = 0
+    index: Count = 0
     segments: tuple[SegmentRuns, ...] = ()  # all that was reserved, in order of address; empty where it is not known
     caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
     batch_at: str | None = None  # `file:line` that made the batch it worked on; None where that is not known
@@ -334,8 +348,8 @@ SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that ref
 class RetryRecord:
     """A watched script has done again the work for which an allocation failed."""
 
-    failure: int  # which of the failed allocations of the log, from 0
-    step: int
+    failure: Count  # which of the failed allocations of the log, from 0
+    step: Count
     kind: str = "retry"
 
 
@@ -364,14 +378,14 @@ def peak_unit(phase: Phase) -> str:
 class SurvivorRecord:
     """Tensors that each recorded step left behind, all made by the same line and kept by the same holder."""
 
-    step: int  # last optimizer step whose allocations were recorded
+    step: Count  # last optimizer step whose allocations were recorded
     phase: Phase  # where they were made
     site: str  # `file:line function` that made them: the innermost frame that is no library's, else the innermost
     holder: str  # keeps them alive, from the outside in, with the `file:line` that can be told; empty where not known
-    bytes_per_step: int
-    num_tensors: int  # survivors over all steps whose allocations were recorded
+    bytes_per_step: Change
+    num_tensors: Count  # survivors over all steps whose allocations were recorded
     has_grad_fn: bool = False  # whether one of them carries a graph
-    shape: tuple[int, ...] = ()  # of the largest; empty where it is not known
+    shape: tuple[Count, ...] = ()  # of the largest; empty where it is not known
     dtype: str = ""
     made_by: str = ""  # the line of `site`, as it is written; empty where it is not known
     kept_by: str = ""  # the same of the holder's line
@@ -393,8 +407,8 @@ class PeakPart:
     site: str  # `file:line function` that made them, or their names with `*` for numbers; empty where not known
     code: str  # the line's text: it is the same in another version, where the line has another number
     caller: str  # the model's or the user's `file:line function` that led to the site, where that is another's
-    num_bytes: int
-    num_tensors: int
+    num_bytes: Request
+    num_tensors: Count
     kind: str = "peak_part"
 
 
@@ -412,11 +426,11 @@ class ProbeRecord:
     name: str
     """`gc`: the garbage collector; `COLLECTOR`: the same on its own; `autocast_cache`: autocast's copies of weights;
     `cached_blocks`: the allocator's"""
-    step: int
-    allocated_before_bytes: int
-    allocated_after_bytes: int
-    reserved_before_bytes: int
-    reserved_after_bytes: int
+    step: Count
+    allocated_before_bytes: Size
+    allocated_after_bytes: Size
+    reserved_before_bytes: Size
+    reserved_after_bytes: Size
     kind: str = "probe"
 
     @property
@@ -428,28 +442,28 @@ class ProbeRecord:
 class GpuProcess(NamedTuple):
     """A process that the driver lists on the card."""
 
-    pid: int
+    pid: Count
     name: str  # empty where it may not be asked for
-    used_bytes: int
+    used_bytes: Size
     is_gone: bool = False  # no process has that number any more, and yet the memory is held
 
 
 class DriverUse(NamedTuple):
     """What the driver counts on the card at one moment."""
 
-    used_bytes: int  # by everyone
-    total_bytes: int
-    own_bytes: int | None = None  # by this process; None where the driver does not say
+    used_bytes: Size  # by everyone
+    total_bytes: Size
+    own_bytes: Size | None = None  # by this process; None where the driver does not say
     others: tuple[GpuProcess, ...] = ()
 
 
 class PoolUse(NamedTuple):
     """Memory that PyTorch has set aside: in private pools on the card, and pinned in host memory."""
 
-    num_private: int = 0  # pools of CUDA graphs and of `torch.cuda.MemPool`
-    private_reserved_bytes: int = 0
-    pinned_bytes: int = 0  # that the host's caching allocator owns, in use or not
-    pinned_active_bytes: int = 0
+    num_private: Count = 0  # pools of CUDA graphs and of `torch.cuda.MemPool`
+    private_reserved_bytes: Size = 0
+    pinned_bytes: Size = 0  # that the host's caching allocator owns, in use or not
+    pinned_active_bytes: Size = 0
 
 
 @dataclass(frozen=True)
@@ -457,8 +471,8 @@ class DriverRecord:
     """What the driver counts on the card, beside what PyTorch's allocator has reserved of it."""
 
     phase: Phase
-    step: int
-    reserved_bytes: int  # by PyTorch's allocator in this process
+    step: Count
+    reserved_bytes: Size  # by PyTorch's allocator in this process
     use: DriverUse
     kind: str = "driver"
 
@@ -478,8 +492,8 @@ class PoolRecord:
     """What PyTorch has set aside."""
 
     phase: Phase
-    step: int
-    reserved_bytes: int  # by PyTorch's allocator, private pools among it
+    step: Count
+    reserved_bytes: Size  # by PyTorch's allocator, private pools among it
     use: PoolUse
     kind: str = "pool"
 
@@ -489,8 +503,8 @@ class RecoveryRecord:
     """What a training run did so that it could go on."""
 
     phase: Phase
-    step: int
-    epoch: int
+    step: Count
+    epoch: Count
     action: str  # a key of `harness.train.recovery.ACTIONS`
     detail: str = ""
     kind: str = "recovery"
@@ -502,7 +516,7 @@ class StandInRecord:
 
     what: str
     where: str  # `file:line` that asked
-    count: int
+    count: Count
     kind: str = "stand_in"
 
 
@@ -534,8 +548,8 @@ class EndRecord:
     """Last line of a log."""
 
     outcome: Outcome
-    step: int
-    seconds: float
+    step: Count
+    seconds: Seconds
     message: str = ""
     segments: tuple[SegmentRuns, ...] = ()  # all reserved when most was allocated, by address; empty where not known
     kind: str = "end"
@@ -580,44 +594,42 @@ def record_to_dict(record: Record) -> dict[str, Any]:
 
 
 def record_from_dict(data: dict[str, Any]) -> Record:
-    """Rebuild the record that `record_to_dict` wrote. Raises KeyError, TypeError or ValueError where it is none."""
-    cls = RECORD_TYPES[data["kind"]]
-    values = dict(data)
-    if "use" in values:  # a tuple of plain values, in JSON a list
-        values["use"] = _USES[cls](values["use"])
-    for name, convert in _CONVERTERS.items():
-        if values.get(name) is not None:
-            values[name] = convert(values[name])
-    return cls(**values)  # type: ignore[no-any-return]
+    """Rebuild the record that `record_to_dict` wrote. Raises ValueError where it is none."""
+    try:
+        cls = RECORD_TYPES[msgspec.convert(data, _Head).kind]
+        return msgspec.convert(data, cls)  # type: ignore[no-any-return]
+    except (msgspec.ValidationError, KeyError, RecursionError) as error:
+        raise ValueError(f"no record: {error}") from None
 
 
-def _model_facts(data: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(**{**data, "fallbacks": tuple(data.get("fallbacks", ()))})
+def record_from_json(line: bytes) -> Record:
+    """Return the record of a line of a log. Raises ValueError where it is none."""
+    try:
+        return _DECODERS[_decode_head(line).kind](line)  # type: ignore[no-any-return]
+    except (msgspec.ValidationError, KeyError, RecursionError) as error:
+        raise ValueError(f"no record: {error}") from None
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+    ):  # JSON has no NaN, which a loss may be, and no broken UTF-8, which a path may hold
+        return record_from_dict(_lenient(line))
 
 
-def _batch_shape(data: dict[str, Any]) -> BatchShape:
-    return BatchShape(**{**data, "lengths": tuple(data["lengths"])})
+def _lenient(line: bytes) -> Any:
+    """Return what Python's reader finds in a line. Raises ValueError: no JSON, or text that cannot be shown."""
+    try:
+        value = json.loads(line.decode("utf-8", errors="replace"))
+        json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates cannot be written anywhere
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
-def _driver_use(row: list[Any]) -> DriverUse:
-    used_bytes, total_bytes, own_bytes, others = row
-    return DriverUse(used_bytes, total_bytes, own_bytes, tuple(GpuProcess(*process) for process in others))
+class _Head(msgspec.Struct):
+    """What of a record says which one it is."""
+
+    kind: str
 
 
-_USES: dict[type, Callable[[list[Any]], tuple[Any, ...]]] = {
-    DriverRecord: _driver_use,
-    PoolRecord: lambda row: PoolUse(*row),
-}
-
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "phase": Phase,
-    "outcome": Outcome,
-    "after": lambda data: MemoryStats(**data),
-    "batch": _batch_shape,
-    "forward": lambda data: ForwardFacts(**data),
-    "model": lambda data: _model_facts(data) if isinstance(data, dict) else data,
-    "lengths": tuple,
-    "frames": tuple,
-    "shape": tuple,
-    "segments": lambda rows: tuple(SegmentRuns(pool, tuple(runs)) for pool, runs in rows),
-}
+_decode_head = msgspec.json.Decoder(_Head).decode
+_DECODERS = {kind: msgspec.json.Decoder(cls).decode for kind, cls in RECORD_TYPES.items()}

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
+import psutil
+
+from memory_harness.configs.inputs import open_input, read_input
+from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import (
@@ -37,9 +43,15 @@ from memory_harness.harness.log.records import (
     StandInRecord,
     StepRecord,
     SurvivorRecord,
-    record_from_dict,
+    record_from_json,
     record_to_dict,
+    run_record_of,
 )
+
+MAX_LINE_BYTES = 64 * MIB
+"""More than any record has: one with the segments of a large card takes some megabytes."""
+MEMORY_PER_BYTE = 4
+"""Bytes of memory that a byte of a log or a snapshot takes once it is read (tests/bench/big_snapshot.py)."""
 
 
 @dataclass
@@ -193,7 +205,7 @@ class LogWriter:
         if self._file is None:
             self._held.append(record)
             return
-        line = (_to_json(record_to_dict(record)) + "\n").encode()
+        line = (_to_json(record_to_dict(record)) + "\n").encode(errors="replace")  # a path may be no text
         begin = self._file.tell()
         try:
             written = 0
@@ -229,7 +241,7 @@ def cut_log(path: Path, num_bytes: int, lost: Path) -> None:
     What tells of an out-of-memory that ended it stays too: the resumed run may be configured otherwise because of it.
     `num_bytes` is its size when the checkpoint began; the end of that checkpoint's phase stays too, where it is there.
     """
-    content = path.read_bytes()
+    content = read_input(path)
     end = content.find(b"\n", num_bytes) + 1
     kept = end if end and _ends_checkpoint(content[num_bytes:end]) else num_bytes
     if kept >= len(content):
@@ -242,7 +254,7 @@ def _failures(content: bytes) -> bytes:
     """Return the lines that tell of each out-of-memory that ended a process: what it led to is no part of the rest."""
     failures = stopped = oom = b""
     for line in content.splitlines(keepends=True):
-        record = next(_parse_lines(line), None)
+        record = next(_parse_lines([line]), None)
         if isinstance(record, RunRecord):
             stopped = oom = b""
         elif isinstance(record, RecoveryRecord):
@@ -255,7 +267,7 @@ def _failures(content: bytes) -> bytes:
 
 
 def _ends_checkpoint(line: bytes) -> bool:
-    record = next(_parse_lines(line), None)
+    record = next(_parse_lines([line]), None)
     return isinstance(record, PhaseRecord) and record.phase is Phase.CHECKPOINT
 
 
@@ -291,14 +303,12 @@ def read_process_logs(folder: Path) -> list[RunLog]:
 
 def collect(records: Iterable[Record]) -> RunLog:
     """Return the records as a `RunLog`. Raises LogError where no `RunRecord` is among them."""
-    records = list(records)
-    # written again once the model is loaded and its facts are known: the last one counts
-    run = next((r for r in reversed(records) if isinstance(r, RunRecord)), None)
-    if run is None:
-        raise LogError("no run record: it is no log of this harness, or was cut off before the run began")
-    log = RunLog(run)
-    for record in records:
+    nothing = run_record_of("", "", 0)
+    log = RunLog(nothing)
+    for record in records:  # it is written again once the model's facts are known: the last one counts
         log.add(record)
+    if log.run is nothing:
+        raise LogError("no run record: it is no log of this harness, or was cut off before the run began")
     return log
 
 
@@ -308,18 +318,28 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     Messages name the flag that gave the file. `num_bytes` is how much of it to read; None is all.
 
     Raises:
-        LogError: the file is missing, has no run record, or was written by a newer schema.
+        LogError: the file is missing, too large for this machine, has no run record, or was written by a newer schema.
     """
+    num_unreadable = 0
+
+    def readable(file: BinaryIO) -> Iterator[Record]:
+        nonlocal num_unreadable
+        for record in _parse_lines(_lines_of(file, num_bytes)):
+            if record is None:
+                num_unreadable += 1
+            else:
+                yield record
+
     try:
-        content = path.read_bytes()[:num_bytes]
+        with open_input(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            check_room(size if num_bytes is None else min(size, num_bytes), "give a part of it")
+            log = collect(readable(file))
     except OSError as error:
         raise LogError(f"{flag} {path}: cannot read the log ({error.strerror})") from None
-    parsed = list(_parse_lines(content))
-    try:
-        log = collect(filter(None, parsed))
     except LogError as error:
         raise LogError(f"{flag} {path}: {error}") from None
-    log.num_unreadable_lines = parsed.count(None)
+    log.num_unreadable_lines = num_unreadable
     if log.run.schema_version > SCHEMA_VERSION:
         raise LogError(
             f"{flag} {path}: schema version {log.run.schema_version}; this release reads up to {SCHEMA_VERSION}"
@@ -327,12 +347,34 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     return log
 
 
-def _parse_lines(content: bytes) -> Iterator[Record | None]:
-    for line in content.decode("utf-8", errors="replace").split("\n"):
+def check_room(num_bytes: int, advice: str) -> None:
+    """Raise LogError where this machine has no room for what is in a file of that size."""
+    needed, available = MEMORY_PER_BYTE * num_bytes, psutil.virtual_memory().available
+    if needed > available:
+        raise LogError(
+            f"reading its {format_bytes(num_bytes)} takes about {format_bytes(needed)} of memory, and "
+            f"{format_bytes(available)} are free here; {advice}"
+        )
+
+
+def _lines_of(file: BinaryIO, num_bytes: int | None = None) -> Iterator[bytes]:
+    """Yield the lines; one that is longer than any record is cut short, and so is no record."""
+    left = sys.maxsize if num_bytes is None else num_bytes
+    is_rest = False
+    while left > 0 and (piece := file.readline(min(left, MAX_LINE_BYTES))):
+        left -= len(piece)
+        if not is_rest:
+            yield piece
+        is_rest = not piece.endswith(b"\n")
+
+
+def _parse_lines(lines: Iterable[bytes]) -> Iterator[Record | None]:
+    """Yield the record of each line that holds something; None for one that is none."""
+    for line in lines:
         if line.strip():
             try:
-                yield record_from_dict(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+                yield record_from_json(line)
+            except ValueError:
                 yield None
 
 
@@ -356,12 +398,12 @@ class FollowedLog:
         if status.st_size < self._offset or status.st_ino != self._file_id:
             self._begin()
             self._file_id = status.st_ino
-        with self._path.open("rb") as file:
+        with open_input(self._path) as file:
             file.seek(self._offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
         self._offset += len(whole)
-        for record in _parse_lines(whole):
+        for record in _parse_lines(whole.split(b"\n")):
             if self._log is None and isinstance(record, RunRecord):
                 self._log = RunLog(record)
             elif self._log is not None and record is not None:

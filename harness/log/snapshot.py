@@ -18,15 +18,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-import psutil
-
+from memory_harness.configs.inputs import open_input
 from memory_harness.configs.printable import inert
-from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.marks import marked
 from memory_harness.harness.log.records import (
+    MAX_BYTES,
     BatchShape,
     EndRecord,
     MemoryStats,
@@ -41,16 +40,13 @@ from memory_harness.harness.log.records import (
     run_record_of,
     segment_runs,
 )
-from memory_harness.harness.log.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog, check_room
 from memory_harness.harness.log.snapshot_contents import Contents, contents_of, live_blocks, maker_of, source_lines
 from memory_harness.harness.log.source_lines import users_line
 from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
 
 PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
-MAX_SIZE = 2**50
-"""Bytes that no allocation has: a thousand cards together have fewer."""
-MEMORY_PER_BYTE = 4
-"""Bytes of memory that a byte of the file takes once it is read (tests/bench/big_snapshot.py)."""
+SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
 MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
 
 _FUNCTIONS = {
@@ -82,7 +78,7 @@ T = TypeVar("T")
 def is_snapshot(path: Path) -> bool:
     """Return whether a file begins as a pickle does; a run log begins with a brace."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return file.read(1) == pickle.PROTO
     except OSError:
         return False
@@ -129,29 +125,19 @@ def _check_sizes(snapshot: dict[str, Any]) -> None:
     blocks = map(itemgetter("size"), _blocks(segments))
     events = map(itemgetter("size"), chain.from_iterable(snapshot["device_traces"]))
     for size in chain(sizes, blocks, events):
-        if type(size) is not int or not 0 <= size < MAX_SIZE:
+        if type(size) is not int or not 0 <= size < MAX_BYTES:
             shown = f"{size:.3g}" if isinstance(size, float) else type(size).__name__  # a number may be a mile long
             raise ValueError(f"a size that is no number of bytes: {shown}")
-
-
-def _check_room(path: Path, flag: str, num_bytes: int) -> None:
-    """Raise LogError where this machine has no room for what is in a file of that size."""
-    needed, available = MEMORY_PER_BYTE * num_bytes, psutil.virtual_memory().available
-    if needed > available:
-        raise LogError(
-            f"{flag} {path}: reading its {format_bytes(num_bytes)} takes about {format_bytes(needed)} of memory, and "
-            f"{format_bytes(available)} are free here; record fewer events (max_entries=...)"
-        )
 
 
 def load_snapshot(path: Path, flag: str = "--replay") -> dict[str, Any]:
     """Return the snapshot's plain data; nothing that it names is imported or called. Raises as `read_snapshot`."""
     try:
-        with path.open("rb") as file:
-            _check_room(path, flag, os.fstat(file.fileno()).st_size)
+        with open_input(path) as file:
+            check_room(os.fstat(file.fileno()).st_size, "record fewer events (max_entries=...)")
             data = _PlainUnpickler(file).load()
-    except LogError:
-        raise
+    except LogError as error:
+        raise LogError(f"{flag} {path}: {error}") from None
     except OSError as error:
         raise LogError(f"{flag} {path}: cannot be read ({error.strerror})") from None
     except _NotPlain as error:

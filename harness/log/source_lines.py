@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from memory_harness.configs.inputs import MAX_SOURCE_BYTES, read_text
 from memory_harness.configs.places import PARTS_FOLDER
 
 _PROJECT = PARTS_FOLDER.as_posix() + "/"
@@ -232,8 +233,8 @@ def _nodes_between(path: str, first: int, last: int) -> Iterator[ast.stmt | ast.
 @lru_cache(maxsize=64)
 def _nodes(path: str) -> tuple[ast.AST, ...]:
     try:
-        return tuple(ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))))
-    except (OSError, SyntaxError, ValueError):
+        return tuple(ast.walk(ast.parse(read_text(Path(path), MAX_SOURCE_BYTES))))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
 
 

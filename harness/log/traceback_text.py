@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memory_harness.configs.inputs import open_input
 from memory_harness.configs.printable import inert
 from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes
 from memory_harness.harness.log.errors import LogError
@@ -156,15 +157,12 @@ def _content(path: Path) -> bytes:
     try:
         if path == STANDARD_INPUT:
             content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
-        elif not path.is_file():
-            problem = "not a regular file" if path.exists() else "no such file"
-            raise LogError(f"--traceback {path}: {problem}; give a text file, or - for standard input")
         else:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise LogError(f"--traceback {path}: cannot be read ({reason})") from None
+    except OSError as error:
+        reason = error.strerror
+        raise LogError(f"--traceback {path}: {reason}; give a text file, or - for standard input") from None
     if len(content) > MAX_BYTES:
         limit = format_bytes(MAX_BYTES)
         raise LogError(f"--traceback {path}: more than {limit}, which no traceback has; cut out the part around it")

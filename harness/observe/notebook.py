@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import linecache
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
+from memory_harness.configs.inputs import read_json
 from memory_harness.harness.log.errors import ConfigError
 
 SUFFIX = ".ipynb"
@@ -40,7 +40,7 @@ class Cell:
 def cells_of(path: Path) -> list[Cell]:
     """Return the cells of a notebook. Raises ConfigError where the file is none."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = read_json(path)["cells"]
         sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path}: not a notebook; give a file that Jupyter opens") from None

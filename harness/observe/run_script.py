@@ -13,6 +13,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 
+from memory_harness.configs.inputs import MAX_SOURCE_BYTES, read_input
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.log.source_lines import is_harness
 from memory_harness.harness.observe.notebook import SUFFIX, cells_of
@@ -38,7 +39,7 @@ def check_syntax(script: str, flag: str) -> None:
     if script.endswith(SUFFIX):
         return
     try:
-        compile(Path(script).read_bytes(), script, "exec")
+        compile(read_input(Path(script), MAX_SOURCE_BYTES), script, "exec")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error)

@@ -17,14 +17,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock
+from filelock import AcquireReturnProxy
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import read_input
 from memory_harness.configs.printable import cell_of, json_text
 from memory_harness.configs.units import GIB
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log import files as files_on_disk
 from memory_harness.harness.log.files import check_writable, write_whole
+from memory_harness.harness.log.locks import LockHeld, lock
 from memory_harness.harness.log.records import EvalRecord, MetricsRecord, Outcome, RunRecord, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.replies import VETTED, Reply
@@ -326,7 +328,7 @@ def _without_rows(text: str, outdated: str | None) -> str:
 def _read(path: Path) -> str | None:
     """Return the text of a file, line ends as they are; None where there is no file."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_input(path).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
@@ -353,9 +355,14 @@ def _check_writable(path: Path) -> None:
 
 def _locked(path: Path) -> AcquireReturnProxy:
     """Keep other runs that append to the same file waiting, to the end of a `with`."""
+    file = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path.with_name(f".{path.name}.lock")).acquire()
+        return lock(file)
+    except LockHeld as error:
+        raise ConfigError(
+            f"{path}: {error} holds {file.name} and does not let go; end it, or give another folder with --output"
+        ) from None
     except OSError as error:
         raise _unwritable(path, error) from None
 

@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import read_json, read_text
 from memory_harness.configs.printable import cell_of
 from memory_harness.harness.results.experiments import read_responses, write_new
 from memory_harness.harness.results.replies import BASE, TUNED, VETTED
@@ -120,7 +121,7 @@ class _Cell:
 
 def _read_sheet(sheet: Path) -> list[dict[str, str]]:
     try:
-        text = sheet.read_text(encoding="utf-8-sig")
+        text = read_text(sheet).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"--score-sheet {sheet}: cannot be read ({reason})") from None
@@ -143,7 +144,7 @@ def _delimiter(text: str) -> str:
 def _read_key(sheet: Path) -> dict[str, dict[str, Any]]:
     file = sheet.with_name(KEY)
     try:
-        key = json.loads(file.read_text(encoding="utf-8"))
+        key = read_json(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise ConfigError(f"--score-sheet {sheet}: needs its key {file} beside it ({reason})") from None
@@ -153,7 +154,9 @@ def _read_key(sheet: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_key_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and {"prompt_id", "answered_by"} <= set(entry)
+    if not isinstance(entry, dict):
+        return False
+    return isinstance(entry.get("prompt_id"), int) and isinstance(entry.get("answered_by"), str)
 
 
 def _ratings(rows: list[dict[str, str]], key: Mapping[str, Any], problems: list[str]) -> Iterator[_Cell]:

@@ -8,9 +8,10 @@ import torch
 from safetensors import SafetensorError
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import read_input
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.files import partial_folder, replace_folder, sync
-from memory_harness.harness.log.records import EvalRecord, record_from_dict, record_to_dict
+from memory_harness.harness.log.records import EvalRecord, record_from_json, record_to_dict
 from memory_harness.harness.strategies.state import trainable_parameters
 from memory_harness.harness.strategies.weights import open_weights
 
@@ -70,8 +71,8 @@ def write_evaluation(folder: Path, record: EvalRecord) -> None:
 def evaluation_of(folder: Path) -> EvalRecord | None:
     """Return the evaluation that the adapter in the folder was kept for; None where that is not known."""
     try:
-        record = record_from_dict(json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        record = record_from_json(read_input(folder / EVALUATION_FILE))
+    except (OSError, ValueError):
         return None
     return record if isinstance(record, EvalRecord) else None
 

@@ -105,8 +105,14 @@ def write_tensors(state: dict[str, Any], path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Return what `write_tensors` wrote, in host memory."""
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    """Return what `write_tensors` wrote, in host memory. Raises CheckpointError: it is something else."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # whatever a damaged archive makes it stumble over; its advice is to trust the file
+        raise CheckpointError(
+            f"--resume {path.parent}: {path.name} holds something else than tensors and plain values "
+            f"({type(error).__name__}); give another checkpoint"
+        ) from None
 
 
 def copy_to_host(model: Any, optimizer: Any, scaler: Any, device: Device) -> dict[str, Any]:

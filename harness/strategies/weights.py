@@ -5,7 +5,6 @@ Only safetensors files are read: one `model.safetensors`, or the shards that its
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import read_json
 from memory_harness.configs.models import (
     CONFIG_FILES,
     ModelShape,
@@ -173,7 +173,7 @@ def _files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         return [folder / SINGLE]
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ConfigError(f"--model {folder}: cannot read {INDEX} ({error!r}); fetch it again") from None
     return list(map(folder.joinpath, names))

@@ -9,15 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from memory_harness.harness.log.errors import CheckpointError
 from memory_harness.harness.log.files import partial_folder, replace_folder, sync
 from memory_harness.harness.log.manifest import (
     MANIFEST_FILE,
+    FileSum,
     Manifest,
     Position,
     checkpoints,
-    file_sha256,
     manifest_text,
     read_manifest,
+    sum_of,
 )
 from memory_harness.harness.strategies.state import read_tensors, write_tensors
 from memory_harness.harness.train.rng import random_states, restore_random_states
@@ -49,10 +53,10 @@ def write_checkpoint(run_folder: Path, save: Callable[[Path], None], manifest: M
     return folder
 
 
-def _seal(path: Path) -> dict[str, Any]:
+def _seal(path: Path) -> FileSum:
     """Sync a file and return what the manifest says of it."""
     sync(path)
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return sum_of(path)
 
 
 def restore_checkpoint(folder: Path, restore: Callable[[Path], None], rank: int = 0) -> Position:
@@ -62,14 +66,26 @@ def restore_checkpoint(folder: Path, restore: Callable[[Path], None], rank: int 
         rank: which of the run's GPUs this is; one that was not there keeps the random states that it has.
 
     Raises:
-        CheckpointError: it is not whole.
+        CheckpointError: it is not whole, or holds something else than a checkpoint does.
     """
     manifest = read_manifest(folder)
-    restore(folder)
-    file = folder / (PEER_RANDOM_FILE.format(rank=rank) if rank else RANDOM_FILE)
-    if file.exists() or rank == 0:
-        restore_random_states(read_tensors(file))
+    try:
+        restore(folder)
+        file = folder / (PEER_RANDOM_FILE.format(rank=rank) if rank else RANDOM_FILE)
+        if file.exists() or rank == 0:
+            restore_random_states(read_tensors(file))
+    except torch.OutOfMemoryError:
+        raise
+    except _WRONG_CONTENTS as error:
+        raise CheckpointError(
+            f"--resume {folder}: its files are whole, but hold something else than a checkpoint does "
+            f"({type(error).__name__}); give another one"
+        ) from error
     return manifest.position
+
+
+_WRONG_CONTENTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""what loading raises where names, shapes or types are others than were saved"""
 
 
 def save_peers(folder: Path, states: Iterable[dict[str, Any]]) -> None:

@@ -13,13 +13,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import AcquireReturnProxy
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import CheckpointError, HarnessError, LogError
 from memory_harness.harness.log.files import sweep_folder, write_whole
+from memory_harness.harness.log.locks import LockHeld, lock
 from memory_harness.harness.log.manifest import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -63,11 +64,9 @@ def locked(folder: Path) -> AcquireReturnProxy:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / LOCK_FILE, timeout=0).acquire()
-    except Timeout:
-        raise CheckpointError(
-            f"{folder}: another process trains into this folder; wait for it, or give another"
-        ) from None
+        return lock(folder / LOCK_FILE, seconds=0)
+    except LockHeld as error:
+        raise CheckpointError(f"{folder}: {error} trains into this folder; wait for it, or give another") from None
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another --output") from None
 

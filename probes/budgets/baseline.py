@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.inputs import MAX_TEXT_BYTES, read_input
 from memory_harness.configs.printable import json_text
 from memory_harness.configs.units import Increase, format_apart, parse_increase
 from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.records import Size
 
 if TYPE_CHECKING:
     from memory_harness.probes.budgets.probe import Measured
@@ -23,9 +26,9 @@ SCHEMA_VERSION = 1
 class Peak:
     """The highest peak of a test, and where it was."""
 
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
-    budget_bytes: int
+    peak_allocated_bytes: Size
+    peak_reserved_bytes: Size
+    budget_bytes: Size
     phase: str
     source: str
     gpu_name: str
@@ -55,27 +58,25 @@ def read_baseline(path: Path) -> dict[str, Peak] | None:
         ConfigError: it is no baseline of this release.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {data['schema_version']}")
-        if others := sorted(set(data) - {"schema_version", "tests"}):
-            raise ValueError(f"holds {', '.join(others)} too")
-        return {name: _peak_from(values) for name, values in data["tests"].items()}
+        found = msgspec.json.decode(read_input(path, MAX_TEXT_BYTES), type=_Baseline)
     except FileNotFoundError:
         if not path.parent.is_dir():  # better now than when all tests have run
             raise ConfigError(f"--memory-baseline {path}: there is no folder {path.parent}") from None
         return None
     except OSError as error:
         raise ConfigError(f"--memory-baseline {path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"--memory-baseline {path}: no baseline of this release ({error})") from None
+    if found.schema_version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"--memory-baseline {path}: no baseline of this release (schema version {found.schema_version})"
+        )
+    return found.tests
 
 
-def _peak_from(values: dict[str, Any]) -> Peak:
-    peak = Peak(**values)
-    if not isinstance(peak.peak_allocated_bytes, int) or not isinstance(peak.peak_reserved_bytes, int):
-        raise TypeError("a size is no whole number")
-    return peak
+class _Baseline(msgspec.Struct, forbid_unknown_fields=True):
+    schema_version: int
+    tests: dict[str, Peak]
 
 
 def write_baseline(path: Path, peaks: Mapping[str, Peak]) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
+from memory_harness.configs.validation import range_problems
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import GROWING_TENSOR, OomRecord, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
@@ -32,12 +33,15 @@ def config_of(log: RunLog) -> RunConfig:
     """Return the configuration that the log was made with; the defaults, which say nothing, where it has none.
 
     Raises:
-        LogError: it has fields that this release does not know.
+        LogError: it has fields that this release does not know, or values that it never writes.
     """
     try:
-        return config_from_dict(log.run.config)
-    except (TypeError, KeyError, AttributeError) as error:
+        config = config_from_dict(log.run.config)
+    except TypeError as error:
         raise LogError(f"the log was written by another release: {error}") from None
+    if problems := range_problems(config):
+        raise LogError(f"the log holds a configuration that nothing ran with: {problems[0]}")
+    return config
 
 
 def records_of(log: RunLog, *phases: Phase) -> list[PhaseRecord]:

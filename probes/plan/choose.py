@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
+
+from memory_harness.configs.inputs import MAX_TEXT_BYTES, read_input
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.records import Count, Size
 from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import rung
 
@@ -30,22 +34,22 @@ class Prediction:
     passes: bool
     """within the budget less the headroom, and without the allocator having to give its cache back: each time it does
     the GPU waits, and it is the last thing before memory runs out"""
-    peak_allocated_bytes: int
+    peak_allocated_bytes: Size
     """with as much memory as it wants"""
-    peak_reserved_bytes: int
+    peak_reserved_bytes: Size
 
 
 @dataclass(frozen=True)
 class Limits:
     """The largest that fit, each with all else as configured; 0 where not even the smallest does."""
 
-    micro_batch: int
+    micro_batch: Count
     """sequences of the maximum length in one training batch"""
-    length: int
+    length: Count
     """tokens of a sequence, in training and in evaluation at their batch sizes"""
-    batch_tokens: int
+    batch_tokens: Count
     """padded tokens of one training batch, whatever its lengths"""
-    multiple_of: int
+    multiple_of: Count
     """length and tokens are multiples of this"""
 
 
@@ -68,8 +72,8 @@ class Plan:
     """The choice, why each part of it is in, and what else there was."""
 
     goal: Goal
-    budget_bytes: int
-    headroom_bytes: int
+    budget_bytes: Size
+    headroom_bytes: Size
     as_configured: Prediction
     chosen: Option
     """no fixes where none is needed"""
@@ -102,26 +106,17 @@ def read_plan(path: Path) -> tuple[Plan | None, Limits | None]:
     if not path.exists():
         return None, None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        plan = None if data["plan"] is None else _plan_from(data["plan"])
-        return plan, None if data["limits"] is None else Limits(**data["limits"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = msgspec.json.decode(read_input(path, MAX_TEXT_BYTES), type=_PlanFile)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise LogError(
             f"{path}: damaged, or of another release; without it the rest of the probe can be read"
         ) from None
+    return found.plan, found.limits
 
 
-def _plan_from(data: dict[str, Any]) -> Plan:
-    parts = {
-        "as_configured": Prediction(**data["as_configured"]),
-        "chosen": _option_from(data["chosen"]),
-        "alternatives": tuple(map(_option_from, data["alternatives"])),
-    }
-    return Plan(**{**data, **parts})
-
-
-def _option_from(data: dict[str, Any]) -> Option:
-    return Option(tuple(data["fixes"]), Prediction(**data["prediction"]), data["slowdown"])
+class _PlanFile(msgspec.Struct):
+    plan: Plan | None
+    limits: Limits | None
 
 
 def make_plan(

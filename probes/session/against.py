@@ -81,7 +81,7 @@ def run_sides(
             try:
                 log = _run(worker, config, script, folder / f"{letter}.jsonl", side.name, progress)
             except RunRefused as error:
-                raise RunRefused(f"with {side.name}: {error}") from None
+                raise RunRefused([f"with {side.name}: {problem}" for problem in error.problems]) from None
             if log.outcome is Outcome.ERROR:
                 raise RunDied(f"with {side.name}: {log.end.message if log.end else 'it died without a word'}", "")
             check_versions(log, side)

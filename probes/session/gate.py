@@ -1,9 +1,9 @@
 """What lets a training run in: a probe of the same configuration that passed, as configured or with verified fixes."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from memory_harness.configs.inputs import open_input
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
@@ -15,8 +15,8 @@ from memory_harness.harness.log.manifest import (
     newest_checkpoint,
     read_manifest,
 )
-from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import RunLog, read_run_log
+from memory_harness.harness.log.records import Outcome, RunRecord, record_from_json
+from memory_harness.harness.log.runlog import MAX_LINE_BYTES, RunLog, read_run_log
 from memory_harness.harness.results.experiments import is_written_down
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.probes.session.session import FIRST_LOG, Session, session_of_folder
@@ -72,13 +72,11 @@ def _begins_alike(log: Path, fingerprint: str, source: str) -> bool:
     Simulations beside a measured log are of another source.
     """
     try:
-        with log.open(encoding="utf-8", errors="replace") as file:
-            record = json.loads(file.readline())
-    except (OSError, ValueError):  # damaged, unreadable, a folder
+        with open_input(log) as file:
+            record = record_from_json(file.readline(MAX_LINE_BYTES))
+    except (OSError, ValueError):  # damaged, unreadable, no file
         return False
-    if not isinstance(record, dict):
-        return False
-    return record.get("fingerprint") == fingerprint and record.get("source") == source
+    return isinstance(record, RunRecord) and (record.fingerprint, record.source) == (fingerprint, source)
 
 
 def _gate_and_evidence(log: Path, config: RunConfig) -> tuple[Gate, Session | RunLog] | None:
@@ -89,7 +87,7 @@ def _gate_and_evidence(log: Path, config: RunConfig) -> tuple[Gate, Session | Ru
             gate = gate_of(session, log.parent)
             return None if gate is None else (gate, session)
         run = read_run_log(log)
-    except LogError:
+    except (LogError, ArithmeticError, LookupError, TypeError, ValueError):  # an old log stops no training
         return None
     # with a fault planted, another run has passed than the one that would train
     if run.outcome is not Outcome.COMPLETED or run.run.fault:
@@ -146,6 +144,8 @@ def check_num_gpus(config: RunConfig, source: str) -> None:
     import torch
 
     wanted, present = config.device.num_gpus, torch.cuda.device_count()
+    if not present:
+        raise ConfigError(["--device cuda: there is no CUDA GPU here; leave it out, or give --device simulated"])
     if wanted > present:
         allowed = "1" if present == 1 else f"1 to {present}"
         raise ConfigError([f"--num-gpus {wanted}: more GPUs than are here (allowed: {allowed})"])

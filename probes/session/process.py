@@ -20,7 +20,7 @@ from typing import IO
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
-from memory_harness.harness.log.errors import HarnessError
+from memory_harness.harness.log.errors import ConfigError, HarnessError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
@@ -52,7 +52,7 @@ class RunDied(HarnessError):
         self.details = details
 
 
-class RunRefused(HarnessError):
+class RunRefused(ConfigError):
     """A run could not start: something that the user gave has to change."""
 
 
@@ -268,7 +268,7 @@ class Worker:
 
 def _without_error(reply: Reply) -> Reply:
     if "error" in reply:
-        raise RunRefused(reply["error"])
+        raise RunRefused(reply["error"].splitlines())
     return reply
 
 

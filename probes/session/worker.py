@@ -53,9 +53,10 @@ def main() -> int:
         _reply({"error": str(error)})
         return 2
     except OSError as error:
-        if (refused := disk_refused(error)) is None:
+        refused = disk_refused(error)
+        if refused is None and (error.filename is None or isinstance(error, BrokenPipeError)):
             raise
-        _reply({"error": refused})
+        _reply({"error": refused or f"{error.filename}: cannot be used ({error.strerror})"})
         return 2
     return 0
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from memory_harness.configs.inputs import read_text
 from memory_harness.configs.places import PARTS_FOLDER
 
 LINES_AROUND = 3  # lines shown before and after the one that is meant
@@ -75,9 +76,7 @@ def _is_same_version(path: str, versions: Mapping[str, str]) -> bool:
 
 def _read(file: Path) -> str | None:
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            return None
-        return file.read_text(encoding="utf-8")
+        return read_text(file, MAX_FILE_BYTES)
     except (OSError, UnicodeDecodeError):
         return None
 
