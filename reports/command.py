@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.configs.cards import budget_of, card_of
-from memory_harness.configs.cli import Command, parse_args
+from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.models import find_model
+from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError, disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
@@ -20,7 +21,6 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
-from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
@@ -38,11 +38,10 @@ from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log
 from memory_harness.reports.terminal import make_console, print_sections
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def carry_out(command: Command, arguments: Sequence[str]) -> int:
+    """Do what the command line asks for, and say in a line why it ends where it cannot; return the exit code."""
     try:
-        return run(parse_args(arguments), arguments)
+        return run(command, arguments)
     except RunDied as error:
         print(error.details, end="", file=sys.stderr)
         return _refuse(error, 3)
@@ -59,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(reason: object, code: int) -> int:
-    for line in str(reason).splitlines():
-        print(f"run_probe.py: {line}", file=sys.stderr)
+    say(reason)
     return code
 
 
@@ -77,8 +75,6 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return 0
     if command.compare is not None:
         return compare_logs(command.compare, command.json)
-    if command.fault is not None:
-        check_fault_name(command.fault)
     check_files(command)
     if command.recipe is not None:
         print_recipe(command.recipe, make_console())

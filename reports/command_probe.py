@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.flags import flags_between
+from memory_harness.configs.program import command_line
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import DataError
 from memory_harness.harness.log.records import Outcome
@@ -78,14 +75,7 @@ def _next_command(session: Session, arguments: Sequence[str]) -> str:
     """Return the command that runs what passed; nothing where that is the command given, or nothing passed."""
     passed = session.with_fixes is not None and session.with_fixes.outcome is Outcome.COMPLETED
     flags = flags_between(session.config, session.fixed_config) if passed else []
-    return shlex.join([python_command(), "run_probe.py", *arguments, *flags]) if flags else ""
-
-
-def python_command() -> str:
-    """Return what to type for this interpreter: its path where it is in a `.venv` here that is not activated."""
-    python = Path(sys.executable)
-    inside = python.is_relative_to(Path.cwd()) and "VIRTUAL_ENV" not in os.environ
-    return str(python.relative_to(Path.cwd())) if inside else "python"
+    return command_line([*arguments, *flags]) if flags else ""
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.preset import RUN_SUFFIX
+from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
@@ -32,7 +31,7 @@ from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
 from memory_harness.probes.session.train import adapter_in, train_in_worker
 from memory_harness.reports import training
-from memory_harness.reports.command_probe import probe, python_command, result_of_session
+from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
 from memory_harness.reports.summary import ProbeResult, result_of_log
@@ -49,24 +48,24 @@ def train(command: Command, arguments: Sequence[str]) -> int:
     source = _check_before_training("--train" if command.resume is None else "--resume", config)
     check_num_gpus(config, source)
     if config.model.random_weights:
-        print("run_probe.py: --random-weights: the loss and the replies will mean nothing", file=sys.stderr)
+        say("--random-weights: the loss and the replies will mean nothing")
     before: ProbeResult | None = None
     gate: Gate | None
     if command.resume is not None and resumed is not None:
         gate, run = resumed, run_of(command.resume)
         if not command.allow_changes and is_complete(command.resume, config):
-            _say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
+            say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
             return _report_training(command, run)
     else:
         before, gate = _gate(command, arguments, source)
         if before is not None:
             write_report(command, before)
         if gate is None:
-            print("run_probe.py: not trained: the probe did not pass; --force trains all the same", file=sys.stderr)
+            say("not trained: the probe did not pass; --force trains all the same")
             return 1
         run = new_folder(Path(config.output.output), f"{gate.config.fingerprint()}{RUN_SUFFIX}")
     with follow(run / LOG_FILE, make_console()) as watch:
-        train_in_worker(gate, run, watch, _say, resume=command.resume, allow_changes=command.allow_changes)
+        train_in_worker(gate, run, watch, say, resume=command.resume, allow_changes=command.allow_changes)
     return _report_training(command, run, before)
 
 
@@ -78,7 +77,7 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     training.print_training(trained, make_console())
     write_files(command, before or result_of_log(log), training.training_to_json(trained))
     if log.outcome is Outcome.STOPPED:
-        _say(how_to_go_on(run))
+        say(how_to_go_on(run))
     return training.training_exit_code(log)
 
 
@@ -86,11 +85,7 @@ def how_to_go_on(run: Path) -> str:
     """Return what to type to go on with a training run that was stopped."""
     if not checkpoints(run):
         return "there was no checkpoint yet: start it anew"
-    return f"go on with: {shlex.join([python_command(), 'run_probe.py', '--resume', str(run)])}"
-
-
-def _say(line: str) -> None:
-    print(f"run_probe.py: {line}", file=sys.stderr)
+    return f"go on with: {command_line(['--resume', str(run)])}"
 
 
 def _check_before_training(flag: str, config: RunConfig) -> str:

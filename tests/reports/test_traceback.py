@@ -13,7 +13,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.traceback_text import parse_traceback
 from memory_harness.probes.traceback.diagnosis import diagnose
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from memory_harness.reports.html import BEGINS as HTML_BEGINS
 from memory_harness.reports.json import BEGINS
 from memory_harness.reports.terminal import make_console, print_sections
