@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from memory_harness.configs.cli import Command
+from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
@@ -120,8 +122,13 @@ def generate(command: Command) -> int:
     adapter = adapter_in(command.generate)
     _check_before_training("--generate", config)
     folder = new_folder(Path(config.output.output), "generate")
-    with start_worker() as worker:
-        log = worker.generate(config, adapter, folder / LOG_FILE)
+    try:
+        with start_worker() as worker:
+            log = worker.generate(config, adapter, folder / LOG_FILE)
+    except HarnessError:
+        with suppress(OSError):  # kept where something was written
+            folder.rmdir()
+        raise
     result = result_of_log(log)
     if log.outcome is Outcome.COMPLETED:
         training.print_replies(Path(config.output.output), log.run, make_console())
