@@ -9,18 +9,21 @@ import argparse
 import dataclasses
 import inspect
 import os
+import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from memory_harness.configs import schema
 from memory_harness.configs.cards import budget_of, card_of, with_own_card
+from memory_harness.configs.completion import completion_script
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
+from memory_harness.configs.help import full_help, short_help
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
-from memory_harness.configs.pins import read_pins
+from memory_harness.configs.modes import OPTION_GROUPS, mode_problems
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -29,8 +32,10 @@ from memory_harness.configs.preset import (
     newest_run,
     real_folder,
 )
+from memory_harness.configs.program import program
 from memory_harness.configs.recipes.draft import Recipe, Target
 from memory_harness.configs.recipes.read import import_recipe
+from memory_harness.configs.release import versions
 from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections, section_by_field
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
 from memory_harness.configs.tables import did_you_mean
@@ -49,11 +54,6 @@ NEWEST = Path("newest")
 
 RECIPE_SAMPLES = 600
 """Rows of the synthetic corpus for another program's recipe, whose data are not here: those of the default preset."""
-
-_NOT_BESIDE_AGAINST = (
-    "train", "resume", "generate", "replay", "watch", "explain", "human_sheet", "score_sheet", "fault", "limits", "svg",
-    "html", "snapshot",
-)  # fmt: skip
 
 DEFAULT_HEADROOM = "5 %"
 """Predicted and measured reserved memory differed by 0.7 % at most; the rest is for what else may come to lie on the
@@ -168,8 +168,9 @@ def parse_args(argv: Sequence[str]) -> Command:
     given = vars(namespace)
     options = {field.name: given.pop(field.name) for field in _option_fields() if field.name in given}
     options = {name: value for name, value in options.items() if value is not None}  # `none` is not to give it
-    if "compare" in options:
-        _check_compare(given.keys() | options.keys())
+    settings = [flag_of(item) for _, item in fields_of_sections() if item.name in given]
+    if problems := mode_problems(options.keys(), settings):
+        raise ConfigError(problems)
     if options.get("resume") == NEWEST:
         options["resume"] = newest_run(Path(given.get("output", RunConfig().output.output)))
     for name in ("resume", "generate"):
@@ -196,14 +197,6 @@ def parse_args(argv: Sequence[str]) -> Command:
     return command
 
 
-def _check_compare(names: Set[str]) -> None:
-    """Raise ConfigError where a flag is given that means nothing beside `--compare`."""
-    others = sorted(names - {"compare", "json"})
-    if others:
-        flag = f"--{others[0].replace('_', '-')}"
-        raise ConfigError(f"{flag}: has no meaning beside --compare, which runs nothing (allowed beside it: --json)")
-
-
 def _imported(options: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe | None:
     """Return the recipe of another program that the flags change; None where none is named.
 
@@ -213,9 +206,8 @@ def _imported(options: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe | 
     file = options.get("import_recipe")
     if file is None:
         return None
-    others = [name for name in ("preset", "resume", "generate", "replay", "watch", "dry_run") if name in options]
-    if others:
-        raise ConfigError(f"--import-recipe {file}: not beside --{others[0].replace('_', '-')}; give one of the two")
+    if "preset" in options:
+        raise ConfigError(f"--import-recipe {file}: not beside --preset; give one of the two")
     card = card_of(RunConfig().with_fields(**with_own_card(dict(given))).device)
     half = "bfloat16" if card.has_bfloat16 else "float16"
     recipe = import_recipe(file, Target(card.title, half, exact_model=bool({"train", "download"} & options.keys())))
@@ -262,35 +254,21 @@ def _check_options(command: Command) -> None:
     problems = _prediction_problems(command)
     if command.goal != "none" and command.no_fixes:
         problems.append(f"--goal {command.goal}: --no-fixes tries none; leave out one of the two")
-    if command.force and not command.train:
-        problems.append("--force: trains without a probe; give --train too")
-    if command.allow_changes and command.resume is None:
-        problems.append("--allow-changes: changes what a run goes on with; give --resume too")
-    problems += _probe_only_problems(command) + _same_file_problems(command)
+    if command.force and command.snapshot is not None:
+        problems.append(f"--snapshot {command.snapshot}: is of a probe, which --force does not run; leave out one")
+    problems += _same_file_problems(command)
     try:
         _ = command.headroom_bytes
     except ConfigError as error:
         problems += error.problems
-    problems += _mode_problems(command)
     if command.script_arguments and command.watch is None and command.dry_run is None:
         first = command.script_arguments[0]
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
-    problems += _dry_run_problems(command) + _against_problems(command)
+    problems += _against_problems(command)
     if command.steps is not None and command.steps < 1:
         problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:
         raise ConfigError(problems)
-
-
-def _dry_run_problems(command: Command) -> list[str]:
-    """Return the flags that a dry run alone obeys, where none is made."""
-    if command.dry_run is not None:
-        return []
-    given = {"--steps": command.steps, "--override": command.override and command.override[0]}
-    problems = [f"{flag} {value}: is for a script that is run dry" for flag, value in given.items() if value]
-    if command.worst_first:
-        problems.append("--worst-first: is for a script that is run dry")
-    return [f"{problem}; add --dry-run SCRIPT" for problem in problems]
 
 
 def _against_problems(command: Command) -> list[str]:
@@ -298,6 +276,8 @@ def _against_problems(command: Command) -> list[str]:
     if command.against is None:
         increase = command.fail_on_increase
         return [] if increase is None else [f"--fail-on-increase {increase}: compares versions; add --against"]
+    from memory_harness.configs.pins import read_pins  # packaging takes a while to import
+
     problems: list[str] = []
     try:
         read_pins(command.against)
@@ -307,45 +287,11 @@ def _against_problems(command: Command) -> list[str]:
         problems += error.problems
     except ValueError as error:
         problems.append(f"--fail-on-increase {command.fail_on_increase}: {error}")
-    others = _given_flags(command, *_NOT_BESIDE_AGAINST)
-    if command.goal != "none":
-        others.append("--goal")
-    if others:
-        problems.append(f"{others[0]}: not beside --against, which compares two runs and does no more; leave out one")
     if command.config.device.device == "cuda":
         problems.append("--device cuda: --against simulates both runs; leave it out")
     if capabilities_of(command.config).not_simulated:
         problems.append(f"--strategy {command.config.model.strategy}: --against simulates --strategy qlora only")
     return problems
-
-
-def _mode_problems(command: Command) -> list[str]:
-    """Return the flags that each ask for something else than a probe, where there are several."""
-    modes = ("generate", "replay", "traceback", "watch", "dry_run", "explain", "human_sheet", "score_sheet")
-    given = _given_flags(command, *modes)
-    if _given_flags(command, "train", "resume"):
-        given = ["--train, --resume", *given]
-    if len(given) < 2:
-        return []
-    return [f"{' and '.join(given)}: each does something else; give one of them"]
-
-
-def _probe_only_problems(command: Command) -> list[str]:
-    """Return the flags that only a probe obeys, where none is run or what it finds does not matter."""
-    flags = _given_flags(command, "resume", "generate", "force", "replay", "traceback", "watch", "dry_run")
-    problems = []
-    others = [flag for flag in flags if flag != "--dry-run"]
-    if command.snapshot is not None and others:
-        problems.append(f"--snapshot {command.snapshot}: is of a probe, which {others[0]} does not run; leave out one")
-    if command.fault is not None and (flags or command.train):
-        flag = flags[0] if flags else "--train"
-        problems.append(f"--fault {command.fault}: stops at the diagnosis of a probe; leave it or {flag} out")
-    return problems
-
-
-def _given_flags(command: Command, *options: str) -> list[str]:
-    """Return the flags of those options that were given."""
-    return [f"--{name.replace('_', '-')}" for name in options if getattr(command, name) not in (None, False)]
 
 
 def _same_file_problems(command: Command) -> list[str]:
@@ -365,15 +311,19 @@ def _same_file_problems(command: Command) -> list[str]:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser: one flag per field of the schema, in a group per section, and the options of `Command`."""
     parser = argparse.ArgumentParser(
-        usage="%(prog)s [--max-length N] [--samples N] [--gpu NAME] [--flag VALUE ...]     (--help lists every flag)",
-        description="Say why a QLoRA run goes out of GPU memory, without a GPU, and prove the cheapest fix.",
+        prog=" ".join(program()),
+        usage="%(prog)s [--flag VALUE ...] [-- ARGUMENTS OF A SCRIPT]     (--help alone shows what it is for)",
+        description="Says why a fine-tune runs out of GPU memory, without a GPU, proves the cheapest fix, and trains.",
         epilog=f"Defaults are those of the preset {DEFAULT_PRESET}. Exit codes: 0 the run fits, as configured or with"
         " verified fixes; 1 it does not; 2 something in the request is wrong; 3 the run died; 4 this program has"
         " a defect.",
+        add_help=False,
         allow_abbrev=False,
         exit_on_error=False,
         argument_default=argparse.SUPPRESS,
     )
+    _add_questions(parser)
+    _add_options(parser)
     defaults = load_preset(DEFAULT_PRESET)
     help_lines = field_help(inspect.getsource(schema))
     for section, cls in SECTIONS.items():
@@ -382,20 +332,58 @@ def build_parser() -> argparse.ArgumentParser:
         for item in dataclasses.fields(cls):
             default = getattr(getattr(defaults, section), item.name)
             _add_flag(group, item, hints[item.name], help_lines[cls.__name__, item.name], default)
-    _add_options(parser)
     return parser
 
 
+class _Help(argparse.Action):
+    """Shows the help and ends: that of a page, or with the word `all` every flag."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        if values not in (None, "all"):
+            raise argparse.ArgumentError(self, f"{values!r} is no help there is (allowed: --help, --help all)")
+        _show(parser, short_help(parser) if values is None else full_help(parser))
+
+
+class _Version(argparse.Action):
+    """Shows which release this is, of the harness and of the libraries that its numbers rest on, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        _show(parser, f"{versions()}\n")
+
+
+class _Completion(argparse.Action):
+    """Shows the script by which a shell completes flags and their values, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        _show(parser, completion_script(parser, values))
+
+
+def _show(parser: argparse.ArgumentParser, text: str) -> None:
+    sys.stdout.write(text)
+    parser.exit()
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("questions", "What the program says of itself.")
+    text = "show what it is for; with the word all, every flag"
+    group.add_argument("--help", "-h", action=_Help, nargs="?", metavar="all", help=text)
+    group.add_argument("--version", action=_Version, nargs=0, help="show the release, and those of the libraries")
+    text = "show the script by which a shell completes flags and values (needs shtab)"
+    group.add_argument("--completion", action=_Completion, metavar="{bash,zsh,tcsh}", help=text)
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("command", "What to do with the run.")
     help_lines = field_help(inspect.getsource(Command))
     hints = typing.get_type_hints(Command)
-    for item in _option_fields():
-        line = help_lines[Command.__name__, item.name]
-        if item.default is False:
-            group.add_argument(flag_of(item), action="store_true", help=line)
-        else:
-            _add_flag(group, item, hints[item.name], line, item.default)
+    fields = {item.name: item for item in _option_fields()}
+    for title, names in OPTION_GROUPS.items():
+        group = parser.add_argument_group(title)
+        for item in (fields[name] for name in names):
+            line = help_lines[Command.__name__, item.name]
+            if item.default is False:
+                group.add_argument(flag_of(item), action="store_true", help=line)
+            else:
+                _add_flag(group, item, hints[item.name], line, item.default)
 
 
 def _option_fields() -> list[dataclasses.Field[Any]]:
@@ -403,7 +391,8 @@ def _option_fields() -> list[dataclasses.Field[Any]]:
 
 
 def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], hint: Any, line: str, default: Any) -> None:
-    text = f"{line} (default: {to_text(default, item)})".replace("%", "%%")
+    shown = "" if default in (None, ()) else f" (default: {to_text(default, item)})"
+    text = f"{' '.join(line.split())}{shown}".replace("%", "%%")
     flag, name = flag_of(item), item.name
     if "value_into" in item.metadata:
         group.add_argument(flag, dest=name, action=_FlagWithValue, value_into=item.metadata["value_into"], help=text)
@@ -462,4 +451,5 @@ def _unknown_arguments(extra: Sequence[str]) -> list[str]:
     if not unknown:
         return [f"unexpected argument {extra[0]!r}: every value follows a flag"]
     known = [flag_of(item) for _, item in fields_of_sections()] + list(map(flag_of, _option_fields()))
-    return [f"unknown flag {flag}{did_you_mean(flag, known) or ' (--help lists every flag)'}" for flag in unknown]
+    known += ["--help", "--version", "--completion"]
+    return [f"unknown flag {flag}{did_you_mean(flag, known) or ' (--help all lists every flag)'}" for flag in unknown]

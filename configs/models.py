@@ -168,6 +168,9 @@ def find_model(name: str) -> ModelShape:
         return models[name]
     if is_hub_name(name):
         folder = _cache_folder(name, "config.json")
+        same = [shape for shape in models.values() if (hub_id(shape) or "").lower() == name.lower()]
+        if folder is None and same:  # the table says what its config.json would
+            return same[0]
         if folder is None:
             raise ConfigError(
                 f"--model {name}: no folder with a config.json, and not in the local Hugging Face cache; fetch it from "

@@ -10,6 +10,8 @@ MAX_BYTES = 2**60
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
 _FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LEAST_WITHOUT_UNIT = MIB
+"""a smaller number without a unit is one whose unit was forgotten"""
 _BY_LOWER_CASE = {unit.lower(): factor for unit, factor in _FACTORS.items()} | {"": 1}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
 
@@ -36,16 +38,19 @@ def parse_bytes(text: str) -> int:
     """Return the bytes that a size such as `14.4 GiB`, `512MB` or `1048576` stands for.
 
     Raises:
-        ValueError: not a number followed by one of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB (any case).
+        ValueError: a small number without a unit, more than any machine has, or not a number followed by one of B,
+            KiB, MiB, GiB, TiB, KB, MB, GB, TB (any case).
     """
     match = _PATTERN.fullmatch(text)
     factor = _BY_LOWER_CASE.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
         raise ValueError(f"not a size: {text!r} (write a number and one of {', '.join(_FACTORS)}, such as '14.4 GiB')")
-    num_bytes = float(match.group(1)) * factor
-    if num_bytes > MAX_BYTES:
+    number = float(match.group(1))
+    if not match.group(2) and 0 < number < LEAST_WITHOUT_UNIT:
+        raise ValueError(f"{text.strip()!r} has no unit: write '{text.strip()} GiB', or '{text.strip()} B' for bytes")
+    if number * factor > MAX_BYTES:
         raise ValueError(f"{text!r} is more than any machine has")
-    return round(num_bytes)
+    return round(number * factor)
 
 
 def parse_part(text: str, whole_bytes: int) -> int:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.configs.cards import budget_of, card_of
-from memory_harness.configs.cli import Command, parse_args
-from memory_harness.configs.errors import ConfigError, HarnessError, one_line, reason_of
+from memory_harness.configs.cli import Command
+from memory_harness.configs.errors import HarnessError, one_line
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
+from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.manifest import LOG_FILE
@@ -21,7 +22,6 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
-from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
@@ -33,19 +33,17 @@ from memory_harness.reports.comparison import Names, comparison_exit_code, compa
 from memory_harness.reports.defects import explain
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
-from memory_harness.reports.output import forgiving_output, output_as_given, say
+from memory_harness.reports.output import forgiving_output, output_as_given
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
 from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, result_of_processes
 from memory_harness.reports.terminal import make_console, print_sections
 
 
-@forgiving_output()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def carry_out(command: Command, arguments: Sequence[str]) -> int:
+    """Do what the command line asks for, and say in a line why it ends where it cannot; return the exit code."""
     try:
-        return run(_parsed(arguments), arguments)
+        return run(command, arguments)
     except RunDied as error:
         print(printable(error.details), end="", file=sys.stderr)
         return _refuse(error, 3)
@@ -62,16 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(one_line(line), code)
 
 
-def _parsed(arguments: Sequence[str]) -> Command:
-    try:
-        return parse_args(arguments)
-    except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet
-        raise ConfigError(f"a value that was given cannot be used: {reason_of(error)}") from error
-
-
 def _refuse(reason: object, code: int) -> int:
-    for line in str(reason).splitlines():
-        say(line)
+    say(reason)
     return code
 
 
@@ -88,8 +78,6 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return 0
     if command.compare is not None:
         return compare_logs(command.compare, command.json)
-    if command.fault is not None:
-        check_fault_name(command.fault)
     check_files(command)
     if command.recipe is not None:
         print_recipe(command.recipe, make_console())

@@ -1,28 +1,22 @@
-"""The command that probes: runs the probe, shows how far it is, and says what to run next."""
+"""The command that probes: runs the probe, and says what to run next."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from collections.abc import Sequence
+from contextlib import suppress
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.flags import flags_between
+from memory_harness.configs.program import command_line
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import DataError
 from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.session.gate import Gate, gate_of
-from memory_harness.probes.session.process import OnProgress, RunRefused
+from memory_harness.probes.session.process import RunRefused
 from memory_harness.probes.session.session import Session, run_session
 from memory_harness.reports.files import new_folder
-from memory_harness.reports.output import cleaned
+from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.summary import ProbeResult, verdict_of
 
 SAMPLE_COUNTS = (600, 2000, 4000)
@@ -79,35 +73,4 @@ def _next_command(session: Session, arguments: Sequence[str]) -> str:
     """Return the command that runs what passed; nothing where that is the command given, or nothing passed."""
     passed = session.with_fixes is not None and session.with_fixes.outcome is Outcome.COMPLETED
     flags = flags_between(session.config, session.fixed_config) if passed else []
-    return shlex.join([python_command(), "run_probe.py", *arguments, *flags]) if flags else ""
-
-
-def python_command() -> str:
-    """Return what to type for this interpreter: its path where it is in a `.venv` here that is not activated."""
-    python = Path(sys.executable)
-    inside = python.is_relative_to(Path.cwd()) and "VIRTUAL_ENV" not in os.environ
-    return str(python.relative_to(Path.cwd())) if inside else "python"
-
-
-@contextmanager
-def progress_bars() -> Iterator[OnProgress]:
-    """Show what runs and how far it is, on standard error, where that is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = cleaned(Console(stderr=True))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(title: str, done: int, total: int) -> None:
-            if title not in tasks:
-                for earlier in tasks.values():
-                    bars.stop_task(earlier)
-                tasks[title] = bars.add_task(title, total=None)
-            bars.update(tasks[title], completed=done, total=total or None)
-
-        yield show
+    return command_line([*arguments, *flags]) if flags else ""

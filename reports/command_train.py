@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from memory_harness.configs.cli import Command
+from memory_harness.configs.errors import HarnessError
 from memory_harness.configs.preset import RUN_SUFFIX
+from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
@@ -31,10 +33,9 @@ from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
 from memory_harness.probes.session.train import adapter_in, train_in_worker
 from memory_harness.reports import training
-from memory_harness.reports.command_probe import probe, python_command, result_of_session
+from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
-from memory_harness.reports.output import say
 from memory_harness.reports.summary import ProbeResult, result_of_log
 from memory_harness.reports.terminal import make_console
 
@@ -86,7 +87,7 @@ def how_to_go_on(run: Path) -> str:
     """Return what to type to go on with a training run that was stopped."""
     if not checkpoints(run):
         return "there was no checkpoint yet: start it anew"
-    return f"go on with: {shlex.join([python_command(), 'run_probe.py', '--resume', str(run)])}"
+    return f"go on with: {command_line(['--resume', str(run)])}"
 
 
 def _check_before_training(flag: str, config: RunConfig) -> str:
@@ -121,8 +122,13 @@ def generate(command: Command) -> int:
     adapter = adapter_in(command.generate)
     _check_before_training("--generate", config)
     folder = new_folder(Path(config.output.output), "generate")
-    with start_worker() as worker:
-        log = worker.generate(config, adapter, folder / LOG_FILE)
+    try:
+        with start_worker() as worker:
+            log = worker.generate(config, adapter, folder / LOG_FILE)
+    except HarnessError:
+        with suppress(OSError):  # kept where something was written
+            folder.rmdir()
+        raise
     result = result_of_log(log)
     if log.outcome is Outcome.COMPLETED:
         training.print_replies(Path(config.output.output), log.run, make_console())

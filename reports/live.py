@@ -22,6 +22,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.bars import bar
 from memory_harness.reports.levels import Level
+from memory_harness.reports.screen import can_redraw
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import gib, of_budget
 
@@ -38,7 +39,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "info": ""}
 def follow(log: Path, console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[], None]]:
     """Yield a function that, called a few times a second, shows what the log has come to say."""
     watcher = Watcher(FollowedLog(log), clock)
-    if not console.is_terminal:
+    if not can_redraw(console):
         lines = Lines(console, clock)
         yield lambda: lines.update(watcher.look())
         lines.update(watcher.look(), at_end=True)

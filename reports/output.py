@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResul
 from rich.segment import Segment
 
 from memory_harness.configs.printable import printable
+from memory_harness.configs.program import say
 
 
 class Forgiving:
@@ -100,11 +101,6 @@ def _flush() -> None:
     except OSError as error:
         say(f"standard output: {error.strerror}")
         raise SystemExit(2) from None
-
-
-def say(text: object) -> None:
-    """Tell people a line on standard error."""
-    print(f"run_probe.py: {printable(str(text))}", file=sys.stderr)
 
 
 class _Printable:

@@ -217,6 +217,10 @@ def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
     if limit is None:
         return
     batch = f"A training batch of {plural(limit.batch_size, 'sequence')}"
+    possible = _longest_possible(log, limit.batch_size)
+    if possible is not None and limit.longest >= possible:
+        yield Paragraph(f"{batch} stays within the budget up to {possible} tokens, the longest that is made.")
+        return
     if limit.longest >= limit.tried_up_to:
         yield Paragraph(f"{batch} stays within the budget up to {limit.tried_up_to} tokens at least.")
         return
@@ -224,6 +228,17 @@ def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
     if not limit.share_beyond:
         longer = f"none of the {limit.num_samples} samples seen is longer"
     yield Paragraph(f"{batch} reaches the budget beyond {limit.longest} tokens; {longer}.")
+
+
+def _longest_possible(log: RunLog, batch_size: int) -> int | None:
+    """Return how long a batch of that size gets as configured; None where that is not known."""
+    if not has_config(log):
+        return None
+    data = config_of(log).data
+    if data.batching != "bucketed" or batch_size == 1:
+        return data.max_length
+    cap = data.max_batch_tokens or config_of(log).train.train_batch_size * data.max_length
+    return min(data.max_length, cap // batch_size)
 
 
 def _over_the_run(result: ProbeResult) -> Iterator[Section]:
@@ -321,7 +336,7 @@ def _limits(result: ProbeResult) -> Iterator[Section]:
     if limits is None:
         return
     rows = {
-        "micro-batch": f"{limits.micro_batch} sequences of the maximum length",
+        "micro-batch": f"{plural(limits.micro_batch, 'sequence')} of the maximum length",
         "length": f"{limits.length} tokens, at the batch sizes of training and evaluation",
         "token cap": f"{limits.batch_tokens} padded tokens in a training batch",
     }
@@ -407,7 +422,8 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
         more = {"parameters": trained, **more}
     if run.num_train_samples:
         counts = f"{run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
-        rows["corpus"] = f"{run.corpus}: {counts}"
+        left_out = ", ".join(f"{count} {why}" for why, count in run.rows_left_out.items())
+        rows["corpus"] = f"{run.corpus}: {counts}" + (f"; left out: {left_out}" if left_out else "")
     if log.end is not None and log.outcome is Outcome.COMPLETED:
         rows["stopped"] = log.end.message
     if result.seconds:

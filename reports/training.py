@@ -15,6 +15,7 @@ from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
 from memory_harness.harness.log.records import MetricsRecord, Outcome, RunRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
+from memory_harness.harness.results.replies import VETTED
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.blocks import Banner, Cell, Findings, Section, Table, Tone, facts
 from memory_harness.reports.json import finding_to_json, run_to_json
@@ -156,9 +157,19 @@ def print_replies(folder: Path, run: RunRecord, console: Console) -> None:
     content = read_json(folder / RESPONSES)
     replies = [reply for reply in content["responses"] if reply["experiment_id"] == experiment_id(run)]
     lines = [f"{plural(len(replies), 'reply', 'replies')} added to {folder / RESPONSES} and {RESPONSES_CSV}"]
-    for reply in replies[:SHOWN_REPLIES]:
-        lines += ["", f"question: {reply['question']}", f"reply: {reply['response']}"]
+    vetted = [reply for reply in replies if reply["answered_by"] == VETTED]
+    others = [reply for reply in replies if reply["answered_by"] != VETTED]
+    for reply in (*vetted, *others[:SHOWN_REPLIES]):
+        lines += ["", f"question: {reply['question']}", f"{_reply_words(reply)}: {reply['response']}"]
+    if len(others) > SHOWN_REPLIES:
+        lines += ["", f"{len(others) - SHOWN_REPLIES} more: {folder / RESPONSES_CSV}"]
     show(Text("\n".join(lines)), console)
+
+
+def _reply_words(reply: dict[str, Any]) -> str:
+    if reply["answered_by"] == VETTED:
+        return "reply that people have vetted"
+    return "reply" if reply["stopped"] else "reply, cut at --max-new-tokens"
 
 
 def training_to_json(result: TrainingResult) -> dict[str, Any]:

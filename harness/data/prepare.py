@@ -101,6 +101,12 @@ class Prepared:
             fates[CLEAN_DROPPED[reason]] = count
         return fates
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """The fates of rows that are neither trained on nor evaluated on, as far as there are such rows."""
+        used = ("trained on", "evaluated on")
+        return {fate: count for fate, count in self.fates.items() if count and fate not in used}
+
     def lines(self) -> tuple[str, ...]:
         """Return the report, one line each for the corpus, reading, cleaning, the split, the tokens and the prompts."""
         num_vetted = sum(prompt.vetted_reply is not None for prompt in self.prompts)

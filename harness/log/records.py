@@ -159,6 +159,7 @@ class RunRecord:
     data_bytes: Size = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
     data_where: str = ""  # `file:line` that made it
     resumed_at: str = ""  # when this process began, where it goes on with a run
+    rows_left_out: dict[str, int] = field(default_factory=dict)  # of the corpus: why, and how many
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: Seconds = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     id: str = ""  # drawn when its first process began, so that no two runs have one; empty in logs of before

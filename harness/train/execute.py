@@ -155,6 +155,7 @@ def _run_record(run: Run[Strategy]) -> RunRecord:
         num_train_samples=len(data.train),
         num_eval_samples=len(data.eval),
         corpus=data.corpus_name,
+        rows_left_out=data.left_out,
         environment=environment(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         has_plain_data=data.is_plain,

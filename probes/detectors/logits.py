@@ -129,7 +129,7 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
     return fatal_finding(
         oom,
         cause="eval-batch-logits",
-        title=f"Evaluating {size.batch_size} sequences at once asks for {format_bytes(size.num_bytes)} of logits",
+        title=f"Evaluating {_sequences(size)} at once asks for {format_bytes(size.num_bytes)} of logits",
         explanation=" ".join(sentences).rstrip(),
         num_bytes=size.num_bytes,
         evidence={
@@ -145,6 +145,10 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
             "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
         },
     )
+
+
+def _sequences(size: LogitsSize) -> str:
+    return "1 sequence" if size.batch_size == 1 else f"{size.batch_size} sequences"
 
 
 def _when_it_dies(oom: OomRecord, epochs: int, every: int | None, total_steps: int, steps_per_epoch: int) -> str:
@@ -190,7 +194,7 @@ def _eval_batch_peak(evidence: Evidence) -> Finding | None:
     return Finding(
         cause="eval-batch-logits",
         severity="warning",
-        title=f"Evaluating {size.batch_size} sequences at once, not training, sets the peak",
+        title=f"Evaluating {_sequences(size)} at once, not training, sets the peak",
         explanation=f"Evaluation peaks at {format_bytes(peak)} of {format_bytes(log.run.budget_bytes)}, training "
         f"at {format_bytes(train_peak)}. The float32 logits of the evaluation batch alone are {size} (sequences "
         f"× tokens × vocabulary × bytes); training takes {_train_batch_size(evidence)} at a time.",

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from tests.bench.records import write_records
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -1,11 +1,15 @@
 """Flags and presets into a configuration: precedence, and one clear line for everything that is wrong."""
 
 import dataclasses
+import importlib.metadata
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import typing
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from memory_harness.configs.cards import budget_of, card_of, find_card
 from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
+from memory_harness.configs.modes import MODES, OPTION_GROUPS
+from memory_harness.configs.places import PARTS_FOLDER as ROOT
 from memory_harness.configs.preset import load_preset, preset_names
 from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict
 from memory_harness.configs.units import GIB
@@ -96,8 +102,8 @@ def test_toml_values_of_every_kind_are_read(tmp_path):
 
 
 def test_command_options_are_no_part_of_the_configuration():
-    command = parse_args(["--replay", "a.jsonl", "--json", "out.json", "--no-fixes"])
-    assert (command.replay, command.json, command.no_fixes) == (Path("a.jsonl"), Path("out.json"), True)
+    command = parse_args(["--replay", "a.jsonl", "--json", "out.json"])
+    assert (command.replay, command.json) == (Path("a.jsonl"), Path("out.json"))
     assert command.config == parse_args([]).config
 
 
@@ -281,7 +287,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content, line):
         (["--max-lenght", "5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--max-lenght=5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--sampl", "5"], "unknown flag --sampl; did you mean --samples?"),
-        (["--xyzzy"], "unknown flag --xyzzy (--help lists every flag)"),
+        (["--xyzzy"], "unknown flag --xyzzy (--help all lists every flag)"),
         (["corpus.csv"], "unexpected argument 'corpus.csv': every value follows a flag"),
         (["--samples", "many"], "--samples: 'many' is not a whole number or none"),
         (["--samples"], "--samples: expected one argument"),
@@ -348,6 +354,63 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 # The parser itself.
+
+
+def shown(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse_args(argv)
+    assert ended.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_help_begins_with_tasks_and_their_examples(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    text = shown(capsys, "--help")
+    tasks, _, flags = text.partition("Flags that matter")
+    for mode in MODES:
+        assert (f" {mode.example}\n" in tasks) is mode.is_a_task
+    assert flags.count("\n  --") == 12
+    examples = [f" {mode.example}" for mode in MODES]
+    long = [line for line in text.splitlines() if len(line) > int(columns) and not line.endswith(tuple(examples))]
+    assert long == []
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_an_example_of_the_help_is_one_that_is_taken(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "FOLDER-train"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(RunConfig().to_dict()))
+    (tmp_path / "questions.csv").write_text("question\nwhy?\n")
+    assert parse_args(shlex.split(mode.example.replace("runs/FOLDER ", "runs/FOLDER-train ")))
+
+
+def test_every_option_stands_in_the_table_of_modes():
+    """Else `--help all` lacks it, and nothing says what it goes with."""
+    names = {item.name for item in dataclasses.fields(Command) if item.name not in NO_FLAGS}
+    assert names == set(chain.from_iterable(OPTION_GROUPS.values()))
+    assert names == {name for mode in MODES for name in (*mode.takes, mode.option) if name}
+
+
+def test_all_help_says_what_excludes_what(capsys):
+    text = shown(capsys, "--help", "all")
+    assert all(f"\n  {mode.flag} " in text for mode in MODES)
+    assert problems("--help", "me") == ("--help/-h: 'me' is no help there is (allowed: --help, --help all)",)
+
+
+def test_the_version_names_the_libraries(capsys):
+    first, second = shown(capsys, "--version").splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert first == f"{project['name']} {project['version']}"
+    assert f"torch {importlib.metadata.version('torch')}" in second
+
+
+def test_a_shell_completes_flags_and_values(capsys):
+    pytest.importorskip("shtab")
+    script = shown(capsys, "--completion", "bash")
+    assert all(word in script for word in ("--max-length", "rtx4090", "llama-3.1-8b", "as_published", "bucketed"))
+    assert problems("--completion", "csh") == ("--completion csh: unknown (allowed: bash, zsh, tcsh)",)
 
 
 def test_flags_are_unique_and_help_is_complete():
@@ -447,11 +510,15 @@ def test_a_checkpoint_is_found_under_other_names(run, monkeypatch):
 
 
 def test_options_that_exclude_or_need_each_other():
-    assert problems("--force") == ("--force: trains without a probe; give --train too",)
-    assert problems("--allow-changes")[0].startswith("--allow-changes: ")
+    line = "--force: has no meaning beside a probe (goes with: --train); leave out one"
+    assert problems("--force") == (line,)
+    assert problems("--allow-changes")[0].endswith("(goes with: --resume); leave out one")
     for other in (["--replay", "x"], ["--human-sheet", "x"], ["--score-sheet", "x"], ["--explain"]):
         assert "each does something else" in problems("--train", *other)[0]
-    assert problems("--train", "--fault", "x")[0].startswith("--fault x: stops at the diagnosis")
+    assert problems("--train", "--fault", "x")[0].startswith("--fault: has no meaning beside --train (goes with: a ")
+    assert problems("--watch", "x.py", "--goal", "speed")[0].startswith("--goal: has no meaning beside --watch")
+    assert parse_args(["--dry-run", "x.py", "--steps", "3", "--against", "peft==0.20"]).steps == 3
+    assert problems("--explain", "--gpu", "t4")[0] == "--gpu: has no meaning beside --explain, which runs nothing"
     assert problems("--train", "--force", "--snapshot", "x")[0].startswith("--snapshot x: is of a probe")
     assert problems("--json", "x", "--html", "./x") == ("--html x: --json writes the same file; name another",)
     assert problems("--train", "--headroom", "200 %")[0].startswith("--headroom: ")

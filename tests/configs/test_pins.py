@@ -68,14 +68,14 @@ def test_an_increase_is_a_share_or_a_size():
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--fail-on-increase", "5%"], "--fail-on-increase 5%: compares versions; add --against"),
+        (["--fail-on-increase", "5%"], "--fail-on-increase: has no meaning beside a probe (goes with: --against)"),
         (["--against", "peft==0.20", "--fail-on-increase", "lots"], "--fail-on-increase lots: neither a percentage"),
-        (["--against", "peft==0.20", "--train"], "--train: not beside --against"),
-        (["--against", "peft==0.20", "--replay", "runs/x"], "--replay: not beside --against"),
-        (["--against", "peft==0.20", "--goal", "speed"], "--goal: not beside --against"),
-        (["--against", "peft==0.20", "--html", "a.html"], "--html: not beside --against"),
+        (["--against", "peft==0.20", "--train"], "--train and --against: each does something else"),
+        (["--against", "peft==0.20", "--replay", "runs/x"], "--replay and --against: each does something else"),
+        (["--against", "peft==0.20", "--goal", "speed"], "--goal: has no meaning beside --against"),
+        (["--against", "peft==0.20", "--html", "a.html"], "--html: has no meaning beside --against"),
         (["--against", "peft==0.20", "--device", "cuda"], "--device cuda: --against simulates"),
-        (["--against", "peft==0.20", "--compare", "a", "b"], "--against: has no meaning beside --compare"),
+        (["--against", "peft==0.20", "--compare", "a", "b"], "--compare and --against: each does something else"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(flags, line):

@@ -13,7 +13,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.recipes.draft import Recipe, Target, tables
 from memory_harness.configs.recipes.read import import_recipe
 from memory_harness.configs.schema import RunConfig, section_by_field
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from memory_harness.reports.json import json_text
 from memory_harness.reports.recipe import recipe_json, recipe_lines
 from memory_harness.reports.summary import result_of_log
@@ -503,8 +503,8 @@ def test_the_card_decides_what_a_recipe_leaves_to_it(tmp_path):
         (b"from unsloth import *\nFastLanguageModel.from_pretrained('a'", (), "no recipe (line 2"),
         (b"sequence_len: 8", (), "names no model; give one with --model"),
         (b"base_model: a/b", ("--preset", "t4"), "not beside --preset"),
-        (b"base_model: a/b", ("--watch", "train.py"), "not beside --watch"),
-        (b"base_model: a/b", ("--resume", "runs/x"), "not beside --resume"),
+        (b"base_model: a/b", ("--watch", "train.py"), "has no meaning beside --watch"),
+        (b"base_model: a/b", ("--resume", "runs/x"), "has no meaning beside --resume"),
     ],
 )
 def test_what_is_no_recipe_is_one_line(tmp_path, content, argv, words):
@@ -514,7 +514,7 @@ def test_what_is_no_recipe_is_one_line(tmp_path, content, argv, words):
     with pytest.raises(ConfigError) as caught:
         parse_args(["--import-recipe", str(path), *argv])
     (line,) = caught.value.problems
-    assert line.startswith("--import-recipe ")
+    assert line.startswith("--import-recipe")
     assert words in line
     assert "\n" not in line
     assert len(line) <= 210

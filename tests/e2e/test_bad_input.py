@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 ONE_AFTER_THE_OTHER = """
 import contextlib, io, json, sys
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 
 ended = []
 for arguments in json.load(sys.stdin):

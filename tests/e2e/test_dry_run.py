@@ -15,7 +15,7 @@ from memory_harness.harness.log.records import Outcome, Phase, StepRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.run_script import run_script
 from memory_harness.harness.observe.script import ScriptObserver
-from memory_harness.reports import command
+from memory_harness.reports import entry
 from tests.e2e.commands import run_probe
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "dry"
@@ -127,7 +127,7 @@ def parameters(cases: Sequence[Case]) -> list[object]:
 
 def dry_run(script: Path, folder: Path, *arguments: str, flags: Sequence[str] = ()) -> int:
     options = ("--gpu", CARD, "--output", str(folder / "runs"), "--no-fixes", *flags)
-    return command.main(["--dry-run", str(script), *options, "--", *arguments])
+    return entry.main(["--dry-run", str(script), *options, "--", *arguments])
 
 
 def log_in(folder: Path) -> RunLog:

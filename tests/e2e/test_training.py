@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
 from memory_harness.harness.results import experiments
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")

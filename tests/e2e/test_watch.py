@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from memory_harness.reports import command
+from memory_harness.reports import entry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEAK = str(ROOT / "tests" / "watch_scripts" / "tensors_logged.py")
@@ -23,7 +23,7 @@ def watch(script: object, folder: Path, *flags: str) -> int:
     arguments = list(flags)
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     after = arguments[len(before) :]
-    return command.main(["--watch", str(script), "--device", "simulated", "--output", str(folder), *before, *after])
+    return entry.main(["--watch", str(script), "--device", "simulated", "--output", str(folder), *before, *after])
 
 
 def script_of(folder: Path, text: str) -> Path:
@@ -42,7 +42,7 @@ def test_a_leak_ends_with_code_1_and_the_report_of_a_probe(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "tests/watch_scripts/tensors_logged.py:14" in shown
     (log,) = tmp_path.glob("*/as_configured.jsonl")
-    assert command.main(["--replay", str(log.parent)]) == command.main(["--replay", str(log)]) == 1
+    assert entry.main(["--replay", str(log.parent)]) == entry.main(["--replay", str(log)]) == 1
 
 
 def test_a_script_of_which_nothing_was_seen_is_not_decided(tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_a_missing_script_is_one_line(name, tmp_path, capsys):
 
 
 def test_arguments_of_nobody_are_refused(tmp_path, capsys):
-    assert command.main(["--samples", "10", "--", "x"]) == 2
+    assert entry.main(["--samples", "10", "--", "x"]) == 2
     assert (
         capsys.readouterr().err
         == "run_probe.py: -- x: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT\n"

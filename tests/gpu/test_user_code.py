@@ -13,7 +13,7 @@ from memory_harness.configs.units import MIB
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.probes.detectors import detect
-from memory_harness.reports import command
+from memory_harness.reports import entry
 
 pytestmark = pytest.mark.gpu
 
@@ -39,7 +39,7 @@ def watch(kept, folder):
     script = folder / "script.py"
     script.write_text(SCRIPT.format(kept=kept), encoding="utf-8")
     report = folder / "report.json"
-    code = command.main(["--watch", str(script), "--output", str(folder / "runs"), "--json", str(report)])
+    code = entry.main(["--watch", str(script), "--output", str(folder / "runs"), "--json", str(report)])
     return code, json.loads(report.read_text(encoding="utf-8"))
 
 
@@ -103,7 +103,7 @@ def test_a_budget_of_a_test():
 
 def test_the_smallest_preset_goes_the_whole_way(tmp_path):
     arguments = ["--preset", "smoke_cpu", "--device", "cuda", "--train", "--output", str(tmp_path)]
-    assert command.main(arguments) == 0
+    assert entry.main(arguments) == 0
     (folder,) = Path(tmp_path).glob("*-train")
     log = read_run_log(folder / "run.jsonl")
     assert log.run.source == "cuda"

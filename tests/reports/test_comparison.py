@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from memory_harness.harness.log.runlog import LogWriter
-from memory_harness.reports.command import main
 from memory_harness.reports.comparison import (
     Names,
     comparison_exit_code,
@@ -18,6 +17,7 @@ from memory_harness.reports.comparison import (
     comparison_sentence,
     print_comparison,
 )
+from memory_harness.reports.entry import main
 from memory_harness.reports.terminal import make_console
 from tests.probes.test_compare import LOG, VARIANTS, compare, measured
 

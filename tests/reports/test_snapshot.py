@@ -8,7 +8,7 @@ import pytest
 
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.snapshot import write_snapshot
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 
 
 def block(addr, size, line, state="active_allocated"):

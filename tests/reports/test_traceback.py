@@ -14,7 +14,7 @@ from memory_harness.harness.log.marks import is_marked
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.traceback_text import parse_traceback
 from memory_harness.probes.traceback.diagnosis import diagnose
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from memory_harness.reports.terminal import make_console, print_sections
 from memory_harness.reports.traceback import traceback_json, traceback_sections
 from tests.builders import as_published_oom

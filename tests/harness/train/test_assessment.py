@@ -42,7 +42,7 @@ from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, make_strategy, open_device
 from memory_harness.harness.train.run_folder import Hooks, train_run
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 

@@ -12,7 +12,7 @@ from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import Phase, SegmentRuns
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from memory_harness.reports.html import html_text
 from memory_harness.reports.summary import ProbeResult, result_of_log
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom

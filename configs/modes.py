@@ -1,0 +1,171 @@
+"""What a command line can ask for, in one table: each mode, its example, and the options that mean something to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+
+RECIPE = ("preset", "import_recipe", "download")
+REPORTS = ("json", "svg", "html")
+PLANNING = ("goal", "headroom", "limits", "no_fixes")
+SCRIPT = ("steps", "worst_first", "override", "no_fixes", "snapshot")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One thing to do."""
+
+    name: str
+    """the word for it"""
+    option: str | None
+    """option of `Command` that asks for it; none where it is what is done without any other"""
+    example: str
+    """arguments that ask for it"""
+    does: str
+    """what comes of it, in a line"""
+    takes: tuple[str, ...] = ()
+    """options of `Command` that mean something beside it, other modes' too; all others are refused"""
+    runs_a_configuration: bool = True
+    """whether settings of a run mean something beside it"""
+    is_a_task: bool = True
+    """whether `--help` shows it; `--help all` shows every mode"""
+
+    @property
+    def flag(self) -> str:
+        """What asks for it, in words."""
+        return "a probe" if self.option is None else as_flag(self.option)
+
+
+MODES = (
+    Mode(
+        "probe",
+        None,
+        "--model llama-3.1-8b --gpu t4 --max-length 2048",
+        "does the run fit the card, what ends it, which fix makes it fit; needs no GPU",
+        (*RECIPE, *REPORTS, *PLANNING, "snapshot", "fault"),
+    ),
+    Mode(
+        "train",
+        "train",
+        "--train --preset t4 --data corpus.csv --download",
+        "fine-tune what a probe has passed, with the fixes it took",
+        (*RECIPE, *REPORTS, *PLANNING, "snapshot", "force", "resume"),
+    ),
+    Mode(
+        "go on",
+        "resume",
+        "--resume",
+        "go on with the newest training run, or a named one, where it was stopped",
+        ("preset", "download", *REPORTS, "train", "allow_changes"),
+    ),
+    Mode(
+        "generate",
+        "generate",
+        "--generate runs/FOLDER --prompts questions.csv",
+        "answer questions with the adapter of a training run",
+        ("preset", "download", *REPORTS),
+    ),
+    Mode(
+        "watch",
+        "watch",
+        "--watch train.py -- --epochs 1",
+        "run your own script or notebook, unmodified, and report on its memory",
+        REPORTS,
+    ),
+    Mode(
+        "dry run",
+        "dry_run",
+        "--dry-run train.py --gpu t4 -- --epochs 1",
+        "the same on a card that you do not have: no GPU, no weights",
+        (*REPORTS, *SCRIPT, "against"),
+    ),
+    Mode(
+        "replay",
+        "replay",
+        "--replay runs/FOLDER",
+        "report on an earlier run, one that was cut off, or a memory snapshot",
+        REPORTS,
+    ),
+    Mode(
+        "compare",
+        "compare",
+        "--compare runs/FOLDER runs/OTHER",
+        "say what changed from one run to another",
+        ("json",),
+        runs_a_configuration=False,
+    ),
+    Mode(
+        "traceback",
+        "traceback",
+        "--traceback oom.txt",
+        "explain an out-of-memory from its text",
+        (*RECIPE, *REPORTS),
+    ),
+    Mode(
+        "explain",
+        "explain",
+        "--explain eval-batch-logits",
+        "what a cause is, how to test for it, how to fix it; all causes without a name",
+        runs_a_configuration=False,
+    ),
+    Mode(
+        "against",
+        "against",
+        '--against "transformers==5.17" --fail-on-increase 5%',
+        "what an upgrade of a library changes, by line of code",
+        (*RECIPE, "json", "fail_on_increase", *SCRIPT[:-1], "dry_run"),
+        is_a_task=False,
+    ),
+    Mode("sheet", "human_sheet", "--human-sheet runs", "a blind sheet for people to rate replies", is_a_task=False),
+    Mode("scores", "score_sheet", "--score-sheet sheet.csv", "what the ratings amount to", is_a_task=False),
+)
+"""a flag that asks for one excludes every other's, unless one of the two takes the other's"""
+
+PROBE = MODES[0]
+
+OPTION_GROUPS = {
+    "what to do": tuple(mode.option for mode in MODES if mode.option),
+    "which run": RECIPE,
+    "reports": (*REPORTS, "snapshot"),
+    "fixes": (*PLANNING, "fault"),
+    "training": ("force", "allow_changes"),
+    "scripts": ("steps", "worst_first", "override", "fail_on_increase"),
+}
+"""the options of `Command` as `--help all` shows them"""
+
+
+def mode_problems(options: Set[str], settings: Iterable[str]) -> list[str]:
+    """Return what of a command line does not go together.
+
+    Args:
+        options: the options of `Command` that are given.
+        settings: the settings of a run that are given, as flags.
+    """
+    asked = [mode for mode in MODES if mode.option in options]
+    for number, mode in enumerate(asked):
+        for other in asked[number + 1 :]:
+            if other.option not in mode.takes and mode.option not in other.takes:
+                return [f"{mode.flag} and {other.flag}: each does something else; give one of them"]
+    asked = asked or [PROBE]
+    taken = {option for mode in asked for option in (*mode.takes, mode.option)}
+    problems = [_meaningless(option, asked[0]) for option in sorted(options - taken)]
+    runs_nothing = [mode for mode in asked if not mode.runs_a_configuration]
+    if runs_nothing:
+        problems += [f"{flag}: has no meaning beside {runs_nothing[0].flag}, which runs nothing" for flag in settings]
+    return problems[:1]
+
+
+def _meaningless(option: str, mode: Mode) -> str:
+    others = ", ".join(other.flag for other in _takers(option)) or "none"
+    return f"{as_flag(option)}: has no meaning beside {mode.flag} (goes with: {others}); leave out one"
+
+
+def _takers(option: str) -> Iterator[Mode]:
+    for mode in MODES:
+        if option in mode.takes:
+            yield mode
+
+
+def as_flag(name: str) -> str:
+    """Return the flag of an option or a setting by its name: `--dry-run` of `dry_run`."""
+    return f"--{name.replace('_', '-')}"

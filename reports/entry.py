@@ -1,0 +1,48 @@
+"""Where the program begins: a request is read at once, and what does it is imported only when the request is usable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from memory_harness.configs.cli import Command, parse_args
+from memory_harness.configs.errors import ConfigError, HarnessError, reason_of
+from memory_harness.configs.program import say
+from memory_harness.probes.fault_names import check_fault_name
+from memory_harness.reports.output import forgiving_output
+
+
+@forgiving_output()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command = _parsed(arguments)
+        _check_names(command)
+    except HarnessError as error:
+        say(error)
+        return 2
+    from memory_harness.reports.command import carry_out  # its imports take a second
+
+    return carry_out(command, arguments)
+
+
+def _parsed(arguments: Sequence[str]) -> Command:
+    try:
+        return parse_args(arguments)
+    except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet
+        raise ConfigError(f"a value that was given cannot be used: {reason_of(error)}") from error
+
+
+def _check_names(command: Command) -> None:
+    """Raise ConfigError where something that the command line names is not there: what looks into it comes later."""
+    if command.fault is not None:
+        check_fault_name(command.fault)
+    for flag, script in (("--watch", command.watch), ("--dry-run", command.dry_run)):
+        if script is not None and not Path(script).exists():
+            raise ConfigError(f"{flag} {script}: no such file; give a Python script")
+    logs = [("--replay", command.replay), *(("--compare", path) for path in command.compare or ())]
+    for flag, path in logs:
+        if path is not None and not path.exists():
+            raise ConfigError(f"{flag}: cannot read {path}: No such file or directory")
