@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from memory_harness.harness.log.records import PeakRecord, Phase
-from memory_harness.harness.log.source_lines import SourceLine, inert
+from memory_harness.harness.log.source_lines import SourceLine, inert, is_harness
 
 KINDS = (
     "weights", "adapters", "gradients", "optimizer", "activations", "logits", "kv cache", "inputs", "workspaces",
@@ -74,7 +74,8 @@ class PeakSum:
     def add(self, kind: str, num_bytes: int, *, name: str = "", frames: Sequence[SourceLine] = ()) -> None:
         """Add memory of a kind; `name` is a tensor's, else `frames`, innermost first, tell who made it."""
         self._kinds[kind] += num_bytes
-        calls = [_folded(str(frame)) for frame in reversed(frames)]
+        own = [frame for frame in frames if not is_harness(frame.path)] or frames
+        calls = [_folded(str(frame)) for frame in reversed(own)]
         if name:
             layer = layer_of(name)
             if layer:

@@ -4,9 +4,9 @@ A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `Phas
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
 on after that, a `RetryRecord` where a watched script did its work again, `SurvivorRecord`s where memory grew,
 `DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's tensors has changed, `MetricsRecord`s after
-training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off. `PeakRecord`s tell what
-the peaks of phases were made of: as they end, or after the last record where phases were replayed. `PeakPart`s follow
-where somebody asked for them.
+training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off. `PeakRecord`s
+tell what the peaks of phases were made of: as they end, or after the last record where phases were replayed.
+`PeakPart`s follow it where somebody asked for them.
 """
 
 from __future__ import annotations

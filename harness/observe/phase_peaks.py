@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
-
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.peaks import PeakSum, kind_in, kind_of

@@ -153,25 +153,19 @@ def _record(
     found = PeakSum()
     for key, made in storages:
         if made.label == REQUEST:
-            found.add(REQUEST, made.num_bytes, frames=_shown(made.site))
+            found.add(REQUEST, made.num_bytes, frames=source_lines(made.site))
         elif isinstance(key, tuple):
             name = _name_of(key)
             found.add(kind_of(str(key[0]), name), block_size(made.num_bytes), name=name)
         else:
             kind = kind_of_size.get(made.num_bytes, kind_in(phase))
-            found.add(kind, block_size(made.num_bytes), frames=_shown(made.site))
+            found.add(kind, block_size(made.num_bytes), frames=source_lines(made.site))
     return found.record(phase, step, *totals)
 
 
 def _name_of(key: tuple[Hashable, ...]) -> str:
     category, *names = map(str, key)
     return ".".join(["layers", *names] if category == "kv_cache" else names)
-
-
-def _shown(site: Site) -> list[SourceLine]:
-    """Return the frames of a model, a library or a user, innermost first; the harness's own only where all are."""
-    lines = list(source_lines(site))
-    return [line for line in lines if not is_harness(line.path)] or lines
 
 
 def _parts(storages: Iterable[_Storage], total_bytes: int) -> list[PeakPart]:
