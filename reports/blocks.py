@@ -136,18 +136,37 @@ class MemoryMap(NamedTuple):
     log: RunLog
 
 
+class Kinds(NamedTuple):
+    """What memory is for, a bar for each phase in one unit; `scale_bytes` is what a full bar stands for."""
+
+    heading: str
+    explanation: str
+    source: str
+    rows: Sequence[tuple[str, Mapping[str, int]]]
+    scale_bytes: int
+
+
+class Flame(NamedTuple):
+    """Who made what lived at a moment: folded stacks, each with its bytes."""
+
+    heading: str
+    explanation: str
+    source: str
+    stacks: Mapping[str, int]
+
+
 class Folded(NamedTuple):
     """A block of which only the summary is seen at first."""
 
     summary: str
-    block: Facts | Table
+    block: Facts | Table | Flame
     is_open: bool = False
 
 
 Block = Banner | Paragraph | Command | Facts | Table | Findings | TriedFix | PhaseBars | Timeline
 """What every renderer draws."""
 
-Detail = Block | Bars | Lengths | MemoryMap | Folded  # what a renderer draws that has room for details
+Detail = Block | Bars | Lengths | MemoryMap | Kinds | Flame | Folded  # what a renderer draws that has room for details
 
 
 class Section(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from memory_harness.configs.units import GIB, format_bytes
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.reports.text import gib
+from memory_harness.reports.text import gib, in_unit
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,13 @@ class Level:
     def top_bytes(self) -> int:
         """Where the drawing ends."""
         return max(self.allocated_bytes, self.met_bytes + self.requested_bytes, self.reserved_bytes)
+
+    def words(self, largest_bytes: int) -> str:
+        """Return the same as `str` in the unit of the largest level that it is shown with."""
+        if not self.requested_bytes:
+            return in_unit(self.allocated_bytes, largest_bytes)
+        met = in_unit(self.met_bytes, largest_bytes).partition(" ")[0]
+        return f"{met} + {in_unit(self.requested_bytes, largest_bytes)}"
 
     def __str__(self) -> str:
         """Return `11.54 + 7.83 GiB`, or `12.34 GiB`."""

@@ -22,6 +22,7 @@ from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
+from memory_harness.reports.contents import memory_section
 from memory_harness.reports.levels import Level, phase_levels, worst_level
 from memory_harness.reports.outside import outside_rows
 from memory_harness.reports.snapshot import contents_sections
@@ -33,6 +34,7 @@ MAX_READINGS, MAX_FRAMES = 2, 3
 MIN_SHOWN_SHARE = 0.001  # least share of the live bytes that is worth a number
 MIN_DATA_SHARE = 0.05  # least share of the peak that data on the CPU has to have for a word on it
 HEADROOM = 1.06  # how far above the highest value an axis ends
+MIN_DRAWN_SHARE = 0.3  # least share of the budget that the highest value must have for the budget to be on an axis
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
@@ -52,7 +54,7 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     scale = int(_scale(result) * 1.02)
     if not result.as_configured.run.budget_is_known:
         explanation = "The worst moment of the run; what PyTorch could use of the card is not known."
-        budget = 0
+    budget = _drawn_budget(result.as_configured, scale)
     needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
 
@@ -63,12 +65,20 @@ def unreadable_in_words(num_lines: int) -> str:
 
 
 def _scale(result: ProbeResult) -> int:
-    """Return what the full length of a bar stands for: the budget, or the highest level where that is more."""
-    scale = 0
+    """Return what the full length of a bar stands for: the budget, or the highest level where that is more.
+
+    A budget that lies far above all levels would leave nothing to be seen of them: then it is the highest level.
+    """
+    highest = budget = 0
     for _, log in result.runs:
         tops = [level.top_bytes for level in phase_levels(log).values()]
-        scale = max(scale, log.run.budget_bytes, *tops)
-    return scale
+        highest, budget = max(highest, *tops, 0), max(budget, log.run.budget_bytes)
+    return max(highest, budget) if highest >= MIN_DRAWN_SHARE * budget else highest
+
+
+def _drawn_budget(log: RunLog, scale_bytes: int) -> int:
+    """Return the budget, 0 where it is not known or lies beyond what is drawn."""
+    return log.run.budget_bytes if log.run.budget_is_known and log.run.budget_bytes <= scale_bytes else 0
 
 
 def _axis_top(result: ProbeResult) -> int:
@@ -182,10 +192,12 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
         return
     run = result.as_configured.run
     budget = run.budget_bytes if run.budget_is_known else 0
+    scale = _scale(result)
     everything = chain.from_iterable(of_run.values() for of_run in levels.values())
     unit, unit_bytes = table_unit(max(level.top_bytes for level in everything))
     source, phases = source_in_words(result.as_configured), [phase for phase in Phase if phase in reached]
-    bars = blocks.PhaseBars(phases, levels, source, _scale(result), budget, unit_bytes)
+    drawn = _drawn_budget(result.as_configured, scale)
+    bars = blocks.PhaseBars(phases, levels, source, scale, drawn, unit_bytes)
     aside = f"peaks in {unit}; the budget is {gib(budget) if unit == 'GiB' else format_bytes(budget)}"
     if not budget:
         aside = f"peaks in {unit}; the budget is not known"
@@ -193,6 +205,11 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
     body: list[blocks.Block] = [bars, *_longest_batch(result.as_configured)]
     numbers = blocks.Folded("The numbers, in bytes", _phase_numbers(bars))
     yield Section("phases", "Memory by phase", "", aside, intro, body, [numbers])
+
+
+def _where(result: ProbeResult) -> Iterator[Section]:
+    for name, log in result.runs:
+        yield memory_section(log, name, in_terminal=log is result.as_configured)
 
 
 def _phase_numbers(bars: blocks.PhaseBars) -> Table:
@@ -250,10 +267,13 @@ def _over_the_run(result: ProbeResult) -> Iterator[Section]:
     # a chart of characters shows steps only; a memory snapshot has none
     has_steps = any(record.step for record in result.as_configured.phases)
     for name, log in result.runs:
-        unit, _ = table_unit(log.run.budget_bytes)
+        unit, _ = table_unit(_scale(result))
         chart = [blocks.Timeline(name, log, _axis_top(result))]
         body, details = (chart, []) if has_steps else ([], chart)
-        yield Section("time", "Over the run", name, f"peak of each step in {unit}", intro, body, details)
+        aside = f"peak of each step in {unit}"
+        if log.run.budget_is_known and not _drawn_budget(log, _scale(result)):
+            aside += f"; the budget, {format_bytes(log.run.budget_bytes)}, lies far above"
+        yield Section("time", "Over the run", name, aside, intro, body, details)
 
 
 def _lengths(result: ProbeResult) -> Iterator[Section]:
@@ -509,6 +529,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _caught,
     _processes,
     _by_phase,
+    _where,
     _over_the_run,
     _lengths,
     _fragmentation,

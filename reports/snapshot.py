@@ -73,7 +73,8 @@ def _stack_rows(held: Sequence[Held]) -> list[list[str]]:
 
 def contents_json(contents: Contents) -> dict[str, Any]:
     """Return what a snapshot holds as plain data. Bytes are integers."""
-    content = dataclasses.asdict(contents)
+    content = {item.name: getattr(contents, item.name) for item in dataclasses.fields(contents)}
+    del content["peak"]  # the log has it
     for name in ("by_part", "by_line", "by_stack", "grown"):
         content[name] = [_held_json(held) for held in getattr(contents, name)]
     content["course"] = [{"lowest": low[0], "highest": high[0]} for low, high in contents.course]

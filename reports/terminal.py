@@ -131,7 +131,7 @@ def _block(block: blocks.Block, width: int) -> RenderableType:
         case blocks.PhaseBars():
             return Group(_phase_bars(block, width), _legend(block))
         case blocks.Timeline():
-            return Group(*_chart(block.log, width - AXIS_WIDTH))
+            return Group(*_chart(block, width - AXIS_WIDTH))
     assert_never(block)
 
 
@@ -234,10 +234,13 @@ def _legend(block: blocks.PhaseBars) -> Text:
     return legend
 
 
-def _chart(log: RunLog, num_columns: int) -> Iterator[RenderableType]:
-    budget = log.run.budget_bytes
-    unit, unit_bytes = table_unit(budget)
+def _chart(block: blocks.Timeline, num_columns: int) -> Iterator[RenderableType]:
+    log = block.log
     columns = column_levels(log, num_columns)
+    highest = max(level.top_bytes for level in columns)
+    # a budget beyond the axis would leave nothing to be seen of the columns
+    budget = log.run.budget_bytes if log.run.budget_bytes <= block.top_bytes else highest
+    unit, unit_bytes = table_unit(budget)
     rows = bars.column_chart(columns, budget, ROWS_BELOW_BUDGET)
     failed = next((i for i, level in enumerate(columns) if level.requested_bytes), None)
     for i, (row, is_budget) in enumerate(rows):

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from memory_harness.configs.tables import read_toml
-from memory_harness.configs.units import GIB, MIB, format_bytes
+from memory_harness.configs.units import GIB, KIB, MIB, format_bytes
 
 
 @cache
@@ -24,7 +24,16 @@ def gib(num_bytes: int) -> str:
 
 def table_unit(largest_bytes: int) -> tuple[str, int]:
     """Return the unit, and its bytes, that shows what a table's largest size is."""
-    return ("GiB", GIB) if largest_bytes >= GIB else ("MiB", MIB)
+    if largest_bytes >= GIB:
+        return "GiB", GIB
+    return ("MiB", MIB) if largest_bytes >= MIB else ("KiB", KIB)
+
+
+def in_unit(num_bytes: int, largest_bytes: int) -> str:
+    """Return a size in the unit of the largest one that it is shown with; what is there is never 0.00."""
+    unit, unit_bytes = table_unit(largest_bytes)
+    words = f"{num_bytes / unit_bytes:.2f}"
+    return f"{'<0.01' if num_bytes and words == '0.00' else words} {unit}"
 
 
 def of_budget(num_bytes: int, budget_bytes: int) -> str:

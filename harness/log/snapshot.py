@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -238,6 +238,11 @@ def replay_snapshot(snapshot: dict[str, Any], name: str, budget_bytes: int | Non
         log.add(oom)
     annotations = [note for note in snapshot.get("external_annotations", ()) if note.get("device", device) == device]
     contents = contents_of(events, segments, first.allocated_bytes, parts.name_of, annotations)
+    if phases:
+        highest = max(phases, key=attrgetter("needed_bytes"))
+        log.add(
+            contents.peak.record(highest.phase, 0, contents.peak_allocated_bytes, highest.after.peak_reserved_bytes)
+        )
     traceback = None if oom is None or failed is None else _traceback(failed[0], oom)
     return Replayed(log, contents, traceback)
 

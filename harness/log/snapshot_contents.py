@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from memory_harness.configs.printable import inert
 from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES
+from memory_harness.harness.log.peaks import BEFORE as MADE_BEFORE
+from memory_harness.harness.log.peaks import PeakSum, kind_of
 from memory_harness.harness.log.source_lines import SourceLine, users_line
 
 MAX_SHOWN = 8
@@ -74,6 +76,8 @@ class Contents:
     unused_bytes: int
     num_free_pieces: int
     largest_free_block_bytes: int
+    peak: PeakSum
+    """what lived at the peak, by kind, layer and calls"""
 
 
 def contents_of(
@@ -115,7 +119,27 @@ def contents_of(
         unused_bytes=sum(free),
         num_free_pieces=len(free),
         largest_free_block_bytes=max(free, default=0),
+        peak=_sum_of(held, part_of),
     )
+
+
+def _sum_of(held: Sequence[tuple[Event, int]], part_of: Callable[[Event], str | None]) -> PeakSum:
+    """Return the sums of what lived at the peak; what no simulated run names is told by the part that made it."""
+    found = PeakSum()
+    for event, num_bytes in held:
+        frames = event.get("frames", ())
+        if _has_name(frames):
+            category, name = str(frames[0]["filename"]), inert(str(frames[0]["name"]))
+            found.add(kind_of(category, name), num_bytes, name=name)
+        else:
+            part = part_of(event)
+            found.add(f"made in {part}" if part else MADE_BEFORE, num_bytes, frames=source_lines(frames))
+    return found
+
+
+def _has_name(frames: Sequence[Event]) -> bool:
+    """Return whether a simulated run names the tensor in the first of its frames."""
+    return bool(frames) and frames[0]["line"] == 0 and frames[0]["filename"].isidentifier()
 
 
 def live_blocks(segments: Iterable[dict[str, Any]]) -> list[tuple[Event, int]]:
@@ -253,7 +277,7 @@ def more_of(before: Sequence[tuple[Event, int]], after: Sequence[tuple[Event, in
 def maker_of(event: Event) -> str:
     """Return the user's line that made memory, or the kind of tensor where a simulated run names it."""
     frames = event.get("frames", ())
-    if frames and frames[0]["line"] == 0 and frames[0]["filename"].isidentifier():
+    if _has_name(frames):
         return str(frames[0]["filename"])
     place = users_line(source_lines(frames))
     return str(place) if place else BEFORE

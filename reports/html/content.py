@@ -11,6 +11,8 @@ from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, facts
 from memory_harness.reports.html.drawing import bar_rows, figure, memory_legend
 from memory_harness.reports.html.excerpt import Excerpt, excerpt
+from memory_harness.reports.html.flame import flame_figure
+from memory_harness.reports.html.kinds import kinds_figure
 from memory_harness.reports.html.lengths import lengths_figure
 from memory_harness.reports.html.markup import Node, add, node
 from memory_harness.reports.html.memory_map import memory_map_figure
@@ -53,6 +55,10 @@ def block_nodes(block: blocks.Detail) -> Iterable[Node]:
             return timeline_figure(block.log, block.name, block.top_bytes)
         case blocks.Lengths():
             return lengths_figure(block.log, block.top_bytes)
+        case blocks.Kinds():
+            return [kinds_figure(block)]
+        case blocks.Flame():
+            return [flame_figure(block)]
         case blocks.MemoryMap():
             return memory_map_figure(block.log, block.name)
     assert_never(block)
@@ -157,7 +163,7 @@ def _tried_fix(block: blocks.TriedFix) -> Node:
 
 
 def _bars(block: blocks.Bars) -> Node:
-    rows = [(name, level, str(level)) for name, level in block.rows]
+    rows = [(name, level, level.words(block.scale_bytes)) for name, level in block.rows]
     words = "; ".join(f"{name}: {text}" for name, _, text in rows)
     if block.budget_bytes:
         words += f"; the budget is {format_bytes(block.budget_bytes)}"
@@ -173,7 +179,8 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
         rows = []
         for phase in block.phases:
             level = levels.get(phase)
-            rows.append((str(phase), level or Level(), str(level or "not reached")))
+            reached = "not reached" if level is None else level.words(block.scale_bytes)
+            rows.append((str(phase), level or Level(), reached))
         words = "; ".join(f"{phase} {text}" for phase, _, text in rows)
         title = f"Peak by phase, {name}"
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)

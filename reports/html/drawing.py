@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from memory_harness.configs.units import GIB, MIB, format_bytes
+from memory_harness.configs.units import GIB, KIB, MIB, format_bytes
 from memory_harness.reports.html.markup import Child, Node, add, node
 from memory_harness.reports.levels import Level
+from memory_harness.reports.text import table_unit
 
 BAR_PX, ROW_PX = 14, 44
 LABEL_PX = 14
@@ -71,13 +72,13 @@ def memory_axis(top_bytes: int, height: float) -> list[Node]:
         y = height * (1 - value / top_bytes)
         marks.append(line("grid", 0, y, 1, y))
         marks.append(label(f"{value / unit:g}", 0, y + 4, "end", "tick", -8))
-    marks.append(label("GiB" if unit == GIB else "MiB", 0, -8, "end", "tick", -8))
+    marks.append(label(table_unit(unit)[0], 0, -8, "end", "tick", -8))
     return marks
 
 
 def tick_bytes(top_bytes: int) -> tuple[int, int]:
     """Return a round distance of the marks of an axis, and the unit to write them in."""
-    unit = GIB if top_bytes >= 2 * GIB else MIB
+    unit = next((unit for unit in (GIB, MIB) if top_bytes >= 2 * unit), KIB)
     rough = max(1.0, top_bytes / unit / MAX_TICKS)
     power = 10 ** math.floor(math.log10(rough))
     factor = next(factor for factor in (1, 2, 4, 5, 10) if factor * power >= rough)

@@ -41,7 +41,7 @@ class Point(NamedTuple):
 def lengths_figure(log: RunLog, top_bytes: int) -> Iterator[Node]:
     """Yield the chart; nothing where the log has no batches."""
     points = shapes(log)
-    if not points:
+    if all(point.length <= 1 for point in points):  # no sequences
         return
     shown = {point.kind for point in points}
     marks = [(f"mark {kind}", MARKS[kind], kind) for kind in MARKS if kind in shown]
@@ -78,17 +78,22 @@ def _failed(kind: str, batch: BatchShape, needed_bytes: int) -> Point:
 def _draw(points: Sequence[Point], budget: int, top: int, heading: str) -> Node:
     longest = max(point.length for point in points)
     end = -(-longest // 8) * 8 or 1
-    y = PLOT_PX * (1 - budget / top)
     parts: list[Child] = [
         *memory_axis(top, PLOT_PX),
-        line("budget", 0, y, 1, y),
-        label(f"budget {format_bytes(budget)}", 0, y - 5, "start", "budget-words", 6),
+        *_budget(budget, top),
         *(_mark(point, end * 1.04, top) for point in points),
         *(_names(points, end * 1.04, top) if len(points) <= MAX_NAMED else ()),
         *(label(str(round(end * part)), part / 1.04, PLOT_PX + 17, "middle", "tick") for part in (0, 0.5, 1)),
         label("padded length in tokens", 0.5 / 1.04, PLOT_PX + 34, "middle", "tick"),
     ]
     return svg(heading, _description(points, budget), PLOT_PX + AXIS_PX, *parts)
+
+
+def _budget(budget: int, top: int) -> Iterator[Node]:
+    if budget <= top:
+        y = PLOT_PX * (1 - budget / top)
+        yield line("budget", 0, y, 1, y)
+        yield label(f"budget {format_bytes(budget)}", 0, y - 5, "start", "budget-words", 6)
 
 
 def _mark(point: Point, end: float, top: int) -> Node:

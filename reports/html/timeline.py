@@ -190,6 +190,9 @@ def _rest(columns: Sequence[Column], at: float | None) -> Iterator[Node]:
 def _budget(log: RunLog, top: int) -> Iterator[Node]:
     if not log.run.budget_is_known:
         return
+    if log.run.budget_bytes > top:
+        yield label(f"budget {format_bytes(log.run.budget_bytes)}, far above", 1, -8, "end", "budget-words")
+        return
     y = PLOT_PX * (1 - log.run.budget_bytes / top)
     yield line("budget", 0, y, 1, y)
     yield label(f"budget {format_bytes(log.run.budget_bytes)}", 1, y - 5, "end", "budget-words")
@@ -254,7 +257,7 @@ def _lanes(
 def _shade(peak: int | None, budget: int) -> int:
     if peak is None:
         return 0
-    return 1 + min(NUM_SHADES - 1, int(NUM_SHADES * peak / max(1, budget)))
+    return 1 + max(0, min(NUM_SHADES - 1, int(NUM_SHADES * peak / max(1, budget))))
 
 
 def _hover(columns: Sequence[Column], log: RunLog) -> Iterator[Node]:
