@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from memory_harness.configs.printable import inert
 from memory_harness.harness.log.records import PeakRecord, Phase
-from memory_harness.harness.log.source_lines import SourceLine, inert, is_harness
+from memory_harness.harness.log.source_lines import SourceLine, is_harness
 
 KINDS = (
     "weights", "adapters", "gradients", "optimizer", "activations", "logits", "kv cache", "inputs", "workspaces",

@@ -74,8 +74,8 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction, read_plan
 from memory_harness.probes.traceback.diagnosis import diagnose
 from memory_harness.probes.traceback.held import snapshot_causes
-from memory_harness.reports.entry import main
 from memory_harness.reports.comparison import Names, comparison_json
+from memory_harness.reports.entry import main
 from memory_harness.reports.json import json_text
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import print_report
