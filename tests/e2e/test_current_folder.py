@@ -20,7 +20,7 @@ from tests.e2e.commands import ROOT, run_probe
 
 NAMES = (
     "configs/__init__.py", "harness/__init__.py", "probes/__init__.py", "reports/__init__.py", "memory_harness.py",
-    "random.py", "signal.py", "json.py", "pickle.py", "threading.py", "socket.py", "tokenize.py", "torch.py", "numpy.py",
+    "random.py", "signal.py", "json.py", "pickle.py", "threading.py", "socket.py", "torch.py", "numpy.py",
     "transformers.py", "peft.py", "bitsandbytes.py", "pyarrow.py", "yaml.py", "regex.py", "rich.py", "pip.py",
     "resource.py", "multiprocessing.py", "concurrent.py",
 )  # fmt: skip
