@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.printable import printable
 from memory_harness.configs.units import Increase
 from memory_harness.probes.budgets.baseline import Peak, highest_peak, increase, read_baseline, read_increase
 from memory_harness.probes.budgets.collector import PROPERTY, PeakCollector
@@ -207,7 +208,7 @@ def _judge(item: pytest.Function, limits: list[Limit]) -> None:
         if problem is not None:
             problems.append(problem)
     if problems:
-        pytest.fail("\n".join(problems), pytrace=False)
+        pytest.fail(printable("\n".join(problems)), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -227,7 +228,7 @@ def pytest_runtest_makereport(
     if report.failed:
         from memory_harness.probes.budgets.limits import section_text
 
-        report.sections += [("Memory", section_text(run)) for run in probe.runs]
+        report.sections += [("Memory", printable(section_text(run))) for run in probe.runs]
     return report
 
 

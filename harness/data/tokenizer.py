@@ -265,7 +265,7 @@ def _load_folder(folder: Path, name: str, system: str | None) -> TransformersTok
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise whatever their parsers raise
         reason = reason_of(error)
         raise DataError(f"cannot load the tokenizer in {folder}: {reason}; give another with --tokenizer") from error

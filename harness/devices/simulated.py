@@ -172,8 +172,11 @@ class SimulatedDevice:
         return None if line is None else (num_bytes, str(line).split(" ")[0])
 
     def active_in_thread(self) -> AbstractContextManager[Any]:
-        """Switch the tracer on, which belongs to a thread; what else runs in place of the card's code does not."""
-        return nullcontext() if self._lowered else self.tracer
+        """Switch the tracer on, which belongs to a thread; what else runs in place of the card's code does not.
+
+        Without values it stays off: layers that are replayed know one thread alone.
+        """
+        return self.tracer if self.computes or not self._lowered else nullcontext()
 
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""

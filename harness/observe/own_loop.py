@@ -15,8 +15,8 @@
     r.report()
 
 With a CUDA GPU the numbers are measured. Without one, CPU tensors count as if they lay on the card: what is made goes
-through the model of its allocator, and an allocation beyond the budget raises `torch.OutOfMemoryError`. Only the thread
-that opened the recording is seen then: PyTorch's dispatch modes belong to a thread.
+through the model of its allocator, and an allocation beyond the budget raises `torch.OutOfMemoryError`. What threads
+allocate counts where they begin within the recording: PyTorch's dispatch modes belong to a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
+from memory_harness.harness.observe.script_threads import future_patches, thread_patches
 
 FilePath = str | os.PathLike[str]
 GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
@@ -149,6 +150,7 @@ class Recorder:
         self._gap: BegunPhase | None = None  # the running step, while no phase of it is
         self._outside: BegunPhase | None = None  # what runs outside of steps and phases, while that is so
         self._in_step = self._has_phases = self._is_over = False
+        self._lost: set[int] = set()  # failed allocations in threads that nobody has asked for
         self._inside: Phase | None = None
         self._last: tuple[Phase | None, int, int] = (None, 0, 0)  # phase, step and index of the phase that began last
 
@@ -160,9 +162,15 @@ class Recorder:
         self.device.on_out_of_memory(self._note_out_of_memory)
         outcome, message = Outcome.COMPLETED, ""
         try:
-            with self.device.active():
+            with ExitStack() as threads, self.device.active():
+                for change in thread_patches(self.device, self._note_lost):
+                    threads.enter_context(change)
+                for change in future_patches(self._note_lost, self._note_taken):
+                    threads.enter_context(change)
                 self._begin_outside()
                 yield self
+            if self._lost:
+                outcome = Outcome.OOM
         except BaseException as error:
             outcome, message = self._outcome_of(error)
             raise
@@ -189,7 +197,18 @@ class Recorder:
             self.describe(total_steps=self.phase_recorder.step)
         self._write(EndRecord(outcome, self.phase_recorder.step, seconds, message))
 
+    def _note_lost(self, error: BaseException) -> None:
+        """Take what ended a thread, or its work for a pool, of which the loop itself may know nothing."""
+        if self.device.as_out_of_memory(error) is not None:
+            self._lost.add(id(error))
+
+    def _note_taken(self, error: BaseException) -> None:
+        """Take what the loop has got to know of: it may do the work again, or end."""
+        self._lost.discard(id(error))
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
+        if self._is_over:  # in a thread that goes on
+            return
         sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
         self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
         self.phase_recorder.vocab_size = self._run.vocab_size

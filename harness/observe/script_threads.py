@@ -7,6 +7,7 @@ import selectors
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 from unittest.mock import patch
 
@@ -38,6 +39,30 @@ def thread_patches(device: ObservableDevice, note_error: Callable[[BaseException
     return [
         patch.object(threading.Thread, "_bootstrap_inner", run_on_device),
         patch.object(threading, "excepthook", note_and_show),
+    ]
+
+
+def future_patches(
+    note_kept: Callable[[BaseException], None], note_taken: Callable[[BaseException], None]
+) -> list[Any]:
+    """Return what tells of errors that a pool keeps for whoever asks for a result, and of those that are taken."""
+    keep, take = Future.set_exception, Future.result
+
+    def keep_and_note(self: Future[Any], error: BaseException | None) -> None:
+        if error is not None:
+            note_kept(error)
+        keep(self, error)
+
+    def take_and_note(self: Future[Any], timeout: float | None = None) -> Any:
+        try:
+            return take(self, timeout)
+        except BaseException as error:
+            note_taken(error)
+            raise
+
+    return [
+        patch.object(Future, "set_exception", keep_and_note),
+        patch.object(Future, "result", take_and_note),
     ]
 
 

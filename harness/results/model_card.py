@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from memory_harness.configs.models import find_model, hub_id
+from memory_harness.configs.printable import printable
 from memory_harness.harness.data.chat_format import SYSTEM_PROMPT
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.runlog import RunLog
@@ -29,7 +30,7 @@ def write_model_card(folder: Path, log: RunLog) -> None:
     limits = "" if log.run.has_plain_data else _LIMITS
     parts = (_header(log), _introduction(log), _training(log), _scores(log), _usage(log), limits)
     card = "\n\n".join(map(str.strip, filter(None, parts))) + "\n"
-    write_whole(folder / "README.md", card)
+    write_whole(folder / "README.md", printable(card))
 
 
 def base_model(log: RunLog) -> str:

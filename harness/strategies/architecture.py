@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.errors import CODE_NOT_RUN, ConfigError
 from memory_harness.configs.models import ALL_LINEAR, CLASSIFIER, ModelShape
 from memory_harness.configs.schema import LoraConfig
 
@@ -43,7 +43,7 @@ def transformers_config(shape: ModelShape) -> PreTrainedConfig:
         raise ConfigError(f"--model {shape.name}: transformers has no architecture {model_type!r}{needs_code}")
     try:
         if shape.folder is not None and not shape.is_typed_by_class:
-            config = AutoConfig.from_pretrained(shape.folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(shape.folder, local_files_only=True, trust_remote_code=False)
         else:
             config = CONFIG_MAPPING[model_type].from_dict(dict(shape.values))
     except Exception as error:  # transformers' configurations raise whatever their checks raise
@@ -83,7 +83,8 @@ def model_on_meta(config: PreTrainedConfig, dtype: torch.dtype, attention: str =
     auto = auto_class(config)
     try:
         with torch.device("meta"):
-            model = auto.from_config(config, dtype=dtype, attn_implementation=attention_of(auto, config, attention))
+            kernel = attention_of(auto, config, attention)
+            model = auto.from_config(config, dtype=dtype, attn_implementation=kernel, trust_remote_code=False)
     except ConfigError:
         raise
     except Exception as error:  # a model's constructor raises whatever its parts raise
@@ -276,4 +277,6 @@ def divides_loss(model: Any) -> bool:
 
 
 def _one_line(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return CODE_NOT_RUN
     return " ".join((str(error).strip() or type(error).__name__).split())

@@ -29,7 +29,7 @@ def write_random_checkpoint(shape: ModelShape, folder: Path, dtype: torch.dtype,
     """
     config = transformers_config(shape)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     parameters = dict(model.named_parameters())  # a tied head is listed once
     needed = sum(p.numel() * p.element_size() for p in parameters.values())
     free = shutil.disk_usage(folder).free

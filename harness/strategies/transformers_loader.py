@@ -53,6 +53,7 @@ def load_by_transformers(
             dtype=layout.dtype,
             attn_implementation=attention_of(model_class, config, attention),
             local_files_only=True,
+            trust_remote_code=False,
             **place,
             **options,
         )

@@ -103,6 +103,7 @@ class UnslothStrategy:
             use_exact_model_name=True,
             random_state=self.config.data.seed,
             local_files_only=True,
+            trust_remote_code=False,
         )
         return model
 

@@ -6,16 +6,17 @@ that has asked CUDA for anything cannot be forked.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import IO, Self
+from typing import IO, Any, Self
 from unittest.mock import patch
 
 from memory_harness.configs.places import IMPORT_FOLDER
@@ -32,10 +33,12 @@ def can_fork() -> bool:
 def process_context() -> ForkServerContext | SpawnContext:
     """Return what starts processes the quickest here; begins to import PyTorch where they are forked."""
     if not can_fork():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+        with _importing_only_ours():
+            resource_tracker.ensure_running()  # a process too, which a pool's locks would start
+        return _Spawning()
+    context = _Forking()
     context.set_forkserver_preload(["memory_harness.probes.session.preloaded"])
-    with patch.dict(os.environ, child_environment()):
+    with _importing_only_ours():
         forkserver.ensure_running()
     return context
 
@@ -46,8 +49,50 @@ def child_environment(layer: Path | None = None) -> dict[str, str]:
     Args:
         layer: folder of packages that go before those installed.
     """
-    folders = ("" if layer is None else str(layer), str(IMPORT_FOLDER), os.environ.get("PYTHONPATH"))
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # an empty entry is the current folder
+    folders = ["" if layer is None else str(layer), str(IMPORT_FOLDER), *given]
     return {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}
+
+
+_prepare = spawn.get_preparation_data
+
+
+def _without_parents_path(name: str) -> dict[str, Any]:
+    """Return what a new process is told of this one, but for where it imports from and what its program is."""
+    data: dict[str, Any] = _prepare(name)
+    for key in ("sys_path", "init_main_from_name", "init_main_from_path"):
+        data.pop(key, None)
+    return data
+
+
+@contextmanager
+def _importing_only_ours() -> Iterator[None]:
+    """Within, processes that start import nothing of the current folder, nor of this process's own path."""
+    told = patch.object(spawn, "get_preparation_data", _without_parents_path)
+    with patch.dict(os.environ, child_environment()), told:
+        yield
+
+
+class _ForkedSafely(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _importing_only_ours():
+            return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _SpawnedSafely(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _importing_only_ours():
+            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _Forking(ForkServerContext):
+    Process = _ForkedSafely
+
+
+class _Spawning(SpawnContext):
+    Process = _SpawnedSafely
 
 
 class ForkedProcess:

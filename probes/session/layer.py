@@ -134,7 +134,7 @@ def _installer() -> list[str]:
     """Return the command that installs packages for this Python. Raises ConfigError where there is none."""
     if _has_pip():
         quiet = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1")
-        return [sys.executable, "-m", "pip", "install", *quiet]
+        return [sys.executable, "-P", "-m", "pip", "install", *quiet]  # -P: nothing of the current folder
     uv = shutil.which("uv")
     if uv is None:
         raise ConfigError(f"{FLAG}: neither pip nor uv is here to install with; add pip: python -m ensurepip")

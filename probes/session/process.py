@@ -85,7 +85,7 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "memory_harness.probes.session.worker"],
+            [sys.executable, "-P", "-m", "memory_harness.probes.session.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -254,9 +254,8 @@ class Worker:
 
     def _lines(self) -> Iterator[Reply]:
         assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line.startswith("{"):  # else a library's own output
-                yield json.loads(line)
+        while (line := self.process.stdout.readline()).endswith("\n"):  # else it died while it wrote, or before
+            yield json.loads(line)
 
     def _died(self, what: str, replay: Path | None) -> RunDied:
         code = self.process.wait()

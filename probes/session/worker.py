@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from memory_harness.configs.cards import budget_of, card_of
@@ -50,9 +50,11 @@ SECONDS_BETWEEN_REPORTS = 0.2
 def main() -> int:
     """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _take_replies_aside()
     request = _read_request()
     if request is None:
         return 0
+    _close_input()
     try:
         _carry_out(request)
     except PeerLost as error:
@@ -337,8 +339,27 @@ class _Reporter:
             _reply({"steps": (record.step, self._total)})
 
 
+_replies: IO[str] = sys.stdout
+"""where replies go; once the process is a worker, what libraries print goes elsewhere"""
+
+
+def _take_replies_aside() -> None:
+    """Keep standard output for replies: what a library prints, with or without a line end, goes to standard error."""
+    global _replies
+    _replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+
+def _close_input() -> None:
+    """Let libraries that ask find nobody to answer: what comes from the parent is not for them."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+
+
 def _reply(reply: Reply) -> None:
-    print(json.dumps(reply), flush=True)
+    print(json.dumps(reply), file=_replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -167,3 +167,15 @@ def test_metas_tokenizer_file_is_converted_once_and_kept(tmp_path: Path, monkeyp
         assert tokenizer.encode("<|begin_of_text|>a<|eot_id|>") == [256, ord("a"), 265]
         assert tokenizer.decode(tokenizer.encode(BENGALI) or []) == BENGALI
     assert len(list((tmp_path / "cache").glob("*/llama3-tokenizer-*/tokenizer.json"))) == 1
+
+
+def test_code_that_comes_with_a_tokenizer_is_not_run_and_nobody_is_asked(tmp_path: Path, capfd) -> None:
+    mark, folder = tmp_path / "ran", tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "mine.py").write_text(f"open({str(mark)!r}, 'w')\nclass Mine: pass\n")
+    about = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="it comes with code of its own, which is never run; give another"):
+        load_tokenizer(RunConfig().with_fields(tokenizer=str(folder)), VOCAB_SIZE)
+    assert not mark.exists()
+    assert "custom code" not in "".join(capfd.readouterr())

@@ -1,6 +1,8 @@
 """Loops that are not ours: what is recorded of them, on CPU tensors that count as a card's."""
 
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -316,3 +318,65 @@ def test_the_sizes_of_a_model_without_a_configuration():
 def test_a_log_that_is_cut_off_names_the_phase(opened, tmp_path):
     with opened() as r, r.step(), r.phase("backward"):
         assert read(tmp_path).last_phase is Phase.BACKWARD
+
+
+def in_a_thread(start):
+    """Call a function in a thread, by each of the usual ways, and wait for it."""
+
+    def by_thread(work):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    def by_pool(work):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(work)
+
+    return {"thread": by_thread, "pool": by_pool}[start]
+
+
+@pytest.mark.parametrize("start", ["thread", "pool"])
+def test_what_other_threads_allocate_counts(opened, tmp_path, start):
+    kept = []
+    with opened() as r, r.step():
+        in_a_thread(start)(lambda: kept.append(torch.ones(100 * MIB // 4)))
+    log = read(tmp_path)
+    assert log.outcome is Outcome.COMPLETED
+    assert 100 * MIB <= log.peak_allocated_bytes < 101 * MIB
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("start", ["thread", "pool"])
+def test_a_thread_that_goes_beyond_the_budget_is_no_run_that_fits(opened, tmp_path, start):
+    with opened("64 MiB") as r, r.step():
+        in_a_thread(start)(lambda: torch.ones(100 * MIB // 4))
+    log = read(tmp_path)
+    assert log.ooms[-1].requested_bytes == 100 * MIB
+    assert log.outcome is Outcome.OOM
+
+
+def test_a_loop_that_asks_for_what_failed_in_a_pool_may_do_it_again(opened, tmp_path):
+    with opened("64 MiB") as r, r.step(), ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(torch.ones, 100 * MIB // 4).result()
+        except torch.OutOfMemoryError:
+            pool.submit(torch.ones, 10 * MIB // 4).result()
+    assert read(tmp_path).outcome is Outcome.COMPLETED
+
+
+def test_a_thread_that_outlives_the_recording_runs_on(opened, tmp_path):
+    goes_on, done = threading.Event(), []
+
+    def work():
+        goes_on.wait()
+        with suppress(torch.OutOfMemoryError):
+            torch.ones(100 * MIB // 4)
+        done.append(True)
+
+    with opened("64 MiB") as r, r.step():
+        thread = threading.Thread(target=work)
+        thread.start()
+    goes_on.set()
+    thread.join()
+    assert done == [True]
+    assert read(tmp_path).outcome is Outcome.COMPLETED

@@ -39,6 +39,7 @@ from memory_harness.harness.results.model_card import write_model_card
 from memory_harness.harness.results.replies import BASE, TUNED, VETTED, Reply
 from memory_harness.harness.strategies.architecture import transformers_config
 from memory_harness.harness.train.assessment import assess
+from memory_harness.harness.train.finetune import answer_only
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, make_strategy, open_device
 from memory_harness.harness.train.run_folder import Hooks, train_run
@@ -200,6 +201,29 @@ def test_what_others_have_added_to_a_file_survives(trained: Trained, tmp_path: P
         content = json.loads((tmp_path / name).read_text(encoding="utf-8"))
         assert (content["notes"], content["more"]) == ("mine 😀", {"a": [1, None]})
         assert content[key]
+
+
+def test_what_ends_generating_costs_the_replies_of_one_batch(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = trained.config.with_fields(output=str(tmp_path))
+    device = open_device(config)
+    strategy = make_strategy(config, device)
+    prefill, begun = strategy.prefill, []
+
+    def dies_in_the_second_batch(*arguments: object, **options: object) -> object:
+        begun.append(len(read_responses(tmp_path)))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return prefill(*arguments, **options)
+
+    monkeypatch.setattr(strategy, "prefill", dies_in_the_second_batch)
+    with pytest.raises(KeyboardInterrupt):
+        answer_only(trained.adapter, Run(config, device, strategy, trained.data), tmp_path / "run.jsonl")
+    assert begun == [1, 1 + 3]  # the vetted reply, then a batch of three
+    assert [reply["answered_by"] for reply in read_responses(tmp_path)] == [VETTED, TUNED, TUNED, TUNED]
+    with (tmp_path / "GeneratedResponses.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
 
 
 HOSTILE = [

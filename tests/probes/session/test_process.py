@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,6 +21,7 @@ from memory_harness.probes.session.fork_server import can_fork, child_environmen
 from memory_harness.probes.session.process import (
     PEER_LOST,
     RunDied,
+    RunRefused,
     RunStopped,
     Worker,
     _passing_on_signals,
@@ -192,3 +194,42 @@ def test_what_answers_has_an_adapter(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / WEIGHTS).touch()
     assert adapter_in(tmp_path) == tmp_path / "adapter"
+
+
+NOISY = """
+import os, sys
+from memory_harness.configs.errors import HarnessError
+from memory_harness.probes.session import worker
+
+def prints_and_refuses(request):
+    print("Do you wish to run the custom code? [y/N] ", end="", flush=True)
+    os.write(1, b"{not JSON")
+    try:
+        input()
+    except EOFError:
+        raise HarnessError("what has to change")
+
+worker._carry_out = prints_and_refuses
+sys.exit(worker.main())
+"""
+
+
+def test_what_a_library_prints_or_asks_is_no_part_of_what_a_worker_says():
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", NOISY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            env={**os.environ, **child_environment()},
+        ) as noisy,
+    ):
+        worker = Worker(noisy, errors)
+        with pytest.raises(RunRefused, match="what has to change"):
+            worker.generate(AS_PUBLISHED, Path("adapter"), Path("log"))
+        noisy.stdin.close()
+        assert noisy.wait() == 2
+        errors.seek(0)
+        assert "custom code? [y/N] {not JSON" in errors.read()
