@@ -36,7 +36,8 @@ def parse_bytes(text: str) -> int:
     """Return the bytes that a size such as `14.4 GiB`, `512MB` or `1048576` stands for.
 
     Raises:
-        ValueError: a small number without a unit, or not a number followed by one of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB (any case).
+        ValueError: a small number without a unit, or not a number followed by one of B, KiB, MiB, GiB, TiB, KB, MB, GB,
+            TB (any case).
     """
     match = _PATTERN.fullmatch(text)
     factor = _BY_LOWER_CASE.get(match.group(2).lower()) if match else None

@@ -13,9 +13,9 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.probes.compare import compare
 from memory_harness.probes.session.against import run_sides, sides_of
 from memory_harness.probes.session.messages import DryRunArguments
-from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
+from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
 

@@ -11,9 +11,9 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.traceback_text import OomMessage, read_traceback
 from memory_harness.probes.session.session import run_session
 from memory_harness.probes.traceback.diagnosis import Diagnosis, diagnose
-from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.files import new_folder, write_file
 from memory_harness.reports.html import page_text
+from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.terminal import make_console, print_sections, sections_svg
 from memory_harness.reports.traceback import FROM_TEXT, traceback_banner, traceback_json, traceback_sections
 

@@ -172,6 +172,12 @@ def _explanation(item: blocks.Explanation) -> Iterator[RenderableType]:
         yield Text(item.after)
     if item.finding.where:
         yield _place(item.finding.where)
+    if item.flags:
+        yield _flags(item.flags)
+
+
+def _flags(flags: str) -> Text:
+    return Text.assemble(("against it: ", "bright_black"), (flags, "cyan"))
 
 
 def _place(where: str) -> Text:
@@ -187,6 +193,8 @@ def _findings(block: blocks.Findings) -> Table:
             words.append(f"\n{finding.explanation}")
         if finding.where:
             words.append("\n").append_text(_place(finding.where))
+        if item.flags:
+            words.append("\n").append_text(_flags(item.flags))
         table.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)
     return table
 

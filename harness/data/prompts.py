@@ -27,10 +27,16 @@ def read_prompts(path: str) -> tuple[list[str], ReadReport]:
         raise DataError(f"{file} has {len(names) or 'no'} columns {COLUMN}: found {found}; --prompts needs one")
     rows = []
     for text in table[names[0]].tolist():
-        question, _ = replace_personal_data(normalise(text))
+        question = as_in_training(text)
         rows.append(Row("", "", question, question))
     # a row of the corpus is unusable for the same reasons
     usable = select_rows(rows, file.name, num_malformed)
     if not usable.rows:
         raise DataError(f"{file} has no usable question: {usable.report.line()}; give another file with --prompts")
     return [row.question for row in usable.rows], usable.report
+
+
+def as_in_training(text: str) -> str:
+    """Return a question normalised and without personal data."""
+    question, _ = replace_personal_data(normalise(text))
+    return question
