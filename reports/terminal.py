@@ -30,6 +30,7 @@ MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 PHASE_WIDTH = 10
+RUN_WIDTH = 24  # least columns of a run beside others; below it, they are drawn below each other
 
 STYLES: dict[Tone, str] = {
     "": "",
@@ -127,7 +128,9 @@ def _block(block: blocks.Block, width: int) -> RenderableType:
         case blocks.TriedFix():
             return Group(*_tried_fix(block))
         case blocks.PhaseBars():
-            return Group(_phase_bars(block, width), _legend(block))
+            runs = [block._replace(levels={name: block.levels[name]}) for name in block.levels]
+            beside = width >= PHASE_WIDTH + len(runs) * RUN_WIDTH
+            return Group(*(_phase_bars(part, width) for part in ([block] if beside else runs)), _legend(block))
         case blocks.Timeline():
             return Group(*_chart(block.log, width - AXIS_WIDTH))
     assert_never(block)
