@@ -13,7 +13,18 @@ import torch
 
 from memory_harness.harness.devices.parallel import Group
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import (
+    DriverUse,
+    MemoryStats,
+    OomRecord,
+    PeakPart,
+    PeakRecord,
+    Phase,
+    PhaseRecord,
+    PoolUse,
+    RunRecord,
+    SegmentRuns,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine
 
@@ -31,20 +42,30 @@ class Allocation:
     """innermost first, PyTorch's own left out"""
 
 
+HighestRecords = Mapping[Phase, PhaseRecord | OomRecord]
+"""of each phase the record with the highest peak"""
+
 AllocationEvent = tuple[Hashable, Allocation | None]
 """an allocation under its handle, or None where what the handle stands for is freed"""
 
 
-def live_at_peak(events: Sequence[AllocationEvent]) -> list[Allocation]:
-    """Return what lived when the most bytes lived; frees of what the events did not allocate are passed over."""
+def live_at_peak(events: Sequence[AllocationEvent], begin: int = 0) -> list[Allocation]:
+    """Return what lived when the most bytes lived; frees of what the events did not allocate are passed over.
+
+    Args:
+        events: in order.
+        begin: position of the first event of the time in which that moment is looked for.
+    """
     sizes: dict[Hashable, int] = {}
-    total = highest = end = 0
+    total, highest, end = 0, -1, begin
     for number, (handle, allocation) in enumerate(events, 1):
+        if number == begin + 1:
+            highest, end = total, number - 1
         total -= sizes.pop(handle, 0)
         if allocation is not None:
             sizes[handle] = allocation.num_bytes
             total += allocation.num_bytes
-        if total > highest:
+        if number > begin and total > highest:
             highest, end = total, number
     last = dict(events[:end])
     return [allocation for allocation in last.values() if allocation is not None]
@@ -134,7 +155,20 @@ class AllocationObserver(Protocol):
         """Return what has been allocated since `record_allocations` and still is, oldest first."""
 
     def live_allocations_at_peak(self) -> list[Allocation]:
-        """Return what has been allocated since `record_allocations` and lived when the most of that lived."""
+        """Return what has been allocated since `record_allocations` and lived when the most of that lived.
+
+        The moment is looked for since `begin_peak`, where that was called.
+        """
+
+    @property
+    def shows_peaks(self) -> bool:
+        """Whether what a phase allocates can be recorded while it runs; else `phase_peaks` tells of it afterwards."""
+
+    def begin_peak(self) -> None:
+        """Let the highest moment be looked for from here on, for `live_allocations_at_peak`."""
+
+    def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
+        """Return what lived at the peaks of the run's phases, where they were replayed."""
 
     def stop_recording_allocations(self) -> None:
         """Stop, and forget what was recorded."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from operator import itemgetter
 
-from memory_harness.harness.log.records import PeakPart, SegmentRuns
+from memory_harness.harness.devices.base import HighestRecords
+from memory_harness.harness.log.records import OomRecord, PeakPart, PeakRecord, Phase, PhaseRecord, SegmentRuns
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
-from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory, live_by_category
-from memory_harness.harness.simulate.peak import PeakWatch, replayed_parts
+from memory_harness.harness.simulate.peak import PeakWatch, replayed_parts, replayed_peak
 from memory_harness.harness.simulate.tracer import Tracer
 
 
@@ -52,6 +54,18 @@ class LiveMemory:
         assert self._peak is not None, "watch_peak comes first"
         return self._peak.parts(of_failure=of_failure)
 
+    def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
+        """Return none: what observes the run looks at them as they come."""
+        return []
+
+
+def _logits_sizes(record: PhaseRecord | OomRecord | None, vocab_size: int) -> dict[int, str]:
+    """Return the sizes of a batch's logits, in 16 and in 32 bits."""
+    if record is None or record.batch is None or not vocab_size:
+        return {}
+    num_logits = record.batch.padded_tokens * vocab_size
+    return {2 * num_logits: "logits", 4 * num_logits: "logits"}
+
 
 class ReplayedMemory:
     """Memory where phases are replayed: nothing of theirs outlives them that a user could hold.
@@ -87,6 +101,21 @@ class ReplayedMemory:
     def peak_parts(self, *, of_failure: bool) -> list[PeakPart]:
         """Return what lived at the peak, or at the last failure, by running its phases once more."""
         return replayed_parts(self._memoized, of_failure=of_failure)
+
+    def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
+        """Return what lived at each phase's peak, by running what led there once more."""
+        highest: dict[Phase, tuple[int, ReplayedChain]] = {}
+        for num_bytes, chain in self._memoized.phase_peaks.values():
+            title = self._phase_title(chain.key, len(chain.phases) - 1)
+            if title:
+                phase = Phase[title.partition(" ")[0]]
+                highest[phase] = max(highest.get(phase, (-1, chain)), (num_bytes, chain), key=itemgetter(0))
+        found = []
+        for phase, (_, chain) in highest.items():
+            record = highest_records.get(phase)
+            sizes = _logits_sizes(record, vocab_size)
+            found.append(replayed_peak(self._memoized, chain, phase, record.step if record else 0, sizes))
+        return found
 
 
 CardMemory = LiveMemory | ReplayedMemory

@@ -26,11 +26,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
-from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.nvml import open_nvml
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
-from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PeakRecord, PoolUse, RunRecord, SegmentRuns
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
@@ -132,7 +132,7 @@ class CudaDevice:
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
-        self._recording_since = 0.0
+        self._recording_since = self._peak_since = 0.0
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
@@ -255,7 +255,17 @@ class CudaDevice:
             torch.cuda.memory._record_memory_history(
                 "all", context="alloc", stacks="python", max_entries=RECORDED_ENTRIES, clear_history=True
             )
-        self._recording_since = time.time()
+        self._recording_since = self._peak_since = time.time()
+
+    shows_peaks = True
+
+    def begin_peak(self) -> None:
+        """Let the highest moment be looked for from here on."""
+        self._peak_since = time.time()
+
+    def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
+        """Return none: they are recorded as they come."""
+        return []
 
     def live_allocations(self) -> list[Allocation]:
         """Return the blocks in use that were allocated since."""
@@ -265,7 +275,10 @@ class CudaDevice:
     def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak, by PyTorch's trace of allocations and frees."""
         snapshot = torch.cuda.memory._snapshot()
-        return live_at_peak(allocation_events(snapshot, torch.cuda.current_device(), self._recording_since))
+        device = torch.cuda.current_device()
+        events = allocation_events(snapshot, device, self._recording_since)
+        since_peak = allocation_events(snapshot, device, self._peak_since)
+        return live_at_peak(events, len(events) - len(since_peak))
 
     def stop_recording_allocations(self) -> None:
         """Stop, unless the history is kept for a snapshot."""

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode, _push_mode
 
 from memory_harness.configs.cards import Card
-from memory_harness.harness.devices.base import Allocation, AllocationEvent, live_at_peak
+from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.heap import heap_reader
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
@@ -25,6 +25,7 @@ from memory_harness.harness.log.records import (
     GpuProcess,
     MemoryStats,
     PeakPart,
+    PeakRecord,
     PoolUse,
     RunRecord,
     SegmentRuns,
@@ -97,6 +98,8 @@ class SimulatedDevice:
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None
+        self._peak_from = 0
+        """position in the recorded events from which on the highest moment is looked for"""
         self._attention = attention
         self._code_tables: dict[str, torch.Tensor] = {}
         """bitsandbytes' tables, once they have been made on this device"""
@@ -296,6 +299,7 @@ class SimulatedDevice:
         """Keep what the tracer knows of each allocation; replayed phases allocate nothing that a user could hold."""
         self._simulated.watched = {}
         self._simulated.watched_events = [] if with_peak else None
+        self._peak_from = 0
         self.tracer.site_frames = WATCHED_SITE_FRAMES
 
     def live_allocations(self) -> list[Allocation]:
@@ -309,7 +313,7 @@ class SimulatedDevice:
         events: list[AllocationEvent] = []
         for key, made in self._simulated.watched_events or ():
             events.append((key, None if made is None else _allocation(key, made)))
-        return live_at_peak(events)
+        return live_at_peak(events, self._peak_from)
 
     def stop_recording_allocations(self) -> None:
         """Stop."""
@@ -342,6 +346,19 @@ class SimulatedDevice:
     def peak_parts(self, log: RunLog) -> list[PeakPart]:
         """Return what lived when a run needed most: at its peak, or when it failed."""
         return self.memory.peak_parts(of_failure=log.needed_bytes > log.peak_allocated_bytes)
+
+    @property
+    def shows_peaks(self) -> bool:
+        """Whether what a phase allocates can be seen while it runs; replayed phases are told of by `phase_peaks`."""
+        return isinstance(self.memory, LiveMemory)
+
+    def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
+        """Return what lived at the peaks of phases that were replayed."""
+        return self.memory.phase_peaks(highest_records, vocab_size)
+
+    def begin_peak(self) -> None:
+        """Let the highest moment be looked for from here on."""
+        self._peak_from = len(self._simulated.watched_events or ())
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""

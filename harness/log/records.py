@@ -4,8 +4,9 @@ A run writes a `RunRecord` first, then for each phase a `PhaseBegin` and a `Phas
 step, an `EvalRecord` per evaluation, an `OomRecord` where an allocation failed, a `RecoveryRecord` where training went
 on after that, a `RetryRecord` where a watched script did its work again, `SurvivorRecord`s where memory grew,
 `DriverRecord`s and `PoolRecord`s where memory outside of PyTorch's tensors has changed, `MetricsRecord`s after
-training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off. `PeakPart`s
-follow it where somebody asked for them.
+training, `ProbeRecord`s at the end, and an `EndRecord` last. A log that lacks the last one was cut off. `PeakRecord`s tell what
+the peaks of phases were made of: as they end, or after the last record where phases were replayed. `PeakPart`s follow
+where somebody asked for them.
 """
 
 from __future__ import annotations
@@ -223,6 +224,11 @@ class PhaseRecord:
     forward: ForwardFacts | None = None  # of FORWARD and EVAL
     kind: str = "phase"
 
+    @property
+    def needed_bytes(self) -> int:
+        """The highest that was allocated."""
+        return self.after.peak_allocated_bytes
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -323,6 +329,11 @@ class OomRecord:
     caught_at: str | None = None  # `file:line` of what catches it in a watched script; None where that is not known
     kind: str = "oom"
 
+    @property
+    def needed_bytes(self) -> int:
+        """What there would have been, had it fitted."""
+        return self.allocated_bytes + self.requested_bytes
+
 
 HOST_STEPS = "host, by step"  # unit of a `SurvivorRecord`: host memory that training steps leave
 SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that refers to all losses before it
@@ -393,6 +404,24 @@ class PeakPart:
 
 ROUNDING = "rounding"  # category of a `PeakPart`: by how much blocks are larger than what was asked for
 REQUEST = "did not fit"  # the same: the allocation that failed
+
+
+@dataclass(frozen=True)
+class PeakRecord:
+    """What lived at the highest moment of a phase that was looked at closely, by kind, by layer and by calls.
+
+    The kinds add up to `allocated_bytes` as far as blocks allow it. Where an allocation failed, it is that moment,
+    together with what was asked for.
+    """
+
+    phase: Phase
+    step: int
+    allocated_bytes: int
+    reserved_bytes: int
+    kinds: dict[str, int]  # names of `harness.log.peaks.KINDS`
+    layers: dict[str, dict[str, int]]  # by what names tell: layer, such as `layers.3` -> kind -> bytes
+    stacks: dict[str, int]  # folded: kind, then the calls from the outermost to the innermost, joined by semicolons
+    kind: str = "peak"
 
 
 @dataclass(frozen=True)
@@ -543,6 +572,7 @@ Record = (
     | DriverRecord
     | PoolRecord
     | PeakPart
+    | PeakRecord
     | ProbeRecord
     | RecoveryRecord
     | StandInRecord

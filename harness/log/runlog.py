@@ -25,6 +25,7 @@ from memory_harness.harness.log.records import (
     OomRecord,
     Outcome,
     PeakPart,
+    PeakRecord,
     Phase,
     PhaseBegin,
     PhaseRecord,
@@ -58,6 +59,7 @@ class RunLog:
     drivers: list[DriverRecord] = field(default_factory=list)
     pools: list[PoolRecord] = field(default_factory=list)
     peak_parts: list[PeakPart] = field(default_factory=list)
+    peaks_seen: list[PeakRecord] = field(default_factory=list)
     probes: list[ProbeRecord] = field(default_factory=list)
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     stand_ins: list[StandInRecord] = field(default_factory=list)

@@ -174,3 +174,43 @@ def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | Non
     largest = sorted(chain.from_iterable(tensors.values()), key=lambda tensor: -tensor.untyped_storage().nbytes())
     asked = [*models, *largest[:MAX_OBJECTS_ASKED]]
     return first_users_holder(asked, [modules, models, largest])
+
+
+Named = tuple[str, str, int]
+"""category, as in `OomRecord.live_bytes`; name of the parameter or buffer; bytes of its storage"""
+
+
+def named_memory(device: ObservableDevice) -> dict[Hashable, Named]:
+    """Return what models and optimizers have on the device, by the allocation that it lies in."""
+    objects = gc.get_objects()
+    modules = [item for item in objects if issubclass(type(item), torch.nn.Module)]
+    optimizers = [item for item in objects if issubclass(type(item), torch.optim.Optimizer)]
+    found: dict[Hashable, Named] = {}
+
+    def add(category: str, name: str, tensor: Any) -> None:
+        if issubclass(type(tensor), torch.Tensor) and tensor.layout is torch.strided:
+            handle = device.handle_of(tensor)
+            if handle is not None:
+                found.setdefault(handle, (category, name, tensor.untyped_storage().nbytes()))
+
+    names: dict[int, str] = {}
+    for model in _outermost(modules):
+        for name, parameter in model.named_parameters():
+            names[id(parameter)] = name
+            add("parameter", name, parameter)
+            add("gradient", name, parameter.grad)
+        for name, buffer in model.named_buffers():
+            add("buffer", name, buffer)
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for value in state.values() if isinstance(state, dict) else ():
+                add("optimizer_state", names.get(id(parameter), ""), value)
+    return found
+
+
+def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:
+    """Return the modules that are in no other one."""
+    inner: set[int] = set()
+    for module in modules:
+        inner.update(map(id, vars(module).get("_modules", {}).values()))
+    return [module for module in modules if id(module) not in inner and "_parameters" in vars(module)]

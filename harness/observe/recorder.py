@@ -29,6 +29,7 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.outside import OutsideSampler
+from memory_harness.harness.observe.phase_peaks import PhasePeaks
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
 RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
@@ -79,6 +80,7 @@ class PhaseRecorder:
         self._host_rss_bytes = 0  # resident memory when the last phase ended
         self.host = HostWatch(write)  # notices that the process grows
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
+        self._peaks = PhasePeaks(device, self.survivors, write)  # notices what the first peaks are made of
         self._outside = OutsideSampler(device, write)
         self._gradients = GradientGuard()
 
@@ -100,6 +102,7 @@ class PhaseRecorder:
         self.survivors.begin_phase(phase, self.step, index, before.allocated_bytes)
         if phase is Phase.EVAL:
             self.survivors.begin_evaluation_batch(index, self._host_rss_bytes)
+        self._peaks.begin_phase(phase, batch, self.vocab_size)
         self.device.reset_peaks()
         self.running_phase = BegunPhase(phase, batch, index, before, time.perf_counter())
         return self.running_phase
@@ -125,6 +128,7 @@ class PhaseRecorder:
                 forward=self.forward_facts,
             )
         )
+        self._peaks.end_phase(begun.phase, self.step, after)
         if begun.phase not in IN_STEP:
             self._outside.sample(begun.phase, self.step, after.reserved_bytes)
 
@@ -163,6 +167,7 @@ class PhaseRecorder:
         )
         self.write(record)
         self._outside.sample(Phase.STEP, self.step, stats.reserved_bytes)
+        self._peaks.end_step()
         self.survivors.end_step(self.step, stats)
         self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
@@ -170,6 +175,7 @@ class PhaseRecorder:
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
         self.host.stop()
+        self._peaks.stop()
         self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:
@@ -183,6 +189,7 @@ class PhaseRecorder:
 
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""
+        self._peaks.stop()
         self.survivors.stop()
         phase = self.running_phase.phase if self.running_phase else Phase.LOAD
         self._outside.sample(phase, self.step, error.reserved_bytes)

@@ -160,6 +160,11 @@ class SurvivorTracker:
         """Whether allocations are being recorded."""
         return self._recording is not None
 
+    @property
+    def records_peaks(self) -> bool:
+        """Whether what is freed is recorded too, so that the peak of a phase can be told."""
+        return self._recording is not None and self._recording.unit != STEP
+
     # Where the run is
 
     def begin_phase(self, phase: Phase, step: int, index: int, allocated_bytes: int) -> None:
@@ -241,7 +246,7 @@ class SurvivorTracker:
         if recording is None:
             if self._is_worth_recording(unit):
                 self._recording = _UnitRecording(unit, [_Moment(time.time(), self._phase, 0)], allocated_bytes)
-                self._device.record_allocations(with_peak=unit == Phase.CHECKPOINT)
+                self._device.record_allocations(with_peak=unit != STEP)
         elif recording.unit == unit:
             recording.num_units += 1
             recording.num_rises += rose

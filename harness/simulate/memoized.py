@@ -91,6 +91,8 @@ class MemoizedMemory:
         """the highest allocated bytes of all replayed phases"""
         self.peak_chain = ReplayedChain(self._state, None, [])
         """the chain that reached them, up to that phase"""
+        self.phase_peaks: dict[Hashable, tuple[int, ReplayedChain]] = {}
+        """by a chain's name and a phase's position in it: the highest allocated bytes, and the chain up to there"""
         self.recent: deque[ReplayedChain] = deque(maxlen=NUM_RECENT)
 
     def emptied(self) -> MemoizedMemory:
@@ -143,9 +145,13 @@ class MemoizedMemory:
         self._stats = stats
         allocated, reserved = self._peaks
         self._peaks = max(allocated, stats.peak_allocated_bytes), max(reserved, stats.peak_reserved_bytes)
-        if stats.peak_allocated_bytes > self._peak_bytes:
-            self._peak_bytes = stats.peak_allocated_bytes
-            self.peak_chain = replace(self.recent[-1], phases=list(self.recent[-1].phases))
+        chain = self.recent[-1]
+        place = (_name_of(chain.key), len(chain.phases))
+        if stats.peak_allocated_bytes > self.phase_peaks.get(place, (-1, None))[0]:
+            here = replace(chain, phases=list(chain.phases))
+            self.phase_peaks[place] = stats.peak_allocated_bytes, here
+            if stats.peak_allocated_bytes > self._peak_bytes:
+                self._peak_bytes, self.peak_chain = stats.peak_allocated_bytes, here
 
     def _finish(self, chain: _RunningChain) -> None:
         if chain.known is not None:
@@ -239,6 +245,13 @@ class MemoizedMemory:
             num_alloc_retries=self._stats.num_alloc_retries + relative.num_alloc_retries,
             num_ooms=self._stats.num_ooms + relative.num_ooms,
         )
+
+
+def _name_of(key: Hashable) -> Hashable:
+    """Return the first word of a chain's key."""
+    while isinstance(key, tuple) and key:
+        key = key[0]
+    return key
 
 
 def _relative(after: MemoryStats, before: MemoryStats) -> MemoryStats:

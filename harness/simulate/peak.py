@@ -5,15 +5,16 @@ from __future__ import annotations
 import linecache
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import REQUEST, ROUNDING, PeakPart
+from memory_harness.harness.log.peaks import PeakSum, kind_in, kind_of
+from memory_harness.harness.log.records import REQUEST, ROUNDING, PeakPart, PeakRecord, Phase
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library
-from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
 from memory_harness.harness.simulate.tracer import Site, source_lines
@@ -95,12 +96,27 @@ class PeakWatch:
             self._begun.remove(key)
             self._begun.add(name)
 
+    def begin_phase(self) -> None:
+        """Forget the peak so far: from now on the highest is looked for anew."""
+        self._peak_bytes = self.memory.allocator.allocated_bytes
+        self._begun.clear()
+        self._ended.clear()
+
     def parts(self, *, of_failure: bool) -> list[PeakPart]:
         """Return what lived at the peak, or when an allocation failed last, together with that one."""
+        return _parts(*self._at(of_failure=of_failure))
+
+    def record(self, phase: Phase, step: int, kind_of_size: Mapping[int, str]) -> PeakRecord:
+        """Return the same in sums; `kind_of_size` (bytes -> kind) knows some of what has no name."""
+        storages, total_bytes = self._at(of_failure=bool(self._at_failure))
+        return _record(phase, step, storages, (total_bytes, self.memory.stats().peak_reserved_bytes), kind_of_size)
+
+    def _at(self, *, of_failure: bool) -> tuple[list[_Storage], int]:
+        """Return what lived at the peak, or at the failure, and how much that was."""
         if of_failure:
-            return _parts(self._at_failure, self._failure_bytes)
+            return self._at_failure, self._failure_bytes
         lasting = [(key, made) for key, made in self._live.items() if key not in self._begun]
-        return _parts([*lasting, *self._ended], self._peak_bytes)
+        return [*lasting, *self._ended], self._peak_bytes
 
 
 def replayed_parts(memoized: MemoizedMemory, *, of_failure: bool) -> list[PeakPart]:
@@ -111,6 +127,51 @@ def replayed_parts(memoized: MemoizedMemory, *, of_failure: bool) -> list[PeakPa
         for phase in chain.phases:
             pass_on(phase, watch)
     return watch.parts(of_failure=of_failure)
+
+
+def replayed_peak(
+    memoized: MemoizedMemory, chain: ReplayedChain, phase: Phase, step: int, kind_of_size: Mapping[int, str]
+) -> PeakRecord:
+    """Return what lived at the peak of the last of a chain's phases, by running them once more."""
+    watch = PeakWatch(memoized.memory_at(chain.start), "activation")
+    with suppress(DeviceOutOfMemory):  # the record is about that moment then
+        for events in chain.phases:
+            watch.begin_phase()
+            watch.memory.reset_peaks()
+            pass_on(events, watch)
+    return watch.record(phase, step, kind_of_size)
+
+
+def _record(
+    phase: Phase,
+    step: int,
+    storages: Iterable[_Storage],
+    totals: tuple[int, int],
+    kind_of_size: Mapping[int, str],
+) -> PeakRecord:
+    """Return storages in sums; `totals` are allocated and reserved bytes."""
+    found = PeakSum()
+    for key, made in storages:
+        if made.label == REQUEST:
+            found.add(REQUEST, made.num_bytes, frames=_shown(made.site))
+        elif isinstance(key, tuple):
+            name = _name_of(key)
+            found.add(kind_of(str(key[0]), name), block_size(made.num_bytes), name=name)
+        else:
+            kind = kind_of_size.get(made.num_bytes, kind_in(phase))
+            found.add(kind, block_size(made.num_bytes), frames=_shown(made.site))
+    return found.record(phase, step, *totals)
+
+
+def _name_of(key: tuple[Hashable, ...]) -> str:
+    category, *names = map(str, key)
+    return ".".join(["layers", *names] if category == "kv_cache" else names)
+
+
+def _shown(site: Site) -> list[SourceLine]:
+    """Return the frames of a model, a library or a user, innermost first; the harness's own only where all are."""
+    lines = list(source_lines(site))
+    return [line for line in lines if not is_harness(line.path)] or lines
 
 
 def _parts(storages: Iterable[_Storage], total_bytes: int) -> list[PeakPart]:

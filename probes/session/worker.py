@@ -25,7 +25,16 @@ from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
-from memory_harness.harness.log.records import EndRecord, Outcome, Record, RunRecord, StepRecord
+from memory_harness.harness.log.records import (
+    EndRecord,
+    OomRecord,
+    Outcome,
+    Phase,
+    PhaseRecord,
+    Record,
+    RunRecord,
+    StepRecord,
+)
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
 from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
@@ -189,7 +198,10 @@ def _logging(device: ObservableDevice, request: Request) -> Iterator[Callable[[R
     if request.get("with_peak"):
         device.watch_peak()
     with LogWriter(log) as writer:
-        yield _Reporter(writer.write).write
+        reporter = _Reporter(writer.write)
+        yield reporter.write
+        for peak in device.phase_peaks(reporter.highest, reporter.vocab_size):
+            writer.write(peak)
         if request.get("with_peak"):
             for part in device.peak_parts(read_run_log(log)):
                 writer.write(part)
@@ -306,12 +318,19 @@ class _Reporter:
         self._write = write
         self._total = 0
         self._next = 0.0
+        self.highest: dict[Phase, PhaseRecord | OomRecord] = {}
+        """of each phase the record with the highest peak"""
+        self.vocab_size = 0
 
     def write(self, record: Record) -> None:
         """Take a record."""
         self._write(record)
-        if isinstance(record, RunRecord):
-            self._total = record.total_steps
+        if isinstance(record, (PhaseRecord, OomRecord)):
+            before = self.highest.get(record.phase)
+            if before is None or record.needed_bytes > before.needed_bytes:
+                self.highest[record.phase] = record
+        elif isinstance(record, RunRecord):
+            self._total, self.vocab_size = record.total_steps, record.vocab_size
         elif isinstance(record, StepRecord) and time.monotonic() >= self._next:
             self._next = time.monotonic() + SECONDS_BETWEEN_REPORTS
             _reply({"steps": (record.step, self._total)})
