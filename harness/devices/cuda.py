@@ -30,7 +30,15 @@ from memory_harness.harness.devices.base import Allocation, AllocationEvent, Hig
 from memory_harness.harness.devices.nvml import open_nvml
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
-from memory_harness.harness.log.records import DriverUse, MemoryStats, PeakPart, PeakRecord, PoolUse, RunRecord, SegmentRuns
+from memory_harness.harness.log.records import (
+    DriverUse,
+    MemoryStats,
+    PeakPart,
+    PeakRecord,
+    PoolUse,
+    RunRecord,
+    SegmentRuns,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments
 from memory_harness.harness.log.source_lines import SourceLine
