@@ -15,14 +15,12 @@ from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError, disk_refused
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
-from memory_harness.probes.detectors.reading import has_config
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
@@ -34,10 +32,10 @@ from memory_harness.reports.comparison import Names, comparison_exit_code, compa
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.json import BEGINS as JSON_BEGINS
-from memory_harness.reports.next_step import after_training, next_step
+from memory_harness.reports.next_step import after_replay, next_step
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
-from memory_harness.reports.summary import NextStep, ProbeResult, exit_code, result_of_log, result_of_processes
+from memory_harness.reports.summary import ProbeResult, exit_code, result_of_log, result_of_processes
 from memory_harness.reports.terminal import make_console, print_sections
 
 
@@ -98,7 +96,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return dry_run(command, command.dry_run, arguments)
     result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments)[0]
     if command.replay:
-        result = replace(result, next_step=_after_replay(command.replay, result, arguments))
+        result = replace(result, next_step=after_replay(command.replay, result))
     write_report(command, result)
     return exit_code(result)
 
@@ -159,14 +157,6 @@ def replay(path: Path, budget_bytes: int | None = None) -> ProbeResult:
         return result_of_log(read_run_log(path))
     found = read_snapshot(path, budget_bytes)
     return replace(result_of_log(found.log), contents=found.contents, causes=snapshot_causes(found))
-
-
-def _after_replay(path: Path, result: ProbeResult, arguments: Sequence[str]) -> NextStep:
-    """Return what to do after an earlier run was shown."""
-    log = result.as_configured
-    if log.run.let_in_by and log.outcome is Outcome.COMPLETED and path.is_dir():
-        return after_training(path)
-    return next_step(result, None if has_config(log) else arguments)
 
 
 def watch(command: Command, script: str, arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.configs.places import has_gpu_driver
 from memory_harness.configs.program import say
 from memory_harness.probes.fault_names import check_fault_name
 
@@ -18,12 +19,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse_args(arguments)
         _check_names(command)
+        _check_machine(command)
     except HarnessError as error:
         say(error)
         return 2
     from memory_harness.reports.command import carry_out  # its imports take a second
 
     return carry_out(command, arguments)
+
+
+def _check_machine(command: Command) -> None:
+    """Raise ConfigError where what the command needs is not on this machine."""
+    if command.config.device.device == "cuda" and not has_gpu_driver():
+        raise ConfigError("--device cuda: there is no GPU here; leave it out, and the card is simulated")
+    if command.explain is None and command.human_sheet is None and command.score_sheet is None:
+        from memory_harness.configs.pins import check_torch  # packaging takes a while to import
+
+        check_torch()
 
 
 def _check_names(command: Command) -> None:

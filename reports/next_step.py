@@ -51,6 +51,14 @@ def next_step(result: ProbeResult, arguments: Sequence[str] | None = None) -> Ne
     return _training(result, given)
 
 
+def after_replay(path: Path, result: ProbeResult) -> NextStep:
+    """Return what to do after an earlier run was shown, whose log or folder that is."""
+    log = result.as_configured
+    if log.run.let_in_by and log.outcome is Outcome.COMPLETED and path.is_dir():
+        return after_training(path)
+    return next_step(result, None if has_config(log) else ["--replay", str(path)])
+
+
 def after_training(run: Path) -> NextStep:
     """Return how to ask what a training run has trained."""
     return NextStep("Ask what was trained:", command_line(["--generate", str(run), "--ask", QUESTION]))

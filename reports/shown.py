@@ -5,17 +5,20 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from rich.console import Console
 
 from memory_harness.harness.log.runlog import read_run_log
 from memory_harness.probes.compare import compare
 from memory_harness.reports.blocks import Banner, Section
 from memory_harness.reports.comparison import Names, comparison_report
 from memory_harness.reports.html import html_text, page_text
+from memory_harness.reports.next_step import after_replay
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, result_of_log, source_in_words
-from memory_harness.reports.terminal import make_console, print_sections
+from memory_harness.reports.terminal import PIPED_WIDTH, print_sections
 
 FRAME = (
     '<iframe sandbox="allow-scripts" style="width: 100%; height: 40em; border: 1px solid #8888; border-radius: 6px" '
@@ -36,7 +39,9 @@ class Report:
 
     def __str__(self) -> str:
         file = io.StringIO()
-        print_sections(self.sections, make_console(file))
+        # a notebook's kernel asks for colours everywhere
+        console = Console(file=file, width=PIPED_WIDTH, force_terminal=False, color_system=None, highlight=False)
+        print_sections(self.sections, console)
         return file.getvalue()
 
     __repr__ = __str__
@@ -52,7 +57,8 @@ def report_of(result: ProbeResult) -> Report:
 
 def report_of_log(log: Path) -> Report:
     """Return the report on a log. Raises LogError: it is none."""
-    return report_of(result_of_log(read_run_log(log)))
+    result = result_of_log(read_run_log(log))
+    return report_of(replace(result, next_step=after_replay(log, result)))
 
 
 def report_of_comparison(before: Path, after: Path) -> Report:

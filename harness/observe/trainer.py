@@ -231,7 +231,7 @@ class MemoryCallback(TrainerCallback):
         return self._recorder
 
     def _after_cell(self, action: Callable[[Any], None]) -> None:
-        """Let the action be called when the notebook's cell that runs has ended; a trainer tells nothing of failures."""
+        """Let the action be called when the notebook's cell has ended; a trainer tells nothing of failures."""
         ipython = sys.modules.get("IPython")
         shell = None if ipython is None else ipython.get_ipython()
         if shell is not None:
