@@ -7,6 +7,8 @@ the folder of this file itself.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
     from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
     from memory_harness.probes.budgets.probe import dry_run
+    from memory_harness.reports.shown import Report
 
-__all__ = ["MemoryCallback", "Recorder", "dry_run"]
+__all__ = ["MemoryCallback", "Recorder", "compare", "dry_run", "replay"]
 
 _HERE = Path(__file__).resolve().parent
 _INSTALLED = _HERE / "memory_harness"
@@ -32,7 +35,7 @@ def __getattr__(name: str) -> Any:
         return dry_run
     from memory_harness.harness.observe.own_loop import Recorder
 
-    Recorder.print_report = print_report  # reports lie above the harness, which cannot import them
+    Recorder.print_report, Recorder.report_of = print_report, replay  # reports lie above the harness
     if name == "Recorder":
         return Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
@@ -40,9 +43,38 @@ def __getattr__(name: str) -> Any:
     return MemoryCallback
 
 
-def print_report(log: Path) -> None:
-    """Print the report on a log, as `run_probe.py --replay` does."""
-    from memory_harness.harness.log.runlog import read_run_log
-    from memory_harness.reports import summary, terminal
+def replay(log: str | os.PathLike[str]) -> Report:
+    """Return the report on a log, which shows itself in a notebook's cell; `print` shows it as in a terminal."""
+    from memory_harness.reports.shown import report_of_log
 
-    terminal.print_report(summary.result_of_log(read_run_log(log)), terminal.make_console())
+    return report_of_log(Path(log))
+
+
+def compare(before: str | os.PathLike[str], after: str | os.PathLike[str]) -> Report:
+    """Return what changed from one log to another, as `replay` returns a report."""
+    from memory_harness.reports.shown import report_of_comparison
+
+    return report_of_comparison(Path(before), Path(after))
+
+
+def print_report(log: Path) -> None:
+    """Show the report on a log where it is looked for: in a notebook as a page, else as `--replay` prints it."""
+    from memory_harness.reports.notebook import show_in_cell
+
+    report = replay(log)
+    if not show_in_cell(report):
+        print(report, end="")
+    print(f"log: {log}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Do what `%load_ext memory_harness` asks for: `%%watch` before a cell reports on its memory."""
+    from memory_harness.reports.notebook import load
+
+    load(shell)
+
+
+if __name__ == "__main__":
+    from memory_harness.reports.entry import main
+
+    sys.exit(main())

@@ -61,7 +61,7 @@ MODES = (
     Mode(
         "generate",
         "generate",
-        "--generate runs/FOLDER --prompts questions.csv",
+        '--generate runs/FOLDER --ask "How do I sleep better?"',
         "answer questions with the adapter of a training run",
         ("preset", "download", *REPORTS),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from typing import NamedTuple
 
 from packaging.specifiers import SpecifierSet
@@ -22,6 +23,23 @@ SUPPORTED = {
 """the libraries that decide what memory a run takes; the ranges of `pyproject.toml`"""
 
 FLAG = "--against"
+
+
+def check_torch() -> None:
+    """Refuse a PyTorch that this release does not know: installing never replaces the one that is there.
+
+    Raises:
+        ConfigError: it is missing or of another version.
+    """
+    try:
+        found = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        raise ConfigError(f'torch: not installed; pip install "torch{SUPPORTED["torch"]}"') from None
+    if not SpecifierSet(SUPPORTED["torch"]).contains(Version(found).base_version, prereleases=True):
+        raise ConfigError(
+            f"torch {found}: not supported, and left as it is (supported: torch{SUPPORTED['torch']}); install one from "
+            "the index that this one came from, or make an environment of its own for the harness"
+        )
 
 
 class Pin(NamedTuple):

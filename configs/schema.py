@@ -390,6 +390,8 @@ class GenerationConfig:
 
     prompts: str | None = field(default=None, metadata={"metavar": "CSV"})
     """CSV with a column question, all of which are answered; held-out questions when not set"""
+    ask: str | None = field(default=None, metadata={"metavar": "QUESTION", "came_later": True})
+    """one question that is answered, in place of a CSV of them"""
     replies_per_prompt: int = 1
     """replies to each prompt"""
     temperature: float = 0.0

@@ -221,9 +221,13 @@ def _group_problems(config: RunConfig) -> list[str]:
 
 def _generation_problems(config: RunConfig) -> list[str]:
     drawing = config.generation
-    if drawing.temperature > 0:
-        return []
     problems = []
+    if drawing.ask is not None and not drawing.ask.strip():
+        problems.append('--ask (empty): nothing is asked; write a question, such as --ask "How do I sleep better?"')
+    if drawing.ask is not None and drawing.prompts is not None:
+        problems.append(f"--ask and --prompts {drawing.prompts}: both say what is asked; leave out one")
+    if drawing.temperature > 0:
+        return problems
     number = drawing.replies_per_prompt
     if number > 1:
         problems.append(f"--replies-per-prompt {number}: all are the same at --temperature 0; give a higher one")

@@ -92,7 +92,12 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """`worse` where anything is worse, `better` where something is better and nothing worse."""
+        """That of the outcome, where the runs ended differently: to go on takes more than to die.
+
+        Else `worse` where anything is worse, and `better` where something is better and nothing worse.
+        """
+        if self.outcome != "same":
+            return self.outcome
         found = {self.outcome, *(change.verdict for change in self.changes)}
         if "worse" in found:
             return "worse"

@@ -58,7 +58,7 @@ class Table(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A finding with its arithmetic taken out, what helps against it, and the log to find its line of code with."""
+    """A finding with its arithmetic taken out, what helps, and the log to find its line of code with."""
 
     finding: Finding
     before: str
@@ -67,6 +67,8 @@ class Explanation(NamedTuple):
     after: str
     remedy: str
     log: RunLog
+    flags: str = ""
+    """of the cheapest fix for this configuration; empty without one"""
 
 
 class Findings(NamedTuple):

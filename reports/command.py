@@ -33,6 +33,7 @@ from memory_harness.reports.comparison import Names, comparison_exit_code, compa
 from memory_harness.reports.defects import explain
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
+from memory_harness.reports.next_step import after_replay, next_step
 from memory_harness.reports.output import forgiving_output, output_as_given
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
@@ -91,12 +92,14 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.traceback is not None:
         return explain_traceback(command, command.traceback)
     if command.watch is not None:
-        return watch(command, command.watch)
+        return watch(command, command.watch, arguments)
     if command.against is not None:
         return against(command, command.against)
     if command.dry_run is not None:
-        return dry_run(command, command.dry_run)
+        return dry_run(command, command.dry_run, arguments)
     result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments)[0]
+    if command.replay:
+        result = replace(result, next_step=after_replay(command.replay, result))
     write_report(command, result)
     return exit_code(result)
 
@@ -159,7 +162,7 @@ def replay(path: Path, budget_bytes: int | None = None) -> ProbeResult:
     return replace(result_of_log(found.log), contents=found.contents, causes=snapshot_causes(found))
 
 
-def watch(command: Command, script: str) -> int:
+def watch(command: Command, script: str, arguments: Sequence[str]) -> int:
     """Run a script that knows nothing of this project, and report on what it did; return the exit code."""
     check_script(script)
     device = command.config.device
@@ -171,7 +174,7 @@ def watch(command: Command, script: str) -> int:
 
     @forgiving_output()
     def report(recorded: RunLog) -> int:
-        return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)))
+        return _report_on_script(command, result_of_processes(recorded, read_process_logs(log.parent)), arguments)
 
     with output_as_given():
         recorded = watch_script(
@@ -186,7 +189,7 @@ def watch(command: Command, script: str) -> int:
     return report(recorded)
 
 
-def dry_run(command: Command, script: str) -> int:
+def dry_run(command: Command, script: str, arguments: Sequence[str]) -> int:
     """Run a script on a card that is not there, and report on what it would do on it; return the exit code."""
     check_script(script, "--dry-run")
     check_syntax(script, "--dry-run")
@@ -212,10 +215,10 @@ def dry_run(command: Command, script: str) -> int:
     result = result_of_log(recorded)
     if not command.no_fixes:
         result = replace(result, fixes=try_settings(asked, recorded, log.parent))
-    return _report_on_script(command, result)
+    return _report_on_script(command, result, arguments)
 
 
-def _report_on_script(command: Command, result: ProbeResult) -> int:
+def _report_on_script(command: Command, result: ProbeResult, arguments: Sequence[str]) -> int:
     """Report on what a script did; return the exit code."""
-    write_report(command, result)
+    write_report(command, replace(result, next_step=next_step(result, arguments)))
     return exit_code(result)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from memory_harness.configs.cli import Command
-from memory_harness.configs.flags import flags_between
-from memory_harness.configs.program import command_line
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import DataError
-from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.session.gate import Gate, gate_of
 from memory_harness.probes.session.process import RunRefused
-from memory_harness.probes.session.session import Session, run_session
+from memory_harness.probes.session.session import Session, run_session, write_outcome
 from memory_harness.reports.files import new_folder
+from memory_harness.reports.next_step import next_step
 from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.summary import ProbeResult, verdict_of
 
@@ -47,11 +46,15 @@ def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate
         with suppress(OSError):  # kept where something has run
             folder.rmdir()
         raise
-    next_command = "" if command.train else _next_command(session, arguments)
-    return result_of_session(session, next_command, time.monotonic() - begin), gate_of(session, folder)
+    session.seconds = time.monotonic() - begin
+    write_outcome(session, folder)
+    result, gate = result_of_session(session), gate_of(session, folder)
+    if command.train and gate is not None:
+        return replace(result, goes_on=True), gate
+    return replace(result, next_step=next_step(result, arguments)), gate
 
 
-def result_of_session(session: Session, next_command: str = "", seconds: float = 0.0) -> ProbeResult:
+def result_of_session(session: Session) -> ProbeResult:
     """Return what a report on a probe shows."""
     return ProbeResult(
         as_configured=session.as_configured,
@@ -64,13 +67,5 @@ def result_of_session(session: Session, next_command: str = "", seconds: float =
         whole_run=session.whole_run,
         plan=session.plan,
         limits=session.limits,
-        next_command=next_command,
-        seconds=seconds,
+        seconds=session.seconds,
     )
-
-
-def _next_command(session: Session, arguments: Sequence[str]) -> str:
-    """Return the command that runs what passed; nothing where that is the command given, or nothing passed."""
-    passed = session.with_fixes is not None and session.with_fixes.outcome is Outcome.COMPLETED
-    flags = flags_between(session.config, session.fixed_config) if passed else []
-    return command_line([*arguments, *flags]) if flags else ""

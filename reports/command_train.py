@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.configs.cli import Command
@@ -111,7 +112,8 @@ def _gate(command: Command, arguments: Sequence[str], source: str) -> tuple[Prob
     # a snapshot is of a probe's memory: one is made
     if command.snapshot is None and (found := find_passing_probe(command.config, source)):
         gate, evidence = found
-        return result_of_session(evidence) if isinstance(evidence, Session) else result_of_log(evidence), gate
+        passed = result_of_session(evidence) if isinstance(evidence, Session) else result_of_log(evidence)
+        return replace(passed, goes_on=True), gate
     return probe(command, arguments)
 
 

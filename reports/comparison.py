@@ -43,8 +43,13 @@ def comparison_exit_code(comparison: Comparison) -> int:
 
 def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
     """Print the comparison."""
+    print_sections(comparison_report(comparison, names), console)
+
+
+def comparison_report(comparison: Comparison, names: Names) -> list[Section]:
+    """Return the whole report, the verdict first."""
     begin = verdict_section(comparison.verdict, comparison_sentence(comparison))
-    print_sections([begin, *comparison_sections(comparison, names)], console)
+    return [begin, *comparison_sections(comparison, names)]
 
 
 def verdict_section(verdict: Verdict, sentence: str) -> Section:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import ConfigError, HarnessError, reason_of
+from memory_harness.configs.places import has_gpu_driver
 from memory_harness.configs.program import say
 from memory_harness.probes.fault_names import check_fault_name
 from memory_harness.reports.output import forgiving_output
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _parsed(arguments)
         _check_names(command)
+        _check_machine(command)
     except HarnessError as error:
         say(error)
         return 2
@@ -33,6 +35,16 @@ def _parsed(arguments: Sequence[str]) -> Command:
         return parse_args(arguments)
     except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet
         raise ConfigError(f"a value that was given cannot be used: {reason_of(error)}") from error
+
+
+def _check_machine(command: Command) -> None:
+    """Raise ConfigError where what the command needs is not on this machine."""
+    if command.config.device.device == "cuda" and not has_gpu_driver():
+        raise ConfigError("--device cuda: there is no GPU here; leave it out, and the card is simulated")
+    if command.explain is None and command.human_sheet is None and command.score_sheet is None:
+        from memory_harness.configs.pins import check_torch  # packaging takes a while to import
+
+        check_torch()
 
 
 def _check_names(command: Command) -> None:

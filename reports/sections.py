@@ -24,6 +24,7 @@ from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.contents import memory_section
 from memory_harness.reports.levels import Level, phase_levels, worst_level
+from memory_harness.reports.next_step import applied_fixes, flags_against, next_step
 from memory_harness.reports.outside import outside_rows
 from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
@@ -85,6 +86,16 @@ def _axis_top(result: ProbeResult) -> int:
     return int(_scale(result) * HEADROOM) or 1
 
 
+def _next(result: ProbeResult) -> Iterator[Section]:
+    """The fixes that make it fit, each with its flags, and the command to copy."""
+    if result.goes_on:
+        return
+    step = result.next_step or next_step(result)
+    rows = [[Cell(fix.name, "good"), f"{fix.flags}\n{fix.title}"] for fix in applied_fixes(result)]
+    fixes: list[blocks.Block] = [Table(("", ""), rows)] if rows else []
+    yield Section("next", "Next", body=[*fixes, Paragraph(step.words), blocks.Command(step.command)])
+
+
 def _why(result: ProbeResult) -> Iterator[Section]:
     for finding in result.findings:
         if finding.severity == "error":
@@ -98,7 +109,7 @@ def explain(finding: Finding, log: RunLog) -> blocks.Explanation:
     cause = load_causes().get(finding.cause)
     # a warning's explanation reads as one text
     parts = split_formula(finding.explanation) if finding.severity == "error" else (finding.explanation, "", "", "")
-    return blocks.Explanation(finding, *parts, cause.fix if cause else "", log)
+    return blocks.Explanation(finding, *parts, cause.fix if cause else "", log, flags_against(finding, log))
 
 
 def _causes(result: ProbeResult) -> Iterator[Section]:
@@ -489,11 +500,6 @@ def _stand_ins(result: ProbeResult) -> Iterator[Section]:
     yield Section("stand_ins", "Stand-ins", intro=intro if rows else "", body=[table] if rows else [])
 
 
-def _next(result: ProbeResult) -> Iterator[Section]:
-    if result.next_command:
-        yield Section("next", "Next", intro="The run that passed:", body=[blocks.Command(result.next_command)])
-
-
 def _configuration(result: ProbeResult) -> Iterator[Section]:
     if not has_config(result.as_configured):
         missing = Paragraph("The log does not say how the run was configured.")
@@ -522,6 +528,7 @@ def _words(result: ProbeResult) -> Iterator[Section]:
 
 PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _verdict,
+    _next,
     _why,
     _causes,
     _request,
@@ -542,7 +549,6 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _also,
     _basis,
     _stand_ins,
-    _next,
     _configuration,
     _words,
 )

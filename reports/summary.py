@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import OomRecord, Outcome, Phase
@@ -24,6 +24,13 @@ STOPPED_CODE = 130
 """exit code of a program that Ctrl-C ended"""
 
 
+class NextStep(NamedTuple):
+    """What to do after the report, in words, and the command that does it."""
+
+    words: str
+    command: str
+
+
 @dataclass(frozen=True)
 class ProbeResult:
     """Everything that a report shows."""
@@ -38,7 +45,8 @@ class ProbeResult:
     whole_run: RunLog | None = None  # the simulation of all of its steps, of which only a rehearsal was measured
     plan: Plan | None = None
     limits: Limits | None = None  # the fixes that were planned, and the limits, where asked for
-    next_command: str = ""
+    next_step: NextStep | None = None  # None where the report alone says it
+    goes_on: bool = False  # what passed trains at once
     seconds: float = 0.0  # time the whole probe took
     contents: Contents | None = None  # of a memory snapshot
     causes: tuple[Candidate, ...] = ()  # that a memory snapshot speaks for
@@ -100,10 +108,10 @@ def exit_code(result: ProbeResult) -> int:
     return 1 if result.verdict == "fail" else 0
 
 
-def result_of_log(log: RunLog, next_command: str = "") -> ProbeResult:
+def result_of_log(log: RunLog) -> ProbeResult:
     """Return the result that a log alone supports: its findings and verdict, no fixes."""
     findings = detect(log)
-    return ProbeResult(log, findings, verdict_of(log, None, findings=findings), next_command=next_command)
+    return ProbeResult(log, findings, verdict_of(log, None, findings=findings))
 
 
 def result_of_processes(main: RunLog, others: Sequence[RunLog]) -> ProbeResult:

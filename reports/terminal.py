@@ -31,6 +31,7 @@ MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 PHASE_WIDTH = 10
+RUN_WIDTH = 24  # least columns of a run beside others; below it, they are drawn below each other
 
 STYLES: dict[Tone, str] = {
     "": "",
@@ -129,7 +130,9 @@ def _block(block: blocks.Block, width: int) -> RenderableType:
         case blocks.TriedFix():
             return Group(*_tried_fix(block))
         case blocks.PhaseBars():
-            return Group(_phase_bars(block, width), _legend(block))
+            runs = [block._replace(levels={name: block.levels[name]}) for name in block.levels]
+            beside = width >= PHASE_WIDTH + len(runs) * RUN_WIDTH
+            return Group(*(_phase_bars(part, width) for part in ([block] if beside else runs)), _legend(block))
         case blocks.Timeline():
             return Group(*_chart(block, width - AXIS_WIDTH))
     assert_never(block)
@@ -174,6 +177,12 @@ def _explanation(item: blocks.Explanation) -> Iterator[RenderableType]:
         yield Text(item.after)
     if item.finding.where:
         yield _place(item.finding.where)
+    if item.flags:
+        yield _flags(item.flags)
+
+
+def _flags(flags: str) -> Text:
+    return Text.assemble(("against it: ", "bright_black"), (flags, "cyan"))
 
 
 def _place(where: str) -> Text:
@@ -189,6 +198,8 @@ def _findings(block: blocks.Findings) -> Table:
             words.append(f"\n{finding.explanation}")
         if finding.where:
             words.append("\n").append_text(_place(finding.where))
+        if item.flags:
+            words.append("\n").append_text(_flags(item.flags))
         table.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)
     return table
 

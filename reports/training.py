@@ -17,9 +17,10 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.harness.results.replies import VETTED
 from memory_harness.probes.findings import Finding
-from memory_harness.reports.blocks import Banner, Cell, Findings, Section, Table, Tone, facts
+from memory_harness.reports.blocks import Banner, Cell, Command, Findings, Paragraph, Section, Table, Tone, facts
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
+from memory_harness.reports.next_step import after_training
 from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
@@ -57,7 +58,15 @@ def training_exit_code(log: RunLog) -> int:
 def print_training(result: TrainingResult, console: Console) -> None:
     """Print the report."""
     log = result.log
-    print_sections([_end(log), _losses(log), _scores(log.metrics), _findings(result), _left_behind(result)], console)
+    sections = [_end(log), _losses(log), _scores(log.metrics), _findings(result), _left_behind(result), _next(result)]
+    print_sections(sections, console)
+
+
+def _next(result: TrainingResult) -> Section:
+    if result.log.outcome is not Outcome.COMPLETED or "adapter" not in result.artefacts:
+        return Section("next", "Next")
+    step = after_training(result.artefacts["adapter"].parent)
+    return Section("next", "Next", body=[Paragraph(step.words), Command(step.command)])
 
 
 OUTCOMES: dict[Outcome, tuple[str, Tone]] = {

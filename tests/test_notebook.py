@@ -1,24 +1,39 @@
-"""The notebook: a valid file, whose code compiles and whose commands the command line knows."""
+"""The notebook: a valid file, whose code compiles, whose commands are known, and whose cells run from top to bottom."""
 
 import ast
+import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import memory_harness
 from memory_harness.configs.cli import parse_args
 
-PATH = Path(__file__).resolve().parent.parent / "notebooks" / "bengali_t4.ipynb"
+ROOT = Path(__file__).resolve().parent.parent
+PATH = ROOT / "notebooks" / "bengali_t4.ipynb"
 NOTEBOOK = json.loads(PATH.read_text(encoding="utf-8"))
 CODE = {cell["id"]: "".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"}
-COMMANDS = [
-    line.strip(" #!")
-    for text in CODE.values()
-    for line in text.splitlines()
-    if re.match(r"[# ]*!python run_probe\.py", line)
-]
+SIZES = {
+    "PRESET": "t4",
+    "SIZE": "--max-length 2048 --samples 4000",
+    "DOWNLOAD": "--download",
+    "adapter": "ADAPTER",
+    "DRAWN": "",
+}
+"""what the commands' variables hold on a T4"""
+PROGRAM = "{sys.executable} -m memory_harness "
+COMMANDS = []
+for _text in CODE.values():
+    for _line in _text.splitlines():
+        _command = _line.strip(" #!")
+        if _command.startswith(PROGRAM) and "--version" not in _command:
+            COMMANDS.append(_command.removeprefix(PROGRAM).format(**SIZES))
 
 
 def test_it_is_a_notebook_of_format_4_5():
@@ -41,7 +56,7 @@ def test_it_was_saved_without_outputs():
 
 @pytest.mark.parametrize("name", CODE)
 def test_the_code_compiles(name):
-    lines = [re.sub(r"^(\s*)!.*", r"\1pass", line) for line in CODE[name].splitlines()]
+    lines = [re.sub(r"^(\s*)[!%].*", r"\1pass", line) for line in CODE[name].splitlines()]
     ast.parse("\n".join(lines))
 
 
@@ -52,12 +67,92 @@ def test_every_command_is_one_that_the_command_line_takes(command, tmp_path, mon
     (run / "adapter").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps(parse_args(["--preset", "t4"]).config.to_dict()))
     monkeypatch.chdir(tmp_path)
-    parsed = parse_args(shlex.split(command.replace("{adapter}", str(run / "adapter")))[2:])
+    parsed = parse_args(shlex.split(command.replace("ADAPTER", str(run / "adapter"))))
     assert parsed.config.model.model == "llama-3.1-8b"
 
 
 def test_probe_and_training_are_of_the_same_configuration():
     """Else the training would not find the probe before it."""
     probe, train = (next(c for c in COMMANDS if ("--train" in c) is training) for training in (False, True))
-    configs = [parse_args(shlex.split(command)[2:]).config for command in (probe, train)]
+    configs = [parse_args(shlex.split(command)).config for command in (probe, train)]
     assert configs[0].fingerprint() == configs[1].fingerprint()
+
+
+class Shell:
+    """What of IPython the notebook needs: commands, variables in them, magics, and what a cell displays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shown: list[object] = []
+        self.magics: dict[str, object] = {}
+        self.names: dict[str, object] = {"display": self.shown.append, "run_command": self.run_command}
+
+    def register_magic_function(self, function, kind, name):
+        self.magics[name] = function
+
+    def run_command(self, command: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "JPY_PARENT_PID": "1"}
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        self.shown.append(done.stdout)
+
+    def run_cell(self, source: str, silent: bool = False) -> SimpleNamespace:
+        """Run Python and commands; show what the last line of the cell is."""
+        lines = [re.sub(r"^(\s*)!(.*)", r"\1run_command(f\"\"\"\2 \"\"\")", line) for line in source.splitlines()]
+        body = ast.parse("\n".join(lines)).body
+        last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+        exec(compile(ast.Module(body, []), "cell", "exec"), self.names)
+        if last is not None:
+            self.shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), self.names))
+        return SimpleNamespace(error_before_exec=None, error_in_exec=None)
+
+    def run(self, source: str) -> None:
+        first, _, rest = source.partition("\n")
+        if first.startswith("%load_ext "):
+            importlib.import_module(first.split()[1]).load_ipython_extension(self)
+        elif first.startswith("%%"):
+            name, _, line = first[2:].partition(" ")
+            self.shown.append(self.magics[name](line, rest))
+        else:
+            self.run_cell(source)
+
+
+@pytest.mark.slow
+def test_all_cells_run_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_PRESET", "smoke_cpu")
+    shell = Shell(tmp_path)
+    for source in CODE.values():
+        shell.run(source)
+    text = "\n".join(map(str, shell.shown))
+    assert "TRAINED" in text
+    assert "retained-graph" in text  # the last cell's mistake
+    assert len(list((tmp_path / "runs").glob("*-train"))) == 1
+
+
+def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(tmp_path)
+    memory_harness.load_ipython_extension(shell)
+    shell.run(CODE["watch"].replace('"64 MiB"', '"64 MiB" --device simulated'))
+    (report,) = [shown for shown in shell.shown if shown is not None]
+    assert "GROWS" in str(report)
+    assert "retained-graph" in str(report)
+    page = report._repr_html_()
+    assert page.startswith("<iframe sandbox")
+    assert "<script" not in page
+    assert memory_harness.replay(next(tmp_path.glob("runs/*/*.jsonl"))).verdict == "fail"
+
+
+def test_what_a_magic_does_not_know_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(tmp_path)
+    memory_harness.load_ipython_extension(shell)
+    shell.run("%%watch --budget 14.4\n1")
+    shell.run("%%watch --gpus t4\n1")
+    first, second = capsys.readouterr().out.splitlines()
+    assert "14.4 GiB" in first
+    assert second.startswith("%%watch: --gpus: unknown (allowed: --budget")
+    assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ from memory_harness.harness.data.corpus import (
 )
 from memory_harness.harness.data.corpus import DROPPED as READ_DROPPED
 from memory_harness.harness.data.examples import build_example, build_prompt
-from memory_harness.harness.data.prompts import read_prompts
+from memory_harness.harness.data.prompts import as_in_training, read_prompts
 from memory_harness.harness.data.records import read_records
 from memory_harness.harness.data.synthetic import NUM_ROWS, synthetic_corpus
 from memory_harness.harness.data.tokenizer import Tokenizer, load_tokenizer
@@ -276,6 +276,8 @@ _Asked = dict[tuple[str, tuple[tuple[str, str], ...]], list[str]]
 
 def _questions(config: RunConfig, eval_rows: Iterable[Row]) -> tuple[_Asked, ReadReport | None]:
     """Return the questions to be answered, and what became of the rows of --prompts."""
+    if config.generation.ask is not None:
+        return {(as_in_training(config.generation.ask), ()): []}, None
     if config.generation.prompts is not None:
         questions, report = read_prompts(config.generation.prompts)
         return {(question, ()): [] for question in questions}, report

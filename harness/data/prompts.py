@@ -28,10 +28,16 @@ def read_prompts(path: str) -> tuple[list[str], ReadReport]:
     rows = []
     place = table.columns.index(names[0])
     for cells in table.rows:
-        question, _ = replace_personal_data(normalise(cells[place]))
+        question = as_in_training(cells[place])
         rows.append(Row("", "", question, question))
     # a row of the corpus is unusable for the same reasons
     usable = select_rows(rows, file.name, table.num_malformed)
     if not usable.rows:
         raise DataError(f"{file} has no usable question: {usable.report.line()}; give another file with --prompts")
     return [row.question for row in usable.rows], usable.report
+
+
+def as_in_training(text: str) -> str:
+    """Return a question normalised and without personal data."""
+    question, _ = replace_personal_data(normalise(text))
+    return question

@@ -14,7 +14,7 @@ from memory_harness.harness.log.errors import ConfigError
 
 SUFFIX = ".ipynb"
 _NOT_PYTHON = re.compile(r"^\s*[!%]")
-_WHOLE_CELL = re.compile(r"^%%(?!time|capture|prun)")
+_WHOLE_CELL = re.compile(r"^%%(?!time|capture|prun|watch)")
 """magics whose cell is no Python"""
 
 

@@ -114,6 +114,8 @@ class Recorder:
 
     print_report: ClassVar[Callable[[Path], None] | None] = None
     """prints the report on a log; `memory_harness` sets it, since reports lie above the harness"""
+    report_of: ClassVar[Callable[[Path], Any] | None] = None
+    """returns the report on a log, as an object that shows itself; set likewise"""
 
     @staticmethod
     @contextmanager
@@ -133,13 +135,20 @@ class Recorder:
             DeviceError: the device is not to be had.
         """
         chosen = choose_device(device, gpu, budget)
+        recorder: Recorder | None = None
         log = _create_log(Path(path))
-        with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
-            yield recorder
+        try:
+            with LogWriter(log) as writer, Recorder(chosen, writer.write, log).running() as recorder:
+                yield recorder
+        except BaseException as error:
+            if recorder is not None and chosen.as_out_of_memory(error) is not None:
+                recorder.tell()
+            raise
 
     def __init__(self, device: ObservableDevice, write: Callable[[Record], None], log: Path | None = None) -> None:
         self.device = device
         self.log = log  # the file that the records go to, for `report`
+        self.has_told = False  # whether an out-of-memory that passed has printed the report
         self.phase_recorder = PhaseRecorder(device, write)
         self.phase_recorder.epoch = 1
         self._write = write
@@ -348,6 +357,12 @@ class Recorder:
             if rise > GAP_BYTES or is_whole_step:
                 self.phase_recorder.end_phase(gap)
 
+    def tell(self) -> None:
+        """Print the report on a log that has ended by itself, where reports are known; once."""
+        if Recorder.print_report is not None and self.log is not None and not self.has_told:
+            self.has_told = True
+            Recorder.print_report(self.log)
+
     def report(self) -> None:
         """Print the report on the log, as `run_probe.py --replay` does. Raises HarnessError where it cannot."""
         if Recorder.print_report is None:
@@ -355,6 +370,13 @@ class Recorder:
         if self.log is None:
             raise HarnessError("report: there is no log; open the recorder by `Recorder.open`")
         Recorder.print_report(self.log)
+
+    def _repr_html_(self) -> str | None:
+        """Return the report for a notebook's cell; nothing while none is known."""
+        if Recorder.report_of is None or self.log is None:
+            return None
+        page: str = Recorder.report_of(self.log)._repr_html_()
+        return page
 
 
 def _number(name: str, value: Any) -> float | None:

@@ -57,6 +57,8 @@ def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
     vars(main).update(
         __file__=path, __builtins__=builtins, __cached__=None, __loader__=SourceFileLoader("__main__", path)
     )
+    if path.endswith(SUFFIX):
+        vars(main)["display"] = print  # which every notebook has
     with _as_started_by_python(main, script, arguments):
         for code in _codes(path):
             exec(code, vars(main))

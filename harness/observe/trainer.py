@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import sys
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,10 +181,15 @@ class MemoryCallback(TrainerCallback):
     # what its user calls
 
     def report(self) -> None:
-        """Print the report on the last log, which ends with it."""
+        """Print the report on the last log, which ends with it; a failure that ends it here prints it itself."""
+        was_open = self._recorder is not None
         self.close()
-        if self._last is not None:
+        if self._last is not None and not (was_open and self._last.has_told):
             self._last.report()
+
+    def _repr_html_(self) -> str | None:
+        """Return the report for a notebook's cell."""
+        return None if self._last is None else self._last._repr_html_()
 
     def close(self) -> None:
         """End the log. Where the trainer failed, PyTorch code runs on the recorded device until then."""
@@ -220,8 +226,22 @@ class MemoryCallback(TrainerCallback):
         self._recorder = self._last = self._stack.enter_context(self._open())
         self._recorder.describe(model)
         atexit.register(self.close)
+        self._after_cell(self._close_where_it_failed)
         _OPEN.add(self)
         return self._recorder
+
+    def _after_cell(self, action: Callable[[Any], None]) -> None:
+        """Let the action be called when the notebook's cell has ended; a trainer tells nothing of failures."""
+        ipython = sys.modules.get("IPython")
+        shell = None if ipython is None else ipython.get_ipython()
+        if shell is not None:
+            with suppress(ValueError):  # one that is registered
+                shell.events.unregister("post_run_cell", action)
+            shell.events.register("post_run_cell", action)
+
+    def _close_where_it_failed(self, cell: Any) -> None:
+        if self._recorder is not None and self._recorder.failure is not None and not cell.success:
+            self.close()
 
     def _switch_to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the running phase and begin the next one."""

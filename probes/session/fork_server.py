@@ -19,15 +19,12 @@ from subprocess import TimeoutExpired
 from typing import IO, Any, Self
 from unittest.mock import patch
 
-from memory_harness.configs.places import IMPORT_FOLDER
-
-GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
-"""of NVIDIA, of AMD, and of either under Windows' Linux"""
+from memory_harness.configs.places import IMPORT_FOLDER, has_gpu_driver
 
 
 def can_fork() -> bool:
     """Return whether processes can be forked once PyTorch is imported."""
-    return sys.platform == "linux" and not any(driver.exists() for driver in GPU_DRIVERS)
+    return sys.platform == "linux" and not has_gpu_driver()
 
 
 def process_context() -> ForkServerContext | SpawnContext:

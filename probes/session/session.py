@@ -5,6 +5,7 @@ agree as its class demands, see `probes.plan.verify`. With a goal, a plan says w
 `probes.plan.choose`.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import check_corpus
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
@@ -32,6 +35,9 @@ Rerun = Callable[[RunConfig, Path, str], RunLog | None]
 FIRST_LOG = "as_configured.jsonl"
 
 PLAN_FILE = "plan.json"
+
+OUTCOME_FILE = "outcome.json"
+"""what no log of the probe says: how the run ended with other numbers of samples, and what time all of it took"""
 
 NUM_PREDICTING_PROCESSES = 2
 
@@ -60,6 +66,8 @@ class Session:
     """where a goal was given"""
     limits: Limits | None = None
     """the largest that fit with the fixes, where that was asked for"""
+    seconds: float = 0.0
+    """that the probe took"""
 
 
 def run_session(
@@ -142,7 +150,28 @@ def session_of_folder(folder: Path) -> Session:
     session.plan, session.limits = read_plan(folder / PLAN_FILE)
     find_fixes(session, folder, run)
     _read_predictions(session, folder)
+    _read_outcome(session, folder / OUTCOME_FILE)
     return session
+
+
+def write_outcome(session: Session, folder: Path) -> None:
+    """Write what no log says into the folder of the logs, for `session_of_folder`."""
+    counts = [count._asdict() for count in session.counts]
+    write_whole(folder / OUTCOME_FILE, json.dumps({"seconds": session.seconds, "counts": counts}, indent=1) + "\n")
+
+
+def _read_outcome(session: Session, file: Path) -> None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for count in content["counts"]:
+            session.counts.append(OtherCount(**{**count, "outcome": Outcome(count["outcome"])}))
+        session.seconds = float(content["seconds"])
+    except FileNotFoundError:  # of a probe that was cut off
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        raise LogError(
+            f"{file}: damaged, or of another release; without it the rest of the probe can be read"
+        ) from None
 
 
 def _read_predictions(session: Session, folder: Path) -> None:

@@ -71,11 +71,47 @@ def watch_script(
         return end(*(observer.thread_end or (Outcome.COMPLETED, "")))
 
 
+def watch_cell(
+    run: Callable[[], BaseException | None], log: Path, *, device: str, gpu: str | None, budget_bytes: int | None
+) -> Outcome:
+    """Observe a cell of a notebook in this process, and return how it ended.
+
+    Args:
+        run: runs the cell; returns the error that ended it, which it has shown.
+        log: where the records go.
+        device: one of `auto`, `cuda`, `simulated`; `gpu` and `budget_bytes` as in `watch_script`.
+
+    Raises:
+        ConfigError: a value is not usable.
+        DeviceError: the device is not to be had.
+    """
+    opened = choose_device(device, gpu, budget_bytes, lowered=False)
+    begin = time.perf_counter()
+    outcome, message = Outcome.COMPLETED, ""
+    with LogWriter(log) as writer:
+        observer = ScriptObserver(opened, writer.write, "the cell")
+        try:
+            with observer.running():
+                error = run()
+                if error is not None:
+                    raise error
+        except BaseException as ended_by:
+            outcome, message = _outcome_of(ended_by, opened)
+        if outcome is Outcome.COMPLETED:
+            observer.end_script()
+        observer.end_log(outcome, message, time.perf_counter() - begin)
+    return outcome
+
+
 def end_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
     """Show what ended the script where Python would; return the outcome and why."""
     if isinstance(error, SystemExit):
         return _exit(error)
     show_traceback(error)
+    return _outcome_of(error, device)
+
+
+def _outcome_of(error: BaseException, device: Device) -> tuple[Outcome, str]:
     if isinstance(error, KeyboardInterrupt):
         return Outcome.STOPPED, "the script was interrupted"
     if device.as_out_of_memory(error) is not None:

@@ -112,6 +112,8 @@ def _explanation(item: blocks.Explanation) -> Node:
         add(article, [_place(finding.where, item.log)])
     if item.remedy:
         add(article, [node("p", {}, node("strong", {}, "What helps: "), item.remedy)])
+    if item.flags:
+        add(article, [node("p", {}, node("strong", {}, "Against it: "), node("code", {}, item.flags))])
     add(article, _evidence(finding.evidence))
     return article
 

@@ -1,5 +1,6 @@
 """Libraries at exact versions, as `--against` names them."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.pins import SUPPORTED, read_pins
+from memory_harness.configs.pins import SUPPORTED, check_torch, read_pins
 from memory_harness.configs.units import MIB, parse_increase
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,20 @@ def test_versions_of_this_release_are_those_that_it_is_installed_with():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *project["optional-dependencies"]["unsloth"]]
     by_name = {requirement.name: requirement.specifier for requirement in map(Requirement, asked)}
-    for name, versions in SUPPORTED.items():
-        assert by_name[name] == SpecifierSet(versions), name
+    assert by_name.pop("torch") == SpecifierSet(""), "pip must not replace the one that is there; check_torch judges it"
+    for name, specifier in by_name.items():
+        assert specifier == SpecifierSet(SUPPORTED.get(name, str(specifier))), name
+    assert set(SUPPORTED) - {"torch"} <= set(by_name)
+
+
+@pytest.mark.parametrize(("found", "is_supported"), [("2.13.0+cpu", True), ("2.8.0+cu126", False), ("3.0.0", False)])
+def test_a_pytorch_that_this_release_does_not_know_is_refused_and_left(monkeypatch, found, is_supported):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found)
+    if is_supported:
+        check_torch()
+        return
+    with pytest.raises(ConfigError, match=re.escape(f"torch {found}: not supported, and left as it is")):
+        check_torch()
 
 
 def test_an_increase_is_a_share_or_a_size():

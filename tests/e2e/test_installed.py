@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.commands import ROOT
 
 PARTS = ("configs", "harness", "probes", "reports")
-PACKAGED = {".py", ".toml", ".css", ".json"}
+PACKAGED = {".py", ".toml", ".css", ".json", ".typed"}
 IMPORT_BOTH = """
 import memory_harness
 from memory_harness import MemoryCallback, Recorder
@@ -143,7 +143,7 @@ def source(folder: Path) -> Path:
     """What a build reads, copied: it leaves folders of its own behind."""
     for part in PARTS:
         shutil.copytree(ROOT / part, folder / "source" / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("memory_harness.py", "pyproject.toml", "LICENSE"):
+    for name in ("memory_harness.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     return folder / "source"
 
@@ -190,6 +190,30 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel):
     assert packed == expected, "list the folder under packages in pyproject.toml"
 
 
+def test_the_wheel_says_what_it_is(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    headers, _, readme = text.partition("\n\n")
+    assert "Classifier: Topic :: Software Development :: Debuggers" in headers
+    assert "Description-Content-Type: text/markdown" in headers
+    assert readme.lstrip().startswith("# QLoRA memory harness")
+    assert "Requires-Dist: torch\n" in headers, "pip must not replace the PyTorch that is there"
+
+
+def test_an_installed_program_is_called_by_its_name(installed, project):
+    program = installed.with_name("run-probe")
+    assert run(program, "--version", folder=project).startswith("qlora-memory-harness ")
+    assert run(installed, "-m", "memory_harness", "--version", folder=project).startswith("qlora-memory-harness ")
+    assert f" {program} --resume\n" in run(program, "--help", folder=project)
+    assert f" {installed} -m memory_harness --resume\n" in run(
+        installed, "-m", "memory_harness", "--help", folder=project
+    )
+    refused = run(program, "--budget", "14.4", "--html", "new/page.html", folder=project, code=2)
+    assert refused == ""
+    assert not (project / "new").exists()
+
+
 @pytest.mark.slow
 def test_pytest_measures_in_a_project_that_has_the_same_folders(installed, project):
     shown = run(installed, "-m", "pytest", "--memory-report", folder=project, code=1)
@@ -216,6 +240,7 @@ def test_a_probe_runs_in_a_process_of_its_own(installed, project):
     tiny = ("--model", "tiny-llama", "--samples", "24", "--max-length", "64", "--budget", "4 MiB", "--no-fixes")
     shown = run(installed.with_name("run-probe"), *tiny, "--html", "page.html", folder=project, code=1)
     assert "DOES NOT FIT" in shown.splitlines()[0]
+    assert str(installed.with_name("run-probe")) in shown, "the next command"
     assert "<style>" in (project / "page.html").read_text(encoding="utf-8")
 
 

@@ -141,6 +141,13 @@ def test_running_out_of_memory_is_worse_and_counts_what_was_asked_for():
     assert needed.after == oom.allocated_bytes + oom.requested_bytes
 
 
+def test_a_run_that_completes_is_better_than_one_that_dies_whatever_it_takes():
+    completes = with_more(LOG, Phase.BACKWARD, GIB)
+    assert compare(LOG, completes).verdict == "worse"
+    assert compare(VARIANTS["out of memory"], completes).verdict == "better"
+    assert compare(completes, VARIANTS["out of memory"]).verdict == "worse"
+
+
 def test_what_only_one_run_got_to_is_no_difference():
     """The second epoch is heavier: a run that died after the first is compared with the first alone."""
     heavy = replace(LOG, phases=[with_more(LOG, p.phase, 5 * GIB).phases[i] if p.step > 16 else p

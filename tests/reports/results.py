@@ -9,7 +9,7 @@ from memory_harness.harness.log.records import AgreementRecord, Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
 from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction
-from memory_harness.reports.summary import ProbeResult
+from memory_harness.reports.summary import NextStep, ProbeResult
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 FITS = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
@@ -40,7 +40,7 @@ def fixed_result(samples: int = 40) -> ProbeResult:
         with_fixes=fixed,
         fixes=[EVAL_BATCH_FIX],
         other_counts=others,
-        next_command=COMMAND,
+        next_step=NextStep("Train with what fits:", COMMAND),
         seconds=41.2,
     )
 

@@ -112,7 +112,7 @@ def test_the_folder_of_a_training_run_stands_for_its_log(folder, tmp_path, capsy
         (["identical.jsonl", "nowhere.jsonl"], ["--compare", "nowhere.jsonl", "No such file"]),
         (["no log.jsonl", "identical.jsonl"], ["--compare", "no log.jsonl", "no run record"]),
         (["identical.jsonl"], ["--compare: expected 2 arguments"]),
-        (["identical.jsonl", "probe", "--html", "x.html"], ["--html", "--compare", "--json"]),
+        (["identical.jsonl", "probe", "--html", "x.html"], ["--html", "--compare"]),
         (["identical.jsonl", "probe", "--samples", "4"], ["--samples", "--compare"]),
         (["identical.jsonl", "probe", "--json", "probe"], ["--json probe", "no report"]),
     ],

@@ -62,7 +62,6 @@ def test_an_unknown_cause_is_one_clear_line():
 def test_the_flag_takes_a_cause_or_nothing():
     assert parse_args([]).explain is None
     assert parse_args(["--explain"]).explain == ALL_CAUSES
-    assert parse_args(["--explain", "--no-fixes"]).explain == ALL_CAUSES
     assert parse_args(["--explain", "fragmentation"]).explain == "fragmentation"
 
 

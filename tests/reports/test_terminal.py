@@ -130,15 +130,23 @@ def test_a_measured_run_says_measured():
     log = replace(FITS, run=replace(FITS.run, source="cuda"))
     text = piped(result_of_log(log))
     assert "measured on: Tesla T4" in text
-    assert "simulated" not in text
+    assert "simulated on" not in text
 
 
 def test_the_next_command_can_be_pasted():
     lines = piped(RESULTS["fixed"]).splitlines()
-    start = lines.index(" Next") + 1
-    pasted = " ".join(line.strip().removesuffix("\\").strip() for line in lines[start:])
+    start = lines.index("   Train with what fits:") + 1
+    end = lines.index("", start)
+    pasted = " ".join(line.strip().removesuffix("\\").strip() for line in lines[start:end])
     assert pasted == COMMAND
-    assert all(line.endswith(" \\") for line in lines[start:-1])
+    assert all(line.endswith(" \\") for line in lines[start : end - 1])
+
+
+def test_the_answer_is_on_the_first_screen():
+    lines = piped(RESULTS["fixed"]).splitlines()
+    (fix,) = [number for number, line in enumerate(lines) if "--eval-batch-size 1" in line][:1]
+    assert fix < 10
+    assert lines[fix].split()[:3] == ["eval-batch", "--eval-batch-size", "1"]
 
 
 def test_a_phase_that_was_not_reached_is_marked():
@@ -148,7 +156,7 @@ def test_a_phase_that_was_not_reached_is_marked():
 
 def test_a_replayed_log_has_no_fixes():
     file = io.StringIO()
-    print_report(result_of_log(as_published_oom(), "python run_probe.py"), make_console(file))
+    print_report(result_of_log(as_published_oom()), make_console(file))
     assert "Fixes" not in file.getvalue()
     assert "with 12.32 of 14.40 GiB taken" in " ".join(file.getvalue().replace("│", "").split())
 

@@ -14,7 +14,7 @@ from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
 from memory_harness.reports.entry import main
 from memory_harness.reports.html import html_text
-from memory_harness.reports.summary import ProbeResult, result_of_log
+from memory_harness.reports.summary import NextStep, ProbeResult, result_of_log
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
 
@@ -135,7 +135,7 @@ def test_the_sections_of_the_published_failure():
     shown = page(RESULTS["fixed"])
     sections = [found["id"] for found in shown.all("section")]
     assert sections == [
-        "verdict", "why", "request", "phases", "time", "lengths", "fixes", "counts", "also", "environment", "next",
+        "verdict", "next", "why", "request", "phases", "time", "lengths", "fixes", "counts", "also", "environment",
         "configuration", "words",
     ]  # fmt: skip
     for words in ("Fits with 1 fix", "8 × 2048 × 128256 × 4 B = 7.83 GiB", "peak 12.36 of 14.40 GiB"):
@@ -180,7 +180,7 @@ def test_a_log_without_a_configuration_says_so():
 
 def test_settings_that_fixes_changed_stand_beside_what_they_were():
     rows = re.findall(r"<tr>.*?</tr>", html_text(RESULTS["fixed"]), re.DOTALL)
-    (row,) = [row for row in rows if "--eval-batch-size" in row]
+    *_, row = [row for row in rows if "--eval-batch-size" in row]  # the first is the fix's own
     assert re.findall(r"<t[hd][^>]*>([^<]*)", row)[:3] == ["--eval-batch-size", "8", "1"]
 
 
@@ -212,7 +212,7 @@ def hostile() -> ProbeResult:
     fix = replace(base.fixes[0], name=HOSTILE, title=HOSTILE, addresses=(HOSTILE,), note=HOSTILE)
     return replace(
         base, as_configured=evil, findings=[finding, replace(finding, severity="warning")], fixes=[fix],
-        next_command=HOSTILE, other_counts=[OtherCount(1, 2, 3, HOSTILE)],
+        next_step=NextStep(HOSTILE, HOSTILE), other_counts=[OtherCount(1, 2, 3, HOSTILE)],
     )  # fmt: skip
 
 

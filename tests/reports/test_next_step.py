@@ -1,0 +1,98 @@
+"""What a report says to do next: always something, called as it is here, with flags that the command line takes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+
+import pytest
+
+from memory_harness.configs import program
+from memory_harness.configs.cli import parse_args
+from memory_harness.harness.log.records import Outcome
+from memory_harness.reports.next_step import applied_fixes, flags_against, next_step
+from memory_harness.reports.sections import probe_sections
+from memory_harness.reports.summary import ProbeResult, result_of_log
+from tests.builders import as_published_oom
+from tests.reports.html.test_page import RESULTS
+from tests.reports.results import FITS, fixed_result, planned_result, unfixed_result
+
+
+def arguments_of(command: str) -> list[str]:
+    words = shlex.split(command)
+    return words[len(program.program()) :]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_no_report_ends_without_a_next_command_that_is_taken(name, tmp_path, monkeypatch):
+    sections = [section for section in probe_sections(RESULTS[name]) if section.name == "next"]
+    assert len(sections) == 1
+    result = replace(RESULTS[name], next_step=None)
+    monkeypatch.chdir(tmp_path)
+    arguments = arguments_of(next_step(result).command)
+    if arguments != ["--help"]:
+        parse_args(arguments)
+
+
+def test_what_fits_is_trained_with_its_fixes():
+    (fix,) = applied_fixes(fixed_result())
+    assert fix.flags == "--eval-batch-size 1"
+    step = next_step(fixed_result(), ["--preset", "mine.toml"])
+    assert step.words == "Train with what fits, on a machine that has the GPU:"
+    assert arguments_of(step.command)[:5] == ["--preset", "mine.toml", "--eval-batch-size", "1", "--train"]
+    log_alone = parse_args(arguments_of(next_step(fixed_result()).command))
+    assert log_alone.train
+    assert log_alone.config.with_fields(output="runs") == FITS_CONFIG.with_fields(output="runs", samples=40)
+
+
+FITS_CONFIG = parse_args(["--max-length", "2048", "--eval-batch-size", "1", "--device", "simulated"]).config
+
+
+def test_what_does_not_fit_is_planned_then_explained():
+    step = next_step(unfixed_result(), ["--samples", "40"])
+    assert arguments_of(step.command) == ["--samples", "40", "--goal", "memory", "--limits"]
+    planned = replace(unfixed_result(), plan=planned_result().plan)
+    assert arguments_of(next_step(planned).command) == ["--explain", "eval-batch-logits"]
+    untried = ProbeResult(as_published_oom(), unfixed_result().findings, "fail")
+    assert arguments_of(next_step(untried, ["--samples", "40", "--no-fixes"]).command) == ["--samples", "40"]
+
+
+def test_a_watched_script_is_shown_as_a_page():
+    watched = result_of_log(replace(FITS, run=replace(FITS.run, script="train.py", config={})))
+    arguments = ["--watch", "train.py", "--", "--epochs", "1"]
+    step = next_step(watched, arguments)
+    assert arguments_of(step.command) == ["--watch", "train.py", "--html", "report.html", "--", "--epochs", "1"]
+
+
+def test_a_run_that_died_is_run_again():
+    died = replace(FITS, end=replace(FITS.end, outcome=Outcome.ERROR))
+    assert arguments_of(next_step(result_of_log(died), ["--samples", "5"]).command) == ["--samples", "5"]
+
+
+def test_every_finding_says_the_flag_against_it():
+    log = as_published_oom()
+    (error, *_) = fixed_result().findings
+    assert flags_against(error, log) == "--eval-batch-size 1"
+    assert flags_against(error, replace(log, run=replace(log.run, config={}))) == ""
+
+
+@pytest.mark.parametrize(
+    ("started", "called"),
+    [
+        ("/elsewhere/run_probe.py", ["python", "/elsewhere/run_probe.py"]),
+        ("run_probe.py", ["python", "run_probe.py"]),
+        ("/env/bin/run-probe", ["run-probe"]),
+        ("/env/lib/memory_harness.py", ["python", "-m", "memory_harness"]),
+    ],
+)
+def test_the_program_is_called_as_it_was_started(monkeypatch, tmp_path, started, called):
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for name in ("python", "run-probe"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program.program() == called
+    monkeypatch.setenv("PATH", "/nowhere")  # an environment that is not activated
+    monkeypatch.chdir(tmp_path.parent)
+    assert program.program()[0].startswith(f"{tmp_path.name}/")
