@@ -9,6 +9,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, facts
+from memory_harness.reports.html.course import course_figure
 from memory_harness.reports.html.drawing import bar_rows, figure, memory_legend
 from memory_harness.reports.html.excerpt import Excerpt, excerpt
 from memory_harness.reports.html.flame import flame_figure
@@ -56,6 +57,8 @@ def block_nodes(block: blocks.Detail) -> Iterable[Node]:
             return timeline_figure(block.log, block.name, block.top_bytes)
         case blocks.Lengths():
             return lengths_figure(block.log, block.top_bytes)
+        case blocks.Course():
+            return [course_figure(block)]
         case blocks.Kinds():
             return [kinds_figure(block)]
         case blocks.Flame():

@@ -56,7 +56,7 @@
   };
   const zoom = (chart, begin, end) => {
     chart.zoomed = [begin, end];
-    all(".moves rect, .moves line, .moves text, .frame", chart).forEach((element) => {
+    all(".moves rect, .moves line, .moves text, .moves svg, .frame", chart).forEach((element) => {
       if (!element.parentElement.closest(".frame")) move(element, begin, end);
     });
     all(".curves", chart).forEach((curves) => {
@@ -200,7 +200,7 @@
     command.before(button);
   });
 
-  window.equip = equip; // the live page draws anew
+  Object.assign(window, { equip, zoomChart: zoom }); // the live page draws anew
   equip(document);
   all("table").forEach(sortable);
   phases();

@@ -36,8 +36,8 @@ def page_text(found: Sequence[Section], banner: Banner, facts: Sequence[str], ho
         how: where the numbers come from, in words.
         source: the same as a name: `cuda`, `simulated` or `traceback`.
     """
-    verdict, *others = found
-    sections = [*_sections(others)]
+    shown = main_of(found, banner)
+    _, *sections = shown
     script = script_text()
     head = node(
         "head",
@@ -47,19 +47,30 @@ def page_text(found: Sequence[Section], banner: Banner, facts: Sequence[str], ho
         node("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         node("meta", {"name": "color-scheme", "content": "light dark"}),
         node("title", {}, f"{banner.title.capitalize()} · QLoRA memory report"),
-        node("style", {}, Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
+        node("style", {}, style_text()),
     )
     body = node("body", {}, node("a", {"class": "skip", "href": "#verdict"}, "Skip to the verdict"), hatches())
     links = [node("li", {}, node("a", {"href": f"#{s.get('id')}"}, s[0].text or "")) for s in sections]
     listed = node("details", {"class": "contents"}, node("summary", {}, "Contents"), node("ul", {}, *links))
     contents = node("nav", {"aria-label": "Contents"}, listed)
-    opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
-    shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
     words = f"{how}. This file needs no network, and can be read without its script."
     footer = node("footer", {}, node("p", {}, words))
-    add(body, [_header(facts, how, source), contents, node("main", {}, shown, *sections), footer])
+    add(body, [_header(facts, how, source), contents, shown, footer])
     add(body, [node("script", {}, script)])
     return f"{BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
+
+
+def main_of(found: Sequence[Section], banner: Banner) -> Node:
+    """Return the sections, of which the first is the verdict."""
+    verdict, *others = found
+    opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
+    shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
+    return node("main", {}, shown, *_sections(others))
+
+
+def style_text() -> str:
+    """Return the look of all pages."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 def script_text() -> str:

@@ -55,11 +55,13 @@ def test_calls_of_one_caller_are_one_box():
 def test_what_nothing_tells_of_is_made_before_and_a_name_has_a_layer():
     found = PeakSum()
     found.add("weights", 600, name="base_model.model.layers.3.mlp.up_proj.weight")
-    found.add("activations", 200, frames=(SourceLine("/u/a;b.py", 3, "f"), SourceLine("/u/main.py", 9, "<module>")))
+    found.add(
+        "activations", 200, frames=(SourceLine("/x/y/u/a;b.py", 3, "f"), SourceLine("/x/y/u/main.py", 9, "<module>"))
+    )
     record = found.record(Phase.FORWARD, 1, 1000, 2000)
     assert record.kinds == {"weights": 600, "activations": 200, "made before": 200}
     assert record.layers == {"layers.3": {"weights": 600}}
-    assert "activations;u/main.py:9 <module>;u/a,b.py:3 f" in record.stacks
+    assert "activations;y/u/main.py:9 <module>;y/u/a,b.py:3 f" in record.stacks
     assert sum(record.stacks.values()) == 1000
     assert [layer_of(name) for name in ("model.embed_tokens.weight", "h.11.attn.weight", "3.keys")] == [
         "embed_tokens", "h.11", "",
