@@ -38,7 +38,7 @@ from memory_harness.configs.recipes.read import import_recipe
 from memory_harness.configs.release import versions
 from memory_harness.configs.schema import SECTIONS, RunConfig, fields_of_sections, section_by_field
 from memory_harness.configs.strategies import capabilities_of, with_fixed_settings
-from memory_harness.configs.tables import did_you_mean
+from memory_harness.configs.tables import did_you_mean, unknown_name
 from memory_harness.configs.units import parse_increase, parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
@@ -49,11 +49,17 @@ NO_FLAGS = ("config", "script_arguments", "gpu_is_named", "recipe", "given")
 ALL_CAUSES = "all"
 """What `--explain` without a value stands for."""
 
+ANY_PORT = -1
+"""What `--live` without a value stands for."""
+
 NEWEST = Path("newest")
 """What `--resume` without a value stands for."""
 
 RECIPE_SAMPLES = 600
 """Rows of the synthetic corpus for another program's recipe, whose data are not here: those of the default preset."""
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What `--log-to` may name."""
 
 DEFAULT_HEADROOM = "5 %"
 """Predicted and measured reserved memory differed by 0.7 % at most; the rest is for what else may come to lie on the
@@ -88,6 +94,16 @@ class Command:
     """write the report to this file as a picture"""
     html: Path | None = None
     """write the report to this file as a page that any browser shows, with charts and the lines of code"""
+    folded: Path | None = None
+    """write the calls that made what lived at the peak of each phase to this file, as the folded stacks that flame
+    graph viewers read"""
+    perfetto: Path | None = None
+    """write phases, steps and memory over time to this file, for ui.perfetto.dev or chrome://tracing"""
+    live: int | None = field(default=None, metadata={"metavar": "PORT", "bare": ANY_PORT})
+    """show the run on a page of this machine while it runs; without a PORT any free one"""
+    log_to: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME,..."})
+    """send losses and memory of the running training, or of a script that is watched, to these trackers: tensorboard,
+    wandb, mlflow, trackio; each has to be installed"""
     snapshot: Path | None = None
     """write the memory at the end of the run as configured, or of a script run dry, to this file, for PyTorch's memory
     viewer"""
@@ -264,11 +280,21 @@ def _check_options(command: Command) -> None:
     if command.script_arguments and command.watch is None and command.dry_run is None:
         first = command.script_arguments[0]
         problems.append(f"-- {first}: only a script has arguments of its own; add --watch SCRIPT or --dry-run SCRIPT")
-    problems += _against_problems(command)
+    problems += _following_problems(command) + _against_problems(command)
     if command.steps is not None and command.steps < 1:
         problems.append(f"--steps {command.steps}: must be at least 1")
     if problems:
         raise ConfigError(problems)
+
+
+def _following_problems(command: Command) -> list[str]:
+    """Return what is wrong with the flags that follow a run while it runs."""
+    problems = []
+    if command.live is not None and not (command.live == ANY_PORT or 0 < command.live < 2**16):
+        problems.append(f"--live {command.live}: not a port (allowed: 1 to 65535, or none for any that is free)")
+    unknown = [name for name in command.log_to if name not in TRACKERS]
+    problems += [unknown_name("--log-to", name, TRACKERS) for name in unknown]
+    return problems
 
 
 def _against_problems(command: Command) -> list[str]:
@@ -298,7 +324,7 @@ def _same_file_problems(command: Command) -> list[str]:
     """Return the reports that would overwrite each other."""
     seen: dict[Path, str] = {}
     problems = []
-    for name in ("json", "svg", "html", "snapshot"):
+    for name in ("json", "svg", "html", "snapshot", "folded", "perfetto"):
         path = getattr(command, name)
         if path is None:
             continue

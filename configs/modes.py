@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 RECIPE = ("preset", "import_recipe", "download")
 REPORTS = ("json", "svg", "html")
+TRACES = ("folded", "perfetto")
+FOLLOWED = ("live", "log_to")
 PLANNING = ("goal", "headroom", "limits", "no_fixes")
 SCRIPT = ("steps", "worst_first", "override", "no_fixes", "snapshot")
 
@@ -42,21 +44,21 @@ MODES = (
         None,
         "--model llama-3.1-8b --gpu t4 --max-length 2048",
         "does the run fit the card, what ends it, which fix makes it fit; needs no GPU",
-        (*RECIPE, *REPORTS, *PLANNING, "snapshot", "fault"),
+        (*RECIPE, *REPORTS, *TRACES, *PLANNING, "snapshot", "fault", "live"),
     ),
     Mode(
         "train",
         "train",
         "--train --preset t4 --data corpus.csv --download",
         "fine-tune what a probe has passed, with the fixes it took",
-        (*RECIPE, *REPORTS, *PLANNING, "snapshot", "force", "resume"),
+        (*RECIPE, *REPORTS, *TRACES, *PLANNING, *FOLLOWED, "snapshot", "force", "resume"),
     ),
     Mode(
         "go on",
         "resume",
         "--resume",
         "go on with the newest training run, or a named one, where it was stopped",
-        ("preset", "download", *REPORTS, "train", "allow_changes"),
+        ("preset", "download", *REPORTS, *TRACES, *FOLLOWED, "train", "allow_changes"),
     ),
     Mode(
         "generate",
@@ -70,21 +72,21 @@ MODES = (
         "watch",
         "--watch train.py -- --epochs 1",
         "run your own script or notebook, unmodified, and report on its memory",
-        REPORTS,
+        (*REPORTS, *TRACES, *FOLLOWED),
     ),
     Mode(
         "dry run",
         "dry_run",
         "--dry-run train.py --gpu t4 -- --epochs 1",
         "the same on a card that you do not have: no GPU, no weights",
-        (*REPORTS, *SCRIPT, "against"),
+        (*REPORTS, *TRACES, *SCRIPT, "against", "live"),
     ),
     Mode(
         "replay",
         "replay",
         "--replay runs/FOLDER",
         "report on an earlier run, one that was cut off, or a memory snapshot",
-        REPORTS,
+        (*REPORTS, *TRACES),
     ),
     Mode(
         "compare",
@@ -126,7 +128,8 @@ PROBE = MODES[0]
 OPTION_GROUPS = {
     "what to do": tuple(mode.option for mode in MODES if mode.option),
     "which run": RECIPE,
-    "reports": (*REPORTS, "snapshot"),
+    "reports": (*REPORTS, *TRACES, "snapshot"),
+    "while it runs": FOLLOWED,
     "fixes": (*PLANNING, "fault"),
     "training": ("force", "allow_changes"),
     "scripts": ("steps", "worst_first", "override", "fail_on_increase"),

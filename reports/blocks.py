@@ -138,6 +138,17 @@ class MemoryMap(NamedTuple):
     log: RunLog
 
 
+class Course(NamedTuple):
+    """A number of each step, and those that were measured now and then, such as held-out losses."""
+
+    heading: str
+    explanation: str
+    source: str
+    points: Sequence[tuple[int, float]]  # step and value
+    marks: Sequence[tuple[int, float, str]] = ()  # step, value and what it is
+    total_steps: int = 0
+
+
 class Kinds(NamedTuple):
     """What memory is for, a bar for each phase in one unit; `scale_bytes` is what a full bar stands for."""
 
@@ -168,7 +179,9 @@ class Folded(NamedTuple):
 Block = Banner | Paragraph | Command | Facts | Table | Findings | TriedFix | PhaseBars | Timeline
 """What every renderer draws."""
 
-Detail = Block | Bars | Lengths | MemoryMap | Kinds | Flame | Folded  # what a renderer draws that has room for details
+Detail = (
+    Block | Bars | Lengths | MemoryMap | Course | Kinds | Flame | Folded
+)  # what a renderer draws that has room for details
 
 
 class Section(NamedTuple):

@@ -29,6 +29,7 @@ from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
+from memory_harness.reports.companion import Follow, following
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.defects import explain
 from memory_harness.reports.explain import print_explanation
@@ -85,19 +86,25 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     if command.download:
         needs_weights = bool(command.train or command.resume or command.generate)
         download_checkpoint(find_model(command.config.model.model), weights=needs_weights)
+    with following(command) as follow:
+        return _run_and_report(command, arguments, follow)
+
+
+def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) -> int:
+    """Run what is asked for, and report on it; return the exit code."""
     if command.train or command.resume:
-        return train(command, arguments)
+        return train(command, arguments, follow)
     if command.generate:
         return generate(command)
     if command.traceback is not None:
         return explain_traceback(command, command.traceback)
     if command.watch is not None:
-        return watch(command, command.watch, arguments)
+        return watch(command, command.watch, arguments, follow)
     if command.against is not None:
         return against(command, command.against)
     if command.dry_run is not None:
-        return dry_run(command, command.dry_run, arguments)
-    result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments)[0]
+        return dry_run(command, command.dry_run, arguments, follow)
+    result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments, follow)[0]
     if command.replay:
         result = replace(result, next_step=after_replay(command.replay, result))
     write_report(command, result)
@@ -162,11 +169,12 @@ def replay(path: Path, budget_bytes: int | None = None) -> ProbeResult:
     return replace(result_of_log(found.log), contents=found.contents, causes=snapshot_causes(found))
 
 
-def watch(command: Command, script: str, arguments: Sequence[str]) -> int:
+def watch(command: Command, script: str, arguments: Sequence[str], follow: Follow) -> int:
     """Run a script that knows nothing of this project, and report on what it did; return the exit code."""
     check_script(script)
     device = command.config.device
     log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
+    follow(log.parent)
     # importing PyTorch takes seconds: only after everything else has proved usable
     from memory_harness.probes.session.watch import watch_script
 
@@ -189,7 +197,7 @@ def watch(command: Command, script: str, arguments: Sequence[str]) -> int:
     return report(recorded)
 
 
-def dry_run(command: Command, script: str, arguments: Sequence[str]) -> int:
+def dry_run(command: Command, script: str, arguments: Sequence[str], follow: Follow) -> int:
     """Run a script on a card that is not there, and report on what it would do on it; return the exit code."""
     check_script(script, "--dry-run")
     check_syntax(script, "--dry-run")
@@ -200,6 +208,7 @@ def dry_run(command: Command, script: str, arguments: Sequence[str]) -> int:
 
     changes = read_knobs(command.override)
     log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
+    follow(log.parent)
     asked = DryRun(
         script,
         command.script_arguments,

@@ -13,6 +13,7 @@ from memory_harness.harness.log.errors import DataError
 from memory_harness.probes.session.gate import Gate, gate_of
 from memory_harness.probes.session.process import RunRefused
 from memory_harness.probes.session.session import Session, run_session, write_outcome
+from memory_harness.reports.companion import Follow
 from memory_harness.reports.files import new_folder
 from memory_harness.reports.next_step import next_step
 from memory_harness.reports.progress import progress_bars
@@ -22,11 +23,12 @@ SAMPLE_COUNTS = (600, 2000, 4000)
 """a failure at the same fraction of the run whatever the number of samples is shown, not claimed"""
 
 
-def probe(command: Command, arguments: Sequence[str]) -> tuple[ProbeResult, Gate | None]:
+def probe(command: Command, arguments: Sequence[str], follow: Follow) -> tuple[ProbeResult, Gate | None]:
     """Run the probe; return what it found, and what it lets train."""
     begin = time.monotonic()
     config = command.config
     folder = new_folder(check_output(config), config.fingerprint())
+    follow(folder)
     counts = [count for count in SAMPLE_COUNTS if count != config.data.samples]
     try:
         with progress_bars() as show:

@@ -35,13 +35,14 @@ from memory_harness.probes.session.session import Session
 from memory_harness.probes.session.train import adapter_in, train_in_worker
 from memory_harness.reports import training
 from memory_harness.reports.command_probe import probe, result_of_session
+from memory_harness.reports.companion import Follow
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
 from memory_harness.reports.summary import ProbeResult, result_of_log
 from memory_harness.reports.terminal import make_console
 
 
-def train(command: Command, arguments: Sequence[str]) -> int:
+def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> int:
     """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
     config = command.config
     if command.resume is not None:  # its results go beside it, wherever it lay when it began
@@ -60,13 +61,14 @@ def train(command: Command, arguments: Sequence[str]) -> int:
             say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
             return _report_training(command, run)
     else:
-        before, gate = _gate(command, arguments, source)
+        before, gate = _gate(command, arguments, source, follow_logs)
         if before is not None:
             write_report(command, before)
         if gate is None:
             say("not trained: the probe did not pass; --force trains all the same")
             return 1
         run = new_folder(Path(config.output.output), f"{gate.config.fingerprint()}{RUN_SUFFIX}")
+    follow_logs(run)
     with follow(run / LOG_FILE, make_console()) as watch:
         train_in_worker(gate, run, watch, say, resume=command.resume, allow_changes=command.allow_changes)
     return _report_training(command, run, before)
@@ -77,7 +79,10 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
     trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted)
-    write_files(command, before or result_of_log(log), training.training_to_json(trained))
+    page = None
+    if command.html is not None:
+        page = training.training_page(trained, training.replies_of(run.parent, log.run))
+    write_files(command, before or result_of_log(log), training.training_to_json(trained), page)
     training.print_training(trained, make_console())
     if log.outcome is Outcome.STOPPED:
         say(how_to_go_on(run))
@@ -105,7 +110,9 @@ def _check_before_training(flag: str, config: RunConfig) -> str:
     return source
 
 
-def _gate(command: Command, arguments: Sequence[str], source: str) -> tuple[ProbeResult | None, Gate | None]:
+def _gate(
+    command: Command, arguments: Sequence[str], source: str, follow_logs: Follow
+) -> tuple[ProbeResult | None, Gate | None]:
     """Return the probe that decides whether to train, one of before or a new one, and what it lets in."""
     if command.force:
         return None, Gate(command.config, FORCED)
@@ -114,7 +121,7 @@ def _gate(command: Command, arguments: Sequence[str], source: str) -> tuple[Prob
         gate, evidence = found
         passed = result_of_session(evidence) if isinstance(evidence, Session) else result_of_log(evidence)
         return replace(passed, goes_on=True), gate
-    return probe(command, arguments)
+    return probe(command, arguments, follow_logs)
 
 
 def generate(command: Command) -> int:

@@ -16,8 +16,10 @@ from memory_harness.reports.text import table_unit
 
 MAX_COLUMNS = 5
 """Phases that a table has room for: those with the highest peaks."""
+MIN_SHOWN = 0.005
+"""Least size of a kind, in the unit of the table, that is worth a row."""
 UNUSED = "cached, unused"
-FOLDED_BEGINS = "memory;"  # how a file of folded stacks begins: the outermost frame of all
+_OUTERMOST = "memory;"  # how a file of folded stacks begins: the outermost frame of all
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -48,7 +50,7 @@ def memory_section(log: RunLog, part: str, *, in_terminal: bool) -> Section:
     if not in_terminal:
         details.append(blocks.Folded(f"The numbers, {part}", table))
     details += _by_layer(peaks.values(), unit, unit_bytes)
-    details += _by_calls(log, peaks.values(), largest)
+    details += _by_calls(log, peaks.values() if in_terminal else shown[:1], largest)
     body = [table] if in_terminal else []
     return Section("memory", "Where memory goes", part, f"at the peaks of phases, in {unit}", intro, body, details)
 
@@ -58,6 +60,8 @@ def _table(peaks: Sequence[PeakRecord], unit_bytes: int) -> Table:
     rows: list[list[str | blocks.Cell]] = []
     for kind in kinds_of(peaks):
         sizes = [record.kinds.get(kind, 0) for record in peaks]
+        if max(sizes) < MIN_SHOWN * unit_bytes:
+            continue
         rows.append([kind, *(_number(size, unit_bytes) for size in sizes)])
     totals = [_number(record.allocated_bytes, unit_bytes) for record in peaks]
     rows.append([blocks.Cell("allocated", "strong"), *(blocks.Cell(total, "strong") for total in totals)])
@@ -126,5 +130,5 @@ def folded_text(log: RunLog) -> str:
     """Return the stacks of all peaks as text that flame graph viewers read: frames, a blank, bytes."""
     lines = []
     for phase, record in highest_peaks(log).items():
-        lines += [f"{FOLDED_BEGINS}{phase};{stack} {num_bytes}" for stack, num_bytes in record.stacks.items()]
+        lines += [f"{_OUTERMOST}{phase};{stack} {num_bytes}" for stack, num_bytes in record.stacks.items()]
     return "".join(f"{line}\n" for line in lines)

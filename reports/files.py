@@ -10,8 +10,10 @@ from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.log.files import check_writable, create_unused, write_whole
 from memory_harness.harness.log.marks import Kind, is_marked, marked
+from memory_harness.reports.contents import folded_text
 from memory_harness.reports.html import html_text
 from memory_harness.reports.json import json_text
+from memory_harness.reports.perfetto import perfetto_text
 from memory_harness.reports.recipe import recipe_json
 from memory_harness.reports.snapshot import contents_json
 from memory_harness.reports.summary import ProbeResult
@@ -39,8 +41,17 @@ def write_report(command: Command, result: ProbeResult) -> None:
         print_report(result, make_console())
 
 
-def write_files(command: Command, result: ProbeResult, training: dict[str, Any] | None = None) -> None:
-    """Write the reports that the command asks for; `training` is a section of the one for programs."""
+def write_files(
+    command: Command, result: ProbeResult, training: dict[str, Any] | None = None, page: str | None = None
+) -> None:
+    """Write the reports that the command asks for.
+
+    Args:
+        command: the command.
+        result: what they are about.
+        training: a section of the one for programs.
+        page: what to write as the page, where it is about something else.
+    """
     if command.json is not None:
         recipe = None if command.recipe is None else recipe_json(command.recipe)
         snapshot = None
@@ -50,7 +61,11 @@ def write_files(command: Command, result: ProbeResult, training: dict[str, Any] 
     if command.svg is not None:
         write_file("svg", command.svg, svg_text(result))
     if command.html is not None:
-        write_file("html", command.html, html_text(result))
+        write_file("html", command.html, page or html_text(result))
+    if command.folded is not None:
+        write_file("folded", command.folded, folded_text(result.as_configured))
+    if command.perfetto is not None:
+        write_file("perfetto", command.perfetto, perfetto_text(result.as_configured))
 
 
 def check_file(kind: Kind, path: Path) -> None:

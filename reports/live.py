@@ -5,8 +5,9 @@ Where standard output is no terminal, a line now and then.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from memory_harness.reports.text import gib, of_budget
 
 RECENT_STEPS = 20  # steps that the rates shown are of
 SECONDS_BETWEEN_LINES = 30.0
+SPARK_STEPS, SPARKS = 40, "▁▂▃▄▅▆▇█"
+"""parts of the run whose mean losses are shown side by side, and how high each can be"""
 SECONDS_BETWEEN_DIAGNOSES = 5.0
 DIAGNOSIS_SHARE = 0.05
 """most of the time that may go into looking for findings: detectors read the whole log, which grows"""
@@ -44,13 +47,21 @@ def follow(log: Path, console: Console, clock: Callable[[], float] = time.monoto
         yield lambda: lines.update(watcher.look())
         lines.update(watcher.look(), at_end=True)
         return
+    begin = clock()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
         def update() -> None:
             if (view := watcher.look()) is not None:
                 live.update(render(*view, min(console.width, MAX_WIDTH)))
+            else:
+                live.update(waiting(clock() - begin))
 
         yield update
+
+
+def waiting(seconds: float) -> Text:
+    """Return what is shown before the run has written anything."""
+    return Text(f"{in_words(seconds)}: the worker imports PyTorch and reads the data, then it loads the model", "dim")
 
 
 View = tuple[RunLog, list[Finding]]
@@ -129,12 +140,30 @@ def render(log: RunLog, findings: list[Finding], width: int) -> RenderableType:
     words, level, budget = memory_in_words(log), current_level(log), run.budget_bytes
     memory = bar(level, max(10, width - len(words) - 4), max(budget, level.top_bytes), budget).append(f"  {words}")
     lines: list[RenderableType] = [head, Text(" · ".join(facts(log))), memory]
+    if curve := sparkline([step.loss for step in log.steps if step.loss is not None]):
+        lines.insert(2, Text.assemble(("loss  ", "bright_black"), curve[0], (f"  {curve[1]}", "bright_black")))
     for record in log.evals[-3:]:
         lines.append(Text(eval_line(record, log), "bright_black"))
     for finding in findings:
         style = STYLES[finding.severity]
         lines.append(Text(f"{finding.cause}: {finding.title}", style, no_wrap=True, overflow="ellipsis"))
     return Group(*lines)
+
+
+def sparkline(losses: Sequence[float]) -> tuple[str, str] | None:
+    """Return the course of the loss in a row of blocks, and from where to where it went; None of fewer than two."""
+    known = [loss for loss in losses if math.isfinite(loss)]
+    if len(known) < 2:
+        return None
+    num_parts = min(SPARK_STEPS, len(known))
+    means = []
+    for part in range(num_parts):
+        values = known[part * len(known) // num_parts : (part + 1) * len(known) // num_parts]
+        means.append(sum(values) / len(values))
+    low, high = min(means), max(means)
+    span = high - low or 1.0
+    blocks = [SPARKS[round((mean - low) / span * (len(SPARKS) - 1))] for mean in means]
+    return "".join(blocks), f"{means[0]:.3f} → {means[-1]:.3f}"
 
 
 def memory_in_words(log: RunLog) -> str:
@@ -167,6 +196,10 @@ def facts(log: RunLog) -> list[str]:
     return found
 
 
+_AFTER_TRAINING = (Phase.GENERATE,)
+"""phases in which no more steps come, and how long they take nothing tells"""
+
+
 def tokens_per_second(steps: list[StepRecord]) -> float:
     """Return real tokens, without padding, per second of training; 0 where nothing is known."""
     seconds = sum(step.seconds for step in steps)
@@ -175,7 +208,8 @@ def tokens_per_second(steps: list[StepRecord]) -> float:
 
 def seconds_left(log: RunLog) -> float | None:
     """Return the time for the steps that are left, from what those done took with their share of all phases."""
-    if not log.steps:
+    is_training = log.last_phase not in _AFTER_TRAINING and log.last_step < log.run.total_steps
+    if not log.steps or not is_training:
         return None
     done = len(log.steps)
     spent = sum(p.seconds for p in log.phases if p.phase not in (Phase.LOAD, Phase.RESUME, Phase.GENERATE))

@@ -43,6 +43,11 @@ def probe_sections(result: ProbeResult) -> list[Section]:
     return list(chain.from_iterable(make(result) for make in PROBE_SECTIONS))
 
 
+def run_sections(result: ProbeResult) -> list[Section]:
+    """Return those about what a run took, for a report that begins otherwise."""
+    return list(chain.from_iterable(make(result) for make in (_by_phase, _where, _over_the_run, _lengths, _outside)))
+
+
 def _verdict(result: ProbeResult) -> Iterator[Section]:
     body: list[blocks.Block] = [verdict_banner(result)]
     if fault := result.as_configured.run.fault:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,25 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.results.experiments import EXPERIMENTS, RESPONSES, RESPONSES_CSV, experiment_id
 from memory_harness.harness.results.replies import VETTED
 from memory_harness.probes.findings import Finding
-from memory_harness.reports.blocks import Banner, Cell, Command, Findings, Paragraph, Section, Table, Tone, facts
+from memory_harness.reports.blocks import (
+    Banner,
+    Cell,
+    Command,
+    Course,
+    Detail,
+    Findings,
+    Paragraph,
+    Section,
+    Table,
+    Tone,
+    facts,
+)
+from memory_harness.reports.html import page_text
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.next_step import after_training
-from memory_harness.reports.sections import explain
+from memory_harness.reports.sections import explain, run_sections
+from memory_harness.reports.summary import ProbeResult, source_in_words
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 
@@ -67,6 +81,56 @@ def _next(result: TrainingResult) -> Section:
         return Section("next", "Next")
     step = after_training(result.artefacts["adapter"].parent)
     return Section("next", "Next", body=[Paragraph(step.words), Command(step.command)])
+
+
+def training_page(result: TrainingResult, replies: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the report as a page: the course of the training, what it takes, and its replies."""
+    log = result.log
+    found = [_end(log), course_section(log), _losses(log), _scores(log.metrics), _replies(replies), _findings(result)]
+    found += [*run_sections(ProbeResult(log, result.findings, "pass")), _left_behind(result)]
+    banner = found[0].body[0]
+    assert isinstance(banner, Banner)
+    model = log.run.model.name if log.run.model else ""
+    facts_of_run = [model, log.run.gpu_name, log.run.started_at.replace("T", " ")[:16]]
+    return page_text(found, banner, facts_of_run, banner.source.capitalize(), log.run.source)
+
+
+def course_section(log: RunLog) -> Section:
+    """Return the losses, learning rates and gradient norms of all steps."""
+    source, total = source_in_words(log), log.run.total_steps
+    series = {
+        "Loss": [(step.step, step.loss) for step in log.steps if step.loss is not None],
+        "Learning rate": [(step.step, step.learning_rate) for step in log.steps],
+        "Gradient norm": [(step.step, step.grad_norm) for step in log.steps if step.grad_norm is not None],
+        "Seconds of each step": [(step.step, step.seconds) for step in log.steps],
+    }
+    held_out = []
+    for record in log.evals:
+        if record.loss is not None:
+            held_out.append((record.step, record.loss, f"held out, {record.model}"))
+    details: list[Detail] = []
+    for heading, points in series.items():
+        marks = held_out if heading == "Loss" else []
+        if points or marks:
+            words = "Of training steps, and of held-out data, per target token." if heading == "Loss" else ""
+            details.append(Course(heading, words, source, points, marks, total))
+    return Section("course", "Over the training", details=details)
+
+
+def _replies(replies: Sequence[Mapping[str, Any]]) -> Section:
+    rows = [[str(reply["question"]), str(reply["response"])] for reply in replies[:MAX_REPLIES]]
+    aside = f"the first {plural(len(rows), 'reply', 'replies')} of {len(replies)}"
+    table = Table(("question", "reply"), rows)
+    return Section("replies", "Replies", intro=aside if rows else "", details=[table] if rows else [])
+
+
+def replies_of(folder: Path, run: RunRecord) -> list[dict[str, Any]]:
+    """Return the replies of a run among all that lie in a folder."""
+    path = folder / RESPONSES
+    if not path.exists():
+        return []
+    content = read_json(path)
+    return [reply for reply in content["responses"] if reply["experiment_id"] == experiment_id(run)]
 
 
 OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
@@ -158,13 +222,13 @@ def _left_behind(result: TrainingResult) -> Section:
     return Section("left", "What there is", body=[facts(rows)])
 
 
-SHOWN_REPLIES = 3
+SHOWN_REPLIES, MAX_REPLIES = 3, 40
+"""replies that a terminal and a page show"""
 
 
 def print_replies(folder: Path, run: RunRecord, console: Console) -> None:
     """Print where a run's replies lie, and the first of them."""
-    content = read_json(folder / RESPONSES)
-    replies = [reply for reply in content["responses"] if reply["experiment_id"] == experiment_id(run)]
+    replies = replies_of(folder, run)
     lines = [f"{plural(len(replies), 'reply', 'replies')} added to {folder / RESPONSES} and {RESPONSES_CSV}"]
     vetted = [reply for reply in replies if reply["answered_by"] == VETTED]
     others = [reply for reply in replies if reply["answered_by"] != VETTED]

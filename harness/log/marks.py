@@ -11,11 +11,14 @@ import re
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["json", "svg", "html", "snapshot"]
+Kind = Literal["json", "svg", "html", "snapshot", "folded", "perfetto"]
 
 _SAID = "memory_harness report, sha256 "
+_OF_OBJECT = (f',\n  "written_by": "{_SAID}'.encode(), b'"\n}\n')
 _MARKS: dict[Kind, tuple[bytes, bytes]] = {
-    "json": (f',\n  "written_by": "{_SAID}'.encode(), b'"\n}\n'),
+    "json": _OF_OBJECT,
+    "perfetto": _OF_OBJECT,
+    "folded": (_SAID.encode(), b" 0\n"),  # a stack that holds nothing
     "svg": (f"<!-- {_SAID}".encode(), b" -->\n"),
     "html": (f"<!-- {_SAID}".encode(), b" -->\n"),
     "snapshot": (f"\n{_SAID}".encode(), b"\n"),  # unpicklers end before it
@@ -29,7 +32,7 @@ _DIGEST = 64
 def marked(kind: Kind, content: str | bytes) -> bytes:
     """Return a report with its mark; a report in JSON is an object, whose last member becomes the mark."""
     body = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    if kind == "json":
+    if _MARKS[kind] is _OF_OBJECT:
         body = body.removesuffix(_END_OF_OBJECT)
     before, behind = _MARKS[kind]
     return body + before + hashlib.sha256(body).hexdigest().encode() + behind

@@ -19,6 +19,8 @@ KINDS = (
 MAX_STACKS = 200
 """Stacks of one record; the others are one."""
 MAX_LAYERS = 256
+MIN_REST_SHARE = 0.001
+"""of the peak: less than that is by how much blocks are larger than what was asked for"""
 OTHER_CALLS = "other calls"
 ROUNDING, REQUEST, BEFORE = "rounding", "did not fit", "made before"
 
@@ -88,7 +90,7 @@ class PeakSum:
         """Return the sum; what is not known of `allocated_bytes` counts as made before."""
         rest = allocated_bytes - self._kinds.total()
         if rest > 0:
-            self.add(BEFORE, rest)
+            self.add(BEFORE if rest >= MIN_REST_SHARE * allocated_bytes else ROUNDING, rest)
         return PeakRecord(
             phase,
             step,

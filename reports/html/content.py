@@ -9,6 +9,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, facts
+from memory_harness.reports.html.course import course_figure
 from memory_harness.reports.html.drawing import bar_rows, figure, memory_legend
 from memory_harness.reports.html.excerpt import Excerpt, excerpt
 from memory_harness.reports.html.flame import flame_figure
@@ -21,6 +22,7 @@ from memory_harness.reports.levels import Level
 from memory_harness.reports.text import wrap_command
 
 COMMAND_WIDTH = 78
+LONG_CELL = 40  # letters from which on a cell needs a width of its own
 LEVELS = (("allocated", "allocated"), ("reserved", "reserved"))
 
 _ICONS = {"good": "M5,12.5l4.5,4.5L19,7.5", "bad": "M7,7l10,10M17,7L7,17", "warning": "M8,12h8"}
@@ -55,6 +57,8 @@ def block_nodes(block: blocks.Detail) -> Iterable[Node]:
             return timeline_figure(block.log, block.name, block.top_bytes)
         case blocks.Lengths():
             return lengths_figure(block.log, block.top_bytes)
+        case blocks.Course():
+            return [course_figure(block)]
         case blocks.Kinds():
             return [kinds_figure(block)]
         case blocks.Flame():
@@ -84,20 +88,33 @@ def _definitions(block: blocks.Facts) -> Node:
 
 
 def _table(table: blocks.Table) -> Node:
-    headings = [node("th", {"scope": "col"}, title) if title else node("td") for title in table.titles]
+    headings = []
+    for title in table.titles:
+        css = {"class": "num" if title in table.right else None}
+        headings.append(node("th", {"scope": "col", **css}, title) if title else node("td"))
     body = node("tbody")
     for row in table.rows:
-        add(body, [node("tr", {}, *_cells(row))])
+        add(body, [node("tr", {}, *_cells(row, table))])
     named = f"Table: {', '.join(title for title in table.titles if title)}"
     head = node("thead", {}, node("tr", {}, *headings))
     return node("div", {"class": "table", **_scrolling(named)}, node("table", {}, head, body))
 
 
-def _cells(row: Iterable[str | Cell]) -> Iterator[Node]:
+def _cells(row: Iterable[str | Cell], table: blocks.Table) -> Iterator[Node]:
     for number, cell in enumerate(row):
         found = Cell(cell, "") if isinstance(cell, str) else cell
-        css = {"class": found.tone or None}
+        is_number = bool(number) and table.titles[number] in table.right
+        css = {"class": f"{found.tone} {_width_of(found.text, is_number=is_number)}".strip() or None}
         yield node("td", css, found.text) if number else node("th", {"scope": "row", **css}, found.text)
+
+
+def _width_of(text: str, *, is_number: bool) -> str:
+    """Return the class that says how a cell may be broken into lines: numbers and single words are not."""
+    if is_number:
+        return "num"
+    if len(text) > LONG_CELL:
+        return "long"
+    return "short" if " " not in text else ""
 
 
 def _explanation(item: blocks.Explanation) -> Node:

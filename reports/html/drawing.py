@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from memory_harness.configs.units import GIB, KIB, MIB, format_bytes
+from memory_harness.harness.log.records import Phase
 from memory_harness.reports.html.markup import Child, Node, add, node
 from memory_harness.reports.levels import Level
 from memory_harness.reports.text import table_unit
@@ -93,11 +94,12 @@ def bar_rows(
     parts: list[Child] = []
     for number, (name, level, words) in enumerate(rows):
         top = number * ROW_PX
-        parts += [label(name, 0, top + LABEL_PX, css="name"), label(words, 1, top + LABEL_PX, "end", "value")]
-        parts += _bar(level, scale, top + LABEL_PX + 6)
+        row: list[Child] = [label(name, 0, top + LABEL_PX, css="name"), label(words, 1, top + LABEL_PX, "end", "value")]
+        row += _bar(level, scale, top + LABEL_PX + 6)
         if budget_bytes:
             at = budget_bytes / scale
-            parts.append(line("budget", at, top + LABEL_PX + 2, at, top + LABEL_PX + 10 + BAR_PX))
+            row.append(line("budget", at, top + LABEL_PX + 2, at, top + LABEL_PX + 10 + BAR_PX))
+        parts.append(node("g", {"data-phase": name if name in Phase.__members__ else None}, *row))
     return svg(title, description, height, *parts)
 
 

@@ -12,8 +12,8 @@ from memory_harness.reports.html.kinds import style_of
 from memory_harness.reports.html.markup import Node, node
 
 FRAME_PX = 19
-LEAST_SHARE = 0.004
-"""of the whole that a call must hold to be drawn; of a page that is three pixels"""
+LEAST_SHARE = 0.008
+"""of the whole that a call must hold to be drawn; of a wide page that is eight pixels"""
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 from pathlib import Path
@@ -15,7 +17,6 @@ from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, verdict_banner
 
 _BEGINS = "<!doctype html>\n<!-- QLoRA memory report -->"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what a browser may load for the page: nothing
 
 
 def html_text(result: ProbeResult) -> str:
@@ -35,27 +36,52 @@ def page_text(found: Sequence[Section], banner: Banner, facts: Sequence[str], ho
         how: where the numbers come from, in words.
         source: the same as a name: `cuda`, `simulated` or `traceback`.
     """
-    verdict, *others = found
-    sections = [*_sections(others)]
+    shown = main_of(found, banner)
+    _, *sections = shown
+    script = script_text()
     head = node(
         "head",
         {},
         node("meta", {"charset": "utf-8"}),
-        node("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
+        node("meta", {"http-equiv": "Content-Security-Policy", "content": policy_of(script)}),
         node("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         node("meta", {"name": "color-scheme", "content": "light dark"}),
         node("title", {}, f"{banner.title.capitalize()} · QLoRA memory report"),
-        node("style", {}, Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
+        node("style", {}, style_text()),
     )
     body = node("body", {}, node("a", {"class": "skip", "href": "#verdict"}, "Skip to the verdict"), hatches())
     links = [node("li", {}, node("a", {"href": f"#{s.get('id')}"}, s[0].text or "")) for s in sections]
-    contents = node("nav", {"aria-label": "Contents"}, node("ul", {}, *links))
+    listed = node("details", {"class": "contents"}, node("summary", {}, "Contents"), node("ul", {}, *links))
+    contents = node("nav", {"aria-label": "Contents"}, listed)
+    words = f"{how}. This file needs no network, and can be read without its script."
+    footer = node("footer", {}, node("p", {}, words))
+    add(body, [_header(facts, how, source), contents, shown, footer])
+    add(body, [node("script", {}, script)])
+    return f"{_BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
+
+
+def main_of(found: Sequence[Section], banner: Banner) -> Node:
+    """Return the sections, of which the first is the verdict."""
+    verdict, *others = found
     opening = {"id": "verdict", "class": f"verdict {banner.tone}", "aria-labelledby": "verdict-heading"}
     shown = node("section", {**opening, "tabindex": "-1"}, *_content(verdict))
-    words = f"{how}. This file needs no network and runs no scripts."
-    footer = node("footer", {}, node("p", {}, words))
-    add(body, [_header(facts, how, source), contents, node("main", {}, shown, *sections), footer])
-    return f"{_BEGINS}\n{to_text(node('html', {'lang': 'en'}, head, body))}\n"
+    return node("main", {}, shown, *_sections(others))
+
+
+def style_text() -> str:
+    """Return the look of all pages."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+
+def script_text() -> str:
+    """Return the page's one script."""
+    return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+
+
+def policy_of(script: str, more: str = "") -> str:
+    """Return what a browser may do with a page: nothing but run this script, which no other text can stand for."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'{more}"
 
 
 def _sections(sections: Sequence[Section]) -> Iterator[Node]:

@@ -16,7 +16,7 @@ from memory_harness.reports.html.drawing import figure, label, line, memory_axis
 from memory_harness.reports.html.markup import Child, Node, node
 from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import source_in_words
-from memory_harness.reports.text import gib, of_budget
+from memory_harness.reports.text import gib, in_unit, of_budget
 
 MAX_COLUMNS = 320  # columns that the run is cut into: each two to three pixels wide on a large screen
 SETUP_SHARE = 0.05  # share of the width for what comes before the first step
@@ -132,19 +132,34 @@ def _draw(
         *memory_axis(top, PLOT_PX),
         node(
             "svg",
-            CURVES,
+            {"class": "curves", **CURVES},
             node("path", {"class": "reserved", "d": _area([c.level.reserved_bytes for c in columns], top)}),
             node("path", {"class": "allocated", "d": _area([c.level.allocated_bytes for c in columns], top)}),
             node("path", {"class": "floor", "d": _course([c.floor_bytes for c in columns], top)}),
+            *_phase_curves(lanes, columns, top),
         ),
-        *_rest(columns, at),
         *_budget(log, top),
-        *(_request(log.fatal_oom, at, top) if log.fatal_oom and at is not None else ()),
-        *_step_marks(log, at),
-        *_lanes(lanes, columns, log, at, top),
-        *_hover(columns, log),
+        *_lanes(lanes, columns, log, at),
+        node(
+            "g",
+            {"class": "moves"},
+            *_rest(columns, at),
+            *(_request(log.fatal_oom, at, top) if log.fatal_oom and at is not None else ()),
+            *_step_marks(log, at),
+            *_hover(columns, log, top),
+        ),
     ]
-    return svg(heading, _description(log, columns), height, *parts, css="timeline")
+    chart = svg(heading, _description(log, columns, top), height, *parts, css="timeline")
+    chart.set("data-setup", f"{_setup_share(log):g}")
+    chart.set("data-total", str(max([log.run.total_steps, *(record.step for record in log.phases)])))
+    return chart
+
+
+def _phase_curves(lanes: Sequence[Phase], columns: Sequence[Column], top: int) -> Iterator[Node]:
+    """Yield the peaks of each phase on its own, which are seen where one phase is chosen."""
+    for phase in lanes:
+        peaks = [column.phases.get(phase) for column in columns]
+        yield node("path", {"class": "phase-curve", "data-curve": str(phase), "d": _course(peaks, top)})
 
 
 def _stretches(values: Iterable[T]) -> Iterator[tuple[T, int, int]]:
@@ -236,22 +251,22 @@ def _step_marks(log: RunLog, at: float | None) -> Iterator[Node]:
         yield label(f"{total}", 1, y, "end", "tick")
 
 
-def _lanes(
-    lanes: Sequence[Phase], columns: Sequence[Column], log: RunLog, at: float | None, top: int
-) -> Iterator[Node]:
+def _lanes(lanes: Sequence[Phase], columns: Sequence[Column], log: RunLog, at: float | None) -> Iterator[Node]:
     """Yield a lane a phase: where it ran, the darker the closer its peak came to the budget."""
     for number, phase in enumerate(lanes):
         y = PLOT_PX + AXIS_PX + number * LANE_PX
-        yield label(str(phase), 0, y + LANE_PX - 4, "end", "lane-name", -8)
-        yield rect("track", 0, 1, y + 2, LANE_PX - 4)
+        name = label(str(phase), 0, y + LANE_PX - 4, "end", "lane-name", -8)
+        ran: list[Node] = []
         shades = [_shade(column.phases.get(phase), log.run.budget_bytes) for column in columns]
         for shade, begin, end in _stretches(shades):
             if shade:
-                yield rect(f"shade{shade}", begin / MAX_COLUMNS, end / MAX_COLUMNS, y + 2, LANE_PX - 4)
+                ran.append(rect(f"shade{shade}", begin / MAX_COLUMNS, end / MAX_COLUMNS, y + 2, LANE_PX - 4))
         if at is not None and log.fatal_oom and log.fatal_oom.phase is phase:
             mark = rect("request outlined", at, at, y + 1, LANE_PX - 2)
             mark.set("width", "7")
-            yield mark
+            ran.append(mark)
+        moving = node("g", {"class": "moves"}, *ran)
+        yield node("g", {"data-phase": str(phase)}, name, rect("track", 0, 1, y + 2, LANE_PX - 4), moving)
 
 
 def _shade(peak: int | None, budget: int) -> int:
@@ -260,14 +275,14 @@ def _shade(peak: int | None, budget: int) -> int:
     return 1 + max(0, min(NUM_SHADES - 1, int(NUM_SHADES * peak / max(1, budget))))
 
 
-def _hover(columns: Sequence[Column], log: RunLog) -> Iterator[Node]:
+def _hover(columns: Sequence[Column], log: RunLog, top: int) -> Iterator[Node]:
     """Yield what is shown where the pointer rests; neighbours that say the same are one."""
-    for words, begin, end in _stretches(_in_words(column, log) for column in columns):
+    for words, begin, end in _stretches(_in_words(column, log, top) for column in columns):
         if words:
             yield rect("hover", begin / MAX_COLUMNS, end / MAX_COLUMNS, 0, PLOT_PX, words)
 
 
-def _in_words(column: Column, log: RunLog) -> str:
+def _in_words(column: Column, log: RunLog, top: int) -> str:
     if column.highest is None:
         return ""
     first, last = column.steps
@@ -276,8 +291,8 @@ def _in_words(column: Column, log: RunLog) -> str:
         when = str(column.highest)
     elif last == 0:
         when = "before step 1"
-    peak = f"peak {format_bytes(column.level.allocated_bytes)} in {column.highest}"
-    return f"{when}: {peak}, reserved {format_bytes(column.level.reserved_bytes)}"
+    peak = f"peak {in_unit(column.level.allocated_bytes, top)} in {column.highest}"
+    return f"{when}: {peak}, reserved {in_unit(column.level.reserved_bytes, top)}"
 
 
 def _explanation(columns: Sequence[Column]) -> str:
@@ -285,10 +300,10 @@ def _explanation(columns: Sequence[Column]) -> str:
     return f"Each column is the highest of up to {steps} steps." if steps > 1 else "Nothing is left out."
 
 
-def _description(log: RunLog, columns: Sequence[Column]) -> str:
+def _description(log: RunLog, columns: Sequence[Column], top: int) -> str:
     highest = max(columns, key=lambda column: column.level.allocated_bytes)
     budget = log.run.budget_bytes
-    words = f"Highest allocated {of_budget(highest.level.allocated_bytes, budget)}, {_in_words(highest, log)}."
+    words = f"Highest allocated {of_budget(highest.level.allocated_bytes, budget)}, {_in_words(highest, log, top)}."
     if log.fatal_oom is not None:
         oom = log.fatal_oom
         words += f" Out of memory in {oom.phase} at step {oom.step}: {format_bytes(oom.requested_bytes)} asked for."

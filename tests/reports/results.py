@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memory_harness.configs.units import GIB
-from memory_harness.harness.log.records import AgreementRecord, Outcome
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.log.records import AgreementRecord, MemoryStats, Outcome, PeakRecord, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import FixResult, OtherCount
 from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction
@@ -67,3 +68,32 @@ def unfixed_result() -> ProbeResult:
     log = as_published_oom()
     tried = replace(EVAL_BATCH_FIX, verified=False, applied=False, note="the same request fails again")
     return ProbeResult(log, detect(log), "fail", fixes=[tried])
+
+
+def with_peaks(log: RunLog = FITS) -> RunLog:
+    """Return a log that tells what the peaks of two phases were made of."""
+    kinds = {"weights": 5 * GIB, "adapters": GIB // 8, "activations": 2 * GIB, "logits": GIB, "made in EVAL": MIB}
+    layers = {f"layers.{number}": {"weights": GIB // 32, "adapters": MIB} for number in range(12)}
+    model = "transformers/models/llama/modeling_llama.py"
+    stacks = {
+        "weights;model.layers.*.mlp.up_proj.weight": 5 * GIB,
+        f"activations;a/train.py:12 main;{model}:300 forward": 2 * GIB,
+        f"logits;a/train.py:12 main;{model}:468 forward": GIB,
+        "other calls": GIB // 8 + MIB,
+    }
+    total = sum(kinds.values())
+    peaks = [
+        PeakRecord(Phase.FORWARD, 1, total - GIB, total, {**kinds, "logits": 0}, layers, stacks),
+        PeakRecord(Phase.BACKWARD, 2, total, total + GIB // 2, kinds, layers, stacks),
+        PeakRecord(Phase.FORWARD, 2, total - GIB // 2, total, {**kinds, "logits": GIB // 2}, {}, stacks),
+    ]
+    return replace(log, peaks_seen=peaks)
+
+
+def small_log() -> RunLog:
+    """Return a run of 1/100000 of the size of the card that it is shown against."""
+    phases = []
+    for record in FITS.phases:
+        small = {name: value // 100_000 for name, value in vars(record.after).items()}
+        phases.append(replace(record, after=MemoryStats(**small)))
+    return replace(FITS, phases=phases)

@@ -6,8 +6,20 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import FollowedLog, LogWriter
-from memory_harness.reports.live import Lines, Watcher, facts, follow, in_words, render, seconds_left, tokens_per_second
+from memory_harness.reports.live import (
+    Lines,
+    Watcher,
+    facts,
+    follow,
+    in_words,
+    render,
+    seconds_left,
+    sparkline,
+    tokens_per_second,
+    waiting,
+)
 from memory_harness.reports.terminal import make_console
 from tests.builders import AS_PUBLISHED, make_log
 
@@ -153,3 +165,28 @@ def test_rates_and_times():
     assert seconds_left(half) == pytest.approx(spent)
     assert facts(replace(log, steps=[])) == []
     assert [in_words(s) for s in (45, 600, 3 * 3600 + 300)] == ["45 s", "10 min", "3 h 05 min"]
+
+
+def test_the_course_of_the_loss_is_a_row_of_blocks():
+    curve, words = sparkline([4.0 - step / 100 for step in range(200)])
+    assert (curve[0], curve[-1], len(curve)) == ("█", "▁", 40)
+    assert words.startswith("3.9")
+    assert sparkline([2.0, float("nan")]) is None
+    log = make_log(CONFIG)
+    log = replace(log, steps=[replace(step, loss=9.0 - step.step / 10) for step in log.steps[:8]])
+    assert "▁" in shown(log)
+    assert all(len(line) <= 80 for line in shown(log).splitlines())
+
+
+def test_while_it_generates_no_time_is_left_to_tell():
+    log = make_log(CONFIG)
+    assert not any("left" in fact for fact in facts(log)), "all steps are done"
+    half = replace(log, steps=log.steps[:8])
+    generating = [*log.begins[:20], replace(log.begins[20], phase=Phase.GENERATE)]
+    assert any("left" in fact for fact in facts(half))
+    assert not any("left" in fact for fact in facts(replace(half, begins=generating)))
+
+
+def test_before_there_is_a_log_it_says_what_it_waits_for(tmp_path):
+    assert "imports PyTorch" in waiting(12.0).plain
+    assert waiting(12.0).plain.startswith("12 s")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.harness.log.records import MetricsRecord, Outcome
+from memory_harness.reports.html.course import axis_of, parts_of
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.training import (
     TrainingResult,
@@ -14,9 +15,11 @@ from memory_harness.reports.training import (
     mean_losses,
     print_training,
     training_exit_code,
+    training_page,
     training_to_json,
 )
 from tests.builders import AS_PUBLISHED, make_log
+from tests.reports.html.test_page import Page
 
 
 def trained_log(outcome=Outcome.COMPLETED):
@@ -88,3 +91,29 @@ def test_exit_codes():
 def test_only_what_is_there_counts_as_an_artefact(tmp_path):
     (tmp_path / "run" / "adapter").mkdir(parents=True)
     assert list(artefacts_in(tmp_path / "run")) == ["adapter", "checkpoints"]
+
+
+def test_the_page_holds_the_training():
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
+    steps = [replace(step, loss=4.0 - step.step / 20, grad_norm=1.0) for step in log.steps]
+    metrics = [MetricsRecord(32, name, 5.0, 0.8, 3, bleu=10.0) for name in ("base", "tuned")]
+    log = replace(log, steps=steps, evals=[replace(log.evals[0], loss=2.5)], metrics=metrics)
+    replies = [{"question": f"question {n}", "response": "<b>a reply</b>"} for n in range(60)]
+    shown = Page(training_page(TrainingResult(log, [], {}), replies))
+    for words in ("Trained", "Loss", "Learning rate", "Gradient norm", "held out", "2.5000", "BLEU", "question 39"):
+        assert words in shown.text, words
+    assert "question 40" not in shown.text
+    assert "<b>a reply</b>" in shown.text
+    assert {"course", "loss", "scores", "replies", "phases", "time"} <= {s["id"] for s in shown.all("section")}
+    ids = [found["id"] for _, found in shown.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_course_fills_its_chart_and_is_drawn_in_few_parts():
+    points = [(step, 2.0 + 1 / step) for step in range(1, 5001)]
+    parts = parts_of(points, 5000)
+    assert len(parts) == 320
+    assert parts[0].highest == 3.0
+    assert (axis_of([2.1, 2.9]).low, axis_of([0.1, 2.9]).low) == (2.0, 0.0)
+    assert axis_of([3.0]).y(3.0) >= 0
+    assert axis_of([]).high > axis_of([]).low

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,9 +16,10 @@ from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
 from memory_harness.reports.entry import main
 from memory_harness.reports.html import html_text
+from memory_harness.reports.html.page import policy_of, script_text
 from memory_harness.reports.summary import NextStep, ProbeResult, result_of_log
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
-from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
+from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, small_log, unfixed_result, with_peaks
 
 SEGMENTS = (
     SegmentRuns("large", (9 * GIB,)),
@@ -45,6 +48,8 @@ RESULTS = {
     "no configuration": result_of_log(NO_CONFIG),
     "every phase": result_of_log(EVERY_PHASE),
     "a snapshot": result_of_log(SNAPSHOT),
+    "contents known": result_of_log(with_peaks()),
+    "a small model on a large card": result_of_log(small_log()),
     "many lengths": result_of_log(make_log(AS_PUBLISHED.with_fields(batching="dynamic"), lengths=(90, 700, 1500))),
     "measured beside simulated": replace(
         result_of_log(replace(FITS, run=replace(FITS.run, source="cuda"))), predicted=FITS, whole_run=FITS
@@ -74,7 +79,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -95,11 +100,15 @@ def test_every_result_is_a_well_formed_page_that_loads_nothing(name):
     text = html_text(RESULTS[name])
     shown = Page(text)
     assert text.startswith("<!doctype html>")
-    assert {tag for tag, _ in shown.tags} & {"script", "link", "img", "iframe", "object", "image", "use"} == set()
+    assert {tag for tag, _ in shown.tags} & {"link", "img", "iframe", "object", "image", "use"} == set()
+    assert [found for tag, found in shown.tags if tag == "script"] == [{}]
+    assert f"<script>{script_text()}</script>" in text
     links = [value for _, found in shown.tags for key, value in found.items() if key in ("href", "src", "xlink:href")]
     assert all(link and link.startswith("#") for link in links)
     assert set(re.findall(r"url\(([^)]*)\)", text)) <= {"#hatch-request", "#hatch-free"}
-    assert not re.search(r"https?:|@import|@font-face", text)
+    outside = text.replace(script_text(), "")
+    assert not re.search(r"https?:|@import|@font-face", outside)
+    assert not re.search(r"fetch|import\b|XMLHttp|eval\(|innerHTML|insertAdjacent|document\.write", script_text())
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -214,6 +223,13 @@ def hostile() -> ProbeResult:
         base, as_configured=evil, findings=[finding, replace(finding, severity="warning")], fixes=[fix],
         next_step=NextStep(HOSTILE, HOSTILE), other_counts=[OtherCount(1, 2, 3, HOSTILE)],
     )  # fmt: skip
+
+
+def test_a_browser_may_run_the_pages_script_and_nothing_else():
+    (policy,) = page(RESULTS["fixed"]).all("meta", http_equiv="Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(script_text().encode()).digest()).decode()
+    assert policy["content"] == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy_of("other") != policy["content"]
 
 
 def test_nothing_that_a_log_says_becomes_markup():
