@@ -144,7 +144,7 @@ class RunRecord:
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
     data_bytes: int = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
     data_where: str = ""  # `file:line` that made it
-    padded_at: str = ""  # `file:line` of a script that asks for padding to the maximum; empty where none was seen
+    settings_at: dict[str, str] = field(default_factory=dict)  # `file:line` by which a script gives some settings
     resumed_at: str = ""  # when this process began, where it goes on with a run
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: float = 0.0  # of all phases of its earlier processes, but for what was lost and is done again

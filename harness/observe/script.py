@@ -79,7 +79,7 @@ from memory_harness.harness.observe.script_objects import (
     is_checkpoint,
     leaves_of,
     line_that_trains_more,
-    place_of_setting,
+    places_of_settings,
 )
 from memory_harness.harness.observe.script_patches import (
     GENERATE,
@@ -302,8 +302,7 @@ class ScriptObserver:
             facts = model_facts(module)
             if 0 < facts.num_adapter_parameters < facts.num_trainable_parameters:
                 facts = dataclasses.replace(facts, trains_also_at=line_that_trains_more(module))
-            padded_at = place_of_setting("padding", ("max_length",)) or place_of_setting("pad_to_max_length", (True,))
-            self._describe(model=facts, padded_at=padded_at)
+            self._describe(model=facts, settings_at=places_of_settings())
         return True
 
     def _begin_call(self, module: torch.nn.Module, values: list[Any]) -> None:

@@ -67,6 +67,21 @@ def place_of_setting(name: str, values: Collection[object] = ()) -> str:
     return ""
 
 
+SETTINGS: dict[str, tuple[object, ...]] = {
+    "padding": ("max_length",),
+    "pad_to_max_length": (True,),
+    "compute_metrics": (),
+    "per_device_eval_batch_size": (),
+}
+"""settings that a finding may be about, of transformers' tokenizers and `Trainer`, and the values that matter"""
+
+
+def places_of_settings() -> dict[str, str]:
+    """Return `file:line` by setting, of those that the script gives."""
+    found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
+    return {name: place for name, place in found.items() if place}
+
+
 def line_that_trains_more(model: torch.nn.Module) -> str:
     """Return `file:line` that lets weights beside an adapter train: its configuration's, or a switch's."""
     configs = getattr(model, "peft_config", {})

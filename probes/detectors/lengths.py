@@ -15,6 +15,7 @@ from memory_harness.probes.detectors.reading import (
     fatal_finding,
     peak_rise_bytes,
     records_of,
+    setting_at,
     severity_without,
 )
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS
@@ -65,7 +66,7 @@ def padding_to_max(evidence: Evidence) -> Finding | None:
         phase=Phase.FORWARD,
         steps=(log.steps[0].step, log.steps[-1].step) if log.steps else None,
         bytes=padding_bytes,
-        where=log.run.padded_at or (log.fatal_oom.batch_at if log.fatal_oom else None),
+        where=setting_at(log, "padding", "pad_to_max_length") or (log.fatal_oom.batch_at if log.fatal_oom else None),
         evidence={
             "padded_share": round(share, 4),
             "real_tokens": real,
