@@ -19,6 +19,7 @@ from memory_harness.harness.devices.base import Allocation, AllocationEvent, Hig
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.heap import heap_reader
 from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
+from memory_harness.harness.log.allocator_sizes import LEAST_CARD_BYTES, fine_segment_size
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     DriverUse,
@@ -85,6 +86,8 @@ class SimulatedDevice:
         self.torch_device = torch.device("cpu" if computes else "meta")
         self.expandable_segments = expandable_segments
         self._simulated = SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)
+        if not lowered and budget_bytes < LEAST_CARD_BYTES:
+            self._simulated.allocator.segment_size = fine_segment_size
         self.memory: CardMemory = LiveMemory(self._simulated)
         """another one where phases are replayed; then nothing is reported to the first"""
         lowerings = operator_lowerings(card) if lowered else {}

@@ -10,6 +10,7 @@ SMALL_SEGMENT_BYTES = 2 * 2**20
 LARGE_SEGMENT_MAX_BYTES = 10 * 2**20
 LARGE_SEGMENT_BYTES = 20 * 2**20
 ROUND_LARGE_BYTES = 2 * 2**20
+LEAST_CARD_BYTES = 256 * 2**20  # budgets below it are for small models on a CPU that stands for a card
 
 
 def block_size(num_bytes: int) -> int:
@@ -24,3 +25,8 @@ def segment_size(block_bytes: int) -> int:
     if block_bytes < LARGE_SEGMENT_MAX_BYTES:
         return LARGE_SEGMENT_BYTES
     return -(-block_bytes // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
+
+
+def fine_segment_size(block_bytes: int) -> int:
+    """Return the same for budgets that no card has: a segment of 20 MiB would be most of them, or more."""
+    return SMALL_SEGMENT_BYTES if block_bytes <= SMALL_MAX_BYTES else block_size(block_bytes)

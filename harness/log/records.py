@@ -159,6 +159,7 @@ class RunRecord:
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
     data_bytes: Size = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
     data_where: str = ""  # `file:line` that made it
+    settings_at: dict[str, str] = field(default_factory=dict)  # `file:line` by which a script gives some settings
     resumed_at: str = ""  # when this process began, where it goes on with a run
     rows_left_out: dict[str, int] = field(default_factory=dict)  # of the corpus: why, and how many
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used

@@ -168,6 +168,37 @@ def adding_line(
     return ranks[0][-1] if ranks else None
 
 
+def setting_line(path: str, name: str, values: Collection[object] = ()) -> int | None:
+    """Return the first line of a file that gives a setting: an argument of a call, a key, an attribute or a variable.
+
+    Args:
+        path: of the file.
+        name: of the setting.
+        values: only where it is given one of these constants; any but None and False where there are none.
+    """
+    lines = []
+    for node in _nodes(path):
+        for given, value in _given(node):
+            constant = value.value if isinstance(value, ast.Constant) else ...
+            is_wanted = constant in values if values else constant not in (None, False)
+            if given == name and is_wanted:
+                lines.append(value.lineno)
+    return min(lines, default=None)
+
+
+def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names that a node gives values to, and these."""
+    if isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, node.value
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield key.value, value
+    elif isinstance(node, ast.Assign):
+        for target in _targets(node):
+            yield target.id if isinstance(target, ast.Name) else target.attr, node.value
+
+
 def registering_line(path: str, function: str) -> int | None:
     """Return the first line of a file that registers a hook, one that names the function before any other."""
     lines = []

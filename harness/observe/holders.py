@@ -140,7 +140,9 @@ class _Search:
         One whose line adds to it goes first: what lies in a list may lie in a variable, drawn from it, for a while.
         """
         self._seen.add(id(target))
-        fallback = self._noted(users_first(_running_locals(target, inner)))
+        # of functions that hand it on, the one that made it
+        running = sorted(_running_locals(target, inner), key=lambda holder: not holder.stores)
+        fallback = self._noted(users_first(running))
         if depth == 0 or self._lookups <= 0 or (fallback is not None and fallback.is_users and fallback.adds):
             return fallback
         for referrer in self._referrers(target):
@@ -272,6 +274,10 @@ class _Search:
         if "__name__" in mapping and "__builtins__" in mapping:  # of a module, which need not be registered any more
             return _global(mapping, str(key), inner)
         self._seen.add(id(mapping))
+        if "__module__" in mapping and "__doc__" in mapping:
+            for cls in gc.get_referrers(mapping):
+                if isinstance(cls, type) and vars(cls).get(key) is target:
+                    return _of_class(_words(f"attribute `{key}` of the class {cls.__name__}", inner), cls, key, inner)
         for owner in self._referrers(mapping):
             if getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)

@@ -161,6 +161,25 @@ def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
     return first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
 
 
+def holder_of_arrays_over(tensors: list[torch.Tensor]) -> Holder | None:
+    """Return who holds NumPy arrays that lie in the memory of tensors, which only these arrays may refer to."""
+    wanted = set(map(id, tensors))
+    for item in gc.get_objects():
+        if type(item) in (list, dict, tuple, deque):
+            for member in list(item.values() if isinstance(item, dict) else item):
+                if type(member) is np.ndarray and _base_of(member) in wanted:
+                    return find_holder(item, [tensors])
+    return None
+
+
+def _base_of(array: np.ndarray[Any, Any]) -> int:
+    """Return the id of what an array is a view of, behind other arrays."""
+    base: Any = array.base
+    while type(base) is np.ndarray:
+        base = base.base
+    return id(base)
+
+
 def _holder_of_arrays() -> Holder | None:
     """Return who holds the most bytes of NumPy arrays in one list or dictionary; the collector knows of no array."""
     containers = []

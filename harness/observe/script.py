@@ -76,7 +76,10 @@ from memory_harness.harness.observe.script_objects import (
     ModelChanges,
     ModuleCalls,
     OptimizerSteps,
+    is_checkpoint,
     leaves_of,
+    line_that_trains_more,
+    places_of_settings,
 )
 from memory_harness.harness.observe.script_patches import (
     GENERATE,
@@ -296,7 +299,10 @@ class ScriptObserver:
         size = sum(parameter.numel() for parameter in parameters)
         if size > self._largest_model:
             self._largest_model = size
-            self._describe(model=model_facts(module))
+            facts = model_facts(module)
+            if 0 < facts.num_adapter_parameters < facts.num_trainable_parameters:
+                facts = dataclasses.replace(facts, trains_also_at=line_that_trains_more(module))
+            self._describe(model=facts, settings_at=places_of_settings())
         return True
 
     def _begin_call(self, module: torch.nn.Module, values: list[Any]) -> None:
@@ -605,7 +611,7 @@ class ScriptObserver:
         if not on_host:
             tensors = tensors_in(loaded, LOADED_DEPTH)
             self.device.adopt(tensors)
-            self._loaded.replace(tensors)
+            self._loaded.replace(tensors, of_checkpoint=is_checkpoint(loaded))
         return loaded
 
     def load_state_dict(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
@@ -739,7 +745,7 @@ class ScriptObserver:
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         error.caught_at = self._caught.note_failure(self._phase, self._frame())
         self._note_failed_call(error)
-        if self._loaded.has_restored:
+        if self._loaded.are_to_restore:
             self._note_checkpoint_kept()
         self._sampling.stop()
         self._note_old_models()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
+
+from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path
 
 OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
@@ -50,6 +53,42 @@ class ModuleCalls:
                 gradients = [parameter.grad for parameter in own if parameter.grad is not None]
                 found.append((module, [*own, *gradients]))
         return found
+
+
+def place_of_setting(name: str, values: Collection[object] = ()) -> str:
+    """Return `file:line` in the script, or in a module of its user's, that gives a setting; empty where none does."""
+    main = sys.modules.get("__main__")
+    for module in (main, *list(sys.modules.values())):
+        path = getattr(module, "__file__", None) or ""
+        if path.endswith(".py") and not is_library(path) and not is_harness(path):
+            line = setting_line(path, name, values)
+            if line is not None:
+                return f"{short_path(path)}:{line}"
+    return ""
+
+
+SETTINGS: dict[str, tuple[object, ...]] = {
+    "padding": ("max_length",),
+    "pad_to_max_length": (True,),
+    "compute_metrics": (),
+    "per_device_eval_batch_size": (),
+}
+"""settings that a finding may be about, of transformers' tokenizers and `Trainer`, and the values that matter"""
+
+
+def places_of_settings() -> dict[str, str]:
+    """Return `file:line` by setting, of those that the script gives."""
+    found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
+    return {name: place for name, place in found.items() if place}
+
+
+def line_that_trains_more(model: torch.nn.Module) -> str:
+    """Return `file:line` that lets weights beside an adapter train: its configuration's, or a switch's."""
+    configs = getattr(model, "peft_config", {})
+    for name in ("modules_to_save", "trainable_token_indices"):
+        if any(getattr(config, name, None) for config in dict(configs).values()):
+            return place_of_setting(name)
+    return place_of_setting("requires_grad", (True,))
 
 
 class Addition(NamedTuple):
@@ -232,17 +271,28 @@ def _first_parameter(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     return next(chain.from_iterable(groups), None)
 
 
+def is_checkpoint(loaded: Any, depth: int = 3) -> bool:
+    """Return whether a file gave the state of a module or of an optimizer, alone or beside other things."""
+    if not isinstance(loaded, dict) or depth == 0:
+        return False
+    if isinstance(loaded, OrderedDict) or {"state", "param_groups"} <= loaded.keys():
+        return True
+    return any(is_checkpoint(value, depth - 1) for value in loaded.values())
+
+
 class LoadedTensors:
     """The tensors on the device that the last file gave, and whether the run was restored from them."""
 
     def __init__(self) -> None:
         self._tensors: list[weakref.ref[torch.Tensor]] = []
+        self._of_checkpoint = False  # they are states of a module or an optimizer
         self._restored_at: int | None = None  # step before which a module took its state from them
 
-    def replace(self, tensors: Iterable[torch.Tensor]) -> None:
+    def replace(self, tensors: Iterable[torch.Tensor], *, of_checkpoint: bool) -> None:
         """Take note of what a file gave."""
         self._tensors = list(map(weakref.ref, tensors))
         self._restored_at = None
+        self._of_checkpoint = of_checkpoint
 
     def note_restored(self, state: Iterable[torch.Tensor], step: int) -> None:
         """Take note of a state that a module takes, which resumes the run where the file gave it."""
@@ -253,9 +303,9 @@ class LoadedTensors:
             self._restored_at = step
 
     @property
-    def has_restored(self) -> bool:
-        """Whether a module has taken its state from them, and they were not looked at since."""
-        return bool(self._tensors) and self._restored_at is not None
+    def are_to_restore(self) -> bool:
+        """Whether a module has taken its state from them, or may yet, and they were not looked at since."""
+        return bool(self._tensors) and (self._of_checkpoint or self._restored_at is not None)
 
     def have_settled(self, step: int) -> bool:
         """Return whether the optimizers have made their states since the run was restored."""

@@ -19,6 +19,7 @@ from memory_harness.harness.observe.live_objects import (
     MAX_OBJECTS_ASKED,
     gradient_handles,
     gradients_have_graphs,
+    holder_of_arrays_over,
     holder_of_graph,
     hook_with_line,
     tensors_by_handle,
@@ -149,6 +150,8 @@ def _record(
     holder = next(filter(None, map(_holder_of_storage, asked)), None)
     holder = holder and _named_hook(holder.of_what_was_made(group.site))
     in_graph = False
+    if holder is None:
+        holder = next(filter(None, map(holder_of_arrays_over, asked)), None)
     if holder is None and graph is not None:
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
         in_graph = not any(referred(same_storage, [same_storage]) for same_storage in asked)

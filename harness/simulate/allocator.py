@@ -111,6 +111,7 @@ class CachingAllocator:
             raise ValueError(f"budget_bytes must be positive or None, not {budget_bytes}")
         self.budget_bytes = budget_bytes
         self.expandable_segments = expandable_segments
+        self.segment_size = segment_size
         self.allocated_bytes = self.peak_allocated_bytes = 0
         self.reserved_bytes = self.peak_reserved_bytes = 0
         self.requested_bytes = 0
@@ -300,7 +301,7 @@ class CachingAllocator:
 
     def _try_reserve(self, pool: BlockPool, size: int) -> BlockNode | None:
         """Return an unlisted free block of at least `size` in new memory. Source: alloc_block."""
-        reserve = segment_size(size)
+        reserve = self.segment_size(size)
         if self._exceeds_budget(reserve):
             return None
         if self.expandable_segments:

@@ -7,7 +7,7 @@ import numpy as np
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import HOST, ModelFacts, Phase
+from memory_harness.harness.log.records import GROWING_TENSOR, HOST, ModelFacts, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
@@ -21,6 +21,7 @@ from memory_harness.probes.detectors.reading import (
     main_survivor,
     peak_rise_bytes,
     records_of,
+    setting_at,
     severity_without,
     survivors_of,
 )
@@ -56,7 +57,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     by_holder = _by_holder(evidence)
     if by_holder is not None:
         return by_holder
-    hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation)]
+    is_joined = _is_joined(log)
+    hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation, is_joined=is_joined)]
     if not hoarding:
         return None
     if log.run.script:
@@ -103,10 +105,17 @@ def _is_lasting(growing: Sequence[Evaluation]) -> bool:
     return growing[-1].before_bytes - growing[0].before_bytes >= MIN_GROWTH_BYTES
 
 
-def _hoards(evaluation: Evaluation) -> bool:
+def _is_joined(log: RunLog) -> bool:
+    """Return whether batches join what they leave to what is there: a larger tensor each time, and for a while two."""
+    survivors = survivors_of(log, Phase.EVAL)
+    return bool(survivors) and survivors[0].holder.startswith(GROWING_TENSOR)
+
+
+def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     """Return whether every batch left something, and nothing of it was let go in between.
 
-    Of batches of several lengths a short one may leave less than the last output that it replaces.
+    Of batches of several lengths a short one may leave less than the last output that it replaces; so may one where
+    what is there `is_joined`.
     """
     left = evaluation.left_bytes
     if len(left) < MIN_BATCHES:
@@ -116,7 +125,7 @@ def _hoards(evaluation: Evaluation) -> bool:
         return True
     lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
     is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)
-    return len(lengths) > 1 and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
+    return (len(lengths) > 1 or is_joined) and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
 
 
 def _steps_leave_too(evidence: Evidence) -> bool:
@@ -165,7 +174,7 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     forward = evaluation.batches[0].forward
     if forward is None:
         return None
-    if _has_all_logits(evaluation):
+    if _has_all_logits(evaluation, is_joined=_is_joined(log)):
         return "logits"
     left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
     kept = sum(survivor.bytes_per_step for survivor in survivors_of(log, Phase.EVAL))
@@ -179,8 +188,10 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     return "a part of what the model returns" if beyond else None
 
 
-def _has_all_logits(evaluation: Evaluation) -> bool:
-    """Return whether an evaluation of several lengths left the logits of all batches, padded to the longest or not.
+def _has_all_logits(evaluation: Evaluation, *, is_joined: bool) -> bool:
+    """Return whether an evaluation of several lengths, or one that joins them, left the logits of all batches.
+
+    They may be padded to the longest.
 
     The last one's may be there twice.
     """
@@ -191,11 +202,11 @@ def _has_all_logits(evaluation: Evaluation) -> bool:
             return False
         sizes.append(record.forward.logits_bytes)
         lengths.append(record.batch.padded_length)
-    if min(lengths) == max(lengths) or min(sizes) == 0:
+    if (min(lengths) == max(lengths) and not is_joined) or min(sizes) == 0:
         return False
     least = sum(sizes)
     padded = sum(size * max(lengths) / length for size, length in zip(sizes, lengths, strict=True))
-    slack = max(NOISE_BYTES, SAME_SHARE * least)
+    slack = max(NOISE_BYTES, SAME_SHARE * least, max(sizes) if is_joined else 0)
     return least - slack <= evaluation.grown_bytes <= padded + max(sizes) + slack
 
 
@@ -239,7 +250,7 @@ def _hoarded_finding(
         phase=Phase.EVAL,
         steps=(hoarding[0].step, hoarding[-1].step),
         bytes=largest.grown_bytes,
-        where=line_of(held),
+        where=_where(log, held, largest),
         evidence={
             "bytes_per_batch": round(slope.middle),
             "num_batches": len(largest.batches),
@@ -248,6 +259,14 @@ def _hoarded_finding(
             "released": "never" if never_released else "after the evaluation",
         },
     )
+
+
+def _where(log: RunLog, held: SurvivorRecord | None, evaluation: Evaluation) -> str | None:
+    """Return `file:line` of what keeps outputs, what asks `Trainer` for it, or the call that made them."""
+    if held is not None and "of evaluation_loop()" in held.holder:
+        return setting_at(log, "compute_metrics") or line_of(held)
+    is_known = held is not None and bool(held.holder)
+    return line_of(held) if is_known else called_at(evaluation.batches) or line_of(held)
 
 
 def logits_hoarded_host(evidence: Evidence) -> Finding | None:

@@ -26,6 +26,7 @@ from memory_harness.probes.detectors.growth_holders import (
     in_graphs,
     in_hooks,
     in_metrics,
+    in_outputs,
 )
 from memory_harness.probes.detectors.growth_timing import (
     after_failures,
@@ -51,6 +52,7 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     in_caches,
     in_metrics,
     in_hooks,
+    in_outputs,
     at_interval,
     every_step,
     in_graphs,

@@ -8,8 +8,11 @@ from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
 from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
 from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_hook, is_of_metric
-from memory_harness.probes.detectors.reading import main_survivor, survivors_of
+from memory_harness.probes.detectors.reading import main_survivor, records_of, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
+
+SAME_SHARE = 0.02
+"""Relative error within which what is kept counts as what was returned: the allocator's rounding of several tensors."""
 
 
 def in_exceptions(evidence: Evidence) -> Explanation | None:
@@ -84,6 +87,27 @@ def between_steps(evidence: Evidence) -> Explanation | None:
         cause="tensors-logged",
         title="Between the steps {} of tensors have come to be kept",
         reason="They are made after a step, without a graph, and each time more of them are kept.",
+    )
+
+
+def in_outputs(evidence: Evidence) -> Explanation | None:
+    """Explain outputs of a model that calls between the steps leave: its logits, or more than these."""
+    held = _held(evidence, lambda survivor: survivor.phase is Phase.EVAL and is_collection(survivor))
+    calls = [record.forward for record in records_of(evidence.log, Phase.EVAL) if record.forward is not None]
+    if not held or not calls:
+        return None
+    kept, logits, returned = _bytes_of(held), calls[0].logits_bytes, calls[0].output_bytes
+    is_logits = abs(kept - logits) <= SAME_SHARE * logits
+    made_by_call = any(survivor.site.split(" ")[0] == calls[0].where for survivor in held)
+    is_more = made_by_call and logits < kept <= (1 + SAME_SHARE) * returned
+    if not is_logits and not is_more and abs(kept - returned) > SAME_SHARE * returned:
+        return None
+    return _explanation(
+        evidence,
+        held,
+        cause="logits-hoarded" if is_logits else "outputs-hoarded",
+        title="{} of what the model has returned is kept",
+        reason=f"Of the {format_bytes(returned)} that a call between the steps returns, {format_bytes(kept)} stays.",
     )
 
 

@@ -37,6 +37,8 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
     """
     if not survivors or any(len(survivor.shape) != CACHE_DIMENSIONS or survivor.has_grad_fn for survivor in survivors):
         return False
+    if all(survivor.shape[2] == survivor.shape[3] for survivor in survivors):
+        return False  # attention's weights, tokens × tokens
     phases = {survivor.phase for survivor in survivors}
     lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)

@@ -1,16 +1,31 @@
 """Costs that follow from how long the samples are: padding, the longest sample, a cache carved by varying lengths."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segment_size
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.reading import FORWARD_PHASES, GRAPH_PHASES, fatal_finding, records_of
+from memory_harness.probes.detectors.reading import (
+    FORWARD_PHASES,
+    GRAPH_PHASES,
+    fatal_finding,
+    peak_rise_bytes,
+    records_of,
+    setting_at,
+    severity_without,
+)
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS
-from memory_harness.probes.findings import Finding
+from memory_harness.probes.findings import Finding, Severity
 
 PADDED_SHARE = 1 / 3
 """Share of padding from which padding to the maximum is called a cost: a third of the run's time goes into it. Rounding
 lengths up and unequal lengths in a batch leave a few percent in any scheme."""
+PADDED_BEYOND_DOUBT = 2 / 3
+"""The same of a few samples: who pads to a batch's longest does not come to three times the mean."""
 MIN_SAMPLES = 16
 """Samples seen before their lengths are called typical."""
 LONGER_BY = 1.1
@@ -31,30 +46,52 @@ def padding_to_max(evidence: Evidence) -> Finding | None:
     """Find a run that pads every sample to the maximum although most samples are much shorter."""
     log = evidence.log
     maximum = _padded_to(evidence)
-    num_samples = sum(len(step.lengths) for step in log.steps)
-    if maximum is None or num_samples < MIN_SAMPLES:
+    batches = _batches_with_failed(evidence)
+    lengths = [length for batch in batches for length in batch.lengths]
+    if maximum is None or not lengths:
         return None
-    real, computed = _tokens(log.steps)
+    real, computed = sum(lengths), sum(batch.padded_tokens for batch in batches if batch.lengths)
     share = 1 - real / computed
-    if share < PADDED_SHARE:
+    if share < (PADDED_SHARE if len(lengths) >= MIN_SAMPLES else PADDED_BEYOND_DOUBT):
         return None
+    severity, padding_bytes = _padding_at_failure(log, share)
+    mean = f"{real / len(lengths):.0f}"
     return Finding(
         cause="padding-to-max",
-        severity="warning",
+        severity=severity,
         title=f"{share:.0%} of the tokens computed in training are padding",
-        explanation=f"Every sample is padded to {maximum} tokens while the mean is "
-        f"{real / num_samples:.0f}: of {computed} tokens computed so far only {real} are text. Each step takes "
-        "the time and the memory of the longest sample there could be.",
+        explanation=f"Every sample is padded to {maximum} tokens while the mean is {mean}: of {computed} tokens "
+        f"computed so far only {real} are text. Each step takes the time and the memory of the longest sample there "
+        "could be.",
         phase=Phase.FORWARD,
-        steps=(log.steps[0].step, log.steps[-1].step),
+        steps=(log.steps[0].step, log.steps[-1].step) if log.steps else None,
+        bytes=padding_bytes,
+        where=setting_at(log, "padding", "pad_to_max_length") or (log.fatal_oom.batch_at if log.fatal_oom else None),
         evidence={
             "padded_share": round(share, 4),
             "real_tokens": real,
             "computed_tokens": computed,
-            "num_samples": num_samples,
+            "num_samples": len(lengths),
             "max_length": maximum,
         },
     )
+
+
+def _batches_with_failed(evidence: Evidence) -> list[BatchShape]:
+    """Return the training's batches, the one that ran out of memory in its forward pass among them."""
+    oom = evidence.log.fatal_oom
+    failed = [oom.batch] if oom is not None and oom.batch is not None and oom.phase is Phase.FORWARD else []
+    return [*evidence.train_batches, *failed]
+
+
+def _padding_at_failure(log: RunLog, share: float) -> tuple[Severity, int | None]:
+    """Return how bad the padding is, and what it took of the failing pass where that died of it."""
+    oom = log.fatal_oom
+    if oom is None or oom.phase not in GRAPH_PHASES:
+        return "warning", None
+    before = log.steps[-1].allocated_bytes if log.steps else 0
+    padding_bytes = round(share * max(0, oom.allocated_bytes - before + oom.requested_bytes))
+    return severity_without(log, padding_bytes, *GRAPH_PHASES), padding_bytes
 
 
 def _padded_to(evidence: Evidence) -> int | None:
@@ -62,7 +99,7 @@ def _padded_to(evidence: Evidence) -> int | None:
     if evidence.has_config:
         data = evidence.config.data
         return data.max_length if data.batching == "padded" else None
-    batches = evidence.train_batches
+    batches = [batch for batch in _batches_with_failed(evidence) if batch.lengths]
     padded = {batch.padded_length for batch in batches}
     # batches padded to their longest would reach that length now and then
     reached = sum(max(batch.lengths, default=0) == batch.padded_length for batch in batches)
@@ -92,7 +129,7 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
         num_seen += len(other.lengths_at_most)
         num_shorter += sum(length < longest for length in other.lengths_at_most)
     percentile = 100 * num_shorter / max(1, num_seen)
-    return fatal_finding(
+    finding = fatal_finding(
         oom,
         cause="longest-sample",
         title=f"The longest sample so far ({longest} tokens) does not fit",
@@ -110,6 +147,7 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
             "batches_before": len(earlier),
         },
     )
+    return replace(finding, where=oom.batch_at or finding.where)
 
 
 def fragmentation(evidence: Evidence) -> Finding | None:
@@ -132,7 +170,23 @@ def _is_carved(evidence: Evidence, oom: OomRecord) -> bool:
     # else what lies unused was reserved for the very batch that failed
     most_reserved = max((step.reserved_bytes for step in evidence.log.steps), default=0)
     varied = most_reserved >= oom.reserved_bytes / 2 and _num_lengths(evidence) >= MIN_LENGTHS
-    return fits_in_one_piece and budget_stopped_it and much_unused and varied
+    is_carved = fits_in_one_piece and budget_stopped_it and much_unused and varied
+    return is_carved and not _needs_more_than_there_is(evidence, oom)
+
+
+def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
+    """Return whether the failing batch, by what those before took for a token, needs more than the budget in all.
+
+    Its pass may have failed early on, with most of what it needs still to come.
+    """
+    log = evidence.log
+    rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
+    if oom.batch is None or len(rises) < MIN_EARLIER_BATCHES:
+        return False
+    largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
+    rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]
+    floor = min(step.allocated_bytes for step in log.steps[1:]) if log.steps[1:] else 0
+    return floor + float(np.median(rates)) * oom.batch.padded_tokens > oom.budget_bytes
 
 
 def _num_lengths(evidence: Evidence) -> int:
@@ -188,17 +242,6 @@ def _carved_cache(evidence: Evidence) -> Finding | None:
             "budget_bytes": log.run.budget_bytes,
         },
     )
-
-
-def _tokens(steps: list[StepRecord]) -> tuple[int, int]:
-    """Return the real and the computed tokens of these steps; a step's computed tokens follow from its padded share."""
-    real = computed = 0
-    for step in steps:
-        tokens = sum(step.lengths)
-        real += tokens
-        if step.padded_share < 1:
-            computed += round(tokens / (1 - step.padded_share))
-    return real, max(computed, real, 1)
 
 
 def _rise_after_burn_in(steps: list[StepRecord]) -> int:

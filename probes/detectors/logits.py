@@ -3,6 +3,7 @@
 U stands for the 16-bit logits of one batch, batch x length x vocabulary x 2 bytes.
 """
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from memory_harness.probes.detectors.reading import (
     highest_peak,
     peak_rise_bytes,
     records_of,
+    setting_at,
 )
 from memory_harness.probes.findings import Finding
 
@@ -126,7 +128,7 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
             f"{format_bytes(oom.budget_bytes)}."
         )
     sentences.append(_when_it_dies(oom, epochs, config.eval.eval_every, run.total_steps, run.steps_per_epoch))
-    return fatal_finding(
+    finding = fatal_finding(
         oom,
         cause="eval-batch-logits",
         title=f"Evaluating {_sequences(size)} at once asks for {format_bytes(size.num_bytes)} of logits",
@@ -145,6 +147,7 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
             "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
         },
     )
+    return replace(finding, where=setting_at(evidence.log, "per_device_eval_batch_size") or finding.where)
 
 
 def _sequences(size: LogitsSize) -> str:

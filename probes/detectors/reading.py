@@ -127,6 +127,11 @@ def line_of_unit(log: RunLog, unit: str) -> str | None:
     return line_of(main_survivor(survivors_of(log, unit)))
 
 
+def setting_at(log: RunLog, *names: str) -> str | None:
+    """Return `file:line` by which a watched script gives the first of some settings that it gives."""
+    return next((log.run.settings_at[name] for name in names if name in log.run.settings_at), None)
+
+
 def called_at(records: Iterable[PhaseRecord]) -> str | None:
     """Return `file:line` that called the model in the first of the phases that knows; only watched scripts do."""
     for record in records:

@@ -153,8 +153,9 @@ def _checkpoint_kept(log: RunLog, survivor: SurvivorRecord) -> Finding:
         cause="resume-on-gpu",
         severity=severity_without(log, num_bytes),
         title=f"The checkpoint that was resumed from still takes {format_bytes(num_bytes)}",
-        explanation=f"{survivor.num_tensors} tensors that torch.load put on the device were restored into the model, "
-        f"and are still there at step {survivor.step}, kept by {survivor.holder}. A fresh run does not have them.",
+        explanation=f"{survivor.num_tensors} tensors of a checkpoint that torch.load put on the device are still there "
+        f"at step {survivor.step}, kept by {survivor.holder}, beside what was restored from them. A fresh run does not "
+        "have them.",
         phase=survivor.phase,
         steps=(survivor.step, survivor.step),
         bytes=num_bytes,

@@ -275,7 +275,8 @@ def _wide_bytes(evidence: Evidence) -> int:
 def head_trainable(evidence: Evidence) -> Finding | None:
     """Find trainable embeddings or output head: more parameters train than the adapter has."""
     model, config = evidence.log.run.model, evidence.config
-    if model is None or not evidence.has_config or not model.num_adapter_parameters:
+    is_known = evidence.has_config or bool(evidence.log.run.script)
+    if model is None or not is_known or not model.num_adapter_parameters:
         return None
     adapter = model.num_adapter_parameters
     extra = model.num_trainable_parameters - adapter
@@ -295,6 +296,7 @@ def head_trainable(evidence: Evidence) -> Finding | None:
         f"{format_bytes(num_bytes)} more.",
         phase=Phase.OPTIMIZER,
         bytes=num_bytes,
+        where=model.trains_also_at or None,
         evidence={"adapter_parameters": adapter, "extra_parameters": extra, "num_matrices": num},
     )
 
