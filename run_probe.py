@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from memory_harness.reports.command import main
-
 if __name__ == "__main__":
+    # here, as each process that is forked for a run imports this file anew
+    from memory_harness.reports.command import main
+
     sys.exit(main())
