@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.card_memory import ReplayedMemory
 from memory_harness.harness.devices.simulated import SimulatedDevice
@@ -90,6 +91,15 @@ class CompiledStrategy:
     def start_over(self) -> None:
         """Start over on the same card, emptied; what the phases have done to its memory is kept too."""
         self._start(self.memory.emptied())
+
+    def start_over_with(self, config: RunConfig) -> None:
+        """Start over under a configuration for which the same phases are recorded."""
+        self.inner.config = config
+        expandable = config.device.expandable_segments
+        if expandable == self.memory.memory.allocator.expandable_segments:
+            self.start_over()
+        else:
+            self.restart(self.device.budget_bytes, expandable)
 
     def _start(self, memory: MemoizedMemory) -> None:
         self.memory = memory

@@ -16,7 +16,7 @@ import numpy as np
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
-from memory_harness.configs.schema import RunConfig, section_by_field
+from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import TIB
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared, prepare
@@ -29,16 +29,10 @@ from memory_harness.harness.train.recovery import catch_out_of_memory
 from memory_harness.harness.train.rehearsal import longest_steps
 from memory_harness.harness.train.run import make_strategy, simulate_card
 from memory_harness.probes.plan.choose import Limits, Prediction
+from memory_harness.probes.plan.recorded import recording_of
 
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""
-
-REPLAYED_FIELDS = (
-    *("budget_bytes", "expandable_segments", "empty_cache_every", "empty_cache_before_eval"),
-    *("train_batch_size", "eval_batch_size", "gradient_accumulation", "batching", "max_batch_tokens", "max_length"),
-    *("pad_to_multiple_of", "samples", "epochs", "max_steps"),
-)
-"""what may differ between runs that replay the same recorded model"""
 
 UNLIMITED = 64 * TIB
 LONGEST = 2**20
@@ -68,10 +62,7 @@ _RECORDED: dict[str, RecordedModel] = {}
 
 def recorded_model(config: RunConfig) -> RecordedModel:
     """Return the recorded model that a configuration replays, that of the last prediction where it serves."""
-    defaults = RunConfig()
-    section_of = section_by_field()
-    values = {name: getattr(getattr(defaults, section_of[name]), name) for name in REPLAYED_FIELDS}
-    key = config.with_fields(**values, device="simulated", tensors="fake").fingerprint()
+    key = recording_of(config)
     if key not in _RECORDED:
         _RECORDED.clear()  # what is recorded of an 8B model takes some 100 MB
         _RECORDED[key] = RecordedModel(config)

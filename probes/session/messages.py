@@ -30,16 +30,17 @@ class DryRunArguments(TypedDict):
 
 
 class Request(TypedDict, total=False):
-    """What a worker is asked, once: to run, with `train` to train, with `generate` to generate only.
+    """What a worker is asked: to run, with `train` to train, with `generate` to generate only.
 
-    An empty one before it asks to import PyTorch ahead of it.
+    An empty one before it asks to import PyTorch ahead of it. After a simulated run it may be asked to run another
+    configuration for which the same is recorded, and how the run ends with other numbers of samples (`counts`).
     """
 
     config: dict[str, Any]
     log: str
     """file to write"""
     counts: list[int]
-    """further numbers of samples to run the same way, unrecorded, where the run goes out of memory"""
+    """numbers of samples to run `config` with, unrecorded, where the first run went out of memory"""
     snapshot: str | None
     """file for the memory at the end of the run"""
     fault: str | None

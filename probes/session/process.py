@@ -153,13 +153,14 @@ class Worker:
         log: Path,
         title: str,
         progress: OnProgress,
-        counts: list[int] | None = None,
         snapshot: Path | None = None,
         fault: str | None = None,
         *,
         with_peak: bool = False,
     ) -> RunLog:
-        """Run the configuration into `log` and return what that says; `counts` are left for `other_counts`.
+        """Run the configuration into `log` and return what that says.
+
+        A worker that has simulated one runs others for which the same is recorded, see `recording_of`.
 
         Raises:
             RunRefused: the worker says what the user has to change.
@@ -169,7 +170,6 @@ class Worker:
         request: Request = {
             "config": config.to_dict(),
             "log": str(log),
-            "counts": counts or [],
             "snapshot": None if snapshot is None else str(snapshot),
             "fault": fault,
             "with_peak": with_peak,
@@ -232,8 +232,9 @@ class Worker:
         self.is_done = True
         return read_run_log(log)
 
-    def other_counts(self) -> list[OtherCount]:
-        """Return how the run ended with other numbers of samples, once they have ended; raises as `run` does."""
+    def other_counts(self, config: RunConfig, counts: list[int]) -> list[OtherCount]:
+        """Return how the first run ends with other numbers of samples where it went out of memory; raises as `run`."""
+        self._send({"config": config.to_dict(), "counts": counts})
         *_, last = self._replies_until("counts", "the run with other numbers of samples")
         self.is_done = True
         return [OtherCount(samples, step, total, Outcome(end)) for samples, step, total, end in last["counts"]]

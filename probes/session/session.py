@@ -1,7 +1,8 @@
-"""A whole probe: run as configured, find out why it fails, try fixes one at a time, each in a fresh process.
+"""A whole probe: run as configured, find out why it fails, try fixes one at a time.
 
-A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and the losses
-agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
+A fix that leaves the model as it is runs, from empty memory, in the process that has recorded it; others each in a
+fresh one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
+the losses agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
 `probes.plan.choose`.
 """
 
@@ -25,6 +26,7 @@ from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
 from memory_harness.probes.fixes import FIXES, propose
 from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
+from memory_harness.probes.plan.recorded import recording_of
 from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
 from memory_harness.probes.session.fork_server import can_fork, process_context
 from memory_harness.probes.session.process import OnProgress, Worker, start_probing_worker
@@ -86,8 +88,8 @@ def run_session(
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
     Logs go to `folder`, the memory of the configured run to `snapshot`. With a fault planted, nothing else is run: a
-    fix would be tried on a run that the fault has configured. The first process runs the other numbers while
-    the fixes run in theirs; the one for the first fix gets ready during the first run.
+    fix would be tried on a run that the fault has configured. The process for the first fix that needs one gets ready
+    during the first run.
 
     Args:
         goal: plan which fixes to try; without one, those for the causes that were found are tried, cheapest first.
@@ -111,15 +113,19 @@ def run_session(
         if try_fixes:
             spares.append(workers.enter_context(start_probing_worker(config)))
 
-        def run(config: RunConfig, log: Path, title: str) -> RunLog:
-            worker = spares.pop() if spares else workers.enter_context(start_probing_worker(config))
-            return worker.run(config, log, title, progress)
+        def run(candidate: RunConfig, log: Path, title: str) -> RunLog:
+            if is_recorded and recording_of(candidate) == recording_of(config):
+                return first.run(candidate, log, title, progress)
+            worker = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
+            return worker.run(candidate, log, title, progress)
 
         if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before
             for spare in spares:
                 spare.warm_up()
-        log = first.run(config, folder / FIRST_LOG, "as configured", progress, counts, snapshot, fault)
+        log = first.run(config, folder / FIRST_LOG, "as configured", progress, snapshot, fault)
         session = _begin(config, log)
+        # what was recorded for a snapshot belongs to one run
+        is_recorded = log.run.source == "simulated" and config.device.tensors == "fake" and snapshot is None
         if try_fixes:
             if goal:
                 session.plan = plan_fixes(config, pool, goal, headroom_bytes)
@@ -128,7 +134,7 @@ def run_session(
             session.limits = limits_of(session.fixed_config, pool, headroom_bytes)
         if session.plan or session.limits:
             write_plan(folder / PLAN_FILE, session.plan, session.limits)
-        others = first.other_counts()
+        others = first.other_counts(config, counts)
     _read_predictions(session, folder)
     if others:
         session.counts = sorted([*others, _count_of(session.as_configured)])

@@ -42,21 +42,22 @@ from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, R
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
     from memory_harness.harness.devices.parallel import Group
+    from memory_harness.harness.strategies.base import Strategy
     from memory_harness.harness.strategies.compiled import CompiledStrategy
+    from memory_harness.harness.train.run import Run
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
 
 def main() -> int:
-    """Run the request; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
+    """Do what is asked; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _take_replies_aside()
-    request = _read_request()
-    if request is None:
-        return 0
-    _close_input()
     try:
-        _carry_out(request)
+        request = _read_request()
+        if request is not None:
+            _close_input()
+            _carry_out(request)
     except PeerLost as error:
         print(error, file=sys.stderr)
         return PEER_LOST
@@ -81,7 +82,7 @@ def _carry_out(request: Request) -> None:
     elif "dry_run" in request:
         dry_run_request(config, request["dry_run"], Path(request["log"]))
     elif request.get("fault") is None:
-        run_request(config, request)
+        run_requests(config, request)
     else:
         run_planted(config, request)
 
@@ -129,35 +130,61 @@ def import_libraries() -> None:
     gc.enable()
 
 
-def run_request(config: RunConfig, request: Request) -> None:
-    """Run the configuration into its log, then, where that goes out of memory, with other numbers of samples."""
-    log = Path(request["log"])
+def run_requests(config: RunConfig, request: Request) -> None:
+    """Run the configuration into its log, then what else is asked for and replays what was recorded of its model."""
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
     from memory_harness.harness.strategies.compiled import CompiledStrategy
-    from memory_harness.harness.train.execute import execute
     from memory_harness.harness.train.run import Run, make_strategy
 
     strategy = make_strategy(config, device)
     measured = device.source == "cuda"
     if not measured:
         gc.freeze()  # collections leave out what was imported; nobody asks what holds a tensor without values
-    with _logging(device, request) as write:
-        outcome = execute(Run(config, device, strategy, data), write, log.parent, rehearsal=measured)
+    recorded = strategy if isinstance(strategy, CompiledStrategy) else None
+    outcome = _execute(Run(config, device, strategy, data), request)
     if measured:
         del strategy
         gc.collect()
         device.empty_cache()  # the next process measures on an empty GPU
         if not capabilities_of(config).not_simulated:
-            _simulate_measured(config, data, log)
+            _simulate_measured(config, data, Path(request["log"]))
     _reply({"logged": True})
-    ends = []
-    # a run that computes would take its full time at each count
-    if outcome is Outcome.OOM and not measured and isinstance(strategy, CompiledStrategy):
+    if recorded is None:
+        _reply({"counts": []})  # a run that computes would take its full time at each count
+    else:
         gc.freeze()  # what was recorded serves all of them
-        ends = [_run_count(config, count, strategy, log.parent) for count in request["counts"]]
-    _reply({"counts": [end for end in ends if end is not None]})
+        _run_others(recorded, outcome)
+
+
+def _run_others(recorded: CompiledStrategy, outcome: Outcome) -> None:
+    """Run further configurations as they are asked for, and other numbers of samples where the first went wrong.
+
+    Args:
+        outcome: of the first run.
+    """
+    from memory_harness.harness.train.run import Run
+
+    while (request := _read_request()) is not None:
+        config = config_from_dict(request["config"])
+        if "counts" in request:
+            counts = request["counts"] if outcome is Outcome.OOM else []
+            ends = [_run_count(config, count, recorded) for count in counts]
+            _reply({"counts": [end for end in ends if end is not None]})
+        else:
+            recorded.start_over_with(config)
+            _execute(Run(config, recorded.device, recorded, _read_data(config)), request)
+            _reply({"logged": True})
+
+
+def _execute(run: Run[Strategy], request: Request) -> Outcome:
+    """Run into the request's log."""
+    from memory_harness.harness.train.execute import execute
+
+    measured = run.device.source == "cuda"
+    with _logging(run.device, request) as write:
+        return execute(run, write, Path(request["log"]).parent, rehearsal=measured)
 
 
 def dry_run_request(config: RunConfig, arguments: DryRunArguments, log: Path) -> None:
@@ -292,9 +319,7 @@ def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:
         strategy.restart(device.budget_bytes, config.device.expandable_segments)
 
 
-def _run_count(
-    config: RunConfig, samples: int, strategy: CompiledStrategy, output: Path
-) -> tuple[int, int, int, str] | None:
+def _run_count(config: RunConfig, samples: int, strategy: CompiledStrategy) -> tuple[int, int, int, str] | None:
     """Run with another number of samples on what was recorded of the model; None where the corpus has fewer."""
     from memory_harness.harness.train.execute import execute
     from memory_harness.harness.train.run import Run
@@ -304,13 +329,13 @@ def _run_count(
         data = prepare(config)
     except DataError:
         return None
-    strategy.start_over()
+    strategy.start_over_with(config)
     last: dict[type, Any] = {}
 
     def write(record: Record) -> None:
         last[type(record)] = record
 
-    outcome = execute(Run(config, strategy.device, strategy, data), write, output)
+    outcome = execute(Run(config, strategy.device, strategy, data), write, Path())
     return samples, last[EndRecord].step, last[RunRecord].total_steps, str(outcome)
 
 

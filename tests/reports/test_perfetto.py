@@ -4,7 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 from memory_harness.reports.perfetto import perfetto_text
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 from tests.reports.test_live_page import write
