@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.cards import Card, budget_of, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
@@ -72,16 +72,27 @@ def recorded_model(config: RunConfig) -> RecordedModel:
 class RecordedModel:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, card: Card | None = None) -> None:
         config = config.with_fields(device="simulated", tensors="fake")
-        self.device = simulate_card(config, card_of(config.device))
+        self.device = simulate_card(config, card or card_of(config.device))
         strategy = make_strategy(config, self.device)
         assert isinstance(strategy, CompiledStrategy)
         self.strategy: CompiledStrategy = strategy
+        self.num_layers = 0
+        """0 before it has been run"""
 
     def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Prediction:
         """Return what the worst moments take, and whether they fit."""
         return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
+
+    def step(self, config: RunConfig, micro_batches: Sequence[Batch]) -> Prediction:
+        """Return what three steps of these batches take, with as much memory as they want."""
+
+        def moments(recorder: PhaseRecorder) -> None:
+            for recorder.step in (1, 2, 3):
+                train_step(self.strategy, recorder, micro_batches, 0.0)
+
+        return self._run(config, UNLIMITED, moments)
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
@@ -110,7 +121,7 @@ class RecordedModel:
         def load_and_run() -> None:
             recorder = PhaseRecorder(self.device, write)
             with self.device.active():
-                load(self.strategy, recorder)
+                self.num_layers = load(self.strategy, recorder).num_layers
                 moments(recorder)
 
         failure = catch_out_of_memory(self.device, load_and_run)

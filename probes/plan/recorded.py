@@ -5,7 +5,7 @@ from memory_harness.configs.schema import RunConfig, section_by_field
 REPLAYED_FIELDS = (
     *("budget_bytes", "expandable_segments", "empty_cache_every", "empty_cache_before_eval"),
     *("train_batch_size", "eval_batch_size", "gradient_accumulation", "batching", "max_batch_tokens", "max_length"),
-    *("pad_to_multiple_of", "samples", "epochs", "max_steps"),
+    *("pad_to_multiple_of", "samples", "epochs", "max_steps", "recompute"),
 )
 """what may differ between runs that replay the same recorded model"""
 

@@ -23,6 +23,7 @@ from unittest.mock import patch
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
+from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import DataError, HarnessError, PeerLost, disk_refused
 from memory_harness.harness.log.records import (
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from memory_harness.harness.train.run import Run
 
 SECONDS_BETWEEN_REPORTS = 0.2
+RECOMPUTE_HEADROOM = 256 * MIB
+"""what `--recompute auto` leaves free: the last percent of a card is where the allocator begins to give its cache back"""
 
 
 def main() -> int:
@@ -135,6 +138,7 @@ def run_requests(config: RunConfig, request: Request) -> None:
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
+    config = _with_recomputation(config, data, device)
     from memory_harness.harness.strategies.compiled import CompiledStrategy
     from memory_harness.harness.train.run import Run, make_strategy
 
@@ -246,6 +250,7 @@ def train_request(config: RunConfig, arguments: TrainArguments) -> None:
     with stop_on_signals() as signals:
         data = _read_data(config)
         device = _open_device(config, _group(arguments))
+        config = _with_recomputation(config, data, device)
         from memory_harness.harness.strategies.registry import STRATEGIES
         from memory_harness.harness.train.finetune import fine_tune
         from memory_harness.harness.train.run import Run
@@ -299,6 +304,20 @@ def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDev
     if config.device.tensors == "real":
         torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
     return open_device(config, group)
+
+
+def _with_recomputation(config: RunConfig, data: Prepared, device: ObservableDevice) -> RunConfig:
+    """Return the configuration with as few layers that compute again as fit, where that is to be found out."""
+    if config.model.recompute != "auto":
+        return config
+    from memory_harness.probes.plan.recompute import with_fewest_recomputed
+
+    card = None
+    if device.source == "cuda":
+        from memory_harness.harness.devices.cuda import host_card
+
+        card = host_card(card_of(config.device))
+    return with_fewest_recomputed(config, data, RECOMPUTE_HEADROOM, card)
 
 
 def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:
