@@ -420,10 +420,16 @@ def _read_snapshot(path: Path) -> object:
 
 # --- what is kept in folders --------------------------------------------------------------------------------------
 
+_FITS = Prediction(True, 2**30, 2**31)
 _PLAN = Plan(
-    "speed", 2**34, 2**30, Prediction(False, 2**34, 2**34), Option(("eval-batch-1",), Prediction(True, 2**30, 2**31), 1.2),
-    {"eval-batch-1": "cheapest"}, (Option(("chunked-loss",), Prediction(True, 2**30, 2**31), 1.0),),
-)  # fmt: skip
+    goal="speed",
+    budget_bytes=2**34,
+    headroom_bytes=2**30,
+    as_configured=Prediction(False, 2**34, 2**34),
+    chosen=Option(("eval-batch-1",), _FITS, 1.2),
+    reasons={"eval-batch-1": "cheapest"},
+    alternatives=(Option(("chunked-loss",), _FITS, 1.0),),
+)
 
 
 @cache
@@ -495,15 +501,8 @@ def _make_results(rng: random.Random, folder: Path) -> Path:
     return results
 
 
-SHEET = (
-    "row,question,response,"
-    + ",".join(CRITERIA)
-    + ",notes\n1,q,r"
-    + ",3" * len(CRITERIA)
-    + ",\n2,q,r"
-    + ",4" * len(CRITERIA)
-    + ",\n"
-)
+_RATED = "{row},q,r" + ",3" * len(CRITERIA) + ",\n"
+SHEET = f"row,question,response,{','.join(CRITERIA)},notes\n{_RATED.format(row=1)}{_RATED.format(row=2)}"
 
 
 def _make_sheet(rng: random.Random, folder: Path) -> Path:
