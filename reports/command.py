@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command, parse_args
@@ -43,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(_parsed(arguments), arguments)
+        command = _parsed(arguments)
+        with contextlib.nullcontext() if command.watch is not None else _unwinding_at_sigterm():
+            return run(command, arguments)
     except RunDied as error:
         print(error.details, end="", file=sys.stderr)
         return _refuse(error, 3)
@@ -58,6 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         line, code = explain(error, arguments)
         return _refuse(one_line(line), code)
+
+
+@contextlib.contextmanager
+def _unwinding_at_sigterm() -> Iterator[None]:
+    """Within, SIGTERM ends the command as Ctrl-C does: what it has started ends first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parsed(arguments: Sequence[str]) -> Command:
