@@ -82,7 +82,7 @@ from memory_harness.reports.json import json_text
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import print_report
 from memory_harness.reports.traceback import traceback_json
-from tests.bench.mutations import NUMBERS, TEXTS, as_json, mutated, mutated_bytes, mutated_settings
+from tests.bench.mutations import NUMBERS, TEXTS, any_value, as_json, mutated, mutated_bytes, mutated_settings
 from tests.builders import as_published_oom, make_log
 from tests.probes.traceback.render import TRACES, message_of
 
