@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command
@@ -45,7 +49,8 @@ from memory_harness.reports.terminal import make_console, print_sections
 def carry_out(command: Command, arguments: Sequence[str]) -> int:
     """Do what the command line asks for, and say in a line why it ends where it cannot; return the exit code."""
     try:
-        return run(command, arguments)
+        with contextlib.nullcontext() if command.watch is not None else _unwinding_at_sigterm():
+            return run(command, arguments)
     except RunDied as error:
         print(printable(error.details), end="", file=sys.stderr)
         return _refuse(error, 3)
@@ -60,6 +65,24 @@ def carry_out(command: Command, arguments: Sequence[str]) -> int:
     except Exception as error:
         line, code = explain(error, arguments)
         return _refuse(one_line(line), code)
+
+
+@contextlib.contextmanager
+def _unwinding_at_sigterm() -> Iterator[None]:
+    """Within, SIGTERM ends the command as Ctrl-C does: what it has started ends first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _refuse(reason: object, code: int) -> int:

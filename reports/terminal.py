@@ -27,6 +27,7 @@ from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command
 
 PIPED_WIDTH = 80
+MIN_WIDTH = 20  # columns in which something can be shown
 MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
@@ -47,8 +48,11 @@ SEVERITY_STYLES = {"error": "red", "warning": "yellow", "info": ""}
 def make_console(file: IO[str] | None = None) -> Console:
     """Return a console for reports: as wide as the terminal, 80 columns where the output is piped."""
     file = file or sys.stdout
-    piped = not file.isatty() and "COLUMNS" not in os.environ
-    return cleaned(Console(file=file, width=PIPED_WIDTH if piped else None, highlight=False, force_jupyter=False))
+    columns = os.environ.get("COLUMNS")
+    is_usable = columns is not None and re.fullmatch(r"\d{2,4}", columns) is not None and int(columns) >= MIN_WIDTH
+    takes_default = not is_usable and (columns is not None or not file.isatty())
+    width = PIPED_WIDTH if takes_default else None
+    return cleaned(Console(file=file, width=width, highlight=False, force_jupyter=False))
 
 
 def print_report(result: ProbeResult, console: Console) -> None:

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ from memory_harness.configs.recipes.draft import Draft, Recipe, Target, tables
 _ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArguments, Python with Unsloth or TRL"
 
 
+MAX_SETTINGS = 5000
+"""More than any recipe says: TrainingArguments has two hundred."""
+
+
 def import_recipe(path: Path, target: Target) -> Recipe:
     """Return what a recipe of another program says. Raises ConfigError: it cannot be read, or is no such recipe."""
     try:
         text = read_text(path).removeprefix("\ufeff")
         content, is_json = _content(path, text)
         if isinstance(content, dict) and not isinstance(content.get("cells"), list):
-            return _of_settings(path, dict(_flat(content)), is_json, target)
+            settings = list(islice(_flat(content), MAX_SETTINGS + 1))  # aliases of aliases can say a billion
+            if len(settings) > MAX_SETTINGS:
+                raise _refused(path, f"says more than {MAX_SETTINGS} settings; {_ALLOWED}")
+            return _of_settings(path, dict(settings), is_json, target)
         return _of_program(path, text, content, target)
     except (OSError, UnicodeDecodeError) as error:
         raise _refused(path, f"cannot be read ({getattr(error, 'strerror', 'no UTF-8 text')})") from None

@@ -11,6 +11,7 @@ from typing import Any
 import regex
 
 from memory_harness.configs.errors import reason_of
+from memory_harness.harness.data.time_limit import time_limit
 from memory_harness.harness.log.errors import DataError
 
 SYSTEM_PROMPT = "You are an empathetic listener. Reply in Bengali."
@@ -55,6 +56,10 @@ def _header(role: str) -> str:
 
 
 _LLAMA3_TAIL = f"<|eot_id|>{_header('assistant')}"
+
+
+TEMPLATE_SECONDS = 2.0
+"""of processor time that a template may take for a conversation: known ones take some milliseconds"""
 
 
 def own_format(tokenizer: Any, name: str, system: str | None = SYSTEM_PROMPT) -> ChatFormat:
@@ -103,14 +108,15 @@ def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_gene
     template = tokenizer.get_chat_template()
     if not isinstance(template, str):
         raise TypeError(f"it is {template!r}, not a text")
-    text: str = tokenizer.apply_chat_template(
-        messages,
-        # One day for all days: a run that is resumed tomorrow, and its replies, must see the text of today's training.
-        chat_template=_TODAY.sub(lambda call: repr(_DAY.strftime(call["format"])), template),
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-        enable_thinking=False,  # the corpus has replies without the thoughts before them
-    )
+    with time_limit(TEMPLATE_SECONDS):
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            # One day for all days: a run resumed tomorrow, and its replies, must see the text of today's training.
+            chat_template=_TODAY.sub(lambda call: repr(_DAY.strftime(call["format"])), template),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,  # the corpus has replies without the thoughts before them
+        )
     return text
 
 

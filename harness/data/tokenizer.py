@@ -188,13 +188,18 @@ class TransformersTokenizer:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as error:  # tokenizers raises plain Exception
             raise DataError(
-                f"the tokenizer {self.name} cannot encode a text ({error}); give another with --tokenizer"
+                f"the tokenizer {self.name} cannot encode a text ({reason_of(error)}); give another with --tokenizer"
             ) from error
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text without special tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        try:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise DataError(
+                f"the tokenizer {self.name} cannot decode a reply ({reason_of(error)}); give another with --tokenizer"
+            ) from error
 
 
 Tokenizer = LengthEstimate | CharacterTokenizer | TransformersTokenizer
@@ -266,11 +271,13 @@ def _load_folder(folder: Path, name: str, system: str | None) -> TransformersTok
 
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        loaded.model_max_length = int(1e9)  # truncation is ours; without this it warns about long texts
+        return TransformersTokenizer(loaded, name, system)
+    except DataError:
+        raise
     except Exception as error:  # transformers and tokenizers raise whatever their parsers raise
         reason = reason_of(error)
         raise DataError(f"cannot load the tokenizer in {folder}: {reason}; give another with --tokenizer") from error
-    loaded.model_max_length = int(1e9)  # truncation is ours; without this it warns about long texts
-    return TransformersTokenizer(loaded, name, system)
 
 
 def _llama_models_file() -> Path | None:

@@ -38,7 +38,7 @@ def lock(path: Path, seconds: float = SECONDS_TO_WAIT) -> AcquireReturnProxy:
             proxy = held.acquire(timeout=rest)
         except Timeout:
             raise LockHeld(holder_of(path)) from None
-    path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+    path.write_text(f"{os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     return proxy
 
 
@@ -49,4 +49,4 @@ def holder_of(path: Path) -> str:
             note = file.read(MAX_NOTE).decode("utf-8", "replace").strip()
     except OSError:
         note = ""
-    return note or "another process"
+    return f"another process ({note})" if note else "another process"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from memory_harness.configs.models import find_model
+from memory_harness.configs.errors import ConfigError, HarnessError, reason_of
+from memory_harness.configs.models import find_model, is_local_checkpoint
 from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.errors import DeviceOutOfMemory, GradientError, LogError
 from memory_harness.harness.log.manifest import START, Position
@@ -102,10 +103,27 @@ def record_run(
     except Exception as error:
         with suppress(LogError):  # it may be what went wrong
             write(EndRecord(Outcome.ERROR, recorder.step, time.perf_counter() - begin, repr(error)))
+        if _is_of_the_folder(error, run, recorder.step - start.step):
+            raise _unusable_model(run, recorder, error) from error
         raise
     segments = _end(recorder, failure)
     write(EndRecord(ending.outcome, recorder.step, time.perf_counter() - begin, ending.message, segments))
     return ending.outcome
+
+
+def _is_of_the_folder(error: Exception, run: Run[Strategy], steps: int) -> bool:
+    """Return whether a run on somebody's own model folder has failed before its first step was over."""
+    if isinstance(error, (HarnessError, OSError)) or steps > 1:
+        return False
+    return is_local_checkpoint(run.config.model.model)
+
+
+def _unusable_model(run: Run[Strategy], recorder: PhaseRecorder, error: Exception) -> ConfigError:
+    phase = recorder.running_phase.phase if recorder.running_phase else Phase.LOAD
+    return ConfigError(
+        f"--model {run.config.model.model}: {phase} fails with what is in this folder ({type(error).__name__}: "
+        f"{reason_of(error)}); compare its config.json, weights and tokenizer with the model's own"
+    )
 
 
 def _recorder_at(start: Position, run: Run[Strategy], write: Callable[[Record], None]) -> PhaseRecorder:

@@ -54,7 +54,7 @@ def fine_tune(
 
     def on_begin(recorder: PhaseRecorder) -> None:
         if group.rank == 0:
-            best.begin(recorder, read_run_log(folder / LOG_FILE))
+            best.begin(recorder, read_run_log(folder / LOG_FILE, "--resume"))
 
     def on_record(record: Record) -> None:
         if isinstance(record, EvalRecord) and group.rank == 0:

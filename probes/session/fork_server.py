@@ -6,6 +6,8 @@ that has asked CUDA for anything cannot be forked.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import signal
 import sys
@@ -37,7 +39,23 @@ def process_context() -> ForkServerContext | SpawnContext:
     context.set_forkserver_preload(["memory_harness.probes.session.preloaded"])
     with _importing_only_ours():
         forkserver.ensure_running()
+    _stop_at_exit()
     return context
+
+
+@functools.cache
+def _stop_at_exit() -> None:
+    """See to it that the server and its helper end before this process does; by themselves they would a bit later."""
+    atexit.register(_stop)
+
+
+def _stop() -> None:
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is None:
+        return
+    os.kill(server._forkserver_pid, signal.SIGTERM)  # it may be importing PyTorch still
+    server._stop()
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 def child_environment(layer: Path | None = None) -> dict[str, str]:

@@ -109,7 +109,7 @@ def gate_of_run(resume: Path, config: RunConfig) -> Gate:
     """
     read_manifest(newest_checkpoint(resume))
     log = run_of(resume) / LOG_FILE
-    return Gate(config, read_run_log(log).run.let_in_by if log.exists() else "a checkpoint without a log")
+    return Gate(config, read_run_log(log, "--resume").run.let_in_by if log.exists() else "a checkpoint without a log")
 
 
 def is_complete(resume: Path, config: RunConfig) -> bool:
@@ -121,7 +121,7 @@ def is_complete(resume: Path, config: RunConfig) -> bool:
     if config.output.push_to_hub is not None or not log.exists():
         return False
     changed = changed_fields(read_manifest(newest_checkpoint(resume)), config)
-    return not changed and read_run_log(log).outcome is Outcome.COMPLETED and is_written_down(resume)
+    return not changed and read_run_log(log, "--resume").outcome is Outcome.COMPLETED and is_written_down(resume)
 
 
 def source_of(config: RunConfig) -> str:

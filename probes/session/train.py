@@ -88,7 +88,7 @@ def _train_once(gate: Gate, run: Path, on_tick: Callable[[], None], resume: Path
                 members.append((worker, {**arguments, "group": (rank, number, str(meeting))}))
             (first, own), *others = members
             first.train(gate.config, own, on_tick, others)
-    return read_run_log(run / LOG_FILE)
+    return read_run_log(run / LOG_FILE, "--resume")
 
 
 def adapter_in(folder: Path) -> Path:

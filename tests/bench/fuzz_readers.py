@@ -13,10 +13,10 @@ import pickle
 import random
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from rich.console import Console
 
@@ -28,8 +28,9 @@ from memory_harness.configs.models import find_model
 from memory_harness.configs.preset import config_of_run, load_preset
 from memory_harness.configs.recipes.draft import Target
 from memory_harness.configs.recipes.read import import_recipe
-from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.validation import validate
+from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.validation import range_problems, validate
+from memory_harness.configs.values import from_text, from_toml
 from memory_harness.harness.data.conversations import columns_named, corpus_of
 from memory_harness.harness.data.corpus import read_corpus
 from memory_harness.harness.data.prompts import read_prompts
@@ -60,6 +61,7 @@ from memory_harness.harness.log.records import (
     RetryRecord,
     StandInRecord,
     SurvivorRecord,
+    record_from_json,
     record_to_dict,
 )
 from memory_harness.harness.log.runlog import RunLog, read_run_log
@@ -80,7 +82,7 @@ from memory_harness.reports.json import json_text
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import print_report
 from memory_harness.reports.traceback import traceback_json
-from tests.bench.mutations import NUMBERS, TEXTS, as_json, mutated, mutated_bytes, mutated_settings
+from tests.bench.mutations import NUMBERS, TEXTS, any_value, as_json, mutated, mutated_bytes, mutated_settings
 from tests.builders import as_published_oom, make_log
 from tests.probes.traceback.render import TRACES, message_of
 
@@ -104,10 +106,10 @@ def fastest_folder() -> str | None:
 def warm_up() -> None:
     """Import what readers import when they are first used, which takes seconds, and make the parser only once."""
     import pandas  # noqa: F401
-    import torch  # noqa: F401
+    import torch.distributed.tensor  # noqa: F401
     import transformers
 
-    transformers.AutoModelForCausalLM  # noqa: B018
+    transformers.AutoConfig.for_model("llama")
     import yaml  # noqa: F401
 
     cli.build_parser = cache(cli.build_parser)
@@ -159,6 +161,35 @@ def _make_arguments(rng: random.Random, folder: Path) -> list[str]:
 
 def _read_arguments(arguments: list[str]) -> object:
     return cli.parse_args(arguments)
+
+
+@cache
+def _fields() -> list[tuple[Any, Any]]:
+    """Return the type and the field of every setting."""
+    found = []
+    for cls in SECTIONS.values():
+        hints = get_type_hints(cls)
+        found += [(hints[item.name], item) for item in fields(cls)]
+    return found
+
+
+def _make_value(rng: random.Random, folder: Path) -> tuple[int, Any]:
+    which = rng.randrange(len(_fields()))
+    given = rng.choice(TEXTS) if rng.random() < 0.5 else any_value(rng)
+    if rng.random() < 0.3:
+        given = str(rng.choice(NUMBERS)) + rng.choice(("", " GiB", "%", "e5", "_0", "."))
+    return which, given
+
+
+def _read_value(which_and_given: tuple[int, Any]) -> object:
+    """Read a value as a flag gives it, or TOML, and look whether it is in range."""
+    which, given = which_and_given
+    hint, item = _fields()[which]
+    try:
+        value = from_text(given, hint, item) if isinstance(given, str) else from_toml(given, hint, item)
+    except ValueError as error:
+        raise HarnessError(str(error)) from None
+    return range_problems(RunConfig().with_fields(**{item.name: value}))
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -335,6 +366,19 @@ def _log_content(rng: random.Random) -> bytes:
     return mutated_bytes(rng, content) if rng.random() < 0.1 else content
 
 
+def _make_record(rng: random.Random, folder: Path) -> bytes:
+    content = as_json(mutated(rng, rng.choice(rng.choice(_logs()))))
+    return mutated_bytes(rng, content) if rng.random() < 0.1 else content
+
+
+def _read_record(line: bytes) -> object:
+    """Read a line of a log; one that is no record is counted there."""
+    try:
+        return record_to_dict(record_from_json(line))
+    except ValueError as error:
+        raise HarnessError(f"an unreadable line: {error}") from None
+
+
 def _make_log(rng: random.Random, folder: Path) -> Path:
     return _written(folder / "run.jsonl", _log_content(rng))
 
@@ -420,10 +464,16 @@ def _read_snapshot(path: Path) -> object:
 
 # --- what is kept in folders --------------------------------------------------------------------------------------
 
+_FITS = Prediction(True, 2**30, 2**31)
 _PLAN = Plan(
-    "speed", 2**34, 2**30, Prediction(False, 2**34, 2**34), Option(("eval-batch-1",), Prediction(True, 2**30, 2**31), 1.2),
-    {"eval-batch-1": "cheapest"}, (Option(("chunked-loss",), Prediction(True, 2**30, 2**31), 1.0),),
-)  # fmt: skip
+    goal="speed",
+    budget_bytes=2**34,
+    headroom_bytes=2**30,
+    as_configured=Prediction(False, 2**34, 2**34),
+    chosen=Option(("eval-batch-1",), _FITS, 1.2),
+    reasons={"eval-batch-1": "cheapest"},
+    alternatives=(Option(("chunked-loss",), _FITS, 1.0),),
+)
 
 
 @cache
@@ -495,15 +545,8 @@ def _make_results(rng: random.Random, folder: Path) -> Path:
     return results
 
 
-SHEET = (
-    "row,question,response,"
-    + ",".join(CRITERIA)
-    + ",notes\n1,q,r"
-    + ",3" * len(CRITERIA)
-    + ",\n2,q,r"
-    + ",4" * len(CRITERIA)
-    + ",\n"
-)
+_RATED = "{row},q,r" + ",3" * len(CRITERIA) + ",\n"
+SHEET = f"row,question,response,{','.join(CRITERIA)},notes\n{_RATED.format(row=1)}{_RATED.format(row=2)}"
 
 
 def _make_sheet(rng: random.Random, folder: Path) -> Path:
@@ -571,12 +614,14 @@ def _make_notebook(rng: random.Random, folder: Path) -> Path:
 
 READERS: dict[str, Reader] = {
     "command line": Reader(_make_arguments, _read_arguments),
+    "values": Reader(_make_value, _read_value),
     "presets": Reader(_make_preset, _read_preset),
     "cards": Reader(_make_card, lambda path: read_cards(str(path))),
     "crisis": Reader(_make_crisis, lambda path: load_crisis(str(path)).text),
     "recipes": Reader(_make_recipe, _read_recipe),
     "rows": Reader(_make_rows, _read_rows),
     "tables": Reader(_make_table, _read_table),
+    "records": Reader(_make_record, _read_record),
     "logs": Reader(_make_log, _read_log),
     "log reports": Reader(_make_log, _read_log_whole),
     "replays": Reader(_make_log, _read_with_main),

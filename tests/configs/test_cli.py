@@ -118,13 +118,13 @@ def test_every_preset_that_comes_along_is_valid(name):
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["--samples", "0"], "--samples 0: out of range (allowed: 1 or more)"),
-        (["--samples", "-5"], "--samples -5: out of range (allowed: 1 or more)"),
-        (["--max-length", "7"], "--max-length 7: out of range (allowed: 8 or more)"),
+        (["--samples", "0"], "--samples 0: out of range (allowed: 1 to 10000000)"),
+        (["--samples", "-5"], "--samples -5: out of range (allowed: 1 to 10000000)"),
+        (["--max-length", "7"], "--max-length 7: out of range (allowed: 8 to 16777216)"),
         (["--eval-fraction", "1"], "--eval-fraction 1.0: out of range (allowed: more than 0 and less than 1)"),
         (["--lora-dropout", "1.0"], "--lora-dropout 1.0: out of range (allowed: 0 or more and less than 1)"),
-        (["--learning-rate", "nan"], "--learning-rate nan: out of range (allowed: more than 0)"),
-        (["--learning-rate", "inf"], "--learning-rate inf: out of range (allowed: more than 0)"),
+        (["--learning-rate", "nan"], "--learning-rate nan: out of range (allowed: more than 0, and finite)"),
+        (["--learning-rate", "inf"], "--learning-rate inf: out of range (allowed: more than 0, and finite)"),
         (["--budget", "0"], "--budget 0: out of range (allowed: 1 or more)"),
         (
             ["--strategy", "unsloth", "--device", "simulated"],

@@ -23,6 +23,10 @@ FILES = {
     "key.toml": b"[train]\nepoch = 3\n",
     "file": b"",
     "log.jsonl": b'{"kind": "step"}\n',
+    "bigint.toml": b"[train]\nepochs = " + b"9" * 5000,
+    "deep.toml": b"a = " + b"[" * 20_000,
+    "nul.toml": b'[output]\noutput = "a\\u0000b"\n',
+    "large.toml": b"# " + b"x" * 5_000_000,
 }
 
 CASES = {
@@ -34,11 +38,11 @@ CASES = {
     ),
     "an undecodable corpus": (["--data", "undecodable.csv"], ["undecodable.csv is not UTF-8", "0xff", "--data"]),
     "no usable row": (["--data", "rows.csv"], ["rows.csv has no usable row", "1 blank", "--data"]),
-    "samples 0": (["--samples", "0"], ["--samples 0", "allowed: 1 or more"]),
-    "no GPU": (["--num-gpus", "0"], ["--num-gpus 0", "allowed: 1 or more"]),
+    "samples 0": (["--samples", "0"], ["--samples 0", "allowed: 1 to"]),
+    "no GPU": (["--num-gpus", "0"], ["--num-gpus 0", "allowed: 1 to"]),
     "more GPUs than sequences in a step": (["--num-gpus", "3"], ["--num-gpus 3", "1 to 2", "--gradient-accumulation"]),
     "Unsloth on two GPUs": (["--num-gpus", "2", "--strategy", "unsloth"], ["--num-gpus 2", "one GPU", "qlora"]),
-    "negative samples": (["--samples", "-4000"], ["--samples -4000", "allowed: 1 or more"]),
+    "negative samples": (["--samples", "-4000"], ["--samples -4000", "allowed: 1 to"]),
     "samples that are no number": (["--samples", "all"], ["--samples", "'all'", "whole number or none"]),
     "more samples than rows": (["--data", "corpus.csv", "--samples", "4"], ["--samples 4", "3 usable rows", "at most"]),
     "one question": (["--data", "corpus.csv", "--samples", "1"], ["--samples 1", "nothing to evaluate"]),
@@ -64,6 +68,39 @@ CASES = {
     "a page over the corpus": (["--data", "corpus.csv", "--html", "corpus.csv"], ["--html corpus.csv", "no report"]),
     "no log": (["--replay", "nowhere.jsonl"], ["--replay", "nowhere.jsonl", "No such file"]),
     "a log without a run": (["--replay", "log.jsonl"], ["--replay", "log.jsonl", "no run record"]),
+    "an epoch count of 5000 digits": (["--preset", "bigint.toml"], ["bigint.toml", "4300 digits"]),
+    "a rank beyond all layers": (["--lora-rank", str(10**30)], ["--lora-rank", "more than 19 digits"]),
+    "a rank that a pattern gives": (["--rank-pattern", f"q_proj={10**30}"], ["--rank-pattern", "more than any layer"]),
+    "samples without end": (["--samples", "99999999999"], ["--samples", "allowed: 1 to 10000000"]),
+    "epochs without end": (["--epochs", "999999999"], ["--epochs", "allowed: 1 to 10000"]),
+    "replies without end": (
+        ["--replies-per-prompt", "999999", "--temperature", "1"],
+        ["--replies-per-prompt", "allowed: 1 to 1000"],
+    ),
+    "an infinite learning rate": (["--learning-rate", "inf"], ["--learning-rate inf", "more than 0, and finite"]),
+    "a budget beyond all machines": (["--budget", "9" * 400 + " GiB"], ["--budget", "more than any machine has"]),
+    "replies longer than the context": (
+        ["--model", "tiny-llama", "--max-new-tokens", "1000000"],
+        ["--max-new-tokens 1000000", "tiny-llama", "context of"],
+    ),
+    "TOML nested deeply": (["--preset", "deep.toml"], ["deep.toml", "nested too deeply"]),
+    "TOML with a path that no system takes": (["--preset", "nul.toml"], ["[output] output", "NUL character"]),
+    "TOML of many megabytes": (["--preset", "large.toml"], ["large.toml", "more than 4 MiB"]),
+    "none for a run to go on with": (["--resume", "none", "--fault", "none", "--gpu", "t40"], ["--gpu t40"]),
+    "a name longer than any file's": (["--replay", "x" * 300], ["xxx", "File name too long"]),
+    "a preset's name longer than any file's": (["--preset", "x" * 300], ["xxx", "File name too long"]),
+    "links in a circle": (["--replay", "circle"], ["--replay circle", "symbolic links"]),
+    "links in a circle for two reports": (["--json", "circle", "--html", "circle"], ["--json writes the same file"]),
+    "a pipe for a log": (["--replay", "pipe"], ["--replay pipe", "it is a named pipe, not a file"]),
+    "a pipe for a preset": (["--preset", "pipe.toml"], ["pipe.toml", "it is a named pipe, not a file"]),
+    "a pipe for cards": (["--gpu-file", "pipe.toml"], ["pipe.toml", "it is a named pipe, not a file"]),
+    "a pipe for a recipe": (["--import-recipe", "pipe"], ["pipe", "it is a named pipe, not a file"]),
+    "a pipe for a traceback": (["--traceback", "pipe"], ["--traceback pipe", "it is a named pipe, not a file"]),
+    "a pipe for a sheet": (["--score-sheet", "pipe"], ["--score-sheet pipe", "it is a named pipe, not a file"]),
+    "a pipe for the corpus": (["--data", "pipe.csv"], ["pipe.csv"]),
+    "a device for a log": (["--replay", "/dev/zero"], ["--replay /dev/zero", "it is a device, not a file"]),
+    "a device for a report": (["--json", "/dev/full"], ["--json /dev/full", "no report"]),
+    "a line feed in a value": (["--gpu", "t4\nt5"], ["--gpu t4\\nt5"]),
     "no folder of a probe": (["--replay", "."], ["--replay", "as_configured.jsonl", "No such file"]),
 }
 
@@ -74,6 +111,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
+    (folder / "circle").symlink_to(folder / "circle")
+    for pipe in ("pipe", "pipe.toml", "pipe.csv"):
+        os.mkfifo(folder / pipe)
     # a torch that cannot be imported: a case that needed it would die with exit code 3
     (folder / "without_torch").mkdir()
     (folder / "without_torch" / "torch.py").write_text("raise ImportError('torch is not needed to refuse this')\n")
@@ -131,6 +171,14 @@ def test_all_problems_are_told_at_once(folder):
     ended = run_probe("--samples", "0", "--gpu", "t40", folder=folder)
     assert ended.code == 2
     assert [line.split(":")[1] for line in ended.stderr.splitlines()] == [" --samples 0", " --gpu t40"]
+
+
+def test_a_thousand_problems_are_twenty_and_a_count(tmp_path):
+    (tmp_path / "keys.toml").write_text("[train]\n" + "".join(f"key{number} = 1\n" for number in range(1000)))
+    ended = run_probe("--preset", "keys.toml", folder=tmp_path)
+    lines = ended.stderr.splitlines()
+    assert (ended.code, len(lines)) == (2, 21)
+    assert "980 more" in lines[-1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unwritable for root")

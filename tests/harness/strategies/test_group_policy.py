@@ -156,7 +156,7 @@ def test_completions_are_learned_as_often_as_asked_and_generated_once():
         ({"attention": "flash_attention_2"}, "--attention flash_attention_2: prompts of different lengths"),
         ({"train_on_prompts": True}, "--train-on-prompts: --objective grpo learns of completions alone"),
         ({"finetuning_type": "full", "beta": 0.1}, "--objective grpo: compares with the model without its adapter"),
-        ({"num_generations": 1}, "--num-generations 1: out of range (allowed: 2 or more)"),
+        ({"num_generations": 1}, "--num-generations 1: out of range (allowed: 2 to 10000)"),
         ({"eval_generate": 4}, "--eval-generate 4: --objective grpo generates in its evaluations anyway"),
         ({"objective": "sft", "max_completion_length": 512}, "--num-generations 4: is for --objective grpo"),
         (

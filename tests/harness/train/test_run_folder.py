@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import threading
@@ -216,7 +217,7 @@ def test_two_runs_do_not_share_a_folder(stopped):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-    assert "another process" in error[0]
+    assert f"another process ({os.getpid()} on " in error[0]
     assert (stopped / LOCK_FILE).exists()
 
 
@@ -275,7 +276,7 @@ def damage_rewritten(folder):
 def damage_manifest_is_a_folder(folder):
     (folder / MANIFEST_FILE).unlink()
     (folder / MANIFEST_FILE).mkdir()
-    return "Is a directory"
+    return "it is a folder, not a file"
 
 
 def damage_foreign(folder):
