@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from memory_harness.configs.cli import Command
@@ -16,6 +15,7 @@ from memory_harness.probes.session.messages import DryRunArguments
 from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
 from memory_harness.reports.progress import progress_bars
+from memory_harness.configs.program import say
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
 
@@ -27,7 +27,7 @@ def against(command: Command, named: str) -> int:
     """
     script = None if command.dry_run is None else _script_of(command, command.dry_run)
     config = command.config.with_fields(device="simulated")
-    sides = sides_of(read_pins(named), lambda line: print(f"--against: {line}", file=sys.stderr, flush=True))
+    sides = sides_of(read_pins(named), lambda line: say(f"--against: {line}"))
     name = config.fingerprint() if command.dry_run is None else Path(command.dry_run).stem
     folder = new_folder(check_output(config), f"{name}-against")
     with progress_bars() as show:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.configs.cards import Card
+from memory_harness.configs.printable import printable
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
@@ -238,7 +239,7 @@ def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixRes
             snapshot=None,
             is_quiet=True,
         )
-        print(f"dry run: trying {attempt.line}", file=sys.stderr, flush=True)
+        print(printable(f"dry run: trying {attempt.line}"), file=sys.stderr, flush=True)
         log = again.run(folder / f"with-setting-{number}.jsonl")
         results.append(_result(attempt, recorded, log))
     return results

@@ -92,14 +92,14 @@ class _ForkedSafely(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         with _importing_only_ours():
-            return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return ForkServerProcess._Popen(process_obj)
 
 
 class _SpawnedSafely(SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         with _importing_only_ours():
-            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return SpawnProcess._Popen(process_obj)
 
 
 class _Forking(ForkServerContext):

@@ -22,7 +22,7 @@ NAMES = (
     "configs/__init__.py", "harness/__init__.py", "probes/__init__.py", "reports/__init__.py", "memory_harness.py",
     "random.py", "signal.py", "json.py", "pickle.py", "threading.py", "socket.py", "torch.py", "numpy.py",
     "transformers.py", "peft.py", "bitsandbytes.py", "pyarrow.py", "yaml.py", "regex.py", "rich.py", "pip.py",
-    "resource.py", "multiprocessing.py", "concurrent.py",
+    "resource.py", "multiprocessing.py", "concurrent.py", "mine.py",
 )  # fmt: skip
 """names of parts of the harness, of the standard library and of libraries, some of which are imported late"""
 
@@ -83,7 +83,7 @@ SCRIPT = "import torch\nx = torch.ones(3, requires_grad=True)\nx.sum().backward(
         pytest.param((*TINY, "--tensors", "fake", "--budget", "1 MiB", "--goal", "memory", "--limits"), {1}, id="plan"),
         pytest.param((*TINY, "--train", "--force"), {0}, id="train"),
         pytest.param((*TINY, "--train", "--force", "--num-gpus", "2"), {0}, id="two GPUs"),
-        pytest.param(("--watch", "scripts/train.py"), {0}, id="watch"),
+        pytest.param(("--watch", "scripts/train.py"), {0, 3}, id="watch"),
         pytest.param(("--dry-run", "scripts/train.py", "--no-fixes"), {0, 3}, id="dry run"),
         pytest.param((*TINY, "--data", "rows.csv"), {0}, id="data"),
     ],
@@ -101,10 +101,10 @@ def test_a_command_imports_nothing_of_it(folder, arguments, codes):
 @pytest.mark.slow
 def test_a_script_imports_from_its_own_folder_and_no_other(folder):
     (folder / "scripts").mkdir()
-    (folder / "scripts" / "random.py").write_text("here = __file__\n")
-    (folder / "scripts" / "train.py").write_text("import random\nprint(random.here)\n" + SCRIPT)
+    (folder / "scripts" / "mine.py").write_text("here = __file__\n")
+    (folder / "scripts" / "train.py").write_text("import mine\nprint(mine.here)\n" + SCRIPT)
     ended = run_probe("--watch", "scripts/train.py", folder=folder, environment={"PYTHONPATH": ""})
-    assert str(folder / "scripts" / "random.py") in ended.stdout
+    assert str(folder / "scripts" / "mine.py") in ended.stdout
     assert imported(folder) == ""
 
 
