@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memory_harness.harness.observe.lightning import LightningCallback
     from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
     from memory_harness.probes.budgets.probe import dry_run
 
-__all__ = ["MemoryCallback", "Recorder", "dry_run"]
+__all__ = ["LightningCallback", "MemoryCallback", "Recorder", "dry_run"]
 
 _HERE = Path(__file__).resolve().parent
 _INSTALLED = _HERE / "memory_harness"
@@ -35,6 +36,10 @@ def __getattr__(name: str) -> Any:
     Recorder.print_report = print_report  # reports lie above the harness, which cannot import them
     if name == "Recorder":
         return Recorder
+    if name == "LightningCallback":
+        from memory_harness.harness.observe.lightning import LightningCallback
+
+        return LightningCallback
     from memory_harness.harness.observe.trainer import MemoryCallback
 
     return MemoryCallback
