@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memory_harness.harness.observe.lightning import LightningCallback
     from memory_harness.harness.observe.own_loop import Recorder
     from memory_harness.harness.observe.trainer import MemoryCallback
     from memory_harness.probes.budgets.probe import dry_run
     from memory_harness.reports.shown import Report
 
-__all__ = ["MemoryCallback", "Recorder", "compare", "dry_run", "replay"]
+__all__ = ["LightningCallback", "MemoryCallback", "Recorder", "compare", "dry_run", "replay"]
 
 _HERE = Path(__file__).resolve().parent
 _INSTALLED = _HERE / "memory_harness"
@@ -38,6 +39,10 @@ def __getattr__(name: str) -> Any:
     Recorder.print_report, Recorder.report_of = print_report, replay  # reports lie above the harness
     if name == "Recorder":
         return Recorder
+    if name == "LightningCallback":
+        from memory_harness.harness.observe.lightning import LightningCallback
+
+        return LightningCallback
     from memory_harness.harness.observe.trainer import MemoryCallback
 
     return MemoryCallback

@@ -6,6 +6,7 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -43,16 +44,18 @@ class FollowedFolder:
         self._watchers: dict[Path, Watcher] = {}
 
     def look(self) -> list[Seen]:
-        """Return what each log says, the one that was written to last first."""
-        found: list[tuple[float, Seen]] = []
+        """Return what each log says, one that still grows first: rank 0 before the others; else that written last."""
+        found: list[tuple[bool, float, Seen]] = []
         for path in sorted(self.folder.glob("*.jsonl")):
             if path not in self._watchers:
                 self._watchers[path] = Watcher(FollowedLog(path), self._clock)
             view = self._watchers[path].look()
             if view is not None:
-                found.append((path.stat().st_mtime, Seen(path.stem, *view)))
-        found.sort(key=lambda pair: -pair[0])
-        return [seen for _, seen in found]
+                has_ended = view[0].end is not None
+                age = -path.stat().st_mtime if has_ended else 0.0
+                found.append((has_ended, age, Seen(path.stem, *view)))
+        found.sort(key=itemgetter(0, 1))
+        return [seen for _, _, seen in found]
 
 
 def live_sections(seen: Sequence[Seen], *, is_over: bool) -> list[Section]:
@@ -70,8 +73,10 @@ def live_sections(seen: Sequence[Seen], *, is_over: bool) -> list[Section]:
     if items:
         sections.append(Section("findings", "Found so far", details=[Findings(items)]))
     sections.append(_processes(seen))
-    sections += [course_section(log), *run_sections(ProbeResult(log, findings, "pass"))]
-    return sections
+    of_run = run_sections(ProbeResult(log, findings, "pass"))
+    over_time = [section for section in of_run if section.name == "time"]
+    rest = [section for section in of_run if section.name != "time"]
+    return [*sections, *over_time, course_section(log), *rest]
 
 
 def _state(log: RunLog, *, is_over: bool) -> tuple[str, Tone]:

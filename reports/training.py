@@ -92,7 +92,7 @@ def training_page(result: TrainingResult, replies: Sequence[Mapping[str, Any]] =
     assert isinstance(banner, Banner)
     model = log.run.model.name if log.run.model else ""
     facts_of_run = [model, log.run.gpu_name, log.run.started_at.replace("T", " ")[:16]]
-    return page_text(found, banner, facts_of_run, banner.source.capitalize(), log.run.source)
+    return page_text(found, banner, facts_of_run, banner.source[:1].upper() + banner.source[1:], log.run.source)
 
 
 def course_section(log: RunLog) -> Section:

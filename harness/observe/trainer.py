@@ -22,7 +22,7 @@ import gc
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
+from memory_harness.harness.log.trackers import TrackerFeed, check_trackers
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
 from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
@@ -64,12 +65,19 @@ class MemoryCallback(TrainerCallback):
     `report`, by `close`, by the next training, by a new callback or when Python ends. Without a GPU, what is made until
     then counts as made on the card that it failed on.
 
-    Its arguments are those of `Recorder.open`.
+    Its arguments are those of `Recorder.open`, and in `log_to` the trackers that losses and memory are sent to.
     """
 
     def __init__(
-        self, path: FilePath, *, device: str = "auto", gpu: str | None = None, budget: str | int | None = None
+        self,
+        path: FilePath,
+        *,
+        device: str = "auto",
+        gpu: str | None = None,
+        budget: str | int | None = None,
+        log_to: Sequence[str] = (),
     ) -> None:
+        check_trackers(log_to, "log_to")
         for other in tuple(_OPEN):
             other.close()
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
@@ -81,6 +89,8 @@ class MemoryCallback(TrainerCallback):
         self._is_training = False
         self._num_eval_batches = 0
         self._state: Any = None  # of the trainer that trains
+        self._log_to = tuple(log_to)
+        self._feed: TrackerFeed | None = None
         self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that tell of their forward passes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MemoryCallback:
@@ -144,6 +154,7 @@ class MemoryCallback(TrainerCallback):
                 loss = step.loss(phase_recorder.device.read)
             step.losses.clear()
             phase_recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
+            self._send()
         self._step = None
         self._begin_checkpoint(control)
 
@@ -202,6 +213,7 @@ class MemoryCallback(TrainerCallback):
         atexit.unregister(self.close)
         _OPEN.discard(self)
         stack, self._stack = self._stack, ExitStack()
+        stack.callback(self._end_feed)
         if not has_failed:
             stack.close()
             return
@@ -225,6 +237,8 @@ class MemoryCallback(TrainerCallback):
     def _begin(self, model: torch.nn.Module) -> Recorder:
         self._recorder = self._last = self._stack.enter_context(self._open())
         self._recorder.describe(model)
+        if self._log_to and self._recorder.log is not None:
+            self._feed = TrackerFeed(self._recorder.log, self._log_to)
         atexit.register(self.close)
         self._after_cell(self._close_where_it_failed)
         _OPEN.add(self)
@@ -242,6 +256,17 @@ class MemoryCallback(TrainerCallback):
     def _close_where_it_failed(self, cell: Any) -> None:
         if self._recorder is not None and self._recorder.failure is not None and not cell.success:
             self.close()
+
+    def _send(self) -> None:
+        """Send what is new in the log to the trackers; what they make of it counts as nobody's."""
+        if self._feed is not None and self._recorder is not None:
+            with self._recorder.device.on_host():
+                self._feed.update()
+
+    def _end_feed(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
 
     def _switch_to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the running phase and begin the next one."""

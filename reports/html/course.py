@@ -11,7 +11,7 @@ from memory_harness.reports.html.drawing import figure, label, legend, line, per
 from memory_harness.reports.html.markup import Child, Node, node
 
 PLOT_PX, AXIS_PX = 170, 24
-MAX_COLUMNS = 320
+MAX_COLUMNS = 240
 TICKS = 4
 
 

@@ -10,7 +10,7 @@
     const zoomed = charts().map((chart) => chart.zoomed);
     const open = opened().map((details) => details.open);
     document.querySelector("main").replaceWith(fresh);
-    window.equip(fresh);
+    window.begin(fresh);
     opened().forEach((details, number) => { details.open = open[number] || details.open; });
     charts().forEach((chart, number) => { if (zoomed[number]) window.zoomChart(chart, ...zoomed[number]); });
   };

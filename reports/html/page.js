@@ -45,7 +45,9 @@
     const place = placeOf(element);
     const at = (value) => ((value - begin) / (end - begin)) * 100;
     const [left, right] = [at(place.begin), at(place.end)];
-    element.style.display = right < 0 || left > 100 || (place.hasWidth && (right <= 0 || left >= 100)) ? "none" : "";
+    const isOutside = right < 0 || left > 100 || (place.hasWidth && (right <= 0 || left >= 100));
+    element.style.display = isOutside ? "none" : "";
+    if (isOutside) return;
     if (element.tagName === "line") {
       element.setAttribute("x1", `${left}%`);
       element.setAttribute("x2", `${right}%`);
@@ -73,13 +75,13 @@
     });
     if (chart.told) chart.told(begin, end);
   };
-  const tools = (chart) => {
+  const tools = (chart, isFirst) => {
     const [setup, total] = [number(chart, "data-setup") * 100, number(chart, "data-total")];
     const words = make("span", "");
     const step = (share) => Math.max(0, Math.min(total, Math.floor(((share - setup) / (100 - setup)) * total) + 1));
     chart.told = (begin, end) => {
       const isWhole = end - begin > 99.9;
-      words.textContent = isWhole ? "Drag over the chart, or use the buttons, to look closer." : "";
+      words.textContent = isWhole && isFirst ? "Drag over the chart, or use the buttons, to look closer." : "";
       if (!isWhole && total) words.textContent = `Steps ${step(begin)} to ${step(end - 0.001)} of ${total}`;
     };
     const by = (factor) => () => {
@@ -122,9 +124,9 @@
   };
   const equip = (root) => {
     takeTitles(root);
-    all("svg.timeline", root).forEach((chart) => {
+    all("svg.timeline", root).forEach((chart, position) => {
       chart.zoomed = [0, 100];
-      tools(chart);
+      tools(chart, position === 0);
       dragging(chart);
     });
     all("svg.flame", root).forEach((chart) => chart.addEventListener("click", (event) => {
@@ -167,6 +169,13 @@
   };
 
   // One phase at a time
+  const select = make("select", "", { "aria-label": "Phase" });
+  const choosePhase = () => {
+    all("[data-phase]").forEach((element) => {
+      element.classList.toggle("other-phase", select.value !== "" && element.dataset.phase !== select.value);
+    });
+    all("[data-curve]").forEach((curve) => curve.classList.toggle("chosen", curve.dataset.curve === select.value));
+  };
   const phases = () => {
     const known = new Set(all("[data-phase]").map((element) => element.dataset.phase));
     all("tbody th").forEach((cell) => {
@@ -176,20 +185,17 @@
       const found = /peak of ([A-Z]+)$/.exec(summary.textContent);
       if (found) summary.parentElement.dataset.phase = found[1];
     });
-    const nav = document.querySelector("nav");
-    if (known.size < 2 || !nav) return;
-    const select = make("select", "", { "aria-label": "Phase" });
-    select.append(make("option", "all phases", { value: "" }), ...[...known].map((name) => make("option", name)));
-    select.addEventListener("change", () => {
-      all("[data-phase]").forEach((element) => {
-        element.classList.toggle("other-phase", select.value !== "" && element.dataset.phase !== select.value);
-      });
-      all("[data-curve]").forEach((curve) => curve.classList.toggle("chosen", curve.dataset.curve === select.value));
-    });
-    const label = make("label", "Show ", { class: "filter" });
-    label.append(select);
-    nav.append(label);
+    const chosen = select.value;
+    const names = [...known].map((name) => make("option", name));
+    select.replaceChildren(make("option", "all phases", { value: "" }), ...names);
+    select.value = known.has(chosen) ? chosen : "";
+    select.parentElement.hidden = known.size < 2;
+    choosePhase();
   };
+  const filter = make("label", "Show ", { class: "filter" });
+  filter.append(select);
+  select.addEventListener("change", choosePhase);
+  document.querySelector("nav").append(filter);
 
   const copying = () => all("pre.command").forEach((command) => {
     if (!navigator.clipboard) return;
@@ -200,10 +206,13 @@
     command.before(button);
   });
 
-  Object.assign(window, { equip, zoomChart: zoom }); // the live page draws anew
-  equip(document);
-  all("table").forEach(sortable);
-  phases();
+  const begin = (root) => {
+    equip(root);
+    all("table", root).forEach(sortable);
+    phases();
+  };
+  Object.assign(window, { begin, zoomChart: zoom }); // the live page draws anew
+  begin(document);
   copying();
   document.documentElement.classList.add("scripted");
 })();

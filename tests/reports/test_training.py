@@ -112,7 +112,7 @@ def test_the_page_holds_the_training():
 def test_a_course_fills_its_chart_and_is_drawn_in_few_parts():
     points = [(step, 2.0 + 1 / step) for step in range(1, 5001)]
     parts = parts_of(points, 5000)
-    assert len(parts) == 320
+    assert len(parts) == 240
     assert parts[0].highest == 3.0
     assert (axis_of([2.1, 2.9]).low, axis_of([0.1, 2.9]).low) == (2.0, 0.0)
     assert axis_of([3.0]).y(3.0) >= 0

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import threading
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from pathlib import Path
 import pytest
 
 from memory_harness.reports.html import html_text
-from tests.builders import with_oom
+from memory_harness.reports.live_page import LivePage, open_server
+from memory_harness.reports.summary import result_of_log
+from tests.builders import AS_PUBLISHED, make_log, with_oom
 from tests.e2e.commands import HANG_SECONDS
 from tests.reports.html.test_page import SEGMENTS, hostile
-from tests.reports.results import fixed_result
+from tests.reports.results import fixed_result, with_peaks
+from tests.reports.test_live_page import write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -29,13 +33,13 @@ TEXTS = ("Fits with 1 fix", "8 × 2048 × 128256 × 4 B = 7.83 GiB", "out of mem
 SECTIONS = {"verdict", "why", "phases", "time", "lengths", "map", "fixes", "configuration"}
 
 
-def browse(page: Path, *flags: str) -> tuple[str, str]:
+def browse(page: Path | str, *flags: str) -> tuple[str, str]:
     """Return what the browser writes and what it complains about."""
     with tempfile.TemporaryDirectory() as profile:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         ended = subprocess.run(
             [BROWSER, "--headless", *sandbox, "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr",
-             "--hide-scrollbars", *flags, page.as_uri()],
+             "--hide-scrollbars", *flags, page if isinstance(page, str) else page.as_uri()],
             capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -87,3 +91,81 @@ def first_pixel(picture: Path) -> tuple[int, int, int]:
         at += size + 12
     row = zlib.decompress(data)
     return row[1], row[2], row[3]
+
+
+TOUCH = """
+const said = [];
+const say = (name, value) => said.push(name + "=" + value);
+const click = (element) => element.dispatchEvent(new MouseEvent("click", { bubbles: true, clientX: 50, clientY: 50 }));
+const timeline = document.querySelector("#time svg.timeline");
+click(timeline.querySelector(".hover"));
+say("tip", document.getElementById("tip").hidden ? "" : document.getElementById("tip").textContent);
+const before = timeline.querySelectorAll(".hover").length;
+click(document.querySelector("#time .tools button"));
+const shown = [...timeline.querySelectorAll(".hover")].filter((rect) => rect.style.display !== "none").length;
+say("zoomed", shown > 0 && shown < before);
+say("view", timeline.querySelector(".curves").getAttribute("viewBox").split(" ")[2]);
+say("steps", document.querySelector("#time .tools span").textContent);
+const frame = [...document.querySelectorAll("svg.flame .frame")].at(-1);
+click(frame.querySelector("rect"));
+say("flame", frame.getAttribute("width"));
+const table = document.querySelector("#memory table");
+const column = table.tHead.rows[0].cells[1].querySelector("button");
+click(column);
+say("largest", table.tBodies[0].rows[0].cells[1].textContent);
+click(column);
+say("smallest", table.tBodies[0].rows[0].cells[1].textContent);
+const select = document.querySelector("nav select");
+select.value = "BACKWARD";
+select.dispatchEvent(new Event("change"));
+say("others", document.querySelectorAll("[data-phase=FORWARD]:not(.other-phase)").length);
+say("chosen", document.querySelectorAll("[data-phase=BACKWARD]:not(.other-phase)").length > 0);
+say("curve", document.querySelector("[data-curve=BACKWARD]").classList.contains("chosen"));
+document.title = said.join("|");
+"""
+
+
+@pytest.mark.slow
+def test_the_script_answers_taps_zooms_sorts_and_filters(tmp_path):
+    """The page's policy would not run the test's own script, and is left out here."""
+    text = html_text(result_of_log(with_peaks(make_log(AS_PUBLISHED.with_fields(eval_batch_size=1, samples=400)))))
+    path = tmp_path / "page.html"
+    policy = re.search(r"<meta http-equiv=[^>]*>", text)[0]
+    path.write_text(text.replace(policy, "").replace("</body>", f"<script>{TOUCH}</script></body>"), encoding="utf-8")
+    dom, complaints = browse(path, "--dump-dom", "--virtual-time-budget=2000")
+    assert complaints == ""
+    said = dict(word.partition("=")[::2] for word in re.search(r"<title>([^<]*)</title>", dom)[1].split("|"))
+    assert "peak" in said["tip"]
+    assert "GiB" in said["tip"]
+    assert said["zoomed"] == "true"
+    assert float(said["view"]) == 500
+    assert said["steps"].startswith("Steps ")
+    assert said["flame"] == "100%"
+    assert (said["largest"], said["smallest"]) != ("", "")
+    assert float(said["largest"]) > 5
+    assert said["smallest"] == "–"
+    assert said["others"] == "0"
+    assert (said["chosen"], said["curve"]) == ("true", "true")
+
+
+@pytest.mark.slow
+def test_the_live_page_follows_the_log_and_says_when_the_run_is_over(tmp_path):
+    page = LivePage()
+    server = open_server(page, 0, "token")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
+    page.follow(tmp_path)
+    address = f"http://127.0.0.1:{server.server_address[1]}/token/"
+    try:
+        write(tmp_path / "run.jsonl", log, 100)
+        dom, complaints = browse(address, "--dump-dom", "--virtual-time-budget=3500")
+        assert complaints == ""
+        assert ">Live</p>" in dom
+        assert "Running" in dom
+        page.is_over = True
+        dom, complaints = browse(address, "--dump-dom", "--virtual-time-budget=3500")
+        assert "The run is over." in dom
+        assert dom.count('class="tools"') >= 1, "what came anew has its buttons too"
+    finally:
+        server.shutdown()
+        server.server_close()
