@@ -691,13 +691,13 @@ NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 
 
 def _model_tensors(model: Any) -> NamedTensors:
-    for name, parameter in model.named_parameters():
+    modules = list(model.named_modules())
+    for name, parameter in _parameters_among(modules):
         yield ("parameter", name), parameter
         if getattr(parameter, "quant_state", None) is not None:
             yield from _constants_of(parameter.quant_state, name)
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    modules = list(model.named_modules())
     for name, module in modules:
         if isinstance(module, Bnb4bitParametrization):  # that of experts
             yield from _constants_of(module.quant_state, name)
@@ -707,6 +707,16 @@ def _model_tensors(model: Any) -> NamedTensors:
     for prefix, module in modules:
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor
+
+
+def _parameters_among(modules: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Yield what `Module.named_parameters` does, which would walk through all modules anew."""
+    seen: set[int] = set()
+    for prefix, module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{prefix}.{name}" if prefix else name, parameter
 
 
 def _constants_of(quant_state: Any, name: str) -> NamedTensors:
