@@ -25,8 +25,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
     except RecursionError:
         raise ConfigError(f"cannot read {path} as TOML: nested too deeply") from None
-    except ValueError as error:  # no TOML, or a number of thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"cannot read {path} as TOML: {reason_of(error)}") from None
+    except ValueError:  # Python's words for it advise to take its limit away
+        raise ConfigError(f"cannot read {path} as TOML: it holds a number of thousands of digits") from None
 
 
 Spelling = Callable[[str], str]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.pins import read_pins
+from memory_harness.configs.program import say
 from memory_harness.configs.units import parse_increase
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.observe.run_script import check_script, check_syntax
@@ -15,7 +16,6 @@ from memory_harness.probes.session.messages import DryRunArguments
 from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
 from memory_harness.reports.progress import progress_bars
-from memory_harness.configs.program import say
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
 

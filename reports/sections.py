@@ -67,7 +67,7 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
 
 def unreadable_in_words(num_lines: int) -> str:
     """Return the sentence on lines of a log that are no records."""
-    return f"{plural(num_lines, 'line')} of the log could not be read: what they told is missing here."
+    return f"{plural(num_lines, 'line')} of the log could not be read: what stood there is missing here."
 
 
 def _scale(result: ProbeResult) -> int:

@@ -19,6 +19,7 @@ from memory_harness.harness.results.replies import VETTED
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.blocks import (
     Banner,
+    Block,
     Cell,
     Command,
     Course,
@@ -34,7 +35,7 @@ from memory_harness.reports.html import page_text
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.next_step import after_training
-from memory_harness.reports.sections import explain, run_sections
+from memory_harness.reports.sections import explain, run_sections, unreadable_in_words
 from memory_harness.reports.summary import ProbeResult, source_in_words
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
@@ -144,7 +145,10 @@ OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
 def _end(log: RunLog) -> Section:
     title, tone = OUTCOMES[log.outcome]
     how = "measured on" if log.run.source == "cuda" else "trained on the CPU, memory simulated on"
-    return Section("end", body=[Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")])
+    body: list[Block] = [Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")]
+    if log.num_unreadable_lines:
+        body.append(Paragraph(unreadable_in_words(log.num_unreadable_lines), "warning"))
+    return Section("end", body=body)
 
 
 def end_sentence(log: RunLog) -> str:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import psutil
 
-from memory_harness.configs.inputs import open_input, read_input
+from memory_harness.configs.inputs import check_regular, open_input, read_input
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
@@ -198,6 +198,8 @@ class LogWriter:
         """Append what was held back; from now on records go to the file at once."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                check_regular(self._path.stat().st_mode, self._path)
             self._file = self._path.open("ab", buffering=0)
             while self._held:
                 self.write(self._held.pop(0))

@@ -68,7 +68,7 @@ CASES = {
     "a page over the corpus": (["--data", "corpus.csv", "--html", "corpus.csv"], ["--html corpus.csv", "no report"]),
     "no log": (["--replay", "nowhere.jsonl"], ["--replay", "nowhere.jsonl", "No such file"]),
     "a log without a run": (["--replay", "log.jsonl"], ["--replay", "log.jsonl", "no run record"]),
-    "an epoch count of 5000 digits": (["--preset", "bigint.toml"], ["bigint.toml", "4300 digits"]),
+    "an epoch count of 5000 digits": (["--preset", "bigint.toml"], ["bigint.toml", "thousands of digits"]),
     "a rank beyond all layers": (["--lora-rank", str(10**30)], ["--lora-rank", "more than 19 digits"]),
     "a rank that a pattern gives": (["--rank-pattern", f"q_proj={10**30}"], ["--rank-pattern", "more than any layer"]),
     "samples without end": (["--samples", "99999999999"], ["--samples", "allowed: 1 to 10000000"]),

@@ -21,7 +21,14 @@ CAUGHT = {
     "caught_at": (str, None),
     "done_again": bool,
 }
-RUN = {"outcome": str, "oom": (OOM, None), "caught": [CAUGHT], "phases": "phases", "outside": (dict, None)}
+RUN = {
+    "outcome": str,
+    "unreadable_lines": int,
+    "oom": (OOM, None),
+    "caught": [CAUGHT],
+    "phases": "phases",
+    "outside": (dict, None),
+}
 PREDICTION = {"passes": bool, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
 OPTION = {"fixes": [str], **PREDICTION, "predicted_slowdown": float}
 SCHEMA = {

@@ -154,6 +154,12 @@ def test_a_reply_that_nothing_ends_is_refused(eos: str | None) -> None:
         own("{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}", eos)
 
 
+def test_a_template_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory_harness.harness.data.chat_format.TEMPLATE_SECONDS", 0.05)
+    with pytest.raises(DataError, match="cannot be used: it does not end within"):
+        own("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}" + GLM)
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

@@ -1,6 +1,7 @@
 """Writing and reading logs; a log cut or damaged anywhere is still read, judged and shown."""
 
 import io
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.configs.schema import config_from_dict
+from memory_harness.harness.log import runlog
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.records import Outcome, Phase, record_from_dict, record_to_dict
 from memory_harness.harness.log.runlog import LogWriter, collect, read_run_log
@@ -127,3 +129,67 @@ def test_peaks_are_the_highest_of_each_phase():
     assert log.peaks()[Phase.BACKWARD].peak_allocated_bytes == max(backward) == log.peak_allocated_bytes
     assert log.peaks()[Phase.OPTIMIZER].allocated_bytes == FLOOR
     assert list(log.peaks())[:2] == [Phase.LOAD, Phase.DATA]
+
+
+WRONG = {
+    "a text for a number": (b'"step": 1', b'"step": "1"'),
+    "a list for a number": (b'"step": 1', b'"step": [["large", [1, 2]]]'),
+    "a number below zero": (b'"peak_reserved_bytes": ', b'"peak_reserved_bytes": -'),
+    "more bytes than there are": (b'"peak_reserved_bytes": ', b'"peak_reserved_bytes": 9999999999'),
+    "a number of 5000 digits": (b'"step": 1', b'"step": ' + b"9" * 5000),
+    "no number": (b'"seconds": 0.4', b'"seconds": NaN'),
+    "nested too deeply": (b'"seconds": 0.4', b'"seconds": ' + b"[" * 100_000),
+    "half a surrogate pair": (b'"phase": "FORWARD"', b'"phase": "FORWARD", "kind": "phase", "where": "\\ud800"'),
+    "null for a record": (b'"after": {', b'"after": null, "x": {'),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_line_of_wrong_types_is_counted_and_said(name, written, tmp_path):
+    before, after = WRONG[name]
+    lines = written.splitlines(keepends=True)
+    number = next(n for n, line in enumerate(lines) if before in line and b'"kind": "phase"}' in line)
+    lines[number] = lines[number].replace(before, after, 1)
+    (tmp_path / "run.jsonl").write_bytes(b"".join(lines))
+    log = read_run_log(tmp_path / "run.jsonl")
+    assert log.num_unreadable_lines == 1
+    shown = io.StringIO()
+    print_report(result_of_log(log), make_console(shown))
+    assert "1 line of the log could not be read" in shown.getvalue()
+    assert to_json(result_of_log(log))["as_configured"]["unreadable_lines"] == 1
+
+
+def test_a_loss_that_is_no_number_is_kept(written, tmp_path):
+    (tmp_path / "run.jsonl").write_bytes(written.replace(b'"loss": null', b'"loss": NaN'))
+    log = read_run_log(tmp_path / "run.jsonl")
+    assert log.num_unreadable_lines == 0
+    assert log.steps
+    assert all(step.loss is not None and math.isnan(step.loss) for step in log.steps)
+
+
+def test_a_line_longer_than_any_record_costs_that_line_only(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(runlog, "MAX_LINE_BYTES", 5000)
+    first, rest = written.split(b"\n", 1)
+    (tmp_path / "run.jsonl").write_bytes(first + b"\n" + b"x" * 12_345 + b"\n" + rest)
+    log = read_run_log(tmp_path / "run.jsonl")
+    assert log.num_unreadable_lines == 1
+    assert len(records_of(log)) == written.count(b"\n")
+
+
+def test_a_log_too_large_for_this_machine_is_refused_before_it_is_read(written, tmp_path, monkeypatch):
+    (tmp_path / "run.jsonl").write_bytes(written)
+    monkeypatch.setattr(runlog, "MEMORY_PER_BYTE", 10**12)
+    with pytest.raises(LogError, match="takes about"):
+        read_run_log(tmp_path / "run.jsonl")
+
+
+def test_a_log_whose_configuration_nothing_ran_with_is_one_clear_error(written, tmp_path):
+    (tmp_path / "run.jsonl").write_bytes(written.replace(b'"epochs": 2', b'"epochs": -2'))
+    with pytest.raises(LogError, match="--epochs -2"):
+        to_json(result_of_log(read_run_log(tmp_path / "run.jsonl")))
+
+
+def test_a_path_that_is_no_text_does_not_end_a_run(tmp_path):
+    log = make_log(SHORT)
+    path = write(tmp_path / "run.jsonl", [replace(log.run, gpu_name="a\udcff"), *log.phases])
+    assert read_run_log(path).run.gpu_name == "a?"

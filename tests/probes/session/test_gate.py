@@ -92,6 +92,16 @@ def test_damaged_logs_let_nothing_in(config, tmp_path):
     assert find_passing_probe(config, "simulated") is None
 
 
+def test_a_log_of_wrong_types_stops_no_training(config, tmp_path):
+    for name, before, after in (("b", b'"step": 1', b'"step": {}'), ("c", b'"config": {', b'"config": 7, "x": {')):
+        write_log(tmp_path / name / FIRST_LOG, make_log(config))
+        log = tmp_path / name / FIRST_LOG
+        log.write_bytes(log.read_bytes().replace(before, after))
+    write_log(tmp_path / "a" / FIRST_LOG, make_log(config))
+    gate, _ = find_passing_probe(config, "simulated")
+    assert gate.reason.startswith("the probe in")
+
+
 def refused(*flags, computes=True):
     with pytest.raises(ConfigError) as error:
         check_trainable("--train", parse_args(flags).config, computes)
