@@ -180,6 +180,17 @@ def adding_line(
     return ranks[0][-1] if ranks else None
 
 
+def context_around(path: str, line: int, name: str) -> int | None:
+    """Return the line of the outermost `with` around a line of a file whose context has a name, or None."""
+    found = []
+    for node in _nodes(path):
+        if isinstance(node, (ast.With, ast.AsyncWith)) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            parts = (part for item in node.items for part in ast.walk(item.context_expr))
+            if any(isinstance(part, (ast.Name, ast.Attribute)) and _is_named(part, name) for part in parts):
+                found.append(node.lineno)
+    return min(found, default=None)
+
+
 def adding_lines_of_object(path: str, first: int, last: int) -> list[tuple[str, int]]:
     """Return the attributes that methods of a class add to after its making, each with the first line that does."""
     found: dict[str, int] = {}

@@ -39,6 +39,7 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
+    AUTOCAST,
     COLLECTOR,
     CYCLE,
     OF_WORKERS,
@@ -88,6 +89,7 @@ from memory_harness.harness.observe.script_patches import (
     Call,
     Keywords,
     Patch,
+    autocast_around,
     cache_bytes_in_frames,
     calling_line,
     innermost_code,
@@ -526,6 +528,10 @@ class ScriptObserver:
             self._has_grown, self._look_at = False, None
             self._ask_collector()
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
+            opened_at = autocast_around(self._frame()) if torch.is_autocast_cache_enabled() else None
+            if opened_at is not None:
+                holder = f"the context of autocast ({opened_at})"
+                self._write(SurvivorRecord(phase_recorder.step, Phase.STEP, "", holder, 0, 0, unit=AUTOCAST))
         self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
 
     def _note_collection(self, before_bytes: int, after_bytes: int) -> None:
