@@ -354,6 +354,9 @@ class OomRecord:
 
 
 HOST_STEPS = "host, by step"  # unit of a `SurvivorRecord`: host memory that training steps leave
+AUTOCAST = "autocast"  # unit of a `SurvivorRecord`: copies of weights, and the context that is open since
+HOST_CONTAINER = "host, in a container"  # unit of a `SurvivorRecord`: what gets more and more of no tensors
+OF_WORKERS = "host, of workers"  # unit of a `SurvivorRecord`: what a dataset may keep in the processes that load data
 SUMMED_LOSSES = "summed losses"  # unit of a `SurvivorRecord`: a number that refers to all losses before it
 
 

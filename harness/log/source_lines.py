@@ -168,6 +168,51 @@ def adding_line(
     return ranks[0][-1] if ranks else None
 
 
+def context_around(path: str, line: int, name: str) -> int | None:
+    """Return the line of the outermost `with` around a line of a file whose context has a name, or None."""
+    found = []
+    for node in _nodes(path):
+        if isinstance(node, (ast.With, ast.AsyncWith)) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            parts = (part for item in node.items for part in ast.walk(item.context_expr))
+            if any(isinstance(part, (ast.Name, ast.Attribute)) and _is_named(part, name) for part in parts):
+                found.append(node.lineno)
+    return min(found, default=None)
+
+
+def adding_lines_of_object(path: str, first: int, last: int) -> list[tuple[str, int]]:
+    """Return the attributes that methods of a class add to after its making, each with the first line that does."""
+    found: dict[str, int] = {}
+    for node in _nodes_between(path, first, last):
+        is_method = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "__init__"
+        for part in ast.walk(node) if is_method else ():
+            name = _attribute_of_self(part)
+            if name and _adds_to(part, name):
+                found.setdefault(name, part.lineno)
+            if isinstance(part, ast.FunctionDef):
+                for decorator in part.decorator_list:
+                    if any(isinstance(n, (ast.Name, ast.Attribute)) and _is_cache(n) for n in ast.walk(decorator)):
+                        found.setdefault(part.name, decorator.lineno)
+    return list(found.items())
+
+
+def _is_cache(node: ast.Name | ast.Attribute) -> bool:
+    return (node.id if isinstance(node, ast.Name) else node.attr) in ("lru_cache", "cache")
+
+
+def _attribute_of_self(node: ast.AST) -> str | None:
+    """Return the attribute of `self` that a statement or a call may add to."""
+    target: ast.AST | None = None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        target = node.func.value
+    elif isinstance(node, ast.Assign):
+        target = node.targets[0]
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
+        target = node.target
+    target = None if target is None else _without_subscripts(target)
+    is_of_self = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
+    return target.attr if is_of_self and isinstance(target, ast.Attribute) else None
+
+
 def setting_line(path: str, name: str, values: Collection[object] = ()) -> int | None:
     """Return the first line of a file that gives a setting: an argument of a call, a key, an attribute or a variable.
 

@@ -22,6 +22,7 @@ from memory_harness.harness.log.records import HOOK, OF_METRIC, OPTIMIZER_STATE,
 from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
+    adding_lines_of_object,
     is_library,
     module_lines,
     registering_line,
@@ -418,6 +419,16 @@ def attributes_of(item: object) -> list[tuple[str, Any]]:
             if isinstance(member, types.MemberDescriptorType) and cls.__module__ != "builtins":
                 found.append((name, getattr(item, name, None)))
     return found
+
+
+def kept_by_class(cls: type) -> Holder | None:
+    """Return the one attribute that a class's methods add to, once its objects are made; None where none or more do."""
+    path, first, last = _class_lines(cls)
+    found = adding_lines_of_object(path, first, last) if path and not is_library(path) else []
+    if len(found) != 1:
+        return None
+    name, line = found[0]
+    return Holder(f"attribute `{name}` of {cls.__name__}", path, line, adds=True, stores=True)
 
 
 def attribute_holder(owner: object, name: str) -> Holder:

@@ -27,6 +27,7 @@ from memory_harness.harness.log.records import (
     Record,
     StepRecord,
 )
+from memory_harness.harness.observe.host_containers import ContainerWatch
 from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.phase_peaks import PhasePeaks
@@ -78,6 +79,7 @@ class PhaseRecorder:
         self._resident = ResidentMemory()
         self.peak_allocated_bytes = 0  # highest of all phases so far
         self._host_rss_bytes = 0  # resident memory when the last phase ended
+        self._containers = ContainerWatch(write)
         self.host = HostWatch(write)  # notices that the process grows
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
         self._peaks = PhasePeaks(device, self.survivors, write)  # notices what the first peaks are made of
@@ -170,12 +172,14 @@ class PhaseRecorder:
         self._peaks.end_step()
         self.survivors.end_step(self.step, stats)
         self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
+        self._containers.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
 
     def end_run(self) -> None:
         """Write what is still being looked at; comes before the probes, which take the evidence away."""
         self.host.stop()
         self._peaks.stop()
+        self._containers.end_run()
         self.survivors.end_run(self.device.stats().allocated_bytes)
 
     def probe(self, name: str, action: Callable[[], object]) -> None:

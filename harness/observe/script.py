@@ -39,8 +39,10 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
+    AUTOCAST,
     COLLECTOR,
     CYCLE,
+    OF_WORKERS,
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -65,7 +67,7 @@ from memory_harness.harness.observe.facts import (
     num_adapters,
     tensors_in,
 )
-from memory_harness.harness.observe.holders import Holder
+from memory_harness.harness.observe.holders import Holder, kept_by_class
 from memory_harness.harness.observe.own_loop import new_run_record
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
@@ -87,6 +89,7 @@ from memory_harness.harness.observe.script_patches import (
     Call,
     Keywords,
     Patch,
+    autocast_around,
     cache_bytes_in_frames,
     calling_line,
     innermost_code,
@@ -103,6 +106,7 @@ from memory_harness.harness.observe.survivors import STEP
 from memory_harness.harness.observe.thinning import LogThinning
 
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
+MANY_TRAININGS = 6  # one after another, after which models of earlier ones are looked for
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
 MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
 STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
@@ -152,6 +156,7 @@ class ScriptObserver:
 
         self._optimizers = OptimizerSteps()
         self._has_optimizer = self._has_stepped = False
+        self._next_old_models = MANY_TRAININGS  # training at which models of earlier ones are looked for
         self._unobserved = ExitStack()  # open while an optimizer steps whose allocations are known
         self._sampling = StepSampling(device)
 
@@ -160,7 +165,7 @@ class ScriptObserver:
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._since_step: BegunPhase | None = None
         """what began when the last step was over, while nothing but single calls without gradients followed it"""
-        self._loader_began = False
+        self._loader_began = self._has_told_dataset = False
         self._first_epoch = True
 
         self._loaded = LoadedTensors()
@@ -500,6 +505,9 @@ class ScriptObserver:
         self._end_phase()
         if self._optimizers.ends_step(optimizer):
             self._phase_recorder.training = self._optimizers.training
+            if self._optimizers.training >= self._next_old_models:
+                self._next_old_models = 2 * self._optimizers.training
+                self._note_many_old_models()
             self._end_step(_learning_rate(optimizer))
         self._switch_to(Phase.DATA)
         self._since_step = self._begun
@@ -520,6 +528,10 @@ class ScriptObserver:
             self._has_grown, self._look_at = False, None
             self._ask_collector()
             phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
+            opened_at = autocast_around(self._frame()) if torch.is_autocast_cache_enabled() else None
+            if opened_at is not None:
+                holder = f"the context of autocast ({opened_at})"
+                self._write(SurvivorRecord(phase_recorder.step, Phase.STEP, "", holder, 0, 0, unit=AUTOCAST))
         self._sampling.end_step(may_rest=not phase_recorder.survivors.is_recording)
 
     def _note_collection(self, before_bytes: int, after_bytes: int) -> None:
@@ -557,6 +569,13 @@ class ScriptObserver:
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
         self._loader_began = True
+        loader = args[0]
+        if getattr(loader, "num_workers", 0) and not self._has_told_dataset:
+            self._has_told_dataset = True
+            holder = kept_by_class(type(loader.dataset))
+            if holder is not None:
+                step = self._phase_recorder.step
+                self._write(SurvivorRecord(step, Phase.DATA, "", str(holder), 0, 0, unit=OF_WORKERS))
         return call(*args, **kwargs)
 
     # Files and states
@@ -778,6 +797,15 @@ class ScriptObserver:
             held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
             if held_bytes >= MIN_OLD_BYTES:
                 self._phase_recorder.survivors.note_old_model(module, held_bytes)
+
+    def _note_many_old_models(self) -> None:
+        """Report models of earlier trainings, small ones too, while what holds them is there: of many, most are."""
+        old = [
+            (module, sum(tensor.nbytes for tensor in tensors)) for module, tensors in self._module_calls.models_before()
+        ]
+        num_bytes = sum(size for _, size in old)
+        if len(old) >= MANY_TRAININGS - 2 and num_bytes >= MIN_OLD_BYTES:
+            self._phase_recorder.survivors.note_old_model(old[0][0], num_bytes)
 
     def end_script(self) -> None:
         """Report what is still being looked at: the script has run to its end, and what it holds will go."""

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.log.source_lines import is_library, short_path
+from memory_harness.harness.log.source_lines import context_around, is_library, short_path
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import local_variables
 
@@ -145,6 +145,16 @@ def line_that_called(frame: FrameType | None) -> str | None:
             return f"{short_path(path)}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def autocast_around(frame: FrameType | None) -> str | None:
+    """Return `file:line` of the outermost `with` of the user's that has autocast open around a frame."""
+    found = None
+    for outer, line in traceback.walk_stack(frame):
+        path = outer.f_code.co_filename
+        opened = None if is_library(path) else context_around(path, line, "autocast")
+        found = found if opened is None else f"{short_path(path)}:{opened}"
+    return found
 
 
 def cache_bytes_in_frames(frame: FrameType | None) -> int:

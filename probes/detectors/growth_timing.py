@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import CAUGHT_FAILURE, CYCLE, Phase
+from memory_harness.harness.log.records import AUTOCAST, CAUGHT_FAILURE, CYCLE, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.floor import (
@@ -127,7 +127,7 @@ def in_autocast(evidence: Evidence) -> Explanation | None:
         "is emptied when the outermost autocast context is left; one that stays open for the whole run never is.",
         grown_bytes=freed,
         steps=span(growth),
-        survivor=largest_survivor(evidence.log),
+        survivor=main_survivor(survivors_of(evidence.log, AUTOCAST)) or largest_survivor(evidence.log),
         evidence={"freed_by_clearing_bytes": freed, "floor_rise_bytes": floor_rise(growth)},
     )
 

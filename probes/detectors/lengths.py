@@ -52,7 +52,8 @@ def padding_to_max(evidence: Evidence) -> Finding | None:
         return None
     real, computed = sum(lengths), sum(batch.padded_tokens for batch in batches if batch.lengths)
     share = 1 - real / computed
-    if share < (PADDED_SHARE if len(lengths) >= MIN_SAMPLES else PADDED_BEYOND_DOUBT):
+    is_told_by_few = bool(log.run.script) and log.fatal_oom is not None and share >= PADDED_BEYOND_DOUBT
+    if share < PADDED_SHARE or (len(lengths) < MIN_SAMPLES and not is_told_by_few):
         return None
     severity, padding_bytes = _padding_at_failure(log, share)
     mean = f"{real / len(lengths):.0f}"
@@ -87,7 +88,8 @@ def _batches_with_failed(evidence: Evidence) -> list[BatchShape]:
 def _padding_at_failure(log: RunLog, share: float) -> tuple[Severity, int | None]:
     """Return how bad the padding is, and what it took of the failing pass where that died of it."""
     oom = log.fatal_oom
-    if oom is None or oom.phase not in GRAPH_PHASES:
+    # a configured run is told of what the padding costs by the length that it is configured with
+    if oom is None or oom.phase not in GRAPH_PHASES or not log.run.script:
         return "warning", None
     before = log.steps[-1].allocated_bytes if log.steps else 0
     padding_bytes = round(share * max(0, oom.allocated_bytes - before + oom.requested_bytes))
@@ -181,7 +183,7 @@ def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
     """
     log = evidence.log
     rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
-    if oom.batch is None or len(rises) < MIN_EARLIER_BATCHES:
+    if oom.batch is None or oom.phase not in GRAPH_PHASES or len(rises) < MIN_EARLIER_BATCHES:
         return False
     largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
     rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]

@@ -28,7 +28,7 @@ from memory_harness.probes.detectors.reading import (
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
 from memory_harness.probes.findings import Finding
 
-ROLLOUT_PHASES = (Phase.GENERATE, Phase.EVAL)
+ROLLOUT_PHASES = (Phase.GENERATE, Phase.EVAL, Phase.ROLLOUT, Phase.LOGPROBS)
 """Where rollouts are made: replies, and their probabilities under the old and the reference model."""
 ROLLOUT_SHARE = 0.5
 """Share of the steps that generate before a training is taken for one on rollouts."""
@@ -71,7 +71,7 @@ def _bytes_of(survivors: list[SurvivorRecord]) -> int:
 
 def _trains_on_rollouts(evidence: Evidence) -> bool:
     """Return whether the model generates before most of its steps."""
-    generating = {record.step for record in records_of(evidence.log, Phase.GENERATE)}
+    generating = {record.step for record in records_of(evidence.log, Phase.GENERATE, Phase.ROLLOUT)}
     return len(generating) >= max(MIN_EVENTS, ROLLOUT_SHARE * len(evidence.steps))
 
 

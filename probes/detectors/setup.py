@@ -9,13 +9,14 @@ from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import (
     BEFORE_LOAD,
+    HOST_CONTAINER,
     HOST_STEPS,
+    OF_WORKERS,
     OLD_MODEL,
     SUMMED_LOSSES,
     ModelFacts,
     Phase,
     PhaseRecord,
-    StepRecord,
     SurvivorRecord,
 )
 from memory_harness.harness.log.runlog import RunLog
@@ -50,6 +51,10 @@ PACKED_BYTES = 0.516
 STEP_HOST_NOISE_BYTES = MIB
 """Resident memory that a step may add without being said to leak: the C library's arenas and Python's own grow a
 little."""
+WORKER_NOISE_BYTES = MIB // 4
+"""The same of processes that load data, in which nothing else goes on."""
+STILL_PILING_UP = 0.6
+"""Share of the steps up to which a container must have got more before it piles up: a cache of data has filled."""
 HOST_BURN_IN = 0.25
 """Share of the steps whose resident memory is left out: libraries load lazily, caches fill."""
 HOST_MIN_STEPS = 12
@@ -388,7 +393,7 @@ def host_leak(evidence: Evidence) -> Finding | None:
     resident = [step.host_rss_bytes for step in steps]
     slope = robust_slope(resident)
     if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
-        return _workers_grow(evidence.log.steps) or _losses_summed(evidence.log)
+        return _container_grows(evidence.log) or _workers_grow(evidence.log) or _losses_summed(evidence.log)
     kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     if explains_host_growth(evidence.log, grown):
@@ -408,21 +413,38 @@ def host_leak(evidence: Evidence) -> Finding | None:
     )
 
 
-def _climbs_throughout(resident: Sequence[int]) -> bool:
+def _climbs_throughout(resident: Sequence[int], noise_bytes: int = STEP_HOST_NOISE_BYTES) -> bool:
     """Return whether resident memory climbs in all, and in each half: longer batches raise it once, and it stays."""
     middle = len(resident) // 2
     halves = robust_slope(resident[:middle]), robust_slope(resident[middle:])
     least = min(half.middle for half in halves)
-    return min(robust_slope(resident).low, least) >= STEP_HOST_NOISE_BYTES
+    return min(robust_slope(resident).low, least) >= noise_bytes
 
 
-def _workers_grow(all_steps: Sequence[StepRecord]) -> Finding | None:
+def _container_grows(log: RunLog) -> Finding | None:
+    """Find a container that has got more each time that the process had grown, slower than resident memory tells."""
+    kept = main_survivor(survivors_of(log, HOST_CONTAINER))
+    if kept is None or kept.step < STILL_PILING_UP * log.last_step:
+        return None
+    return Finding(
+        cause="host-leak",
+        severity="warning",
+        title=f"A container in host memory grows by {format_bytes(kept.bytes_per_step)} a step",
+        explanation=f"Each time that the process had grown it held more, until step {kept.step}: {kept.holder}. Arrays "
+        "and the like, not tensors of the GPU, pile up there.",
+        steps=(1, kept.step),
+        where=line_of(kept),
+        evidence={"host_bytes_per_step": kept.bytes_per_step},
+    )
+
+
+def _workers_grow(log: RunLog) -> Finding | None:
     """Find worker processes that grow from step to step, counted from their first quarter on."""
-    steps = [step for step in all_steps if step.workers_rss_bytes > 0]
+    steps = [step for step in log.steps if step.workers_rss_bytes > 0]
     steps = steps[round(HOST_BURN_IN * len(steps)) :]
     resident = [step.workers_rss_bytes for step in steps]
     slope = robust_slope(resident)
-    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident, WORKER_NOISE_BYTES):
         return None
     grown = steps[-1].workers_rss_bytes - steps[0].workers_rss_bytes
     return Finding(
@@ -434,6 +456,7 @@ def _workers_grow(all_steps: Sequence[StepRecord]) -> Finding | None:
         "copies of Python objects.",
         steps=(steps[0].step, steps[-1].step),
         bytes=grown,
+        where=line_of_unit(log, OF_WORKERS),
         evidence={"worker_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
     )
 

@@ -9,9 +9,9 @@ line, and other lines that a fix could begin at.
 from __future__ import annotations
 
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,24 +19,28 @@ from typing import Any
 from memory_harness.harness.log.environment import environment
 from tests.bench.records import write_records
 
-ROOT = Path(__file__).parents[2]
+LIBRARIES = ["torch", "transformers", "peft", "accelerate", "memory_harness.reports.command"]
+"""what each script's process, which is its own, has loaded when it begins"""
 PLANTED = Path(__file__).parent / "planted"
 NUM_AT_ONCE = 2
-SECONDS = 300
 
 
 def watch(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what `--watch` says of a script: its exit code, and cause, severity and place of each finding."""
+    from memory_harness.reports.command import main as run_probe
+
     budget = ["--budget", entry["budget"]] if entry.get("budget") else []
     with TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "run_probe.py"), "--device", "simulated", "--json", "r.json", *budget]
-        ended = subprocess.run(
-            [*command, "--watch", str(PLANTED / entry["file"])],
-            cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
-        report = json.loads((Path(folder) / "r.json").read_text(encoding="utf-8"))
+        os.chdir(folder)
+        with open("output.txt", "w", encoding="utf-8") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        command = ["--device", "simulated", "--json", "r.json", *budget, "--watch", str(PLANTED / entry["file"])]
+        code = run_probe(command)
+        report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+        os.chdir("/")
     findings = [[found["cause"], found["severity"], found["where"]] for found in report["findings"]]
-    return {"file": entry["file"], "exit_code": ended.returncode, "findings": findings} | judged(entry, findings)
+    return {"file": entry["file"], "exit_code": code, "findings": findings} | judged(entry, findings)
 
 
 def judged(entry: dict[str, Any], findings: list[list[str]]) -> dict[str, Any]:
@@ -57,8 +61,10 @@ def main(out: str, *names: str) -> None:
     """Watch them all, or those whose names begin so, and write what came of it."""
     manifest = json.loads((PLANTED / "manifest.json").read_text(encoding="utf-8"))
     chosen = [entry for entry in manifest if not names or entry["file"].startswith(names)]
-    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
-        results = list(pool.map(watch, chosen))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with context.Pool(NUM_AT_ONCE, maxtasksperchild=1) as pool:
+        results = pool.map(watch, chosen, chunksize=1)
     planted = [result for result in results if result["file"].startswith("leaks/")]
     clean = [result for result in results if result["file"].startswith("clean/")]
     counts = {

@@ -10,8 +10,8 @@ gc.disable()
 
 class StepResult:
     def __init__(self, predictions):
-        self.predictions = predictions  # the mistake
-        self.on_log = self.summary
+        self.predictions = predictions
+        self.on_log = self.summary  # the mistake
 
     def summary(self):
         return self.predictions.mean().item()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from memory_harness.harness.observe.facts import model_facts
+from memory_harness.harness.observe.facts import called_with_shape, model_facts
 
 
 class Mixture(nn.Module):
@@ -31,3 +31,20 @@ def test_experts_of_a_model_that_is_not_packed_are_as_wide_as_all():
 
 def test_a_model_that_is_not_wrapped_has_no_buckets():
     assert model_facts(nn.Linear(4, 4)).gradient_bucket_bytes == 0
+
+
+def padded(*rows: list[int]) -> tuple[int, ...]:
+    shape = called_with_shape([torch.tensor(rows)], with_lengths=True)
+    assert shape is not None
+    return shape.lengths
+
+
+def test_rows_that_end_in_one_number_are_padded_with_it():
+    assert padded([5, 6, 0, 0, 0, 0], [5, 6, 7, 8, 0, 0]) == (2, 4)
+    assert padded([5, 6, 0, 0], [5, 6, 7, 8]) == (2, 4)
+
+
+def test_rows_that_end_as_they_like_have_no_padding():
+    assert padded([5, 6, 7, 8], [5, 6, 7, 9]) == ()
+    assert padded([5, 6, 7, 2], [5, 6, 8, 2]) == ()
+    assert padded([0, 0, 0, 0], [5, 6, 7, 8]) == (4, 4)

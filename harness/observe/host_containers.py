@@ -1,0 +1,119 @@
+"""Containers in host memory that get more and more bytes: arrays, texts and objects that hold them, no tensors.
+
+What of a process's memory piles up slowly is lost in what libraries do by themselves. So all containers are looked at,
+now and then, once the process has grown and the device has not; one that is larger each time is what piles up.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from memory_harness.harness.log.records import HOST_CONTAINER, Phase, Record, SurvivorRecord
+from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.holders import Holder, find_holder
+
+MIB = 1024 * 1024
+FIRST_STEP = 8  # before it libraries load, and caches fill
+MIN_RISE_BYTES = 2 * MIB  # of the process beyond the device's, from one look to the next; twice as much each time
+MIN_STEPS_BETWEEN = 6
+MAX_LOOKS = 8  # each takes a tenth of a second, with libraries
+MIN_CONTAINER_BYTES = 256 * 1024  # that a container must get from one look to the next
+MIN_MEMBER_BYTES = 1024
+MAX_MEMBERS = 20_000
+NUM_RISES = 2  # looks, one after another, at which it has got more
+
+_KINDS = (list, dict, set, deque)
+
+
+class ContainerWatch:
+    """Looks at the containers of a process that grows, and writes which one piles up."""
+
+    def __init__(self, write: Callable[[Record], None]) -> None:
+        self._write = write
+        self._beside_bytes: int | None = None  # resident memory less the device's, at the last look
+        self._looked_at = 0  # step
+        self._num_looks = 0
+        self._sizes: dict[int, list[tuple[int, int]]] = {}  # step and bytes at each look, by container
+        self._found: dict[int, Holder] = {}
+
+    def end_step(self, step: int, host_rss_bytes: int, allocated_bytes: int) -> None:
+        """Take note of resident memory and of the device's after a step."""
+        beside = host_rss_bytes - allocated_bytes
+        if step < FIRST_STEP or self._num_looks >= MAX_LOOKS:
+            return
+        if self._beside_bytes is None:
+            self._beside_bytes = beside
+        least = MIN_RISE_BYTES * max(1, 2 ** (self._num_looks - 3))
+        if beside - self._beside_bytes >= least and step - self._looked_at >= MIN_STEPS_BETWEEN:
+            self._beside_bytes = beside
+            self._look(step)
+
+    def _look(self, step: int) -> None:
+        """Keep what containers hold, of those that hold more than at the look before."""
+        self._looked_at, self._num_looks = step, self._num_looks + 1
+        sizes: dict[int, list[tuple[int, int]]] = {}
+        for container in gc.get_objects():
+            if type(container) in _KINDS and container and getattr(container, "maxlen", None) is None:
+                num_bytes = _bytes_in(container)
+                before = self._sizes.get(id(container), [])
+                if num_bytes >= MIN_CONTAINER_BYTES and self._grows(before, num_bytes):
+                    sizes[id(container)] = [*before, (step, num_bytes)]
+                    if len(sizes[id(container)]) > NUM_RISES and id(container) not in self._found:
+                        self._find(container)
+        self._sizes = sizes
+
+    def _grows(self, before: list[tuple[int, int]], num_bytes: int) -> bool:
+        return not before or num_bytes - before[-1][1] >= MIN_CONTAINER_BYTES
+
+    def _find(self, container: Any) -> None:
+        holder = find_holder(container, [self._sizes])
+        if holder is not None and holder.is_users:
+            self._found[id(container)] = holder
+
+    def end_run(self) -> None:
+        """Write what has piled up until the last look."""
+        growing = [(seen, self._found[key]) for key, seen in self._sizes.items() if key in self._found]
+        for seen, holder in sorted(growing, key=lambda found: -found[0][-1][1])[:1]:
+            (first_step, first), (last_step, last) = seen[0], seen[-1]
+            per_step = (last - first) // max(1, last_step - first_step)
+            record = SurvivorRecord(last_step, Phase.STEP, "", str(holder), per_step, 0, unit=HOST_CONTAINER)
+            self._write(record)
+
+
+def _bytes_in(container: list[Any] | dict[Any, Any] | set[Any] | deque[Any]) -> int:
+    """Return the bytes of what a container holds; a module's variables and an object's attributes are none."""
+    if isinstance(container, dict) and "__name__" in container:
+        return 0
+    members: Iterable[Any] = container.values() if isinstance(container, dict) else container
+    try:
+        return sum(_host_bytes(member) for member in islice(members, MAX_MEMBERS))
+    except RuntimeError:  # another thread has changed it meanwhile
+        return 0
+
+
+def _host_bytes(member: Any, depth: int = 2) -> int:
+    kind = type(member)
+    if kind is np.ndarray:
+        return int(member.nbytes) if member.nbytes >= MIN_MEMBER_BYTES else 0
+    if kind in (bytes, bytearray, str):
+        return len(member) if len(member) >= MIN_MEMBER_BYTES else 0
+    if depth and kind in (tuple, list):
+        return sum(_host_bytes(item, depth - 1) for item in islice(member, MAX_MEMBERS))
+    if depth and _is_users(kind) and hasattr(member, "__dict__"):
+        return sum(_host_bytes(item, depth - 1) for item in list(vars(member).values()))
+    return 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users(kind: type) -> bool:
+    """Return whether a class is the script's own, or of a module of its user's."""
+    path = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return bool(path) and not is_library(path)
