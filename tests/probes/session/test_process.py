@@ -197,7 +197,8 @@ def test_what_answers_has_an_adapter(tmp_path):
 
 
 NOISY = """
-import os, sys
+import os, signal, sys
+signal.alarm(120)  # rather than wait for an answer
 from memory_harness.configs.errors import HarnessError
 from memory_harness.probes.session import worker
 
