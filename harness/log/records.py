@@ -597,10 +597,8 @@ def record_from_json(line: bytes) -> Record:
         return _DECODERS[_decode_head(line).kind](line)
     except (msgspec.ValidationError, KeyError, RecursionError) as error:
         raise ValueError(f"no record: {error}") from None
-    except (
-        msgspec.DecodeError,
-        UnicodeDecodeError,
-    ):  # JSON has no NaN, which a loss may be, and no broken UTF-8, which a path may hold
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # JSON has no NaN, which a loss may be, and no broken UTF-8, which a path may hold
         return record_from_dict(_lenient(line))
 
 
