@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest file of settings that is read: the largest known, a tokenizer's vocabulary, has 35 MB."""
@@ -23,7 +24,7 @@ _KINDS = (
 )
 
 
-def open_input(path: Path) -> BinaryIO:
+def open_input(path: Path) -> BufferedReader:
     """Open a file for reading. Raises OSError with a reason in words: it is missing, no file, or may not be read."""
     try:
         # a pipe is opened at once, where it would wait for somebody to write

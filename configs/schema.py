@@ -503,7 +503,7 @@ def config_from_dict(sections: dict[str, dict[str, Any]]) -> RunConfig:
     Raises:
         TypeError: a section, a field or the type of a value is not known.
     """
-    built = {}
+    built: dict[str, Any] = {}
     for name, values in sections.items():
         if name not in SECTIONS or not isinstance(values, dict):
             raise TypeError(f"no configuration section: {name}")

@@ -27,6 +27,7 @@ from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command
 
 PIPED_WIDTH = 80
+PIPED_HEIGHT = 25  # without one, COLUMNS is read all the same
 MIN_WIDTH = 20  # columns in which something can be shown
 MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
@@ -51,8 +52,9 @@ def make_console(file: IO[str] | None = None) -> Console:
     columns = os.environ.get("COLUMNS")
     is_usable = columns is not None and re.fullmatch(r"\d{2,4}", columns) is not None and int(columns) >= MIN_WIDTH
     takes_default = not is_usable and (columns is not None or not file.isatty())
-    width = PIPED_WIDTH if takes_default else None
-    return cleaned(Console(file=file, width=width, highlight=False, force_jupyter=False))
+    width, height = (PIPED_WIDTH, PIPED_HEIGHT) if takes_default else (None, None)
+    console = Console(file=file, width=width, height=height, highlight=False, force_jupyter=False)
+    return cleaned(console)
 
 
 def print_report(result: ProbeResult, console: Console) -> None:

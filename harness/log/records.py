@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -632,21 +632,20 @@ def record_from_dict(data: dict[str, Any]) -> Record:
     """Rebuild the record that `record_to_dict` wrote. Raises ValueError where it is none."""
     try:
         cls = RECORD_TYPES[msgspec.convert(data, _Head).kind]
-        return msgspec.convert(data, cls)  # type: ignore[no-any-return]
+        record: Record = msgspec.convert(data, cls)
     except (msgspec.ValidationError, KeyError, RecursionError) as error:
         raise ValueError(f"no record: {error}") from None
+    return record
 
 
 def record_from_json(line: bytes) -> Record:
     """Return the record of a line of a log. Raises ValueError where it is none."""
     try:
-        return _DECODERS[_decode_head(line).kind](line)  # type: ignore[no-any-return]
+        return _DECODERS[_decode_head(line).kind](line)
     except (msgspec.ValidationError, KeyError, RecursionError) as error:
         raise ValueError(f"no record: {error}") from None
-    except (
-        msgspec.DecodeError,
-        UnicodeDecodeError,
-    ):  # JSON has no NaN, which a loss may be, and no broken UTF-8, which a path may hold
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # JSON has no NaN, which a loss may be, and no broken UTF-8, which a path may hold
         return record_from_dict(_lenient(line))
 
 
@@ -667,4 +666,6 @@ class _Head(msgspec.Struct):
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
-_DECODERS = {kind: msgspec.json.Decoder(cls).decode for kind, cls in RECORD_TYPES.items()}
+_DECODERS: dict[str, Callable[[bytes], Record]] = {
+    kind: msgspec.json.Decoder(cls).decode for kind, cls in RECORD_TYPES.items()
+}

@@ -9,9 +9,8 @@ import typing
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 
@@ -326,7 +325,7 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     """
     num_unreadable = 0
 
-    def readable(file: BinaryIO) -> Iterator[Record]:
+    def readable(file: BufferedReader) -> Iterator[Record]:
         nonlocal num_unreadable
         for record in _parse_lines(_lines_of(file, num_bytes)):
             if record is None:
@@ -361,7 +360,7 @@ def check_room(num_bytes: int, advice: str) -> None:
         )
 
 
-def _lines_of(file: BinaryIO, num_bytes: int | None = None) -> Iterator[bytes]:
+def _lines_of(file: BufferedReader, num_bytes: int | None = None) -> Iterator[bytes]:
     """Yield the lines; one that is longer than any record is cut short, and so is no record."""
     left = sys.maxsize if num_bytes is None else num_bytes
     is_rest = False

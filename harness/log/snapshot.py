@@ -10,16 +10,21 @@ import gc
 import os
 import pickle
 import re
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import psutil
+
 from memory_harness.configs.inputs import open_input
 from memory_harness.configs.printable import inert
+from memory_harness.configs.units import MIB
 from memory_harness.harness.log.allocator_sizes import MIN_BLOCK_BYTES, segment_size
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
@@ -40,13 +45,15 @@ from memory_harness.harness.log.records import (
     run_record_of,
     segment_runs,
 )
-from memory_harness.harness.log.runlog import RunLog, check_room
+from memory_harness.harness.log.runlog import MEMORY_PER_BYTE, RunLog, check_room
 from memory_harness.harness.log.snapshot_contents import Contents, contents_of, live_blocks, maker_of, source_lines
 from memory_harness.harness.log.source_lines import users_line
 from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
 
 PICKLE_PROTOCOL = 4  # The newest that PyTorch's viewer reads. Source: torch/utils/viz/MemoryViz.js, unpickle.
 SNAPSHOT_BEGINS = "\ufffd\x04\ufffd"  # how a pickle of that protocol begins, read as text
+SPARE_BYTES = 512 * MIB
+"""of memory for reading a snapshot, beside what it takes for each byte: a damaged one can ask for all there is"""
 MAX_LIVE_LINES = 6  # lines of code whose live memory is listed; the others are summed up
 
 _FUNCTIONS = {
@@ -135,7 +142,8 @@ def load_snapshot(path: Path, flag: str = "--replay") -> dict[str, Any]:
     try:
         with open_input(path) as file:
             check_room(os.fstat(file.fileno()).st_size, "record fewer events (max_entries=...)")
-            data = _PlainUnpickler(file).load()
+            with memory_limit(MEMORY_PER_BYTE * os.fstat(file.fileno()).st_size + SPARE_BYTES):
+                data = _PlainUnpickler(file).load()
     except LogError as error:
         raise LogError(f"{flag} {path}: {error}") from None
     except OSError as error:
@@ -157,6 +165,19 @@ def write_snapshot(snapshot: dict[str, Any], path: Path) -> None:
     """Write a snapshot as a whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, marked("snapshot", pickle.dumps(snapshot, protocol=PICKLE_PROTOCOL)))
+
+
+@contextmanager
+def memory_limit(num_bytes: int) -> Iterator[None]:
+    """Let what asks for more memory than that fail at once within, with a MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = psutil.Process().memory_info().vms + num_bytes
+    allowed = [value for value in (limit, soft, hard) if value != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(allowed), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class _NotPlain(Exception):

@@ -50,12 +50,13 @@ def _stop_at_exit() -> None:
 
 
 def _stop() -> None:
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     if server._forkserver_pid is None:
         return
     os.kill(server._forkserver_pid, signal.SIGTERM)  # it may be importing PyTorch still
     server._stop()
-    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._stop()
 
 
 def child_environment(layer: Path | None = None) -> dict[str, str]:

@@ -129,8 +129,9 @@ def _limited() -> Iterator[None]:
     try:
         yield
     finally:
-        for (timer, number, _), handler in zip(limits, before, strict=True):
+        for timer, _, _ in limits:
             signal.setitimer(timer, 0)
+        for (_, number, _), handler in zip(limits, before, strict=True):
             signal.signal(number, handler)
 
 

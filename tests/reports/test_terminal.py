@@ -10,7 +10,7 @@ from rich.console import Console
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.reports.summary import result_of_log
-from memory_harness.reports.terminal import make_console, print_report, svg_text
+from memory_harness.reports.terminal import PIPED_WIDTH, make_console, print_report, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.probes.detectors.test_growth import with_peaks
 from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
@@ -203,3 +203,9 @@ def test_what_was_asked_for_is_taken_apart():
 
 def test_other_sample_counts_are_summed_up():
     assert "after 50% of the run whatever the number of samples" in " ".join(piped(RESULTS["fixed"]).split())
+
+
+@pytest.mark.parametrize("columns", ["", "0", "9", "-5", "wide", "9" * 5000])
+def test_a_width_in_which_nothing_can_be_shown_is_not_taken(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert make_console(io.StringIO()).width == PIPED_WIDTH

@@ -5,6 +5,7 @@ import json
 import pickle
 import pickletools
 import random
+import resource
 import subprocess
 import sys
 
@@ -283,3 +284,12 @@ def test_a_failed_allocation_carries_what_of_each_segment_is_in_use(history):
     oom = log_of_snapshot(history.snapshot(), "memory.pickle").fatal_oom
     assert oom.segments == segments
     assert record_from_dict(json.loads(json.dumps(record_to_dict(oom)))) == oom
+
+
+def test_a_pickle_that_asks_for_all_memory_is_refused_at_once(tmp_path):
+    file = tmp_path / "memo.pickle"
+    file.write_bytes(pickle.PROTO + b"\x04}" + pickle.LONG_BINPUT + (2**32 - 2).to_bytes(4, "little") + b".")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(LogError, match="damaged or cut pickle"):
+        load_snapshot(file)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

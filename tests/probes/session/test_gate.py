@@ -6,11 +6,19 @@ import pytest
 
 from memory_harness.configs.cli import parse_args
 from memory_harness.configs.errors import ConfigError
-from memory_harness.harness.log.errors import CheckpointError
-from memory_harness.harness.log.manifest import MANIFEST_FILE
+from memory_harness.harness.log.errors import CheckpointError, LogError
+from memory_harness.harness.log.manifest import LOG_FILE, MANIFEST_FILE, Manifest, Position
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog
-from memory_harness.probes.session.gate import check_trainable, find_passing_probe, gate_of, gate_of_run, run_of
+from memory_harness.harness.train.checkpoint import write_checkpoint
+from memory_harness.probes.session.gate import (
+    check_num_gpus,
+    check_trainable,
+    find_passing_probe,
+    gate_of,
+    gate_of_run,
+    run_of,
+)
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
@@ -139,3 +147,16 @@ def test_a_copied_checkpoint_is_no_run(tmp_path):
 def test_a_run_that_goes_on_needs_a_checkpoint(config, tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint in it"):
         gate_of_run(tmp_path, config)
+
+
+def test_an_empty_log_of_a_run_that_goes_on_names_the_flag_that_was_given(config, tmp_path):
+    write_checkpoint(tmp_path, lambda folder: None, Manifest(Position(2), config.to_dict(), "", "", {}))
+    (tmp_path / LOG_FILE).write_bytes(b"")
+    with pytest.raises(LogError, match=f"--resume {tmp_path}.*: no run record"):
+        gate_of_run(tmp_path, config)
+
+
+def test_where_no_gpu_is_the_device_is_what_is_wrong(config, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="--device cuda: there is no CUDA GPU here"):
+        check_num_gpus(config.with_fields(num_gpus=2), "cuda")
