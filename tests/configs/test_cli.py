@@ -440,7 +440,8 @@ def test_help_needs_neither_torch_nor_numpy():
 )
 def test_what_cannot_be_used_is_refused_before_anything_large_is_imported(argv):
     large = {"torch", "numpy", "rich", "pandas", "transformers", "memory_harness.reports.command"}
-    code = f"import sys; from memory_harness.reports.entry import main; print(main({argv!r}), {large!r} & set(sys.modules))"
+    code = "import sys; from memory_harness.reports.entry import main; "
+    code += f"print(main({argv!r}), {large!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "2 set()\n", done.stderr
 
