@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.errors import ConfigError
@@ -25,7 +26,12 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ImportError:
         raise ConfigError("--completion: needs the package shtab; pip install shtab") from None
-    names = {"--gpu": load_cards(), "--model": load_models(), "--preset": preset_names(), "--completion": SHELLS}
+    names: dict[str, Iterable[str]] = {
+        "--gpu": load_cards(),
+        "--model": load_models(),
+        "--preset": preset_names(),
+        "--completion": SHELLS,
+    }
     for action in parser._actions:
         flag, metavar = action.option_strings[0], str(action.metavar or "")
         if flag in names:

@@ -29,7 +29,7 @@ def load(shell: Any) -> None:
 
 def show_in_cell(report: Report) -> bool:
     """Show a report as a page below the cell that runs; return whether there is one."""
-    ipython = sys.modules.get("IPython")
+    ipython: Any = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):  # a terminal's IPython shows text
         return False

@@ -96,7 +96,9 @@ def _next(result: ProbeResult) -> Iterator[Section]:
     if result.goes_on:
         return
     step = result.next_step or next_step(result)
-    rows = [[Cell(fix.name, "good"), f"{fix.flags}\n{fix.title}"] for fix in applied_fixes(result)]
+    rows: list[list[str | Cell]] = []
+    for fix in applied_fixes(result):
+        rows.append([Cell(fix.name, "good"), f"{fix.flags}\n{fix.title}"])
     fixes: list[blocks.Block] = [Table(("", ""), rows)] if rows else []
     yield Section("next", "Next", body=[*fixes, Paragraph(step.words), blocks.Command(step.command)])
 

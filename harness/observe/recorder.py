@@ -29,10 +29,12 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.observe.host_containers import ContainerWatch
 from memory_harness.harness.observe.host_memory import HostWatch
+from memory_harness.harness.observe.live_objects import named_memory
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.phase_peaks import PhasePeaks
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
+UNKNOWN = "unknown"  # category of what nobody has named
 RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
 
 
@@ -207,7 +209,7 @@ class PhaseRecorder:
         if begun.batch is not None and self.vocab_size:
             num_logits = begun.batch.padded_tokens * self.vocab_size
             logits_sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"}
-        live = dict(self.device.live_bytes(logits_sizes))
+        live = self._named(dict(self.device.live_bytes(logits_sizes)), error.allocated_bytes)
         if begun.phase is Phase.LOAD:  # weights get their names once all are there
             live["parameter"] = live.get("parameter", 0) + live.pop("activation", 0)
         return OomRecord(
@@ -230,6 +232,17 @@ class PhaseRecorder:
             caught_at=error.caught_at,
             batch_at=error.batch_at,
         )
+
+    def _named(self, live: dict[str, int], allocated_bytes: int) -> dict[str, int]:
+        """Return live bytes by category, with what models and optimizers hold told apart where the device cannot."""
+        if live and UNKNOWN not in live:
+            return live
+        found = live or {UNKNOWN: allocated_bytes}
+        for category, _, num_bytes in named_memory(self.device).values():
+            found[category] = found.get(category, 0) + num_bytes
+            found[UNKNOWN] -= num_bytes
+        found[UNKNOWN] = max(0, found[UNKNOWN])
+        return found
 
 
 def _workers_rss_bytes() -> int:

@@ -18,6 +18,7 @@ from memory_harness.configs.cards import budget_of, card_of, find_card
 from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
+from memory_harness.configs.models import find_model
 from memory_harness.configs.modes import MODES, OPTION_GROUPS
 from memory_harness.configs.places import PARTS_FOLDER as ROOT
 from memory_harness.configs.preset import load_preset, preset_names
@@ -432,6 +433,38 @@ def test_every_number_has_a_range():
 def test_help_needs_neither_torch_nor_numpy():
     code = "import sys, configs.cli as c; c.build_parser().format_help(); print({'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "argv", [["--gpu", "t40"], ["--watch", "nowhere.py"], ["--replay", "nowhere"], ["--budget", "14.4"]]
+)
+def test_what_cannot_be_used_is_refused_before_anything_large_is_imported(argv):
+    large = {"torch", "numpy", "rich", "pandas", "transformers", "memory_harness.reports.command"}
+    code = "import sys; from memory_harness.reports.entry import main; "
+    code += f"print(main({argv!r}), {large!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n", done.stderr
+
+
+def test_a_model_s_name_on_the_hub_is_that_of_its_table(monkeypatch):
+    monkeypatch.setattr("memory_harness.configs.models._cache_folder", lambda *_: None)
+    assert find_model("meta-llama/llama-3.1-8b-instruct").name == "llama-3.1-8b"
+    config = parse_args(["--model", "Qwen/Qwen2.5-7B-Instruct"]).config
+    assert find_model(config.model.model).name == "qwen2.5-7b"
+    assert "not in the local Hugging Face cache" in problems("--model", "mistralai/Mistral-Small-24B-Instruct-2501")[0]
+
+
+def test_a_size_without_a_unit_is_asked_for_one():
+    line = "--budget: '14.4' has no unit: write '14.4 GiB', or '14.4 B' for bytes"
+    assert problems("--budget", "14.4") == (line,)
+    assert problems("--context", "1")[0].startswith("--context: '1' has no unit")
+    assert parse_args(["--budget", "8589934592"]).config.device.budget_bytes == 2**33
+
+
+def test_a_question_is_asked_by_itself():
+    assert problems("--ask", " ")[0].startswith("--ask (empty): nothing is asked")
+    assert problems("--ask", "why?", "--prompts", "q.csv")[0].startswith("--ask and --prompts q.csv: ")
+    assert parse_args(["--ask", "why?"]).config.generation.ask == "why?"
 
 
 # Training runs.

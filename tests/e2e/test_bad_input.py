@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_harness.configs.places import has_gpu_driver
 from tests.e2e.commands import ROOT, run_probe
 
 HEADER = "Topics,Question-Title,Questions,Answers\n"
@@ -56,6 +57,10 @@ CASES = {
         ["--fault", "kept-loses"],
         ["--fault kept-loses", "did you mean kept-losses?", "retained-graph"],
     ),
+    "no unit": (["--budget", "14.4"], ["--budget", "'14.4' has no unit", "'14.4 GiB'"]),
+    "no script": (["--dry-run", "nowhere.py"], ["--dry-run nowhere.py", "no such file"]),
+    "two things to do": (["--watch", "a.py", "--replay", "b"], ["--watch and --replay", "give one of them"]),
+    "a flag of another task": (["--replay", ".", "--goal", "speed"], ["--goal", "has no meaning beside --replay"]),
     "no size": (["--budget", "14 gigs"], ["--budget", "'14 gigs'", "GiB"]),
     "no tokenizer": (["--tokenizer", "file"], ["--tokenizer file", "tokenizer.json"]),
     "an output folder that is a file": (["--output", "file"], ["--output file", "give another folder"]),
@@ -103,6 +108,9 @@ CASES = {
     "a line feed in a value": (["--gpu", "t4\nt5"], ["--gpu t4\\nt5"]),
     "no folder of a probe": (["--replay", "."], ["--replay", "as_configured.jsonl", "No such file"]),
 }
+
+if not has_gpu_driver():
+    CASES["no GPU for --device cuda"] = (["--device", "cuda"], ["--device cuda", "no GPU here", "leave it out"])
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from memory_harness.harness.log.records import MetricsRecord, Outcome
+from memory_harness.harness.results.experiments import experiment_id
 from memory_harness.reports.html.course import axis_of, parts_of
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.training import (
@@ -13,6 +14,7 @@ from memory_harness.reports.training import (
     artefacts_in,
     end_sentence,
     mean_losses,
+    print_replies,
     print_training,
     training_exit_code,
     training_page,
@@ -117,3 +119,32 @@ def test_a_course_fills_its_chart_and_is_drawn_in_few_parts():
     assert (axis_of([2.1, 2.9]).low, axis_of([0.1, 2.9]).low) == (2.0, 0.0)
     assert axis_of([3.0]).y(3.0) >= 0
     assert axis_of([]).high > axis_of([]).low
+
+
+def reply_to(question, text, answered_by="tuned", stopped=True, **more):
+    return {"question": question, "response": text, "answered_by": answered_by, "stopped": stopped, **more}
+
+
+def test_the_vetted_reply_is_shown_and_nothing_is_cut_without_a_word(tmp_path):
+    log = trained_log()
+    replies = [reply_to(f"q{number}", f"a{number}") for number in range(4)]
+    replies += [reply_to("crisis", "call somebody", "vetted"), reply_to("other run", "x")]
+    replies[1]["stopped"] = False
+    for reply in replies:
+        reply["experiment_id"] = experiment_id(log.run)
+    replies[-1]["experiment_id"] = "another"
+    (tmp_path / "GeneratedResponses.json").write_text(json.dumps({"responses": replies}))
+    out = io.StringIO()
+    print_replies(tmp_path, log.run, make_console(out))
+    text = out.getvalue()
+    assert "5 replies added" in text
+    assert "reply that people have vetted: call somebody" in text
+    assert "reply, cut at --max-new-tokens: a1" in text
+    assert "a3" not in text
+    assert "\n1 more: " in text
+    assert "other run" not in text
+
+
+def test_a_trained_run_says_how_to_ask_it():
+    text = printed(TrainingResult(trained_log(), [], {"adapter": Path("runs/y/adapter")}))
+    assert "--generate runs/y --ask" in " ".join(text.replace("\\", "").split())

@@ -168,3 +168,17 @@ def test_bytes_of_held_out_answers_are_those_of_their_tokens() -> None:
     ids = [e.input_ids[e.num_prompt_tokens :] for e in whole.eval if e.input_ids]
     assert whole.eval_answer_bytes == sum(len(whole.tokenizer.decode(i).encode()) for i in ids)
     assert 0 < (cut.eval_answer_bytes or 0) < whole.eval_answer_bytes
+
+
+def test_one_question_is_asked_in_place_of_others() -> None:
+    prepared = prepare(TINY.with_fields(samples=12, ask="How do I\u00a0sleep? Write to a@b.com"))
+    (prompt,) = prepared.prompts
+    assert "a@b.com" not in prompt.question
+    assert prompt.question.startswith("How do I sleep?")
+
+
+def test_rows_that_are_left_out_are_counted_by_why() -> None:
+    prepared = prepare(TINY.with_fields(samples=12))
+    left_out = sum(prepared.left_out.values())
+    assert left_out + len(prepared.train) + len(prepared.eval) == prepared.read_report.num_rows
+    assert set(prepared.left_out) <= set(prepared.fates) - {"trained on", "evaluated on"}

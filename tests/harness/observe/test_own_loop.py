@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from memory_harness import print_report
 from memory_harness.configs.units import MIB
 from memory_harness.harness.log.errors import ConfigError, HarnessError
 from memory_harness.harness.log.records import BatchShape, Outcome, Phase
@@ -380,3 +381,28 @@ def test_a_thread_that_outlives_the_recording_runs_on(opened, tmp_path):
     thread.join()
     assert done == [True]
     assert read(tmp_path).outcome is Outcome.COMPLETED
+
+
+def test_an_out_of_memory_that_passes_prints_its_report_and_where_the_log_is(opened, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Recorder, "print_report", staticmethod(print_report))
+    model = torch.nn.Linear(512, 512)
+    with pytest.raises(torch.OutOfMemoryError), opened("24 MiB") as recorder:
+        kept = []
+        for _ in range(40):
+            with recorder.step():
+                model(torch.ones(64, 512)).sum().backward()
+                kept.append(torch.zeros(200_000))
+    shown = capsys.readouterr().out
+    assert shown.count("DOES NOT FIT") == 1
+    assert shown.endswith(f"log: {tmp_path / 'log.jsonl'}\n")
+    live = read(tmp_path).fatal_oom.live_bytes
+    assert (live["parameter"], live["gradient"]) == (512 * 513 * 4,) * 2
+    page = recorder._repr_html_()
+    assert page is None or page.startswith("<iframe")
+
+
+def test_an_error_that_passes_prints_nothing(opened, capsys, monkeypatch):
+    monkeypatch.setattr(Recorder, "print_report", staticmethod(print_report))
+    with pytest.raises(ZeroDivisionError), opened():
+        print(1 / 0)
+    assert capsys.readouterr().out == ""

@@ -3,9 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
+from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.detectors import detect
+from memory_harness.probes.findings import OtherCount
 from memory_harness.probes.plan.verify import NOT_COMPARED
-from memory_harness.probes.session.session import Session, find_fixes, session_of_folder
+from memory_harness.probes.session.session import OUTCOME_FILE, Session, find_fixes, session_of_folder, write_outcome
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 MEASURED = Path(__file__).parents[2] / "bench" / "results" / "h100_t4_probe"
@@ -27,3 +32,16 @@ def test_a_folder_that_is_read_stays_as_it_is(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in MEASURED.iterdir()
     }
+
+
+def test_a_replayed_probe_says_how_other_numbers_of_samples_ended_and_what_time_it_took(tmp_path):
+    folder = Path(shutil.copytree(MEASURED, tmp_path / "probe"))
+    session = session_of_folder(folder)
+    assert (session.counts, session.seconds) == ([], 0.0)
+    session.counts, session.seconds = [OtherCount(600, 240, 480, Outcome.OOM)], 12.5
+    write_outcome(session, folder)
+    again = session_of_folder(folder)
+    assert (again.counts, again.seconds) == (session.counts, session.seconds)
+    (folder / OUTCOME_FILE).write_text("[1]")
+    with pytest.raises(LogError, match="damaged, or of another release"):
+        session_of_folder(folder)
