@@ -102,6 +102,4 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
             batch = uniform_batch((size, tokens), padding)
             micro_batches = [batch] * min(2, config.train.gradient_accumulation)
             peaks.append(recorded.step(changed, micro_batches).peak_reserved_bytes)
-    return _Needs(
-        recorded.num_layers, (size * length, size * half), tuple(found["none"]), tuple(found["all"]), unit
-    )
+    return _Needs(recorded.num_layers, (size * length, size * half), tuple(found["none"]), tuple(found["all"]), unit)
