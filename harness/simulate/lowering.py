@@ -114,7 +114,6 @@ def operator_lowerings(card: Card) -> dict[Any, Lowering]:
             bnb.int8_vectorwise_quant.default: _quantize_rows,
             bnb.int8_scaled_mm.default: _scaled_mm,
             bnb.int8_mixed_scaled_mm.default: _mixed_scaled_mm,
-            bnb.dequantize_4bit.out: _dequantise_into,
             bnb.quantize_4bit.default: _quantize,
             bnb.quantize_blockwise.default: _quantize,
         }
@@ -451,12 +450,6 @@ def fused_kernels(card: Card, shapes: Iterable[tuple[int, int]], rows: int, dtyp
     """Return, for each (out_features, in_features), whether its product with `rows` rows dequantises no weight."""
     rule = fused_gemm_rule(card.num_sms, card.capability)
     return tuple(rule(dtype, rows, out_features, in_features) for out_features, in_features in shapes)
-
-
-def _dequantise_into(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Dequantise into memory that is there; on the meta device bitsandbytes' own check takes every shape for wrong."""
-    if not lies_on_meta(args[0]):
-        func(*args, **kwargs)
 
 
 def _quantize(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

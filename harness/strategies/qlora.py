@@ -103,6 +103,7 @@ class QLoraStrategy:
         self.head: Any = None
         """the layer that classifies sequences; None where the model predicts tokens"""
         self._layers: Any = ()
+        self._trainable: list[torch.nn.Parameter] | None = None
         self._checkpointed: list[Any] = []
         self.graph: Any = None
         self._held: Any = None
@@ -179,7 +180,7 @@ class QLoraStrategy:
 
     def adopt(self, model: Any, shape: ModelShape, checkpoint: Path | None) -> ModelFacts:
         """Train a model of this shape that has its adapter, its weights from the checkpoint: make the optimizer."""
-        self.model = model
+        self.model, self._trainable = model, None
         self._pad_id, self._vocab_size = shape.pad_token_id, shape.vocab_size
         base = self._base
         self._layers = decoder_layers(base)
@@ -501,8 +502,10 @@ class QLoraStrategy:
         return norm
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        """Return the adapter's parameters."""
-        return list(state.trainable_parameters(self.model).values())
+        """Return the adapter's parameters, found once: looking through all modules takes as long as a short step."""
+        if self._trainable is None:
+            self._trainable = list(state.trainable_parameters(self.model).values())
+        return self._trainable
 
     def evaluate(self) -> float | None:
         """Return the batch's summed loss; the logits die before the next batch."""

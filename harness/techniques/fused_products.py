@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from bitsandbytes.functional import QuantState, dequantize_blockwise
+from bitsandbytes.cextension import lib
+from bitsandbytes.functional import QuantState, dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
@@ -25,6 +26,8 @@ from memory_harness.harness.devices.base import Device
 Gradients = list[torch.Tensor | None]
 SWIGLU = ("silu", "swish")
 """what transformers calls the activation"""
+KERNELS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+"""as bitsandbytes calls them"""
 NUM_TRAINABLE = 3
 """of a product: bias, and the adapter's A and B"""
 
@@ -57,33 +60,46 @@ class PlainGate:
 
 
 class WeightBuffer:
-    """Room for one dequantised weight, the largest of a model.
+    """Room for one dequantised weight, the largest of a model, and for its scales.
 
     Args:
-        num_values: that it has.
+        num_values: that the weight has.
+        num_scales: that it has, one for each block of values.
         dtype: in which products are computed.
         device: where they are.
     """
 
-    def __init__(self, num_values: int, dtype: torch.dtype, device: Device) -> None:
+    def __init__(self, num_values: int, num_scales: int, dtype: torch.dtype, device: Device) -> None:
         self.values = torch.empty(num_values, dtype=dtype, device=device.torch_device)
+        self.scales = torch.empty(num_scales, dtype=torch.float32, device=device.torch_device)
         self.dtype = dtype
         self._device = device
 
     def dequantised(self, packed: torch.Tensor, state: QuantState) -> torch.Tensor:
         """Return a weight (O, I) where the next one takes its place."""
-        absmax = state.absmax
-        if state.nested:
-            absmax = dequantize_blockwise(absmax, state.state2)
-            absmax += state.offset
         weight_OI = self.values[: state.shape.numel()].view(state.shape)
-        layout = (packed, absmax, state.blocksize, state.quant_type, state.shape, self.dtype)
-        if weight_OI.device.type == "cpu":  # where bitsandbytes has no kernel into memory that is there
+        if weight_OI.is_cuda:
+            self._launch(packed, state, weight_OI)
+        elif not weight_OI.is_meta:
             with self._device.on_host():
-                weight_OI.copy_(torch.ops.bitsandbytes.dequantize_4bit(*layout))
-        else:
-            torch.ops.bitsandbytes.dequantize_4bit.out(*layout, out=weight_OI)
+                weight_OI.copy_(dequantize_4bit(packed, state))
         return weight_OI
+
+    def _launch(self, packed: torch.Tensor, state: QuantState, weight_OI: torch.Tensor) -> None:
+        """Run bitsandbytes' kernels; its operators take the host as long as the kernels take the GPU.
+
+        Source: bitsandbytes/backends/cuda/ops.py, `_dequantize_blockwise_impl` and `_dequantize_4bit_impl`.
+        """
+        stream = torch._C._cuda_getCurrentRawStream(weight_OI.device.index)
+        scales, nested = state.absmax, state.state2
+        if state.nested:
+            scales = self.scales[: state.absmax.numel()]
+            places = (nested.code.data_ptr(), state.absmax.data_ptr(), nested.absmax.data_ptr(), scales.data_ptr())
+            lib.cdequantize_blockwise_fp32(*places, nested.blocksize, scales.numel(), stream)
+            scales += state.offset
+        kernel = getattr(lib, f"cdequantize_blockwise_{KERNELS[self.dtype]}_{state.quant_type}")
+        places = (None, packed.data_ptr(), scales.data_ptr(), weight_OI.data_ptr())
+        kernel(*places, state.blocksize, weight_OI.numel(), stream)
 
 
 @dataclass(frozen=True)
@@ -114,10 +130,7 @@ Kept = tuple[torch.Tensor | None, torch.Tensor | None]
 def _multiply(product: Product, rows_TI: torch.Tensor, bias: Any, a_RI: Any, b_OR: Any) -> tuple[torch.Tensor, Kept]:
     """Return the product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
     weight_IO = product.weight().t()
-    if bias is None:
-        out_TO = rows_TI @ weight_IO
-    else:
-        out_TO = torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
+    out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
     if a_RI is None:
         return out_TO, (None, None)
     mask_TI = None
@@ -229,9 +242,7 @@ class _Gated(torch.autograd.Function):
         has_adapter = trainable[1] is not None or trainable[1 + NUM_TRAINABLE] is not None
         ctx.mark_non_differentiable(gate_TF, up_TF)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            gate_TF, up_TF, rows_TI if has_adapter else None, *trainable, *kept_of_gate, *kept_of_up
-        )
+        ctx.save_for_backward(gate_TF, up_TF, rows_TI if has_adapter else None, *trainable, *kept_of_gate, *kept_of_up)
         return gate.forward(gate_TF, up_TF), gate_TF, up_TF
 
     @staticmethod
@@ -267,9 +278,12 @@ def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffe
     layers = [module for module in model.modules() if _is_product(module)]
     adapted = {layer.get_base_layer() for layer in layers if isinstance(layer, LoraLayer)}
     layers = [layer for layer in layers if layer not in adapted]
-    largest = max(_base(layer).weight.quant_state.shape.numel() for layer in layers)
-    buffer = WeightBuffer(largest, dtype, device)
-    model.weight_buffer = buffer.values  # named as the model's, which outlives every step
+    states = [_base(layer).weight.quant_state for layer in layers]
+    num_values = max(state.shape.numel() for state in states)
+    num_scales = max(state.absmax.numel() for state in states)
+    buffer = WeightBuffer(num_values, num_scales, dtype, device)
+    # named as the model's, which outlive every step
+    model.dequantised_weight, model.dequantised_scales = buffer.values, buffer.scales
     for layer in layers:
         layer.forward = partial(_product_of_layer, layer, layer.forward, buffer)
     return buffer

@@ -1,4 +1,4 @@
-"""liger-kernel's RMSNorm, rotary embedding and SwiGLU: its kernels on a GPU, elsewhere plain PyTorch in the same memory.
+"""liger-kernel's RMSNorm, rotary embedding and SwiGLU: its kernels on a GPU, elsewhere plain PyTorch with its buffers.
 
 Source: liger_kernel 0.8.5, ops/rms_norm.py, ops/rope.py and ops/swiglu.py. A norm keeps its input and one number per
 row, and writes its gradient over that of its output; a rotation takes the place of what is rotated; the gradients of

@@ -72,7 +72,8 @@ def checkpointing_lost(evidence: Evidence) -> Finding | None:
             return None
     else:
         configured = "Gradient checkpointing is configured"
-        if not evidence.config.model.gradient_checkpointing or not evidence.has_config or not without:
+        without = [record for record in without if _asks_for_checkpointing(evidence, record)]
+        if not evidence.has_config or not without:
             return None
     first, oom = without[0], log.fatal_oom
     event = None if first is forwards[0] else _last_event_before(log, first)
@@ -122,6 +123,12 @@ def _more_at_failure(log: RunLog, first: PhaseRecord) -> int:
         return 0
     per_token = np.median([peak_rise_bytes(record) / record.batch.padded_tokens for record in before if record.batch])
     return max(0, peak_rise_bytes(first) - round(float(per_token) * first.batch.padded_tokens))
+
+
+def _asks_for_checkpointing(evidence: Evidence, record: PhaseRecord) -> bool:
+    """Return whether any layer is to recompute its activations in a batch, by the configuration of the run."""
+    tokens = record.batch.padded_tokens if record.batch else 0
+    return evidence.config.model.layers_to_recompute(1, tokens) > 0
 
 
 def _is_lost_for_good(evidence: Evidence, forwards: list[PhaseRecord], without: list[PhaseRecord]) -> bool:

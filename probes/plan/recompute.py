@@ -95,13 +95,11 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
     unit = config.data.pad_to_multiple_of
     half = max(unit, length // 2 // unit * unit)
     padding = PADDING if longest.has_padding else 0
-    found: dict[str, list[int]] = {"none": [], "all": []}
-    for recompute, peaks in found.items():
-        changed = config.with_fields(recompute=recompute)
-        for tokens in (length, half):
-            batch = uniform_batch((size, tokens), padding)
-            micro_batches = [batch] * min(2, config.train.gradient_accumulation)
-            peaks.append(recorded.step(changed, micro_batches).peak_reserved_bytes)
-    return _Needs(
-        recorded.num_layers, (size * length, size * half), tuple(found["none"]), tuple(found["all"]), unit
-    )
+
+    def peak(recompute: str, tokens: int) -> int:
+        micro_batches = [uniform_batch((size, tokens), padding)] * min(2, config.train.gradient_accumulation)
+        return recorded.step(config.with_fields(recompute=recompute), micro_batches).peak_reserved_bytes
+
+    kept = peak("none", length), peak("none", half)
+    recomputed = peak("all", length), peak("all", half)
+    return _Needs(recorded.num_layers, (size * length, size * half), kept, recomputed, unit)

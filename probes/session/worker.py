@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_REPORTS = 0.2
 RECOMPUTE_HEADROOM = 256 * MIB
-"""what `--recompute auto` leaves free: the last percent of a card is where the allocator begins to give its cache back"""
+"""what `--recompute auto` leaves free: at the last percent of a card the allocator begins to give its cache back"""
 
 
 def main() -> int:

@@ -282,6 +282,8 @@ def not_checkpointed(reading: Reading) -> Candidate | None:
     config = reading.recipe
     if config is None or not config.model.gradient_checkpointing or reading.phase is not Phase.FORWARD:
         return None
+    if config.model.recompute != "all":  # some layers do without, and the frames do not say which one it is
+        return None
     in_layer = any(_LAYER.search(frame.code) for frame in reading.traceback.frames)
     if not in_layer or reading.has_function("checkpoint", "_gradient_checkpointing_func"):
         return None

@@ -37,6 +37,7 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 STEPS, WARM_UP = 10, 2
 CAP = int(14.5 * GIB)
 HEADROOM = 128 * MIB
+PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")
 UNSLOTH_SETTINGS = {"UNSLOTH_LOGPROB_CHUNK_GB": "0.5"}
 
 
@@ -185,8 +186,8 @@ def print_rows(result: dict[str, Any]) -> None:
             print(row["tokens"], row["error"])
             continue
         simulated = predicted.get(row["tokens"], {})
-        peaks = [f"{row[key] / GIB:.3f}" for key in ("peak_allocated_bytes", "peak_reserved_bytes")]
-        peaks += [f"{simulated[key] / GIB:.3f}" for key in ("peak_allocated_bytes", "peak_reserved_bytes") if key in simulated]
+        sizes = [found[key] for found in (row, simulated) for key in PEAKS if key in found]
+        peaks = [f"{size / GIB:.3f}" for size in sizes]
         losses = [f"{loss:.5f}" for loss in row["losses"] if loss is not None]
         print(row["tokens"], row["seconds"], round(row["tokens"] / row["seconds"]), *peaks, *losses, flush=True)
 

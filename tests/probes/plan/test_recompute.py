@@ -1,0 +1,98 @@
+"""Which layers compute again: rules found from what batches need, that pass with the whole run."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.schema import ModelConfig, RunConfig
+from memory_harness.configs.units import MIB
+from memory_harness.configs.validation import validate
+from memory_harness.harness.data.prepare import prepare
+from memory_harness.probes.plan.predict import UNLIMITED, RecordedModel
+from memory_harness.probes.plan.recompute import _Needs, with_fewest_recomputed
+from tests.harness.techniques.driving import TINY, micro_batch, simulated_peak, uniform_batch
+
+NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), (8_096, 6_048), 64)
+"""4 bytes a token and 4000 beside them where all layers keep, 1 and 4000 where all compute again"""
+
+
+def number_at(rules: str, tokens: int) -> int:
+    return ModelConfig(recompute=rules).layers_to_recompute(32, tokens)
+
+
+@given(allowed=st.integers(0, 30_000), tokens=st.integers(1, 4096))
+def test_what_the_rules_allow_fits_and_one_stage_fewer_would_not(allowed, tokens):
+    number = number_at(NEEDS.rules(allowed), tokens)
+    takes = [4000 + tokens * (4 - 3 * layers / 32) for layers in (number, number - 4)]
+    assert takes[0] <= allowed or number == 32
+    # rules are made for multiples of 64 tokens
+    assert number == 0 or takes[1] + 4 * 64 > allowed
+
+
+def test_more_memory_never_asks_for_more_layers():
+    numbers = [number_at(NEEDS.rules(allowed), 4096) for allowed in range(0, 24_000, 500)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert NEEDS.rules(20_384) == "none"
+    assert NEEDS.rules(3_000) == "all"
+
+
+@pytest.mark.parametrize(
+    ("recompute", "tokens", "number"),
+    [
+        ("all", 9, 32),
+        ("auto", 9, 32),
+        ("none", 9, 0),
+        ("5", 9, 5),
+        ("99", 9, 32),
+        ("8:0,16:4", 8, 0),
+        ("8:0,16:4", 9, 4),
+        ("8:0,16:4", 17, 32),
+    ],
+)
+def test_rules_say_how_many(recompute, tokens, number):
+    assert number_at(recompute, tokens) == number
+    assert ModelConfig(recompute=recompute, gradient_checkpointing=False).layers_to_recompute(32, tokens) == 0
+
+
+@pytest.mark.parametrize("recompute", ["some", "-1", "8:0,4:1", "8:0,8:1", "8:", "0:4", ""])
+def test_other_rules_are_refused(recompute):
+    with pytest.raises(ConfigError, match="--recompute"):
+        validate(RunConfig().with_fields(recompute=recompute))
+
+
+def test_nothing_to_recompute_is_refused():
+    with pytest.raises(ConfigError, match="--no-gradient-checkpointing"):
+        validate(RunConfig().with_fields(recompute="4", gradient_checkpointing=False))
+
+
+def test_losses_stay_the_same_and_memory_grows_with_what_is_kept():
+    losses, batch = [], uniform_batch(1, 16)
+    for recompute in ("all", "16:1", "none"):
+        losses.append(micro_batch(TINY.with_fields(recompute=recompute), batch)[0])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    fake = TINY.with_fields(tensors="fake", dtype="float16", max_length=512)
+    keep, recompute = (simulated_peak(fake.with_fields(recompute=r), uniform_batch(1, 512)) for r in ("none", "all"))
+    assert keep.peak_allocated_bytes > recompute.peak_allocated_bytes
+
+
+@pytest.mark.slow
+def test_the_fewest_that_fit_are_found_for_the_lengths_of_the_run():
+    fields = {"recompute": "auto", "samples": 40, "do_eval": False}
+    config = TINY.with_fields(tensors="fake", device="simulated", dtype="float16", max_length=2048, **fields)
+    data = prepare(config)
+    needed = {}
+    for rules in ("none", "all"):
+        fixed = config.with_fields(recompute=rules)
+        needed[rules] = RecordedModel(fixed).run(fixed, data, UNLIMITED).peak_reserved_bytes
+    assert needed["all"] < needed["none"]
+    found = {}
+    for name, budget in (("roomy", needed["none"] + 64 * MIB), ("tight", needed["all"] + 4 * MIB)):
+        held = dataclasses.replace(config.device, budget_bytes=budget)
+        chosen = with_fewest_recomputed(dataclasses.replace(config, device=held), data)
+        found[name] = chosen.model.recompute
+        assert RecordedModel(chosen).run(chosen, data, UNLIMITED).peak_reserved_bytes <= budget
+    assert found["roomy"] == "none"
+    assert found["tight"] != "none"
