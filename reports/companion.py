@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -71,7 +71,7 @@ def following(command: Command) -> Iterator[Follow]:
             process.kill()
 
 
-def _tell(stream: IO[str], message: dict[str, object]) -> None:
+def _tell(stream: IO[str], message: Mapping[str, object]) -> None:
     try:
         stream.write(json.dumps(message) + "\n")
         stream.flush()
