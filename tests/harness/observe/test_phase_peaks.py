@@ -47,7 +47,7 @@ def test_kinds_layers_and_calls_of_each_phase(tmp_path):
     assert optimizer["weights"] == optimizer["gradients"] == weights
     assert optimizer["optimizer"] >= 2 * weights
     forward = peaks[Phase.FORWARD]
-    assert forward.kinds["activations"] >= 5 * 64 * 256 * 4
+    assert forward.kinds["activations"] >= 4 * 64 * 256 * 4  # three outputs that are saved, and one that is not
     assert set(forward.layers) >= {"layers.0", "layers.1", "layers.2"}
     assert any("test_phase_peaks.py" in stack and stack.startswith("activations;") for stack in forward.stacks)
     for phase, record in peaks.items():
