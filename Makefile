@@ -1,5 +1,6 @@
 # make probe   explain the run that goes out of memory half-way, on a simulated T4; needs make and python3, no GPU
 # make test    lint, types, tests
+# make pictures  the pictures in the README, anew; needs Chromium
 #
 # Both set up .venv first, and again only when pyproject.toml or constraints.txt have changed.
 
@@ -8,7 +9,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip --quiet --disable-pip-version-check install --no-compile --constraint constraints.txt
 
-.PHONY: probe test
+.PHONY: probe test pictures
 
 probe: $(VENV)/.installed
 	$(RUN) run_probe.py --max-length 2048 --samples 4000
@@ -17,6 +18,9 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+pictures: $(VENV)/.installed
+	$(RUN) -m tests.pictures
 
 # torch on its own first: the largest download by far, so that an interrupted one costs least.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(RUN)

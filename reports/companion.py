@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -74,7 +74,7 @@ def following(command: Command) -> Iterator[Follow]:
             process.kill()
 
 
-def _tell(stream: IO[str], message: dict[str, object]) -> None:
+def _tell(stream: IO[str], message: Mapping[str, object]) -> None:
     try:
         stream.write(json.dumps(message) + "\n")
         stream.flush()

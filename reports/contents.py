@@ -106,8 +106,8 @@ def _by_layer(peaks: Iterable[PeakRecord], unit: str, unit_bytes: int) -> Iterat
         kinds.update(dict.fromkeys(sizes))
     rows: list[list[str | blocks.Cell]] = []
     for layer in sorted(record.layers, key=_natural):
-        sizes = [record.layers[layer].get(kind, 0) for kind in kinds]
-        rows.append([layer, *(_number(size, unit_bytes) for size in sizes)])
+        of_layer = [record.layers[layer].get(kind, 0) for kind in kinds]
+        rows.append([layer, *(_number(size, unit_bytes) for size in of_layer)])
     title = f"By layer, at the peak of {record.phase}, in {unit}: what has names"
     yield blocks.Folded(title, Table(("layer", *kinds), rows, right=tuple(kinds)))
 

@@ -29,7 +29,7 @@ from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_sh
 from memory_harness.harness.observe.recorder import BegunPhase
 
 
-class LightningCallback(Callback):  # type: ignore[misc]
+class LightningCallback(Callback):
     """Records one log each time that the trainer fits; its arguments are those of `MemoryCallback`."""
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Hashable
 from itertools import chain
@@ -31,6 +32,7 @@ MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
 MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
 _ADDITIONS = {"AddBackward0", "SubBackward0"}
 _SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
+MAX_LOOKS = 4  # times that all objects are gone through for models and optimizers
 MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
 
 
@@ -218,11 +220,27 @@ Named = tuple[str, str, int]
 """category, as in `OomRecord.live_bytes`; name of the parameter or buffer; bytes of its storage"""
 
 
-def named_memory(device: ObservableDevice) -> dict[Hashable, Named]:
+class KnownModels:
+    """Models and optimizers that live; looked for among all objects, which takes 0.2 s, a few times only."""
+
+    def __init__(self) -> None:
+        self._modules: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+        self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+        self._num_looks = 0
+
+    def look(self) -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
+        """Return them; looks for them as long as one of the two is missing."""
+        if (not self._modules or not self._optimizers) and self._num_looks < MAX_LOOKS:
+            self._num_looks += 1
+            modules, optimizers = _modules_and_optimizers()
+            self._modules.update(modules)
+            self._optimizers.update(optimizers)
+        return list(self._modules), list(self._optimizers)
+
+
+def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable, Named]:
     """Return what models and optimizers have on the device, by the allocation that it lies in."""
-    objects = gc.get_objects()
-    modules = [item for item in objects if issubclass(type(item), torch.nn.Module)]
-    optimizers = [item for item in objects if issubclass(type(item), torch.optim.Optimizer)]
+    modules, optimizers = known.look()
     found: dict[Hashable, Named] = {}
 
     def add(category: str, name: str, tensor: Any) -> None:
@@ -244,6 +262,16 @@ def named_memory(device: ObservableDevice) -> dict[Hashable, Named]:
             for value in state.values() if isinstance(state, dict) else ():
                 add("optimizer_state", names.get(id(parameter), ""), value)
     return found
+
+
+def _modules_and_optimizers() -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
+    """Return all that live; each type is asked once, as there are half a million objects and a thousand types."""
+    objects = gc.get_objects()
+    types = set(map(type, objects))
+    of_modules = {kind for kind in types if issubclass(kind, torch.nn.Module)}
+    of_optimizers = {kind for kind in types if issubclass(kind, torch.optim.Optimizer)}
+    modules = [item for item in objects if type(item) in of_modules]
+    return modules, [item for item in objects if type(item) in of_optimizers]
 
 
 def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:

@@ -7,20 +7,30 @@ than any before. Where the tracker of survivors records anyway, its recording is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple
 
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.peaks import PeakSum, kind_in, kind_of
 from memory_harness.harness.log.records import IN_STEP, BatchShape, MemoryStats, Phase, Record
-from memory_harness.harness.observe.live_objects import named_memory
+from memory_harness.harness.observe.live_objects import KnownModels, Named, named_memory
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
 MAX_RECORDED = 3
 """Times that each phase is recorded; with a step before there are gradients and states of the optimizer."""
-_OPENING = (Phase.DATA, Phase.STEP, Phase.ROLLOUT)
+MIN_RISE = 1.01
+"""by what factor a later peak of a phase must be higher to be told of too: what lives is asked of all objects"""
+_OPENING = (Phase.DATA, Phase.ROLLOUT)
 """Phases with which a micro-batch begins, and a recording anew; those after them free what it has made."""
+
+
+_Identity = tuple[Hashable, float]
+"""of an allocation: its handle, which another one may have later, and when it was made"""
+
+
+def _identity(allocation: Allocation) -> _Identity:
+    return allocation.handle, allocation.made_at
 
 
 class _Running(NamedTuple):
@@ -38,7 +48,10 @@ class PhasePeaks:
         self._survivors = survivors
         self._write = write
         self._is_recording = False
+        self._known = KnownModels()
         self._running: _Running | None = None
+        self._names: dict[_Identity, Named] = {}
+        self._made_in: dict[_Identity, Phase] = {}
         self._times: Counter[Phase] = Counter()
         self._most_tokens: Counter[Phase] = Counter()
         self._highest: Counter[Phase] = Counter()
@@ -56,8 +69,11 @@ class PhasePeaks:
             if not self._survivors.records_peaks:
                 return
         elif not self._is_recording or phase in _OPENING:
+            self._names.clear()
+            self._made_in.clear()
             self._device.record_allocations(with_peak=True)
             self._is_recording = True
+        self._times[phase] += 1  # here: what lies between two phases begins, and does not always end
         self._device.begin_peak()
         num_logits = batch.padded_tokens * vocab_size if batch is not None else 0
         sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"} if num_logits else {}
@@ -75,13 +91,41 @@ class PhasePeaks:
         running, self._running = self._running, None
         if running is None or running.phase is not phase:
             return
-        self._times[phase] += 1
-        if after.peak_allocated_bytes > self._highest[phase]:
+        still_live = list(map(_identity, self._device.live_allocations()))
+        named = named_memory(self._device, self._known)
+        self._note(phase, still_live, named)
+        if after.peak_allocated_bytes > MIN_RISE * self._highest[phase]:
             self._highest[phase] = after.peak_allocated_bytes
-            found = _sum_of(self._device, running)
+            found = PeakSum()
+            for allocation in self._device.live_allocations_at_peak():
+                self._add(found, allocation, running)
+            self._add_earlier(found, {handle for handle, _ in still_live}, named)
             self._write(found.record(phase, step, after.peak_allocated_bytes, after.peak_reserved_bytes))
         if phase not in IN_STEP:
             self.stop()
+
+    def _note(self, phase: Phase, still_live: Iterable[_Identity], named: Mapping[Hashable, Named]) -> None:
+        """Remember what is known now of what lives: a gradient that is cleared later was one."""
+        for identity in still_live:
+            self._made_in.setdefault(identity, phase)
+            if identity[0] in named:
+                self._names[identity] = named[identity[0]]
+
+    def _add(self, found: PeakSum, allocation: Allocation, running: _Running) -> None:
+        identity, num_bytes = _identity(allocation), block_size(allocation.num_bytes)
+        if identity in self._names:
+            category, name, _ = self._names[identity]
+            found.add(kind_of(category, name), num_bytes, name=name)
+            return
+        kind = running.logits_sizes.get(allocation.num_bytes) or kind_in(self._made_in.get(identity, running.phase))
+        found.add(kind, num_bytes, frames=allocation.frames)
+
+    @staticmethod
+    def _add_earlier(found: PeakSum, recorded: set[Hashable], named: Mapping[Hashable, Named]) -> None:
+        """Add what has a name and was made before the recording began."""
+        for handle, (category, name, num_bytes) in named.items():
+            if handle not in recorded:
+                found.add(kind_of(category, name), block_size(num_bytes), name=name)
 
     def end_step(self) -> None:
         """Take note that a step is over, and with it what was made for it."""
@@ -90,32 +134,8 @@ class PhasePeaks:
     def stop(self) -> None:
         """End the recording, where it is this one's own."""
         self._running = None
+        self._names.clear()
+        self._made_in.clear()
         if self._is_recording and not self._survivors.is_recording:
             self._device.stop_recording_allocations()
         self._is_recording = False
-
-
-def _sum_of(device: ObservableDevice, running: _Running) -> PeakSum:
-    """Return what lived at the peak: what was made since the recording began, and what has a name from before."""
-    made = device.live_allocations_at_peak()
-    still_live = {(allocation.handle, allocation.made_at) for allocation in device.live_allocations()}
-    named = named_memory(device)
-    found = PeakSum()
-    for allocation in made:
-        is_live = (allocation.handle, allocation.made_at) in still_live
-        _add(found, allocation, running, named.get(allocation.handle) if is_live else None)
-    begun = {handle for handle, _ in still_live}
-    for handle, (category, name, num_bytes) in named.items():
-        if handle not in begun:
-            found.add(kind_of(category, name), block_size(num_bytes), name=name)
-    return found
-
-
-def _add(found: PeakSum, allocation: Allocation, running: _Running, named: Any) -> None:
-    num_bytes = block_size(allocation.num_bytes)
-    if named is not None:
-        category, name, _ = named
-        found.add(kind_of(category, name), num_bytes, name=name)
-        return
-    kind = running.logits_sizes.get(allocation.num_bytes, kind_in(running.phase))
-    found.add(kind, num_bytes, frames=allocation.frames)

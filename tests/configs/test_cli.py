@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from memory_harness.configs.cards import budget_of, card_of, find_card
-from memory_harness.configs.cli import NO_FLAGS, Command, build_parser, parse_args
+from memory_harness.configs.cli import ANY_PORT, NO_FLAGS, TRACKERS, Command, build_parser, parse_args
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.models import find_model
@@ -26,6 +26,7 @@ from memory_harness.configs.schema import SECTIONS, RunConfig, config_from_dict
 from memory_harness.configs.units import GIB
 from memory_harness.configs.validation import RANGES, check_output
 from memory_harness.configs.values import without_none
+from memory_harness.harness.log.trackers import _OPENERS
 
 
 def write(folder: Path, text: str) -> str:
@@ -562,3 +563,20 @@ def test_options_that_exclude_or_need_each_other():
 def test_what_generates_is_not_predicted_by_its_phases(recipe, asked):
     with pytest.raises(ConfigError, match="--goal and --limits do not predict"):
         parse_args([*recipe, *asked])
+
+
+def test_what_follows_a_run_needs_one():
+    assert parse_args(["--live"]).live == ANY_PORT
+    assert parse_args(["--live", "8080"]).live == 8080
+    assert parse_args(["--train", "--log-to", "wandb,mlflow"]).log_to == ("wandb", "mlflow")
+    assert "not a port" in problems("--live", "70000")[0]
+    assert "runs nothing that could be followed" in problems("--live", "--explain")[0]
+    assert problems("--train", "--log-to", "tensorbord")[0].startswith(
+        "--log-to tensorbord: unknown; did you mean tensorboard?"
+    )
+    assert "add --train or --watch SCRIPT" in problems("--log-to", "wandb")[0]
+    assert set(TRACKERS) == set(_OPENERS)
+
+
+def test_reports_that_would_overwrite_each_other():
+    assert "--json writes the same file" in problems("--json", "a.json", "--perfetto", "a.json")[0]

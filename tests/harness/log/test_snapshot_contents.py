@@ -55,6 +55,10 @@ def test_what_lived_at_the_peak_is_there_with_its_makers_and_what_came_before():
     }
     assert sum(held.num_bytes for held in contents.by_stack) == contents.peak_allocated_bytes
     assert {held.maker: held.num_bytes // MIB for held in contents.by_part}["FORWARD"] == 4
+    (peak,) = replay_snapshot(snapshot(events, segment(*blocks)), "x").log.peaks_seen
+    assert peak.allocated_bytes == sum(peak.stacks.values()) == contents.peak_allocated_bytes
+    assert peak.kinds["made in FORWARD"] == 4 * MIB
+    assert any(stack.endswith("home/user/train.py:3 loss") for stack in peak.stacks)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,12 +1,14 @@
 """A training of Lightning's, recorded through the hooks that its trainer calls."""
 
 import importlib
+import importlib.machinery
 import sys
 import types
 
 import pytest
 import torch
 
+from memory_harness.configs.errors import ConfigError
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import read_run_log
 
@@ -94,6 +96,21 @@ def test_an_error_ends_the_log(lightning_callback, tmp_path):
     assert log.outcome is Outcome.ERROR
     assert "the data ended" in log.end.message
     assert len(log.steps) == 1
+
+
+def test_steps_are_sent_to_a_tracker_as_they_end(lightning_callback, tmp_path, monkeypatch):
+    sent = []
+    trackio = types.ModuleType("trackio")
+    trackio.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+    trackio.init = trackio.finish = lambda **kwargs: None
+    trackio.log = lambda values, step: sent.append((step, sorted(values)))
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    module = torch.nn.Linear(16, 4)
+    callback = lightning_callback(tmp_path / "run", device="simulated", budget="64 MiB", log_to=["trackio"])
+    Trainer(callback, steps=2).fit(module, torch.optim.SGD(module.parameters(), lr=0.1))
+    assert [step for step, _ in sent[:2]] == [1, 2]
+    with pytest.raises(ConfigError, match="log_to neptune: unknown"):
+        lightning_callback(tmp_path / "run", log_to=["neptune"])
 
 
 @pytest.mark.slow

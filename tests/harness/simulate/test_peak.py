@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import REQUEST, ROUNDING
+from memory_harness.harness.log.records import REQUEST, ROUNDING, Phase
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.peak import PeakWatch, replayed_parts
+from memory_harness.harness.simulate.peak import PeakWatch, replayed_parts, replayed_peak
 from memory_harness.harness.simulate.trace import FREE, RENAME
 
 MIB = 2**20
@@ -114,3 +114,34 @@ def test_a_replayed_phase_that_fails_is_asked_for_what_did_not_fit():
         memoized.next_phase()
     sizes = {part.category: part.num_bytes for part in replayed_parts(memoized, of_failure=True)}
     assert sizes == {"parameter": 8 * MIB, "activation": 10 * MIB, REQUEST: 50 * MIB}
+
+
+def test_each_replayed_phase_is_told_by_kind_layer_and_calls():
+    """The highest of all chains of a name, and of a chain the phase that is asked for."""
+    name = ("gradient", "model.layers.2.mlp.up_proj.weight")
+    low = [[(1, 2 * MIB, SITE), (1, FREE, None)], [(2, MIB, SITE), (2, FREE, None)]]
+    high = [[(1, 6 * MIB, SITE)], [(2, 3 * MIB, SITE), (1, FREE, None), (2, RENAME, name), (3, 512, SITE)]]
+    memoized = MemoizedMemory(SimulatedMemory(None))
+    for size, chain in enumerate((low, high, low)):
+        memoized.begin((("train", True), (size, 1)), chain)
+        memoized.next_phase()
+        memoized.next_phase()
+    peaks = {place: num_bytes for place, (num_bytes, _) in memoized.phase_peaks.items()}
+    assert peaks == {("train", 1): 6 * MIB, ("train", 2): 9 * MIB}
+    _, chain = memoized.phase_peaks["train", 2]
+    record = replayed_peak(memoized, chain, Phase.BACKWARD, 3, {6 * MIB: "logits"})
+    assert record.kinds == {"gradients": 3 * MIB, "logits": 6 * MIB}
+    assert (record.step, record.allocated_bytes) == (3, 9 * MIB)
+    assert record.layers == {"layers.2": {"gradients": 3 * MIB}}
+    made = "transformers/models/llama/modeling_llama.py:300 forward;bitsandbytes/autograd/_functions.py:12 forward"
+    assert record.stacks == {f"logits;{made}": 6 * MIB, "gradients;model.layers.*.mlp.up_proj.weight": 3 * MIB}
+
+
+def test_a_replayed_phase_that_failed_is_told_with_what_did_not_fit():
+    memoized = replayed([], budget_bytes=40 * MIB)
+    memoized.begin("failing", [[(1, 10 * MIB, SITE), (2, 50 * MIB, SITE)]])
+    with pytest.raises(DeviceOutOfMemory):
+        memoized.next_phase()
+    _, chain = memoized.phase_peaks["failing", 1]
+    record = replayed_peak(memoized, chain, Phase.EVAL, 1, {})
+    assert record.kinds == {"weights": 8 * MIB, "activations": 10 * MIB, "did not fit": 50 * MIB}

@@ -1,0 +1,72 @@
+"""What lives at the peaks of a loop that is observed while it runs."""
+
+import torch
+
+from memory_harness.configs.units import MIB
+from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.observe.own_loop import Recorder
+from memory_harness.reports.contents import highest_peaks
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(256, 256) for _ in range(3))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x
+
+
+def recorded(path, num_steps=6, **batches):
+    """Return the log of a small training; `batches` are sizes by step, 64 where it is not given."""
+    net = Net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    with Recorder.open(path, device="simulated", budget="256 MiB") as recorder:
+        for step in range(num_steps):
+            batch = torch.ones(batches.get(f"step{step + 1}", 64), 256)
+            with recorder.step(batch):
+                with recorder.phase("forward"):
+                    loss = net(batch).square().mean()
+                with recorder.phase("backward"):
+                    loss.backward()
+                with recorder.phase("optimizer"):
+                    optimizer.step()
+                    optimizer.zero_grad()
+    return read_run_log(path.with_suffix(".jsonl"))
+
+
+def test_kinds_layers_and_calls_of_each_phase(tmp_path):
+    log = recorded(tmp_path / "run")
+    peaks = highest_peaks(log)
+    weights = 3 * (256 * 256 + 256) * 4
+    assert {Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER} <= set(peaks)
+    optimizer = peaks[Phase.OPTIMIZER].kinds
+    assert optimizer["weights"] == optimizer["gradients"] == weights
+    assert optimizer["optimizer"] >= 2 * weights
+    forward = peaks[Phase.FORWARD]
+    assert forward.kinds["activations"] >= 4 * 64 * 256 * 4  # three outputs that are saved, and one that is not
+    assert set(forward.layers) >= {"layers.0", "layers.1", "layers.2"}
+    assert any("test_phase_peaks.py" in stack and stack.startswith("activations;") for stack in forward.stacks)
+    for phase, record in peaks.items():
+        assert record.allocated_bytes <= log.peaks()[phase].peak_allocated_bytes
+        # views and freed memory of before are not known to the last byte
+        assert abs(sum(record.kinds.values()) - record.allocated_bytes) < 0.3 * MIB, phase
+        assert sum(record.stacks.values()) == sum(record.kinds.values())
+
+
+def test_a_larger_batch_is_looked_at_later_on(tmp_path):
+    log = recorded(tmp_path / "run", num_steps=8, step7=512)
+    peaks = highest_peaks(log)
+    assert peaks[Phase.FORWARD].step == 7
+    assert peaks[Phase.FORWARD].allocated_bytes == log.peaks()[Phase.FORWARD].peak_allocated_bytes
+
+
+def test_it_changes_nothing_of_what_is_measured(tmp_path, monkeypatch):
+    first = recorded(tmp_path / "looked")
+    monkeypatch.setattr("memory_harness.harness.observe.phase_peaks.MAX_RECORDED", 0)
+    second = recorded(tmp_path / "not_looked")
+    assert not second.peaks_seen
+    assert [record.after for record in first.phases] == [record.after for record in second.phases]
