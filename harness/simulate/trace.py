@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
-from operator import itemgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 from memory_harness.harness.simulate.attention import FLASH_BLOCK
 from memory_harness.harness.simulate.tracer import EventSink, Site
@@ -22,8 +21,6 @@ FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
 
 Event = tuple[Hashable, int, object]
 """(key, size in bytes, site) or (key, FREE, None) or (key, RENAME, name) or (key, ENSURE, (size, site))"""
-
-_KEY, _EXTRA = itemgetter(0), itemgetter(2)
 
 Shape = tuple[int, ...]
 """(batch size B, length L), and real tokens N where padding is cut out"""
@@ -121,7 +118,31 @@ class DiscardingSink:
         """Ignore."""
 
 
-Chain = list[list[Event]]
+class DerivedPhase(Sequence[Event]):
+    """A phase's events at a shape that was not recorded.
+
+    Tokens are decoded at hundreds of lengths: with a tuple for each event of each, the garbage collector would take as
+    long as the model.
+
+    Args:
+        keys, extras: of each event, shared by all shapes.
+        sizes: of each event at this shape.
+    """
+
+    def __init__(self, keys: Sequence[Hashable], sizes: Sequence[int], extras: Sequence[object]) -> None:
+        self._columns = (keys, sizes, extras)
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Event]:
+        return zip(*self._columns, strict=True)
+
+
+Chain = Sequence[Sequence[Event]]
 """events of phases that follow one another, with keys that are local to the chain or lasting names"""
 
 
@@ -132,7 +153,7 @@ def canonical(chain: Chain) -> Chain:
     """
     numbers: dict[int, int] = {}
     ensured: set[Hashable] = set()
-    renumbered: Chain = []
+    renumbered: list[list[Event]] = []
     for phase in chain:
         renumbered.append([])
         for key, size, extra in phase:
@@ -155,6 +176,7 @@ class TraceFamily:
         self.recorded: dict[Shape, Chain] = {}
         self._sizes: list[SizeOf] | None = None
         self._derived: dict[Shape, Chain] = {}
+        self._common: list[tuple[list[Hashable], list[object]]] = []
 
     def add(self, shape: Shape, chain: Chain) -> None:
         """Keep a recording; with enough of them, fit the sizes (or find that they cannot be fitted)."""
@@ -162,6 +184,7 @@ class TraceFamily:
         if len(self.recorded) >= self.NUM_SAMPLES:
             self._sizes = fit_sizes(self.recorded)
             self._derived.clear()
+            self._common.clear()
 
     def get(self, shape: Shape) -> Chain | None:
         """Return the chain at a shape, or None when it has to be recorded."""
@@ -182,18 +205,20 @@ class TraceFamily:
         return True
 
     def _derive(self, shape: Shape, rules: Sequence[SizeOf]) -> Chain:
-        """Return the first recording with its sizes at another shape.
-
-        A chain of thousands of events is derived for each token that is decoded: their columns are zipped, which takes
-        a tenth of the time of a loop over them.
-        """
+        """Return the first recording with its sizes at another shape."""
         known = {rule: rule(shape) for rule in set(rules)}  # most allocations of a model share theirs with others
         sizes = map(known.__getitem__, rules)
-        chain: Chain = []
-        for phase in next(iter(self.recorded.values())):
-            sizes_of_phase = itertools.islice(sizes, len(phase))
-            chain.append(list(zip(map(_KEY, phase), sizes_of_phase, map(_EXTRA, phase), strict=True)))
+        chain: list[DerivedPhase] = []
+        for keys, extras in self._columns():
+            chain.append(DerivedPhase(keys, list(itertools.islice(sizes, len(keys))), extras))
         return chain
+
+    def _columns(self) -> list[tuple[list[Hashable], list[object]]]:
+        """Return of each phase what derived ones have in common."""
+        if not self._common:
+            for phase in next(iter(self.recorded.values())):
+                self._common.append(([key for key, _, _ in phase], [extra for _, _, extra in phase]))
+        return self._common
 
 
 def _aspects(shape: Shape) -> tuple[float, ...]:

@@ -452,7 +452,7 @@ class _RunningChain:
         self.shape = shape
         self.chain = chain
         self.num_phases = num_phases
-        self.recorded: Chain = []
+        self.recorded: list[list[Event]] = []
 
 
 def phase_of_chain(key: Hashable, position: int) -> str:

@@ -19,7 +19,16 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import REQUEST, MemoryStats
 from memory_harness.harness.simulate.memoized import NUM_UNSAVED, MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.trace import FREE, LENGTHS, Event, TraceFamily, canonical, fit_size
+from memory_harness.harness.simulate.trace import (
+    EMPTY_CACHE,
+    FREE,
+    LENGTHS,
+    RENAME,
+    Event,
+    TraceFamily,
+    canonical,
+    fit_size,
+)
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from tests.harness.simulate.test_tracing import TINY, batch
@@ -64,6 +73,22 @@ def test_a_family_answers_new_shapes_only_after_a_third_recording_has_confirmed_
     chain = family.get((4, 100))
     assert chain is not None
     assert chain[0][0][1] == 12 * 4 * 100
+
+
+def test_a_derived_chain_is_what_would_be_recorded_there() -> None:
+    def recording(batch_size: int, length: int) -> list[list[Event]]:
+        first: list[Event] = [(0, 8 * length, ("line",)), (1, batch_size * length**2, ()), (0, FREE, None)]
+        return [first, [(None, EMPTY_CACHE, None)], [], [(1, RENAME, ("loss",)), (2, 512, ()), (("loss",), FREE, None)]]
+
+    family = TraceFamily()
+    for shape in SHAPES:
+        family.add(shape, recording(*shape))
+    derived = family.get((4, 100))
+    assert derived is not None
+    assert [list(phase) for phase in derived] == recording(4, 100)
+    assert list(map(len, derived)) == [3, 1, 0, 3]
+    family.add(SHAPES[0], recording(4, 100)[:0])  # another chain at the shape that was recorded first
+    assert family.get((5, 100)) is None
 
 
 def test_a_family_whose_events_differ_keeps_asking_for_recordings() -> None:

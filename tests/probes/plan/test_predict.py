@@ -1,5 +1,7 @@
 """Predictions are the peaks that the run itself has, and limits the last that fit."""
 
+from dataclasses import replace
+
 import pytest
 
 from memory_harness.configs.preset import load_preset
@@ -10,6 +12,7 @@ from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.predict import find_limits, largest_that_fits, predict, recorded_model
+from memory_harness.probes.plan.recorded import recording_of
 
 TINY = load_preset("smoke_cpu").with_fields(
     tensors="fake", dtype="float16", batching="padded", eval_batch_size=8, generate_prompts=0, kbit_upcast=True
@@ -35,6 +38,30 @@ def test_what_changes_no_phase_is_replayed_from_the_same_recorded_model():
     again = recorded_model(TINY)
     assert recorded_model(TINY.with_fields(eval_batch_size=1, max_length=128, expandable_segments=True)) is again
     assert recorded_model(TINY.with_fields(loss="chunked")) is not again
+
+
+FIXED = (
+    {"eval_batch_size": 1},
+    pytest.param({"expandable_segments": True, "empty_cache_every": 1}, marks=pytest.mark.slow),
+    pytest.param({"batching": "bucketed", "train_batch_size": 2, "max_length": 96}, marks=pytest.mark.slow),
+)
+
+
+@pytest.mark.parametrize("fields", FIXED, ids=" ".join)
+def test_what_a_model_has_recorded_serves_a_run_as_a_fresh_recording_does(fields, tmp_path):
+    config, candidate = TINY.with_fields(generate_prompts=1), TINY.with_fields(generate_prompts=1, **fields)
+    assert recording_of(config) == recording_of(candidate)
+    first, fresh = open_run(config, prepare(config)), open_run(candidate, prepare(candidate))
+    execute(first, [].append, tmp_path)
+    first.strategy.start_over_with(candidate)
+    again = replace(first, config=candidate, data=fresh.data)
+    assert phases_of(again, tmp_path) == phases_of(fresh, tmp_path)
+
+
+def phases_of(run, folder):
+    records = []
+    execute(run, records.append, folder)
+    return [(phase.step, phase.phase, phase.after) for phase in collect(records).phases]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 7, 8, 100, 1000])
