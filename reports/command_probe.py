@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.flags import flags_between
+from memory_harness.configs.printable import printable
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import DataError
 from memory_harness.harness.log.records import Outcome
@@ -107,7 +108,7 @@ def progress_bars() -> Iterator[OnProgress]:
             if title not in tasks:
                 for earlier in tasks.values():
                     bars.stop_task(earlier)
-                tasks[title] = bars.add_task(title, total=None)
+                tasks[title] = bars.add_task(printable(title), total=None)
             bars.update(tasks[title], completed=done, total=total or None)
 
         yield show

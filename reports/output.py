@@ -107,7 +107,7 @@ def say(text: object) -> None:
     print(f"run_probe.py: {printable(str(text))}", file=sys.stderr)
 
 
-class _Printable:
+class Printable:
     """Something to print, without what a terminal would obey."""
 
     def __init__(self, content: ConsoleRenderable) -> None:
@@ -123,7 +123,7 @@ class _Cleaning:
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Return what is printed in their place."""
-        return [_Printable(content) for content in renderables]
+        return [Printable(content) for content in renderables]
 
 
 def cleaned(console: Console) -> Console:

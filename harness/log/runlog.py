@@ -193,7 +193,8 @@ class LogWriter:
         if self._file is None:
             self._held.append(record)
             return
-        line = (_to_json(record_to_dict(record)) + "\n").encode()
+        text = _to_json(record_to_dict(record)) + "\n"
+        line = text.encode("utf-8", "backslashreplace")  # as JSON escapes half of a character, which a path may hold
         begin = self._file.tell()
         try:
             written = 0

@@ -127,3 +127,10 @@ def test_peaks_are_the_highest_of_each_phase():
     assert log.peaks()[Phase.BACKWARD].peak_allocated_bytes == max(backward) == log.peak_allocated_bytes
     assert log.peaks()[Phase.OPTIMIZER].allocated_bytes == FLOOR
     assert list(log.peaks())[:2] == [Phase.LOAD, Phase.DATA]
+
+
+def test_a_path_that_is_no_text_is_written_and_read_again(tmp_path):
+    run = replace(make_log().run, script="tr\udcffin.py")
+    with LogWriter(tmp_path / "run.jsonl") as writer:
+        writer.write(run)
+    assert read_run_log(tmp_path / "run.jsonl").run.script == "tr\udcffin.py"
