@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderResult
 from rich.segment import Segment
 
 from memory_harness.configs.printable import printable
@@ -110,7 +110,7 @@ def say(text: object) -> None:
 class Printable:
     """Something to print, without what a terminal would obey."""
 
-    def __init__(self, content: ConsoleRenderable) -> None:
+    def __init__(self, content: RenderableType) -> None:
         self._content = content
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
