@@ -193,8 +193,7 @@ class LogWriter:
         if self._file is None:
             self._held.append(record)
             return
-        text = _to_json(record_to_dict(record)) + "\n"
-        line = text.encode("utf-8", "backslashreplace")  # as JSON escapes half of a character, which a path may hold
+        line = (_to_json(record_to_dict(record)) + "\n").encode(errors="replace")  # a path may be no text
         begin = self._file.tell()
         try:
             written = 0

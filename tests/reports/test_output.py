@@ -63,7 +63,7 @@ def test_nothing_that_a_log_says_is_obeyed_in_a_picture_or_by_a_program():
     ET.fromstring(picture)
     text = json_text(hostile())
     assert not OBEYED & set(text)
-    assert "\x1b[31m\ud800" in json.loads(text)["findings"][0]["title"]
+    assert "\x1b[31m\ufffd" in json.loads(text)["findings"][0]["title"]
 
 
 def test_a_line_for_people_is_obeyed_by_nobody(capsys):
