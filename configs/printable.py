@@ -19,6 +19,8 @@ _UNPRINTABLE = re.compile(
 )
 """all controls but tab and line feed, other line ends, turns of direction, halves of surrogate pairs, no characters"""
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """how a cell begins that a spreadsheet takes for a formula, in either width"""
 _TEXT_FOLLOWS = "'"
@@ -36,8 +38,12 @@ def printable(text: str) -> str:
 
 
 def json_text(content: Any, indent: int = 2) -> str:
-    """Return JSON whose strings hold what they held, escaped where it would be obeyed; what is no number is null."""
+    """Return JSON whose strings hold what they held, escaped where it would be obeyed.
+
+    What is no number is null, and half a surrogate pair, which is no text, a replacement character.
+    """
     text = json.dumps(_finite(content), ensure_ascii=False, indent=indent, allow_nan=False)
+    text = _HALVES.sub("\ufffd", text)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 

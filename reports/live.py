@@ -23,6 +23,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.bars import bar
 from memory_harness.reports.levels import Level
+from memory_harness.reports.output import Printable
 from memory_harness.reports.screen import can_redraw
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import gib, of_budget
@@ -52,7 +53,7 @@ def follow(log: Path, console: Console, clock: Callable[[], float] = time.monoto
 
         def update() -> None:
             if (view := watcher.look()) is not None:
-                live.update(render(*view, min(console.width, MAX_WIDTH)))
+                live.update(Printable(render(*view, min(console.width, MAX_WIDTH))))
             else:
                 live.update(waiting(clock() - begin))
 

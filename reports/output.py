@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderResult
 from rich.segment import Segment
 
 from memory_harness.configs.printable import printable
@@ -103,10 +103,10 @@ def _flush() -> None:
         raise SystemExit(2) from None
 
 
-class _Printable:
+class Printable:
     """Something to print, without what a terminal would obey."""
 
-    def __init__(self, content: ConsoleRenderable) -> None:
+    def __init__(self, content: RenderableType) -> None:
         self._content = content
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -119,7 +119,7 @@ class _Cleaning:
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Return what is printed in their place."""
-        return [_Printable(content) for content in renderables]
+        return [Printable(content) for content in renderables]
 
 
 def cleaned(console: Console) -> Console:

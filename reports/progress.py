@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from memory_harness.configs.printable import printable
 from memory_harness.probes.session.process import OnProgress
 from memory_harness.reports.output import cleaned
 from memory_harness.reports.screen import can_redraw
@@ -37,7 +38,7 @@ def progress_bars() -> Iterator[OnProgress]:
             if title not in tasks:
                 for earlier in tasks.values():
                     bars.stop_task(earlier)
-                tasks[title] = bars.add_task(title, total=None, steps="")
+                tasks[title] = bars.add_task(printable(title), total=None, steps="")
             bars.update(tasks[title], completed=done, total=total or None, steps=steps_in_words(done, total))
 
         yield show

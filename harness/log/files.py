@@ -202,8 +202,8 @@ def replace_folder(folder: Path, by: Path) -> None:
 
 def restore_replaced(folder: Path) -> None:
     """Give a folder its name again where `replace_folder` was killed between its two renames."""
-    folder = _behind_links(folder)
     with suppress(OSError):  # there is none, or another process was faster
+        folder = _behind_links(folder)
         if not folder.exists():
             _replaced(folder).rename(folder)
 

@@ -277,6 +277,7 @@ def _read_content(path: Path) -> dict[str, Any]:
         return {"schema_version": VERSION, key: []}
     try:
         content = json.loads(text, parse_constant=_no_json)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
     except (ValueError, RecursionError) as error:
         raise _not_ours(path, f"not valid JSON: {error}") from None
     if not isinstance(content, dict) or "schema_version" not in content:

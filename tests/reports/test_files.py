@@ -5,7 +5,7 @@ import pickle
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_harness.configs.errors import ConfigError
@@ -56,6 +56,7 @@ def test_no_file_of_somebody_elses_is_overwritten(tmp_path, kind, content):
     assert [found.name for found in tmp_path.iterdir()] == ["theirs"]
 
 
+@settings(max_examples=25)  # each writes a file
 @given(st.sampled_from(KINDS), st.binary(max_size=200), st.binary(min_size=1, max_size=20))
 def test_only_what_was_written_and_nobody_changed_is_ours(tmp_path_factory, kind, body, added):
     path = tmp_path_factory.mktemp("marks") / "file"

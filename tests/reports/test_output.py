@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -17,6 +18,7 @@ from rich.text import Text
 from memory_harness.harness.log.marks import is_marked
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.reports.json import json_text
+from memory_harness.reports.live import follow
 from memory_harness.reports.output import Forgiving, cleaned, forgiving_output, say
 from memory_harness.reports.terminal import make_console, print_report, svg_text
 from tests.builders import as_published_oom
@@ -41,13 +43,27 @@ def test_nor_is_it_in_colour():
     assert file.getvalue() == "\x1b[31ma\ufffd[2Jb\x1b[0m\n"
 
 
+def test_nor_is_it_while_a_run_trains(tmp_path):
+    found = hostile().as_configured
+    with LogWriter(tmp_path / "run.jsonl") as writer:
+        for record in (found.run, *found.begins, *found.phases, *found.steps, *found.ooms, found.end):
+            writer.write(record)
+    file = io.StringIO()
+    console = cleaned(Console(file=file, force_terminal=True, width=100, highlight=False, color_system=None))
+    with follow(tmp_path / "run.jsonl", console) as update:
+        update()
+    shown = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", file.getvalue()).replace("\r", "")  # what moves the cursor
+    assert shown.strip()
+    assert not OBEYED & set(shown)
+
+
 def test_nothing_that_a_log_says_is_obeyed_in_a_picture_or_by_a_program():
     picture = svg_text(hostile())
     assert not OBEYED & set(picture)
     ET.fromstring(picture)
     text = json_text(hostile())
     assert not OBEYED & set(text)
-    assert "\x1b[31m\ud800" in json.loads(text)["findings"][0]["title"]
+    assert "\x1b[31m\ufffd" in json.loads(text)["findings"][0]["title"]
 
 
 def test_a_line_for_people_is_obeyed_by_nobody(capsys):

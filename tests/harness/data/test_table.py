@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_harness.harness.data.corpus import read_corpus
@@ -87,6 +87,7 @@ JSON_LINES = st.one_of(
 )
 
 
+@settings(max_examples=25)  # each writes a file
 @given(st.lists(JSON_LINES, max_size=20), st.lists(st.sampled_from(["", "  "]), max_size=3))
 def test_lines_of_json_are_read_or_counted(lines: list[tuple[str, bool]], blank: list[str]) -> None:
     with TemporaryDirectory() as folder:
@@ -101,6 +102,7 @@ def test_lines_of_json_are_read_or_counted(lines: list[tuple[str, bool]], blank:
     assert (len(records.rows), records.num_unreadable) == (num_good, len(lines) - num_good)
 
 
+@settings(max_examples=25)  # each writes a file
 @given(st.lists(st.one_of(st.none(), st.text(max_size=5)), min_size=1, max_size=20))
 def test_every_row_of_parquet_is_there(texts: list[str | None]) -> None:
     import pyarrow

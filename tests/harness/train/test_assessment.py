@@ -285,6 +285,7 @@ def test_a_file_that_is_not_ours_is_left_alone(
     ("text", "reason"),
     [
         ('{"schema_version": 1, "responses": [{"x": NaN}]}', "NaN is no number of JSON"),
+        ('{"schema_version": 1, "responses": [{"question": "\\ud800"}]}', "surrogates not allowed"),
         ('{"schema_version": 1, "responses": [{"question": "x"}]}', "number 1 of responses lacks one of experiment_id"),
         ('{"schema_version": 1, "responses": ["x"]}', "number 1 of responses lacks"),
         ("[" * 100_000, "recursion"),
