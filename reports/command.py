@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = _parsed(arguments)
+        command = parsed(arguments)
         with contextlib.nullcontext() if command.watch is not None else _unwinding_at_sigterm():
             return run(command, arguments)
     except RunDied as error:
@@ -84,7 +84,8 @@ def _unwinding_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _parsed(arguments: Sequence[str]) -> Command:
+def parsed(arguments: Sequence[str]) -> Command:
+    """Return what the command line asks for. Raises as `parse_args`, ConfigError for what that stumbles over too."""
     try:
         return parse_args(arguments)
     except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet

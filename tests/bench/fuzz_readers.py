@@ -76,6 +76,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction, read_plan
 from memory_harness.probes.traceback.diagnosis import diagnose
 from memory_harness.probes.traceback.held import snapshot_causes
+from memory_harness.reports import command
 from memory_harness.reports.command import main
 from memory_harness.reports.comparison import Names, comparison_json
 from memory_harness.reports.json import json_text
@@ -160,7 +161,7 @@ def _make_arguments(rng: random.Random, folder: Path) -> list[str]:
 
 
 def _read_arguments(arguments: list[str]) -> object:
-    return cli.parse_args(arguments)
+    return command.parsed(arguments)
 
 
 @cache
