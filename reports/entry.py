@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memory_harness.configs.cli import Command, parse_args
-from memory_harness.configs.errors import ConfigError, HarnessError, reason_of
+from memory_harness.configs.errors import ConfigError, HarnessError, one_line, reason_of
 from memory_harness.configs.places import has_gpu_driver
 from memory_harness.configs.program import say
 from memory_harness.probes.fault_names import check_fault_name
+from memory_harness.reports.defects import explain
 from memory_harness.reports.output import forgiving_output
 
 
@@ -19,22 +20,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = _parsed(arguments)
-        _check_names(command)
+        command = parsed(arguments)
         _check_machine(command)
     except HarnessError as error:
         say(error)
         return 2
+    except Exception as error:
+        line, code = explain(error, arguments)
+        say(one_line(line))
+        return code
     from memory_harness.reports.command import carry_out  # its imports take a second
 
     return carry_out(command, arguments)
 
 
-def _parsed(arguments: Sequence[str]) -> Command:
+def parsed(arguments: Sequence[str]) -> Command:
+    """Return what the command line asks for. Raises as `parse_args`, ConfigError for what that stumbles over too."""
     try:
-        return parse_args(arguments)
+        command = parse_args(arguments)
+        _check_names(command)
     except (ArithmeticError, ValueError) as error:  # nothing but what was given has been looked at yet
         raise ConfigError(f"a value that was given cannot be used: {reason_of(error)}") from error
+    return command
 
 
 def _check_machine(command: Command) -> None:

@@ -29,7 +29,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from memory_harness.configs.errors import ConfigError, HarnessError
+from memory_harness.configs.errors import ConfigError, HarnessError, one_line
+from memory_harness.reports.defects import explain
 from tests.bench import fuzz_readers
 from tests.bench.fuzz_readers import READERS, Reader
 from tests.bench.records import write_records
@@ -82,7 +83,7 @@ def try_input(reader: Reader, number: int, folder: Path, tally: Tally) -> None:
         with _limited():
             given = make(random.Random(f"{tally.reader} {number}"), folder)
             read(given)
-    except HarnessError as error:
+    except (HarnessError, OSError) as error:
         problem = _not_one_line(error)
         if problem:
             _fail(tally, number, "more than one line", problem)
@@ -101,8 +102,11 @@ def try_input(reader: Reader, number: int, folder: Path, tally: Tally) -> None:
     tally.slowest_seconds = max(tally.slowest_seconds, seconds)
 
 
-def _not_one_line(error: HarnessError) -> str:
+def _not_one_line(error: HarnessError | OSError) -> str:
+    """Return what of an error's words is no line; the command says a file's error by `explain`."""
     lines = error.lines if isinstance(error, ConfigError) else (str(error),)
+    if isinstance(error, OSError):
+        lines = (one_line(explain(error, ())[0]),)
     return next((line for line in lines if len(line.splitlines()) > 1 or not line.isprintable()), "")
 
 

@@ -77,7 +77,7 @@ from memory_harness.probes.plan.choose import Limits, Option, Plan, Prediction, 
 from memory_harness.probes.traceback.diagnosis import diagnose
 from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.comparison import Names, comparison_json
-from memory_harness.reports.entry import main
+from memory_harness.reports.entry import main, parsed
 from memory_harness.reports.json import json_text
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import print_report
@@ -160,7 +160,7 @@ def _make_arguments(rng: random.Random, folder: Path) -> list[str]:
 
 
 def _read_arguments(arguments: list[str]) -> object:
-    return cli.parse_args(arguments)
+    return parsed(arguments)
 
 
 @cache
