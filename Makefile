@@ -2,7 +2,7 @@
 # make test    lint, types, tests
 # make pictures  the pictures in the README, anew; needs Chromium
 #
-# Both set up .venv first, and again only when pyproject.toml or constraints.txt have changed.
+# All set up .venv first, and again only when pyproject.toml or constraints.txt have changed.
 
 PYTHON ?= python3
 VENV   := .venv

@@ -1,4 +1,4 @@
-"""The report for programs: a stable JSON object. Bytes are integers."""
+"""The report for programs: a stable JSON object, which `report.schema.json` describes. Bytes are integers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 from typing import Any
 
 from memory_harness.configs import printable
+from memory_harness.configs.release import release
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.plan.choose import Option, Plan
 from memory_harness.reports.levels import phase_levels
+from memory_harness.reports.next_step import next_step
 from memory_harness.reports.outside import outside_to_json
 from memory_harness.reports.summary import ProbeResult
 
@@ -25,6 +27,10 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
     run = result.as_configured.run
     return {
         "schema_version": SCHEMA_VERSION,
+        "release": release(),
+        "started_at": run.started_at,
+        "versions": run.environment,
+        "configuration": run.config or None,
         "source": run.source,
         "verdict": result.verdict,
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
@@ -37,6 +43,7 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "limits": result.limits and dataclasses.asdict(result.limits),
         "other_counts": [count._asdict() for count in result.other_counts],
         "fault": run.fault,
+        "next": None if result.goes_on else (result.next_step or next_step(result))._asdict(),
     }
 
 

@@ -100,7 +100,10 @@ class Shell:
 
     def run_cell(self, source: str, silent: bool = False) -> SimpleNamespace:
         """Run Python and commands; show what the last line of the cell is."""
-        lines = [re.sub(r"^(\s*)!(.*)", r"\1run_command(f\"\"\"\2 \"\"\")", line) for line in source.splitlines()]
+        lines = []
+        for line in source.splitlines():
+            command = re.match(r"^(\s*)!(.*)", line)
+            lines.append(line if command is None else f"{command[1]}run_command(f{command[2]!r})")
         body = ast.parse("\n".join(lines)).body
         last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
         exec(compile(ast.Module(body, []), "cell", "exec"), self.names)

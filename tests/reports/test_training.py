@@ -141,7 +141,7 @@ def test_the_vetted_reply_is_shown_and_nothing_is_cut_without_a_word(tmp_path):
     assert "reply that people have vetted: call somebody" in text
     assert "reply, cut at --max-new-tokens: a1" in text
     assert "a3" not in text
-    assert "\n1 more: " in text
+    assert "\n1 more:" in text
     assert "other run" not in text
 
 

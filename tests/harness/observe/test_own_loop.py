@@ -385,13 +385,16 @@ def test_a_thread_that_outlives_the_recording_runs_on(opened, tmp_path):
 
 def test_an_out_of_memory_that_passes_prints_its_report_and_where_the_log_is(opened, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Recorder, "print_report", staticmethod(print_report))
-    model = torch.nn.Linear(512, 512)
-    with pytest.raises(torch.OutOfMemoryError), opened("24 MiB") as recorder:
-        kept = []
+    model, kept = torch.nn.Linear(512, 512), []
+
+    def train(recorder):
         for _ in range(40):
             with recorder.step():
                 model(torch.ones(64, 512)).sum().backward()
                 kept.append(torch.zeros(200_000))
+
+    with pytest.raises(torch.OutOfMemoryError), opened("24 MiB") as recorder:
+        train(recorder)
     shown = capsys.readouterr().out
     assert shown.count("DOES NOT FIT") == 1
     assert shown.endswith(f"log: {tmp_path / 'log.jsonl'}\n")
