@@ -92,7 +92,7 @@ def _kinds(log: RunLog, part: str, peaks: Iterable[PeakRecord]) -> blocks.Kinds:
         unused = max(0, record.reserved_bytes - record.allocated_bytes)
         rows.append((str(record.phase), {**record.kinds, UNUSED: unused} if unused else record.kinds))
     scale = max(sum(sizes.values()) for _, sizes in rows)
-    words = f"A full bar is {format_bytes(scale)}: all that was reserved at the highest peak."
+    words = f"A full bar is {format_bytes(scale)}: what was allocated, and what lay cached beside it."
     return blocks.Kinds(part.capitalize(), words, source_in_words(log), rows, scale)
 
 

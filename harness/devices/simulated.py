@@ -371,8 +371,11 @@ class SimulatedDevice:
         return self.memory.phase_peaks(highest_records, vocab_size)
 
     def begin_peak(self) -> None:
-        """Let the highest moment be looked for from here on."""
-        self._peak_from = len(self._simulated.watched_events or ())
+        """Let the highest moment be looked for from here on; of what was before, only what still lives is kept."""
+        simulated = self._simulated
+        if simulated.watched is not None and simulated.watched_events is not None:
+            simulated.watched_events = list(simulated.watched.copy().items())
+            self._peak_from = len(simulated.watched_events)
 
     def write_history(self, path: Path, run: RunRecord) -> None:
         """Write the memory and its last events as PyTorch writes those of a GPU."""

@@ -22,7 +22,9 @@ MAX_RECORDED = 3
 MIN_RISE = 1.01
 """by what factor a later peak of a phase must be higher to be told of too: what lives is asked of all objects"""
 _OPENING = (Phase.DATA, Phase.ROLLOUT)
-"""Phases with which a micro-batch begins, and a recording anew; those after them free what it has made."""
+"""Phases with which a micro-batch begins, and a recording anew."""
+_FOLLOWING = (Phase.BACKWARD, Phase.OPTIMIZER)
+"""Phases that are recorded together with what came before: they free it."""
 
 
 _Identity = tuple[Hashable, float]
@@ -59,11 +61,15 @@ class PhasePeaks:
     def begin_phase(self, phase: Phase, batch: BatchShape | None, vocab_size: int) -> None:
         """Take note of a phase that begins, once the tracker of survivors has."""
         self._running = None
+        if not self._device.shows_peaks:
+            return
         if self._survivors.is_recording:  # it has begun anew, and will end it
             self._is_recording = False
-        if not self._device.shows_peaks or not self._is_wanted(phase, batch):
+        if not self._is_wanted(phase, batch):
             if phase in (*_OPENING, Phase.FORWARD):
                 self.stop()
+            if self._survivors.records_peaks:
+                self._device.begin_peak()  # which lets go of what has ended before
             return
         if self._survivors.is_recording:
             if not self._survivors.records_peaks:
@@ -83,7 +89,7 @@ class PhasePeaks:
         tokens = batch.padded_tokens if batch is not None else 0
         is_larger = tokens > self._most_tokens[phase]
         self._most_tokens[phase] = max(tokens, self._most_tokens[phase])
-        follows = self._is_recording and phase in IN_STEP and phase not in _OPENING
+        follows = self._is_recording and phase in _FOLLOWING
         return self._times[phase] < MAX_RECORDED or (self._times[phase] < 2 * MAX_RECORDED and is_larger) or follows
 
     def end_phase(self, phase: Phase, step: int, after: MemoryStats) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.peaks import REQUEST
 from memory_harness.reports import blocks
 from memory_harness.reports.html.drawing import figure, percent, svg
 from memory_harness.reports.html.kinds import style_of
 from memory_harness.reports.html.markup import Node, node
 
 FRAME_PX = 19
+ASKED = "asked"  # style of what did not fit: letters on hatching cannot be read
 LEAST_SHARE = 0.008
 """of the whole that a call must hold to be drawn; of a wide page that is eight pixels"""
 
@@ -57,7 +59,7 @@ def _draw(call: Call, begin: int, depth: int, total: int, css: str, drawn: list[
     for name, inner in _largest(call):
         if inner.num_bytes < LEAST_SHARE * total:
             break
-        style = css or style_of(name)
+        style = css or (ASKED if name == REQUEST else style_of(name))
         drawn.append(_frame(name, inner, begin / total, total, depth, style))
         deepest = max(deepest, _draw(inner, begin, depth + 1, total, style, drawn), depth + 1)
         begin += inner.num_bytes
@@ -74,8 +76,8 @@ def _frame(name: str, call: Call, begin: float, total: int, depth: int, css: str
 
 
 def _short(name: str) -> str:
-    """Return the function with its file's name, `forward (modeling_llama.py:300)`, or the name as it is."""
+    """Return the function with its file's name, `forward (modeling_llama.py:300)`, or the end of a tensor's name."""
     place, _, function = name.partition(" ")
     if not function or ":" not in place:
-        return name
+        return ".".join(name.split(".")[-2:])
     return f"{function} ({place.rpartition('/')[2]})"

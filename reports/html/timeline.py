@@ -138,12 +138,12 @@ def _draw(
             node("path", {"class": "floor", "d": _course([c.floor_bytes for c in columns], top)}),
             *_phase_curves(lanes, columns, top),
         ),
+        node("g", {"class": "moves"}, *_rest(columns, at)),
         *_budget(log, top),
         *_lanes(lanes, columns, log, at),
         node(
             "g",
             {"class": "moves"},
-            *_rest(columns, at),
             *(_request(log.fatal_oom, at, top) if log.fatal_oom and at is not None else ()),
             *_step_marks(log, at),
             *_hover(columns, log, top),

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 from memory_harness.harness.log.peaks import PeakSum, layer_of
 from memory_harness.harness.log.records import Phase
@@ -79,3 +80,12 @@ def test_a_small_model_fills_its_charts():
     print_report(result_of_log(small_log()), make_console(out))
     assert "█" in out.getvalue().partition("Over the run")[2]
     assert "the budget, 14.40 GiB, lies far above" in " ".join(out.getvalue().split())
+
+
+def test_deep_stacks_of_all_phases_stay_a_small_file():
+    frames = [f"transformers/models/deep/modeling_deep.py:{line} forward" for line in range(40)]
+    stacks = {f"activations;{';'.join(frames)};made_{number}": 1000 + number for number in range(200)}
+    log = with_peaks()
+    record = replace(log.peaks_seen[0], stacks=stacks, allocated_bytes=sum(stacks.values()))
+    peaks = [replace(record, phase=phase) for phase in Phase]
+    assert len(html_text(result_of_log(replace(log, peaks_seen=peaks)))) < 450_000
