@@ -712,7 +712,7 @@ def _model_tensors(model: Any) -> NamedTensors:
             yield ("buffer", f"{prefix}.{name}"), tensor
 
 
-def _parameters_among(modules: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def _parameters_among(modules: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, Any]]:
     """Yield what `Module.named_parameters` does, which would walk through all modules anew."""
     seen: set[int] = set()
     for prefix, module in modules:
