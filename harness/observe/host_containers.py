@@ -10,7 +10,7 @@ import functools
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -111,13 +111,13 @@ def _host_bytes(member: Any, depth: int = 2) -> int:
         return len(member) if len(member) >= MIN_MEMBER_BYTES else 0
     if depth and kind in (tuple, list):
         return sum(_host_bytes(item, depth - 1) for item in islice(member, MAX_MEMBERS))
-    if depth and _is_users(kind) and hasattr(member, "__dict__"):
+    if depth and _is_users(kind.__module__) and hasattr(member, "__dict__"):
         return sum(_host_bytes(item, depth - 1) for item in list(vars(member).values()))
     return 0
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_users(kind: Hashable) -> bool:
-    """Return whether a class is the script's own, or of a module of its user's."""
-    path = getattr(sys.modules.get(getattr(kind, "__module__", "")), "__file__", None) or ""
+def _is_users(module: str) -> bool:
+    """Return whether a module is the script itself, or one of its user's."""
+    path = getattr(sys.modules.get(module), "__file__", None) or ""
     return bool(path) and not is_library(path)
