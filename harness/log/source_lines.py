@@ -186,7 +186,7 @@ def adding_lines_of_object(path: str, first: int, last: int) -> list[tuple[str, 
         is_method = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "__init__"
         for part in ast.walk(node) if is_method else ():
             name = _attribute_of_self(part)
-            if name and _adds_to(part, name):
+            if name and isinstance(part, (ast.stmt, ast.expr)) and _adds_to(part, name):
                 found.setdefault(name, part.lineno)
             if isinstance(part, ast.FunctionDef):
                 for decorator in part.decorator_list:

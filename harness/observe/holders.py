@@ -220,7 +220,7 @@ class _Search:
                 entry = item.__traceback__
                 while entry is not None:
                     if entry.tb_frame is frame:
-                        return item  # type: ignore[no-any-return]
+                        return item
                     entry = entry.tb_next
         return None
 

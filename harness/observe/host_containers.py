@@ -11,6 +11,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -30,7 +31,8 @@ MIN_MEMBER_BYTES = 1024
 MAX_MEMBERS = 20_000
 NUM_RISES = 2  # looks, one after another, at which it has got more
 
-_KINDS = (list, dict, set, deque)
+MIN_MEMBERS = 3
+_KINDS = (list, dict, deque)
 
 
 class ContainerWatch:
@@ -88,15 +90,17 @@ class ContainerWatch:
             self._write(record)
 
 
-def _bytes_in(container: list[Any] | dict[Any, Any] | set[Any] | deque[Any]) -> int:
+def _bytes_in(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
     """Return the bytes of what a container holds; a module's variables and an object's attributes are none."""
-    if isinstance(container, dict) and "__name__" in container:
+    if len(container) < MIN_MEMBERS or (isinstance(container, dict) and "__name__" in container):
+        return 0
+    last = next(reversed(container.values())) if isinstance(container, dict) else container[-1]
+    if not _host_bytes(last):  # of hundreds of thousands of containers, nearly all
         return 0
     members: Iterable[Any] = container.values() if isinstance(container, dict) else container
-    try:
+    with suppress(RuntimeError):  # another thread may change it meanwhile
         return sum(_host_bytes(member) for member in islice(members, MAX_MEMBERS))
-    except RuntimeError:  # another thread has changed it meanwhile
-        return 0
+    return 0
 
 
 def _host_bytes(member: Any, depth: int = 2) -> int:
@@ -107,13 +111,13 @@ def _host_bytes(member: Any, depth: int = 2) -> int:
         return len(member) if len(member) >= MIN_MEMBER_BYTES else 0
     if depth and kind in (tuple, list):
         return sum(_host_bytes(item, depth - 1) for item in islice(member, MAX_MEMBERS))
-    if depth and _is_users(kind) and hasattr(member, "__dict__"):
+    if depth and _is_users(kind.__module__) and hasattr(member, "__dict__"):
         return sum(_host_bytes(item, depth - 1) for item in list(vars(member).values()))
     return 0
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_users(kind: type) -> bool:
-    """Return whether a class is the script's own, or of a module of its user's."""
-    path = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+def _is_users(module: str) -> bool:
+    """Return whether a module is the script itself, or one of its user's."""
+    path = getattr(sys.modules.get(module), "__file__", None) or ""
     return bool(path) and not is_library(path)

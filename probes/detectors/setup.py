@@ -293,15 +293,18 @@ def head_trainable(evidence: Evidence) -> Finding | None:
     adapter = model.num_adapter_parameters
     extra = model.num_trainable_parameters - adapter
     matrix = model.vocab_size * model.hidden_size
-    if extra < matrix:
+    if not matrix or extra < matrix:
         return None
     # what a float32 weight's gradient and its states take beside the weight itself
     num_bytes = extra * (4 + state_bytes(config.train.optimizer, config.train.optim_args))
     num = round(extra / matrix)
+    severity = severity_without(evidence.log, num_bytes)
+    if not evidence.has_config and not is_tight(evidence.log):
+        severity = "info"  # a script may mean to train them
     which = "The embedding or the output head" if num == 1 else f"{num} matrices of the vocabulary's size"
     return Finding(
         cause="head-trainable",
-        severity=severity_without(evidence.log, num_bytes),
+        severity=severity,
         title=f"{extra} parameters outside the adapter are trained",
         explanation=f"{which} ({model.vocab_size} × {model.hidden_size}) trains along with the {adapter} "
         "parameters of the adapter. Gradients and optimizer states of float32 weights take "

@@ -1,0 +1,151 @@
+"""Settings under a budget, of scripts that are watched: what the log of a pass that ran out of memory proves."""
+
+from dataclasses import replace
+
+import pytest
+
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.log.records import BatchShape, ForwardFacts, Phase, ProbeRecord, SurvivorRecord
+from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors import detect
+from tests.builders import AS_PUBLISHED, LLAMA_8B, Failure, make_log
+
+LEAN = AS_PUBLISHED.with_fields(kbit_upcast=False, batching="dynamic", eval_batch_size=1, loss="chunked")
+LAYERS = ForwardFacts(has_graph=True, cache_bytes=0, num_checkpointed_layers=32)
+
+
+def found(log: RunLog) -> dict[str, object]:
+    return {finding.cause: finding for finding in detect(log)}
+
+
+def of_script(log: RunLog, **facts: object) -> RunLog:
+    run = replace(log.run, config={}, script="mine.py", **{"model": LLAMA_8B, **facts})
+    return replace(log, run=run)
+
+
+def failed(phase: Phase, facts: ForwardFacts, rise: int = 6 * GIB) -> RunLog:
+    """Return a script's log that dies in a phase whose pass was made so, after steps whose layers were checkpointed."""
+    log = of_script(make_log(LEAN, failure=Failure(phase, 16, 2 * GIB, 13 * GIB, 14 * GIB)))
+    phases = []
+    for record in log.phases:
+        is_forward = record.phase is Phase.FORWARD
+        phases.append(replace(record, forward=LAYERS) if is_forward else record)
+    like = next(record for record in reversed(phases) if record.phase is Phase.FORWARD)
+    after = replace(like.after, peak_allocated_bytes=like.allocated_before_bytes + rise)
+    phases.append(replace(like, phase=phase, step=16, forward=facts, after=after))
+    return replace(log, phases=phases)
+
+
+def test_an_evaluation_that_runs_out_of_memory_with_a_graph():
+    facts = ForwardFacts(has_graph=True, cache_bytes=0, num_checkpointed_layers=32, where="mine.py:9")
+    finding = found(failed(Phase.EVAL, facts))["eval-with-grad"]
+    assert (finding.severity, finding.where) == ("error", "mine.py:9")
+
+
+def test_an_evaluation_that_runs_out_of_memory_with_a_cache():
+    facts = ForwardFacts(has_graph=False, cache_bytes=3 * GIB, num_checkpointed_layers=0, where="mine.py:9")
+    finding = found(failed(Phase.EVAL, facts))["eval-use-cache"]
+    assert (finding.severity, finding.where) == ("error", "mine.py:9")
+
+
+def test_an_evaluation_without_either_is_neither():
+    facts = ForwardFacts(has_graph=False, cache_bytes=0, num_checkpointed_layers=0, where="mine.py:9")
+    assert not {"eval-with-grad", "eval-use-cache", "checkpointing-lost"} & found(failed(Phase.EVAL, facts)).keys()
+
+
+@pytest.mark.parametrize("phase", [Phase.FORWARD, Phase.EVAL])
+def test_the_first_pass_whose_layers_keep_their_activations(phase):
+    facts = ForwardFacts(has_graph=True, cache_bytes=0, num_checkpointed_layers=0, switched_at="mine.py:5")
+    causes = found(failed(phase, facts))
+    assert (causes["checkpointing-lost"].severity, causes["checkpointing-lost"].where) == ("error", "mine.py:5")
+    assert "eval-with-grad" not in causes
+
+
+def test_a_pass_that_fails_before_its_layers_has_lost_nothing():
+    facts = ForwardFacts(has_graph=True, cache_bytes=0, num_checkpointed_layers=0)
+    assert "checkpointing-lost" not in found(failed(Phase.FORWARD, facts, rise=MIB))
+
+
+def with_lengths(log: RunLog, lengths: tuple[int, ...]) -> RunLog:
+    batch = BatchShape(len(lengths), 2048, lengths, sum(lengths))
+    phases = [replace(record, batch=batch if record.batch else None) for record in log.phases]
+    return replace(log, phases=phases, ooms=[replace(oom, batch=batch, batch_at="mine.py:3") for oom in log.ooms])
+
+
+@pytest.mark.parametrize(("lengths", "is_told"), [((60, 80), True), ((60, 2048), False), ((1500, 1700), False)])
+def test_padding_that_takes_the_room_of_a_failing_batch(lengths, is_told):
+    log = of_script(make_log(LEAN, failure=Failure(Phase.FORWARD, 16, MIB, 13 * GIB, 14 * GIB)))
+    finding = found(with_lengths(log, lengths)).get("padding-to-max")
+    assert (finding is not None) is is_told
+    if finding is not None:
+        assert (finding.severity, finding.where) == ("error", "mine.py:3")
+
+
+HEAD = 128256 * 4096
+
+
+@pytest.mark.parametrize(
+    ("extra", "vocab_size", "is_told"), [(HEAD, 128256, True), (9000, 128256, False), (9000, 0, False)]
+)
+def test_a_head_that_a_script_trains_beside_its_adapter(extra, vocab_size, is_told):
+    adapter = 3_407_872
+    model = replace(
+        LLAMA_8B,
+        vocab_size=vocab_size,
+        num_adapter_parameters=adapter,
+        num_trainable_parameters=adapter + extra,
+        trains_also_at="mine.py:12",
+    )
+    log = of_script(make_log(LEAN, failure=Failure(Phase.OPTIMIZER, 1, GIB, 13 * GIB, 14 * GIB)), model=model)
+    finding = found(log).get("head-trainable")
+    assert (finding is not None) is is_told
+    if finding is not None:
+        assert finding.where == "mine.py:12"
+
+
+def growing(log: RunLog, survivor: SurvivorRecord, every: int) -> RunLog:
+    """Return a script's log of plain steps, every so many of which leave 8 MiB."""
+    held, floors = 0, {}
+    phases = []
+    for record in log.phases:
+        if record.phase not in (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER):
+            continue
+        left = 8 * MIB if record.phase is Phase.OPTIMIZER and record.step % every == 0 else 0
+        after = replace(record.after, allocated_bytes=GIB + held + left)
+        phases.append(replace(record, allocated_before_bytes=GIB + held, after=after))
+        held += left
+        floors[record.step] = GIB + held
+    steps = [replace(step, allocated_bytes=floors[step.step]) for step in log.steps]
+    log = replace(log, phases=phases, steps=steps, evals=[], survivors=[survivor])
+    return of_script(log)
+
+
+LIST = "global `kept` of __main__: list of 9"
+
+
+@pytest.mark.parametrize(
+    ("holder", "has_grad_fn", "cause"),
+    [
+        (f"{LIST} (mine.py:7)", False, "tensors-logged"),
+        (f"{LIST} (mine.py:7)", True, "retained-graph"),
+        (f"{LIST}, filled by a line of the hook tap() (mine.py:7)", False, "hook-holds-activations"),
+        (f"{LIST}, ValueError, traceback, local `h` of forward() (mine.py:7)", True, "exception-holds-frames"),
+        ("global `hooks_kept` of __main__: list of 9 (mine.py:7)", False, "tensors-logged"),
+    ],
+)
+def test_what_is_kept_every_third_step_is_named_by_what_it_is(holder, has_grad_fn, cause):
+    survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", holder, 8 * MIB // 3, 4, has_grad_fn)
+    (finding,) = [finding for finding in detect(growing(make_log(LEAN), survivor, 3)) if finding.severity == "error"]
+    assert (finding.cause, finding.where) == (cause, "mine.py:7")
+
+
+def test_what_the_collector_frees_on_its_own_again_and_again_lies_in_circles():
+    survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", f"graph of {LIST} (mine.py:7)", 2 * MIB, 4, True)
+    log = growing(make_log(LEAN), survivor, 2)
+    runs = [ProbeRecord("collector", step, GIB + 60 * MIB, GIB, 2 * GIB, 2 * GIB) for step in (8, 14, 20)]
+    circle = SurvivorRecord(
+        14, Phase.STEP, "", "a circle, closed by attribute `twin` (mine.py:3)", MIB, 1, unit="cycle"
+    )
+    log = replace(log, probes=runs, survivors=[survivor, circle])
+    assert found(log)["reference-cycle"].where == "mine.py:3"
+    assert "reference-cycle" not in found(replace(log, probes=runs[:1]))
