@@ -19,7 +19,7 @@ from memory_harness.probes.findings import Finding
 from memory_harness.reports.blocks import Banner, Block, Cell, Findings, Paragraph, Section, Table, Tone, facts
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
-from memory_harness.reports.sections import explain, unreadable_in_words
+from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 
@@ -72,7 +72,7 @@ def _end(log: RunLog) -> Section:
     how = "measured on" if log.run.source == "cuda" else "trained on the CPU, memory simulated on"
     body: list[Block] = [Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")]
     if log.num_unreadable_lines:
-        body.append(Paragraph(unreadable_in_words(log.num_unreadable_lines), "warning"))
+        body.append(Paragraph(f"{plural(log.num_unreadable_lines, 'line')} of the log could not be read.", "warning"))
     return Section("end", body=body)
 
 
