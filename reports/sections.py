@@ -52,8 +52,6 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     body: list[blocks.Block] = [verdict_banner(result)]
     if fault := result.as_configured.run.fault:
         body.append(Paragraph(f"The mistake {fault} was planted in this run on purpose.", "warning"))
-    if num_unreadable := sum(log.num_unreadable_lines for _, log in result.runs):
-        body.append(Paragraph(unreadable_in_words(num_unreadable), "warning"))
     rows = [(name, worst_level(log)) for name, log in result.runs if phase_levels(log)]
     budget = result.as_configured.run.budget_bytes
     explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
@@ -63,11 +61,6 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     budget = _drawn_budget(result.as_configured, scale)
     needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
-
-
-def unreadable_in_words(num_lines: int) -> str:
-    """Return the sentence on lines of a log that are no records."""
-    return f"{plural(num_lines, 'line')} of the log could not be read: what stood there is missing here."
 
 
 def _scale(result: ProbeResult) -> int:

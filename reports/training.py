@@ -37,6 +37,7 @@ from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.next_step import after_training
 from memory_harness.reports.sections import explain, run_sections, unreadable_in_words
 from memory_harness.reports.summary import ProbeResult, source_in_words
+from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 
@@ -147,7 +148,7 @@ def _end(log: RunLog) -> Section:
     how = "measured on" if log.run.source == "cuda" else "trained on the CPU, memory simulated on"
     body: list[Block] = [Banner(title, end_sentence(log), tone, f"{how}: {log.run.gpu_name}")]
     if log.num_unreadable_lines:
-        body.append(Paragraph(unreadable_in_words(log.num_unreadable_lines), "warning"))
+        body.append(Paragraph(f"{plural(log.num_unreadable_lines, 'line')} of the log could not be read.", "warning"))
     return Section("end", body=body)
 
 

@@ -292,7 +292,7 @@ def test_wrong_markers_are_told_at_collection_all_at_once(suite):
         (["--memory-fail-on-increase=lots"], "*lots: neither a percentage*"),
         (["--memory-fail-on-increase="], "*: neither a percentage*"),
         (["--memory-baseline=wrong.json"], "*wrong.json: no baseline of this release*"),
-        (["--memory-baseline=text.json"], "*text.json: no baseline of this release (a size is no whole number)*"),
+        (["--memory-baseline=text.json"], "*text.json: no baseline of this release (Expected `int`, got `str`*"),
         (["--memory-baseline=none/b.json"], "*none/b.json: there is no folder *none*"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_line_of_wrong_types_is_counted_and_said(name, written, tmp_path):
     assert log.num_unreadable_lines == 1
     shown = io.StringIO()
     print_report(result_of_log(log), make_console(shown))
-    assert "1 line of the log could not be read" in shown.getvalue()
+    assert "1 line could not be read" in shown.getvalue()
     assert to_json(result_of_log(log))["as_configured"]["unreadable_lines"] == 1
 
 
