@@ -203,3 +203,13 @@ def test_what_was_asked_for_is_taken_apart():
 
 def test_other_sample_counts_are_summed_up():
     assert "after 50% of the run whatever the number of samples" in " ".join(piped(RESULTS["fixed"]).split())
+
+
+def test_phases_can_be_read_at_40_columns(monkeypatch):
+    """Runs are drawn below each other there; beside each other, their numbers would be cut."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = piped(RESULTS["fixed"])
+    table = text[text.index("Memory by phase") : text.index("█ allocated")]
+    assert table.count("OPTIMIZER ") == 2
+    assert "…" not in table
+    assert all(len(line) <= 40 for line in table.splitlines())
