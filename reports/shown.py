@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -39,8 +40,9 @@ class Report:
 
     def __str__(self) -> str:
         file = io.StringIO()
-        # a notebook's kernel asks for colours everywhere
-        console = Console(file=file, width=PIPED_WIDTH, force_terminal=False, color_system=None, highlight=False)
+        # a notebook's kernel asks for colours everywhere, and shows what it takes for a console's
+        plain: dict[str, Any] = {"force_terminal": False, "color_system": None, "force_jupyter": False}
+        console = Console(file=file, width=PIPED_WIDTH, highlight=False, **plain)
         print_sections(self.sections, console)
         return file.getvalue()
 

@@ -209,3 +209,13 @@ def test_other_sample_counts_are_summed_up():
 def test_a_width_in_which_nothing_can_be_shown_is_not_taken(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     assert make_console(io.StringIO()).width == PIPED_WIDTH
+
+
+def test_phases_can_be_read_at_40_columns(monkeypatch):
+    """Runs are drawn below each other there; beside each other, their numbers would be cut."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = piped(RESULTS["fixed"])
+    table = text[text.index("Memory by phase") : text.index("█ allocated")]
+    assert table.count("OPTIMIZER ") == 2
+    assert "…" not in table
+    assert all(len(line) <= 40 for line in table.splitlines())
