@@ -258,9 +258,9 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
         for name, buffer in model.named_buffers():
             add("buffer", name, buffer)
     for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
+        for owner, state in optimizer.state.items():
             for value in state.values() if isinstance(state, dict) else ():
-                add("optimizer_state", names.get(id(parameter), ""), value)
+                add("optimizer_state", names.get(id(owner), ""), value)
     return found
 
 
