@@ -63,5 +63,12 @@ def _check_names(command: Command) -> None:
             raise ConfigError(f"{flag} {script}: no such file; give a Python script")
     logs = [("--replay", command.replay), *(("--compare", path) for path in command.compare or ())]
     for flag, path in logs:
-        if path is not None and not path.exists():
-            raise ConfigError(f"{flag}: cannot read {path}: No such file or directory")
+        if path is not None:
+            _check_there(flag, path)
+
+
+def _check_there(flag: str, path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        raise ConfigError(f"{flag} {path}: cannot be read ({error.strerror})") from None

@@ -23,8 +23,7 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.reports.bars import bar
 from memory_harness.reports.levels import Level
-from memory_harness.reports.output import Printable
-from memory_harness.reports.screen import can_redraw
+from memory_harness.reports.screen import Printable, can_redraw
 from memory_harness.reports.terminal import MAX_WIDTH, show
 from memory_harness.reports.text import gib, of_budget
 

@@ -1,4 +1,4 @@
-"""What is printed: to readers who may leave whenever they like, and without what a terminal would obey.
+"""What is printed: to readers who may leave whenever they like.
 
 A reader that is gone, as `head` is, changes nothing of what a command does, nor of its exit code.
 """
@@ -12,10 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderResult
-from rich.segment import Segment
-
-from memory_harness.configs.printable import printable
 from memory_harness.configs.program import say
 
 
@@ -101,28 +97,3 @@ def _flush() -> None:
     except OSError as error:
         say(f"standard output: {error.strerror}")
         raise SystemExit(2) from None
-
-
-class Printable:
-    """Something to print, without what a terminal would obey."""
-
-    def __init__(self, content: RenderableType) -> None:
-        self._content = content
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for segment in console.render(self._content, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
-
-
-class _Cleaning:
-    """What rich calls before it prints."""
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Return what is printed in their place."""
-        return [Printable(content) for content in renderables]
-
-
-def cleaned(console: Console) -> Console:
-    """Let a console print nothing that a terminal would obey, but for its own colours."""
-    console.push_render_hook(_Cleaning())  # type: ignore[arg-type]
-    return console

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from memory_harness.configs.printable import printable
 from memory_harness.probes.session.process import OnProgress
-from memory_harness.reports.output import cleaned
-from memory_harness.reports.screen import can_redraw
+from memory_harness.reports.screen import can_redraw, cleaned
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -21,7 +21,7 @@ from memory_harness.reports import bars, blocks
 from memory_harness.reports.bars import ALLOCATED_STYLE, BUDGET_STYLE, REQUESTED_STYLE, RESERVED_STYLE
 from memory_harness.reports.blocks import Cell, Section, Tone
 from memory_harness.reports.levels import Level, column_levels
-from memory_harness.reports.output import cleaned
+from memory_harness.reports.screen import cleaned
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult
 from memory_harness.reports.text import table_unit, wrap_command

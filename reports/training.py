@@ -35,9 +35,8 @@ from memory_harness.reports.html import page_text
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.next_step import after_training
-from memory_harness.reports.sections import explain, run_sections, unreadable_in_words
+from memory_harness.reports.sections import explain, run_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words
-from memory_harness.reports.sections import explain
 from memory_harness.reports.terminal import print_sections, show
 from memory_harness.reports.text import of_budget, plural, wording
 

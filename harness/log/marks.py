@@ -14,10 +14,9 @@ from typing import Literal
 Kind = Literal["json", "svg", "html", "snapshot", "folded", "perfetto"]
 
 _SAID = "memory_harness report, sha256 "
-_OF_OBJECT = (f',\n  "written_by": "{_SAID}'.encode(), b'"\n}\n')
 _MARKS: dict[Kind, tuple[bytes, bytes]] = {
-    "json": _OF_OBJECT,
-    "perfetto": _OF_OBJECT,
+    "json": (f',\n  "written_by": "{_SAID}'.encode(), b'"\n}\n'),
+    "perfetto": (f',\n  "trace_written_by": "{_SAID}'.encode(), b'"\n}\n'),
     "folded": (_SAID.encode(), b" 0\n"),  # a stack that holds nothing
     "svg": (f"<!-- {_SAID}".encode(), b" -->\n"),
     "html": (f"<!-- {_SAID}".encode(), b" -->\n"),
@@ -32,7 +31,7 @@ _DIGEST = 64
 def marked(kind: Kind, content: str | bytes) -> bytes:
     """Return a report with its mark; a report in JSON is an object, whose last member becomes the mark."""
     body = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    if _MARKS[kind] is _OF_OBJECT:
+    if kind in ("json", "perfetto"):
         body = body.removesuffix(_END_OF_OBJECT)
     before, behind = _MARKS[kind]
     return body + before + hashlib.sha256(body).hexdigest().encode() + behind

@@ -29,7 +29,7 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.observe.host_containers import ContainerWatch
 from memory_harness.harness.observe.host_memory import HostWatch
-from memory_harness.harness.observe.live_objects import named_memory
+from memory_harness.harness.observe.live_objects import KnownModels, named_memory
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.phase_peaks import PhasePeaks
 from memory_harness.harness.observe.survivors import SurvivorTracker
@@ -238,7 +238,7 @@ class PhaseRecorder:
         if live and UNKNOWN not in live:
             return live
         found = live or {UNKNOWN: allocated_bytes}
-        for category, _, num_bytes in named_memory(self.device).values():
+        for category, _, num_bytes in named_memory(self.device, KnownModels()).values():
             found[category] = found.get(category, 0) + num_bytes
             found[UNKNOWN] -= num_bytes
         found[UNKNOWN] = max(0, found[UNKNOWN])

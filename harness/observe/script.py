@@ -174,6 +174,7 @@ class ScriptObserver:
         self._has_failed = False  # an allocation did, and no forward pass has begun since
         self._caught = CaughtFailures()
         self._has_called = False  # the observed thread did a module, or propagated back
+        self._has_values = device.computes
         self._leaves = LeafUpdates(has_values=device.computes)
         self._steps_at_each_pass = False
         self.thread_end: tuple[Outcome, str] | None = None  # how the observed thread died, where it is not the main one
@@ -342,7 +343,8 @@ class ScriptObserver:
         if self._sampling.is_resting:
             return called_with_shape(values)
         with self.device.on_host():
-            return called_with_shape(values, with_lengths=self._phase_recorder.step < PADDING_STEPS)
+            with_lengths = self._has_values and self._phase_recorder.step < PADDING_STEPS
+            return called_with_shape(values, with_lengths=with_lengths)
 
     def _note_additions(self, module: torch.nn.Module) -> None:
         """Report parameters that the trained model has got since the step before."""

@@ -27,7 +27,7 @@ NUM_AT_ONCE = 2
 
 def watch(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what `--watch` says of a script: its exit code, and cause, severity and place of each finding."""
-    from memory_harness.reports.command import main as run_probe
+    from memory_harness.reports.entry import main as run_probe
 
     budget = ["--budget", entry["budget"]] if entry.get("budget") else []
     with TemporaryDirectory() as folder:

@@ -570,11 +570,11 @@ def test_what_follows_a_run_needs_one():
     assert parse_args(["--live", "8080"]).live == 8080
     assert parse_args(["--train", "--log-to", "wandb,mlflow"]).log_to == ("wandb", "mlflow")
     assert "not a port" in problems("--live", "70000")[0]
-    assert "runs nothing that could be followed" in problems("--live", "--explain")[0]
+    assert "has no meaning beside --explain" in problems("--live", "--explain")[0]
     assert problems("--train", "--log-to", "tensorbord")[0].startswith(
         "--log-to tensorbord: unknown; did you mean tensorboard?"
     )
-    assert "add --train or --watch SCRIPT" in problems("--log-to", "wandb")[0]
+    assert "goes with: --train, --resume, --watch" in problems("--log-to", "wandb")[0]
     assert set(TRACKERS) == set(_OPENERS)
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.commands import ROOT
 
 PARTS = ("configs", "harness", "probes", "reports")
-PACKAGED = {".py", ".toml", ".css", ".json", ".typed"}
+PACKAGED = {".py", ".toml", ".css", ".js", ".json", ".typed"}
 IMPORT_BOTH = """
 import memory_harness
 from memory_harness import MemoryCallback, Recorder

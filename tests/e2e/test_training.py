@@ -107,14 +107,20 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
     assert training(folder)["let_in_by"] == first
 
 
+def artefacts(folder):
+    """What lies beside the runs, but for the locks, which say who took them last."""
+    files = [path for path in (folder / "runs").iterdir() if path.is_file() and path.suffix != ".lock"]
+    return {path.name: path.read_bytes() for path in files}
+
+
 def test_a_run_that_is_complete_is_not_done_again(ended, folder):
     run = sorted((folder / "runs").glob("*-train*"))[0]
-    before = {path.name: path.read_bytes() for path in (folder / "runs").iterdir() if path.is_file()}
+    before = artefacts(folder)
     result = run_probe("--resume", str(run), folder=folder)
     assert result.code == 0, result.stderr
     assert "complete, nothing is left to do" in result.stderr
     assert "10 of 10 steps" in result.stdout
-    assert {path.name: path.read_bytes() for path in (folder / "runs").iterdir() if path.is_file()} == before
+    assert artefacts(folder) == before
 
 
 def test_what_is_no_run_is_told_before_anything_else(folder):

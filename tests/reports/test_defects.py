@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memory_harness.reports import command
-from memory_harness.reports.command import main
+from memory_harness.reports.entry import main
 
 
 def ended(monkeypatch, capsys, error):

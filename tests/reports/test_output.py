@@ -15,11 +15,13 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from memory_harness.configs.program import say
 from memory_harness.harness.log.marks import is_marked
 from memory_harness.harness.log.runlog import LogWriter
 from memory_harness.reports.json import json_text
 from memory_harness.reports.live import follow
-from memory_harness.reports.output import Forgiving, cleaned, forgiving_output, say
+from memory_harness.reports.output import Forgiving, forgiving_output
+from memory_harness.reports.screen import cleaned
 from memory_harness.reports.terminal import make_console, print_report, svg_text
 from tests.builders import as_published_oom
 from tests.e2e.commands import ROOT

@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     os.mkfifo(fifo)
-    words = {empty: "no out-of-memory", large: "more than", fifo: "not a regular file", tmp_path: "not a regular file"}
+    words = {empty: "no out-of-memory", large: "more than", fifo: "named pipe", tmp_path: "folder"}
     words[tmp_path / "missing"] = "no such file"
     for path, expected in words.items():
         with pytest.raises(LogError, match=expected) as caught:
