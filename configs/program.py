@@ -60,5 +60,8 @@ def _command(name: str, path: Path) -> str:
 
 def _short(path: Path) -> str:
     """Return a path as it is typed from here."""
-    absolute, here = path.absolute(), Path.cwd()
+    try:
+        absolute, here = path.absolute(), Path.cwd()
+    except FileNotFoundError:  # the folder that this was started in is gone
+        return str(path)
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)

@@ -176,7 +176,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         file.truncate(MAX_BYTES + 1)
     os.mkfifo(fifo)
     words = {empty: "no out-of-memory", large: "more than", fifo: "named pipe", tmp_path: "folder"}
-    words[tmp_path / "missing"] = "no such file"
+    words[tmp_path / "missing"] = "No such file"
     for path, expected in words.items():
         with pytest.raises(LogError, match=expected) as caught:
             read_traceback(path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memory_harness.configs.units import GIB, parse_bytes
+from memory_harness.configs.units import GIB
 from memory_harness.harness.log.traceback_text import OomTraceback, parse_traceback
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.traceback.diagnosis import diagnose
@@ -19,9 +19,13 @@ FIELDS = {
 }
 
 
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "MB": 2**20, "GiB": GIB, "GB": GIB, "TiB": 2**40}
+
+
 def bytes_of(size: str) -> int:
     """Return bytes as PyTorch prints them: its MB are MiB."""
-    return parse_bytes(size.replace("bytes", "B").replace("MB", "MiB").replace("GB", "GiB"))
+    number, unit = size.split()
+    return round(float(number) * UNITS[unit])
 
 
 def read(text: str) -> OomTraceback:
