@@ -1,8 +1,8 @@
 """Watches scripts by somebody who had not read the detectors, with a mistake each and clean; counts what is named.
 
-    python -m tests.bench.planted_leaks OUT.json [NAME ...]
+    python -m tests.bench.planted_leaks FOLDER OUT.json [NAME ...]
 
-`tests/bench/planted/manifest.json` says what is wrong with which: the cause, others that an expert would accept, the
+FOLDER is `planted` or `planted_second`, of this folder. Its `manifest.json` says what is wrong with which: the cause, others that an expert would accept, the
 line, and other lines that a fix could begin at.
 """
 
@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +22,10 @@ from tests.bench.records import write_records
 
 LIBRARIES = ["torch", "transformers", "peft", "accelerate", "memory_harness.reports.command"]
 """what each script's process, which is its own, has loaded when it begins"""
-PLANTED = Path(__file__).parent / "planted"
-NUM_AT_ONCE = 2
+BENCH = Path(__file__).parent
 
 
-def watch(entry: dict[str, Any]) -> dict[str, Any]:
+def watch(planted: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Return what `--watch` says of a script: its exit code, and cause, severity and place of each finding."""
     from memory_harness.reports.entry import main as run_probe
 
@@ -35,11 +35,12 @@ def watch(entry: dict[str, Any]) -> dict[str, Any]:
         with open("output.txt", "w", encoding="utf-8") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        command = ["--device", "simulated", "--json", "r.json", *budget, "--watch", str(PLANTED / entry["file"])]
+        command = ["--device", "simulated", "--json", "r.json", *budget, "--watch", str(planted / entry["file"])]
         code = run_probe(command)
-        report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+        report = Path("r.json")
+        found = json.loads(report.read_text(encoding="utf-8"))["findings"] if report.exists() else []
         os.chdir("/")
-    findings = [[found["cause"], found["severity"], found["where"]] for found in report["findings"]]
+    findings = [[finding["cause"], finding["severity"], finding["where"]] for finding in found]
     return {"file": entry["file"], "exit_code": code, "findings": findings} | judged(entry, findings)
 
 
@@ -57,14 +58,15 @@ def judged(entry: dict[str, Any], findings: list[list[str]]) -> dict[str, Any]:
     return {"cause": bool(right), "line": bool(places & found)}
 
 
-def main(out: str, *names: str) -> None:
+def main(folder: str, out: str, *names: str) -> None:
     """Watch them all, or those whose names begin so, and write what came of it."""
-    manifest = json.loads((PLANTED / "manifest.json").read_text(encoding="utf-8"))
+    planted_in = BENCH / folder
+    manifest = json.loads((planted_in / "manifest.json").read_text(encoding="utf-8"))
     chosen = [entry for entry in manifest if not names or entry["file"].startswith(names)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
-    with context.Pool(NUM_AT_ONCE, maxtasksperchild=1) as pool:
-        results = pool.map(watch, chosen, chunksize=1)
+    with context.Pool(maxtasksperchild=1) as pool:
+        results = pool.map(partial(watch, planted_in), chosen, chunksize=1)
     planted = [result for result in results if result["file"].startswith("leaks/")]
     clean = [result for result in results if result["file"].startswith("clean/")]
     counts = {
