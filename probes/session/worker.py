@@ -55,11 +55,10 @@ RECOMPUTE_HEADROOM = 256 * MIB
 def main() -> int:
     """Do what is asked; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _take_replies_aside()
+    _take_messages_aside()
     try:
         request = _read_request()
         if request is not None:
-            _close_input()
             _carry_out(request)
     except PeerLost as error:
         print(error, file=sys.stderr)
@@ -106,7 +105,7 @@ def _end_with_parent() -> None:
 
 def _read_request() -> Request | None:
     """Return the request, or None where none comes."""
-    for line in sys.stdin:
+    for line in _requests:
         request: Request = json.loads(line)
         if request:
             return request
@@ -383,22 +382,21 @@ class _Reporter:
             _reply({"steps": (record.step, self._total)})
 
 
+_requests: IO[str] = sys.stdin
+"""where requests come from; once the process is a worker, libraries that ask find nobody to answer"""
 _replies: IO[str] = sys.stdout
 """where replies go; once the process is a worker, what libraries print goes elsewhere"""
 
 
-def _take_replies_aside() -> None:
-    """Keep standard output for replies: what a library prints, with or without a line end, goes to standard error."""
-    global _replies
+def _take_messages_aside() -> None:
+    """Keep standard input and output for messages; what a library prints goes to standard error, what it asks nowhere."""
+    global _requests, _replies
+    _requests = os.fdopen(os.dup(0), encoding="utf-8")
     _replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-
-def _close_input() -> None:
-    """Let libraries that ask find nobody to answer: what comes from the parent is not for them."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
+    os.dup2(2, 1)
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
 
 
