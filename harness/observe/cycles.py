@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -71,15 +72,13 @@ def _largest_circle(garbage: Sequence[Any], device: ObservableDevice) -> tuple[H
         return None
     known = {id(item): item for item in garbage}
     inner = {id(item): [id(part) for part in gc.get_referents(item) if id(part) in known] for item in garbage}
-    best: tuple[Holder, int] | None = None
-    circles = sorted(_circles(inner), key=len)
-    for circle in circles[-MAX_CIRCLES:]:
-        holder = _closing(circle, known)
+    longest = sorted(_circles(inner), key=len)[-MAX_CIRCLES:]
+    sized = [(_bytes_behind(circle, inner, known, device), circle) for circle in longest]
+    for num_bytes, circle in sorted(sized, key=itemgetter(0), reverse=True):
+        holder = _closing(circle, known) if num_bytes else None  # which reads sources
         if holder is not None:
-            num_bytes = _bytes_behind(circle, inner, known, device)
-            if best is None or num_bytes > best[1]:
-                best = holder, num_bytes
-    return best if best is not None and best[1] > 0 else None
+            return holder, num_bytes
+    return None
 
 
 def _circles(inner: dict[int, list[int]]) -> list[list[int]]:
@@ -156,6 +155,7 @@ def _closing(circle: Sequence[int], known: dict[int, Any]) -> Holder | None:
     """Return the user's line that lets a member refer to another: an attribute's, or a function's that names itself."""
     members = set(circle)
     found: list[Holder] = []
+    asked: set[tuple[type, str]] = set()
     for node in circle:
         item = known[node]
         if isinstance(item, types.FunctionType) and not is_library(item.__code__.co_filename):
@@ -163,7 +163,9 @@ def _closing(circle: Sequence[int], known: dict[int, Any]) -> Holder | None:
             found.append(Holder(words, item.__code__.co_filename, item.__code__.co_firstlineno))
             continue
         for name, value in attributes_of(item):
-            if id(value) in members or _leads_into(value, members):
+            is_new = (type(item), name) not in asked
+            if is_new and (id(value) in members or _leads_into(value, members)):
+                asked.add((type(item), name))
                 found.append(attribute_holder(item, name))
     users = [holder for holder in found if holder.is_users]
     if not users:

@@ -221,12 +221,24 @@ Named = tuple[str, str, int]
 
 
 class KnownModels:
-    """Models and optimizers that live; looked for among all objects, which takes 0.2 s, a few times only."""
+    """Models and optimizers that live.
+
+    Who sees them called says so; else they are looked for among all objects, which takes 0.2 s, a few times only.
+    """
 
     def __init__(self) -> None:
         self._modules: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._num_looks = 0
+
+    def note_module(self, module: torch.nn.Module) -> None:
+        """Take note of a model; no other is looked for from now on."""
+        self._modules.add(module)
+        self._num_looks = MAX_LOOKS
+
+    def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note of an optimizer."""
+        self._optimizers.add(optimizer)
 
     def look(self) -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
         """Return them; looks for them as long as one of the two is missing."""

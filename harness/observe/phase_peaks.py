@@ -45,12 +45,18 @@ class _Running(NamedTuple):
 class PhasePeaks:
     """Writes a `PeakRecord` for phases that are recorded and whose peak is the highest of their kind so far."""
 
-    def __init__(self, device: ObservableDevice, survivors: SurvivorTracker, write: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        device: ObservableDevice,
+        survivors: SurvivorTracker,
+        known: KnownModels,
+        write: Callable[[Record], None],
+    ) -> None:
         self._device = device
         self._survivors = survivors
         self._write = write
         self._is_recording = False
-        self._known = KnownModels()
+        self._known = known
         self._running: _Running | None = None
         self._names: dict[_Identity, Named] = {}
         self._made_in: dict[_Identity, Phase] = {}

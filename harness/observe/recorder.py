@@ -84,7 +84,10 @@ class PhaseRecorder:
         self._containers = ContainerWatch(write)
         self.host = HostWatch(write)  # notices that the process grows
         self.survivors = SurvivorTracker(device, write)  # notices memory that stays or grows
-        self._peaks = PhasePeaks(device, self.survivors, write)  # notices what the first peaks are made of
+        self.known_models = KnownModels()
+        self._peaks = PhasePeaks(
+            device, self.survivors, self.known_models, write
+        )  # notices what the first peaks are made of
         self._outside = OutsideSampler(device, write)
         self._gradients = GradientGuard()
 
@@ -238,7 +241,7 @@ class PhaseRecorder:
         if live and UNKNOWN not in live:
             return live
         found = live or {UNKNOWN: allocated_bytes}
-        for category, _, num_bytes in named_memory(self.device, KnownModels()).values():
+        for category, _, num_bytes in named_memory(self.device, self.known_models).values():
             found[category] = found.get(category, 0) + num_bytes
             found[UNKNOWN] -= num_bytes
         found[UNKNOWN] = max(0, found[UNKNOWN])

@@ -300,6 +300,7 @@ class ScriptObserver:
         if not parameters:
             return False
         self.device.adopt([*parameters, *module.buffers()])
+        self._phase_recorder.known_models.note_module(module)
         self._observe_generators(type(module))
         self._sampling.begin_again()
         size = sum(parameter.numel() for parameter in parameters)
@@ -503,6 +504,7 @@ class ScriptObserver:
         if self._is_elsewhere:
             return
         self._has_stepped = True
+        self._phase_recorder.known_models.note_optimizer(optimizer)
         self._unobserved.close()
         self._end_phase()
         if self._optimizers.ends_step(optimizer):

@@ -389,7 +389,7 @@ _replies: IO[str] = sys.stdout
 
 
 def _take_messages_aside() -> None:
-    """Keep standard input and output for messages: what libraries print goes to standard error, what they ask nowhere."""
+    """Keep standard input and output for messages; what libraries print goes to standard error."""
     global _requests, _replies
     _requests = os.fdopen(os.dup(0), encoding="utf-8")
     _replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
