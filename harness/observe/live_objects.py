@@ -37,8 +37,13 @@ MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked 
 
 
 def _live(kind: type) -> list[Any]:
-    """Return the objects of a kind; `isinstance` would ask objects that only stand for others."""
-    return [item for item in gc.get_objects() if issubclass(type(item), kind)]
+    """Return the objects of a kind; `isinstance` would ask objects that only stand for others.
+
+    Each type is asked once: there are half a million objects and a thousand types.
+    """
+    objects = gc.get_objects()
+    of_kind = {found for found in set(map(type, objects)) if issubclass(found, kind)}
+    return [item for item in objects if type(item) in of_kind]
 
 
 def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:
@@ -277,13 +282,8 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
 
 
 def _modules_and_optimizers() -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
-    """Return all that live; each type is asked once, as there are half a million objects and a thousand types."""
-    objects = gc.get_objects()
-    types = set(map(type, objects))
-    of_modules = {kind for kind in types if issubclass(kind, torch.nn.Module)}
-    of_optimizers = {kind for kind in types if issubclass(kind, torch.optim.Optimizer)}
-    modules = [item for item in objects if type(item) in of_modules]
-    return modules, [item for item in objects if type(item) in of_optimizers]
+    """Return all that live."""
+    return _live(torch.nn.Module), _live(torch.optim.Optimizer)
 
 
 def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:
