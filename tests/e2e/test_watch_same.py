@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ROOT / "tests" / "scripts" / "same"
 HELPERS = {"digest", "words"}
-ALWAYS = {"failing"}
-"""Of the programs some; the others with `-m slow`."""
 NAMES = sorted({path.stem for path in SCRIPTS.glob("*.py")} - HELPERS)
 CODES = {"failing": (1, 3)}
 """exit codes alone and watched; a script that ends well has 0, and watched 0 or 1, as its memory fits or not"""
@@ -38,9 +36,8 @@ def timeless(text: str) -> str:
     return re.sub(r"\[\d\d:\d\d.*?\]|^USDT:.*$", "", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_program_does_the_same(name, tmp_path):
     script = str(SCRIPTS / f"{name}.py")
     plain, watched = run(tmp_path, script), watch(tmp_path, script)

@@ -54,6 +54,7 @@ def loop(steps: int, *, keep: Callable[[int], object] = lambda step: None, long_
     return run
 
 
+@pytest.mark.slow
 def test_few_steps_of_a_flat_loop_that_keeps_numbers_are_traced_and_nothing_is_found():
     log = watched(loop(500, keep=float))
     assert log.run.total_steps == 500
@@ -71,6 +72,7 @@ def test_a_leak_that_begins_during_a_rest_is_noticed_with_who_holds_it():
     assert {survivor.bytes_per_step for survivor in log.survivors} == {2**18}
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_larger_batch_during_a_rest_is_there():
     highest = [watched(loop(240, long_step=step)).peak_allocated_bytes for step in (50, 230)]
     assert highest[0] > 4 * MIB

@@ -141,6 +141,7 @@ def test_a_graph_that_is_kept_gives_the_same_again(gate):
     torch.testing.assert_close(torch.autograd.grad(inner.sum(), values)[0], first)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_stay_the_same():
     batch, fields = uniform_batch(2, 33, padding=5), {"lora_dropout": 0.1, "target_modules": LINEAR_LAYERS}
     fast, slow = (micro_batch(config.with_fields(**fields), batch) for config in (FAST, TINY))
@@ -170,6 +171,7 @@ def test_what_is_trained_and_how_makes_no_difference(path, fields):
     torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["torch", "liger"])
 def test_a_step_takes_less_memory(path):
     config = TINY.with_fields(tensors="fake", dtype="float16", max_length=512, recompute="none")

@@ -53,6 +53,7 @@ def test_a_rotation_is_the_models_own():
     )
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_replies_stay_the_same():
     batch = uniform_batch(2, 33, padding=5)
     torch.testing.assert_close(micro_batch(LIGER, batch), micro_batch(TINY, batch), rtol=1e-4, atol=1e-6)

@@ -115,16 +115,16 @@ def survivor(holder, **changes):
         ("attribute `previous` of _State (train.py:31)", {}, UNEXPLAINED_GROWTH),
     ],
 )
-def test_who_holds_what_survives_decides_between_causes(recipe_records, holder, changes, cause):
-    log = cut_after(collect(with_leak(recipe_records, 2 * MIB, lambda step, micro: step)), 20)
+def test_who_holds_what_survives_decides_between_causes(short_records, holder, changes, cause):
+    log = cut_after(collect(with_leak(short_records, 2 * MIB, lambda step, micro: step)), 20)
     log.survivors.append(survivor(holder, bytes_per_step=2 * MIB, **changes))
     named = {"retained-graph", "hook-holds-activations", EXCEPTION, "metric-never-reset", "kv-cache-held"}
     growing = [f for f in detect(log) if f.cause in {*named, UNEXPLAINED_GROWTH}]
     assert [(f.cause, f.where) for f in growing] == [(cause, "train.py:31")]
 
 
-def test_both_lines_of_what_is_kept_are_shown(recipe_records):
-    log = cut_after(collect(with_leak(recipe_records, MIB, lambda step, micro: step)), 20)
+def test_both_lines_of_what_is_kept_are_shown(short_records):
+    log = cut_after(collect(with_leak(short_records, MIB, lambda step, micro: step)), 20)
     lines = {"site": "train.py:7 step", "made_by": "out = model(x)", "kept_by": "kept.append(out)"}
     log.survivors.append(survivor("global `kept` of t: list of 9 (train.py:31)", has_grad_fn=True, **lines))
     (finding,) = [f for f in detect(log) if f.cause == "retained-graph"]
@@ -132,8 +132,8 @@ def test_both_lines_of_what_is_kept_are_shown(recipe_records):
     assert "kept by global `kept` of t: list of 9 (train.py:31) `kept.append(out)`" in finding.explanation
 
 
-def test_what_the_collector_frees_is_a_cycle(recipe_records):
-    log = cut_after(collect(with_leak(recipe_records, MIB, lambda step, micro: step)), 20)
+def test_what_the_collector_frees_is_a_cycle(short_records):
+    log = cut_after(collect(with_leak(short_records, MIB, lambda step, micro: step)), 20)
     log.probes.append(ProbeRecord("gc", 20, 40 * MIB, 20 * MIB, 64 * MIB, 64 * MIB))
     assert "reference-cycle" in {f.cause for f in detect(log)}
 
@@ -202,8 +202,8 @@ def test_peaks_that_do_not_follow_the_length_have_no_limit():
     assert length_limit(with_peaks(make_log(), (512,) * 8, lambda length: length * MIB)) is None
 
 
-def test_a_log_without_steps_has_no_growth(recipe_records):
-    log = collect(recipe_records)
+def test_a_log_without_steps_has_no_growth(short_records):
+    log = collect(short_records)
     assert detect(replace(log, steps=[], phases=[], end=None)) == []
     assert isinstance(log, RunLog)
 
@@ -214,13 +214,13 @@ def host_leaks(log, field, resident_bytes):
 
 
 @pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
-def test_a_process_that_grows_with_every_step_is_found(recipe_records, field):
-    log = cut_after(collect(recipe_records), 24)
+def test_a_process_that_grows_with_every_step_is_found(short_records, field):
+    log = cut_after(collect(short_records), 24)
     assert "2.00 MiB a step" in host_leaks(log, field, lambda step: GIB + 2 * MIB * step)[0]
 
 
 @pytest.mark.parametrize("field", ["host_rss_bytes", "workers_rss_bytes"])
-def test_a_process_that_grows_once_is_not(recipe_records, field):
-    log = cut_after(collect(recipe_records), 24)
+def test_a_process_that_grows_once_is_not(short_records, field):
+    log = cut_after(collect(short_records), 24)
     assert host_leaks(log, field, lambda step: GIB + 40 * MIB * (step > 14)) == []
     assert host_leaks(log, field, lambda step: GIB + 4 * MIB * min(step, 14)) == []

@@ -68,6 +68,7 @@ def test_nothing_to_recompute_is_refused():
         validate(RunConfig().with_fields(recompute="4", gradient_checkpointing=False))
 
 
+@pytest.mark.slow
 def test_losses_stay_the_same_and_memory_grows_with_what_is_kept():
     losses, batch = [], uniform_batch(1, 16)
     for recompute in ("all", "16:1", "none"):

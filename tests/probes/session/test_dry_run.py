@@ -61,6 +61,7 @@ def test_a_setting_that_lets_it_fit_is_found(script, tmp_path):
     assert results[helpful[0]].after_peak_bytes < 60 * MIB < results[helpful[0]].before_peak_bytes
 
 
+@pytest.mark.slow
 def test_what_is_tried_is_said_and_the_scripts_output_is_not_repeated(script, tmp_path, capfd):
     asked = DryRun(script(LOOP + "\nprint('as written')\n"), (), find_card("t4"), 60 * MIB)
     recorded = asked.run(tmp_path / "as_written.jsonl")
@@ -85,6 +86,7 @@ for batch in DataLoader(rows, batch_size=1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [ROWS, ROWS.replace("[torch.ones(length, 64) ", "[{'rows': torch.ones(length, 64)} ")])
 def test_the_largest_batches_come_first_where_that_is_asked_for(script, tmp_path, rows):
     peaks = []
@@ -95,6 +97,7 @@ def test_the_largest_batches_come_first_where_that_is_asked_for(script, tmp_path
     assert peaks[0] < 0.5 * whole < 0.9 * peaks[1]
 
 
+@pytest.mark.slow
 def test_a_snapshot_holds_what_there_was_when_memory_ran_out(script, tmp_path):
     snapshot = tmp_path / "memory.pickle"
     asked = DryRun(script(LOOP), (), find_card("t4"), 60 * MIB, snapshot=snapshot)
@@ -116,6 +119,7 @@ def test_what_lived_at_the_peak_adds_up_to_it_by_line(script, tmp_path, budget_b
     assert has_failed == (recorded.outcome is Outcome.OOM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replays_layers", [True, False])
 def test_a_script_that_replayed_layers_do_not_bear_is_run_without(script, tmp_path, replays_layers):
     text = """
@@ -174,6 +178,7 @@ os.close(os.open({str(folder)!r}, os.O_RDONLY))
     assert (folder / "rows.txt").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.slow
 def test_a_thread_runs_on_the_card_too(script):
     text = f"import threading\n\ndef train():\n{textwrap.indent(LOOP, '    ')}\n"
     text += "thread = threading.Thread(target=train)\nthread.start()\nthread.join()\n"
@@ -193,6 +198,7 @@ def test_a_script_without_a_card_is_not_decided(script):
     assert not dry_run(script("print('no card')")).fits
 
 
+@pytest.mark.slow
 def test_a_bare_except_does_not_keep_a_run_from_ending(script):
     text = (
         LOOP.split("data =")[0]
@@ -213,6 +219,7 @@ while step < 10**6:
     assert banner.title == "FITS SO FAR"
 
 
+@pytest.mark.slow
 def test_what_the_script_reads_of_its_peaks_is_its_own(script):
     text = (
         LOOP.split("data =")[0]

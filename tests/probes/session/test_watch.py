@@ -130,9 +130,8 @@ BUDGETS = {
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "batches_skipped", "by_hand_leak", "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames",
-    "kv_cache_held", "metric_list_state", "oom_in_backward", "retained_graph", "save_doubles", "search_given_up",
-    "tensors_logged", "thread_leak",
+    "batches_skipped", "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames", "kv_cache_held",
+    "metric_list_state", "retained_graph", "tensors_logged",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
@@ -142,8 +141,8 @@ OF_PROCESSES = {"clean_processes", "forked_leak", "leaves_at_once", "subprocess_
 CAUGHT = "# caught here"
 CLEAN = sorted({path.stem for path in SCRIPTS.glob("clean_*.py")} - OF_PROCESSES)
 CLEAN_ALWAYS = {
-    "clean_accumulation", "clean_batch_size_search", "clean_distillation", "clean_evaluation", "clean_evaluation_first",
-    "clean_kept_floats", "clean_models_in_turn", "clean_ring_buffer", "clean_static_cache", "clean_varying_lengths",
+    "clean_accumulation", "clean_batch_size_search", "clean_evaluation", "clean_kept_floats", "clean_static_cache",
+    "clean_varying_lengths",
 }  # fmt: skip
 """the rest with `-m slow`"""
 
