@@ -122,7 +122,7 @@ def referred(targets: Sequence[object], ignored: Sequence[object]) -> list[objec
     for referrer in gc.get_referrers(*targets):
         if id(referrer) not in skipped and not _is_own(_code_of(referrer)):
             found |= wanted.intersection(map(id, gc.get_referents(referrer)))
-    for frame in _running_frames():
+    for frame in running_frames():
         if not _is_own(frame.f_code):
             found |= wanted.intersection(map(id, local_variables(frame).values()))
     return [target for target in targets if id(target) in found]
@@ -333,7 +333,7 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     """Yield the local variables of running functions, in any thread, that are the object."""
     frame = None
     try:
-        for frame in _running_frames():
+        for frame in running_frames():
             code = frame.f_code
             if _is_own(code) or not code.co_flags & inspect.CO_NEWLOCALS:
                 continue
@@ -348,7 +348,7 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
         del frame  # this function's own may be it: a circle that would keep the target
 
 
-def _running_frames() -> Iterator[types.FrameType]:
+def running_frames() -> Iterator[types.FrameType]:
     """Yield the frames of all threads, innermost first."""
     frame, frames = None, list(sys._current_frames().values())
     try:
