@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import gc
 import os
 import sys
 import threading
@@ -40,6 +41,7 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
     AUTOCAST,
+    COLLECTED_BY_SCRIPT,
     COLLECTOR,
     CYCLE,
     OF_WORKERS,
@@ -181,6 +183,7 @@ class ScriptObserver:
         self._has_grown = False  # memory did, and the collector has not been asked since
         self._collections: list[ProbeRecord] = []  # runs of the collector that freed something, since the last step
         self._asks_collector = False  # while it does, its runs are written down otherwise
+        self._script_collects = False
         self._num_collected_bytes = 0
         self._has_looked = False
         self._look_at: int | None = None  # step after which garbage is looked at, as the collector has freed some
@@ -541,7 +544,16 @@ class ScriptObserver:
         if not self._asks_collector:
             reserved = self.device.stats().reserved_bytes
             sizes = before_bytes, after_bytes, reserved, reserved
-            self._collections.append(ProbeRecord(COLLECTOR, self._phase_recorder.step, *sizes))
+            name = COLLECTED_BY_SCRIPT if self._script_collects else COLLECTOR
+            self._collections.append(ProbeRecord(name, self._phase_recorder.step, *sizes))
+
+    def collect(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Take note that the script asks for the collector."""
+        self._script_collects = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._script_collects = False
 
     def _write_collections(self) -> None:
         collected, self._collections = self._collections, []
@@ -726,6 +738,7 @@ class ScriptObserver:
             (torch.autograd, "grad", observed(torch.autograd.grad, self.backward)),
             (torch, "load", observed(torch.load, self.load)),
             (torch, "save", observed(torch.save, self.save)),
+            (gc, "collect", observed(gc.collect, self.collect)),
             (os, "_exit", observed(os._exit, self.exit_at_once)),
             (copy, "deepcopy", observed(copy.deepcopy, self.copy)),
             (DataLoader, "__iter__", observed(DataLoader.__iter__, self.begin_loader)),
