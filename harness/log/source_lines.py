@@ -202,6 +202,24 @@ def context_around(path: str, line: int, name: str) -> int | None:
     return min(found, default=None)
 
 
+def handling_line(path: str, line: int) -> int | None:
+    """Return the line that hands on the exception that a line of a file raises, where it is caught; None without one."""
+    found = []
+    for node in _nodes(path):
+        if not isinstance(node, ast.Try) or not node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0):
+            continue
+        for handler in node.handlers:
+            calls = [part for part in ast.walk(handler) if isinstance(part, ast.Call) and _hands_on(part, handler.name)]
+            found += [(-node.lineno, call.lineno) for call in calls]
+    return min(found)[1] if found else None
+
+
+def _hands_on(call: ast.Call, error: str | None) -> bool:
+    takes_it = any(keyword.arg == "exc_info" for keyword in call.keywords)
+    logs_it = isinstance(call.func, ast.Attribute) and call.func.attr == "exception"
+    return takes_it or logs_it or (error is not None and any(_mentions(given, (error,)) for given in call.args))
+
+
 def adding_lines_of_object(path: str, first: int, last: int) -> list[tuple[str, int]]:
     """Return the attributes that methods of a class add to after its making, each with the first line that does."""
     found: dict[str, int] = {}

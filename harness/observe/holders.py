@@ -23,6 +23,7 @@ from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    handling_line,
     is_library,
     module_lines,
     registering_line,
@@ -199,7 +200,7 @@ class _Search:
         if error is not None:
             outer = self.holder_of(error, (type(error).__name__, TRACEBACK, words, *inner), depth - 1)
             if outer is not None and outer.is_users:
-                return outer
+                return outer if outer.adds else _handed_on(outer, error)
         keepers = [r for r in self._referrers(frame) if getattr(r, "tb_frame", getattr(r, "gi_frame", None)) is frame]
         line = frame.f_lineno
         for keeper in keepers:
@@ -324,6 +325,16 @@ class _Search:
         # an object that only carries it, in a list of such objects
         is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if is_better else holder
+
+
+def _handed_on(holder: Holder, error: BaseException) -> Holder:
+    """Return the holder with the line that hands a caught exception to a library, which puts it in a list or the like."""
+    caught = error.__traceback__
+    if caught is None or not any(word in holder.words for word in _FILLED):
+        return holder
+    path = caught.tb_frame.f_code.co_filename
+    line = None if is_library(path) else handling_line(path, caught.tb_lineno)
+    return holder if line is None else replace(holder, path=path, line=line, adds=True, scope=None)
 
 
 def _is_metric(owner: object) -> bool:
