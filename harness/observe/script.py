@@ -75,6 +75,7 @@ from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
 from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import (
+    Addition,
     LeafUpdates,
     LoadedTensors,
     ModelChanges,
@@ -357,9 +358,19 @@ class ScriptObserver:
         self._looked_at_step = step
         added = self._changes.added_to(module)
         if added is not None:
-            model = f"the model {type(module).__name__}"
-            sizes = added.num_bytes, added.num_tensors
-            self._write(SurvivorRecord(step, Phase.FORWARD, added.made_at, model, *sizes, unit=ADDED_TO_MODEL))
+            self._write_addition(module, added, Phase.FORWARD)
+
+    def _note_additions_in_evaluation(self, module: torch.nn.Module) -> None:
+        """Report the same of a model that is only evaluated, whose parameters are known to have been made for it."""
+        added = self._changes.added_to(module)
+        if added is not None and added.made_at:
+            self._write_addition(module, added, Phase.EVAL)
+
+    def _write_addition(self, module: torch.nn.Module, added: Addition, phase: Phase) -> None:
+        model = f"the model {type(module).__name__}"
+        sizes = added.num_bytes, added.num_tensors
+        step = self._phase_recorder.step
+        self._write(SurvivorRecord(step, phase, added.made_at, model, *sizes, unit=ADDED_TO_MODEL))
 
     def _begin_forward(self, batch: BatchShape | None) -> None:
         self._begin_micro_step()
@@ -406,7 +417,9 @@ class ScriptObserver:
         if self._phase is Phase.EVAL and batch_module is not None and batch_module is not module:
             return
         self._index = self._index + 1 if self._phase is Phase.EVAL else 0
-        if self._index > 0:
+        if self._index == 0:
+            self._note_additions_in_evaluation(module)
+        else:
             self._since_step = None  # more than one call: an evaluation, which answers for what it leaves
         if self._phase_recorder.step > 0:
             self._loader_began = False

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from math import prod
 
-from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, TRACEBACK, SurvivorRecord
+from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, OPTIMIZER_STATE, TRACEBACK, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 
 CACHE_DIMENSIONS = 4
@@ -27,6 +27,12 @@ def is_of_exception(survivor: SurvivorRecord) -> bool:
 def is_of_hook(survivor: SurvivorRecord) -> bool:
     """Return whether a function that modules call as a hook holds it, or has put it where it is."""
     return HOOK in survivor.holder
+
+
+def is_of_optimizer(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a state of an optimizer that is not one of a list of several, which something adds to."""
+    outer, _, _ = survivor.holder.partition(OPTIMIZER_STATE)
+    return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
 
 
 def is_of_metric(survivor: SurvivorRecord) -> bool:
