@@ -433,6 +433,7 @@ REQUEST = "did not fit"  # the same: the allocation that failed
 
 
 COLLECTOR = "collector"  # name of a `ProbeRecord`: a run of the garbage collector that nobody has asked for
+COLLECTED_BY_SCRIPT = "gc.collect"  # name of a `ProbeRecord`: a run of it that the script has asked for
 
 
 @dataclass(frozen=True)
@@ -458,8 +459,8 @@ class ProbeRecord:
     """What one action freed, at the end of a run or amid it."""
 
     name: str
-    """`gc`: the garbage collector; `COLLECTOR`: the same on its own; `autocast_cache`: autocast's copies of weights;
-    `cached_blocks`: the allocator's"""
+    """`gc`: the garbage collector; `COLLECTOR`: the same on its own; `COLLECTED_BY_SCRIPT`; `autocast_cache`:
+    autocast's copies of weights; `cached_blocks`: the allocator's"""
     step: Count
     allocated_before_bytes: Size
     allocated_after_bytes: Size

@@ -101,6 +101,9 @@ def storing_line(path: str, name: str, first: int, last: int, *, of_object: bool
         if isinstance(node, _DEFINITIONS) and node.name == name:
             defined.append((False, node.lineno))
         named = [target for target in _targets(node) if _is_named(target, name)]
+        if of_object and _sets_by_name(node, name):
+            lines = emptied if isinstance(_value_set(node), ast.Constant) else assigned
+            lines.append((False, node.lineno))
         if named:
             is_other = of_object and not any(isinstance(target, ast.Attribute) for target in named)
             # `name = None` and the like hold nothing yet
@@ -108,6 +111,24 @@ def storing_line(path: str, name: str, first: int, last: int, *, of_object: bool
             lines.append((is_other, node.lineno))
     found = assigned or emptied or defined
     return min(found)[1] if found else None
+
+
+def _sets_by_name(node: ast.AST, name: str) -> bool:
+    """Return whether a node is `self.__dict__["name"] = ...`, `setattr(self, "name", ...)` or the like."""
+    if isinstance(node, ast.Assign):
+        target = node.targets[0]
+        is_item = isinstance(target, ast.Subscript) and "__dict__" in ast.dump(target.value)
+        return is_item and isinstance(target.slice, ast.Constant) and target.slice.value == name
+    function = node.func if isinstance(node, ast.Call) else None
+    called = getattr(function, "attr", getattr(function, "id", ""))
+    if not isinstance(node, ast.Call) or called not in ("setattr", "__setattr__"):
+        return False
+    return any(isinstance(given, ast.Constant) and given.value == name for given in node.args)
+
+
+def _value_set(node: ast.AST) -> ast.AST | None:
+    """Return what an assignment, or a call of `setattr`, sets."""
+    return node.args[-1] if isinstance(node, ast.Call) else getattr(node, "value", None)
 
 
 def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:
@@ -143,16 +164,18 @@ def adding_line(
     keys: Collection[str] = (),
     made_at: SourceLine | None = None,
     in_tuple: bool | None = None,
+    *,
+    of_object: bool = False,
 ) -> int | None:
     """Return the line between `first` and `last` that adds to what is stored in `name`, or None.
 
     Of several, those that name one of the keys, given as Python writes them, go first; then the one that made what is
     kept, those that add more than numbers, those that add a tuple or none as `in_tuple` says, those that mention what
-    `made_at` assigns, and the first in the file.
+    `made_at` assigns, and the first in the file. `of_object` leaves variables of that name out.
     """
     adding, with_key = [], []
     for node in _nodes_between(path, first, last):
-        if _adds_to(node, name):
+        if _adds_to(node, name) and not (of_object and _has_variable(node, name)):
             adding.append(node)
             if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
                 with_key.append(node)
@@ -177,6 +200,24 @@ def context_around(path: str, line: int, name: str) -> int | None:
             if any(isinstance(part, (ast.Name, ast.Attribute)) and _is_named(part, name) for part in parts):
                 found.append(node.lineno)
     return min(found, default=None)
+
+
+def handling_line(path: str, line: int) -> int | None:
+    """Return the line that hands on the exception that a line of a file raises, where it is caught; None without one."""
+    found = []
+    for node in _nodes(path):
+        if not isinstance(node, ast.Try) or not node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0):
+            continue
+        for handler in node.handlers:
+            calls = [part for part in ast.walk(handler) if isinstance(part, ast.Call) and _hands_on(part, handler.name)]
+            found += [(-node.lineno, call.lineno) for call in calls]
+    return min(found)[1] if found else None
+
+
+def _hands_on(call: ast.Call, error: str | None) -> bool:
+    takes_it = any(keyword.arg == "exc_info" for keyword in call.keywords)
+    logs_it = isinstance(call.func, ast.Attribute) and call.func.attr == "exception"
+    return takes_it or logs_it or (error is not None and any(_mentions(given, (error,)) for given in call.args))
 
 
 def adding_lines_of_object(path: str, first: int, last: int) -> list[tuple[str, int]]:
@@ -270,6 +311,10 @@ def _names_assigned_from(path: str, line: int) -> set[str]:
             for target in _targets(node):
                 names.add(target.id if isinstance(target, ast.Name) else target.attr)
     return names
+
+
+def _has_variable(node: ast.AST, name: str) -> bool:
+    return _mentions(node, (name,))
 
 
 def _mentions(node: ast.AST, names: Collection[str]) -> bool:

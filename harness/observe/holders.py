@@ -23,6 +23,7 @@ from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    handling_line,
     is_library,
     module_lines,
     registering_line,
@@ -38,6 +39,7 @@ MAX_REFERRERS = 50  # followed of one object; an object with more is shared by e
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
 _WITH_KEY = "dict with key "
+_FILLED = ("list of", "dict with", "deque of", "set of")  # begin of links: containers that something adds to
 _FUNCTION_CACHE = "the cache of the function "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
 _HOOK_DICTS = {
@@ -57,6 +59,7 @@ class Scope(NamedTuple):
     last: int
     keys: frozenset[str]
     in_tuple: bool = False  # whether what is kept lies in one
+    of_object: bool = False  # whether the name is an attribute's, that others than its class fill
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Holder:
             return replace(self, line=made_at.line) if is_inside else self
         if not self.adds:
             return self
-        line = adding_line(self.path, scope.name, scope.first, scope.last, scope.keys, made_at, in_tuple=scope.in_tuple)
+        line = adding_line(self.path, *scope[:4], made_at, in_tuple=scope.in_tuple, of_object=scope.of_object)
         return self if line is None else replace(self, line=line)
 
     def __str__(self) -> str:
@@ -122,7 +125,7 @@ def referred(targets: Sequence[object], ignored: Sequence[object]) -> list[objec
     for referrer in gc.get_referrers(*targets):
         if id(referrer) not in skipped and not _is_own(_code_of(referrer)):
             found |= wanted.intersection(map(id, gc.get_referents(referrer)))
-    for frame in _running_frames():
+    for frame in running_frames():
         if not _is_own(frame.f_code):
             found |= wanted.intersection(map(id, local_variables(frame).values()))
     return [target for target in targets if id(target) in found]
@@ -176,11 +179,11 @@ class _Search:
         if isinstance(referrer, types.GeneratorType):
             return self._generator(target, referrer, inner)
         if isinstance(referrer, types.CellType):
-            return self._cell(referrer, inner)
+            return self._cell(referrer, inner, depth)
         if isinstance(referrer, types.FunctionType):
-            code = referrer.__code__
-            words = _words(f"default or attribute of {code.co_name}()", inner)
-            return Holder(words, code.co_filename, code.co_firstlineno)
+            link, code = f"default or attribute of {referrer.__code__.co_name}()", referrer.__code__
+            own = Holder(_words(link, inner), code.co_filename, code.co_firstlineno)
+            return self._of_function(own, referrer, (link, *inner), depth)
         if isinstance(referrer, functools._lru_cache_wrapper):
             return _function_cache(referrer, inner)
         if isinstance(referrer, dict):
@@ -197,7 +200,7 @@ class _Search:
         if error is not None:
             outer = self.holder_of(error, (type(error).__name__, TRACEBACK, words, *inner), depth - 1)
             if outer is not None and outer.is_users:
-                return outer
+                return outer if outer.adds else _handed_on(outer, error)
         keepers = [r for r in self._referrers(frame) if getattr(r, "tb_frame", getattr(r, "gi_frame", None)) is frame]
         line = frame.f_lineno
         for keeper in keepers:
@@ -236,7 +239,14 @@ class _Search:
         words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
         return Holder(words, code.co_filename, line or code.co_firstlineno)
 
-    def _cell(self, cell: types.CellType, inner: tuple[str, ...]) -> Holder | None:
+    def _of_function(
+        self, own: Holder, function: types.FunctionType, inner: tuple[str, ...], depth: int
+    ) -> Holder | None:
+        """Return what collects a function and others like it, else the function itself."""
+        outer = self.holder_of(function, inner, depth - 1)
+        return outer if outer is not None and outer.is_users and outer.adds else own
+
+    def _cell(self, cell: types.CellType, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the variable of the function that closes over a cell, which may be a hook."""
         self._seen.add(id(cell))
         for closure in self._referrers(cell):
@@ -244,16 +254,19 @@ class _Search:
                 continue
             for function in self._referrers(closure):
                 if isinstance(function, types.FunctionType) and function.__closure__ is closure:
-                    return self._closure(function, cell, inner)
+                    return self._closure(function, cell, inner, depth)
         return None
 
-    def _closure(self, function: types.FunctionType, cell: types.CellType, inner: tuple[str, ...]) -> Holder:
+    def _closure(
+        self, function: types.FunctionType, cell: types.CellType, inner: tuple[str, ...], depth: int
+    ) -> Holder | None:
         code = function.__code__
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         name = next(name for name, other in cells if other is cell)  # cells are equal where their contents are
-        kind = HOOK if self._is_hook(function) else "of the closure "
-        words = _words(f"variable `{name}` {kind}{code.co_name}()", inner)
-        return _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
+        is_hook = self._is_hook(function)
+        link = f"variable `{name}` {HOOK if is_hook else 'of the closure '}{code.co_name}()"
+        own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
+        return own if is_hook or own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
         """Return whether a module or a tensor calls the function as a hook."""
@@ -298,7 +311,8 @@ class _Search:
             hook = next((hook for hook in hooks if id(hook) in self._seen), None)
             return _hook(hook, kind, inner)
         named = f"{OF_METRIC}{kind}" if _is_metric(owner) else f"of {kind}"
-        holder = _of_class(_words(f"attribute `{name}` {named}", inner), type(owner), name, inner)
+        cls = getattr(type(owner), "_forward_cls", type(owner))  # of a graph's node, its function
+        holder = _of_class(_words(f"attribute `{name}` {named}", inner), cls, name, inner)
         if holder.is_users and holder.adds:
             return holder
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
@@ -311,6 +325,16 @@ class _Search:
         # an object that only carries it, in a list of such objects
         is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if is_better else holder
+
+
+def _handed_on(holder: Holder, error: BaseException) -> Holder:
+    """Return the holder with the line that hands a caught exception to a library, which puts it in a list or the like."""
+    caught = error.__traceback__
+    if caught is None or not any(word in holder.words for word in _FILLED):
+        return holder
+    path = caught.tb_frame.f_code.co_filename
+    line = None if is_library(path) else handling_line(path, caught.tb_lineno)
+    return holder if line is None else replace(holder, path=path, line=line, adds=True, scope=None)
 
 
 def _is_metric(owner: object) -> bool:
@@ -333,7 +357,7 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
     """Yield the local variables of running functions, in any thread, that are the object."""
     frame = None
     try:
-        for frame in _running_frames():
+        for frame in running_frames():
             code = frame.f_code
             if _is_own(code) or not code.co_flags & inspect.CO_NEWLOCALS:
                 continue
@@ -348,7 +372,7 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
         del frame  # this function's own may be it: a circle that would keep the target
 
 
-def _running_frames() -> Iterator[types.FrameType]:
+def running_frames() -> Iterator[types.FrameType]:
     """Yield the frames of all threads, innermost first."""
     frame, frames = None, list(sys._current_frames().values())
     try:
@@ -400,7 +424,13 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
         path, first, last = _class_lines(owner)
         if path:
             holders.append(_stored(words, path, name, first, last, inner, of_object=True))
-    return _best(holders, Holder(words))
+    best = _best(holders, Holder(words))
+    is_filled_elsewhere = best.is_users and not best.adds and bool(inner) and inner[0].startswith(_FILLED)
+    line = adding_line(best.path, name, 1, sys.maxsize, of_object=True) if is_filled_elsewhere else None
+    if line is None:
+        return best
+    scope = None if best.scope is None else best.scope._replace(first=1, last=sys.maxsize, of_object=True)
+    return replace(best, line=line, adds=True, stores=True, scope=scope)
 
 
 def _function_cache(cached: functools._lru_cache_wrapper[Any], inner: tuple[str, ...]) -> Holder:

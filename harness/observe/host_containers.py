@@ -6,9 +6,6 @@ now and then, once the process has grown and the device has not; one that is lar
 
 from __future__ import annotations
 
-import functools
-import gc
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,21 +15,22 @@ from typing import Any
 import numpy as np
 
 from memory_harness.harness.log.records import HOST_CONTAINER, Phase, Record, SurvivorRecord
-from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.containers import DICTS, is_users, live_containers
 from memory_harness.harness.observe.holders import Holder, find_holder
 
 MIB = 1024 * 1024
 FIRST_STEP = 8  # before it libraries load, and caches fill
 MIN_RISE_BYTES = 2 * MIB  # of the process beyond the device's, from one look to the next; twice as much each time
 MIN_STEPS_BETWEEN = 6
-MAX_LOOKS = 8  # each takes a tenth of a second, with libraries
+MAX_LOOKS = 8  # each takes a quarter of a second, with libraries
 MIN_CONTAINER_BYTES = 256 * 1024  # that a container must get from one look to the next
 MIN_MEMBER_BYTES = 1024
 MAX_MEMBERS = 20_000
 NUM_RISES = 2  # looks, one after another, at which it has got more
 
 MIN_MEMBERS = 3
-_KINDS = (list, dict, deque)
+BYTES_OF_NUMBER = 32  # of Python's: 24 to 28, and a list's reference to it
+MAX_DEPTH = 3  # nesting of what one member holds: a record of rows of numbers takes three
 
 
 class ContainerWatch:
@@ -62,21 +60,21 @@ class ContainerWatch:
         """Keep what containers hold, of those that hold more than at the look before."""
         self._looked_at, self._num_looks = step, self._num_looks + 1
         sizes: dict[int, list[tuple[int, int]]] = {}
-        for container in gc.get_objects():
-            if type(container) in _KINDS and container and getattr(container, "maxlen", None) is None:
-                num_bytes = _bytes_in(container)
-                before = self._sizes.get(id(container), [])
-                if num_bytes >= MIN_CONTAINER_BYTES and self._grows(before, num_bytes):
-                    sizes[id(container)] = [*before, (step, num_bytes)]
-                    if len(sizes[id(container)]) > NUM_RISES and id(container) not in self._found:
-                        self._find(container)
+        containers = live_containers()
+        for container in containers:
+            num_bytes = _bytes_in(container)
+            before = self._sizes.get(id(container), [])
+            if num_bytes >= MIN_CONTAINER_BYTES and self._grows(before, num_bytes):
+                sizes[id(container)] = [*before, (step, num_bytes)]
+                if len(sizes[id(container)]) > NUM_RISES and id(container) not in self._found:
+                    self._find(container, containers)
         self._sizes = sizes
 
     def _grows(self, before: list[tuple[int, int]], num_bytes: int) -> bool:
         return not before or num_bytes - before[-1][1] >= MIN_CONTAINER_BYTES
 
-    def _find(self, container: Any) -> None:
-        holder = find_holder(container, [self._sizes])
+    def _find(self, container: Any, containers: list[Any]) -> None:
+        holder = find_holder(container, [self._sizes, containers])
         if holder is not None and holder.is_users:
             self._found[id(container)] = holder
 
@@ -90,34 +88,32 @@ class ContainerWatch:
             self._write(record)
 
 
-def _bytes_in(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
+def _bytes_in(container: Any) -> int:
     """Return the bytes of what a container holds; a module's variables and an object's attributes are none."""
-    if len(container) < MIN_MEMBERS or (isinstance(container, dict) and "__name__" in container):
+    is_dict = isinstance(container, DICTS)
+    if len(container) < MIN_MEMBERS or isinstance(container, set) or (is_dict and "__name__" in container):
         return 0
-    last = next(reversed(container.values())) if isinstance(container, dict) else container[-1]
-    if not _host_bytes(last):  # of hundreds of thousands of containers, nearly all
+    members: Any = container.values() if is_dict else container
+    if not _host_bytes(next(reversed(members))):  # of hundreds of thousands of containers, nearly all
         return 0
-    members: Iterable[Any] = container.values() if isinstance(container, dict) else container
     with suppress(RuntimeError):  # another thread may change it meanwhile
         return sum(_host_bytes(member) for member in islice(members, MAX_MEMBERS))
     return 0
 
 
-def _host_bytes(member: Any, depth: int = 2) -> int:
+def _host_bytes(member: Any, depth: int = MAX_DEPTH) -> int:
     kind = type(member)
     if kind is np.ndarray:
         return int(member.nbytes) if member.nbytes >= MIN_MEMBER_BYTES else 0
     if kind in (bytes, bytearray, str):
         return len(member) if len(member) >= MIN_MEMBER_BYTES else 0
-    if depth and kind in (tuple, list):
-        return sum(_host_bytes(item, depth - 1) for item in islice(member, MAX_MEMBERS))
-    if depth and _is_users(kind.__module__) and hasattr(member, "__dict__"):
+    if kind is float:
+        return BYTES_OF_NUMBER if depth < MAX_DEPTH else 0  # numbers alone pile up slowly
+    if kind in (tuple, list) and member and type(member[0]) in (float, int):
+        return BYTES_OF_NUMBER * len(member)
+    if depth and kind in (tuple, list, dict):
+        members = member.values() if kind is dict else member
+        return sum(_host_bytes(item, depth - 1) for item in islice(members, MAX_MEMBERS))
+    if depth and is_users(kind.__module__) and hasattr(member, "__dict__"):
         return sum(_host_bytes(item, depth - 1) for item in list(vars(member).values()))
     return 0
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_users(module: str) -> bool:
-    """Return whether a module is the script itself, or one of its user's."""
-    path = getattr(sys.modules.get(module), "__file__", None) or ""
-    return bool(path) and not is_library(path)

@@ -6,7 +6,6 @@ what allocates elsewhere, in C, is not seen. Tracing makes these steps two to fo
 
 from __future__ import annotations
 
-import gc
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Collection
@@ -14,8 +13,11 @@ from itertools import islice, pairwise
 from sys import getsizeof
 from typing import Any
 
+import psutil
+
 from memory_harness.harness.log.records import HOST_STEPS, Phase, Record, SurvivorRecord
 from memory_harness.harness.log.source_lines import SourceLine, is_library, source_line
+from memory_harness.harness.observe.containers import CONTAINERS, DICTS, live_containers
 from memory_harness.harness.observe.holders import first_users_holder
 
 MIB = 1024 * 1024
@@ -27,7 +29,6 @@ TRACED_SHARE = 0.5  # share of the growth that the lines must account for before
 MIN_MEMBERS = WINDOW - 2  # of a container that grows with every step, by the time that it is looked at
 MAX_CONTAINERS_ASKED = 3
 SIZED_DEPTH, SIZED_MEMBERS = 2, 1000  # nesting and members looked at for the size of what a container has got
-_CONTAINERS = (list, dict, set, deque)
 
 
 class HostWatch:
@@ -48,8 +49,9 @@ class HostWatch:
         self._window.append((host_rss_bytes, allocated_bytes))
         if self._began_at is None:
             if self._climbs() and not tracemalloc.is_tracing():
-                self._began_at, self._begin_bytes = step, host_rss_bytes
+                self._began_at = step
                 self._lengths = {id(found): len(found) for found in _containers()}
+                self._begin_bytes = psutil.Process().memory_info().rss  # what looking took is no growth
                 tracemalloc.start(TRACED_FRAMES)
         elif step - self._began_at >= TRACED_STEPS:
             self._report(step, host_rss_bytes)
@@ -71,6 +73,7 @@ class HostWatch:
 
     def _report(self, step: int, host_rss_bytes: int) -> None:
         snapshot = tracemalloc.take_snapshot()
+        grown_bytes = host_rss_bytes - self._begin_bytes - tracemalloc.get_tracemalloc_memory()
         self.stop()
         num_steps = step - (self._began_at or 0)
         found: Counter[SourceLine] = Counter()
@@ -79,7 +82,7 @@ class HostWatch:
             if line is not None:
                 found[line] += trace.size
         del snapshot
-        if found.total() < TRACED_SHARE * (host_rss_bytes - self._begin_bytes):
+        if found.total() < TRACED_SHARE * grown_bytes:
             return
         site, num_bytes = found.most_common(1)[0]
         grown = _grown_containers(self._lengths, num_steps)
@@ -110,8 +113,7 @@ def _users_line(frames: tracemalloc.Traceback) -> SourceLine | None:
 
 def _containers() -> list[Any]:
     """Return the larger containers that may grow without end."""
-    found = [member for member in gc.get_objects() if type(member) in _CONTAINERS and len(member) >= MIN_MEMBERS]
-    return [container for container in found if getattr(container, "maxlen", None) is None]
+    return [container for container in live_containers() if len(container) >= MIN_MEMBERS]
 
 
 def _grown_containers(lengths: dict[int, int], num_steps: int) -> list[Any]:
@@ -126,14 +128,14 @@ def _grown_containers(lengths: dict[int, int], num_steps: int) -> list[Any]:
 
 def _size_of_last(container: Any, number: int) -> int:
     """Return about how many bytes the last members of a container take."""
-    members = container.values() if isinstance(container, dict) else container
+    members = container.values() if isinstance(container, DICTS) else container
     added = islice(members, len(members) - number, None)
     return sum(_size(member, SIZED_DEPTH) for member in islice(added, SIZED_MEMBERS))
 
 
 def _size(value: Any, depth: int) -> int:
     size = getsizeof(value)
-    if depth and isinstance(value, Collection) and isinstance(value, (*_CONTAINERS, tuple)):
+    if depth and isinstance(value, Collection) and isinstance(value, (*CONTAINERS, tuple)):
         members = value.values() if isinstance(value, dict) else value
         size += sum(_size(member, depth - 1) for member in islice(members, SIZED_MEMBERS))
     return size

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import gc
 import os
 import sys
 import threading
@@ -40,6 +41,7 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
     AUTOCAST,
+    COLLECTED_BY_SCRIPT,
     COLLECTOR,
     CYCLE,
     OF_WORKERS,
@@ -73,6 +75,7 @@ from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
 from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import (
+    Addition,
     LeafUpdates,
     LoadedTensors,
     ModelChanges,
@@ -181,6 +184,7 @@ class ScriptObserver:
         self._has_grown = False  # memory did, and the collector has not been asked since
         self._collections: list[ProbeRecord] = []  # runs of the collector that freed something, since the last step
         self._asks_collector = False  # while it does, its runs are written down otherwise
+        self._script_collects = False
         self._num_collected_bytes = 0
         self._has_looked = False
         self._look_at: int | None = None  # step after which garbage is looked at, as the collector has freed some
@@ -355,9 +359,19 @@ class ScriptObserver:
         self._looked_at_step = step
         added = self._changes.added_to(module)
         if added is not None:
-            model = f"the model {type(module).__name__}"
-            sizes = added.num_bytes, added.num_tensors
-            self._write(SurvivorRecord(step, Phase.FORWARD, added.made_at, model, *sizes, unit=ADDED_TO_MODEL))
+            self._write_addition(module, added, Phase.FORWARD)
+
+    def _note_additions_in_evaluation(self, module: torch.nn.Module) -> None:
+        """Report the same of a model that is only evaluated, whose parameters are known to have been made for it."""
+        added = self._changes.added_to(module)
+        if added is not None and added.made_at:
+            self._write_addition(module, added, Phase.EVAL)
+
+    def _write_addition(self, module: torch.nn.Module, added: Addition, phase: Phase) -> None:
+        model = f"the model {type(module).__name__}"
+        sizes = added.num_bytes, added.num_tensors
+        step = self._phase_recorder.step
+        self._write(SurvivorRecord(step, phase, added.made_at, model, *sizes, unit=ADDED_TO_MODEL))
 
     def _begin_forward(self, batch: BatchShape | None) -> None:
         self._begin_micro_step()
@@ -404,7 +418,9 @@ class ScriptObserver:
         if self._phase is Phase.EVAL and batch_module is not None and batch_module is not module:
             return
         self._index = self._index + 1 if self._phase is Phase.EVAL else 0
-        if self._index > 0:
+        if self._index == 0:
+            self._note_additions_in_evaluation(module)
+        else:
             self._since_step = None  # more than one call: an evaluation, which answers for what it leaves
         if self._phase_recorder.step > 0:
             self._loader_began = False
@@ -543,7 +559,16 @@ class ScriptObserver:
         if not self._asks_collector:
             reserved = self.device.stats().reserved_bytes
             sizes = before_bytes, after_bytes, reserved, reserved
-            self._collections.append(ProbeRecord(COLLECTOR, self._phase_recorder.step, *sizes))
+            name = COLLECTED_BY_SCRIPT if self._script_collects else COLLECTOR
+            self._collections.append(ProbeRecord(name, self._phase_recorder.step, *sizes))
+
+    def collect(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
+        """Take note that the script asks for the collector."""
+        self._script_collects = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._script_collects = False
 
     def _write_collections(self) -> None:
         collected, self._collections = self._collections, []
@@ -728,6 +753,7 @@ class ScriptObserver:
             (torch.autograd, "grad", observed(torch.autograd.grad, self.backward)),
             (torch, "load", observed(torch.load, self.load)),
             (torch, "save", observed(torch.save, self.save)),
+            (gc, "collect", observed(gc.collect, self.collect)),
             (os, "_exit", observed(os._exit, self.exit_at_once)),
             (copy, "deepcopy", observed(copy.deepcopy, self.copy)),
             (DataLoader, "__iter__", observed(DataLoader.__iter__, self.begin_loader)),

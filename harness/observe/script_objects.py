@@ -118,8 +118,6 @@ class ModelChanges:
         num_bytes = sum(parameter.nbytes for parameter in parameters)
         most = self._most_bytes.get(model)
         self._most_bytes[model] = max(num_bytes, most or 0)
-        if most is None or num_bytes <= most:
-            return None
         bytes_by_line: Counter[str] = Counter()
         num_tensors = 0
         for parameter in parameters:
@@ -127,6 +125,8 @@ class ModelChanges:
             if made_at is not None:
                 bytes_by_line[made_at] += parameter.nbytes
                 num_tensors += 1
+        if most is None or num_bytes <= most:
+            return None
         made_most_at = max(bytes_by_line, key=bytes_by_line.__getitem__, default="")
         return Addition(made_most_at, num_bytes - most, num_tensors)
 

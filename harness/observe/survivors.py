@@ -299,8 +299,23 @@ class SurvivorTracker:
         self._device.stop_recording_allocations()
 
     def _report(self, recording: _UnitRecording, allocated_bytes: int) -> None:
+        """Write what the units have left; an evaluation whose batches left nothing so far is recorded on for a while.
+
+        What its calls replace in each other may be kept only now and then, such as a cache at the end of a reply.
+        """
         survivors = [recording.survivor(allocation) for allocation in self._device.live_allocations()]
+        records = self._records(recording, survivors, allocated_bytes)
+        recording.num_tries += 1
+        may_wait = recording.unit == Phase.EVAL and recording.num_units < MAX_UNITS
+        if not records and may_wait and recording.num_tries <= MAX_TRIES:
+            recording.num_rises = 0
+            return
         self._stop(recording)
+        self._write_all(records)
+
+    def _records(
+        self, recording: _UnitRecording, survivors: list[Survivor], allocated_bytes: int
+    ) -> list[SurvivorRecord]:
         unit, num_units = recording.unit, recording.num_units
         records = survivor_records(survivors, unit, num_units, self._step, self._device)
         made_last = [survivor for survivor in survivors if survivor.unit == num_units - 1]
@@ -308,7 +323,7 @@ class SurvivorTracker:
         known_bytes = sum(record.bytes_per_step for record in records) * num_units
         if known_bytes < (allocated_bytes - recording.begin_bytes) / 2:
             records += growing_records(made_last, recording.first_ends, end, unit, self._step, self._device)
-        self._write_all(records)
+        return records
 
     def _end_phase_recording(self, recording: _UnitRecording, allocated_bytes: int) -> None:
         """Report what a phase that is over has left, and what the peak of a checkpoint was made of."""

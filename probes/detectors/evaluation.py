@@ -7,7 +7,7 @@ import numpy as np
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import GROWING_TENSOR, HOST, ModelFacts, Phase, SurvivorRecord
+from memory_harness.harness.log.records import GROWING_TENSOR, HOST, ModelFacts, Phase, PhaseRecord, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
@@ -271,17 +271,16 @@ def _where(log: RunLog, held: SurvivorRecord | None, evaluation: Evaluation) -> 
 
 def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     """Find an evaluation whose batches add their logits to the process's resident memory while the GPU is flat."""
-    log, model = evidence.log, evidence.log.run.model
+    log = evidence.log
     long = [evaluation for evaluation in evidence.evaluations if len(evaluation.batches) >= 2 * MIN_BATCHES]
     candidates = [evaluation for evaluation in long if not _hoards(evaluation)]
-    if model is None or not candidates:
+    if not candidates:
         return None
     evaluation = max(candidates, key=lambda evaluation: len(evaluation.batches))
     # the first batches grow the process for reasons of their own
     batches = evaluation.batches[MIN_BATCHES - 1 :]
     slope = robust_slope([record.host_rss_bytes for record in batches])
-    tokens = int(np.median([record.batch.padded_tokens if record.batch else 0 for record in batches]))
-    logits_sizes = tokens * model.vocab_size * 2, tokens * model.vocab_size * 4
+    logits_sizes = _logits_sizes(log, batches)
     low, high = HOST_SHARE_OF_LOGITS
     if slope.low <= BATCH_HOST_NOISE_BYTES or not any(low * s <= slope.middle <= high * s for s in logits_sizes):
         return None
@@ -303,6 +302,16 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
             "logits_bytes": min(logits_sizes, key=lambda size: abs(size - slope.middle)),
         },
     )
+
+
+def _logits_sizes(log: RunLog, batches: Sequence[PhaseRecord]) -> list[int]:
+    """Return what the logits of a batch may take on the host: as they were returned, else in 16 and in 32 bits."""
+    returned = [record.forward.logits_bytes for record in batches if record.forward is not None]
+    if log.run.script:
+        return [int(np.median(returned))] if returned else []
+    tokens = int(np.median([record.batch.padded_tokens if record.batch else 0 for record in batches]))
+    vocab_size = 0 if log.run.model is None else log.run.model.vocab_size
+    return [tokens * vocab_size * bytes_per_element for bytes_per_element in (2, 4)]
 
 
 def eval_with_grad(evidence: Evidence) -> Finding | None:

@@ -7,7 +7,7 @@ made of.
 
 from collections.abc import Callable
 
-from memory_harness.harness.log.records import ADDED_TO_MODEL, OPTIMIZER_STATE
+from memory_harness.harness.log.records import ADDED_TO_MODEL
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
     EXPLAINED_SHARE,
@@ -37,6 +37,7 @@ from memory_harness.probes.detectors.growth_timing import (
     never_recovered,
     until_epoch_ends,
 )
+from memory_harness.probes.detectors.kept import is_of_optimizer
 from memory_harness.probes.detectors.reading import how_it_is_kept, line_of, survivors_of
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding, Severity
@@ -99,7 +100,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
 def _explain(evidence: Evidence) -> Explanation | None:
     """Return the first explanation that holds."""
     survivors = survivors_of(evidence.log)
-    if survivors and all(OPTIMIZER_STATE in survivor.holder for survivor in survivors):
+    if survivors and all(is_of_optimizer(survivor) for survivor in survivors):
         return None  # it keeps as much as it is configured to
     if _is_of_added_parameters(evidence):
         return None

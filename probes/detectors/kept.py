@@ -1,9 +1,10 @@
 """What a survivor is, by what holds it and by its shape."""
 
+import re
 from collections.abc import Sequence
 from math import prod
 
-from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, TRACEBACK, SurvivorRecord
+from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, OPTIMIZER_STATE, TRACEBACK, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 
 CACHE_DIMENSIONS = 4
@@ -12,6 +13,9 @@ MORE_THAN_ONE = 1.2
 """Tensors of the largest's size that a unit must leave before there are several of them: shorter ones count as less."""
 DTYPE_BYTES = {"float32": 4, "float64": 8}
 """of an element; the others take 2"""
+
+_IN_CACHE_OBJECT = re.compile(r"\b(?:Dynamic|Static|\w*Quantized)(?:SlidingWindow|Indexed)?(?:Layer|Cache)\.(?:key|value)s?(?:_cache)?\b")
+"""Links of a holder: attributes of transformers' caches and of their layers."""
 
 
 def is_of_exception(survivor: SurvivorRecord) -> bool:
@@ -25,9 +29,25 @@ def is_of_hook(survivor: SurvivorRecord) -> bool:
     return HOOK in survivor.holder
 
 
+def is_of_optimizer(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a state of an optimizer that is not one of a list of several, which something adds to."""
+    outer, _, _ = survivor.holder.partition(OPTIMIZER_STATE)
+    return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
+
+
 def is_of_metric(survivor: SurvivorRecord) -> bool:
     """Return whether it is the state of a metric."""
     return OF_METRIC in survivor.holder
+
+
+def is_of_cache(log: RunLog, survivor: SurvivorRecord) -> bool:
+    """Return whether a cache object holds it, or it has the shape of the model's keys and values."""
+    if _IN_CACHE_OBJECT.search(survivor.holder):
+        return True
+    model = log.run.model
+    if model is None or len(survivor.shape) != CACHE_DIMENSIONS or survivor.has_grad_fn:
+        return False
+    return 0 < model.num_kv_heads == survivor.shape[1] and 0 < model.head_dim == survivor.shape[3]
 
 
 def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:

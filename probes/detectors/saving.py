@@ -6,11 +6,20 @@ from itertools import pairwise
 from memory_harness.configs.cards import load_cards
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import ADDED_TO_MODEL, ModelFacts, Phase, PhaseRecord, SurvivorRecord, peak_unit
+from memory_harness.harness.log.records import (
+    ADDED_TO_MODEL,
+    GROWING_TENSOR,
+    ModelFacts,
+    Phase,
+    PhaseRecord,
+    SurvivorRecord,
+    peak_unit,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.floor import MIN_EVENTS
-from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
+from memory_harness.probes.detectors.floor import MIN_EVENTS, rises_to_the_end
+from memory_harness.probes.detectors.growth_contents import is_collection
+from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS, is_of_cache
 from memory_harness.probes.detectors.optimizer_states import second_states_bytes
 from memory_harness.probes.detectors.reading import (
     how_it_is_kept,
@@ -34,6 +43,8 @@ and its optimizer states, which a checkpoint is about, are below 2 % of an 8B mo
 MERGED_RANGE = (0.9, 1.3)
 """Peak of a merge over the base's weights in 16 or 32 bits: all of them, and some for the layer that is being
 converted."""
+MIN_CALLS = 12
+"""Calls of a model before what they leave is said to be kept for good; of texts of several tokens where one grows."""
 MIN_ADDITIONS = 2
 """Additions of one size to a model before they are said to accumulate."""
 RESUME_SLACK = 1.5
@@ -230,7 +241,7 @@ def kv_cache_held(evidence: Evidence) -> Finding | None:
     """Find generate calls that leave behind exactly a key/value cache of their prompts."""
     log, model = evidence.log, evidence.log.run.model
     if log.run.script:
-        return _caches_among_survivors(log)
+        return _left_by_generating(log) or _caches_of_calls(log)
     if model is None:
         return None
     left_something = [record for record in _generate_calls(log) if left_bytes(record) > NOISE_BYTES]
@@ -273,8 +284,11 @@ def _generate_calls(log: RunLog) -> list[PhaseRecord]:
     return found
 
 
-def _caches_among_survivors(log: RunLog) -> Finding | None:
-    """Find generate calls of a watched script that leave keys and values, by the shapes of what survives them."""
+def _left_by_generating(log: RunLog) -> Finding | None:
+    """Find generate calls of a watched script that leave keys and values, or other things that they return.
+
+    `kv-cache-held` or `outputs-hoarded`, by what survives them.
+    """
     calls = records_of(log, Phase.GENERATE)
     steps: list[int] = []
     left = 0
@@ -285,22 +299,61 @@ def _caches_among_survivors(log: RunLog) -> Finding | None:
             left += kept
     survivors = survivors_of(log, Phase.GENERATE)
     largest = next((survivor for survivor in survivors if len(survivor.shape) == CACHE_DIMENSIONS), None)
-    if len(steps) < max(2, (len(calls) - 1) / 2) or largest is None or left < MIN_GROWTH_BYTES:
+    held = largest or next(filter(is_collection, survivors), None)
+    if len(steps) < max(2, (len(calls) - 1) / 2) or held is None or left < MIN_GROWTH_BYTES:
         return None
-    shape = " × ".join(map(str, largest.shape))
+    shape = " × ".join(map(str, held.shape))
+    contents = f"of {shape}, batch × heads × tokens × head size" if largest else f"of {shape} and others"
+    kept_words = "their key/value caches" if largest else "what they return"
     return Finding(
-        cause="kv-cache-held",
+        cause="kv-cache-held" if largest else "outputs-hoarded",
         severity="error" if log.fatal_oom is None else severity_without(log, left, Phase.GENERATE),
-        title=f"{len(steps)} generate calls left their key/value caches behind: {format_bytes(left)}",
+        title=f"{len(steps)} generate calls left {kept_words} behind: {format_bytes(left)}",
         explanation=f"After {len(steps)} of {len(calls)} calls more was allocated than before, and it stayed. "
-        f"What survives are tensors of {shape}, batch × heads × tokens × head size, made at {largest.site}."
-        f"{how_it_is_kept(largest)}",
+        f"What survives are tensors {contents}, made at {held.site}.{how_it_is_kept(held)}",
         phase=Phase.GENERATE,
         steps=(steps[0], steps[-1]),
         bytes=left,
-        where=line_of(largest),
+        where=line_of(held),
         evidence={"num_calls": len(steps), "left_bytes": left, "shape": shape},
     )
+
+
+def _caches_of_calls(log: RunLog) -> Finding | None:
+    """Find calls without gradients after which keys and values stay, through the whole run: with `use_cache` or alike."""
+    calls = records_of(log, Phase.EVAL)
+    levels = [call.allocated_before_bytes for call in calls]
+    held = next((survivor for survivor in survivors_of(log, Phase.EVAL) if is_of_cache(log, survivor)), None)
+    if held is None or len(calls) < MIN_CALLS or not rises_to_the_end(levels, NOISE_BYTES):
+        return None
+    is_one = held.holder.startswith(GROWING_TENSOR)
+    rise = levels[-1] - levels[0]
+    if rise < MIN_GROWTH_BYTES or (is_one and not _is_handed_on(calls, held)):
+        return None
+    what = "One cache of keys and values has got longer" if is_one else "Caches of keys and values are kept"
+    return Finding(
+        cause="kv-cache-held",
+        severity="warning" if is_one or log.fatal_oom is not None else "error",
+        title=f"{what}: {format_bytes(rise)} in {len(calls)} calls",
+        explanation="What is allocated when the model is called without gradients rises from the first of "
+        f"{len(calls)} calls to the last by {format_bytes(rise)}, and keys and values are what stays."
+        f"{how_it_is_kept(held)}",
+        phase=Phase.EVAL,
+        steps=(calls[0].step, calls[-1].step),
+        bytes=rise,
+        where=line_of(held),
+        evidence={"num_calls": len(calls), "left_bytes": rise},
+    )
+
+
+def _is_handed_on(calls: Sequence[PhaseRecord], held: SurvivorRecord) -> bool:
+    """Return whether a cache that grows outlives the function that calls the model, again and again.
+
+    That of one text grows as well: token by token, or in a variable of the function that goes through it.
+    """
+    num_texts = sum(call.batch is not None and call.batch.padded_length > 1 for call in calls)
+    is_local = held.holder.removeprefix(f"{GROWING_TENSOR}: ").startswith("local ")
+    return num_texts >= MIN_CALLS and not is_local and not held.site.endswith("<module>")
 
 
 def _is_cache(record: PhaseRecord, model: ModelFacts, max_new_tokens: int) -> bool:

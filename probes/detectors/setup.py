@@ -402,13 +402,15 @@ def host_leak(evidence: Evidence) -> Finding | None:
         return None
     resident = [step.host_rss_bytes for step in steps]
     slope = robust_slope(resident)
-    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident):
+    kept = _kept_on_host(evidence.log)
+    # half of what a line or a container is seen to get with each step is no noise
+    noise_bytes = STEP_HOST_NOISE_BYTES if kept is None else min(STEP_HOST_NOISE_BYTES, kept.bytes_per_step // 2)
+    if len(steps) < HOST_MIN_STEPS or not _climbs_throughout(resident, noise_bytes):
         return _container_grows(evidence.log) or _workers_grow(evidence.log) or _losses_summed(evidence.log)
-    kept = main_survivor(survivors_of(evidence.log, HOST_STEPS))
     grown = steps[-1].host_rss_bytes - steps[0].host_rss_bytes
     if explains_host_growth(evidence.log, grown):
         return None
-    has_no_end = rises_to_the_end(resident, STEP_HOST_NOISE_BYTES * len(steps) // 6)
+    has_no_end = rises_to_the_end(resident, noise_bytes * len(steps) // 6)
     return Finding(
         cause="host-leak",
         severity="error" if has_no_end else "warning",
@@ -421,6 +423,13 @@ def host_leak(evidence: Evidence) -> Finding | None:
         where=line_of(kept),
         evidence={"host_bytes_per_step": round(slope.middle), "num_steps": len(steps)},
     )
+
+
+def _kept_on_host(log: RunLog) -> SurvivorRecord | None:
+    """Return what piles up on the host: of which it is known who holds it, else which line makes it."""
+    found = [*survivors_of(log, HOST_STEPS), *survivors_of(log, HOST_CONTAINER)]
+    held = [survivor for survivor in found if survivor.holder]
+    return main_survivor(held or found)
 
 
 def _climbs_throughout(resident: Sequence[int], noise_bytes: int = STEP_HOST_NOISE_BYTES) -> bool:

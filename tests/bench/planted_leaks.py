@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,8 +66,9 @@ def main(folder: str, out: str, *names: str) -> None:
     chosen = [entry for entry in manifest if not names or entry["file"].startswith(names)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
-    with context.Pool(maxtasksperchild=1) as pool:
-        results = pool.map(partial(watch, planted_in), chosen, chunksize=1)
+    # no `multiprocessing.Pool`: its processes may start none, as scripts do whose data loaders have workers
+    with ProcessPoolExecutor(mp_context=context, max_tasks_per_child=1) as pool:
+        results = list(pool.map(partial(watch, planted_in), chosen))
     planted = [result for result in results if result["file"].startswith("leaks/")]
     clean = [result for result in results if result["file"].startswith("clean/")]
     counts = {
