@@ -42,6 +42,8 @@ from memory_harness.harness.log.records import (
     AUTOCAST,
     COLLECTOR,
     CYCLE,
+    IN_STEP,
+    NEVER_TRAINED,
     OF_WORKERS,
     BatchShape,
     EndRecord,
@@ -56,6 +58,7 @@ from memory_harness.harness.log.records import (
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.at_failure import Failure, write_what_is_there
 from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
@@ -73,6 +76,7 @@ from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
 from memory_harness.harness.observe.run_script import message_of
 from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import (
+    LastOutputs,
     LeafUpdates,
     LoadedTensors,
     ModelChanges,
@@ -95,6 +99,7 @@ from memory_harness.harness.observe.script_patches import (
     innermost_code,
     is_observed,
     line_that_called,
+    loads_to_host,
     making_line,
     observed,
     patches_of_tensors,
@@ -149,6 +154,8 @@ class ScriptObserver:
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
         self._changes = ModelChanges()
+        self._num_passes = 0  # of the model since the last backward pass
+        self._outputs = LastOutputs()
         self._num_checkpointed = 0  # calls of `checkpoint` in the running forward pass
         self._has_checkpointed = False
         self._looked_at_step = 0  # in which the trained model was last looked at for additions
@@ -205,7 +212,7 @@ class ScriptObserver:
         """Write what the running phase took."""
         begun = self._begun
         # a state that nobody saved was read for another reason
-        is_unsaved = self._phase is Phase.CHECKPOINT and not self._has_saved
+        is_unsaved = self._phase is Phase.CHECKPOINT and not self._has_saved and not self._has_failed
         self._begun = self._phase = None
         if begun is not None and not is_unsaved:
             self._phase_recorder.end_phase(begun)
@@ -255,6 +262,8 @@ class ScriptObserver:
             return output
         if self._phase is Phase.EVAL:
             self._phase_recorder.forward_facts = _evaluation_facts(module, output)
+            if self._module_calls.has_trained(module):
+                self._outputs.note(tensors_in(output))
         elif self._phase is Phase.FORWARD and (self._has_checkpointed or hasattr(module, "peft_config")):
             self._phase_recorder.forward_facts = self._training_facts(module)
         return output
@@ -319,6 +328,7 @@ class ScriptObserver:
         self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
+            self._num_passes += 1
             if self._phase is not Phase.FORWARD:
                 self._begin_forward(self._shape_of(values))
             self._note_additions(module)
@@ -405,6 +415,8 @@ class ScriptObserver:
         self._index = self._index + 1 if self._phase is Phase.EVAL else 0
         if self._index > 0:
             self._since_step = None  # more than one call: an evaluation, which answers for what it leaves
+        else:
+            self._outputs.forget()
         if self._phase_recorder.step > 0:
             self._loader_began = False
         self._drop_data()
@@ -470,6 +482,7 @@ class ScriptObserver:
         return result
 
     def _begin_backward(self) -> None:
+        self._num_passes = 0
         if self._phase is Phase.EVAL:  # a model that is trained in evaluation mode
             module = self._evaluated_module()
             if module is not None:
@@ -626,7 +639,7 @@ class ScriptObserver:
         if self._is_elsewhere:
             return call(*args, **kwargs)
         where = kwargs.get("map_location", _second(args))
-        on_host = isinstance(where, (str, torch.device)) and torch.device(where).type == "cpu"
+        on_host = loads_to_host(where)
         with self.device.on_host() if on_host else nullcontext():
             loaded = call(*args, **kwargs)
         if not on_host:
@@ -770,9 +783,22 @@ class ScriptObserver:
             self._note_checkpoint_kept()
         self._sampling.stop()
         self._note_old_models()
+        self._note_what_is_there(error)
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
         self._phase_recorder.out_of_memory(error)
+
+    def _note_what_is_there(self, error: DeviceOutOfMemory) -> None:
+        """Report what the running calls were to make, and what is there that nothing of the present training needs."""
+        phase, step = self._phase or Phase.LOAD, self._phase_recorder.step
+        failure = Failure(self.device, step, phase, error.requested_bytes, self._frame())
+        outputs = self._outputs.alive() if phase in IN_STEP else []
+        write_what_is_there(failure, self._num_passes, outputs, self._write)
+        if phase in IN_STEP:
+            for module, tensors in self._module_calls.never_trained():
+                held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
+                if held_bytes >= MIN_OLD_BYTES:
+                    self._phase_recorder.survivors.note_old_model(module, held_bytes, NEVER_TRAINED)
 
     def _note_failed_call(self, error: DeviceOutOfMemory) -> None:
         """Take note of how the forward pass was made in which memory ran out, and of who made its batch."""

@@ -7,7 +7,9 @@ made of.
 
 from collections.abc import Callable
 
-from memory_harness.harness.log.records import ADDED_TO_MODEL, OPTIMIZER_STATE
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.records import ADDED_TO_MODEL, OPTIMIZER_STATE, OWN_GRAPHS, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
     EXPLAINED_SHARE,
@@ -37,7 +39,13 @@ from memory_harness.probes.detectors.growth_timing import (
     never_recovered,
     until_epoch_ends,
 )
-from memory_harness.probes.detectors.reading import how_it_is_kept, line_of, survivors_of
+from memory_harness.probes.detectors.reading import (
+    how_it_is_kept,
+    line_of,
+    main_survivor,
+    severity_without,
+    survivors_of,
+)
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding, Severity
 
@@ -71,7 +79,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
     log, growth = evidence.log, evidence.later_steps
     explanation = _explain(evidence)
     if explanation is None:
-        return None
+        return _graphs_of_one_step(log)
     slope = robust_slope(floors(growth))
     budget_reached = forecast(log, growth)
     outlook = forecast_in_words(log, budget_reached)
@@ -93,6 +101,29 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
         bytes=explanation.grown_bytes,
         where=line_of(explanation.survivor),
         evidence=numbers | explanation.evidence,
+    )
+
+
+def _graphs_of_one_step(log: RunLog) -> Finding | None:
+    """Find graphs of several passes that wait for one backward pass, of which one alone would have fitted."""
+    oom, graphs = log.fatal_oom, main_survivor(survivors_of(log, OWN_GRAPHS))
+    if oom is None or graphs is None or oom.phase not in (Phase.FORWARD, Phase.BACKWARD):
+        return None
+    before = log.phases[-1].allocated_before_bytes if oom.phase is Phase.FORWARD else log.steps[-1].allocated_bytes
+    num_bytes = (oom.allocated_bytes - before) * (graphs.num_tensors - 1) // graphs.num_tensors
+    if severity_without(log, num_bytes) != "error":
+        return None
+    return Finding(
+        cause="retained-graph",
+        severity="error",
+        title=f"The graphs of {graphs.num_tensors} passes wait for one backward pass: {format_bytes(num_bytes)}",
+        explanation=f"Their losses are kept by {graphs.holder} `{graphs.kept_by}`. They have nothing in common but "
+        "parameters: backward of each, divided by their number, gives the same gradients, and lets go of its graph.",
+        phase=oom.phase,
+        steps=(oom.step, oom.step),
+        bytes=num_bytes,
+        where=line_of(graphs),
+        evidence={"num_graphs": graphs.num_tensors, "graphs_bytes": num_bytes},
     )
 
 
