@@ -158,6 +158,7 @@ class ScriptObserver:
         self._outputs = LastOutputs()
         self._num_checkpointed = 0  # calls of `checkpoint` in the running forward pass
         self._has_checkpointed = False
+        self._checkpointing = weakref.WeakSet[torch.nn.Module]()
         self._looked_at_step = 0  # in which the trained model was last looked at for additions
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
@@ -273,8 +274,11 @@ class ScriptObserver:
         switched_at = None
         if self._num_checkpointed:
             self._changes.forget_switches()
+            self._checkpointing.add(module)
         elif self._has_checkpointed:
             switched_at = self._changes.switched_at()
+            if switched_at is None and module not in self._checkpointing:  # another model has taken its place
+                switched_at = self._changes.made_at(module)
         facts = ForwardFacts(True, 0, self._num_checkpointed, num_adapters(module))
         return dataclasses.replace(facts, switched_at=switched_at)
 
@@ -416,7 +420,7 @@ class ScriptObserver:
         if self._index > 0:
             self._since_step = None  # more than one call: an evaluation, which answers for what it leaves
         else:
-            self._outputs.forget()
+            self._outputs.begin()
         if self._phase_recorder.step > 0:
             self._loader_began = False
         self._drop_data()
@@ -792,7 +796,7 @@ class ScriptObserver:
         """Report what the running calls were to make, and what is there that nothing of the present training needs."""
         phase, step = self._phase or Phase.LOAD, self._phase_recorder.step
         failure = Failure(self.device, step, phase, error.requested_bytes, self._frame())
-        outputs = self._outputs.alive() if phase in IN_STEP else []
+        outputs = self._outputs.left(evaluates=phase is Phase.EVAL)
         write_what_is_there(failure, self._num_passes, outputs, self._write)
         if phase in IN_STEP:
             for module, tensors in self._module_calls.never_trained():

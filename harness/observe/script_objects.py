@@ -145,6 +145,11 @@ class ModelChanges:
         """Take note of where a parameter was made."""
         self._made_at[parameter] = made_at
 
+    def made_at(self, model: torch.nn.Module) -> str | None:
+        """Return where a model was made, where that was amid the training."""
+        lines = filter(None, (self._made_at.get(parameter) for parameter in model.parameters()))
+        return next(lines, None)
+
     def added_to(self, model: torch.nn.Module) -> Addition | None:
         """Return what a model has more than it ever had; None at its first look, and where there is nothing."""
         parameters = list(model.parameters())
@@ -351,19 +356,23 @@ class LoadedTensors:
 
 
 class LastOutputs:
-    """What models returned in the last evaluation."""
+    """What models returned in the last evaluation, and in the one before."""
 
     def __init__(self) -> None:
         self._tensors: deque[weakref.ref[torch.Tensor]] = deque(maxlen=MAX_OUTPUTS)
+        self._before: list[weakref.ref[torch.Tensor]] = []
 
-    def forget(self) -> None:
-        """Begin with another evaluation."""
+    def begin(self) -> None:
+        """Take note that another evaluation begins."""
+        self._before = [reference for reference in (*self._before, *self._tensors) if reference() is not None]
+        del self._before[:-MAX_OUTPUTS]
         self._tensors.clear()
 
     def note(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take note of what a call returned."""
         self._tensors.extend(map(weakref.ref, tensors))
 
-    def alive(self) -> list[torch.Tensor]:
-        """Return those that are still there."""
-        return [tensor for reference in self._tensors if (tensor := reference()) is not None]
+    def left(self, *, evaluates: bool) -> list[torch.Tensor]:
+        """Return those that are still there of evaluations that are over; `evaluates` where one is running."""
+        references = self._before if evaluates else [*self._before, *self._tensors]
+        return [tensor for reference in references if (tensor := reference()) is not None]

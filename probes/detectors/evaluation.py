@@ -387,7 +387,7 @@ def eval_leftover(evidence: Evidence) -> Finding | None:
 
 
 def _output_at_failure(evidence: Evidence) -> Finding | None:
-    """Find an evaluation's output that was there when training ran out of memory, and would have fitted without it.
+    """Find an evaluation's output that was there when what came after it ran out of memory, and took the room.
 
     A model that is called without gradients for many of the steps is a part of them.
     """
@@ -401,9 +401,9 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
     return Finding(
         cause="eval-leftover",
         severity="error",
-        title=f"An output of the evaluation, {format_bytes(left.bytes_per_step)}, is still there in training",
-        explanation=f"It is kept by {left.holder} `{left.kept_by}`, and the step after it ran out of memory, which "
-        "would have had room without it. Deleting it when the evaluation is over gives that back.",
+        title=f"An output of the evaluation, {format_bytes(left.bytes_per_step)}, is still there when it is over",
+        explanation=f"It is kept by {left.holder} `{left.kept_by}`, and what came after it ran out of "
+        "memory, which would have had room without it. Deleting it when the evaluation is over gives that back.",
         phase=left.phase,
         steps=(left.step, left.step),
         bytes=left.bytes_per_step,
