@@ -87,7 +87,7 @@ def _places(frame: FrameType | None) -> Iterator[_Place]:
 
 
 def _upcast(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
-    """Find a frozen parameter in 16 bits whose copy in float32 did not fit, or what of a frozen model was cast before."""
+    """Find a frozen parameter in 16 bits whose copy in float32 did not fit, or what was cast before."""
     for place in places:
         parameters = [parameter for value in place.values for parameter in _parameters(value)]
         for parameter in parameters:

@@ -113,6 +113,7 @@ from memory_harness.harness.observe.thinning import LogThinning
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 MANY_TRAININGS = 6  # one after another, after which models of earlier ones are looked for
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
+MAX_FAILURES_LOOKED_AT = 8  # each asks the collector for all objects, which takes a second with libraries
 MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
 STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
@@ -180,6 +181,7 @@ class ScriptObserver:
         self._has_saved = False
         self._running: RunningCall | None = None  # the last one, of the outermost module
         self._has_failed = False  # an allocation did, and no forward pass has begun since
+        self._num_failures_looked_at = 0
         self._caught = CaughtFailures()
         self._has_called = False  # the observed thread did a module, or propagated back
         self._has_values = device.computes
@@ -455,7 +457,9 @@ class ScriptObserver:
         if self._phase is not Phase.BACKWARD:
             self._begin_backward()
         with self._inside_call():
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+        self._num_passes = 0  # here: while it runs, it needs what they hold
+        return result
 
     def _backward_by_hand(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Propagate back in a loop without modules and optimizers: an update of what it trains ends a step.
@@ -486,7 +490,6 @@ class ScriptObserver:
         return result
 
     def _begin_backward(self) -> None:
-        self._num_passes = 0
         if self._phase is Phase.EVAL:  # a model that is trained in evaluation mode
             module = self._evaluated_module()
             if module is not None:
@@ -794,6 +797,9 @@ class ScriptObserver:
 
     def _note_what_is_there(self, error: DeviceOutOfMemory) -> None:
         """Report what the running calls were to make, and what is there that nothing of the present training needs."""
+        if self._num_failures_looked_at == MAX_FAILURES_LOOKED_AT:
+            return
+        self._num_failures_looked_at += 1
         phase, step = self._phase or Phase.LOAD, self._phase_recorder.step
         failure = Failure(self.device, step, phase, error.requested_bytes, self._frame())
         outputs = self._outputs.left(evaluates=phase is Phase.EVAL)

@@ -64,7 +64,7 @@ class ModuleCalls:
             own = [parameter for parameter in module.parameters() if id(parameter) not in taken_over]
             if last < began and module not in self._steps and own:
                 found.append((module, own))
-        if len(set(first for first, _ in self._steps.values())) == 1 and self._num_calls == began:
+        if self._num_calls == began:
             found = [(module, own) for module, own in found if type(module) is type(present)]
             return found if len(found) > 1 else []
         return found

@@ -23,6 +23,7 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     setting_at,
     severity_without,
+    survivors_at_failure,
     survivors_of,
 )
 from memory_harness.probes.detectors.setup import checkpointing_lost
@@ -392,7 +393,7 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
     A model that is called without gradients for many of the steps is a part of them.
     """
     log = evidence.log
-    left = main_survivor(survivors_of(log, LEFT_OUTPUT))
+    left = main_survivor(survivors_at_failure(log, LEFT_OUTPUT))
     looked_at = {record.step for record in records_of(log, Phase.EVAL)}
     if left is None or 2 * len(looked_at) > len(log.steps):
         return None

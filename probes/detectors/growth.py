@@ -43,7 +43,9 @@ from memory_harness.probes.detectors.reading import (
     how_it_is_kept,
     line_of,
     main_survivor,
+    records_of,
     severity_without,
+    survivors_at_failure,
     survivors_of,
 )
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES, robust_slope
@@ -106,11 +108,13 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
 
 def _graphs_of_one_step(log: RunLog) -> Finding | None:
     """Find graphs of several passes that wait for one backward pass, of which one alone would have fitted."""
-    oom, graphs = log.fatal_oom, main_survivor(survivors_of(log, OWN_GRAPHS))
-    if oom is None or graphs is None or oom.phase not in (Phase.FORWARD, Phase.BACKWARD):
+    oom, graphs = log.fatal_oom, main_survivor(survivors_at_failure(log, OWN_GRAPHS))
+    if oom is None or graphs is None:
         return None
-    before = log.phases[-1].allocated_before_bytes if oom.phase is Phase.FORWARD else log.steps[-1].allocated_bytes
-    num_bytes = (oom.allocated_bytes - before) * (graphs.num_tensors - 1) // graphs.num_tensors
+    forwards = [record for record in records_of(log, Phase.FORWARD) if record.step == oom.step]
+    if not forwards:
+        return None
+    num_bytes = (oom.allocated_bytes - forwards[-1].allocated_before_bytes) * (graphs.num_tensors - 1) // graphs.num_tensors
     if severity_without(log, num_bytes) != "error":
         return None
     return Finding(

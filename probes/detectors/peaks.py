@@ -8,7 +8,15 @@ from math import prod
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import SCORES, BatchShape, ModelFacts, OomRecord, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import (
+    SCORES,
+    BatchShape,
+    ModelFacts,
+    OomRecord,
+    Phase,
+    PhaseRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
@@ -20,7 +28,7 @@ from memory_harness.probes.detectors.reading import (
     main_survivor,
     peak_rise_bytes,
     records_of,
-    survivors_of,
+    survivors_at_failure,
 )
 from memory_harness.probes.findings import Finding, Severity
 
@@ -144,7 +152,7 @@ def _micro_batches(log: RunLog) -> list[PhaseRecord]:
 def attention_math_fallback(evidence: Evidence) -> Finding | None:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
     model, oom = evidence.log.run.model, evidence.log.fatal_oom
-    asked_for = main_survivor(survivors_of(evidence.log, SCORES))
+    asked_for = main_survivor(survivors_at_failure(evidence.log, SCORES))
     if asked_for is not None and oom is not None and model is not None and not model.num_heads:
         return _scores_seen(evidence, oom, asked_for)
     if model is None or not model.num_heads:
@@ -165,7 +173,7 @@ def _scores_seen(evidence: Evidence, oom: OomRecord, scores: SurvivorRecord) -> 
     forwards = records_of(evidence.log, *FORWARD_PHASES)
     before = [record.batch for record in forwards if record.batch and record.step < oom.step]
     shorter = all(batch.padded_tokens < batch_size * length for batch in before)
-    if scores.step != oom.step or not shorter or scores.bytes_per_step < SCORES_SHARE * oom.budget_bytes:
+    if not shorter or scores.bytes_per_step < SCORES_SHARE * oom.budget_bytes:
         return None
     bytes_per_element = scores.bytes_per_step // prod(scores.shape)
     batch = oom.batch or BatchShape(batch_size, length)

@@ -35,6 +35,7 @@ from memory_harness.probes.detectors.reading import (
     peak_rise_bytes,
     records_of,
     severity_without,
+    survivors_at_failure,
     survivors_of,
 )
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
@@ -216,7 +217,7 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 
 def _upcast_at_failure(log: RunLog) -> Finding | None:
     """Find weights in 16 bits whose copies in float32 are what did not fit, or without which the rest would have."""
-    cast = main_survivor(survivors_of(log, UPCAST))
+    cast = main_survivor(survivors_at_failure(log, UPCAST))
     if cast is None or severity_without(log, cast.bytes_per_step) != "error":
         return None
     shape = " × ".join(map(str, cast.shape))
@@ -421,7 +422,7 @@ def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
 
 def _never_trained(log: RunLog) -> Finding | None:
     """Find models that a script has called before the one that trains, and keeps; those of rollouts have their turn."""
-    survivors = survivors_of(log, NEVER_TRAINED)
+    survivors = survivors_at_failure(log, NEVER_TRAINED)
     num_bytes = sum(survivor.bytes_per_step for survivor in survivors)
     if not survivors or records_of(log, Phase.GENERATE, Phase.ROLLOUT) or severity_without(log, num_bytes) != "error":
         return None
