@@ -33,6 +33,7 @@ MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
 NARROW = (torch.float16, torch.bfloat16)
 _SUMMING = {"AddBackward0", "SubBackward0", "DivBackward0", "MulBackward0"}
+_TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
 _CAST = re.compile(r"\bfloat\(|float32|\.to\(|\.type\(|\bdouble\(")
 
 
@@ -106,7 +107,7 @@ def _cast_before(failure: Failure) -> SurvivorRecord | None:
         narrow += parameter.nbytes if parameter.dtype in NARROW else 0
         if parameter.dtype is torch.float32 and parameter.dim() > 1:
             line = failure.device.origin_of(parameter)
-            if line is not None and _CAST.search(source_line(line.path, line.line)):
+            if line is not None and _TO_FLOAT.search(source_line(line.path, line.line)):
                 wide.append((parameter, line))
     num_bytes = sum(parameter.nbytes for parameter, _ in wide) // 2
     if not narrow or num_bytes < MIN_BYTES:
@@ -139,7 +140,8 @@ def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
 
 def _own_graphs(failure: Failure) -> SurvivorRecord | None:
     """Find losses with graphs that have nothing in common but parameters: each is another pass's."""
-    numbers = [tensor for tensor in _live(torch.Tensor) if tensor.grad_fn is not None and tensor.numel() == 1]
+    with_graph = [tensor for tensor in _live(torch.Tensor) if tensor.grad_fn is not None and tensor.numel() == 1]
+    numbers = [tensor for tensor in with_graph if failure.device.handle_of(tensor) is not None]
     seen: set[Any] = set()
     num_graphs = 0
     kept = []
