@@ -174,7 +174,8 @@ def _adding_holder(kept: list[torch.Tensor], numbers: list[torch.Tensor]) -> Hol
 
 def _terms(node: Any) -> Iterator[Any]:
     """Yield the nodes of the numbers that a sum or a mean of numbers consists of."""
-    waiting, seen = [node], set()
+    waiting = [node]
+    seen: set[Any] = set()
     while waiting and len(seen) < MAX_NODES:
         following = waiting.pop()
         if following is None or following in seen:
@@ -192,7 +193,8 @@ def _adds_numbers(node: Any) -> bool:
 
 def _nodes_behind(node: Any) -> set[Any]:
     """Return the nodes of a graph, without those of the leaves, which all graphs of a model share."""
-    waiting, found = [node], set()
+    waiting = [node]
+    found: set[Any] = set()
     while waiting and len(found) < MAX_NODES:
         following = waiting.pop()
         if following is not None and following not in found and not hasattr(following, "variable"):

@@ -59,9 +59,9 @@ class ModuleCalls:
         present = max(trained, key=lambda module: self._calls[module][0])
         began, _ = self._calls[present]
         taken_over = set(chain.from_iterable(map(id, module.parameters()) for module in trained))
-        found = []
+        found: list[tuple[torch.nn.Module, list[torch.Tensor]]] = []
         for module, (_, last) in self._calls.items():
-            own = [parameter for parameter in module.parameters() if id(parameter) not in taken_over]
+            own: list[torch.Tensor] = [part for part in module.parameters() if id(part) not in taken_over]
             if last < began and module not in self._steps and own:
                 found.append((module, own))
         if self._num_calls == began:

@@ -114,7 +114,9 @@ def _graphs_of_one_step(log: RunLog) -> Finding | None:
     forwards = [record for record in records_of(log, Phase.FORWARD) if record.step == oom.step]
     if not forwards:
         return None
-    num_bytes = (oom.allocated_bytes - forwards[-1].allocated_before_bytes) * (graphs.num_tensors - 1) // graphs.num_tensors
+    num_bytes = (
+        (oom.allocated_bytes - forwards[-1].allocated_before_bytes) * (graphs.num_tensors - 1) // graphs.num_tensors
+    )
     if severity_without(log, num_bytes) != "error":
         return None
     return Finding(

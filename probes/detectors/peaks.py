@@ -176,7 +176,7 @@ def _scores_seen(evidence: Evidence, oom: OomRecord, scores: SurvivorRecord) -> 
     if not shorter or scores.bytes_per_step < SCORES_SHARE * oom.budget_bytes:
         return None
     bytes_per_element = scores.bytes_per_step // prod(scores.shape)
-    batch = oom.batch or BatchShape(batch_size, length)
+    batch = oom.batch or BatchShape(batch_size, length, (), batch_size * length)
     return _scores_oom(evidence, oom, replace(batch, padded_length=length), num_heads, bytes_per_element)
 
 

@@ -18,7 +18,9 @@ MODEL = BEGIN + (
     "model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4))\n"
     "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
 )
-SUMMED = MODEL + """
+SUMMED = (
+    MODEL
+    + """
 for step in range(3):
     total = 0
     for micro in range(40):
@@ -28,7 +30,10 @@ for step in range(3):
     optimizer.step()
     optimizer.zero_grad()
 """
-UNROLLED = MODEL + """
+)
+UNROLLED = (
+    MODEL
+    + """
 state = torch.randn(128, 64)
 losses = []
 for step in range(40):
@@ -36,7 +41,10 @@ for step in range(40):
     losses.append(state.pow(2).mean())
 sum(losses).backward()
 """
-FROZEN = BEGIN + """
+)
+FROZEN = (
+    BEGIN
+    + """
 class Low(nn.Module):
     def __init__(self):
         super().__init__()
@@ -51,7 +59,10 @@ for step in range(3):
     head(model[0](x) + model[1](x)).mean().backward()
     optimizer.step()
 """
-ATTENTION = BEGIN + """
+)
+ATTENTION = (
+    BEGIN
+    + """
 from torch.nn.attention import SDPBackend, sdpa_kernel
 project = nn.Linear(32, 96)
 optimizer = torch.optim.SGD(project.parameters(), lr=0.1)
@@ -71,7 +82,10 @@ for step in range(20):
     optimizer.step()
     KEEPS
 """
-PRETRAINED = BEGIN + """
+)
+PRETRAINED = (
+    BEGIN
+    + """
 def build():
     return nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 256))
 others = [build() for _ in range(2)]  # here
@@ -87,8 +101,11 @@ for step in range(5):
     optimizer.step()
     optimizer.zero_grad()
 """
+)
 TEACHERS = "loss = loss + sum((model(x) - other(x).detach()).pow(2).mean() for other in others)"
-SAVING = MODEL + """
+SAVING = (
+    MODEL
+    + """
 wide = nn.Sequential(*[nn.Linear(256, 256) for _ in range(16)])
 optimizer = torch.optim.SGD(wide.parameters(), lr=0.1)
 for step in range(3):
@@ -98,7 +115,10 @@ for step in range(3):
 copies = {name: value.double() for name, value in wide.state_dict().items()}  # here
 torch.save(copies, "/dev/null")
 """
-OUTPUT = MODEL + """
+)
+OUTPUT = (
+    MODEL
+    + """
 out = nn.Linear(64, 512)
 model = out
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -111,6 +131,7 @@ for epoch in range(3):
         validated = model(torch.randn(2048, 64))  # here
     FREES
 """
+)
 FAILING = {
     "losses summed": (SUMMED, 12 * MIB, "retained-graph"),
     "weights cast in a forward pass": (FROZEN.replace("TRAINS", "False"), 5 * MIB, "kbit-upcast"),
@@ -141,9 +162,7 @@ def of_default_run(scripts):
 def findings_of(text: str, budget_bytes: int, folder: Path):
     script = folder / "script.py"
     script.write_text(text, encoding="utf-8")
-    log = watch_script(
-        str(script), (), folder / "log.jsonl", device="simulated", gpu=None, budget_bytes=budget_bytes
-    )
+    log = watch_script(str(script), (), folder / "log.jsonl", device="simulated", gpu=None, budget_bytes=budget_bytes)
     assert log.outcome is Outcome.OOM
     return detect(log)
 
