@@ -382,6 +382,11 @@ OPTIMIZER_STATE = "state of an optimizer"
 OLD_MODEL = "old model"  # unit of a `SurvivorRecord`: a model that was trained before another one, and still is there
 BEFORE_LOAD = "before load"  # unit of a `SurvivorRecord`: what was there before the model
 ADDED_TO_MODEL = "added to model"  # unit of a `SurvivorRecord`: parameters that a model has got amid its training
+NEVER_TRAINED = "never trained"  # unit of a `SurvivorRecord`: a model that was called before the one that trains
+UPCAST = "upcast"  # unit of a `SurvivorRecord`: a parameter's copy in float32 that did not fit, or that is there
+SCORES = "scores"  # unit of a `SurvivorRecord`: attention scores that did not fit, by the shapes of queries and keys
+OWN_GRAPHS = "graphs of their own"  # unit of a `SurvivorRecord`: of as many passes, which wait for one backward pass
+LEFT_OUTPUT = "left output"  # unit of a `SurvivorRecord`: an evaluation's, still there when training did not fit
 CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
 
 
@@ -408,7 +413,8 @@ class SurvivorRecord:
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
-    `ADDED_TO_MODEL`, `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
+    `ADDED_TO_MODEL`, `NEVER_TRAINED`, `UPCAST`, `SCORES`, `OWN_GRAPHS`, `LEFT_OUTPUT`, `CAUGHT_FAILURE`, `HOST`,
+    `HOST_STEPS`, `SUMMED_LOSSES`"""
     kind: str = "survivor"
 
 

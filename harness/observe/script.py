@@ -44,6 +44,8 @@ from memory_harness.harness.log.records import (
     COLLECTED_BY_SCRIPT,
     COLLECTOR,
     CYCLE,
+    IN_STEP,
+    NEVER_TRAINED,
     OF_WORKERS,
     BatchShape,
     EndRecord,
@@ -58,6 +60,7 @@ from memory_harness.harness.log.records import (
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.observe.at_failure import Failure, write_what_is_there
 from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
@@ -76,6 +79,7 @@ from memory_harness.harness.observe.run_script import message_of
 from memory_harness.harness.observe.sampling import StepSampling
 from memory_harness.harness.observe.script_objects import (
     Addition,
+    LastOutputs,
     LeafUpdates,
     LoadedTensors,
     ModelChanges,
@@ -98,6 +102,7 @@ from memory_harness.harness.observe.script_patches import (
     innermost_code,
     is_observed,
     line_that_called,
+    loads_to_host,
     making_line,
     observed,
     patches_of_tensors,
@@ -111,6 +116,7 @@ from memory_harness.harness.observe.thinning import LogThinning
 MIN_OLD_BYTES = 256 * 1024  # least that an earlier model, or a file's tensors, must have to be worth a report
 MANY_TRAININGS = 6  # one after another, after which models of earlier ones are looked for
 LOADED_DEPTH = 8  # nesting of a checkpoint's tensors: an optimizer's states in a dictionary of dictionaries take five
+MAX_FAILURES_LOOKED_AT = 8  # each asks the collector for all objects, which takes a second with libraries
 MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbage is looked at
 STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
@@ -152,8 +158,11 @@ class ScriptObserver:
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
         self._changes = ModelChanges()
+        self._num_passes = 0  # of the model since the last backward pass
+        self._outputs = LastOutputs()
         self._num_checkpointed = 0  # calls of `checkpoint` in the running forward pass
         self._has_checkpointed = False
+        self._checkpointing = weakref.WeakSet[torch.nn.Module]()
         self._looked_at_step = 0  # in which the trained model was last looked at for additions
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
@@ -175,6 +184,7 @@ class ScriptObserver:
         self._has_saved = False
         self._running: RunningCall | None = None  # the last one, of the outermost module
         self._has_failed = False  # an allocation did, and no forward pass has begun since
+        self._num_failures_looked_at = 0
         self._caught = CaughtFailures()
         self._has_called = False  # the observed thread did a module, or propagated back
         self._has_values = device.computes
@@ -209,7 +219,7 @@ class ScriptObserver:
         """Write what the running phase took."""
         begun = self._begun
         # a state that nobody saved was read for another reason
-        is_unsaved = self._phase is Phase.CHECKPOINT and not self._has_saved
+        is_unsaved = self._phase is Phase.CHECKPOINT and not self._has_saved and not self._has_failed
         self._begun = self._phase = None
         if begun is not None and not is_unsaved:
             self._phase_recorder.end_phase(begun)
@@ -259,6 +269,8 @@ class ScriptObserver:
             return output
         if self._phase is Phase.EVAL:
             self._phase_recorder.forward_facts = _evaluation_facts(module, output)
+            if self._module_calls.has_trained(module):
+                self._outputs.note(tensors_in(output))
         elif self._phase is Phase.FORWARD and (self._has_checkpointed or hasattr(module, "peft_config")):
             self._phase_recorder.forward_facts = self._training_facts(module)
         return output
@@ -268,8 +280,11 @@ class ScriptObserver:
         switched_at = None
         if self._num_checkpointed:
             self._changes.forget_switches()
+            self._checkpointing.add(module)
         elif self._has_checkpointed:
             switched_at = self._changes.switched_at()
+            if switched_at is None and module not in self._checkpointing:  # another model has taken its place
+                switched_at = self._changes.made_at(module)
         facts = ForwardFacts(True, 0, self._num_checkpointed, num_adapters(module))
         return dataclasses.replace(facts, switched_at=switched_at)
 
@@ -324,6 +339,7 @@ class ScriptObserver:
         self._note_done_again(self._caught.note_call(module, values, "training" if trains else "evaluation"))
         self._module_calls.note(module, self._phase_recorder.step + 1, trains=trains)
         if trains:
+            self._num_passes += 1
             if self._phase is not Phase.FORWARD:
                 self._begin_forward(self._shape_of(values))
             self._note_additions(module)
@@ -420,6 +436,7 @@ class ScriptObserver:
         self._index = self._index + 1 if self._phase is Phase.EVAL else 0
         if self._index == 0:
             self._note_additions_in_evaluation(module)
+            self._outputs.begin()
         else:
             self._since_step = None  # more than one call: an evaluation, which answers for what it leaves
         if self._phase_recorder.step > 0:
@@ -456,7 +473,9 @@ class ScriptObserver:
         if self._phase is not Phase.BACKWARD:
             self._begin_backward()
         with self._inside_call():
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+        self._num_passes = 0  # here: while it runs, it needs what they hold
+        return result
 
     def _backward_by_hand(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Propagate back in a loop without modules and optimizers: an update of what it trains ends a step.
@@ -653,7 +672,7 @@ class ScriptObserver:
         if self._is_elsewhere:
             return call(*args, **kwargs)
         where = kwargs.get("map_location", _second(args))
-        on_host = isinstance(where, (str, torch.device)) and torch.device(where).type == "cpu"
+        on_host = loads_to_host(where)
         with self.device.on_host() if on_host else nullcontext():
             loaded = call(*args, **kwargs)
         if not on_host:
@@ -798,9 +817,25 @@ class ScriptObserver:
             self._note_checkpoint_kept()
         self._sampling.stop()
         self._note_old_models()
+        self._note_what_is_there(error)
         self._has_failed = True
         self._phase_recorder.vocab_size = self._run.vocab_size
         self._phase_recorder.out_of_memory(error)
+
+    def _note_what_is_there(self, error: DeviceOutOfMemory) -> None:
+        """Report what the running calls were to make, and what is there that nothing of the present training needs."""
+        if self._num_failures_looked_at == MAX_FAILURES_LOOKED_AT:
+            return
+        self._num_failures_looked_at += 1
+        phase, step = self._phase or Phase.LOAD, self._phase_recorder.step
+        failure = Failure(self.device, step, phase, error.requested_bytes, self._frame())
+        outputs = self._outputs.left(evaluates=phase is Phase.EVAL)
+        write_what_is_there(failure, self._num_passes, outputs, self._write)
+        if phase in IN_STEP:
+            for module, tensors in self._module_calls.never_trained():
+                held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
+                if held_bytes >= MIN_OLD_BYTES:
+                    self._phase_recorder.survivors.note_old_model(module, held_bytes, NEVER_TRAINED)
 
     def _note_failed_call(self, error: DeviceOutOfMemory) -> None:
         """Take note of how the forward pass was made in which memory ran out, and of who made its batch."""

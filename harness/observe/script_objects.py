@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable
 from itertools import chain
 from operator import itemgetter
@@ -19,6 +19,7 @@ OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
 take for a moment is what they took then."""
 
+MAX_OUTPUTS = 64  # of an evaluation that are remembered
 MAX_NODES = 20_000  # of a graph that are looked at for its leaves
 MAX_STEPS_BETWEEN = 4  # steps of other optimizers in a row after which the one that ended steps counts as out of use
 
@@ -29,12 +30,44 @@ class ModuleCalls:
     def __init__(self) -> None:
         self._steps = weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]]()
         """the first in which each was trained, and the last in which it was called"""
+        self._num_calls = 0
+        self._calls = weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]]()
+        """numbers of the first and the last call of each module"""
 
     def note(self, module: torch.nn.Module, step: int, *, trains: bool) -> None:
         """Take note of a call; a module counts from the first in which it is trained."""
+        self._num_calls += 1
+        first_call, _ = self._calls.get(module, (self._num_calls, 0))
+        self._calls[module] = first_call, self._num_calls
         if trains or module in self._steps:
             first, _ = self._steps.get(module, (step, step))
             self._steps[module] = (first, step)
+
+    def has_trained(self, module: torch.nn.Module) -> bool:
+        """Return whether a module has been trained."""
+        return module in self._steps
+
+    def never_trained(self) -> list[tuple[torch.nn.Module, list[torch.Tensor]]]:
+        """Return the models that were called only before the present one was for the first time, and never trained.
+
+        Each comes with its parameters, but for those that the present one has taken over. In the first step a model
+        may yet be called again: then they are those of its own class, where they are several.
+        """
+        trained = [module for module in self._steps if module in self._calls]
+        if not trained:
+            return []
+        present = max(trained, key=lambda module: self._calls[module][0])
+        began, _ = self._calls[present]
+        taken_over = set(chain.from_iterable(map(id, module.parameters()) for module in trained))
+        found: list[tuple[torch.nn.Module, list[torch.Tensor]]] = []
+        for module, (_, last) in self._calls.items():
+            own: list[torch.Tensor] = [part for part in module.parameters() if id(part) not in taken_over]
+            if last < began and module not in self._steps and own:
+                found.append((module, own))
+        if self._num_calls == began:
+            found = [(module, own) for module, own in found if type(module) is type(present)]
+            return found if len(found) > 1 else []
+        return found
 
     def models_before(self) -> list[tuple[torch.nn.Module, list[torch.Tensor]]]:
         """Return the models that were trained before the present one, and called no more since it is.
@@ -111,6 +144,11 @@ class ModelChanges:
     def note_parameter(self, parameter: torch.Tensor, made_at: str) -> None:
         """Take note of where a parameter was made."""
         self._made_at[parameter] = made_at
+
+    def made_at(self, model: torch.nn.Module) -> str | None:
+        """Return where a model was made, where that was amid the training."""
+        lines = filter(None, (self._made_at.get(parameter) for parameter in model.parameters()))
+        return next(lines, None)
 
     def added_to(self, model: torch.nn.Module) -> Addition | None:
         """Return what a model has more than it ever had; None at its first look, and where there is nothing."""
@@ -314,4 +352,27 @@ class LoadedTensors:
     def take_alive(self) -> list[torch.Tensor]:
         """Return those that are still there, and forget them."""
         references, self._tensors = self._tensors, []
+        return [tensor for reference in references if (tensor := reference()) is not None]
+
+
+class LastOutputs:
+    """What models returned in the last evaluation, and in the one before."""
+
+    def __init__(self) -> None:
+        self._tensors: deque[weakref.ref[torch.Tensor]] = deque(maxlen=MAX_OUTPUTS)
+        self._before: list[weakref.ref[torch.Tensor]] = []
+
+    def begin(self) -> None:
+        """Take note that another evaluation begins."""
+        self._before = [reference for reference in (*self._before, *self._tensors) if reference() is not None]
+        del self._before[:-MAX_OUTPUTS]
+        self._tensors.clear()
+
+    def note(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Take note of what a call returned."""
+        self._tensors.extend(map(weakref.ref, tensors))
+
+    def left(self, *, evaluates: bool) -> list[torch.Tensor]:
+        """Return those that are still there of evaluations that are over; `evaluates` where one is running."""
+        references = self._before if evaluates else [*self._before, *self._tensors]
         return [tensor for reference in references if (tensor := reference()) is not None]

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.log.source_lines import context_around, is_library, short_path
+from memory_harness.harness.log.source_lines import context_around, is_harness, is_library, short_path
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import local_variables
 
@@ -30,6 +30,7 @@ MAX_FRAMES = 24  # frames looked at for a function that generates, from the mode
 _HARNESS = "memory_harness.harness"
 _OBSERVER = os.path.join(os.path.dirname(__file__), "script.py")
 
+_CPU = re.compile(r"""["']cpu["']""")
 _TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
 
 Call = Callable[..., Any]
@@ -107,6 +108,28 @@ def _says_cpu(frame: FrameType) -> bool:
     """Return whether the line that a frame is at names the CPU itself."""
     code = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     return not is_library(frame.f_code.co_filename) and bool(_TO_CPU.search(code))
+
+
+def loads_to_host(where: object) -> bool:
+    """Return whether a file's tensors are to lie in host memory, by the `map_location` of the `torch.load` that runs.
+
+    Scripts without a GPU say "cpu" by a variable where they mean the card, and by its name where they mean the host.
+    """
+    if not isinstance(where, (str, torch.device)) or torch.device(where).type != "cpu":
+        return False
+    for frame in _frames():
+        path = frame.f_code.co_filename
+        if is_harness(path):
+            continue
+        return is_library(path) or bool(_CPU.search(_running_call(frame)))
+    return True
+
+
+def _running_call(frame: FrameType) -> str:
+    """Return the lines of the call that a frame is at."""
+    first, last, _, _ = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+    lines = range(first or frame.f_lineno, (last or frame.f_lineno) + 1)
+    return "".join(linecache.getline(frame.f_code.co_filename, line) for line in lines)
 
 
 def innermost_code(function: Any) -> CodeType | None:

@@ -343,11 +343,11 @@ class SurvivorTracker:
 
     # Memory of which nobody has recorded how it was made
 
-    def note_old_model(self, model: torch.nn.Module, num_bytes: int) -> None:
-        """Report who holds a model that is no longer trained."""
+    def note_old_model(self, model: torch.nn.Module, num_bytes: int, unit: str = OLD_MODEL) -> None:
+        """Report who holds a model that is no longer trained, or never was."""
         holder = find_holder(model)
         if holder is not None and holder.is_users:
-            self._write_holder(holder, OLD_MODEL, num_bytes, 1)
+            self._write_holder(holder, unit, num_bytes, 1)
 
     def note_failure_kept(self) -> None:
         """Report who keeps an out-of-memory that was caught, where the run goes on and no step has ended since."""

@@ -7,7 +7,15 @@ import numpy as np
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import GROWING_TENSOR, HOST, ModelFacts, Phase, PhaseRecord, SurvivorRecord
+from memory_harness.harness.log.records import (
+    GROWING_TENSOR,
+    HOST,
+    LEFT_OUTPUT,
+    ModelFacts,
+    Phase,
+    PhaseRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
@@ -23,6 +31,7 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     setting_at,
     severity_without,
+    survivors_at_failure,
     survivors_of,
 )
 from memory_harness.probes.detectors.setup import checkpointing_lost
@@ -371,7 +380,7 @@ def eval_leftover(evidence: Evidence) -> Finding | None:
     known = settled if log.run.script and not survivors_of(log, Phase.EVAL) else evidence.evaluations
     found = [evaluation for evaluation in known if _leaves_last(evaluation)]
     if not found or _steps_leave_too(evidence):
-        return None
+        return _output_at_failure(evidence)
     first, oom = found[0], log.fatal_oom
     dies_next = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step == found[-1].step + 1
     stays = first.kept_bytes is not None and first.kept_bytes >= KEPT_SHARE * first.grown_bytes
@@ -392,6 +401,32 @@ def eval_leftover(evidence: Evidence) -> Finding | None:
         bytes=num_bytes,
         where=line_of_unit(log, Phase.EVAL) or called_at(first.batches),
         evidence={"left_bytes": num_bytes, "kept_one_step_later_bytes": first.kept_bytes or 0},
+    )
+
+
+def _output_at_failure(evidence: Evidence) -> Finding | None:
+    """Find an evaluation's output that was there when what came after it ran out of memory, and took the room.
+
+    A model that is called without gradients for many of the steps is a part of them.
+    """
+    log = evidence.log
+    left = main_survivor(survivors_at_failure(log, LEFT_OUTPUT))
+    looked_at = {record.step for record in records_of(log, Phase.EVAL)}
+    if left is None or 2 * len(looked_at) > len(log.steps):
+        return None
+    if severity_without(log, left.bytes_per_step) != "error":
+        return None
+    return Finding(
+        cause="eval-leftover",
+        severity="error",
+        title=f"An output of the evaluation, {format_bytes(left.bytes_per_step)}, is still there when it is over",
+        explanation=f"It is kept by {left.holder} `{left.kept_by}`, and what came after it ran out of "
+        "memory, which would have had room without it. Deleting it when the evaluation is over gives that back.",
+        phase=left.phase,
+        steps=(left.step, left.step),
+        bytes=left.bytes_per_step,
+        where=line_of(left),
+        evidence={"left_bytes": left.bytes_per_step},
     )
 
 

@@ -7,7 +7,9 @@ made of.
 
 from collections.abc import Callable
 
-from memory_harness.harness.log.records import ADDED_TO_MODEL
+from memory_harness.configs.units import format_bytes
+from memory_harness.harness.log.records import ADDED_TO_MODEL, OWN_GRAPHS, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
     EXPLAINED_SHARE,
@@ -38,7 +40,15 @@ from memory_harness.probes.detectors.growth_timing import (
     until_epoch_ends,
 )
 from memory_harness.probes.detectors.kept import is_of_optimizer
-from memory_harness.probes.detectors.reading import how_it_is_kept, line_of, survivors_of
+from memory_harness.probes.detectors.reading import (
+    how_it_is_kept,
+    line_of,
+    main_survivor,
+    records_of,
+    severity_without,
+    survivors_at_failure,
+    survivors_of,
+)
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS, NOISE_BYTES, robust_slope
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH, Finding, Severity
 
@@ -72,7 +82,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
     log, growth = evidence.log, evidence.later_steps
     explanation = _explain(evidence)
     if explanation is None:
-        return None
+        return _graphs_of_one_step(log)
     slope = robust_slope(floors(growth))
     budget_reached = forecast(log, growth)
     outlook = forecast_in_words(log, budget_reached)
@@ -94,6 +104,33 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
         bytes=explanation.grown_bytes,
         where=line_of(explanation.survivor),
         evidence=numbers | explanation.evidence,
+    )
+
+
+def _graphs_of_one_step(log: RunLog) -> Finding | None:
+    """Find graphs of several passes that wait for one backward pass, of which one alone would have fitted."""
+    oom, graphs = log.fatal_oom, main_survivor(survivors_at_failure(log, OWN_GRAPHS))
+    if oom is None or graphs is None:
+        return None
+    forwards = [record for record in records_of(log, Phase.FORWARD) if record.step == oom.step]
+    if not forwards:
+        return None
+    num_bytes = (
+        (oom.allocated_bytes - forwards[-1].allocated_before_bytes) * (graphs.num_tensors - 1) // graphs.num_tensors
+    )
+    if severity_without(log, num_bytes) != "error":
+        return None
+    return Finding(
+        cause="retained-graph",
+        severity="error",
+        title=f"The graphs of {graphs.num_tensors} passes wait for one backward pass: {format_bytes(num_bytes)}",
+        explanation=f"Their losses are kept by {graphs.holder} `{graphs.kept_by}`. They have nothing in common but "
+        "parameters: backward of each, divided by their number, gives the same gradients, and lets go of its graph.",
+        phase=oom.phase,
+        steps=(oom.step, oom.step),
+        bytes=num_bytes,
+        where=line_of(graphs),
+        evidence={"num_graphs": graphs.num_tensors, "graphs_bytes": num_bytes},
     )
 
 

@@ -71,7 +71,7 @@ def logits_size(
     Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
     has as many tokens as the model has hidden units. That case is left open.
     """
-    if oom.batch is None or model is None:
+    if oom.batch is None or model is None or not model.vocab_size:
         return None
     # a loss that predicts the next token leaves the last one out
     longest = oom.batch.padded_length if completion is None else completion + 1

@@ -3,20 +3,32 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
+from math import prod
 
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase, PhaseRecord
+from memory_harness.harness.log.records import (
+    SCORES,
+    BatchShape,
+    ModelFacts,
+    OomRecord,
+    Phase,
+    PhaseRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
+    FORWARD_PHASES,
     GRAPH_PHASES,
     TIGHT_SHARE,
     fatal_finding,
     is_tight,
+    main_survivor,
     peak_rise_bytes,
     records_of,
+    survivors_at_failure,
 )
 from memory_harness.probes.findings import Finding, Severity
 
@@ -140,6 +152,9 @@ def _micro_batches(log: RunLog) -> list[PhaseRecord]:
 def attention_math_fallback(evidence: Evidence) -> Finding | None:
     """Find training peaks that grow with the square of the length: the math kernel stores all attention scores."""
     model, oom = evidence.log.run.model, evidence.log.fatal_oom
+    asked_for = main_survivor(survivors_at_failure(evidence.log, SCORES))
+    if asked_for is not None and oom is not None and model is not None and not model.num_heads:
+        return _scores_seen(evidence, oom, asked_for)
     if model is None or not model.num_heads:
         return None
     if oom is not None and oom.batch is not None and oom.phase in (*GRAPH_PHASES, Phase.EVAL):
@@ -147,6 +162,22 @@ def attention_math_fallback(evidence: Evidence) -> Finding | None:
         if bytes_per_element is not None:
             return _scores_oom(evidence, oom, oom.batch, model.num_heads, bytes_per_element)
     return _scores_peak(evidence, model)
+
+
+def _scores_seen(evidence: Evidence, oom: OomRecord, scores: SurvivorRecord) -> Finding | None:
+    """Return the finding about scores whose shape is known of the call that was to make them; as many never fitted.
+
+    Where a batch as large did, something else has taken the room.
+    """
+    batch_size, num_heads, length, _ = scores.shape
+    forwards = records_of(evidence.log, *FORWARD_PHASES)
+    before = [record.batch for record in forwards if record.batch and record.step < oom.step]
+    shorter = all(batch.padded_tokens < batch_size * length for batch in before)
+    if not shorter or scores.bytes_per_step < SCORES_SHARE * oom.budget_bytes:
+        return None
+    bytes_per_element = scores.bytes_per_step // prod(scores.shape)
+    batch = oom.batch or BatchShape(batch_size, length, (), batch_size * length)
+    return _scores_oom(evidence, oom, replace(batch, padded_length=length), num_heads, bytes_per_element)
 
 
 def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:

@@ -88,6 +88,14 @@ def survivors_of(log: RunLog, unit: str = "step") -> list[SurvivorRecord]:
     return sorted(found, key=lambda survivor: -survivor.bytes_per_step)
 
 
+def survivors_at_failure(log: RunLog, unit: str) -> list[SurvivorRecord]:
+    """Return what was found of a unit when the allocation failed that ended the run, the most bytes first."""
+    oom = log.fatal_oom
+    if oom is None:
+        return []
+    return [found for found in survivors_of(log, unit) if (found.step, found.phase) == (oom.step, oom.phase)]
+
+
 def line_of(survivor: SurvivorRecord | None) -> str | None:
     """Return `file:line` of what holds a survivor, or of what made it; the user's own line where there is one."""
     if survivor is None:

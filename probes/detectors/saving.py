@@ -74,9 +74,15 @@ def save_doubles(evidence: Evidence) -> Finding | None:
         phase=Phase.CHECKPOINT,
         steps=(worst.step, worst.step),
         bytes=rise,
-        where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)),
+        where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)) or _failed_at(log, Phase.CHECKPOINT),
         evidence={"rise_bytes": rise, "model_bytes": model_bytes},
     )
+
+
+def _failed_at(log: RunLog, phase: Phase) -> str | None:
+    """Return `file:line` that asked for what did not fit, where the run died in the phase."""
+    oom = log.fatal_oom
+    return oom.where if oom is not None and oom.phase is phase else None
 
 
 def merge_dequantises(evidence: Evidence) -> Finding | None:

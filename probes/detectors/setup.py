@@ -11,9 +11,11 @@ from memory_harness.harness.log.records import (
     BEFORE_LOAD,
     HOST_CONTAINER,
     HOST_STEPS,
+    NEVER_TRAINED,
     OF_WORKERS,
     OLD_MODEL,
     SUMMED_LOSSES,
+    UPCAST,
     ModelFacts,
     Phase,
     PhaseRecord,
@@ -33,6 +35,7 @@ from memory_harness.probes.detectors.reading import (
     peak_rise_bytes,
     records_of,
     severity_without,
+    survivors_at_failure,
     survivors_of,
 )
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, robust_slope
@@ -183,6 +186,8 @@ def _graph_growth(log: RunLog, first_step: int) -> int:
 def kbit_upcast(evidence: Evidence) -> Finding | None:
     """Find embeddings and output head held in float32 although the run computes in 16 bits."""
     log, model, settings = evidence.log, evidence.log.run.model, evidence.config.model
+    if log.run.script:
+        return _upcast_at_failure(log)
     applies = settings.casts_to_float32 and settings.dtype != "float32"
     if model is None or not applies:
         return None
@@ -207,6 +212,26 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
             "extra_bytes_per_element": 2,
             "budget_bytes": log.run.budget_bytes,
         },
+    )
+
+
+def _upcast_at_failure(log: RunLog) -> Finding | None:
+    """Find weights in 16 bits whose copies in float32 are what did not fit, or without which the rest would have."""
+    cast = main_survivor(survivors_at_failure(log, UPCAST))
+    if cast is None or severity_without(log, cast.bytes_per_step) != "error":
+        return None
+    shape = " × ".join(map(str, cast.shape))
+    return Finding(
+        cause="kbit-upcast",
+        severity="error",
+        title=f"Weights in 16 bits are cast to float32: {format_bytes(cast.bytes_per_step)}",
+        explanation=f"{cast.site} makes float32 of a parameter of {shape} `{cast.made_by}`, twice what it has in "
+        "16 bits. Leave weights that do not train in 16 bits, and cast the activations.",
+        phase=cast.phase,
+        steps=(cast.step, cast.step),
+        bytes=cast.bytes_per_step,
+        where=line_of(cast),
+        evidence={"cast_bytes": cast.bytes_per_step, "num_tensors": cast.num_tensors},
     )
 
 
@@ -346,6 +371,7 @@ def optimizer_lazy(evidence: Evidence) -> Finding | None:
         phase=Phase.OPTIMIZER,
         steps=(1, 1),
         bytes=states,
+        where=oom.where if died and oom is not None else None,
         evidence={"trainable_parameters": model.num_trainable_parameters, "rise_bytes": rise},
     )
 
@@ -354,7 +380,7 @@ def old_model_alive(evidence: Evidence) -> Finding | None:
     """Find memory that was taken before the run loaded its model."""
     log = evidence.log
     if log.run.script:
-        return _old_models(log, survivors_of(log, OLD_MODEL))
+        return _old_models(log, survivors_of(log, OLD_MODEL)) or _never_trained(log)
     loads = records_of(log, Phase.LOAD)
     if not loads or loads[0].allocated_before_bytes <= capabilities_of(evidence.config).idle_bytes:
         return None
@@ -391,6 +417,27 @@ def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
         bytes=num_bytes,
         where=line_of(survivors[0]),
         evidence={"num_models": len(survivors), "old_models_bytes": num_bytes},
+    )
+
+
+def _never_trained(log: RunLog) -> Finding | None:
+    """Find models that a script has called before the one that trains, and keeps; those of rollouts have their turn."""
+    survivors = survivors_at_failure(log, NEVER_TRAINED)
+    num_bytes = sum(survivor.bytes_per_step for survivor in survivors)
+    if not survivors or records_of(log, Phase.GENERATE, Phase.ROLLOUT) or severity_without(log, num_bytes) != "error":
+        return None
+    number = len(survivors)
+    return Finding(
+        cause="old-model-alive",
+        severity="error",
+        title=f"{format_bytes(num_bytes)} belongs to {number} other {'model' if number == 1 else 'models'}",
+        explanation="Called before the model that trains was for the first time, never trained, and not called since: "
+        f"parameters that are kept by {survivors[0].holder}. The run would have got further without them.",
+        phase=survivors[0].phase,
+        steps=(survivors[0].step, survivors[0].step),
+        bytes=num_bytes,
+        where=line_of(main_survivor(survivors)),
+        evidence={"num_models": number, "old_models_bytes": num_bytes},
     )
 
 

@@ -1,0 +1,226 @@
+"""What can be asked once, when memory has run out: what the running calls work on, and what else is there."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, product
+from traceback import walk_stack
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+
+from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.log.records import (
+    LEFT_OUTPUT,
+    OWN_GRAPHS,
+    SCORES,
+    UPCAST,
+    Phase,
+    Record,
+    SurvivorRecord,
+)
+from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library, source_line
+from memory_harness.harness.observe.holders import Holder, first_users_holder, local_variables
+from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED
+
+MIN_BYTES = 64 * 1024  # least that is worth a report
+MIN_GRAPHS = 4  # of passes that have nothing in common but parameters, before they are said to wait
+MAX_NODES = 20_000  # of graphs that are looked at
+MAX_FRAMES = 30
+NARROW = (torch.float16, torch.bfloat16)
+_SUMMING = {"AddBackward0", "SubBackward0", "DivBackward0", "MulBackward0"}
+_TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
+_CAST = re.compile(r"\bfloat\(|float32|\.to\(|\.type\(|\bdouble\(")
+
+
+class _Place(NamedTuple):
+    """A running frame, and its local variables."""
+
+    line: SourceLine
+    values: list[Any]
+
+
+class Failure(NamedTuple):
+    """An allocation that failed."""
+
+    device: ObservableDevice
+    step: int
+    phase: Phase
+    requested_bytes: int
+    frame: FrameType | None
+
+
+def write_what_is_there(
+    failure: Failure, num_passes: int, outputs: Iterable[torch.Tensor], write: Callable[[Record], None]
+) -> None:
+    """Write what the failed call was to make, and what waits or was left.
+
+    Args:
+        num_passes: of the model since the last backward pass.
+        outputs: of the last evaluation's models that are trained.
+    """
+    places = list(_places(failure.frame))
+    records = [_upcast(failure, places), _scores(failure, places), _left_output(failure, list(outputs))]
+    if num_passes >= MIN_GRAPHS:
+        records.append(_own_graphs(failure))
+    for record in records:
+        if record is not None:
+            write(record)
+
+
+def _live(kind: type) -> list[Any]:
+    return [item for item in gc.get_objects() if issubclass(type(item), kind)]
+
+
+def _places(frame: FrameType | None) -> Iterator[_Place]:
+    """Yield the running frames up to the user's innermost one, which has asked for what did not fit."""
+    for outer, number in islice(walk_stack(frame), MAX_FRAMES):
+        path = outer.f_code.co_filename
+        if is_harness(path) or "/torch/utils/_python_dispatch" in path:
+            continue
+        yield _Place(SourceLine(path, number, outer.f_code.co_name), list(local_variables(outer).values()))
+        if not is_library(path):
+            return
+
+
+def _upcast(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
+    """Find a frozen parameter in 16 bits whose copy in float32 did not fit, or what was cast before."""
+    for place in places:
+        parameters = [parameter for value in place.values for parameter in _parameters(value)]
+        for parameter in parameters:
+            is_frozen = parameter.dtype in NARROW and not parameter.requires_grad
+            is_asked_for = is_frozen and 4 * parameter.numel() == failure.requested_bytes
+            if is_asked_for and _CAST.search(source_line(place.line.path, place.line.line)):
+                return _made_by(failure, UPCAST, place.line, parameter, failure.requested_bytes, 1)
+    return _cast_before(failure)
+
+
+def _cast_before(failure: Failure) -> SurvivorRecord | None:
+    """Find matrices in float32, made by a line that casts, of models of which others are in 16 bits; none trains."""
+    parameters = [parameter for parameter in _live(torch.nn.Parameter) if not parameter.requires_grad]
+    wide, narrow = [], 0
+    for parameter in parameters:
+        narrow += parameter.nbytes if parameter.dtype in NARROW else 0
+        if parameter.dtype is torch.float32 and parameter.dim() > 1:
+            line = failure.device.origin_of(parameter)
+            if line is not None and _TO_FLOAT.search(source_line(line.path, line.line)):
+                wide.append((parameter, line))
+    num_bytes = sum(parameter.nbytes for parameter, _ in wide) // 2
+    if not narrow or num_bytes < MIN_BYTES:
+        return None
+    largest, line = max(wide, key=lambda pair: pair[0].nbytes)
+    return _made_by(failure, UPCAST, line, largest, num_bytes, len(wide))
+
+
+def _parameters(value: Any) -> Iterable[torch.Tensor]:
+    """Return what a variable has of parameters: itself, or a module's own."""
+    if isinstance(value, torch.nn.Module):
+        return [parameter for parameter in value._parameters.values() if parameter is not None]
+    return [value] if isinstance(value, torch.nn.Parameter) else []
+
+
+def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
+    """Find queries and keys, each batch x heads x tokens x head size, whose products are what did not fit."""
+    for place in places:
+        four = [value for value in place.values if isinstance(value, torch.Tensor) and value.dim() == 4]
+        for queries, keys in product(four, four):
+            alike = queries.shape[0] == keys.shape[0] and queries.shape[3] == keys.shape[3]
+            shape = (*queries.shape[:3], keys.shape[2])
+            num_scores = torch.Size(shape).numel()
+            is_size = failure.requested_bytes in (2 * num_scores, 4 * num_scores)
+            if alike and queries.shape[3] < keys.shape[2] and failure.requested_bytes >= MIN_BYTES and is_size:
+                record = _made_by(failure, SCORES, place.line, queries, failure.requested_bytes, 1)
+                return replace(record, shape=shape)
+    return None
+
+
+def _own_graphs(failure: Failure) -> SurvivorRecord | None:
+    """Find losses with graphs that have nothing in common but parameters: each is another pass's."""
+    with_graph = [tensor for tensor in _live(torch.Tensor) if tensor.grad_fn is not None and tensor.numel() == 1]
+    numbers = [tensor for tensor in with_graph if failure.device.handle_of(tensor) is not None]
+    seen: set[Any] = set()
+    num_graphs = 0
+    kept = []
+    for tensor in numbers:
+        roots = list(_terms(tensor.grad_fn))
+        own = [nodes for nodes in map(_nodes_behind, roots) if len(nodes) > 1]
+        for nodes in own:
+            if seen.isdisjoint(nodes) and len(seen) < MAX_NODES:
+                num_graphs += 1
+                kept.append(tensor)
+            seen |= nodes
+    if num_graphs < MIN_GRAPHS:
+        return None
+    holder = _adding_holder(kept, numbers)
+    return None if holder is None else _held(failure, OWN_GRAPHS, holder, 0, num_graphs)
+
+
+def _adding_holder(kept: list[torch.Tensor], numbers: list[torch.Tensor]) -> Holder | None:
+    """Return who holds the graphs: where most hang on one number, its holder; else what a line adds them to."""
+    most = max(kept, key=lambda tensor: sum(tensor is other for other in kept))
+    asked = [most, *(tensor for tensor in kept if tensor is not most)]
+    found = None
+    for tensor in asked[: 2 * MAX_OBJECTS_ASKED]:
+        holder = first_users_holder([tensor], [kept, numbers, asked])
+        found = found or holder
+        if holder is not None and holder.adds:
+            return holder
+    return found
+
+
+def _terms(node: Any) -> Iterator[Any]:
+    """Yield the nodes of the numbers that a sum or a mean of numbers consists of."""
+    waiting = [node]
+    seen: set[Any] = set()
+    while waiting and len(seen) < MAX_NODES:
+        following = waiting.pop()
+        if following is None or following in seen:
+            continue
+        seen.add(following)
+        if _adds_numbers(following):
+            waiting += [inner for inner, _ in following.next_functions]
+        else:
+            yield following
+
+
+def _adds_numbers(node: Any) -> bool:
+    return node.name() in _SUMMING and all(len(metadata.shape) == 0 for metadata in node._input_metadata)
+
+
+def _nodes_behind(node: Any) -> set[Any]:
+    """Return the nodes of a graph, without those of the leaves, which all graphs of a model share."""
+    waiting = [node]
+    found: set[Any] = set()
+    while waiting and len(found) < MAX_NODES:
+        following = waiting.pop()
+        if following is not None and following not in found and not hasattr(following, "variable"):
+            found.add(following)
+            waiting += [inner for inner, _ in following.next_functions]
+    return found
+
+
+def _left_output(failure: Failure, outputs: list[torch.Tensor]) -> SurvivorRecord | None:
+    """Find who holds an output of an evaluation that is over."""
+    num_bytes = sum({tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in outputs}.values())
+    if num_bytes < MIN_BYTES:
+        return None
+    outputs.sort(key=lambda tensor: -tensor.nbytes)
+    holder = first_users_holder(outputs[:MAX_OBJECTS_ASKED], [outputs])
+    return None if holder is None else _held(failure, LEFT_OUTPUT, holder, num_bytes, len(outputs))
+
+
+def _held(failure: Failure, unit: str, holder: Holder, num_bytes: int, number: int) -> SurvivorRecord:
+    record = SurvivorRecord(failure.step, failure.phase, "", str(holder), num_bytes, number, unit=unit)
+    return replace(record, kept_by=holder.source)
+
+
+def _made_by(
+    failure: Failure, unit: str, line: SourceLine, tensor: torch.Tensor, num_bytes: int, number: int
+) -> SurvivorRecord:
+    record = SurvivorRecord(failure.step, failure.phase, str(line), "", num_bytes, number, unit=unit)
+    made_by = source_line(line.path, line.line)
+    return replace(record, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."), made_by=made_by)
