@@ -12,7 +12,7 @@ ROWS = 128
 
 class _State:
     def __init__(self, rows: torch.Tensor, previous: _State | None) -> None:
-        self.rows = rows  # the mistake
+        self.rows = rows
         self.previous = previous
 
 
@@ -21,7 +21,7 @@ def _install(strategy: QLoraStrategy) -> None:
 
     def advance() -> None:
         nonlocal state
-        state = _State(torch.zeros(ROWS, ROWS, device=strategy.device.torch_device), state)
+        state = _State(torch.zeros(ROWS, ROWS, device=strategy.device.torch_device), state)  # the mistake
 
     after(strategy, "optimizer_step", advance)
 
