@@ -27,6 +27,8 @@ def main() -> int:
     if browser is None:
         print(f"needs a browser: none of {', '.join(BROWSERS)} is installed", file=sys.stderr)
         return 2
+    # in the pictures the command begins with `python`, as where the environment is activated
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
         command = parse_args(COMMAND)
