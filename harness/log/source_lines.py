@@ -203,7 +203,7 @@ def context_around(path: str, line: int, name: str) -> int | None:
 
 
 def handling_line(path: str, line: int) -> int | None:
-    """Return the line that hands on the exception that a line of a file raises, where it is caught; None without one."""
+    """Return the line that hands on the exception that a line of a file raises, where it is caught, or None."""
     found = []
     for node in _nodes(path):
         if not isinstance(node, ast.Try) or not node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0):

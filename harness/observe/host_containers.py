@@ -6,8 +6,7 @@ now and then, once the process has grown and the device has not; one that is lar
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Any

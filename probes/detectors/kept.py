@@ -4,7 +4,14 @@ import re
 from collections.abc import Sequence
 from math import prod
 
-from memory_harness.harness.log.records import GROWING_TENSOR, HOOK, OF_METRIC, OPTIMIZER_STATE, TRACEBACK, SurvivorRecord
+from memory_harness.harness.log.records import (
+    GROWING_TENSOR,
+    HOOK,
+    OF_METRIC,
+    OPTIMIZER_STATE,
+    TRACEBACK,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 
 CACHE_DIMENSIONS = 4
@@ -14,7 +21,9 @@ MORE_THAN_ONE = 1.2
 DTYPE_BYTES = {"float32": 4, "float64": 8}
 """of an element; the others take 2"""
 
-_IN_CACHE_OBJECT = re.compile(r"\b(?:Dynamic|Static|\w*Quantized)(?:SlidingWindow|Indexed)?(?:Layer|Cache)\.(?:key|value)s?(?:_cache)?\b")
+_IN_CACHE_OBJECT = re.compile(
+    r"\b(?:Dynamic|Static|\w*Quantized)(?:SlidingWindow|Indexed)?(?:Layer|Cache)\.(?:key|value)s?(?:_cache)?\b"
+)
 """Links of a holder: attributes of transformers' caches and of their layers."""
 
 
