@@ -117,8 +117,9 @@ def _sets_by_name(node: ast.AST, name: str) -> bool:
     """Return whether a node is `self.__dict__["name"] = ...`, `setattr(self, "name", ...)` or the like."""
     if isinstance(node, ast.Assign):
         target = node.targets[0]
-        is_item = isinstance(target, ast.Subscript) and "__dict__" in ast.dump(target.value)
-        return is_item and isinstance(target.slice, ast.Constant) and target.slice.value == name
+        if not isinstance(target, ast.Subscript) or "__dict__" not in ast.dump(target.value):
+            return False
+        return isinstance(target.slice, ast.Constant) and target.slice.value == name
     function = node.func if isinstance(node, ast.Call) else None
     called = getattr(function, "attr", getattr(function, "id", ""))
     if not isinstance(node, ast.Call) or called not in ("setattr", "__setattr__"):
@@ -203,7 +204,7 @@ def context_around(path: str, line: int, name: str) -> int | None:
 
 
 def handling_line(path: str, line: int) -> int | None:
-    """Return the line that hands on the exception that a line of a file raises, where it is caught; None without one."""
+    """Return the line that hands on the exception that a line of a file raises, where it is caught, or None."""
     found = []
     for node in _nodes(path):
         if not isinstance(node, ast.Try) or not node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0):

@@ -328,7 +328,7 @@ class _Search:
 
 
 def _handed_on(holder: Holder, error: BaseException) -> Holder:
-    """Return the holder with the line that hands a caught exception to a library, which puts it in a list or the like."""
+    """Return the holder with the line that hands a caught exception to a library, whose list or the like keeps it."""
     caught = error.__traceback__
     if caught is None or not any(word in holder.words for word in _FILLED):
         return holder

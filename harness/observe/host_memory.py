@@ -13,8 +13,6 @@ from itertools import islice, pairwise
 from sys import getsizeof
 from typing import Any
 
-import psutil
-
 from memory_harness.harness.log.records import HOST_STEPS, Phase, Record, SurvivorRecord
 from memory_harness.harness.log.source_lines import SourceLine, is_library, source_line
 from memory_harness.harness.observe.containers import CONTAINERS, DICTS, live_containers
@@ -39,7 +37,7 @@ class HostWatch:
         self._window: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # resident and allocated bytes after each step
         self._lengths: dict[int, int] = {}  # of containers when the tracing began, by id
         self._began_at: int | None = None  # step
-        self._begin_bytes = 0
+        self._begin_bytes = 0  # resident after the first step that was traced
         self._is_over = False
 
     def end_step(self, step: int, host_rss_bytes: int, allocated_bytes: int) -> None:
@@ -51,8 +49,9 @@ class HostWatch:
             if self._climbs() and not tracemalloc.is_tracing():
                 self._began_at = step
                 self._lengths = {id(found): len(found) for found in _containers()}
-                self._begin_bytes = psutil.Process().memory_info().rss  # what looking took is no growth
                 tracemalloc.start(TRACED_FRAMES)
+        elif step - self._began_at == 1:
+            self._begin_bytes = host_rss_bytes  # from here on: what looking took is no growth
         elif step - self._began_at >= TRACED_STEPS:
             self._report(step, host_rss_bytes)
 

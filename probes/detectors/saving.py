@@ -326,7 +326,7 @@ def _left_by_generating(log: RunLog) -> Finding | None:
 
 
 def _caches_of_calls(log: RunLog) -> Finding | None:
-    """Find calls without gradients after which keys and values stay, through the whole run: with `use_cache` or alike."""
+    """Find calls without gradients after which keys and values stay, through the whole run."""
     calls = records_of(log, Phase.EVAL)
     levels = [call.allocated_before_bytes for call in calls]
     held = next((survivor for survivor in survivors_of(log, Phase.EVAL) if is_of_cache(log, survivor)), None)
