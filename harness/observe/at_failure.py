@@ -51,19 +51,23 @@ class Failure(NamedTuple):
     step: int
     phase: Phase
     requested_bytes: int
-    frame: FrameType | None
 
 
 def write_what_is_there(
-    failure: Failure, num_passes: int, outputs: Iterable[torch.Tensor], write: Callable[[Record], None]
+    failure: Failure,
+    frame: FrameType | None,
+    num_passes: int,
+    outputs: Iterable[torch.Tensor],
+    write: Callable[[Record], None],
 ) -> None:
     """Write what the failed call was to make, and what waits or was left.
 
     Args:
+        frame: the innermost that runs; no caller may keep it, as it would keep all that the script's frames hold.
         num_passes: of the model since the last backward pass.
         outputs: of the last evaluation's models that are trained.
     """
-    places = list(_places(failure.frame))
+    places = list(_places(frame))
     records = [_upcast(failure, places), _scores(failure, places), _left_output(failure, list(outputs))]
     if num_passes >= MIN_GRAPHS:
         records.append(_own_graphs(failure))

@@ -828,9 +828,9 @@ class ScriptObserver:
             return
         self._num_failures_looked_at += 1
         phase, step = self._phase or Phase.LOAD, self._phase_recorder.step
-        failure = Failure(self.device, step, phase, error.requested_bytes, self._frame())
+        failure = Failure(self.device, step, phase, error.requested_bytes)
         outputs = self._outputs.left(evaluates=phase is Phase.EVAL)
-        write_what_is_there(failure, self._num_passes, outputs, self._write)
+        write_what_is_there(failure, self._frame(), self._num_passes, outputs, self._write)
         if phase in IN_STEP:
             for module, tensors in self._module_calls.never_trained():
                 held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)
