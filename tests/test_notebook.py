@@ -135,6 +135,7 @@ def test_all_cells_run_on_a_cpu(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs").glob("*-train"))) == 1
 
 
+@pytest.mark.slow
 def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shell = Shell(tmp_path)

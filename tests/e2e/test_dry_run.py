@@ -154,9 +154,9 @@ def test_a_script_runs_and_takes_what_arithmetic_says(case, tmp_path, monkeypatc
     ("script", "line", "why"),
     [
         ("branch_on_loss", 12, "branches on a number read from the card"),
-        ("branch_on_count", 7, "a count or a condition"),
-        ("unknown_mask", 7, "how many elements a mask selects"),
-        ("cuda_graph", 7, "torch.cuda.CUDAGraph"),
+        pytest.param("branch_on_count", 7, "a count or a condition", marks=pytest.mark.slow),
+        pytest.param("unknown_mask", 7, "how many elements a mask selects", marks=pytest.mark.slow),
+        pytest.param("cuda_graph", 7, "torch.cuda.CUDAGraph", marks=pytest.mark.slow),
         ("unknown_operator", 10, "somebodys_kernels::scan"),
     ],
 )

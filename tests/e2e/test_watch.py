@@ -112,6 +112,7 @@ def watch_in_process(name: str, folder: Path, *arguments: str) -> tuple[int | No
     return process.exitcode, json.loads(report.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "where"),
     [
@@ -130,6 +131,7 @@ def test_what_a_process_does_that_ends_by_itself_or_is_started_is_seen(name, arg
     assert finding["where"] == f"tests/watch_scripts/{where}"
 
 
+@pytest.mark.slow
 def test_processes_that_keep_nothing_fit(tmp_path):
     code, report = watch_in_process("clean_processes", tmp_path)
     assert (code, report["verdict"], report["findings"]) == (0, "pass", [])
@@ -159,6 +161,7 @@ helper()
 """
 
 
+@pytest.mark.slow
 def test_a_script_sees_and_says_what_it_would_under_python(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()

@@ -5,6 +5,7 @@ import logging.handlers
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from memory_harness.harness.observe.containers import live_containers
@@ -22,6 +23,7 @@ def line_of(function):
     return function.__code__.co_firstlineno + 1
 
 
+@pytest.mark.slow
 def test_a_dictionary_of_arrays_that_the_collector_does_not_know_is_found():
     of_object, local = Cache(), {}
     of_object.arrays["first"] = np.zeros(4)
@@ -52,6 +54,7 @@ class Pending:
         self.functions.append(lambda kept=tensor: kept)
 
 
+@pytest.mark.slow
 def test_what_collects_functions_holds_their_defaults():
     pending = Pending()
     tensors = [torch.zeros(2), torch.zeros(2)]
@@ -68,6 +71,7 @@ class Teacher:
         self.__dict__["other"] = model
 
 
+@pytest.mark.slow
 def test_an_attribute_stored_by_its_name_is_found():
     teacher, kept = Teacher(), [torch.zeros(2)]
     teacher.keep(kept[0])
@@ -84,6 +88,7 @@ def fail():
     raise ValueError(made.shape)
 
 
+@pytest.mark.slow
 def test_the_line_that_logs_an_exception_is_named():
     log = logging.Logger("test")
     log.addHandler(HANDLER)

@@ -64,6 +64,7 @@ def test_few_steps_of_a_flat_loop_that_keeps_numbers_are_traced_and_nothing_is_f
     assert detect(log) == []
 
 
+@pytest.mark.slow
 def test_a_leak_that_begins_during_a_rest_is_noticed_with_who_holds_it():
     log = watched(loop(320, keep=lambda step: torch.zeros(2**16) if step > 220 else None))
     (finding,) = [finding for finding in detect(log) if finding.severity != "info"]

@@ -55,10 +55,7 @@ ASKS_AT = {
 FILLS_ITS_PROCESS = {"logits-hoarded-host"}
 """Resident memory shows only in a process that has not freed much before."""
 
-ALWAYS = {
-    "checkpointing-lost", "eval-batch-logits", "kv-cache-held", "logits-hoarded", "oom-in-backward", "retained-graph",
-    "unexplained-growth",
-}  # fmt: skip
+ALWAYS = {"eval-batch-logits", "retained-graph", "unexplained-growth"}
 """Of each kind of detector some; the others, and so every fault, with `-m slow`."""
 
 

@@ -106,6 +106,7 @@ def test_a_snapshot_holds_what_there_was_when_memory_ran_out(script, tmp_path):
     assert sum(segment["allocated_size"] for segment in segments) == recorded.fatal_oom.allocated_bytes > 30 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget_bytes", [2**34, 60 * MIB])
 def test_what_lived_at_the_peak_adds_up_to_it_by_line(script, tmp_path, budget_bytes):
     asked = DryRun(script(LOOP), (), find_card("t4"), budget_bytes, max_steps=2, with_peak=True)
@@ -136,6 +137,7 @@ print("done")
     assert recorded.outcome is Outcome.COMPLETED
 
 
+@pytest.mark.slow
 def test_training_ends_when_nothing_new_comes(script, tmp_path):
     text = LOOP.replace("randn(4096, 256)", "randn(65536, 256)") + "\nprint('after the loop')\n"
     recorded = DryRun(script(text), (), find_card("t4"), 200 * MIB).run(tmp_path / "run.jsonl")

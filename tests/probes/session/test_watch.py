@@ -130,8 +130,7 @@ BUDGETS = {
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "batches_skipped", "checkpointing_off_in_generate", "eval_batch_logits", "exception_holds_frames", "kv_cache_held",
-    "metric_list_state", "retained_graph", "tensors_logged",
+    "batches_skipped", "checkpointing_off_in_generate", "eval_batch_logits", "retained_graph", "tensors_logged",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
@@ -141,8 +140,7 @@ OF_PROCESSES = {"clean_processes", "forked_leak", "leaves_at_once", "subprocess_
 CAUGHT = "# caught here"
 CLEAN = sorted({path.stem for path in SCRIPTS.glob("clean_*.py")} - OF_PROCESSES)
 CLEAN_ALWAYS = {
-    "clean_accumulation", "clean_batch_size_search", "clean_evaluation", "clean_kept_floats", "clean_static_cache",
-    "clean_varying_lengths",
+    "clean_accumulation", "clean_evaluation", "clean_varying_lengths",
 }  # fmt: skip
 """the rest with `-m slow`"""
 
@@ -191,6 +189,7 @@ def test_summed_losses_cost_the_host_alone(tmp_path, capfd):
     assert str(finding.where).endswith("clean_summed_losses.py:15")
 
 
+@pytest.mark.slow
 def test_what_keeps_it_is_shown_with_both_lines(tmp_path, capfd):
     text = (
         "import torch\n"
@@ -229,6 +228,7 @@ def test_a_script_that_goes_on_without_what_found_no_memory_does_not_fit(name, t
     assert {oom.caught_at for oom in log.given_up} == {line_of_mistake(name, CAUGHT)}
 
 
+@pytest.mark.slow
 def test_larger_tries_of_a_script_that_fits_are_counted(tmp_path, capfd):
     log = watched(SCRIPTS / "clean_batch_size_search.py", tmp_path, BUDGETS["clean_batch_size_search"])
     assert "2 tries before had asked for more than there is" in verdict_sentence(result_of_log(log))
@@ -298,6 +298,7 @@ def test_phases_steps_and_batches_are_inferred(tmp_path):
     assert log.run.total_steps == 3
 
 
+@pytest.mark.slow
 def test_watching_changes_nothing(tmp_path, capfd):
     script = script_of(tmp_path, TRAINING + "print(sum(p.sum().item() for p in model.parameters()))")
     exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__"})
@@ -347,6 +348,7 @@ def test_parameters_updated_by_hand_make_steps(tmp_path):
     assert log.outcome is Outcome.COMPLETED
 
 
+@pytest.mark.slow
 def test_what_fits_is_told_where_the_padding_is_not_looked_at(tmp_path):
     text = (
         "import torch\n"
@@ -362,6 +364,7 @@ def test_what_fits_is_told_where_the_padding_is_not_looked_at(tmp_path):
     assert limit.num_samples == 6 * 4
 
 
+@pytest.mark.slow
 def test_a_buffer_that_is_emptied_after_some_steps_is_no_metric(tmp_path):
     text = (
         "import torch\n"
@@ -382,6 +385,7 @@ def test_a_buffer_that_is_emptied_after_some_steps_is_no_metric(tmp_path):
     assert detect(watched(script_of(tmp_path, text), tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_what_is_moved_to_the_host_leaves_the_card(tmp_path):
     log = watched(script_of(tmp_path, "import torch\nkept = torch.zeros(2**20).cpu()\n"), tmp_path)
     assert log.phases[0].after.peak_allocated_bytes == 4 * MIB

@@ -167,6 +167,7 @@ def findings_of(text: str, budget_bytes: int, folder: Path):
     return detect(log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", of_default_run(FAILING))
 def test_the_cause_and_the_line_of_what_does_not_fit(name, tmp_path, capfd):
     text, budget_bytes, cause = FAILING[name]
@@ -176,6 +177,7 @@ def test_the_cause_and_the_line_of_what_does_not_fit(name, tmp_path, capfd):
     assert str(finding.where).endswith(f"script.py:{number}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", of_default_run(ALIKE))
 def test_what_looks_alike_is_not_named_so(name, tmp_path, capfd):
     text, budget_bytes, cause = ALIKE[name]
