@@ -32,6 +32,7 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "versions": run.environment,
         "configuration": run.config or None,
         "source": run.source,
+        "unreadable_lines": result.as_configured.num_unreadable_lines,
         "verdict": result.verdict,
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
         "as_configured": run_to_json(result.as_configured),
@@ -68,7 +69,6 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
         caught.append({**_fields(failure, CAUGHT), "done_again": is_done})
     return {
         "outcome": log.outcome,
-        "unreadable_lines": log.num_unreadable_lines,
         "oom": oom,
         "caught": caught,
         "phases": phases,

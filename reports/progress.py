@@ -1,4 +1,4 @@
-"""How far a probe is, on standard error: bars in a terminal, a line now and then in a notebook, in CI or in a file."""
+"""How far a probe is, on standard error: bars in a terminal, a line now and then in a notebook or in CI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from memory_harness.configs.printable import printable
 from memory_harness.probes.session.process import OnProgress
-from memory_harness.reports.screen import can_redraw, cleaned
+from memory_harness.reports.screen import can_redraw, cleaned, in_ci, in_notebook
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -21,7 +21,9 @@ def progress_bars() -> Iterator[OnProgress]:
     """Yield what takes how far the probe is."""
     console = cleaned(Console(stderr=True))
     if not can_redraw(console):
-        yield lines(console)
+        # what reads a pipe, or a file later, is no person who waits
+        somebody_waits = console.file.isatty() or in_notebook() or in_ci()
+        yield lines(console) if somebody_waits else lambda title, done, total: None
         return
     columns = (
         TextColumn("{task.description}"),

@@ -156,7 +156,7 @@ def test_a_line_of_wrong_types_is_counted_and_said(name, written, tmp_path):
     shown = io.StringIO()
     print_report(result_of_log(log), make_console(shown))
     assert "1 line could not be read" in shown.getvalue()
-    assert to_json(result_of_log(log))["as_configured"]["unreadable_lines"] == 1
+    assert to_json(result_of_log(log))["unreadable_lines"] == 1
 
 
 def test_a_loss_that_is_no_number_is_kept(written, tmp_path):
