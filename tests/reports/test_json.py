@@ -26,7 +26,6 @@ CAUGHT = {
 }
 RUN = {
     "outcome": str,
-    "unreadable_lines": int,
     "oom": (OOM, None),
     "caught": [CAUGHT],
     "phases": "phases",
@@ -41,6 +40,7 @@ SCHEMA = {
     "versions": dict,
     "configuration": (dict, None),
     "source": str,
+    "unreadable_lines": int,
     "verdict": str,
     "gpu": {"name": str, "budget_bytes": int},
     "as_configured": RUN,
