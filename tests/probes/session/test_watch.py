@@ -130,7 +130,7 @@ BUDGETS = {
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 26 * MIB,
 }  # fmt: skip
 ALWAYS = {
-    "batches_skipped", "checkpointing_off_in_generate", "eval_batch_logits", "retained_graph", "tensors_logged",
+    "batches_skipped", "checkpointing_off_in_generate", "retained_graph", "tensors_logged",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
