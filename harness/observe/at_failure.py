@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -25,14 +24,13 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library, source_line
 from memory_harness.harness.observe.holders import Holder, first_users_holder, local_variables
-from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED
+from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live
 
 MIN_BYTES = 64 * 1024  # least that is worth a report
 MIN_GRAPHS = 4  # of passes that have nothing in common but parameters, before they are said to wait
 MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
 NARROW = (torch.float16, torch.bfloat16)
-_SUMMING = {"AddBackward0", "SubBackward0", "DivBackward0", "MulBackward0"}
 _TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
 _CAST = re.compile(r"\bfloat\(|float32|\.to\(|\.type\(|\bdouble\(")
 
@@ -76,10 +74,6 @@ def write_what_is_there(
             write(record)
 
 
-def _live(kind: type) -> list[Any]:
-    return [item for item in gc.get_objects() if issubclass(type(item), kind)]
-
-
 def _places(frame: FrameType | None) -> Iterator[_Place]:
     """Yield the running frames up to the user's innermost one, which has asked for what did not fit."""
     for outer, number in islice(walk_stack(frame), MAX_FRAMES):
@@ -105,7 +99,7 @@ def _upcast(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
 
 def _cast_before(failure: Failure) -> SurvivorRecord | None:
     """Find matrices in float32, made by a line that casts, of models of which others are in 16 bits; none trains."""
-    parameters = [parameter for parameter in _live(torch.nn.Parameter) if not parameter.requires_grad]
+    parameters = [parameter for parameter in live(torch.nn.Parameter) if not parameter.requires_grad]
     wide, narrow = [], 0
     for parameter in parameters:
         narrow += parameter.nbytes if parameter.dtype in NARROW else 0
@@ -144,7 +138,7 @@ def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
 
 def _own_graphs(failure: Failure) -> SurvivorRecord | None:
     """Find losses with graphs that have nothing in common but parameters: each is another pass's."""
-    with_graph = [tensor for tensor in _live(torch.Tensor) if tensor.grad_fn is not None and tensor.numel() == 1]
+    with_graph = [tensor for tensor in live(torch.Tensor) if tensor.grad_fn is not None and tensor.numel() == 1]
     numbers = [tensor for tensor in with_graph if failure.device.handle_of(tensor) is not None]
     seen: set[Any] = set()
     num_graphs = 0
@@ -185,14 +179,10 @@ def _terms(node: Any) -> Iterator[Any]:
         if following is None or following in seen:
             continue
         seen.add(following)
-        if _adds_numbers(following):
+        if following.name() in SUMMING and is_of_number(following):
             waiting += [inner for inner, _ in following.next_functions]
         else:
             yield following
-
-
-def _adds_numbers(node: Any) -> bool:
-    return node.name() in _SUMMING and all(len(metadata.shape) == 0 for metadata in node._input_metadata)
 
 
 def _nodes_behind(node: Any) -> set[Any]:

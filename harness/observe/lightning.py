@@ -24,9 +24,9 @@ except ImportError:  # its older name
     from pytorch_lightning.callbacks import Callback
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
-from memory_harness.harness.log.trackers import TrackerFeed, check_trackers
 from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
+from memory_harness.harness.observe.tracking import Tracking
 
 
 class LightningCallback(Callback):
@@ -42,10 +42,8 @@ class LightningCallback(Callback):
         log_to: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        check_trackers(log_to, "log_to")
+        self._tracking = Tracking(log_to)
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
-        self._log_to = tuple(log_to)
-        self._feed: TrackerFeed | None = None
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
         self._last: Recorder | None = None
@@ -64,8 +62,7 @@ class LightningCallback(Callback):
         recorder = self._recorder = self._last = self._stack.enter_context(self._open())
         total = int(trainer.estimated_stepping_batches) if trainer.max_epochs != -1 else 0
         recorder.describe(pl_module, total_steps=max(0, total))
-        if self._log_to and recorder.log is not None:
-            self._feed = TrackerFeed(recorder.log, self._log_to)
+        self._tracking.begin(recorder)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Steps belong to the next epoch now."""
@@ -112,9 +109,7 @@ class LightningCallback(Callback):
         shapes, learning_rate = self._shapes, self._learning_rate
         self._shapes, self._losses, self._learning_rate = [], [], None
         phase_recorder.end_step(shapes, loss, None, learning_rate, time.perf_counter() - self._begin)
-        if self._feed is not None:
-            with phase_recorder.device.on_host():
-                self._feed.update()
+        self._tracking.send(self._recorder)
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -166,9 +161,7 @@ class LightningCallback(Callback):
         if self._recorder is None:
             return
         self._switch_to(None)
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            feed.close()
+        self._tracking.end()
         self._recorder = None
         stack, self._stack = self._stack, ExitStack()
         self._shapes, self._losses, self._learning_rate = [], [], None

@@ -31,12 +31,12 @@ MIN_LEFT_BYTES = 64 * 1024  # least that a phase recorded as a whole must leave,
 MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
 MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
 _ADDITIONS = {"AddBackward0", "SubBackward0"}
-_SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
+SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
 MAX_LOOKS = 4  # times that all objects are gone through for models and optimizers
 MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
 
 
-def _live(kind: type) -> list[Any]:
+def live(kind: type) -> list[Any]:
     """Return the objects of a kind; `isinstance` would ask objects that only stand for others.
 
     Each type is asked once: there are half a million objects and a thousand types.
@@ -49,7 +49,7 @@ def _live(kind: type) -> list[Any]:
 def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:
     """Return the tensors that Python knows of, by the allocation that they lie in."""
     found: dict[Hashable, list[torch.Tensor]] = defaultdict(list)
-    for tensor in _live(torch.Tensor):
+    for tensor in live(torch.Tensor):
         if tensor.layout is torch.strided:
             handle = device.handle_of(tensor)
             if handle is not None:
@@ -60,7 +60,7 @@ def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Ten
 def gradient_handles(device: ObservableDevice) -> set[Hashable]:
     """Return where gradients lie: their parameters hold them, which Python does not see."""
     found: set[Hashable] = set()
-    for tensor in _live(torch.Tensor):
+    for tensor in live(torch.Tensor):
         if tensor.is_leaf and tensor.grad is not None:
             found.add(device.handle_of(tensor.grad))
     return found - {None}
@@ -68,7 +68,7 @@ def gradient_handles(device: ObservableDevice) -> set[Hashable]:
 
 def gradients_have_graphs() -> bool:
     """Return whether a parameter's gradient can be differentiated itself: each refers to the other then."""
-    for tensor in _live(torch.Tensor):
+    for tensor in live(torch.Tensor):
         if tensor.is_leaf and tensor.grad is not None and tensor.grad.grad_fn is not None:
             return True
     return False
@@ -102,7 +102,7 @@ def summed_losses(least: int) -> tuple[Holder, int] | None:
     Once each has been propagated back the sum costs the device nothing, but it refers to the nodes of all the graphs.
     """
     sums = []
-    for tensor in _live(torch.Tensor):
+    for tensor in live(torch.Tensor):
         if tensor.grad_fn is not None and tensor.dim() == 0:
             num_terms = _num_terms(tensor.grad_fn)
             if num_terms >= least:
@@ -118,21 +118,22 @@ def summed_losses(least: int) -> tuple[Holder, int] | None:
 def _num_terms(node: Any) -> int:
     """Return how many additions of numbers follow one another in a graph."""
     number = 0
-    while node is not None and node.name() in _SUMMING:
+    while node is not None and node.name() in SUMMING:
         number += node.name() in _ADDITIONS
-        numbers = [inner for inner, _ in node.next_functions if inner is not None and _is_of_number(inner)]
-        carried = [inner for inner in numbers if inner.name() in _SUMMING]
+        numbers = [inner for inner, _ in node.next_functions if inner is not None and is_of_number(inner)]
+        carried = [inner for inner in numbers if inner.name() in SUMMING]
         node = next(iter(carried or numbers), None)
     return number
 
 
-def _is_of_number(node: Any) -> bool:
+def is_of_number(node: Any) -> bool:
+    """Return whether a node of a graph has made nothing but numbers."""
     return all(len(metadata.shape) == 0 for metadata in node._input_metadata)
 
 
 def hook_with_line(path: str, line: int) -> str | None:
     """Return the name of the function in which a line lies, where a module calls that function as a hook."""
-    for module in _live(torch.nn.Module):
+    for module in live(torch.nn.Module):
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             for hook in hooks.values():
                 code = hook_code(hook)
@@ -143,7 +144,7 @@ def hook_with_line(path: str, line: int) -> str | None:
 
 def holder_of_failure(device: ObservableDevice) -> Holder | None:
     """Return who keeps an out-of-memory that was caught, and with it the frames of its traceback."""
-    errors = _live(Exception)
+    errors = live(Exception)
     failures = [error for error in errors if _holds_tensors(error, device) and device.as_out_of_memory(error)]
     return first_users_holder(failures[:MAX_OBJECTS_ASKED], [errors, failures])
 
@@ -160,7 +161,7 @@ def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
 def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
     """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does."""
     host = []
-    for tensor in _live(torch.Tensor):
+    for tensor in live(torch.Tensor):
         is_plain = tensor.layout is torch.strided and not isinstance(tensor, torch.nn.Parameter)
         if is_plain and tensor.device.type == "cpu" and device.handle_of(tensor) is None:
             host.append(tensor)
@@ -204,7 +205,7 @@ def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
 
 def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
     """Return who holds the model with the most parameters on the device, or the largest tensor where there is none."""
-    modules = _live(torch.nn.Module)
+    modules = live(torch.nn.Module)
     inner: set[int] = set()
     for module in modules:
         inner.update(map(id, module.children()))
@@ -283,7 +284,7 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
 
 def _modules_and_optimizers() -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
     """Return all that live."""
-    return _live(torch.nn.Module), _live(torch.optim.Optimizer)
+    return live(torch.nn.Module), live(torch.optim.Optimizer)
 
 
 def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:

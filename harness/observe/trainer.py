@@ -32,10 +32,10 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
-from memory_harness.harness.log.trackers import TrackerFeed, check_trackers
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
 from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
+from memory_harness.harness.observe.tracking import Tracking
 
 _OPEN: weakref.WeakSet[MemoryCallback] = weakref.WeakSet()  # those that are recording
 
@@ -77,7 +77,7 @@ class MemoryCallback(TrainerCallback):
         budget: str | int | None = None,
         log_to: Sequence[str] = (),
     ) -> None:
-        check_trackers(log_to, "log_to")
+        self._tracking = Tracking(log_to)
         for other in tuple(_OPEN):
             other.close()
         self._open = lambda: Recorder.open(path, device=device, gpu=gpu, budget=budget)
@@ -89,8 +89,6 @@ class MemoryCallback(TrainerCallback):
         self._is_training = False
         self._num_eval_batches = 0
         self._state: Any = None  # of the trainer that trains
-        self._log_to = tuple(log_to)
-        self._feed: TrackerFeed | None = None
         self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that tell of their forward passes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MemoryCallback:
@@ -154,7 +152,7 @@ class MemoryCallback(TrainerCallback):
                 loss = step.loss(phase_recorder.device.read)
             step.losses.clear()
             phase_recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
-            self._send()
+            self._tracking.send(self._recorder)
         self._step = None
         self._begin_checkpoint(control)
 
@@ -213,7 +211,7 @@ class MemoryCallback(TrainerCallback):
         atexit.unregister(self.close)
         _OPEN.discard(self)
         stack, self._stack = self._stack, ExitStack()
-        stack.callback(self._end_feed)
+        stack.callback(self._tracking.end)
         if not has_failed:
             stack.close()
             return
@@ -237,8 +235,7 @@ class MemoryCallback(TrainerCallback):
     def _begin(self, model: torch.nn.Module) -> Recorder:
         self._recorder = self._last = self._stack.enter_context(self._open())
         self._recorder.describe(model)
-        if self._log_to and self._recorder.log is not None:
-            self._feed = TrackerFeed(self._recorder.log, self._log_to)
+        self._tracking.begin(self._recorder)
         atexit.register(self.close)
         self._after_cell(self._close_where_it_failed)
         _OPEN.add(self)
@@ -256,17 +253,6 @@ class MemoryCallback(TrainerCallback):
     def _close_where_it_failed(self, cell: Any) -> None:
         if self._recorder is not None and self._recorder.failure is not None and not cell.success:
             self.close()
-
-    def _send(self) -> None:
-        """Send what is new in the log to the trackers; what they make of it counts as nobody's."""
-        if self._feed is not None and self._recorder is not None:
-            with self._recorder.device.on_host():
-                self._feed.update()
-
-    def _end_feed(self) -> None:
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            feed.close()
 
     def _switch_to(self, phase: Phase | None, batch: BatchShape | None = None, index: int = 0) -> None:
         """End the running phase and begin the next one."""

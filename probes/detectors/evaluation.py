@@ -22,6 +22,7 @@ from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
 from memory_harness.probes.detectors.kept import is_of_exception, is_of_metric
 from memory_harness.probes.detectors.reading import (
     called_at,
+    error_at_failure,
     how_it_is_kept,
     is_tight,
     line_of,
@@ -414,18 +415,14 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
     looked_at = {record.step for record in records_of(log, Phase.EVAL)}
     if left is None or 2 * len(looked_at) > len(log.steps):
         return None
-    if severity_without(log, left.bytes_per_step) != "error":
-        return None
-    return Finding(
+    return error_at_failure(
+        log,
+        left,
+        left.bytes_per_step,
         cause="eval-leftover",
-        severity="error",
         title=f"An output of the evaluation, {format_bytes(left.bytes_per_step)}, is still there when it is over",
         explanation=f"It is kept by {left.holder} `{left.kept_by}`, and what came after it ran out of "
         "memory, which would have had room without it. Deleting it when the evaluation is over gives that back.",
-        phase=left.phase,
-        steps=(left.step, left.step),
-        bytes=left.bytes_per_step,
-        where=line_of(left),
         evidence={"left_bytes": left.bytes_per_step},
     )
 

@@ -41,11 +41,11 @@ from memory_harness.probes.detectors.growth_timing import (
 )
 from memory_harness.probes.detectors.kept import is_of_optimizer
 from memory_harness.probes.detectors.reading import (
+    error_at_failure,
     how_it_is_kept,
     line_of,
     main_survivor,
     records_of,
-    severity_without,
     survivors_at_failure,
     survivors_of,
 )
@@ -118,18 +118,14 @@ def _graphs_of_one_step(log: RunLog) -> Finding | None:
     num_bytes = (
         (oom.allocated_bytes - forwards[-1].allocated_before_bytes) * (graphs.num_tensors - 1) // graphs.num_tensors
     )
-    if severity_without(log, num_bytes) != "error":
-        return None
-    return Finding(
+    return error_at_failure(
+        log,
+        graphs,
+        num_bytes,
         cause="retained-graph",
-        severity="error",
         title=f"The graphs of {graphs.num_tensors} passes wait for one backward pass: {format_bytes(num_bytes)}",
         explanation=f"Their losses are kept by {graphs.holder} `{graphs.kept_by}`. They have nothing in common but "
         "parameters: backward of each, divided by their number, gives the same gradients, and lets go of its graph.",
-        phase=oom.phase,
-        steps=(oom.step, oom.step),
-        bytes=num_bytes,
-        where=line_of(graphs),
         evidence={"num_graphs": graphs.num_tensors, "graphs_bytes": num_bytes},
     )
 

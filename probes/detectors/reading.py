@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.validation import range_problems
@@ -94,6 +95,42 @@ def survivors_at_failure(log: RunLog, unit: str) -> list[SurvivorRecord]:
     if oom is None:
         return []
     return [found for found in survivors_of(log, unit) if (found.step, found.phase) == (oom.step, oom.phase)]
+
+
+def error_at_failure(
+    log: RunLog,
+    found: SurvivorRecord,
+    num_bytes: int,
+    *,
+    cause: str,
+    title: str,
+    explanation: str,
+    evidence: dict[str, Any],
+) -> Finding | None:
+    """Return the error that a run died of what was found when an allocation failed; None where it would have anyway.
+
+    Args:
+        log: of the run.
+        found: one of `survivors_at_failure`, whose line is told.
+        num_bytes: that there would have been without it.
+        cause: id of the cause.
+        title: of the finding.
+        explanation: of the finding.
+        evidence: numbers that it rests on.
+    """
+    if severity_without(log, num_bytes) != "error":
+        return None
+    return Finding(
+        cause=cause,
+        severity="error",
+        title=title,
+        explanation=explanation,
+        phase=found.phase,
+        steps=(found.step, found.step),
+        bytes=num_bytes,
+        where=line_of(found),
+        evidence=evidence,
+    )
 
 
 def line_of(survivor: SurvivorRecord | None) -> str | None:

@@ -26,6 +26,7 @@ from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise, rises_to_the_end
 from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
+    error_at_failure,
     how_it_is_kept,
     is_tight,
     left_bytes,
@@ -218,19 +219,17 @@ def kbit_upcast(evidence: Evidence) -> Finding | None:
 def _upcast_at_failure(log: RunLog) -> Finding | None:
     """Find weights in 16 bits whose copies in float32 are what did not fit, or without which the rest would have."""
     cast = main_survivor(survivors_at_failure(log, UPCAST))
-    if cast is None or severity_without(log, cast.bytes_per_step) != "error":
+    if cast is None:
         return None
     shape = " × ".join(map(str, cast.shape))
-    return Finding(
+    return error_at_failure(
+        log,
+        cast,
+        cast.bytes_per_step,
         cause="kbit-upcast",
-        severity="error",
         title=f"Weights in 16 bits are cast to float32: {format_bytes(cast.bytes_per_step)}",
         explanation=f"{cast.site} makes float32 of a parameter of {shape} `{cast.made_by}`, twice what it has in "
         "16 bits. Leave weights that do not train in 16 bits, and cast the activations.",
-        phase=cast.phase,
-        steps=(cast.step, cast.step),
-        bytes=cast.bytes_per_step,
-        where=line_of(cast),
         evidence={"cast_bytes": cast.bytes_per_step, "num_tensors": cast.num_tensors},
     )
 
@@ -423,20 +422,18 @@ def _old_models(log: RunLog, survivors: list[SurvivorRecord]) -> Finding | None:
 def _never_trained(log: RunLog) -> Finding | None:
     """Find models that a script has called before the one that trains, and keeps; those of rollouts have their turn."""
     survivors = survivors_at_failure(log, NEVER_TRAINED)
-    num_bytes = sum(survivor.bytes_per_step for survivor in survivors)
-    if not survivors or records_of(log, Phase.GENERATE, Phase.ROLLOUT) or severity_without(log, num_bytes) != "error":
+    main = main_survivor(survivors)
+    if main is None or records_of(log, Phase.GENERATE, Phase.ROLLOUT):
         return None
-    number = len(survivors)
-    return Finding(
+    number, num_bytes = len(survivors), sum(survivor.bytes_per_step for survivor in survivors)
+    return error_at_failure(
+        log,
+        main,
+        num_bytes,
         cause="old-model-alive",
-        severity="error",
         title=f"{format_bytes(num_bytes)} belongs to {number} other {'model' if number == 1 else 'models'}",
         explanation="Called before the model that trains was for the first time, never trained, and not called since: "
         f"parameters that are kept by {survivors[0].holder}. The run would have got further without them.",
-        phase=survivors[0].phase,
-        steps=(survivors[0].step, survivors[0].step),
-        bytes=num_bytes,
-        where=line_of(main_survivor(survivors)),
         evidence={"num_models": number, "old_models_bytes": num_bytes},
     )
 
