@@ -13,7 +13,6 @@ from types import FrameType
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command
-from memory_harness.configs.errors import HarnessError, one_line
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
 from memory_harness.configs.program import say
@@ -35,7 +34,6 @@ from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.companion import Follow, following
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
-from memory_harness.reports.defects import explain
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
 from memory_harness.reports.next_step import after_replay, next_step
@@ -47,24 +45,17 @@ from memory_harness.reports.terminal import make_console, print_sections
 
 
 def carry_out(command: Command, arguments: Sequence[str]) -> int:
-    """Do what the command line asks for, and say in a line why it ends where it cannot; return the exit code."""
+    """Do what the command line asks for, and say how a process ended that was to do it; return the exit code."""
     try:
         with contextlib.nullcontext() if command.watch is not None else _unwinding_at_sigterm():
             return run(command, arguments)
     except RunDied as error:
         print(printable(error.details), end="", file=sys.stderr)
-        return _refuse(error, 3)
+        say(error)
+        return 3
     except RunStopped as error:
-        return _refuse(f"{error}; {how_to_go_on(Path(error.run))}", 128 + error.number)
-    except HarnessError as error:
-        return _refuse(error, 2)
-    except KeyboardInterrupt:
-        return _refuse("stopped", 130)
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        line, code = explain(error, arguments)
-        return _refuse(one_line(line), code)
+        say(f"{error}; {how_to_go_on(Path(error.run))}")
+        return 128 + error.number
 
 
 @contextlib.contextmanager
@@ -83,11 +74,6 @@ def _unwinding_at_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _refuse(reason: object, code: int) -> int:
-    say(reason)
-    return code
 
 
 def run(command: Command, arguments: Sequence[str]) -> int:

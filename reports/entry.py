@@ -17,21 +17,26 @@ from memory_harness.reports.output import forgiving_output
 
 @forgiving_output()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line, and say in a line why it ends where it cannot go on; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command = parsed(arguments)
         _check_machine(command)
+        from memory_harness.reports.command import carry_out  # its imports take a second
+
+        return carry_out(command, arguments)
     except HarnessError as error:
         say(error)
         return 2
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         line, code = explain(error, arguments)
         say(one_line(line))
         return code
-    from memory_harness.reports.command import carry_out  # its imports take a second
-
-    return carry_out(command, arguments)
 
 
 def parsed(arguments: Sequence[str]) -> Command:

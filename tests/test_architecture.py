@@ -240,10 +240,11 @@ def modules_in(package: str) -> list[str]:
 
 
 def test_every_detector_is_registered():
-    """A public function that returns findings is a detector: the dict, or `detect` itself, must know it."""
+    """A public function from evidence alone to findings is a detector: the dict, or `detect` itself, must know it."""
     known = set(imports("memory_harness.probes.detectors"))
     for name in modules_in("memory_harness.probes.detectors"):
         functions = [node for node in syntax_tree(name).body if isinstance(node, ast.FunctionDef) and node.returns]
+        functions = [f for f in functions if ast.unparse(f.args) == "evidence: Evidence"]
         returned = ("Finding | None", "list[Finding]")
         detectors = {f"{name}.{f.name}" for f in functions if f.name[0] != "_" and ast.unparse(f.returns) in returned}
         assert detectors <= known, f"add to DETECTORS in probes/detectors/__init__.py: {detectors - known}"
