@@ -109,6 +109,9 @@ class Command:
     viewer"""
     explain: str | None = field(default=None, metadata={"metavar": "CAUSE", "bare": ALL_CAUSES})
     """say what a cause is, how it looks, how to test for it and how to fix it, and end; lists all without a name"""
+    mcp: bool = False
+    """answer agents as an MCP server on standard input and output: probe, estimate, dry run, replay, compare, explain;
+    writes nothing outside of --output"""
     human_sheet: Path | None = field(default=None, metadata={"metavar": "DIR"})
     """write a blind sheet for people to rate the last replies in that folder's GeneratedResponses.json, and end"""
     score_sheet: Path | None = None

@@ -118,6 +118,13 @@ MODES = (
         (*RECIPE, "json", "fail_on_increase", *SCRIPT[:-1], "dry_run"),
         is_a_task=False,
     ),
+    Mode(
+        "agents",
+        "mcp",
+        "--mcp --output runs",
+        "answer agents as an MCP server on standard input and output",
+        is_a_task=False,
+    ),
     Mode("sheet", "human_sheet", "--human-sheet runs", "a blind sheet for people to rate replies", is_a_task=False),
     Mode("scores", "score_sheet", "--score-sheet sheet.csv", "what the ratings amount to", is_a_task=False),
 )

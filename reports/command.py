@@ -28,6 +28,7 @@ from memory_harness.probes.compare import compare
 from memory_harness.probes.session.process import RunDied, RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
+from memory_harness.reports.agents import serve
 from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_traceback import explain_traceback
@@ -89,6 +90,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return 0
     if command.compare is not None:
         return compare_logs(command.compare, command.json)
+    if command.mcp:
+        return serve(check_output(command.config))
     check_files(command)
     if command.recipe is not None:
         print_recipe(command.recipe, make_console())
