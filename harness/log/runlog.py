@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from io import BufferedReader, FileIO
+from operator import attrgetter
 from pathlib import Path
 
 import psutil
@@ -141,10 +142,10 @@ class RunLog:
 
     def peaks(self) -> dict[Phase, MemoryStats]:
         """Return, per phase in order of first occurrence, the highest value of every counter."""
-        peaks: dict[Phase, MemoryStats] = {}
+        seen: dict[Phase, list[MemoryStats]] = {}
         for record in self.phases:
-            peaks[record.phase] = _elementwise_max(peaks.get(record.phase, MemoryStats()), record.after)
-        return peaks
+            seen.setdefault(record.phase, []).append(record.after)
+        return {phase: _highest(stats) for phase, stats in seen.items()}
 
     @property
     def needed_bytes(self) -> int:
@@ -165,6 +166,8 @@ class RunLog:
         return max((p.after.peak_reserved_bytes for p in self.phases), default=0)
 
 
+_COUNTERS = tuple(counter.name for counter in fields(MemoryStats))
+
 _LISTS: dict[type, str] = {
     typing.get_args(hint)[0]: name
     for name, hint in typing.get_type_hints(RunLog).items()
@@ -172,8 +175,9 @@ _LISTS: dict[type, str] = {
 }
 
 
-def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
-    return MemoryStats(**{name: max(value, getattr(b, name)) for name, value in vars(a).items()})
+def _highest(stats: Sequence[MemoryStats]) -> MemoryStats:
+    """Return the highest value of every counter."""
+    return MemoryStats(**{name: max(map(attrgetter(name), stats)) for name in _COUNTERS})
 
 
 # made once: `json.dumps` makes one for each call, which takes longer than a small record
