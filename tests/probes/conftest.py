@@ -1,5 +1,3 @@
-import gc
-
 import pytest
 import torch
 
@@ -11,12 +9,3 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def young_heap():
-    """Whoever asks the collector who holds a tensor looks at what was made since; the rest takes most of its time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()

@@ -1,7 +1,6 @@
 """What grows is found, with the line that made it and the name that holds it; what does not grow is left alone."""
 
 import gc
-import importlib
 import inspect
 import itertools
 import weakref
@@ -27,16 +26,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def young_heap():
-    """The collector, asked who holds a tensor, need not go through the libraries too."""
-    importlib.import_module("torch._dynamo")  # what PyTorch imports on first use
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def backward(loop, loss):

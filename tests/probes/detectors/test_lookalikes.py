@@ -13,7 +13,7 @@ from memory_harness.probes.detectors.growth import growth_in_training
 from memory_harness.probes.faults import run_with, tiny_config
 from tests.probes.detectors.lookalikes import LOOKALIKES
 
-pytestmark = pytest.mark.usefixtures("one_thread", "young_heap")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GROWING = {cause for cause, detector in DETECTORS.items() if detector is growth_in_training}
 GROWING |= {"kv-cache-held", "logits-hoarded", "outputs-hoarded", "eval-leftover"}

@@ -72,7 +72,7 @@ def mistaken_line(fault: Fault) -> str:
     return f"{path.relative_to(ROOT).as_posix()}:{lines[0]}"
 
 
-@pytest.mark.usefixtures("one_thread", "young_heap")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "name",
     [
@@ -141,7 +141,7 @@ def test_an_unknown_fault_is_refused_with_one_line(capsys):
     assert "retained-graph" in out
 
 
-@pytest.mark.usefixtures("one_thread", "young_heap")
+@pytest.mark.usefixtures("one_thread")
 def test_a_leak_that_fills_the_card_is_the_error_that_ended_the_run():
     log = run_with(FAULTS["retained-graph"], tiny_config().with_fields(budget_bytes=26 * 2**20))
     assert log.fatal_oom is not None
@@ -150,7 +150,7 @@ def test_a_leak_that_fills_the_card_is_the_error_that_ended_the_run():
     assert error.where == mistaken_line(FAULTS["retained-graph"])
 
 
-@pytest.mark.usefixtures("one_thread", "young_heap")
+@pytest.mark.usefixtures("one_thread")
 def test_a_running_leak_is_forecast_as_a_range_that_holds():
     budget = 26 * 2**20
     log = run_with(FAULTS["retained-graph"], tiny_config().with_fields(budget_bytes=budget))
@@ -194,7 +194,7 @@ def test_a_graph_kept_by_a_large_model_ends_the_run():
     assert error.cause == "retained-graph"
 
 
-@pytest.mark.usefixtures("one_thread", "young_heap")
+@pytest.mark.usefixtures("one_thread")
 def test_a_run_of_fewer_steps_than_an_epoch_ends_there():
     log = run_with(Fault("none", "no mistake"), tiny_config().with_fields(max_steps=2))
     assert len(log.steps) == log.run.total_steps == 2
