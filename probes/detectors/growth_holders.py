@@ -98,6 +98,8 @@ def in_outputs(evidence: Evidence) -> Explanation | None:
         return None
     kept, logits, returned = _bytes_of(held), calls[0].logits_bytes, calls[0].output_bytes
     is_logits = abs(kept - logits) <= SAME_SHARE * logits
+    if is_logits and not _evaluates(evidence):
+        return None  # one call now and then, whose result is put into a list, is no evaluation
     made_by_call = any(survivor.site.split(" ")[0] == calls[0].where for survivor in held)
     is_more = made_by_call and logits < kept <= (1 + SAME_SHARE) * returned
     if not is_logits and not is_more and abs(kept - returned) > SAME_SHARE * returned:
@@ -109,6 +111,12 @@ def in_outputs(evidence: Evidence) -> Explanation | None:
         title="{} of what the model has returned is kept",
         reason=f"Of the {format_bytes(returned)} that a call between the steps returns, {format_bytes(kept)} stays.",
     )
+
+
+def _evaluates(evidence: Evidence) -> bool:
+    """Return whether several batches in a row go through the model without training it."""
+    steps = [record.step for record in records_of(evidence.log, Phase.EVAL)]
+    return len(steps) > len(set(steps))
 
 
 def _held(evidence: Evidence, is_held: Callable[[SurvivorRecord], bool]) -> list[SurvivorRecord]:

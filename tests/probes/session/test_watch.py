@@ -86,6 +86,7 @@ CAUSES = {
     "rnn_state": "retained-graph",
     "rollout_caches": "kv-cache-held",
     "rollouts_kept": "rollouts-kept",
+    "sample_output_kept": "tensors-logged",
     "samples_decoded": "host-leak",
     "save_doubles": "save-doubles",
     "second_order_clones": "retained-graph",
@@ -118,8 +119,8 @@ GROW_WITHOUT_END = {
     "second_order_cycle", "second_order_momentum", "second_order_penalty", "several_appends", "slow_graph",
     "slow_growth", "streaming_cache", "tensors_logged", "torchmetrics_of_evaluation", "torchmetrics_state",
     "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
-    "host_arrays", "host_rows", "samples_decoded", "hooks_registered_again", "hook_fills_a_global",
-    "errors_with_their_tracebacks",
+    "host_arrays", "host_rows", "sample_output_kept", "samples_decoded", "hooks_registered_again",
+    "errors_with_their_tracebacks", "hook_fills_a_global",
     "weights_cloned", "weights_kept",
 }  # fmt: skip
 BUDGETS = {
