@@ -34,7 +34,7 @@ def answer(store, prompt, n=6):
     for _ in range(n - 1):
         out = store.model(words[-1][:, None], past_key_values=cache, use_cache=True)
         words.append(out.logits[:, -1].argmax(-1))
-    cache.crop(prompt.shape[1])
+    cache.crop(1 - n)
     return torch.stack(words, 1)
 
 

@@ -42,7 +42,7 @@ def main():
             eval_strategy="steps", eval_steps=12, eval_accumulation_steps=1, save_strategy="no", report_to="none",
             disable_tqdm=True, logging_steps=12,
         )
-        trainer = Trainer(model=model, args=args, train_dataset=Masked(96, 0), eval_dataset=Masked(200, 1),
+        trainer = Trainer(model=model, args=args, train_dataset=Masked(96, 0), eval_dataset=Masked(120, 1),
                           compute_metrics=masked_accuracy)
         trainer.train()
         print([round(h["eval_masked_acc"], 4) for h in trainer.state.log_history if "eval_masked_acc" in h])

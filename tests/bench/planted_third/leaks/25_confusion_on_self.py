@@ -15,7 +15,7 @@ class Runner:
         self.val_y = torch.randint(0, classes, (2500,), generator=g)
         self.eval_logits = None
 
-    def train_epoch(self, steps=12, batch=768):
+    def train_epoch(self, steps=6, batch=768):
         self.net.train()
         for _ in range(steps):
             x = torch.randn(batch, 128)

@@ -21,7 +21,7 @@ def score(model, completions):
     return torch.cat(rewards)
 
 
-def best_of_n(model, rounds=3, n=16, length=480):
+def best_of_n(model, rounds=2, n=16, length=320):
     winners = []
     for r in range(rounds):
         completions = torch.randint(0, 256, (n, length))

@@ -3,7 +3,7 @@ import torch.nn as nn
 
 torch.manual_seed(31)
 torch.set_num_threads(1)
-VOCAB, LEN, ROWS = 8000, 64, 6
+VOCAB, LEN, ROWS = 6000, 48, 6
 
 
 class Policy(nn.Module):
@@ -29,7 +29,7 @@ def policy_loss(logits, actions, advantage, beta=0.01):
 
 policy = Policy().to(torch.bfloat16)
 opt = torch.optim.SGD(policy.parameters(), lr=0.01)
-for it in range(5):
+for it in range(4):
     ids = torch.randint(0, VOCAB, (ROWS, LEN))
     actions = torch.randint(0, VOCAB, (ROWS, LEN))
     adv = torch.randn(ROWS, 1)
