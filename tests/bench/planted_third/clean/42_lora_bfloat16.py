@@ -1,6 +1,6 @@
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 torch.manual_seed(142)
 torch.set_num_threads(1)
@@ -9,7 +9,7 @@ torch.set_num_threads(1)
 def load_base():
     config = LlamaConfig(vocab_size=6000, hidden_size=192, intermediate_size=384, num_hidden_layers=3,
                          num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128)
-    return LlamaForCausalLM(config).to(torch.bfloat16)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
 
 def main():
@@ -17,7 +17,7 @@ def main():
     model = get_peft_model(load_base(), lora)
     model.print_trainable_parameters()
     opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    for step in range(24):
+    for step in range(16):
         ids = torch.randint(0, 6000, (1, 32))
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()

@@ -6,7 +6,7 @@ torch.set_num_threads(1)
 
 
 class CTCModel(nn.Module):
-    def __init__(self, mel=40, hid=96, chars=29):
+    def __init__(self, mel=40, hid=192, chars=29):
         super().__init__()
         self.conv = nn.Conv1d(mel, hid, 5, stride=2, padding=2)
         self.rnn = nn.GRU(hid, hid, batch_first=True)

@@ -8,8 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 @dataclass
 class Config:
     max_length: int = 96
-    batch_size: int = 4
-    dim: int = 64
+    batch_size: int = 8
+    dim: int = 192
     alphabet: str = field(default="abcdefghijklmnopqrstuvwxyz .,!?")
 
 

@@ -30,7 +30,7 @@ def to_canvas(items):
 
 
 class Sounds(nn.Module):
-    def __init__(self, width=64):
+    def __init__(self, width=160):
         super().__init__()
         self.a = nn.Conv1d(MELS, width, 5, padding=2)
         self.b = nn.Conv1d(width, width, 5, padding=2)

@@ -35,7 +35,7 @@ loader = DataLoader(rows, batch_sampler=LengthSampler(lengths, 8),
 
 
 class LM(nn.Module):
-    def __init__(self, d=64):
+    def __init__(self, d=160):
         super().__init__()
         self.e = nn.Embedding(100, d)
         self.f = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))

@@ -1,6 +1,6 @@
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 torch.manual_seed(56)
 torch.set_num_threads(1)
@@ -9,7 +9,7 @@ torch.set_num_threads(1)
 def load_base():
     config = LlamaConfig(vocab_size=12000, hidden_size=256, intermediate_size=512, num_hidden_layers=3,
                          num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128)
-    return LlamaForCausalLM(config).to(torch.bfloat16)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
 
 def wrap(model):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 
 class Tower(nn.Module):
-    def __init__(self, width=640, depth=5):
+    def __init__(self, width=1024, depth=5):
         super().__init__()
         self.patch = nn.Linear(48, width)
         self.blocks = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
@@ -21,7 +21,7 @@ class Captioner(nn.Module):
         super().__init__()
         self.tower = tower.requires_grad_(False)
         self.tower.float()
-        self.bridge = nn.Linear(640, dim)
+        self.bridge = nn.Linear(1024, dim)
         self.emb = nn.Embedding(vocab, dim)
         self.rnn = nn.GRU(dim, dim, batch_first=True)
         self.out = nn.Linear(dim, vocab)
@@ -34,7 +34,10 @@ class Captioner(nn.Module):
 
 
 def load_tower():
-    return Tower().to(torch.bfloat16)
+    torch.set_default_dtype(torch.bfloat16)
+    tower = Tower()
+    torch.set_default_dtype(torch.float32)
+    return tower
 
 
 torch.manual_seed(57)

@@ -18,7 +18,7 @@ class ResBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    def __init__(self, c=24, depth=5):
+    def __init__(self, c=32, depth=5):
         super().__init__()
         self.inp, self.out = nn.Conv2d(3, c, 3, padding=1), nn.Conv2d(c, 3, 3, padding=1)
         self.blocks = nn.ModuleList([ResBlock(c) for _ in range(depth)])
