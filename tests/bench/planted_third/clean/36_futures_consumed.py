@@ -21,7 +21,7 @@ def simulate(net, x):
     y = net(x)
     energy = (y * x).sum(1)
     drift = (y - x).abs().amax(1)
-    if not bool((drift < 3.7).all()):
+    if not bool((drift < 4.0).all()):
         raise ArithmeticError(f"diverged: {drift.max().item():.2f}")
     return energy.mean()
 
@@ -40,6 +40,8 @@ class Campaign:
             self.outcome["failed"] += 1
             self.messages.append(str(e))
             return None
+        finally:
+            del job
         self.outcome["fine"] += 1
         return value
 

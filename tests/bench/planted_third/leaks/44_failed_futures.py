@@ -20,7 +20,7 @@ def simulate(net, x):
     y = net(x)
     energy = (y * x).sum(1)
     drift = (y - x).abs().amax(1)
-    if not bool((drift < 3.7).all()):
+    if not bool((drift < 4.0).all()):
         raise ArithmeticError(f"diverged: {drift.max().item():.2f}")
     return energy.mean()
 
