@@ -1,0 +1,52 @@
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+VOCAB = 1500
+
+
+class NextWord(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb = nn.Embedding(VOCAB, 32)
+        self.rnn = nn.GRU(32, 48, batch_first=True)
+        self.out = nn.Linear(48, VOCAB)
+
+    def forward(self, ids):
+        return self.out(self.rnn(self.emb(ids))[0])
+
+
+def make(n, seed):
+    return TensorDataset(torch.randint(0, VOCAB, (n, 17), generator=torch.Generator().manual_seed(seed)))
+
+
+@torch.no_grad()
+def nll(accelerator, model, loader):
+    model.eval()
+    losses = []
+    for (ids,) in loader:
+        each = nn.functional.cross_entropy(model(ids[:, :-1]).transpose(1, 2), ids[:, 1:], reduction="none").mean(1)
+        losses.append(accelerator.gather_for_metrics(each))
+    model.train()
+    return torch.cat(losses).mean().item()
+
+
+def main():
+    accelerator = Accelerator()
+    torch.manual_seed(118)
+    torch.set_num_threads(1)
+    model = NextWord()
+    opt = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    train, val = DataLoader(make(96, 0), batch_size=8), DataLoader(make(240, 1), batch_size=8)
+    model, opt, train, val = accelerator.prepare(model, opt, train, val)
+    for epoch in range(2):
+        for (ids,) in train:
+            loss = nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+            accelerator.backward(loss)
+            opt.step()
+            opt.zero_grad()
+        accelerator.print(epoch, loss.item(), nll(accelerator, model, val))
+
+
+main()
