@@ -1,7 +1,7 @@
 """A whole probe: run as configured, find out why it fails, try fixes one at a time.
 
-A fix that leaves the model as it is runs, from empty memory, in the process that has recorded it; others each in a
-fresh one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
+A fix that leaves the model as it is runs, from empty memory, in a process that has recorded it; others each in a fresh
+one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
 the losses agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
 `probes.plan.choose`.
 """
@@ -113,11 +113,13 @@ def run_session(
         if try_fixes:
             spares.append(workers.enter_context(start_probing_worker(config)))
 
+        serving = {recording_of(config): first}
+
         def run(candidate: RunConfig, log: Path, title: str) -> RunLog:
-            if is_recorded and recording_of(candidate) == recording_of(config):
-                return first.run(candidate, log, title, progress)
-            worker = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
-            return worker.run(candidate, log, title, progress)
+            recording = recording_of(candidate)
+            if not is_recorded or recording not in serving:
+                serving[recording] = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
+            return serving[recording].run(candidate, log, title, progress)
 
         if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before
             for spare in spares:
