@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from io import BufferedReader, FileIO
+from operator import attrgetter
 from pathlib import Path
 
 import psutil
@@ -141,10 +142,10 @@ class RunLog:
 
     def peaks(self) -> dict[Phase, MemoryStats]:
         """Return, per phase in order of first occurrence, the highest value of every counter."""
-        peaks: dict[Phase, MemoryStats] = {}
+        by_phase: dict[Phase, list[MemoryStats]] = {}
         for record in self.phases:
-            peaks[record.phase] = _elementwise_max(peaks.get(record.phase, MemoryStats()), record.after)
-        return peaks
+            by_phase.setdefault(record.phase, []).append(record.after)
+        return {phase: _highest(stats) for phase, stats in by_phase.items()}
 
     @property
     def needed_bytes(self) -> int:
@@ -172,8 +173,10 @@ _LISTS: dict[type, str] = {
 }
 
 
-def _elementwise_max(a: MemoryStats, b: MemoryStats) -> MemoryStats:
-    return MemoryStats(**{name: max(value, getattr(b, name)) for name, value in vars(a).items()})
+def _highest(stats: Sequence[MemoryStats]) -> MemoryStats:
+    """Return the highest value of every counter."""
+    counters = (attrgetter(counter.name) for counter in fields(MemoryStats))
+    return MemoryStats(*(max(map(counter, stats)) for counter in counters))
 
 
 # made once: `json.dumps` makes one for each call, which takes longer than a small record
