@@ -18,11 +18,11 @@ from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import check_corpus
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
-from memory_harness.harness.log.records import AgreementRecord, Outcome
+from memory_harness.harness.log.records import AgreementRecord, OomRecord, Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
-from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
+from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount, first_error
 from memory_harness.probes.fixes import FIXES, propose
 from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
@@ -87,7 +87,8 @@ def run_session(
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`, the memory of the configured run to `snapshot`. With a fault planted, nothing else is run: a
+    Logs go to `folder`, the memory of the configured run to `snapshot`. `progress` is told of an out-of-memory and its
+    cause as soon as they are known, long before the fixes are verified. With a fault planted, nothing else is run: a
     fix would be tried on a run that the fault has configured. The process for the first fix that needs one gets ready
     during the first run.
 
@@ -126,6 +127,8 @@ def run_session(
                 spare.warm_up()
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, snapshot, fault)
         session = _begin(config, log)
+        if log.fatal_oom is not None:
+            progress(first_answer(log.fatal_oom, session.findings), log.fatal_oom.step, log.run.total_steps)
         # what was recorded for a snapshot belongs to one run
         is_recorded = log.run.source == "simulated" and config.device.tensors == "fake" and snapshot is None
         if try_fixes:
@@ -141,6 +144,13 @@ def run_session(
     if others:
         session.counts = sorted([*others, _count_of(session.as_configured)])
     return session
+
+
+def first_answer(oom: OomRecord, findings: list[Finding]) -> str:
+    """Return where the configured run went out of memory, and why, for people who wait for its fixes."""
+    error = first_error(findings)
+    why = "" if error is None else f": {error.cause}"
+    return f"out of memory in {oom.phase}{why}"
 
 
 def session_of_folder(folder: Path) -> Session:

@@ -10,10 +10,23 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import OtherCount
 from memory_harness.probes.plan.verify import NOT_COMPARED
-from memory_harness.probes.session.session import OUTCOME_FILE, Session, find_fixes, session_of_folder, write_outcome
+from memory_harness.probes.session.session import (
+    OUTCOME_FILE,
+    Session,
+    find_fixes,
+    first_answer,
+    session_of_folder,
+    write_outcome,
+)
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 MEASURED = Path(__file__).parents[2] / "bench" / "results" / "h100_t4_probe"
+
+
+def test_who_waits_is_told_the_cause_before_the_fixes():
+    log = as_published_oom()
+    assert first_answer(log.fatal_oom, detect(log)) == "out of memory in EVAL: eval-batch-logits"
+    assert first_answer(log.fatal_oom, []) == "out of memory in EVAL"
 
 
 def test_losses_that_nothing_compared_are_said_so(tmp_path):
