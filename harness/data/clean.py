@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import regex
 
@@ -71,23 +71,41 @@ def clean(corpus: Corpus) -> tuple[Corpus, CleanReport]:
     placeholders: Counter[str] = Counter()
     num_normalised = 0
     for original in corpus.rows:
-        normalised = _normalise_row(original)
-        row, found = _replace_personal_data(normalised)
-        reason = _drop_reason(row)
-        if asks_in_crisis(row.question) or _pattern("crisis").search(_as_read(row.answer)):
-            crisis.append(row)
-        elif reason is not None:
-            dropped[reason] += 1
-        elif row in kept:
+        cleaned = _clean_row(original)
+        if cleaned.is_crisis:
+            crisis.append(cleaned.row)
+        elif cleaned.drop_reason is not None:
+            dropped[cleaned.drop_reason] += 1
+        elif cleaned.row in kept:
             dropped["duplicate"] += 1
         else:
-            kept[row] = None
-            placeholders += found
-            num_normalised += normalised != original
+            kept[cleaned.row] = None
+            placeholders += cleaned.placeholders
+            num_normalised += cleaned.is_normalised
     counts = {reason: dropped[reason] for reason in DROPPED}
     kinds = {kind: placeholders[kind] for kind in _PERSONAL}
     report = CleanReport(len(corpus.rows), len(kept), tuple(crisis), counts, kinds, num_normalised)
     return replace(corpus, rows=tuple(kept)), report
+
+
+class _Cleaned(NamedTuple):
+    """What becomes of one row, whatever the others are."""
+
+    row: Row
+    placeholders: Counter[str]
+    is_normalised: bool
+    """its text was changed by more than placeholders"""
+    is_crisis: bool
+    drop_reason: str | None
+
+
+@functools.lru_cache(maxsize=4096)  # a probe prepares the same rows for each fix, and some for other numbers of samples
+def _clean_row(original: Row) -> _Cleaned:
+    normalised = _normalise_row(original)
+    row, found = _replace_personal_data(normalised)
+    answer = _as_read(row.answer)
+    is_crisis = asks_in_crisis(row.question) or _pattern("crisis").search(answer) is not None
+    return _Cleaned(row, found, normalised != original, is_crisis, _drop_reason(row, answer))
 
 
 def uncleaned(corpus: Corpus) -> CleanReport:
@@ -169,8 +187,8 @@ def _as_read(text: str) -> str:
     return " ".join(text.split())
 
 
-def _drop_reason(row: Row) -> str | None:
-    if _pattern("self_harm_method").search(_as_read(row.answer)):
+def _drop_reason(row: Row, answer_as_read: str) -> str | None:
+    if _pattern("self_harm_method").search(answer_as_read):
         return "self_harm_method"
     if _pattern("medication_dosage").search(row.answer):
         return "medication_dosage"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from memory_harness.configs.printable import inert
 from memory_harness.harness.log.records import PeakRecord, Phase
@@ -57,6 +58,7 @@ def kind_in(phase: Phase) -> str:
     return _UNNAMED.get(phase, "activations")
 
 
+@lru_cache(maxsize=4096)  # the same weights live at the peak of each phase
 def layer_of(name: str) -> str:
     """Return `layers.3` of a parameter's name, the module's own name where no layer is numbered, or nothing."""
     match = _LAYER.search(name)
@@ -83,7 +85,7 @@ class PeakSum:
             layer = layer_of(name)
             if layer:
                 self._layers.setdefault(layer, Counter())[kind] += num_bytes
-            calls = [_folded(_NUMBER.sub("*", name))]
+            calls = [_of_all_layers(name)]
         self._stacks[";".join([_folded(kind), *calls])] += num_bytes
 
     def record(self, phase: Phase, step: int, allocated_bytes: int, reserved_bytes: int) -> PeakRecord:
@@ -102,6 +104,12 @@ class PeakSum:
         )
 
 
+@lru_cache(maxsize=4096)
+def _of_all_layers(name: str) -> str:
+    return _folded(_NUMBER.sub("*", name))
+
+
+@lru_cache(maxsize=4096)
 def _folded(text: str) -> str:
     """Return a text as one frame of a folded stack, in which semicolons part the frames."""
     return inert(text).replace(";", ",").strip() or "?"

@@ -1,7 +1,7 @@
 """A whole probe: run as configured, find out why it fails, try fixes one at a time.
 
-A fix that leaves the model as it is runs, from empty memory, in the process that has recorded it; others each in a
-fresh one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
+A fix that leaves the model as it is runs, from empty memory, in a process that has recorded it; others each in a fresh
+one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
 the losses agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
 `probes.plan.choose`.
 """
@@ -18,11 +18,11 @@ from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.data.prepare import check_corpus
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
-from memory_harness.harness.log.records import AgreementRecord, Outcome
+from memory_harness.harness.log.records import AgreementRecord, OomRecord, Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, read_run_log, whole_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
-from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount
+from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount, first_error
 from memory_harness.probes.fixes import FIXES, propose
 from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
@@ -87,7 +87,8 @@ def run_session(
 ) -> Session:
     """Run the configuration and, where it runs out of memory, the fixes and other numbers of samples.
 
-    Logs go to `folder`, the memory of the configured run to `snapshot`. With a fault planted, nothing else is run: a
+    Logs go to `folder`, the memory of the configured run to `snapshot`. `progress` is told of an out-of-memory and its
+    cause as soon as they are known, long before the fixes are verified. With a fault planted, nothing else is run: a
     fix would be tried on a run that the fault has configured. The process for the first fix that needs one gets ready
     during the first run.
 
@@ -113,17 +114,21 @@ def run_session(
         if try_fixes:
             spares.append(workers.enter_context(start_probing_worker(config)))
 
+        serving = {recording_of(config): first}
+
         def run(candidate: RunConfig, log: Path, title: str) -> RunLog:
-            if is_recorded and recording_of(candidate) == recording_of(config):
-                return first.run(candidate, log, title, progress)
-            worker = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
-            return worker.run(candidate, log, title, progress)
+            recording = recording_of(candidate)
+            if not is_recorded or recording not in serving:
+                serving[recording] = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
+            return serving[recording].run(candidate, log, title, progress)
 
         if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before
             for spare in spares:
                 spare.warm_up()
         log = first.run(config, folder / FIRST_LOG, "as configured", progress, snapshot, fault)
         session = _begin(config, log)
+        if log.fatal_oom is not None:
+            progress(first_answer(log.fatal_oom, session.findings), log.fatal_oom.step, log.run.total_steps)
         # what was recorded for a snapshot belongs to one run
         is_recorded = log.run.source == "simulated" and config.device.tensors == "fake" and snapshot is None
         if try_fixes:
@@ -139,6 +144,13 @@ def run_session(
     if others:
         session.counts = sorted([*others, _count_of(session.as_configured)])
     return session
+
+
+def first_answer(oom: OomRecord, findings: list[Finding]) -> str:
+    """Return where the configured run went out of memory, and why, for people who wait for its fixes."""
+    error = first_error(findings)
+    why = "" if error is None else f": {error.cause}"
+    return f"out of memory in {oom.phase}{why}"
 
 
 def session_of_folder(folder: Path) -> Session:

@@ -1,5 +1,6 @@
 """Containers that live, and who keeps what lies in them."""
 
+import itertools
 import logging
 import logging.handlers
 import sys
@@ -8,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.units import GIB, MIB
+from memory_harness.harness.devices.card_memory import ReplayedMemory
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.observe import host_containers
 from memory_harness.harness.observe.containers import live_containers
 from memory_harness.harness.observe.holders import find_holder
+from memory_harness.harness.observe.recorder import PhaseRecorder, ResidentMemory
+from memory_harness.harness.simulate.memoized import MemoizedMemory
+from memory_harness.harness.simulate.memory import SimulatedMemory
 
 
 class Cache:
@@ -102,3 +111,17 @@ def test_the_line_that_logs_an_exception_is_named():
     HANDLER.buffer.clear()
     assert holder is not None
     assert holder.line == logged_at
+
+
+@pytest.mark.parametrize("is_replayed", [False, True])
+def test_containers_are_looked_at_where_a_users_code_may_run(monkeypatch, is_replayed):
+    looks, resident = [], itertools.count(GIB, 8 * MIB)
+    monkeypatch.setattr(host_containers, "live_containers", lambda: looks.append("look") or [])
+    monkeypatch.setattr(ResidentMemory, "num_bytes", lambda self: next(resident))
+    device = SimulatedDevice(find_card("t4"), GIB, computes=True, lowered=False)
+    if is_replayed:
+        device.memory = ReplayedMemory(MemoizedMemory(SimulatedMemory(GIB)), lambda key, position: "")
+    recorder = PhaseRecorder(device, lambda record: None)
+    for recorder.step in range(1, 11):
+        recorder.end_step([], None, None, 0.0, 0.0)
+    assert bool(looks) is not is_replayed

@@ -1,6 +1,7 @@
 """Fixes that a probe tries, and what it says of each."""
 
 import shutil
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,69 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import OtherCount
 from memory_harness.probes.plan.verify import NOT_COMPARED
-from memory_harness.probes.session.session import OUTCOME_FILE, Session, find_fixes, session_of_folder, write_outcome
+from memory_harness.probes.session import session as session_module
+from memory_harness.probes.session.session import (
+    OUTCOME_FILE,
+    Session,
+    find_fixes,
+    first_answer,
+    run_session,
+    session_of_folder,
+    write_outcome,
+)
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 
 MEASURED = Path(__file__).parents[2] / "bench" / "results" / "h100_t4_probe"
+
+
+def test_a_worker_runs_all_fixes_that_replay_what_it_has_recorded(monkeypatch, tmp_path):
+    num_started, served = 0, []
+
+    class StandIn:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def warm_up(self) -> None:
+            pass
+
+        def run(self, config, log, title, *others):
+            served.append(self.number)
+            return as_published_oom()
+
+        def other_counts(self, config, counts):
+            return []
+
+    @contextmanager
+    def start(config):
+        nonlocal num_started
+        num_started += 1
+        yield StandIn(num_started)
+
+    narrow = AS_PUBLISHED.with_fields(kbit_upcast=False)
+    tried = [
+        AS_PUBLISHED.with_fields(eval_batch_size=1),
+        narrow,
+        narrow.with_fields(eval_batch_size=1),
+        narrow.with_fields(attention="math"),
+        narrow,
+    ]
+
+    def try_all(session, folder, run, compare):
+        for number, config in enumerate(tried):
+            run(config, folder / str(number), "")
+
+    monkeypatch.setattr(session_module, "start_probing_worker", start)
+    monkeypatch.setattr(session_module, "start_processes", lambda *given: nullcontext())
+    monkeypatch.setattr(session_module, "process_context", lambda: None)
+    monkeypatch.setattr(session_module, "find_fixes", try_all)
+    run_session(AS_PUBLISHED, tmp_path, try_fixes=True, counts=[], progress=lambda *given: None)
+    assert served == [1, 1, 2, 2, 3, 2]
+
+
+def test_who_waits_is_told_the_cause_before_the_fixes():
+    log = as_published_oom()
+    assert first_answer(log.fatal_oom, detect(log)) == "out of memory in EVAL: eval-batch-logits"
+    assert first_answer(log.fatal_oom, []) == "out of memory in EVAL"
 
 
 def test_losses_that_nothing_compared_are_said_so(tmp_path):
