@@ -22,6 +22,7 @@ from memory_harness.configs.completion import completion_script
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.help import full_help, short_help
+from memory_harness.configs.launch import launched_gpus
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
 from memory_harness.configs.modes import OPTION_GROUPS, mode_problems
 from memory_harness.configs.preset import (
@@ -194,7 +195,9 @@ def parse_args(argv: Sequence[str]) -> Command:
             options[name] = real_folder(options[name])
     recipe = _imported(options, given)
     base = _base_config(options) if recipe is None else RunConfig().with_fields(**recipe.fields)
-    config = with_fixed_settings(base.with_fields(**with_own_card(given)))
+    watches = not {"watch", "dry_run"}.isdisjoint(options)  # which are for scripts that know by themselves
+    gpus = {} if watches else launched_gpus(given.get("num_gpus"))
+    config = with_fixed_settings(base.with_fields(**{**with_own_card(given), **gpus}))
     if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
         download(config.model.model, CONFIG_FILES)
     if "download" in options and config.data.data is not None and is_hub_name(config.data.data):

@@ -12,7 +12,11 @@ def sharding_problems(config: RunConfig) -> list[str]:
         return [f"--sharding {engine}: there is one GPU to share with (allowed: none); or give --num-gpus 2 or more"]
     if number > 1 and engine == "none":
         return [f"--sharding none: leaves {number - 1} of --num-gpus {number} idle (allowed: ddp, fsdp, split)"]
-    reasons = {"fsdp": _fsdp_reasons, "split": _split_reasons}.get(engine, lambda config: {})(config)
+    reasons: dict[str, bool] = {}
+    if engine == "fsdp":
+        reasons = _fsdp_reasons(config)
+    elif engine == "split":
+        reasons = _split_reasons(config)
     return [f"--sharding {engine}: {reason}" for reason, holds in reasons.items() if holds]
 
 

@@ -13,11 +13,12 @@ from types import FrameType
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command
+from memory_harness.configs.launch import leads
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
 from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.errors import LogError, PeerLost
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
@@ -53,6 +54,9 @@ def carry_out(command: Command, arguments: Sequence[str]) -> int:
         print(printable(error.details), end="", file=sys.stderr)
         say(error)
         return 3
+    except PeerLost as error:
+        say(f"{error}; go on with --resume")
+        return 3
     except RunStopped as error:
         say(f"{error}; {how_to_go_on(Path(error.run))}")
         return 128 + error.number
@@ -78,6 +82,8 @@ def _unwinding_at_sigterm() -> Iterator[None]:
 
 def run(command: Command, arguments: Sequence[str]) -> int:
     """Do what the command asks for and show it; return the exit code."""
+    if not leads() and not (command.train or command.resume or command.watch or command.dry_run):
+        return 0  # the first of the processes that a launcher has started does it for all
     if command.explain is not None:
         print_explanation(command.explain, make_console())
         return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import HarnessError
+from memory_harness.configs.launch import leads
 from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
@@ -32,7 +33,7 @@ from memory_harness.probes.session.gate import (
 )
 from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
-from memory_harness.probes.session.train import adapter_in, train_in_worker
+from memory_harness.probes.session.train import adapter_in, train_in_worker, train_with_others
 from memory_harness.reports import training
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.companion import Follow
@@ -45,6 +46,8 @@ from memory_harness.reports.terminal import make_console
 def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> int:
     """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
     config = command.config
+    if not leads():
+        return _train_with_others(command)
     if command.resume is not None:  # its results go beside it, wherever it lay when it began
         config = config.with_fields(output=str(run_of(command.resume).parent))
     # first: what cannot be gone on with is no matter of weights
@@ -72,6 +75,15 @@ def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> in
     with follow(run / LOG_FILE, make_console()) as watch:
         train_in_worker(gate, run, watch, say, resume=command.resume, allow_changes=command.allow_changes)
     return _report_training(command, run, before)
+
+
+def _train_with_others(command: Command) -> int:
+    """Take part in what the first of several processes trains, and reports on; return the exit code."""
+    resume, config = command.resume, command.config
+    check_num_gpus(config, source_of(config))
+    if resume is not None and not command.allow_changes and is_complete(resume, config):
+        return 0
+    return train_with_others()
 
 
 def _report_training(command: Command, run: Path, before: ProbeResult | None = None) -> int:

@@ -108,6 +108,8 @@ class CudaDevice:
         self.group = group
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
+        if group.is_joined:
+            torch.cuda.set_device(group.local_rank)
         free, total = torch.cuda.mem_get_info()
         if total - free > MAX_FOREIGN_BYTES and not share_gpu:
             raise DeviceError(

@@ -206,6 +206,8 @@ def train_run(
     with locked(folder) if rank == 0 else nullcontext(), LogWriter(log_file, is_open=False) as log:
         if rank == 0:
             sweep_folder(folder)
+        else:  # on another host it may lie on another disk
+            folder.mkdir(parents=True, exist_ok=True)
         digest = data_digest(run.data)
         if resume is None:
             resumed, start, earlier = None, START, None

@@ -1,12 +1,11 @@
 """Training in processes of its own, and the adapter that it leaves."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError, PeerLost
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
@@ -15,7 +14,7 @@ from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose
 from memory_harness.probes.session.gate import Gate
 from memory_harness.probes.session.messages import TrainArguments
-from memory_harness.probes.session.process import Worker, start_worker
+from memory_harness.probes.session.process import LAUNCHER, WORKER, RunStopped, start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""
@@ -57,6 +56,23 @@ def train_in_worker(
     return log
 
 
+def train_with_others() -> int:
+    """Train what the first of the processes that a launcher has started trains; return the exit code.
+
+    Raises:
+        RunRefused: something that the user gave has to change.
+        RunDied: it died.
+    """
+    try:
+        with start_worker(own_group=True) as worker:
+            worker.follow(lambda: None)
+    except RunStopped as error:
+        return 128 + error.number
+    except PeerLost:  # of which the first says more
+        return 3
+    return 0
+
+
 def remedy(log: RunLog, config: RunConfig) -> Fix | None:
     """Return the cheapest fix for what a training run found that it can go on with; None where there is none."""
     for fix in propose(detect(log), config):
@@ -74,20 +90,11 @@ def _train_once(gate: Gate, run: Path, on_tick: Callable[[], None], resume: Path
         "reason": gate.reason,
         "resume": None if resume is None else str(resume),
         "allow_changes": allow_changes,
-        "group": None,
     }
-    number = gate.config.device.num_gpus
-    with ExitStack() as stack:
-        if number == 1:
-            stack.enter_context(start_worker(own_group=True)).train(gate.config, arguments, on_tick)
-        else:
-            meeting = Path(stack.enter_context(TemporaryDirectory())) / "meeting"
-            members: list[tuple[Worker, TrainArguments]] = []
-            for rank in range(number):
-                worker = stack.enter_context(start_worker(own_group=True, gpu=rank))
-                members.append((worker, {**arguments, "group": (rank, number, str(meeting))}))
-            (first, own), *others = members
-            first.train(gate.config, own, on_tick, others)
+    device = gate.config.device
+    module = LAUNCHER if device.data_parallel_size > 1 and launched() is None else WORKER
+    with start_worker(own_group=True, module=module) as worker:
+        worker.train(gate.config, arguments, on_tick)
     return read_run_log(run / LOG_FILE, "--resume")
 
 

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 
+from memory_harness.configs.launch import Launched
 from memory_harness.configs.printable import text_of
 from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.devices.simulated import SimulatedDevice
@@ -185,7 +186,7 @@ def attempt_as_rank(run: Path, rank: int, meeting: Path, kind: str = "", number:
     torch.set_num_threads(1)
     countdown = Countdown(run, kind, number)
     resume = run if resumable(run) else None
-    device = open_device(TWO, join(rank, TWO.device.num_gpus, meeting))
+    device = open_device(TWO, join(Launched(rank, rank, 2, 2), f"file://{meeting}"))
     countdown.watch(device)  # type: ignore[arg-type]
     opened = Run(TWO, device, QLoraStrategy(TWO, device), prepared(TWO))
     fine_tune(run, opened, gate_reason="a test", stop_signal=str, resume=resume)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from memory_harness.configs.launch import Launched
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.log.manifest import LOG_FILE
@@ -87,7 +88,7 @@ def train_together(
 
 def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watcher, resume: bool) -> Part:
     size = config.device.num_gpus
-    device = open_device(config, join(rank, size, meeting) if size > 1 else None)
+    device = open_device(config, join(Launched(rank, rank, size, size), f"file://{meeting}") if size > 1 else None)
     watcher.on_device(device)
     strategy, replies = QLoraStrategy(config, device), list[Reply]()
     opened = Run(config, device, strategy, prepared(config))
