@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,6 +38,15 @@ GONE = "gone"
 """key of storages that hold no memory any more, or never did, though their tensors are there"""
 
 
+
+class Place(NamedTuple):
+    """Where an allocation is made."""
+
+    card: int = 0
+    stream: int = 0
+    """each stream of a card has blocks of its own in the caching allocator"""
+
+
 class EventSink(Protocol):
     """Receives allocations and frees in program order."""
 
@@ -52,6 +61,9 @@ class EventSink(Protocol):
 
     def empty_cache(self) -> None:
         """Take that wholly free segments are returned to the driver."""
+
+    def switch(self, place: Place) -> None:
+        """Take that what follows begins there."""
 
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
