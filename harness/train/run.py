@@ -64,7 +64,7 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
 
 def share_of(config: RunConfig) -> Group:
     """Return the first of the configured GPUs, which has the longest batches and never fewer than others."""
-    return Group(0, config.device.num_gpus)
+    return Group(0, config.device.data_parallel_size)
 
 
 def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> SimulatedDevice:

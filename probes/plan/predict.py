@@ -96,7 +96,7 @@ class RecordedModel:
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
-        num_batches = min(2 * config.device.num_gpus, config.train.gradient_accumulation)
+        num_batches = min(2 * config.device.data_parallel_size, config.train.gradient_accumulation)
 
         def moments(recorder: PhaseRecorder) -> None:
             for padding in (PADDING, 0):

@@ -1,0 +1,45 @@
+"""What several GPUs can share of a model and its training, and what they cannot."""
+
+from __future__ import annotations
+
+from memory_harness.configs.schema import RunConfig
+
+
+def sharding_problems(config: RunConfig) -> list[str]:
+    """Return one line for each setting that cannot be trained as --sharding says."""
+    number, engine = config.device.num_gpus, config.device.engine
+    if number == 1 and engine != "none":
+        return [f"--sharding {engine}: there is one GPU to share with (allowed: none); or give --num-gpus 2 or more"]
+    if number > 1 and engine == "none":
+        return [f"--sharding none: leaves {number - 1} of --num-gpus {number} idle (allowed: ddp, fsdp, split)"]
+    reasons = {"fsdp": _fsdp_reasons, "split": _split_reasons}.get(engine, lambda config: {})(config)
+    return [f"--sharding {engine}: {reason}" for reason, holds in reasons.items() if holds]
+
+
+def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
+    model, lora, train = config.model, config.lora, config.train
+    return {
+        "--quantization int8 keeps what no shard can hold (allowed with it: nf4, fp4, none)": model.quantization
+        == "int8",
+        f"--loader {model.loader} puts the whole model on each GPU (allowed with it: stepwise)": model.loader
+        != "stepwise",
+        "--embeddings-on-host: shards lie on the GPUs; leave it out": model.embeddings_on_host,
+        "--quantise-experts: experts in 4 bits cannot be gathered; leave it out": model.quantise_experts,
+        f"--fast-path {model.fast_path}: multiplies by weights that it gathers itself (allowed with it: "
+        "off)": model.fast_path != "off",
+        "--tiled-mlp: would gather a layer once for each tile; leave it out": model.tiled_mlp,
+        f"--loss {train.loss}: passes the gathered output head by (allowed with it: full)": train.loss != "full",
+        "--use-dora: reads whole weights while it is added; leave it out": lora.use_dora,
+        f"--init-lora-weights {lora.init_lora_weights}: decomposes whole weights (allowed with it: default, gaussian, "
+        "orthogonal)": lora.decomposes_weights,
+        "--modules-to-save: copies whole layers; leave it out": bool(lora.modules_to_save),
+    }
+
+
+def _split_reasons(config: RunConfig) -> dict[str, bool]:
+    model = config.model
+    return {
+        "--embeddings-on-host: the layers of each GPU lie on it; leave it out": model.embeddings_on_host,
+        f"--fast-path {model.fast_path}: keeps its buffers on one GPU (allowed with it: off)": model.fast_path != "off",
+        "--offload-activations: brings them back to one GPU; leave it out": model.offload_activations,
+    }
