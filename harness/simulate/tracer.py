@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine, is_library
@@ -114,6 +115,8 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if types and any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does to this rank's part comes by here then
         if self._paused:
             return func(*args, **kwargs)
         if self._adopts:
