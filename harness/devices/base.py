@@ -87,6 +87,8 @@ class Device(Protocol):
     """whether tensors have values; False on the meta device"""
     group: Group
     """the GPUs of the run, this one among them"""
+    mesh: Any
+    """those that share layers out, as a `DeviceMesh`; None where each has them whole"""
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""

@@ -36,6 +36,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
+from memory_harness.harness.simulate.fsdp import mesh_of_absent, sharding_without_peers
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -63,6 +64,7 @@ class SimulatedDevice:
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
         group: the cards of the run.
+        shares_layers: they share out the weights of each layer.
     """
 
     source = "simulated"
@@ -78,6 +80,7 @@ class SimulatedDevice:
         adopts: bool = False,
         lowered: bool = True,
         group: Group = SINGLE_GPU,
+        shares_layers: bool = False,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -94,10 +97,11 @@ class SimulatedDevice:
         self.tracer = self._make_tracer(self._simulated, lowerings, adopts)
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
+        self.mesh = mesh_of_absent(group.size) if shares_layers else None
         self._lowered = lowered
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
-        self.replays_layers = True
+        self.replays_layers = not shares_layers
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None
@@ -123,6 +127,8 @@ class SimulatedDevice:
             if not self.computes:
                 casts = stack.enter_context(meta_autocast())
                 stack.enter_context(_foreach_on_meta())
+                if self.mesh is not None:
+                    stack.enter_context(sharding_without_peers(self.tracer))
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)

@@ -17,7 +17,7 @@ from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_l
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
-from memory_harness.harness.simulate.tracer import Site, source_lines
+from memory_harness.harness.simulate.tracer import Place, Site, source_lines
 
 _NUMBERS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """those of layers in the names of parameters"""
@@ -87,6 +87,10 @@ class PeakWatch:
     def empty_cache(self) -> None:
         """Return wholly free segments."""
         self.memory.empty_cache()
+
+    def switch(self, place: Place) -> None:
+        """Take where what follows begins."""
+        self.memory.switch(place)
 
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""

@@ -16,9 +16,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine, is_library
@@ -38,6 +39,15 @@ GONE = "gone"
 """key of storages that hold no memory any more, or never did, though their tensors are there"""
 
 
+
+class Place(NamedTuple):
+    """Where an allocation is made."""
+
+    card: int = 0
+    stream: int = 0
+    """each stream of a card has blocks of its own in the caching allocator"""
+
+
 class EventSink(Protocol):
     """Receives allocations and frees in program order."""
 
@@ -52,6 +62,9 @@ class EventSink(Protocol):
 
     def empty_cache(self) -> None:
         """Take that wholly free segments are returned to the driver."""
+
+    def switch(self, place: Place) -> None:
+        """Take that what follows begins there."""
 
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -102,6 +115,8 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if types and any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does to this rank's part comes by here then
         if self._paused:
             return func(*args, **kwargs)
         if self._adopts:

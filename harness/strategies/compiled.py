@@ -428,7 +428,7 @@ class CompiledStrategy:
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
         self.inner.pretend_cache(batch, length, padded, self._sampling, rolls_out=self._rolls_out)
-        self._name_tensors("kv_cache", "input", "parameter", "buffer")
+        self._name_tensors("kv_cache", "input", "parameter", "buffer", "gathered")
 
     def _name_tensors(self, *kinds: str) -> None:
         """Let the tracer know the tensors of these kinds by the names that they have in every step."""

@@ -35,6 +35,8 @@ Initial = Callable[[str, torch.Size, torch.dtype], torch.Tensor]
 """takes a parameter's name, shape and type; returns its value, newly made on the device"""
 Packed = Callable[[str, torch.Size], tuple[torch.Tensor, Any]]
 """takes a weight's name and shape; returns it in 4 bits with bitsandbytes' QuantState, both in host memory"""
+Finish = Callable[[torch.nn.Module], None]
+"""takes each decoder layer once its weights are there, and the model last"""
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 
@@ -50,6 +52,7 @@ class Layout:
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
         threshold: of inputs to 8-bit products, see `--llm-int8-threshold`.
+        storage: type of the tensors that 4-bit weights are packed in.
         compute_dtype: in which quantised layers multiply; None for the same.
         packed_from: the type of the weights that a checkpoint holds in 4 bits, before that; None where it holds none.
     """
@@ -60,6 +63,7 @@ class Layout:
     experts: bool = False
     wide: tuple[str, ...] = ()
     threshold: float = 6.0
+    storage: torch.dtype = torch.uint8
     compute_dtype: torch.dtype | None = None
     packed_from: torch.dtype | None = None
 
@@ -78,6 +82,7 @@ class Layout:
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=self.double_quant,
             bnb_4bit_compute_dtype=self.compute_dtype or self.dtype,
+            bnb_4bit_quant_storage=self.storage,
             llm_int8_skip_modules=list(self.wide) or None,
         )
 
@@ -113,13 +118,19 @@ def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: s
 
 
 def make_real(
-    model: Any, device: Device, layout: Layout, checkpoint: Path | None = None, embed: Embed | None = None
+    model: Any,
+    device: Device,
+    layout: Layout,
+    checkpoint: Path | None = None,
+    embed: Embed | None = None,
+    finish: Finish = lambda part: None,
 ) -> None:
-    """Give a model without weights its weights, on the device, one after the other.
+    """Give a model without weights its weights, on the device, one after the other; adapters are left as they are.
 
     Args:
         checkpoint: folder with its weights; random ones without it.
         embed: replaces the input embeddings.
+        finish: told of each part that is whole.
 
     Raises:
         ConfigError: the checkpoint lacks a weight or has one of another shape, or the embeddings are the head too.
@@ -130,7 +141,7 @@ def make_real(
             "leave it out"
         )
     with _initial_weights(model, device, layout, checkpoint) as (initial, packed):
-        _materialise(model, device, layout, initial, packed, embed)
+        _materialise(model, device, layout, initial, packed, embed, finish)
 
 
 @contextmanager
@@ -147,7 +158,11 @@ def _initial_weights(
     with open_weights(checkpoint) as weights:
         packed = set(_names_of_4bit_weights(model)) if layout.packed_from is not None else set()
         # of tied weights, which named_parameters gives once, a checkpoint holds one
-        parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        parameters = {
+            _name_in_checkpoint(name): tuple(parameter.shape)
+            for name, parameter in model.named_parameters()
+            if ADAPTER not in name
+        }
         weights.check({name: shape for name, shape in parameters.items() if name not in packed})
         weights.check_packed({name: shape for name, shape in parameters.items() if name in packed})
 
@@ -164,7 +179,7 @@ def _names_of_4bit_weights(model: Any) -> Iterator[str]:
 
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            yield f"{name}.weight"
+            yield f"{_name_in_checkpoint(name)}.weight"
 
 
 def _with_quantised_layers(model: Any, layout: Layout) -> Any:
@@ -183,16 +198,29 @@ def _with_quantised_layers(model: Any, layout: Layout) -> Any:
     return model
 
 
+ADAPTER = ".lora_"
+"""in the names of what peft has put beside a layer, which then is its `base_layer`"""
+
+
+def _name_in_checkpoint(name: str) -> str:
+    return name.replace(".base_layer", "")
+
+
 def _materialise(
-    model: Any, device: Device, layout: Layout, initial: Initial, packed: Packed, embed: Embed | None
+    model: Any, device: Device, layout: Layout, initial: Initial, packed: Packed, embed: Embed | None, finish: Finish
 ) -> None:
     import bitsandbytes
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
     made: dict[int, torch.nn.Parameter] = {}
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: _name_in_checkpoint(name) for name, module in model.named_modules() if ADAPTER not in name}
     table: torch.nn.Embedding = model.get_input_embeddings()
-    for module in _in_load_order(model):
+
+    def end(part: torch.nn.Module) -> None:
+        made.clear()  # a part that shares its weights out has others now
+        finish(part)
+
+    for module in filter(names.__contains__, _in_load_order(model, end)):
         if embed is not None and module is table:  # in its turn, so that random weights stay what they are
             weight = initial(f"{names[table]}.weight", table.weight.shape, table.weight.dtype)
             model.set_input_embeddings(embed(weight))
@@ -228,9 +256,15 @@ def _has_tied_head(model: Any) -> bool:
     return head is not None and head.weight is model.get_input_embeddings().weight
 
 
-def _in_load_order(model: Any) -> list[torch.nn.Module]:
-    """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
-    return list(dict.fromkeys([*decoder_layers(model).modules(), *model.modules()]))
+def _in_load_order(model: Any, end: Finish) -> Iterator[torch.nn.Module]:
+    """Yield the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
+    seen: set[torch.nn.Module] = set()
+    for part in (*decoder_layers(model), model):
+        for module in list(part.modules()):
+            if module not in seen:
+                seen.add(module)
+                yield module
+        end(part)
 
 
 def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
@@ -253,7 +287,11 @@ def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) 
     if layout.quantization == "int8":
         return _weight_in_8_bits(weight)
     packed, state = bitsandbytes.functional.quantize_4bit(
-        weight, blocksize=BLOCK, compress_statistics=layout.double_quant, quant_type=layout.quantization
+        weight,
+        blocksize=BLOCK,
+        compress_statistics=layout.double_quant,
+        quant_type=layout.quantization,
+        quant_storage=layout.storage,
     )
     module.quant_state = state
     return params4bit(packed, state, module)

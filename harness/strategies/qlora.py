@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import peft
 import torch
-from bitsandbytes.nn import Linear8bitLt
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -43,6 +44,13 @@ from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.shards import (
+    gather,
+    pretend_sharded_gradients,
+    release_gathered,
+    shard,
+    sharded_tensors,
+)
 from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
@@ -133,6 +141,8 @@ class QLoraStrategy:
         check_positions(self.model, shape.name, self.config.data.max_length)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
+        if self._shares_layers:
+            return self._load_shards(shape, layout, checkpoint)
         loader = self.config.model.loader
         if loader != "stepwise":
             self.model = None  # one that loads its own weights takes its place
@@ -158,6 +168,30 @@ class QLoraStrategy:
         return self.adopt(self.model, shape, checkpoint)
 
     @property
+    def _shares_layers(self) -> bool:
+        return self.config.device.engine == "fsdp"
+
+    def _load_shards(self, shape: ModelShape, layout: Layout, checkpoint: Path | None) -> ModelFacts:
+        """Make each layer whole, its adapter too, and share it out before the next: no GPU ever holds two."""
+        with self.device.on_host():
+            self._prepare()
+            if self._trains_all:
+                self.model.train()
+            else:
+                self._add_adapter(empty=True)
+            facts = model_facts(self.model)
+        layers = set(decoder_layers(self._base))
+
+        def share_out(part: torch.nn.Module) -> None:
+            if part in layers:
+                self._materialise_adapters(part)
+            shard(part if part in layers else self.model, self.device.mesh)
+
+        make_real(self._base, self.device, layout, checkpoint, finish=share_out)
+        self.device.empty_cache()
+        return replace(self.adopt(self.model, shape, checkpoint), **_counted(facts))
+
+    @property
     def _trains_all(self) -> bool:
         return self.config.train.finetuning_type == "full"
 
@@ -173,7 +207,8 @@ class QLoraStrategy:
         given = checkpoint_layout(config, dtype)
         if given is None:
             layout = Layout(dtype, model.quantization, model.double_quant, model.quantise_experts)
-            return replace(layout, compute_dtype=self.dtype, threshold=model.llm_int8_threshold)
+            layout = replace(layout, compute_dtype=self.dtype, threshold=model.llm_int8_threshold)
+            return replace(layout, storage=self.dtype) if self._shares_layers else layout
         if model.quantization == "none":
             raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
         return replace(given, experts=model.quantise_experts, compute_dtype=self.dtype)
@@ -251,9 +286,9 @@ class QLoraStrategy:
         if checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options_of_checkpointing)
 
-    def _add_adapter(self) -> None:
+    def _add_adapter(self, *, empty: bool = False) -> None:
+        """Put adapters beside layers; where they are to be empty, without memory."""
         lora = self.config.lora
-        initial = {"default": True}.get(lora.init_lora_weights, lora.init_lora_weights)
         options = peft.LoraConfig(
             r=lora.lora_rank,
             lora_alpha=lora.lora_alpha,
@@ -263,7 +298,7 @@ class QLoraStrategy:
             bias=lora.lora_bias,
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
-            init_lora_weights=initial,
+            init_lora_weights=self._initial_adapter,
             rank_pattern=lora.ranks,
             alpha_pattern=lora.alphas,
             modules_to_save=list(lora.modules_to_save) or None,
@@ -275,12 +310,22 @@ class QLoraStrategy:
         else:
             with self.device.on_host():  # on the meta device, made real below: the same way on every device
                 self.model = _with_adapter(self.model, options, wide=wide, empty=True)
-            for module in self.model.modules():
-                if isinstance(module, peft.tuners.lora.LoraLayer):
-                    _materialise_adapter(module, self.device, initial)
+            if not empty:
+                self._materialise_adapters(self.model)
         if self.head is not None:  # trained in full, as peft does for SEQ_CLS; in float32, as all that is trained
             self.head.float().requires_grad_(True)
         self.model.train()
+
+    def _materialise_adapters(self, part: torch.nn.Module) -> None:
+        for module in part.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                _materialise_adapter(module, self.device, self._initial_adapter)
+
+    @property
+    def _initial_adapter(self) -> bool | str:
+        """What peft's `init_lora_weights` is to be."""
+        wanted = self.config.lora.init_lora_weights
+        return True if wanted == "default" else wanted
 
     def _take_fast_path(self) -> None:
         base = self._base
@@ -409,6 +454,7 @@ class QLoraStrategy:
                 with self.without_adapter():
                     self._score_each(batches)
         self.inputs = {}
+        self._end_pass()
 
     def _score_each(self, batches: Sequence[Batch]) -> None:
         found = None
@@ -514,8 +560,14 @@ class QLoraStrategy:
             loss, output = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
         self.model.train()
         self.inputs = {}
+        self._end_pass()
         self.kept.take(output)
         return self.device.read(loss)
+
+    def _end_pass(self) -> None:
+        """Free what a pass without a backward pass has gathered."""
+        if self._shares_layers:
+            release_gathered(self.model)
 
     def end_batch(self) -> None:
         """Keep an evaluation batch's logits, where they are kept."""
@@ -569,6 +621,7 @@ class QLoraStrategy:
         """Drop the cache and return to training."""
         self.cache = self.sampler = None
         self.inputs = {}
+        self._end_pass()
         self._end_generation()
 
     def _end_generation(self) -> None:
@@ -628,6 +681,8 @@ class QLoraStrategy:
     def pretend_gradients(self, present: bool) -> None:
         """Have the gradients and the loss that a step would have here, or none, in training."""
         self._end_generation()  # a replayed one has not put the model back
+        if present and self._shares_layers:
+            pretend_sharded_gradients(self.model)
         for parameter in self.trainable():
             if present and parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
@@ -658,6 +713,8 @@ class QLoraStrategy:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
         self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
         self._begin_generation(rolls_out)
+        if self._shares_layers:
+            gather(self.model)
         self.cache = DynamicCache(config=self.model.config)
         ids_BL = torch.zeros((batch_size, length), dtype=torch.int64, device=self.device.torch_device)
         self.inputs = {"input_ids": ids_BL}
@@ -695,13 +752,13 @@ NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 
 def _model_tensors(model: Any) -> NamedTensors:
     modules = list(model.named_modules())
-    for name, parameter in _parameters_among(modules):
-        yield ("parameter", name), parameter
-        if getattr(parameter, "quant_state", None) is not None:
-            yield from _constants_of(parameter.quant_state, name)
-        if parameter.grad is not None:
-            yield ("gradient", name), parameter.grad
+    if isinstance(model, FSDPModule):
+        yield from sharded_tensors(model)
+    else:
+        yield from _tensors_of_parameters(modules)
     for name, module in modules:
+        if isinstance(module, Linear4bit) and module.quant_state is not None:
+            yield from _constants_of(module.quant_state, f"{name}.weight")
         if isinstance(module, Bnb4bitParametrization):  # that of experts
             yield from _constants_of(module.quant_state, name)
         if isinstance(module, Linear8bitLt):  # which its first pass moves from the weight to the layer's state
@@ -710,6 +767,13 @@ def _model_tensors(model: Any) -> NamedTensors:
     for prefix, module in modules:
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor
+
+
+def _tensors_of_parameters(modules: Sequence[tuple[str, torch.nn.Module]]) -> NamedTensors:
+    for name, parameter in _parameters_among(modules):
+        yield ("parameter", name), parameter
+        if parameter.grad is not None:
+            yield ("gradient", name), parameter.grad
 
 
 def _parameters_among(modules: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, Any]]:
@@ -763,8 +827,14 @@ def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
             yield from _tensors_of_layer({f"{name} {key}": member for key, member in value.items()}, index)
 
 
+def _counted(facts: ModelFacts) -> dict[str, int]:
+    """Return the numbers of weights, which shards do not tell."""
+    names = ("num_parameters", "num_trainable_parameters", "num_quantised_parameters", "num_adapter_parameters")
+    return {name: getattr(facts, name) for name in names}
+
+
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
-    quant_states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    quant_states = (module.quant_state for module in model.modules() if isinstance(module, Linear4bit))
     return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
 
 

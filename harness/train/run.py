@@ -76,6 +76,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         expandable_segments=config.device.expandable_segments,
         attention=config.model.sdpa_kernel,
         group=group or share_of(config),
+        shares_layers=config.device.engine == "fsdp",
     )
 
 
