@@ -46,10 +46,14 @@ from memory_harness.harness.strategies.optimizers import make_optimizer, state_t
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.shards import (
     gather,
+    is_sharded,
+    local_part,
     pretend_sharded_gradients,
     release_gathered,
     shard,
     sharded_tensors,
+    whole_on_host,
+    without_shards,
 )
 from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
@@ -185,7 +189,7 @@ class QLoraStrategy:
         def share_out(part: torch.nn.Module) -> None:
             if part in layers:
                 self._materialise_adapters(part)
-            shard(part if part in layers else self.model, self.device.mesh)
+            shard(part if part in layers else self.model, self.device.mesh, self.device.group)
 
         make_real(self._base, self.device, layout, checkpoint, finish=share_out)
         self.device.empty_cache()
@@ -374,7 +378,7 @@ class QLoraStrategy:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < number
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""
         with self.model_context():
             self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
@@ -414,7 +418,7 @@ class QLoraStrategy:
             return nullcontext()
         return self.device.autocast(self.dtype)
 
-    def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
+    def _causal_lm_loss(self, num_items: float, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
         model, output = self._base, None
         if self.config.train.objective == "grpo":
@@ -432,7 +436,7 @@ class QLoraStrategy:
         self.forward_facts = forward_facts(self.model, [loss], cache, self._layers)
         return loss, output
 
-    def _preference_loss(self, num_pairs: int) -> tuple[Any, torch.Tensor]:
+    def _preference_loss(self, num_pairs: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, and how far it is from preferring the chosen answers, summed over `num_pairs`."""
         train, inputs = self.config.train, dict(self.inputs)
         labels, reference = inputs.pop("labels"), None
@@ -465,7 +469,7 @@ class QLoraStrategy:
                 found = self._completion_log_probs(with_entropy=False)
         del found
 
-    def _policy_loss(self, num_tokens: int) -> tuple[Any, torch.Tensor]:
+    def _policy_loss(self, num_tokens: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, where it has logits, and GRPO's loss of the completions over `num_tokens`."""
         train = self.config.train
         output, tokens = self._completion_log_probs(with_entropy=True)
@@ -486,7 +490,7 @@ class QLoraStrategy:
         logits = output.logits[:, :-1][:, -num_tokens:]
         return output, whole_log_probs(logits, inputs["input_ids"][:, -num_tokens:], with_entropy=with_entropy)
 
-    def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
+    def _full_loss(self, num_items: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
         smoothing = self.config.train.label_smoothing_factor
         if smoothing:
@@ -515,7 +519,7 @@ class QLoraStrategy:
         if self.loss is None:
             self.loss = torch.zeros((), device=self.device.torch_device)
             self.scaler.scale(self.loss)  # makes the scale, which a new scaler lacks until it has scaled something
-        return [*self._gradients(), self.loss]
+        return [*without_shards(self._gradients()), self.loss]
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
@@ -543,6 +547,9 @@ class QLoraStrategy:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if is_sharded(norm):
+            self.device.group.check_others()
+            norm = norm.full_tensor()
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.trainable(), max_norm, norm, foreach=True)
         return norm
@@ -605,6 +612,8 @@ class QLoraStrategy:
         self._states = _states_of(self.cache)
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
+        if self._shares_layers:  # one more token on one GPU would be a pass that the others do not make
+            self.device.group.take_from_first(self.inputs["input_ids"])
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         tokens = []
@@ -634,12 +643,21 @@ class QLoraStrategy:
         disabled: AbstractContextManager[None] = self.model.disable_adapter()
         return disabled
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter for peft, or the model for transformers; see `harness.strategies.adapter`."""
+        if adapter is None:
+            adapter = self.adapter_on_host()
         if self._trains_all:
-            export_model(folder, self.model, self.device)
+            export_model(folder, self.model, adapter, self.device)
         else:
-            export_adapter(folder, self.model, self.config.model.model, self.device)
+            export_adapter(folder, self.model, adapter, self.config.model.model, self.device)
+
+    def adapter_on_host(self) -> dict[str, torch.Tensor]:
+        """Return what is trained, in host memory, whole."""
+        if not self.device.computes:
+            return {}
+        with self.device.on_host():
+            return whole_on_host(state.trainable_tensors(self.model), self.device.group)
 
     def load_adapter(self, folder: Path) -> None:
         """Load what `export` wrote."""
@@ -650,7 +668,19 @@ class QLoraStrategy:
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.strategies.state`."""
-        state.save(folder, self.model, self.optimizer, self.scaler, self.device)
+        self.write_state(folder, self.training_state())
+
+    def training_state(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler; shards of them as one, in host memory."""
+        if not self.device.computes:
+            return {}
+        found = state.training_state(self.model, self.optimizer, self.scaler)
+        return whole_on_host(found, self.device.group) if self._shares_layers else found
+
+    def write_state(self, folder: Path, training_state: dict[str, Any]) -> None:
+        """Write what `training_state` has returned; nothing where nothing is computed."""
+        if self.device.computes:
+            state.write(folder, training_state)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
@@ -658,7 +688,7 @@ class QLoraStrategy:
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take in float32, as optimizers may keep their states of them."""
-        return sum(p.numel() * max(4, p.element_size()) for p in self.trainable())
+        return sum(local_part(p).numel() * max(4, p.element_size()) for p in self.trainable())
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
@@ -673,6 +703,8 @@ class QLoraStrategy:
         self.graph = self._held = self.loss = self.cache = self.sampler = None
         self.kept.drop()
         self.inputs = {}
+        if self._shares_layers:
+            self.model.reset_iter_state()
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
