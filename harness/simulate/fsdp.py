@@ -1,8 +1,8 @@
 """PyTorch's FSDP2 for one rank of many that are not there: its own code runs, and sends nothing.
 
 What it allocates is its own: padded shards, what layers are gathered into, what gradients are reduced from and into,
-each in the blocks of the stream that it takes. Replaced are the process group, the streams and what sends; the card lies on
-the meta device, which FSDP2 does not take for one.
+each in the blocks of the stream that it takes. Replaced are the process group, the streams and what sends; the card
+lies on the meta device, which FSDP2 does not take for one.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -46,7 +47,6 @@ from memory_harness.harness.strategies.optimizers import make_optimizer, state_t
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.shards import (
     gather,
-    is_sharded,
     local_part,
     pretend_sharded_gradients,
     release_gathered,
@@ -189,6 +189,8 @@ class QLoraStrategy:
         def share_out(part: torch.nn.Module) -> None:
             if part in layers:
                 self._materialise_adapters(part)
+            if self._trains_all:
+                part.requires_grad_(True)
             shard(part if part in layers else self.model, self.device.mesh, self.device.group)
 
         make_real(self._base, self.device, layout, checkpoint, finish=share_out)
@@ -547,7 +549,7 @@ class QLoraStrategy:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if is_sharded(norm):
+        if isinstance(norm, DTensor):
             self.device.group.check_others()
             norm = norm.full_tensor()
         if max_norm is not None:
@@ -859,7 +861,7 @@ def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
             yield from _tensors_of_layer({f"{name} {key}": member for key, member in value.items()}, index)
 
 
-def _counted(facts: ModelFacts) -> dict[str, int]:
+def _counted(facts: ModelFacts) -> dict[str, Any]:
     """Return the numbers of weights, which shards do not tell."""
     names = ("num_parameters", "num_trainable_parameters", "num_quantised_parameters", "num_adapter_parameters")
     return {name: getattr(facts, name) for name in names}

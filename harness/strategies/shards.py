@@ -24,24 +24,15 @@ from memory_harness.harness.devices.parallel import Group
 
 def shard(module: torch.nn.Module, mesh: Any, group: Group) -> None:
     """Share out the weights of a module, but for those that modules in it have shared out already."""
-    kept = {layer: _what_others_ask(layer.weight) for layer in module.modules() if hasattr(layer, "quant_state")}
     fully_shard(module, mesh=mesh)
-    for layer, attributes in kept.items():
-        vars(layer.weight).update(attributes)
     assert isinstance(module, FSDPModule)
     module.set_gradient_divide_factor(1.0)  # losses are parts of the step's already: gradients are added up
     if group.is_joined:
         module.set_force_sum_reduction_for_comms(True)
-        module.set_custom_all_gather(_Agreeing(DefaultAllGather(), group.check_others))
-        module.set_custom_reduce_scatter(_Agreeing(DefaultReduceScatter(), group.check_others))
-
-
-QUANTISATION = ("quant_state", "compress_statistics", "quant_type", "bnb_quantized")
-"""attributes of a 4-bit weight that peft, or a count of the weights, asks for"""
-
-
-def _what_others_ask(weight: torch.Tensor) -> dict[str, Any]:
-    return {name: getattr(weight, name) for name in QUANTISATION if hasattr(weight, name)}
+        all_gather: Any = _Agreeing(DefaultAllGather(), group.check_others)
+        reduce_scatter: Any = _Agreeing(DefaultReduceScatter(), group.check_others)
+        module.set_custom_all_gather(all_gather)
+        module.set_custom_reduce_scatter(reduce_scatter)
 
 
 class _Agreeing:
@@ -132,7 +123,7 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
     return getattr(tensor, "_local_tensor", tensor)
 
 
-def sharded_tensors(model: torch.nn.Module) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+def sharded_tensors(model: Any) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
     """Yield the shards of weights and gradients, and the weights that are gathered, under the weights' names."""
     names = {module: name for name, module in model.named_modules()}
     for shards in _groups(model):
