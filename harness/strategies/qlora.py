@@ -14,7 +14,6 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -548,13 +547,19 @@ class QLoraStrategy:
     def _clip(self, gradients: list[torch.Tensor]) -> torch.Tensor:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if isinstance(norm, DTensor):
-            self.device.group.check_others()
-            norm = norm.full_tensor()
+        norm = self._norm(gradients)
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.trainable(), max_norm, norm, foreach=True)
         return norm
+
+    def _norm(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        if not self._shares_layers:
+            return torch.nn.utils.get_total_norm(gradients, foreach=True)
+        squared = torch.nn.utils.get_total_norm(list(map(local_part, gradients)), foreach=True).square()
+        group = self.device.group
+        group.check_others()  # nothing is allocated from here on
+        group.all_reduce([squared])
+        return squared.sqrt_()
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Return the adapter's parameters, found once: looking through all modules takes as long as a short step."""

@@ -97,15 +97,16 @@ def test_what_one_has_no_room_to_evaluate_or_answer_both_cut_alike(phase, tmp_pa
 
 
 @pytest.mark.slow
-def test_it_is_resumed_bit_by_bit_and_by_one_process_up_to_rounding(tmp_path):
-    config = SHARED.with_fields(lora_dropout=0.1)
+def test_it_is_resumed_bit_by_bit_and_by_one_process_up_to_rounding(checkpoint, tmp_path):
+    config = SHARED.with_fields(lora_dropout=0.1, model=checkpoint)
     whole = train_together(tmp_path / "whole", config)
     stopped = train_together(tmp_path / "run", config, lambda rank: Stopping(3 if rank else None))
     assert {part.outcome for part in stopped} == {Outcome.STOPPED}
     assert train_together(tmp_path / "run", config, resume=True)[0].losses == whole[0].losses
 
-    undisturbed = train_together(tmp_path / "undisturbed", SHARED)
-    train_together(tmp_path / "other", SHARED, lambda rank: Stopping(3))
-    one = TWO.with_fields(num_gpus=1)
+    without_dropout = SHARED.with_fields(model=checkpoint)
+    undisturbed = train_together(tmp_path / "undisturbed", without_dropout)
+    train_together(tmp_path / "other", without_dropout, lambda rank: Stopping(3))
+    one = TWO.with_fields(num_gpus=1, model=checkpoint)
     alone = train(tmp_path / "other", one, resume=tmp_path / "other", allow_changes=True)
     assert [loss for _, loss in alone.losses] == pytest.approx(undisturbed[0].losses, rel=ADDED_OTHERWISE)
