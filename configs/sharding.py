@@ -34,7 +34,6 @@ def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
         f"--optimizer {train.optimizer}: needs whole weights (allowed: {', '.join(FOR_SHARDS)})": train.optimizer
         not in FOR_SHARDS,
         "--embeddings-on-host: shards lie on the GPUs; leave it out": model.embeddings_on_host,
-        "--kbit-upcast: casts weights that are shared out already; leave it out": model.kbit_upcast,
         "--quantise-experts: experts in 4 bits cannot be gathered; leave it out": model.quantise_experts,
         "--expand-kv: replaces layers that are shared out; leave it out": model.expand_kv,
         f"--fast-path {model.fast_path}: multiplies by weights that it gathers itself (allowed with it: "

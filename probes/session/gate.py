@@ -170,6 +170,11 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
         problems.append(
             f"{flag}: --objective grpo is simulated only, as rewards are not known here; train it by TRL's GRPOTrainer"
         )
+    if config.device.engine == "split":
+        problems.append(
+            f"{flag}: --sharding split is simulated only; train by fsdp, which takes less of each GPU, or by your own "
+            'script with device_map="auto"'
+        )
     if not computes:
         problems.append(
             f"{flag}: there is no CUDA GPU here, and a simulated card computes nothing; train on a GPU, or a tiny "

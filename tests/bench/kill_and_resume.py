@@ -6,8 +6,9 @@
 A point is the n-th record written, the n-th allocation on the device, or the n-th touch of a file in the run's folder,
 in that of the best adapter (`export`), or of the results beside the run (`append`), n at random; so every phase is met,
 and every stage of writing a checkpoint, an adapter and the results. `generate` answers more prompts with a trained
-adapter, `ranks` trains in two processes, one of which is killed, `shards` in two that share every layer out. Some runs are killed again while they resume. Each
-attempt is a process of its own, forked once the libraries are loaded, and is killed by SIGKILL.
+adapter, `ranks` trains in two processes, one of which is killed, `shards` in two that share every layer out. Some runs
+are killed again while they resume. Each attempt is a process of its own, forked once the libraries are loaded, and is
+killed by SIGKILL.
 
 The results are those of another run too, with a key that this program does not know: all of it has to survive.
 """
