@@ -77,6 +77,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         attention=config.model.sdpa_kernel,
         group=group or share_of(config),
         shares_layers=config.device.engine == "fsdp",
+        num_cards=config.device.num_gpus if config.device.engine == "split" else 1,
     )
 
 
