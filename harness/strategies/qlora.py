@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
@@ -151,7 +152,7 @@ class QLoraStrategy:
         if self._shares_layers:
             return self._load_shards(shape, layout, checkpoint)
         if self.config.device.engine == "split":
-            room = [self.device.budget_bytes] * self.config.device.num_gpus
+            room = [budget_of(self.config.device)] * self.config.device.num_gpus
             self._places = places_of(self.model, layout, room)
         loader = self.config.model.loader
         if loader != "stepwise":

@@ -56,6 +56,19 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
 
 
+def predict_gpus(config: RunConfig) -> tuple[Prediction, ...]:
+    """Simulate the worst moments on each GPU, with as much memory as it wants; on the first alone where all are alike.
+
+    The first of GPUs with their own batches has the longest ones. Where layers lie on one each, one recording serves all.
+    """
+    recorded, data = recorded_model(config), prepare(config)
+    found = []
+    for number in range(config.device.num_gpus if config.device.engine == "split" else 1):
+        recorded.strategy.card_number = number
+        found.append(recorded.run(config, data, UNLIMITED))
+    return tuple(found)
+
+
 _RECORDED: dict[str, RecordedModel] = {}
 """the last one of this process"""
 
