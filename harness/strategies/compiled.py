@@ -91,9 +91,9 @@ class CompiledStrategy:
         self._start(MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)))
 
     def show_card(self, number: int) -> None:
-        """Start over, and tell of that card's memory."""
+        """Tell of that card's memory from the next start on."""
         self.card_number = number
-        self.restart(self.device.budget_bytes, self.device.expandable_segments)
+        self.device.gpu_name = f"{self.device.card.title}, GPU {number} of {self.device.tracer.num_cards}"
 
     def start_over(self) -> None:
         """Start over on the same card, emptied; what the phases have done to its memory is kept too."""
