@@ -50,6 +50,7 @@ from memory_harness.harness.strategies.shards import (
     pretend_sharded_gradients,
     release_gathered,
     shard,
+    share_tables,
     sharded_tensors,
 )
 from memory_harness.harness.strategies.split import Places, join_layers, place_of, places_of
@@ -200,10 +201,16 @@ class QLoraStrategy:
             facts = model_facts(self.model)
         layers = set(decoder_layers(self._base))
 
+        def share(module: torch.nn.Module) -> None:
+            shard(module, self.device.mesh)
+
         def share_out(part: torch.nn.Module) -> None:
             if part in layers:
                 self._materialise_adapters(part)
-            shard(part if part in layers else self.model, self.device.mesh)
+                share(part)
+            else:
+                share_tables(self._base, share)
+                share(self.model)
 
         make_real(self._base, self.device, layout, checkpoint, finish=share_out)
         self.device.empty_cache()

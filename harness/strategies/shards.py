@@ -1,12 +1,12 @@
 """Layers whose weights are shared out over GPUs and gathered when they are computed: PyTorch's FSDP2.
 
-Each decoder layer is one group, and all else, embeddings and head among it, another: that one stays gathered from the
-forward pass to the end of the backward pass.
+Each decoder layer is one group, so are embeddings and head where they are two weights. All else is another, which stays
+gathered from the forward pass to the end of the backward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,21 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 def shard(module: torch.nn.Module, mesh: Any) -> None:
     """Share out the weights of a module, but for those that modules in it have shared out already."""
     fully_shard(module, mesh=mesh)
+
+
+def share_tables(base: Any, share: Callable[[torch.nn.Module], None]) -> None:
+    """Share out embeddings and head, each alone: gathered together, in float32 maybe, they are larger than many layers.
+
+    Args:
+        base: the model without what peft puts around it.
+        share: shares a module out.
+    """
+    table, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if head is None or head.weight is table.weight:
+        return
+    share(table)
+    share(head)
+    table.set_unshard_in_backward(False)  # its gradient does not hang on its weights
 
 
 def release_gathered(model: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,10 +36,11 @@ def places_of(model: Any, layout: Layout, room_bytes: Sequence[int]) -> Places:
     quantizer = AutoHfQuantizer.from_config(layout.options) if layout.is_quantised else None
     options: dict[str, Any] = {"no_split_module_classes": model._no_split_modules, "hf_quantizer": quantizer}
     room: dict[int | str, Any] = {**dict(enumerate(room_bytes)), "cpu": 0}
-    balanced = get_balanced_memory(model, max_memory=room, **options)
-    if quantizer is not None:
-        balanced = quantizer.adjust_max_memory(balanced)
-    places = dict(infer_auto_device_map(model, max_memory=balanced, **options))
+    with _without_remarks("accelerate.utils.modeling"):  # on GPUs that are not here
+        balanced = get_balanced_memory(model, max_memory=room, **options)
+        if quantizer is not None:
+            balanced = quantizer.adjust_max_memory(balanced)
+        places = dict(infer_auto_device_map(model, max_memory=balanced, **options))
     outside = [name for name, place in places.items() if place in HOST]
     if outside:
         raise ConfigError(
@@ -45,6 +48,17 @@ def places_of(model: Any, layout: Layout, room_bytes: Sequence[int]) -> Places:
             f"first (room for weights on {len(room_bytes)} GPUs); give --num-gpus more, or --sharding fsdp"
         )
     return places
+
+
+@contextmanager
+def _without_remarks(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def place_of(places: Places, name: str) -> int:
