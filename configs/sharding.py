@@ -10,9 +10,9 @@ ENGINES = ("ddp", "fsdp", "split")
 """what several GPUs may train by, the fastest first"""
 
 MOST_OF_NCCL, SHARE_OF_NCCL = parse_bytes("1.6 GiB"), 0.05
-"""What NCCL may take outside of PyTorch's allocator: an estimate on the safe side, until it is measured. 544 MB were seen
-between two A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in github.com/NVIDIA/nccl/issues/864;
-it grows with the channels, which cards that are linked by PCIe alone have fewer of."""
+"""What NCCL may take outside of PyTorch's allocator: an estimate on the safe side, until it is measured. 544 MB were
+seen between two A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in
+github.com/NVIDIA/nccl/issues/864; it grows with the channels, of which cards linked by PCIe alone have fewer."""
 
 
 def bytes_beside(engine: str, card: Card) -> int:
@@ -25,9 +25,7 @@ def bytes_beside(engine: str, card: Card) -> int:
 def config_with(config: RunConfig, engine: str) -> RunConfig:
     """Return the configuration on simulated cards that train by an engine, with a micro-batch for each of them."""
     accumulation = max(config.train.gradient_accumulation, config.device.num_gpus)
-    return config.with_fields(
-        sharding=engine, device="simulated", tensors="fake", gradient_accumulation=accumulation
-    )
+    return config.with_fields(sharding=engine, device="simulated", tensors="fake", gradient_accumulation=accumulation)
 
 
 def sharding_problems(config: RunConfig) -> list[str]:

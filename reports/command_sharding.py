@@ -52,14 +52,18 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
     remarks = [Paragraph(f"--sharding {each.engine}: {each.refused}", "warning") for each in shares if each.refused]
     accumulation = command.config.train.gradient_accumulation
     if accumulation < device.num_gpus:
-        remarks.append(Paragraph(f"A step has {device.num_gpus} micro-batches here, not {accumulation}: each GPU has one."))
+        remarks.append(
+            Paragraph(f"A step has {device.num_gpus} micro-batches here, not {accumulation}: each GPU has one.")
+        )
     explanation = (
         f"GiB at the worst moment of the worst GPU, of {format_bytes(shares[0].budget_bytes)} that PyTorch may use. "
-        "Beside it lies what NCCL may take, an estimate on the safe side; imbalance is the worst GPU's peak over the mean."
+        "Beside it lies what NCCL may take, an estimate on the safe side; imbalance: the worst GPU's peak over the mean."
     )
     return [
         Section("verdict", body=[banner]),
-        Section("shardings", f"{command.config.model.model} on {cards}", body=[table, Paragraph(explanation), *remarks]),
+        Section(
+            "shardings", f"{command.config.model.model} on {cards}", body=[table, Paragraph(explanation), *remarks]
+        ),
     ]
 
 
@@ -67,7 +71,12 @@ def _row(shares: Shares) -> list[str | Cell]:
     if shares.refused:
         return [shares.engine, *[""] * 6, Cell("no", "bad")]
     number = f"{shares.worst_gpu} of {len(shares.gpus)}" if len(shares.gpus) > 1 else "all alike"
-    sizes = (shares.worst.peak_allocated_bytes, shares.worst.peak_reserved_bytes, shares.beside_bytes, shares.free_bytes)
+    sizes = (
+        shares.worst.peak_allocated_bytes,
+        shares.worst.peak_reserved_bytes,
+        shares.beside_bytes,
+        shares.free_bytes,
+    )
     fits = Cell("yes", "good") if shares.fits else Cell("no", "bad")
     if shares.is_tight:
         fits = Cell("only just: the cache has to be given back", "warning")

@@ -1,7 +1,7 @@
 """Several cards that one process drives, all on the meta device: on which of them each tensor lies.
 
-An operator runs where its first tensor lies, as PyTorch's do; what is made of nothing, on the present card. accelerate's
-hooks, which bring what a layer is called with to its card, do it here as `Tensor.to` does.
+An operator runs where its first tensor lies, as PyTorch's do; what is made of nothing, on the present card.
+accelerate's hooks, which bring what a layer is called with to its card, do it here as `Tensor.to` does.
 """
 
 from __future__ import annotations

@@ -39,7 +39,6 @@ GONE = "gone"
 """key of storages that hold no memory any more, or never did, though their tensors are there"""
 
 
-
 class Place(NamedTuple):
     """Where an allocation is made."""
 

@@ -25,7 +25,15 @@ from memory_harness.harness.simulate.flash_attention import counted_tokens
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder, on_card
+from memory_harness.harness.simulate.trace import (
+    Chain,
+    DiscardingSink,
+    Event,
+    Shape,
+    TraceFamily,
+    TraceRecorder,
+    on_card,
+)
 from memory_harness.harness.simulate.tracer import MAX_SITE_FRAMES
 from memory_harness.harness.strategies.base import Traceable
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling

@@ -1,4 +1,4 @@
-"""Layers that lie on several GPUs, one GPU after the other: as transformers' `device_map="auto"` places and runs them."""
+"""Layers that lie on several GPUs, one after the other: as transformers' `device_map="auto"` places and runs them."""
 
 from __future__ import annotations
 

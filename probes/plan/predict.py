@@ -80,9 +80,7 @@ def recorded_model(config: RunConfig) -> RecordedModel:
 class RecordedModel:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
-    def __init__(
-        self, config: RunConfig, card: Card | None = None, strategy: CompiledStrategy | None = None
-    ) -> None:
+    def __init__(self, config: RunConfig, card: Card | None = None, strategy: CompiledStrategy | None = None) -> None:
         if strategy is None:
             strategy = _recording_strategy(config.with_fields(device="simulated", tensors="fake"), card)
         self.strategy, self.device = strategy, strategy.device
@@ -138,7 +136,9 @@ class RecordedModel:
             found.append(self._run_on_card(config, budget_bytes, moments))
         return tuple(found)
 
-    def _run_on_card(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Prediction:
+    def _run_on_card(
+        self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]
+    ) -> Prediction:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
         stats: list[MemoryStats] = [MemoryStats()]

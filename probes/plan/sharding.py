@@ -45,7 +45,7 @@ class Shares:
 
     @property
     def free_bytes(self) -> int:
-        """What is left of the worst GPU's budget at the most that the allocator reserves; below 0 where it is too much."""
+        """What is left of the worst GPU's budget at the most that its allocator reserves; below 0: it is too much."""
         return self.budget_bytes - self.beside_bytes - self.worst.peak_reserved_bytes
 
     @property

@@ -57,7 +57,7 @@ def test_a_layer_gets_its_inputs_and_its_gradient_goes_back():
         out.sum().backward()
     assert [tracer.card_of(parameter.grad) for parameter in model.parameters()] == [0, 1]
     # the gradient of the copy arrives where the copy was made from
-    assert 16 * 8 * 4 in sizes_on(recorder, 0) and 16 * 8 * 4 in sizes_on(recorder, 1)
+    assert all(16 * 8 * 4 in sizes_on(recorder, card) for card in (0, 1))
 
 
 def taken(config, places=None, monkeypatch=None):
@@ -97,5 +97,5 @@ def test_weights_lie_where_device_map_puts_them(monkeypatch):
 
 def test_a_model_without_room_on_the_cards_is_refused():
     config = TINY.with_fields(budget_bytes=60_000)
-    with pytest.raises(ConfigError, match="--sharding split: device_map would leave .* to the host"):
+    with pytest.raises(ConfigError, match="--sharding split: device_map would leave"):
         taken(config)
