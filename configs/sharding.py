@@ -43,6 +43,10 @@ def sharding_problems(config: RunConfig) -> list[str]:
     return [f"--sharding {engine}: {reason}" for reason, holds in reasons.items() if holds]
 
 
+FOR_SHARDS = ("adamw", "adamw_torch", "adamw_torch_fused", "sgd")
+"""optimizers that take weights of which each GPU has a part; bitsandbytes' kernels read memory, muon whole matrices"""
+
+
 def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
     model, lora, train = config.model, config.lora, config.train
     return {
@@ -50,12 +54,19 @@ def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
         == "int8",
         f"--loader {model.loader} puts the whole model on each GPU (allowed with it: stepwise)": model.loader
         != "stepwise",
+        f"--optimizer {train.optimizer}: needs whole weights (allowed: {', '.join(FOR_SHARDS)})": train.optimizer
+        not in FOR_SHARDS,
         "--embeddings-on-host: shards lie on the GPUs; leave it out": model.embeddings_on_host,
+        "--kbit-upcast: casts weights that are shared out already; leave it out": model.kbit_upcast,
         "--quantise-experts: experts in 4 bits cannot be gathered; leave it out": model.quantise_experts,
+        "--expand-kv: replaces layers that are shared out; leave it out": model.expand_kv,
         f"--fast-path {model.fast_path}: multiplies by weights that it gathers itself (allowed with it: "
         "off)": model.fast_path != "off",
         "--tiled-mlp: would gather a layer once for each tile; leave it out": model.tiled_mlp,
+        "--offload-activations: is not made for shards; leave it out": model.offload_activations,
         f"--loss {train.loss}: passes the gathered output head by (allowed with it: full)": train.loss != "full",
+        f"--lora-bias {lora.lora_bias}: trains a part of what is shared out (allowed with it: none)": lora.lora_bias
+        != "none",
         "--use-dora: reads whole weights while it is added; leave it out": lora.use_dora,
         f"--init-lora-weights {lora.init_lora_weights}: decomposes whole weights (allowed with it: default, gaussian, "
         "orthogonal)": lora.decomposes_weights,

@@ -16,7 +16,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.log.runlog import read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.probes.detectors import detect
@@ -90,7 +90,7 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     """Report on a training run; `before` is the probe that let it in, where there was one now."""
     log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
-    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted)
+    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted, read_rank_logs(run))
     page = None
     if command.html is not None:
         page = training.training_page(trained, training.replies_of(run.parent, log.run))

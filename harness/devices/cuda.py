@@ -28,7 +28,7 @@ from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.nvml import open_nvml
-from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, mesh_of
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     DriverUse,
@@ -106,6 +106,7 @@ class CudaDevice:
         group: Group = SINGLE_GPU,
     ) -> None:
         self.group = group
+        self.mesh: Any = None
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
         if group.is_joined:
@@ -134,6 +135,8 @@ class CudaDevice:
         if card is not None:
             self.gpu_name += f" as {card.title}"
         self._backends = _backends(attention, card)
+        if group.shares_layers:
+            self.mesh = mesh_of(group, "cuda")
         # NVML counts all GPUs, whichever of them CUDA_VISIBLE_DEVICES shows to this process
         self._nvml = open_nvml(lambda: torch.cuda._get_nvml_device_index(None))
         self._pools_at_bytes = 0  # reserved bytes at which the private pools were looked at

@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from memory_harness.configs.launch import Launched
-from memory_harness.harness.log.errors import PeerLost
+from memory_harness.harness.log.errors import PeerLost, PeerOutOfMemory
 
 Item = TypeVar("Item")
 
@@ -42,6 +43,8 @@ class Group:
     """which GPU of its host this is"""
     is_joined: bool = False
     """whether the others are there; False where there are none, and in a probe, which runs one GPU's share"""
+    shares_layers: bool = False
+    """whether a layer is gathered from all GPUs when it is computed: then all have to compute as often"""
     on_host: Callable[[], AbstractContextManager[Any]] = nullcontext
     """within, what the processes tell each other does not count as device memory"""
 
@@ -49,18 +52,53 @@ class Group:
         """Return those of the items that are this GPU's."""
         return items[self.rank :: self.size]
 
+    def num_rounds(self, num_items: int) -> int:
+        """Return how many items the GPU has that has most of them."""
+        return -(-num_items // self.size)
+
     def shard_by_weight(self, items: Sequence[Item], weight: Callable[[Item], int]) -> list[tuple[int, Item] | None]:
-        """Return this GPU's items with their positions, the heaviest first; None where only others have one more."""
+        """Return this GPU's items with their positions, the heaviest first; None where only others have one more.
+
+        Where layers are shared, every GPU has all items: a part of a batch, or a token, more on one would be one pass
+        that the others do not make.
+        """
         numbered = list(enumerate(items))
+        if self.shares_layers:
+            return list(numbered)
         if self.size > 1:
             numbered.sort(key=lambda pair: weight(pair[1]), reverse=True)
-        shard, rounds = self.shard(numbered), -(-len(items) // self.size)
-        return [*shard, *[None] * (rounds - len(shard))]
+        shard = self.shard(numbered)
+        return [*shard, *[None] * (self.num_rounds(len(items)) - len(shard))]
 
     def gather_in_order(self, numbered: Sequence[tuple[int, Item]]) -> list[Item]:
         """Return what all GPUs have made of their items, in the order of the items."""
-        pairs = sorted(chain.from_iterable(self.gather(numbered)), key=itemgetter(0))
+        parts = [numbered] if self.shares_layers else self.gather(numbered)
+        pairs = sorted(chain.from_iterable(parts), key=itemgetter(0))
         return [item for _, item in pairs]
+
+    def check_others(self) -> None:
+        """Make sure that no other GPU is out of memory, before something that all of them have to take part in.
+
+        Raises:
+            PeerOutOfMemory: one is.
+        """
+        if self.any(False):
+            raise PeerOutOfMemory
+
+    def gather_by_first(self, value: Item) -> list[Item]:
+        """Return the value of each GPU on the first; nothing on the others."""
+        if not self.is_joined:
+            return [value]
+        values: list[Any] | None = None if self.rank else [None] * self.size
+        with self.on_host(), _peer_errors():
+            distributed.gather_object(value, values)
+        return values or []
+
+    def take_from_first(self, tensor: torch.Tensor) -> None:
+        """Give a tensor the values that it has on the first GPU."""
+        if self.is_joined:
+            with self.on_host(), _peer_errors():
+                distributed.broadcast(tensor, src=0)
 
     def any(self, here: bool) -> bool:
         """Return whether it is so on any of the GPUs."""
@@ -106,6 +144,15 @@ def _peer_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLost(f"another process of this run is gone: {error}") from None
+
+
+def mesh_of(group: Group, device_type: str) -> DeviceMesh:
+    """Return the GPUs as those that share layers out; where the others are not there, nothing comes from them."""
+    if group.is_joined:
+        return init_device_mesh(device_type, (group.size,))
+    from memory_harness.harness.simulate.fsdp import mesh_of_absent
+
+    return mesh_of_absent(group.size, device_type=device_type)
 
 
 def join(place: Launched, meeting: str = "env://") -> Group:

@@ -18,7 +18,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.heap import heap_reader
-from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, mesh_of
 from memory_harness.harness.log.allocator_sizes import LEAST_CARD_BYTES, fine_segment_size
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
@@ -37,7 +37,7 @@ from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
-from memory_harness.harness.simulate.fsdp import mesh_of_absent, sharding_without_peers
+from memory_harness.harness.simulate.fsdp import sharding_without_peers
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -65,7 +65,6 @@ class SimulatedDevice:
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
         group: the cards of the run.
-        shares_layers: they share out the weights of each layer.
         num_cards: that this process drives, as of a model whose layers lie on several.
     """
 
@@ -82,7 +81,6 @@ class SimulatedDevice:
         adopts: bool = False,
         lowered: bool = True,
         group: Group = SINGLE_GPU,
-        shares_layers: bool = False,
         num_cards: int = 1,
     ) -> None:
         self.card = card
@@ -100,12 +98,12 @@ class SimulatedDevice:
         self.tracer = self._make_tracer(self._simulated, lowerings, adopts)
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
-        self.mesh = mesh_of_absent(group.size) if shares_layers else None
+        self.mesh = mesh_of(group, "cpu") if group.shares_layers else None
         self._lowered = lowered
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
         self.tracer.num_cards = num_cards
-        self.replays_layers = not shares_layers and num_cards == 1
+        self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None

@@ -1,8 +1,8 @@
 """PyTorch's FSDP2 for one rank of many that are not there: its own code runs, and sends nothing.
 
-What it allocates is its own: padded shards, what layers are gathered into, what gradients are reduced from and into, each
-in the blocks of the stream that it takes. Replaced are the process group, the streams and what sends; the card lies on
-the meta device, which FSDP2 does not take for one.
+What it allocates is its own: padded shards, what layers are gathered into, what gradients are reduced from and into,
+each in the blocks of the stream that it takes. Replaced are the process group, the streams and what sends; the card
+lies on the meta device, which FSDP2 does not take for one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from memory_harness.harness.simulate.tracer import GONE, Place, Tracer
 META = torch.device("meta")
 
 
-def mesh_of_absent(size: int, rank: int = 0) -> DeviceMesh:
+def mesh_of_absent(size: int, rank: int = 0, device_type: str = "cpu") -> DeviceMesh:
     """Return a mesh of that many ranks, of which only this one is there; a process has one such mesh at a time."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if distributed.is_initialized():
         distributed.destroy_process_group()
     distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
-    return init_device_mesh("cpu", (size,))
+    return init_device_mesh(device_type, (size,))
 
 
 @contextmanager
@@ -117,7 +117,7 @@ class _StandInHandle:
         self._streams = [_StandInStream(0)]
         self._current = self._streams[0]
 
-    def Stream(self, priority: int = 0) -> _StandInStream:  # noqa: N802  # as torch.cuda has it
+    def Stream(self, priority: int = 0) -> _StandInStream:  # as torch.cuda has it
         self._streams.append(_StandInStream(len(self._streams)))
         return self._streams[-1]
 

@@ -159,7 +159,7 @@ class CompiledStrategy:
             self._begin_pass(key, shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Replay or record the forward pass."""
         self._phase(lambda: self.inner.forward(num_target_tokens))
         self._recall_facts()
@@ -292,7 +292,7 @@ class CompiledStrategy:
         finally:
             self._has_adapter = True
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
         """Write nothing, as there are no values; the adapter's copy would be on the host."""
 
     def save(self, folder: Path) -> None:

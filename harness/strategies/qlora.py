@@ -14,6 +14,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -47,11 +48,14 @@ from memory_harness.harness.strategies.optimizers import make_optimizer, state_t
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.shards import (
     gather,
+    local_part,
     pretend_sharded_gradients,
     release_gathered,
     shard,
     share_tables,
     sharded_tensors,
+    whole_on_host,
+    without_shards,
 )
 from memory_harness.harness.strategies.split import Places, join_layers, place_of, places_of
 from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
@@ -202,11 +206,14 @@ class QLoraStrategy:
         layers = set(decoder_layers(self._base))
 
         def share(module: torch.nn.Module) -> None:
-            shard(module, self.device.mesh)
+            shard(module, self.device.mesh, self.device.group)
 
         def share_out(part: torch.nn.Module) -> None:
             if part in layers:
                 self._materialise_adapters(part)
+            if self._trains_all:
+                part.requires_grad_(True)
+            if part in layers:
                 share(part)
             else:
                 share_tables(self._base, share)
@@ -400,7 +407,7 @@ class QLoraStrategy:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < number
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""
         with self.model_context():
             self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
@@ -440,7 +447,7 @@ class QLoraStrategy:
             return nullcontext()
         return self.device.autocast(self.dtype)
 
-    def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
+    def _causal_lm_loss(self, num_items: float, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
         model, output = self._base, None
         if self.config.train.objective == "grpo":
@@ -458,7 +465,7 @@ class QLoraStrategy:
         self.forward_facts = forward_facts(self.model, [loss], cache, self._layers)
         return loss, output
 
-    def _preference_loss(self, num_pairs: int) -> tuple[Any, torch.Tensor]:
+    def _preference_loss(self, num_pairs: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, and how far it is from preferring the chosen answers, summed over `num_pairs`."""
         train, inputs = self.config.train, dict(self.inputs)
         labels, reference = inputs.pop("labels"), None
@@ -491,7 +498,7 @@ class QLoraStrategy:
                 found = self._completion_log_probs(with_entropy=False)
         del found
 
-    def _policy_loss(self, num_tokens: int) -> tuple[Any, torch.Tensor]:
+    def _policy_loss(self, num_tokens: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, where it has logits, and GRPO's loss of the completions over `num_tokens`."""
         train = self.config.train
         output, tokens = self._completion_log_probs(with_entropy=True)
@@ -512,7 +519,7 @@ class QLoraStrategy:
         logits = output.logits[:, :-1][:, -num_tokens:]
         return output, whole_log_probs(logits, inputs["input_ids"][:, -num_tokens:], with_entropy=with_entropy)
 
-    def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
+    def _full_loss(self, num_items: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
         smoothing = self.config.train.label_smoothing_factor
         if smoothing:
@@ -541,7 +548,7 @@ class QLoraStrategy:
         if self.loss is None:
             self.loss = torch.zeros((), device=self.device.torch_device)
             self.scaler.scale(self.loss)  # makes the scale, which a new scaler lacks until it has scaled something
-        return [*self._gradients(), self.loss]
+        return [*without_shards(self._gradients()), self.loss]
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
@@ -569,6 +576,9 @@ class QLoraStrategy:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if isinstance(norm, DTensor):
+            self.device.group.check_others()
+            norm = norm.full_tensor()
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.trainable(), max_norm, norm, foreach=True)
         return norm
@@ -631,6 +641,8 @@ class QLoraStrategy:
         self._states = _states_of(self.cache)
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
+        if self._shares_layers:  # one more token on one GPU would be a pass that the others do not make
+            self.device.group.take_from_first(self.inputs["input_ids"])
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         tokens = []
@@ -660,12 +672,21 @@ class QLoraStrategy:
         disabled: AbstractContextManager[None] = self.model.disable_adapter()
         return disabled
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter for peft, or the model for transformers; see `harness.strategies.adapter`."""
+        if adapter is None:
+            adapter = self.adapter_on_host()
         if self._trains_all:
-            export_model(folder, self.model, self.device)
+            export_model(folder, self.model, adapter, self.device)
         else:
-            export_adapter(folder, self.model, self.config.model.model, self.device)
+            export_adapter(folder, self.model, adapter, self.config.model.model, self.device)
+
+    def adapter_on_host(self) -> dict[str, torch.Tensor]:
+        """Return what is trained, in host memory, whole."""
+        if not self.device.computes:
+            return {}
+        with self.device.on_host():
+            return whole_on_host(state.trainable_tensors(self.model), self.device.group)
 
     def load_adapter(self, folder: Path) -> None:
         """Load what `export` wrote."""
@@ -676,7 +697,19 @@ class QLoraStrategy:
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.strategies.state`."""
-        state.save(folder, self.model, self.optimizer, self.scaler, self.device)
+        self.write_state(folder, self.training_state())
+
+    def training_state(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler; shards of them as one, in host memory."""
+        if not self.device.computes:
+            return {}
+        found = state.training_state(self.model, self.optimizer, self.scaler)
+        return whole_on_host(found, self.device.group) if self._shares_layers else found
+
+    def write_state(self, folder: Path, training_state: dict[str, Any]) -> None:
+        """Write what `training_state` has returned; nothing where nothing is computed."""
+        if self.device.computes:
+            state.write(folder, training_state)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
@@ -684,7 +717,7 @@ class QLoraStrategy:
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take in float32, as optimizers may keep their states of them."""
-        return sum(p.numel() * max(4, p.element_size()) for p in self.trainable())
+        return sum(local_part(p).numel() * max(4, p.element_size()) for p in self.trainable())
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
@@ -699,6 +732,8 @@ class QLoraStrategy:
         self.graph = self._held = self.loss = self.cache = self.sampler = None
         self.kept.drop()
         self.inputs = {}
+        if self._shares_layers:
+            self.model.reset_iter_state()
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
@@ -855,7 +890,7 @@ def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
             yield from _tensors_of_layer({f"{name} {key}": member for key, member in value.items()}, index)
 
 
-def _counted(facts: ModelFacts) -> dict[str, int]:
+def _counted(facts: ModelFacts) -> dict[str, Any]:
     """Return the numbers of weights, which shards do not tell."""
     names = ("num_parameters", "num_trainable_parameters", "num_quantised_parameters", "num_adapter_parameters")
     return {name: getattr(facts, name) for name in names}

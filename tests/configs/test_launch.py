@@ -48,5 +48,5 @@ def test_a_script_that_is_watched_knows_by_itself(second, tmp_path):
 
 def test_variables_that_are_no_numbers_are_refused(second, monkeypatch):
     monkeypatch.setenv("RANK", "first")
-    with pytest.raises(ConfigError, match="RANK=first.*torchrun"):
+    with pytest.raises(ConfigError, match=r"RANK=first.*torchrun"):
         launched()
