@@ -24,7 +24,7 @@ from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.help import full_help, short_help
 from memory_harness.configs.launch import launched_gpus
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
-from memory_harness.configs.modes import OPTION_GROUPS, mode_problems
+from memory_harness.configs.modes import OPTION_GROUPS, RECIPE, as_flag, mode_problems
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -269,13 +269,21 @@ def _prediction_problems(command: Command) -> list[str]:
     return problems
 
 
+def _comparison_problems(command: Command) -> list[str]:
+    """Return the options that mean nothing where ways to share a model are compared."""
+    if command.config.device.sharding != "all":
+        return []
+    options = {item.name for item in _option_fields()} - {"json", *RECIPE}
+    return [f"{as_flag(name)}: has no meaning beside --sharding all" for name in sorted(command.given & options)][:1]
+
+
 def _check_options(command: Command) -> None:
     problems = _prediction_problems(command)
     if command.goal != "none" and command.no_fixes:
         problems.append(f"--goal {command.goal}: --no-fixes tries none; leave out one of the two")
     if command.force and command.snapshot is not None:
         problems.append(f"--snapshot {command.snapshot}: is of a probe, which --force does not run; leave out one")
-    problems += _same_file_problems(command)
+    problems += _same_file_problems(command) + _comparison_problems(command)
     try:
         _ = command.headroom_bytes
     except ConfigError as error:

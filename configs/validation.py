@@ -212,7 +212,7 @@ def _group_problems(config: RunConfig) -> list[str]:
         return [
             f"--num-gpus {number}: {strategy.title} trains on one GPU (allowed with it: 1); or use --strategy qlora"
         ]
-    if config.device.data_parallel_size > step > 0:
+    if config.device.engine != "all" and config.device.data_parallel_size > step > 0:
         return [
             f"--num-gpus {number}: a step has {step} sequences, so that some GPUs would never have one (allowed: 1 to "
             f"{step}); or raise --gradient-accumulation"

@@ -31,6 +31,7 @@ from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
+from memory_harness.reports.command_sharding import compare_shardings
 from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.companion import Follow, following
@@ -107,6 +108,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 
 def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) -> int:
     """Run what is asked for, and report on it; return the exit code."""
+    if command.config.device.sharding == "all":
+        return compare_shardings(command)
     if command.train or command.resume:
         return train(command, arguments, follow)
     if command.generate:

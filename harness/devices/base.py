@@ -114,6 +114,9 @@ class Device(Protocol):
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, new tensors are ordinary ones: host memory, or the meta device."""
 
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Within, new tensors lie on that one of the GPUs that this process drives."""
+
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy a host array to the device."""
 

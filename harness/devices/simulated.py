@@ -36,6 +36,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
+from memory_harness.harness.simulate.cards import hooks_move_between_cards
 from memory_harness.harness.simulate.fsdp import sharding_without_peers
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
@@ -64,6 +65,7 @@ class SimulatedDevice:
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
         group: the cards of the run.
+        num_cards: that this process drives, as of a model whose layers lie on several.
     """
 
     source = "simulated"
@@ -79,6 +81,7 @@ class SimulatedDevice:
         adopts: bool = False,
         lowered: bool = True,
         group: Group = SINGLE_GPU,
+        num_cards: int = 1,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -99,7 +102,8 @@ class SimulatedDevice:
         self._lowered = lowered
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
-        self.replays_layers = not group.shares_layers
+        self.tracer.num_cards = num_cards
+        self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None
@@ -127,6 +131,8 @@ class SimulatedDevice:
                 stack.enter_context(_foreach_on_meta())
                 if self.mesh is not None:
                     stack.enter_context(sharding_without_peers(self.tracer))
+                if self.tracer.num_cards > 1:
+                    stack.enter_context(hooks_move_between_cards(self.tracer))
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
@@ -256,6 +262,10 @@ class SimulatedDevice:
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, nothing counts as device memory."""
         return self.tracer.paused()
+
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Within, what is made of no other tensor lies on that card."""
+        return self.tracer.on_card(number)
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""

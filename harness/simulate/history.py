@@ -82,6 +82,8 @@ class MemoryHistory:
 
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""
+        if key not in self.memory.handles:  # it lies on another card
+            return
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._frames[name] = self._frames.pop(key, [])
 

@@ -154,7 +154,8 @@ class SimulatedMemory:
                 if handle is not None:
                     release(handle)
             elif size == RENAME:
-                handles[extra] = handles.pop(key)
+                if key in handles:  # else it lies on another card
+                    handles[extra] = handles.pop(key)
             elif size == ENSURE:
                 self.ensure(key, *extra)  # type: ignore[misc]
             elif size == SWITCH:

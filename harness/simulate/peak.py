@@ -94,6 +94,8 @@ class PeakWatch:
 
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""
+        if key not in self._live:  # it lies on another card
+            return
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._live[name] = self._live.pop(key)
         if key in self._begun:

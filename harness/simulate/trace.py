@@ -158,6 +158,21 @@ class DerivedPhase(Sequence[Event]):
         return zip(*self._columns, strict=True)
 
 
+def on_card(events: Sequence[Event], card: int) -> list[Event]:
+    """Return what of a phase that drives several cards happens on one of them, as if there were no other.
+
+    It begins on the first; of what lies elsewhere only the ends are left in, which mean nothing there.
+    """
+    here, found = 0, []
+    for event in events:
+        _, size, extra = event
+        if size == SWITCH:
+            here = extra.card  # type: ignore[attr-defined]
+        elif here == card or size in (FREE, RENAME):
+            found.append(event)
+    return found
+
+
 Chain = Sequence[Sequence[Event]]
 """events of phases that follow one another, with keys that are local to the chain or lasting names"""
 

@@ -8,7 +8,7 @@ the weights, so that neither its peak nor the order of its allocations is the sa
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ Packed = Callable[[str, torch.Size], tuple[torch.Tensor, Any]]
 """takes a weight's name and shape; returns it in 4 bits with bitsandbytes' QuantState, both in host memory"""
 Finish = Callable[[torch.nn.Module], None]
 """takes each decoder layer once its weights are there, and the model last"""
+Near = Callable[[str], AbstractContextManager[Any]]
+"""takes a name of the model's; within, what is made lies on the GPU of that part"""
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 
@@ -124,6 +126,7 @@ def make_real(
     checkpoint: Path | None = None,
     embed: Embed | None = None,
     finish: Finish = lambda part: None,
+    near: Near = lambda name: nullcontext(),
 ) -> None:
     """Give a model without weights its weights, on the device, one after the other; adapters are left as they are.
 
@@ -131,6 +134,7 @@ def make_real(
         checkpoint: folder with its weights; random ones without it.
         embed: replaces the input embeddings.
         finish: told of each part that is whole.
+        near: where parts lie on several GPUs.
 
     Raises:
         ConfigError: the checkpoint lacks a weight or has one of another shape, or the embeddings are the head too.
@@ -141,7 +145,7 @@ def make_real(
             "leave it out"
         )
     with _initial_weights(model, device, layout, checkpoint) as (initial, packed):
-        _materialise(model, device, layout, initial, packed, embed, finish)
+        _materialise(model, device, layout, initial, packed, embed, finish, near)
 
 
 @contextmanager
@@ -207,7 +211,14 @@ def _name_in_checkpoint(name: str) -> str:
 
 
 def _materialise(
-    model: Any, device: Device, layout: Layout, initial: Initial, packed: Packed, embed: Embed | None, finish: Finish
+    model: Any,
+    device: Device,
+    layout: Layout,
+    initial: Initial,
+    packed: Packed,
+    embed: Embed | None,
+    finish: Finish,
+    near: Near,
 ) -> None:
     import bitsandbytes
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
@@ -231,24 +242,26 @@ def _materialise(
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                if layout.packed_from is None:
-                    parameter = _quantised_weight(module, full_name, layout, initial)
-                else:
-                    parameter = _packed_weight(module, full_name, device, packed)
+                with near(full_name):
+                    if layout.packed_from is None:
+                        parameter = _quantised_weight(module, full_name, layout, initial)
+                    else:
+                        parameter = _packed_weight(module, full_name, device, packed)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             else:
                 # bitsandbytes lays its layers out in float32, whatever the model's type is
                 own = layout.dtype if is_quantised else meta.dtype
-                parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
+                with near(full_name):
+                    parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
             if layout.experts and is_expert(module, parameter):
                 # the one in 16 bits goes: nothing may refer to it any more
                 del made[id(meta)], parameter
                 replace_parameter_4bit(module, name, layout.double_quant, layout.quantization)
-    _materialise_buffers(model, device)
+    _materialise_buffers(model, device, near)
 
 
 def _has_tied_head(model: Any) -> bool:
@@ -335,10 +348,11 @@ def _random_packed(shape: torch.Size, layout: Layout, device: Device) -> tuple[t
     return values, QuantState(absmax, shape, code, BLOCK, "nf4", layout.packed_from, offset, nested)
 
 
-def _materialise_buffers(model: Any, device: Device) -> None:
+def _materialise_buffers(model: Any, device: Device, near: Near) -> None:
     """Compute the buffers that no checkpoint holds, as rotary frequencies, anew: tensors on meta have lost them."""
     for parameter in model.parameters():
         parameter._is_hf_initialized = True  # transformers' initialisation leaves it alone
+    names = {module: name for name, module in model.named_modules()}
     for owner, module in _with_owners(model, model):
         metas = dict(module.named_buffers(recurse=False))
         if not metas:
@@ -349,7 +363,8 @@ def _materialise_buffers(model: Any, device: Device) -> None:
             owner._init_weights(module)
             computed = dict(module.named_buffers(recurse=False))
         for name, host in computed.items():
-            module._buffers[name] = device.put(host)
+            with near(names[module]):
+                module._buffers[name] = device.put(host)
 
 
 def _with_owners(model: Any, module: Any) -> Iterator[tuple[Any, torch.nn.Module]]:

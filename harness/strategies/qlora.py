@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
@@ -50,10 +51,12 @@ from memory_harness.harness.strategies.shards import (
     pretend_sharded_gradients,
     release_gathered,
     shard,
+    share_tables,
     sharded_tensors,
     whole_on_host,
     without_shards,
 )
+from memory_harness.harness.strategies.split import Places, join_layers, place_of, places_of
 from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
@@ -68,6 +71,10 @@ from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
+
+
+PEFT_PREFIX = "base_model.model."
+"""before the names of a model's parts once it has an adapter"""
 
 
 class _State(NamedTuple):
@@ -118,6 +125,8 @@ class QLoraStrategy:
         self._checkpointed: list[Any] = []
         self.graph: Any = None
         self._held: Any = None
+        self._places: Places = {}
+        """of the parts of a model that is split"""
         self._rolls_out = False
         """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
@@ -146,6 +155,9 @@ class QLoraStrategy:
         self.head = classification_head(self.model)
         if self._shares_layers:
             return self._load_shards(shape, layout, checkpoint)
+        if self.config.device.engine == "split":
+            room = [budget_of(self.config.device)] * self.config.device.num_gpus
+            self._places = places_of(self.model, layout, room)
         loader = self.config.model.loader
         if loader != "stepwise":
             self.model = None  # one that loads its own weights takes its place
@@ -153,11 +165,14 @@ class QLoraStrategy:
             self.model = load_by_transformers(config, self.device, layout, checkpoint, attention, over_host=over_host)
         else:
             embed = self._embed_on_host if self.config.model.embeddings_on_host else None
-            make_real(self.model, self.device, layout, checkpoint, embed)
+            make_real(self.model, self.device, layout, checkpoint, embed, near=self._near)
         if self.config.model.expand_kv:
             expand_heads(self.model)
         if self.config.model.tiled_mlp:
             tile_mlp(self.model, self.mlp_chunks, self._autocast)
+        if self._places:
+            with self.device.assuming(0.0):  # which weights there are is asked by way of their constants
+                join_layers(self.model, self._places)
         self.device.empty_cache()
         self._prepare()
         if self.config.model.offload_activations:
@@ -169,6 +184,10 @@ class QLoraStrategy:
         if self.config.model.fast_path != "off":
             self._take_fast_path()
         return self.adopt(self.model, shape, checkpoint)
+
+    def _near(self, name: str) -> AbstractContextManager[Any]:
+        """Within, what is made lies on the GPU of that part of the model."""
+        return self.device.on_card(place_of(self._places, name))
 
     @property
     def _shares_layers(self) -> bool:
@@ -185,12 +204,19 @@ class QLoraStrategy:
             facts = model_facts(self.model)
         layers = set(decoder_layers(self._base))
 
+        def share(module: torch.nn.Module) -> None:
+            shard(module, self.device.mesh, self.device.group)
+
         def share_out(part: torch.nn.Module) -> None:
             if part in layers:
                 self._materialise_adapters(part)
             if self._trains_all:
                 part.requires_grad_(True)
-            shard(part if part in layers else self.model, self.device.mesh, self.device.group)
+            if part in layers:
+                share(part)
+            else:
+                share_tables(self._base, share)
+                share(self.model)
 
         make_real(self._base, self.device, layout, checkpoint, finish=share_out)
         self.device.empty_cache()
@@ -322,9 +348,10 @@ class QLoraStrategy:
         self.model.train()
 
     def _materialise_adapters(self, part: torch.nn.Module) -> None:
-        for module in part.modules():
+        for name, module in part.named_modules():
             if isinstance(module, peft.tuners.lora.LoraLayer):
-                _materialise_adapter(module, self.device, self._initial_adapter)
+                with self._near(name.removeprefix(PEFT_PREFIX)):
+                    _materialise_adapter(module, self.device, self._initial_adapter)
 
     @property
     def _initial_adapter(self) -> bool | str:
@@ -759,9 +786,11 @@ class QLoraStrategy:
         self.inputs = {"input_ids": ids_BL}
         if padded:
             self.inputs["attention_mask"] = torch.ones_like(ids_BL)
-        states = [state.empty(batch_size, length, self.device) for state in self._states]
-        for layer, (key, value) in enumerate(zip(states[::2], states[1::2], strict=True)):
-            self.cache.update(key, value, layer)
+        names = {module: name for name, module in self._base.named_modules()}
+        for layer, (key, value) in enumerate(zip(self._states[::2], self._states[1::2], strict=True)):
+            with self._near(names[self._layers[layer]]):
+                states = [state.empty(batch_size, length, self.device) for state in (key, value)]
+            self.cache.update(*states, layer)
         if not self._states:  # the caches of hybrid models hold more than keys and values: run it
             with torch.no_grad(), self.model_context():
                 self._with_cache()

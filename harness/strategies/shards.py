@@ -1,7 +1,7 @@
 """Layers whose weights are shared out over GPUs and gathered when they are computed: PyTorch's FSDP2.
 
-Each decoder layer is one group, and all else, embeddings and head among it, another: that one stays gathered from the
-forward pass to the end of the backward pass.
+Each decoder layer is one group, so are embeddings and head where they are two weights. All else is another, which stays
+gathered from the forward pass to the end of the backward pass.
 
 4-bit weights are gathered as they are packed, and never cast: a policy of mixed precision would take their bytes for
 numbers, and change those that are none. What they were quantised by stays with the layer, whole, on each GPU: it takes
@@ -51,6 +51,21 @@ class _Agreeing:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._check_others()
         return self._action(*args, **kwargs)
+
+
+def share_tables(base: Any, share: Callable[[torch.nn.Module], None]) -> None:
+    """Share out embeddings and head, each alone: gathered together, in float32 maybe, they are larger than many layers.
+
+    Args:
+        base: the model without what peft puts around it.
+        share: shares a module out.
+    """
+    table, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if head is None or head.weight is table.weight:
+        return
+    share(table)
+    share(head)
+    table.set_unshard_in_backward(False)  # its gradient does not hang on its weights
 
 
 def release_gathered(model: Any) -> None:

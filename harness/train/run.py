@@ -82,6 +82,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         expandable_segments=config.device.expandable_segments,
         attention=config.model.sdpa_kernel,
         group=group or share_of(config),
+        num_cards=config.device.num_gpus if config.device.engine == "split" else 1,
     )
 
 

@@ -153,6 +153,8 @@ def run_requests(config: RunConfig, request: Request) -> None:
     if not measured:
         gc.freeze()  # collections leave out what was imported; nobody asks what holds a tensor without values
     recorded = strategy if isinstance(strategy, CompiledStrategy) else None
+    if recorded is not None:
+        _show_worst_gpu(recorded, config, data)
     outcome = _execute(Run(config, device, strategy, data), request)
     if measured:
         del strategy
@@ -183,9 +185,21 @@ def _run_others(recorded: CompiledStrategy, outcome: Outcome) -> None:
             ends = [_run_count(config, count, recorded) for count in counts]
             _reply({"counts": [end for end in ends if end is not None]})
         else:
+            data = _read_data(config)
             recorded.start_over_with(config)
-            _execute(Run(config, recorded.device, recorded, _read_data(config)), request)
+            _show_worst_gpu(recorded, config, data)
+            _execute(Run(config, recorded.device, recorded, data), request)
             _reply({"logged": True})
+
+
+def _show_worst_gpu(recorded: CompiledStrategy, config: RunConfig, data: Prepared) -> None:
+    """Where layers lie on several GPUs, let the run be that of the one which takes most."""
+    if config.device.engine == "split":
+        from memory_harness.probes.plan.predict import RecordedModel
+
+        budget = recorded.device.budget_bytes
+        RecordedModel(config, strategy=recorded).show_worst_gpu(config, data)
+        recorded.restart(budget, config.device.expandable_segments)
 
 
 def _execute(run: Run[Strategy], request: Request) -> Outcome:
