@@ -76,6 +76,8 @@ def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
 def _split_reasons(config: RunConfig) -> dict[str, bool]:
     model = config.model
     return {
+        f"--loader {model.loader}: is not simulated on several GPUs (allowed with it: stepwise)": model.loader
+        != "stepwise",
         "--embeddings-on-host: the layers of each GPU lie on it; leave it out": model.embeddings_on_host,
         f"--fast-path {model.fast_path}: keeps its buffers on one GPU (allowed with it: off)": model.fast_path != "off",
         "--offload-activations: brings them back to one GPU; leave it out": model.offload_activations,

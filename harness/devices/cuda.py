@@ -220,6 +220,10 @@ class CudaDevice:
         """Tensors without a device are host memory anyway."""
         return nullcontext()
 
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Make that GPU the present one."""
+        return torch.cuda.device(number)
+
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy to the GPU."""
         return torch.as_tensor(array).to(self.torch_device)

@@ -51,8 +51,8 @@ from memory_harness.harness.strategies.shards import (
     pretend_sharded_gradients,
     release_gathered,
     shard,
-    share_tables,
     sharded_tensors,
+    share_tables,
     whole_on_host,
     without_shards,
 )
@@ -71,7 +71,6 @@ from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
-
 
 PEFT_PREFIX = "base_model.model."
 """before the names of a model's parts once it has an adapter"""
