@@ -74,10 +74,13 @@ def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
 
 
 def _split_reasons(config: RunConfig) -> dict[str, bool]:
-    model = config.model
+    model, train = config.model, config.train
     return {
-        f"--loader {model.loader}: is not simulated on several GPUs (allowed with it: stepwise)": model.loader
+        "--tensors real: a CPU has no layers elsewhere (allowed with it: fake)": config.device.tensors == "real",
+        f"--loader {model.loader} puts the whole model on one GPU (allowed with it: stepwise)": model.loader
         != "stepwise",
+        f"--loss {train.loss}: passes by what brings tensors to the output head's GPU (allowed with it: "
+        "full)": train.loss != "full",
         "--embeddings-on-host: the layers of each GPU lie on it; leave it out": model.embeddings_on_host,
         f"--fast-path {model.fast_path}: keeps its buffers on one GPU (allowed with it: off)": model.fast_path != "off",
         "--offload-activations: brings them back to one GPU; leave it out": model.offload_activations,

@@ -38,13 +38,14 @@ def ranks_section(logs: Sequence[RunLog]) -> Section:
         return Section("ranks", "GPUs")
     unit, scale = table_unit(max(use.total_bytes for use in uses))
     most = max(uses, key=lambda use: use.total_bytes)
+    differ = len(set(uses)) > 1
     rows: list[list[str | Cell]] = []
     first = 0
     for use, alike in itertools.groupby(uses):
         last = first + len(list(alike)) - 1
         sizes = [f"{size / scale:.2f}" for size in use[:2]]
         outside = "–" if use.outside_bytes is None else f"{use.outside_bytes / scale:.2f}"
-        mark = Cell("takes most", "warning") if use == most else ""
+        mark = Cell("takes most", "warning") if use == most and differ else ""
         rows.append([str(first) if first == last else f"{first}–{last}", *sizes, outside, mark])
         first = last + 1
     titles = ("GPU", f"allocated, {unit}", f"reserved, {unit}", f"beside PyTorch, {unit}", "")
@@ -55,7 +56,9 @@ def ranks_section(logs: Sequence[RunLog]) -> Section:
 def _imbalance(uses: Sequence[RankUse]) -> str:
     allocated = [use.allocated_bytes for use in uses]
     share = 1 - min(allocated) / max(allocated) if max(allocated) else 0.0
-    words = f"The GPU that allocated least peaked {share:.1%} below the one that allocated most."
+    words = "All GPUs allocated the same."
+    if share:
+        words = f"The GPU that allocated least peaked {share:.1%} below the one that allocated most."
     if all(use.outside_bytes is None for use in uses):
         return words + " Nobody has counted what lies beside PyTorch's allocator, such as buffers of NCCL."
     return f"{words} With what lies beside PyTorch's allocator one takes {gib(max(u.total_bytes for u in uses))} GiB."

@@ -96,8 +96,11 @@ class Device(Protocol):
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; costs no synchronisation."""
 
+    def other_stats(self) -> list[MemoryStats]:
+        """Return those of the further GPUs that this process drives, in order; nothing where there is one."""
+
     def reset_peaks(self) -> None:
-        """Start new peaks at the present values."""
+        """Start new peaks at the present values, of all GPUs that this process drives."""
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""

@@ -86,6 +86,7 @@ class CudaDevice:
         expandable_segments: let the allocator grow segments page by page, from now on in this process.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
         group: the GPUs of the run.
+        num_cards: GPUs that this process drives, from the first on, each held to the budget; alike.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -104,8 +105,10 @@ class CudaDevice:
         expandable_segments: bool = False,
         share_gpu: bool = False,
         group: Group = SINGLE_GPU,
+        num_cards: int = 1,
     ) -> None:
         self.group = group
+        self._num_cards = num_cards
         self.mesh: Any = None
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
@@ -129,7 +132,7 @@ class CudaDevice:
             torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
         # the limit is on reserved segments only, which is what the budget counts
         self._fraction = budget_bytes / total
-        torch.cuda.set_per_process_memory_fraction(self._fraction)
+        self._hold_to(self._fraction)
         self.budget_bytes = budget_bytes
         self.gpu_name = torch.cuda.get_device_name()
         if card is not None:
@@ -142,6 +145,7 @@ class CudaDevice:
         self._pools_at_bytes = 0  # reserved bytes at which the private pools were looked at
         self._private_pools = (0, 0)
         self._failed_segment_bytes = 0
+        self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
@@ -149,7 +153,7 @@ class CudaDevice:
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
-        self._failed_segment_bytes = segment_bytes
+        self._failed_segment_bytes, self._failed_on = segment_bytes, device
         if self._on_out_of_memory is not None:
             self._on_out_of_memory(self._out_of_memory(segment_bytes, _frames_of_stack()))
 
@@ -160,23 +164,36 @@ class CudaDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, the budget holds, and attention takes only the backends that the card has."""
-        torch.cuda.set_per_process_memory_fraction(self._fraction)
+        self._hold_to(self._fraction)
         try:
             with sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext():
                 yield
         finally:
             self._on_out_of_memory = None
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            self._hold_to(1.0)
+
+    @property
+    def _cards(self) -> range:
+        """The GPUs that this process drives, by number."""
+        first = torch.cuda.current_device() if self._num_cards == 1 else 0
+        return range(first, first + self._num_cards)
+
+    def _hold_to(self, fraction: float) -> None:
+        for number in self._cards:
+            torch.cuda.set_per_process_memory_fraction(fraction, number)
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; reading them does not wait for the GPU."""
-        # the nested form: flattening it, as torch.cuda.memory_stats does, takes most of the time of a reading
-        counters = torch.cuda.memory_stats_as_nested_dict()
-        return MemoryStats(**{name: _at(counters, path) for name, path in _COUNTERS.items()})
+        return _stats_of(self._cards[0])
+
+    def other_stats(self) -> list[MemoryStats]:
+        """Return the counters of the further GPUs."""
+        return list(map(_stats_of, self._cards[1:]))
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
-        torch.cuda.reset_peak_memory_stats()
+        for number in self._cards:
+            torch.cuda.reset_peak_memory_stats(number)
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
@@ -221,8 +238,8 @@ class CudaDevice:
         return nullcontext()
 
     def on_card(self, number: int) -> AbstractContextManager[Any]:
-        """Make that GPU the present one."""
-        return torch.cuda.device(number)
+        """Within, PyTorch's present GPU is that one."""
+        return nullcontext() if self._num_cards == 1 else torch.cuda.device(number)
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy to the GPU."""
@@ -246,7 +263,8 @@ class CudaDevice:
         return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, frames)
 
     def _out_of_memory(self, num_bytes: int, frames: tuple[str, ...]) -> DeviceOutOfMemory:
-        stats, device = self.stats(), torch.cuda.current_device()
+        device = self._failed_on
+        stats = _stats_of(device)
         segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == device]
         return DeviceOutOfMemory(
             num_bytes,
@@ -397,6 +415,12 @@ def _backends(attention: str, card: Card | None) -> list[SDPBackend]:
     if card is None:
         return []
     return [_BACKENDS[name] for name in card.sdpa_backends]
+
+
+def _stats_of(device: int) -> MemoryStats:
+    # the nested form: flattening it, as torch.cuda.memory_stats does, takes most of the time of a reading
+    counters = torch.cuda.memory_stats_as_nested_dict(device)
+    return MemoryStats(**{name: _at(counters, path) for name, path in _COUNTERS.items()})
 
 
 def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:

@@ -195,6 +195,10 @@ class SimulatedDevice:
         """Return the allocator model's counters."""
         return self.memory.stats()
 
+    def other_stats(self) -> list[MemoryStats]:
+        """Return none: each card of several is replayed by itself."""
+        return []
+
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
         self.memory.reset_peaks()

@@ -708,7 +708,10 @@ class QLoraStrategy:
         if not self.device.computes:
             return {}
         found = state.training_state(self.model, self.optimizer, self.scaler)
-        return whole_on_host(found, self.device.group) if self._shares_layers else found
+        if not self._shares_layers:
+            return found
+        with self.device.on_host():
+            return whole_on_host(found, self.device.group)
 
     def write_state(self, folder: Path, training_state: dict[str, Any]) -> None:
         """Write what `training_state` has returned; nothing where nothing is computed."""

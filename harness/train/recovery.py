@@ -220,7 +220,8 @@ class Recovery:
         return failure
 
     def _optimizer_may_fail(self) -> bool:
-        never_reserved = self._device.budget_bytes - self._device.stats().reserved_bytes
+        reserved = [stats.reserved_bytes for stats in (self._device.stats(), *self._device.other_stats())]
+        never_reserved = self._device.budget_bytes - max(reserved)
         return never_reserved < GUARD_FACTOR * self._strategy.trainable_bytes()
 
     def _all_within_limit(self, batches: Sequence[Batch]) -> list[Batch]:

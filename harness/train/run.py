@@ -60,8 +60,14 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
             attention=config.model.sdpa_kernel,
             expandable_segments=config.device.expandable_segments,
             group=group or share_of(config),
+            num_cards=_num_cards(config),
         )
     return simulate_card(config, card, group)
+
+
+def _num_cards(config: RunConfig) -> int:
+    """Return how many GPUs one process drives."""
+    return config.device.num_gpus if config.device.engine == "split" else 1
 
 
 def share_of(config: RunConfig) -> Group:
@@ -82,7 +88,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         expandable_segments=config.device.expandable_segments,
         attention=config.model.sdpa_kernel,
         group=group or share_of(config),
-        num_cards=config.device.num_gpus if config.device.engine == "split" else 1,
+        num_cards=_num_cards(config),
     )
 
 

@@ -22,6 +22,7 @@ from memory_harness.harness.results.experiments import is_written_down
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.probes.session.session import FIRST_LOG, Session, session_of_folder
 
+LAUNCHERS = "torchrun or another launcher"
 FORCED = "--force, without a probe"
 
 
@@ -145,6 +146,8 @@ def check_num_gpus(config: RunConfig, source: str) -> None:
     import torch
 
     place, present = launched(), torch.cuda.device_count()
+    if place is not None and config.device.engine == "split":
+        raise ConfigError([f"--sharding split: one process drives all GPUs; start it without {LAUNCHERS}"])
     wanted = config.device.num_gpus if place is None else place.local_size
     if not present:
         raise ConfigError(["--device cuda: there is no CUDA GPU here; leave it out, or give --device simulated"])
@@ -169,11 +172,6 @@ def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:
     if config.train.objective == "grpo":
         problems.append(
             f"{flag}: --objective grpo is simulated only, as rewards are not known here; train it by TRL's GRPOTrainer"
-        )
-    if config.device.engine == "split":
-        problems.append(
-            f"{flag}: --sharding split is simulated only; train by fsdp, which takes less of each GPU, or by your own "
-            'script with device_map="auto"'
         )
     if not computes:
         problems.append(
