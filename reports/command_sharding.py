@@ -57,7 +57,7 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
         )
     explanation = (
         f"GiB at the worst moment of the worst GPU, of {format_bytes(shares[0].budget_bytes)} that PyTorch may use. "
-        "Beside it lies what NCCL may take, an estimate on the safe side; imbalance: the worst GPU's peak over the mean."
+        "Beside it lies what NCCL may take, an estimate on the safe side. Imbalance: the worst GPU's peak by the mean."
     )
     return [
         Section("verdict", body=[banner]),

@@ -1,0 +1,58 @@
+"""`--sharding all` shows what each way takes, and ends with 1 where none fits."""
+
+import json
+
+import pytest
+
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.errors import ConfigError
+from memory_harness.configs.units import GIB
+from memory_harness.probes.plan.choose import Prediction
+from memory_harness.reports import command_sharding
+from memory_harness.reports.command_sharding import compare_shardings
+
+ASKED = ["--sharding", "all", "--preset", "smoke_cpu", "--gpu", "t4", "--num-gpus", "2"]
+
+
+def gpus(*peaks):
+    return tuple(Prediction(True, int(peak * GIB), int(peak * GIB)) for peak in peaks)
+
+
+def show(monkeypatch, tmp_path, capsys, taken):
+    def predict(configs, pool):
+        return [taken[config.device.engine] for config in configs]
+
+    monkeypatch.setattr(command_sharding, "predict_gpus", predict)
+    file = tmp_path / "all.json"
+    code = compare_shardings(parse_args([*ASKED, "--json", str(file)]))
+    return code, capsys.readouterr().out, json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_the_table_says_which_to_take(monkeypatch, tmp_path, capsys):
+    taken = {"ddp": gpus(20), "fsdp": gpus(9), "split": gpus(6, 10)}
+    code, text, content = show(monkeypatch, tmp_path, capsys, taken)
+    assert code == 0
+    assert "Take --sharding fsdp" in text
+    assert "1 of 2" in text
+    assert content["take"] == "fsdp"
+    assert [engine["fits"] for engine in content["engines"]] == [False, True, True]
+
+
+def test_it_ends_with_1_where_none_fits(monkeypatch, tmp_path, capsys):
+    refused = "--sharding split: device_map would leave 3 parts of the model to the host"
+    code, text, content = show(monkeypatch, tmp_path, capsys, {"ddp": gpus(20), "fsdp": gpus(15), "split": refused})
+    assert code == 1
+    assert "DOES NOT FIT" in text
+    assert "device_map would leave" in text
+    assert content["take"] is None
+
+
+@pytest.mark.parametrize("more", [["--train"], ["--limits"], ["--html", "page.html"], ["--no-fixes"]])
+def test_what_means_nothing_beside_it_is_refused(more):
+    with pytest.raises(ConfigError, match="has no meaning beside --sharding all"):
+        parse_args([*ASKED, *more])
+
+
+def test_one_gpu_shares_with_none():
+    with pytest.raises(ConfigError, match="--num-gpus 2 or more"):
+        parse_args(ASKED[:-2])
