@@ -15,7 +15,7 @@ from memory_harness.harness.strategies.random_checkpoint import write_random_che
 from memory_harness.harness.strategies.shards import local_part
 from memory_harness.harness.train.run import open_device
 from tests.harness.devices.parallel_runs import in_processes, train_together
-from tests.harness.devices.test_parallel import ADDED_OTHERWISE, TWO, Failing, Stopping, guarded  # noqa: F401
+from tests.harness.devices.test_parallel import ADDED_OTHERWISE, TWO, Failing, Stopping, are_identical, guarded  # noqa: F401
 from tests.harness.train.training_runs import train
 
 SHARED = TWO.with_fields(sharding="fsdp")
@@ -32,13 +32,15 @@ def checkpoint(tmp_path_factory):
 
 
 def test_one_two_and_two_that_share_layers_have_the_same_losses(checkpoint, tmp_path):
-    (alone,) = train_together(tmp_path / "alone", TWO.with_fields(num_gpus=1, model=checkpoint))
-    copies = train_together(tmp_path / "copies", TWO.with_fields(model=checkpoint))
-    shared = train_together(tmp_path / "shared", SHARED.with_fields(model=checkpoint))
+    short = {"model": checkpoint, "samples": 10, "generate_prompts": 1}
+    (alone,) = train_together(tmp_path / "alone", TWO.with_fields(num_gpus=1, **short))
+    copies = train_together(tmp_path / "copies", TWO.with_fields(**short))
+    shared = train_together(tmp_path / "shared", SHARED.with_fields(**short))
     for part in (alone, *copies, *shared):
         assert part.outcome is Outcome.COMPLETED
         assert part.losses == pytest.approx(alone.losses, rel=ADDED_OTHERWISE)
     assert shared[0].losses == shared[1].losses
+    assert are_identical(copies)
     assert [reply.token_ids for reply in shared[0].replies] == [reply.token_ids for reply in shared[1].replies]
 
 
