@@ -103,6 +103,7 @@ class SimulatedDevice:
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
         self.tracer.num_cards = num_cards
+        self.gpu_peaks: tuple[int, ...] = ()
         self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
