@@ -86,9 +86,9 @@ class Group:
             raise PeerOutOfMemory
 
     def gather_by_first(self, value: Item) -> list[Item]:
-        """Return the value of each GPU on the first; nothing on the others."""
+        """Return the value of each GPU on the first; nothing on the others, which it stands for where they are not."""
         if not self.is_joined:
-            return [value]
+            return [value] * self.size
         values: list[Any] | None = None if self.rank else [None] * self.size
         with self.on_host(), _peer_errors():
             distributed.gather_object(value, values)

@@ -100,7 +100,7 @@ def whole_on_host(tree: Any, group: Group) -> Any:
     found = []
     for leaf in leaves:
         if is_sharded(leaf):
-            found.append(next(whole))
+            found.append(next(whole)[: leaf.size(0)])
         else:
             found.append(leaf.detach().cpu() if isinstance(leaf, torch.Tensor) else leaf)
     return tree_unflatten(found, structure)

@@ -51,9 +51,13 @@ def main() -> int:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Send a signal to every worker."""
-    for worker in psutil.Process().children():
+    """Send a signal to every worker; end by it where there is none yet."""
+    workers = psutil.Process().children()
+    for worker in workers:
         worker.send_signal(number)
+    if not workers:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 def _launch(number: int, request: Path) -> Reply | None:

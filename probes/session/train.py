@@ -34,7 +34,8 @@ def train_in_worker(
     """Train what the gate lets in, into the folder `run`; return what the log says.
 
     A run that went out of memory, in spite of all that it could do itself, goes on from its last checkpoint in a new
-    process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one.
+    process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one. Processes
+    that a launcher has started are not started again.
 
     Args:
         on_tick: called a few times a second.
@@ -46,7 +47,8 @@ def train_in_worker(
         RunDied: it died.
     """
     log = _train_once(gate, run, on_tick, resume, allow_changes)
-    while log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
+    is_ours = launched() is None
+    while is_ours and log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
         config = fix.apply(gate.config)
         assert config is not None, "propose offers only fixes that change something"
         step = log.end.step if log.end else 0
