@@ -90,10 +90,13 @@ def _launch(number: int, request: Path) -> Reply | None:
 
 
 def _first_death(failures: dict[int, Any]) -> Reply:
-    """Return which worker died by itself, not one that ended because of another; else the first of all."""
-    codes = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
-    own = [(rank, code) for rank, code in codes.items() if code != PEER_LOST]
-    return {"died": (own or list(codes.items()))[0]}
+    """Return which worker died by itself, not one that ended because of another; else the first of all.
+
+    Args:
+        failures: by rank, in the order in which they were seen; those that the launcher has ended come last.
+    """
+    codes = [(rank, failure.exitcode) for rank, failure in failures.items()]
+    return {"died": next((found for found in codes if found[1] != PEER_LOST), codes[0])}
 
 
 if __name__ == "__main__":

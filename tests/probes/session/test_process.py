@@ -87,7 +87,12 @@ def test_one_that_was_done_anyway_is_done():
 
 @pytest.mark.parametrize(
     ("codes", "named"),
-    [({0: PEER_LOST, 1: -9}, (1, -9)), ({0: 1, 1: PEER_LOST}, (0, 1)), ({1: PEER_LOST}, (1, PEER_LOST))],
+    [
+        ({0: PEER_LOST, 1: -9}, (1, -9)),
+        ({1: -9, 0: -15}, (1, -9)),
+        ({0: 1, 1: PEER_LOST}, (0, 1)),
+        ({1: PEER_LOST}, (1, PEER_LOST)),
+    ],
 )
 def test_the_one_that_died_is_named_and_not_another(codes, named):
     failures = {rank: SimpleNamespace(exitcode=code) for rank, code in codes.items()}
