@@ -50,7 +50,7 @@ def test_room_for_what_is_allocated_alone_is_no_room():
 
 
 def test_an_engine_that_the_settings_exclude_says_why_and_is_not_simulated():
-    config = CONFIG.with_fields(loss="chunked")
+    config = CONFIG.with_fields(optimizer="adamw_8bit")
     asked = []
 
     def predict_all(configs):
@@ -59,7 +59,7 @@ def test_an_engine_that_the_settings_exclude_says_why_and_is_not_simulated():
 
     found = {shares.engine: shares for shares in compare_engines(config, predict_all)}
     assert asked == ["split", "ddp"]
-    assert "--loss chunked" in found["fsdp"].refused
+    assert "--optimizer adamw_8bit" in found["fsdp"].refused
     assert not found["fsdp"].fits
     assert found["ddp"].fits
 
