@@ -63,6 +63,8 @@ def _fsdp_reasons(config: RunConfig) -> dict[str, bool]:
         "off)": model.fast_path != "off",
         "--tiled-mlp: would gather a layer once for each tile; leave it out": model.tiled_mlp,
         "--offload-activations: is not made for shards; leave it out": model.offload_activations,
+        "--recompute auto: is found out by a simulation, which joined processes cannot make; give a "
+        "number": model.recompute == "auto",
         f"--loss {train.loss}: passes the gathered output head by (allowed with it: full)": train.loss != "full",
         f"--lora-bias {lora.lora_bias}: trains a part of what is shared out (allowed with it: none)": lora.lora_bias
         != "none",

@@ -47,7 +47,7 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
     else:
         reason = WHAT_EACH_IS[taken.engine]
         banner = Banner("FITS", f"Take --sharding {taken.engine}: {reason}.", "good", "simulated")
-    titles = ("--sharding", "worst GPU", "allocated", "reserved", "beside", "left of budget", "imbalance", "fits")
+    titles = ("engine", "worst", "allocated", "reserved", "beside", "left", "imbalance", "fits")
     table = Table(titles, list(map(_row, shares)), right=titles[2:7])
     remarks = [Paragraph(f"--sharding {each.engine}: {each.refused}", "warning") for each in shares if each.refused]
     accumulation = command.config.train.gradient_accumulation
@@ -57,7 +57,8 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
         )
     explanation = (
         f"GiB at the worst moment of the worst GPU, of {format_bytes(shares[0].budget_bytes)} that PyTorch may use. "
-        "Beside it lies what NCCL may take, an estimate on the safe side. Imbalance: the worst GPU's peak by the mean."
+        "Beside it lies what NCCL may take, an estimate on the safe side; left is what remains of the budget. "
+        "Imbalance: the worst GPU's peak by the mean."
     )
     return [
         Section("verdict", body=[banner]),
@@ -70,7 +71,7 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
 def _row(shares: Shares) -> list[str | Cell]:
     if shares.refused:
         return [shares.engine, *[""] * 6, Cell("no", "bad")]
-    number = f"{shares.worst_gpu} of {len(shares.gpus)}" if len(shares.gpus) > 1 else "all alike"
+    number = f"{shares.worst_gpu} of {len(shares.gpus)}" if len(shares.gpus) > 1 else "alike"
     sizes = (
         shares.worst.peak_allocated_bytes,
         shares.worst.peak_reserved_bytes,

@@ -87,6 +87,8 @@ class Device(Protocol):
     """whether tensors have values; False on the meta device"""
     group: Group
     """the GPUs of the run, this one among them"""
+    gpu_peaks: tuple[int, ...]
+    """bytes that each GPU of this process is to reserve, as simulated before; empty where there is one, or no such"""
     mesh: Any
     """those that share layers out, as a `DeviceMesh`; None where each has them whole"""
 

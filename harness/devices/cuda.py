@@ -110,6 +110,7 @@ class CudaDevice:
         self.group = group
         self._num_cards = num_cards
         self.mesh: Any = None
+        self.gpu_peaks: tuple[int, ...] = ()
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
         if group.is_joined:

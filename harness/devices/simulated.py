@@ -37,7 +37,7 @@ from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
-from memory_harness.harness.simulate.fsdp import sharding_without_peers
+from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -103,6 +103,7 @@ class SimulatedDevice:
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
         self.tracer.num_cards = num_cards
+        self.gpu_peaks: tuple[int, ...] = ()
         self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
@@ -126,6 +127,8 @@ class SimulatedDevice:
         with ExitStack() as stack:
             stack.enter_context(_cuda_autocast_is_cpu_autocast())
             stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
+            if self.computes and self.mesh is not None:
+                stack.enter_context(gathered_weights_are_traced(self.tracer))
             if not self.computes:
                 casts = stack.enter_context(meta_autocast())
                 stack.enter_context(_foreach_on_meta())

@@ -8,7 +8,7 @@ lies on the meta device, which FSDP2 does not take for one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +33,7 @@ def mesh_of_absent(size: int, rank: int = 0, device_type: str = "cpu") -> Device
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if distributed.is_initialized():
+        assert distributed.get_backend() == "fake", "processes that are joined simulate no others"
         distributed.destroy_process_group()
     distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
     return init_device_mesh(device_type, (size,))
@@ -48,10 +49,15 @@ def sharding_without_peers(tracer: Tracer) -> Iterator[None]:
             stack.enter_context(patch.object(module, "_get_device_handle", lambda device_type: handle))
         stack.enter_context(patch.object(_fully_shard, "_get_device_from_mesh", lambda mesh: META))
         stack.enter_context(patch.object(group, "_validate_no_meta_params", lambda group: None))
-        stack.enter_context(patch.multiple(_fsdp_param, **_storage_functions(tracer)))
+        stack.enter_context(gathered_weights_are_traced(tracer))
         stack.enter_context(patch.object(_fsdp_collectives.DefaultAllGather, "__call__", _send_nothing))
         stack.enter_context(patch.object(_fsdp_collectives.DefaultReduceScatter, "__call__", _send_nothing))
         yield
+
+
+def gathered_weights_are_traced(tracer: Tracer) -> AbstractContextManager[Any]:
+    """Within, the tracer is told where FSDP2 frees a gathered weight's memory, and where it takes it again."""
+    return patch.multiple(_fsdp_param, **_storage_functions(tracer))
 
 
 def _send_nothing(*_: Any, **__: Any) -> None:

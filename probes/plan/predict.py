@@ -97,7 +97,8 @@ class RecordedModel:
 
     def show_worst_gpu(self, config: RunConfig, data: Prepared) -> None:
         """Let the strategy tell of the GPU that takes most from now on."""
-        reserved = [gpu.peak_reserved_bytes for gpu in self.run_each(config, data, UNLIMITED)]
+        reserved = tuple(gpu.peak_reserved_bytes for gpu in self.run_each(config, data, UNLIMITED))
+        self.device.gpu_peaks = reserved
         self.strategy.show_card(reserved.index(max(reserved)))
 
     def step(self, config: RunConfig, micro_batches: Sequence[Batch]) -> Prediction:

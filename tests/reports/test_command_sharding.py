@@ -56,3 +56,13 @@ def test_what_means_nothing_beside_it_is_refused(more):
 def test_one_gpu_shares_with_none():
     with pytest.raises(ConfigError, match="--num-gpus 2 or more"):
         parse_args(ASKED[:-2])
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_simulated_with_each(tmp_path, capsys):
+    file = tmp_path / "all.json"
+    assert compare_shardings(parse_args([*ASKED, "--samples", "16", "--json", str(file)])) == 0
+    engines = {each["engine"]: each for each in json.loads(file.read_text(encoding="utf-8"))["engines"]}
+    assert [len(engines[name]["gpus"]) for name in ("ddp", "fsdp", "split")] == [1, 1, 2]
+    assert all(each["fits"] for each in engines.values())
+    assert "Take --sharding ddp" in capsys.readouterr().out

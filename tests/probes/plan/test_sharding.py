@@ -11,6 +11,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.sharding import ENGINES, bytes_beside, config_with
 from memory_harness.configs.units import GIB
 from memory_harness.probes.plan.choose import Prediction
+from memory_harness.probes.plan.recorded import recording_of
 from memory_harness.probes.plan.sharding import Shares, chosen, compare_engines
 
 CONFIG = load_preset("smoke_cpu").with_fields(gpu="l4", num_gpus=4, sharding="all")
@@ -50,7 +51,7 @@ def test_room_for_what_is_allocated_alone_is_no_room():
 
 
 def test_an_engine_that_the_settings_exclude_says_why_and_is_not_simulated():
-    config = CONFIG.with_fields(loss="chunked")
+    config = CONFIG.with_fields(optimizer="adamw_8bit")
     asked = []
 
     def predict_all(configs):
@@ -59,9 +60,16 @@ def test_an_engine_that_the_settings_exclude_says_why_and_is_not_simulated():
 
     found = {shares.engine: shares for shares in compare_engines(config, predict_all)}
     assert asked == ["split", "ddp"]
-    assert "--loss chunked" in found["fsdp"].refused
+    assert "--optimizer adamw_8bit" in found["fsdp"].refused
     assert not found["fsdp"].fits
     assert found["ddp"].fits
+
+
+def test_where_layers_lie_hangs_on_the_budget():
+    smaller = CONFIG.with_fields(budget_bytes=GIB)
+    recordings = {engine: recording_of(config_with(smaller, engine)) for engine in ENGINES}
+    same = [engine for engine in ENGINES if recordings[engine] == recording_of(config_with(CONFIG, engine))]
+    assert same == ["ddp", "fsdp"]
 
 
 def test_each_gpu_has_a_batch_of_a_step():
