@@ -22,8 +22,9 @@ from memory_harness.configs.completion import completion_script
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.help import full_help, short_help
+from memory_harness.configs.launch import launched_gpus
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
-from memory_harness.configs.modes import OPTION_GROUPS, mode_problems
+from memory_harness.configs.modes import OPTION_GROUPS, RECIPE, as_flag, mode_problems
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -197,7 +198,9 @@ def parse_args(argv: Sequence[str]) -> Command:
             options[name] = real_folder(options[name])
     recipe = _imported(options, given)
     base = _base_config(options) if recipe is None else RunConfig().with_fields(**recipe.fields)
-    config = with_fixed_settings(base.with_fields(**with_own_card(given)))
+    watches = not {"watch", "dry_run"}.isdisjoint(options)  # which are for scripts that know by themselves
+    gpus = {} if watches else launched_gpus(given.get("num_gpus"))
+    config = with_fixed_settings(base.with_fields(**{**with_own_card(given), **gpus}))
     if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
         download(config.model.model, CONFIG_FILES)
     if "download" in options and config.data.data is not None and is_hub_name(config.data.data):
@@ -269,13 +272,21 @@ def _prediction_problems(command: Command) -> list[str]:
     return problems
 
 
+def _comparison_problems(command: Command) -> list[str]:
+    """Return the options that mean nothing where ways to share a model are compared."""
+    if command.config.device.sharding != "all":
+        return []
+    options = {item.name for item in _option_fields()} - {"json", *RECIPE}
+    return [f"{as_flag(name)}: has no meaning beside --sharding all" for name in sorted(command.given & options)][:1]
+
+
 def _check_options(command: Command) -> None:
     problems = _prediction_problems(command)
     if command.goal != "none" and command.no_fixes:
         problems.append(f"--goal {command.goal}: --no-fixes tries none; leave out one of the two")
     if command.force and command.snapshot is not None:
         problems.append(f"--snapshot {command.snapshot}: is of a probe, which --force does not run; leave out one")
-    problems += _same_file_problems(command)
+    problems += _same_file_problems(command) + _comparison_problems(command)
     try:
         _ = command.headroom_bytes
     except ConfigError as error:

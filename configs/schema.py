@@ -425,7 +425,25 @@ class DeviceConfig:
     expandable_segments: bool = False
     """let the allocator grow segments page by page (PYTORCH_ALLOC_CONF=expandable_segments:True)"""
     num_gpus: int = 1
-    """GPUs of this host that train together, each on its share of every step; a probe shows what one of them takes"""
+    """GPUs that train together, each on its share of every step; a probe shows what one of them takes"""
+    sharding: Literal["auto", "none", "ddp", "fsdp", "split", "all"] = field(
+        default="auto", metadata={"came_later": True}
+    )
+    """what several GPUs share: ddp, nothing, each has the whole model; fsdp, every layer, which is gathered when it is
+    computed; split, each has some of the layers, as device_map="auto" does; auto is ddp, and none for a single GPU; all
+    simulates what a GPU takes with each of them, and says which to take"""
+
+    @property
+    def engine(self) -> str:
+        """Return what several GPUs train by: `none`, `ddp`, `fsdp` or `split`; `all` where they are to be compared."""
+        if self.sharding != "auto":
+            return self.sharding
+        return "ddp" if self.num_gpus > 1 else "none"
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Return over how many GPUs the sequences of a step are shared out; layers that are split see all of them."""
+        return 1 if self.engine == "split" else self.num_gpus
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from memory_harness.configs.flags import flag_of
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
 from memory_harness.configs.schema import ModelConfig, RunConfig, fields_of_sections
+from memory_harness.configs.sharding import sharding_problems
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.targets import check_budget
 from memory_harness.configs.training import training_problems
@@ -211,12 +212,12 @@ def _group_problems(config: RunConfig) -> list[str]:
         return [
             f"--num-gpus {number}: {strategy.title} trains on one GPU (allowed with it: 1); or use --strategy qlora"
         ]
-    if number > step > 0:
+    if config.device.engine != "all" and config.device.data_parallel_size > step > 0:
         return [
             f"--num-gpus {number}: a step has {step} sequences, so that some GPUs would never have one (allowed: 1 to "
             f"{step}); or raise --gradient-accumulation"
         ]
-    return []
+    return sharding_problems(config)
 
 
 def _generation_problems(config: RunConfig) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.sharding import sharding_problems
 from memory_harness.configs.training import training_problems
 from memory_harness.harness.log.records import AgreementRecord, Outcome, Phase
 
@@ -66,7 +67,7 @@ class Fix:
     def apply(self, config: RunConfig) -> RunConfig | None:
         """Return the configuration with it; None where it would change nothing, or does not go with the rest."""
         changed = self.change(config)
-        if changed is None or model_problems(changed) or training_problems(changed):
+        if changed is None or model_problems(changed) or training_problems(changed) or sharding_problems(changed):
             return None
         return changed
 

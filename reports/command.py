@@ -13,11 +13,12 @@ from types import FrameType
 
 from memory_harness.configs.cards import budget_of, card_of
 from memory_harness.configs.cli import Command
+from memory_harness.configs.launch import leads
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
 from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.errors import LogError
+from memory_harness.harness.log.errors import LogError, PeerLost
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
@@ -31,6 +32,7 @@ from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.agents import serve
 from memory_harness.reports.command_against import against
 from memory_harness.reports.command_probe import probe, result_of_session
+from memory_harness.reports.command_sharding import compare_shardings
 from memory_harness.reports.command_traceback import explain_traceback
 from memory_harness.reports.command_train import generate, how_to_go_on, train
 from memory_harness.reports.companion import Follow, following
@@ -53,6 +55,9 @@ def carry_out(command: Command, arguments: Sequence[str]) -> int:
     except RunDied as error:
         print(printable(error.details), end="", file=sys.stderr)
         say(error)
+        return 3
+    except PeerLost as error:
+        say(f"{error}; go on with --resume")
         return 3
     except RunStopped as error:
         say(f"{error}; {how_to_go_on(Path(error.run))}")
@@ -79,6 +84,8 @@ def _unwinding_at_sigterm() -> Iterator[None]:
 
 def run(command: Command, arguments: Sequence[str]) -> int:
     """Do what the command asks for and show it; return the exit code."""
+    if not leads() and not (command.train or command.resume or command.watch or command.dry_run):
+        return 0  # the first of the processes that a launcher has started does it for all
     if command.explain is not None:
         print_explanation(command.explain, make_console())
         return 0
@@ -104,6 +111,8 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 
 def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) -> int:
     """Run what is asked for, and report on it; return the exit code."""
+    if command.config.device.sharding == "all":
+        return compare_shardings(command)
     if command.train or command.resume:
         return train(command, arguments, follow)
     if command.generate:

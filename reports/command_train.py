@@ -9,13 +9,14 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command
 from memory_harness.configs.errors import HarnessError
+from memory_harness.configs.launch import leads
 from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import read_run_log
+from memory_harness.harness.log.runlog import read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.probes.detectors import detect
@@ -32,7 +33,7 @@ from memory_harness.probes.session.gate import (
 )
 from memory_harness.probes.session.process import start_worker
 from memory_harness.probes.session.session import Session
-from memory_harness.probes.session.train import adapter_in, train_in_worker
+from memory_harness.probes.session.train import adapter_in, train_in_worker, train_with_others
 from memory_harness.reports import training
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.companion import Follow
@@ -45,6 +46,8 @@ from memory_harness.reports.terminal import make_console
 def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> int:
     """Train what a probe lets in, or go on with what was let in before, and report on it; return the exit code."""
     config = command.config
+    if not leads():
+        return _train_with_others(command)
     if command.resume is not None:  # its results go beside it, wherever it lay when it began
         config = config.with_fields(output=str(run_of(command.resume).parent))
     # first: what cannot be gone on with is no matter of weights
@@ -74,11 +77,20 @@ def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> in
     return _report_training(command, run, before)
 
 
+def _train_with_others(command: Command) -> int:
+    """Take part in what the first of several processes trains, and reports on; return the exit code."""
+    resume, config = command.resume, command.config
+    check_num_gpus(config, source_of(config))
+    if resume is not None and not command.allow_changes and is_complete(resume, config):
+        return 0
+    return train_with_others()
+
+
 def _report_training(command: Command, run: Path, before: ProbeResult | None = None) -> int:
     """Report on a training run; `before` is the probe that let it in, where there was one now."""
     log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
-    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted)
+    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted, read_rank_logs(run))
     page = None
     if command.html is not None:
         page = training.training_page(trained, training.replies_of(run.parent, log.run))

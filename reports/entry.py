@@ -8,6 +8,7 @@ from pathlib import Path
 
 from memory_harness.configs.cli import Command, parse_args
 from memory_harness.configs.errors import ConfigError, HarnessError, one_line, reason_of
+from memory_harness.configs.launch import leads
 from memory_harness.configs.places import has_gpu_driver
 from memory_harness.configs.program import say
 from memory_harness.probes.fault_names import check_fault_name
@@ -20,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and say in a line why it ends where it cannot go on; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = parsed(arguments)
+        command = _parsed_by_all(arguments)
+        if command is None:
+            return 2
         _check_machine(command)
         from memory_harness.reports.command import carry_out  # its imports take a second
 
@@ -37,6 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, code = explain(error, arguments)
         say(one_line(line))
         return code
+
+
+def _parsed_by_all(arguments: Sequence[str]) -> Command | None:
+    """Return what the command line asks for; None where it cannot be used and another process says so for all."""
+    try:
+        return parsed(arguments)
+    except HarnessError:
+        if leads():
+            raise
+        return None
 
 
 def parsed(arguments: Sequence[str]) -> Command:

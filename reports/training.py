@@ -35,6 +35,7 @@ from memory_harness.reports.html import page_text
 from memory_harness.reports.json import finding_to_json, run_to_json
 from memory_harness.reports.live import in_words, tokens_per_second
 from memory_harness.reports.next_step import after_training
+from memory_harness.reports.ranks import ranks_section, ranks_to_json
 from memory_harness.reports.sections import explain, run_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words
 from memory_harness.reports.terminal import print_sections, show
@@ -50,6 +51,7 @@ class TrainingResult(NamedTuple):
     findings: list[Finding]
     artefacts: dict[str, Path]  # what -> where
     predicted_peak_bytes: int | None = None  # reserved, of the probe that let it in
+    ranks: Sequence[RunLog] = ()  # of all its GPUs, where there are several
 
 
 def artefacts_in(run: Path) -> dict[str, Path]:
@@ -73,7 +75,8 @@ def training_exit_code(log: RunLog) -> int:
 def print_training(result: TrainingResult, console: Console) -> None:
     """Print the report."""
     log = result.log
-    sections = [_end(log), _losses(log), _scores(log.metrics), _findings(result), _left_behind(result), _next(result)]
+    sections = [_end(log), _losses(log), _scores(log.metrics), ranks_section(result.ranks)]
+    sections += [_findings(result), _left_behind(result), _next(result)]
     print_sections(sections, console)
 
 
@@ -87,7 +90,8 @@ def _next(result: TrainingResult) -> Section:
 def training_page(result: TrainingResult, replies: Sequence[Mapping[str, Any]] = ()) -> str:
     """Return the report as a page: the course of the training, what it takes, and its replies."""
     log = result.log
-    found = [_end(log), course_section(log), _losses(log), _scores(log.metrics), _replies(replies), _findings(result)]
+    found = [_end(log), course_section(log), _losses(log), _scores(log.metrics), _replies(replies)]
+    found += [ranks_section(result.ranks), _findings(result)]
     found += [*run_sections(ProbeResult(log, result.findings, "pass")), _left_behind(result)]
     banner = found[0].body[0]
     assert isinstance(banner, Banner)
@@ -269,6 +273,7 @@ def training_to_json(result: TrainingResult) -> dict[str, Any]:
         "peak_reserved_bytes": log.peak_reserved_bytes,
         "predicted_peak_reserved_bytes": result.predicted_peak_bytes,
         **run_to_json(log),
+        "gpus": ranks_to_json(result.ranks),
         "findings": [finding_to_json(finding) for finding in result.findings],
         "artefacts": {what: str(path) for what, path in result.artefacts.items()},
     }

@@ -195,7 +195,7 @@ def _balanced(micro_batches: list[Batch], config: RunConfig) -> tuple[Batch, ...
 
     With several GPUs the longest come first, so that those that run at the same time are alike.
     """
-    batches, num_gpus = list(micro_batches), config.device.num_gpus
+    batches, num_gpus = list(micro_batches), config.device.data_parallel_size
     if num_gpus == 1:
         return tuple(batches)
     while len(batches) % num_gpus:

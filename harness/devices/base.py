@@ -87,6 +87,10 @@ class Device(Protocol):
     """whether tensors have values; False on the meta device"""
     group: Group
     """the GPUs of the run, this one among them"""
+    gpu_peaks: tuple[int, ...]
+    """bytes that each GPU of this process is to reserve, as simulated before; empty where there is one, or no such"""
+    mesh: Any
+    """those that share layers out, as a `DeviceMesh`; None where each has them whole"""
 
     def active(self) -> AbstractContextManager[None]:
         """Within, PyTorch code runs on the device."""
@@ -94,8 +98,11 @@ class Device(Protocol):
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; costs no synchronisation."""
 
+    def other_stats(self) -> list[MemoryStats]:
+        """Return those of the further GPUs that this process drives, in order; nothing where there is one."""
+
     def reset_peaks(self) -> None:
-        """Start new peaks at the present values."""
+        """Start new peaks at the present values, of all GPUs that this process drives."""
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
@@ -111,6 +118,9 @@ class Device(Protocol):
 
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, new tensors are ordinary ones: host memory, or the meta device."""
+
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Within, new tensors lie on that one of the GPUs that this process drives."""
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy a host array to the device."""

@@ -28,7 +28,7 @@ from memory_harness.configs.cards import Card, emulated, load_cards
 from memory_harness.configs.units import format_bytes, parse_bytes
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.nvml import open_nvml
-from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, mesh_of
 from memory_harness.harness.log.errors import DeviceError, DeviceOutOfMemory
 from memory_harness.harness.log.records import (
     DriverUse,
@@ -86,6 +86,7 @@ class CudaDevice:
         expandable_segments: let the allocator grow segments page by page, from now on in this process.
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
         group: the GPUs of the run.
+        num_cards: GPUs that this process drives, from the first on, each held to the budget; alike.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -104,10 +105,16 @@ class CudaDevice:
         expandable_segments: bool = False,
         share_gpu: bool = False,
         group: Group = SINGLE_GPU,
+        num_cards: int = 1,
     ) -> None:
         self.group = group
+        self._num_cards = num_cards
+        self.mesh: Any = None
+        self.gpu_peaks: tuple[int, ...] = ()
         if not torch.cuda.is_available():
             raise DeviceError("--device cuda: no CUDA GPU here; use --device simulated")
+        if group.is_joined:
+            torch.cuda.set_device(group.local_rank)
         free, total = torch.cuda.mem_get_info()
         if total - free > MAX_FOREIGN_BYTES and not share_gpu:
             raise DeviceError(
@@ -126,17 +133,20 @@ class CudaDevice:
             torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
         # the limit is on reserved segments only, which is what the budget counts
         self._fraction = budget_bytes / total
-        torch.cuda.set_per_process_memory_fraction(self._fraction)
+        self._hold_to(self._fraction)
         self.budget_bytes = budget_bytes
         self.gpu_name = torch.cuda.get_device_name()
         if card is not None:
             self.gpu_name += f" as {card.title}"
         self._backends = _backends(attention, card)
+        if group.shares_layers:
+            self.mesh = mesh_of(group, "cuda")
         # NVML counts all GPUs, whichever of them CUDA_VISIBLE_DEVICES shows to this process
         self._nvml = open_nvml(lambda: torch.cuda._get_nvml_device_index(None))
         self._pools_at_bytes = 0  # reserved bytes at which the private pools were looked at
         self._private_pools = (0, 0)
         self._failed_segment_bytes = 0
+        self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
         self._keeps_history = False
@@ -144,7 +154,7 @@ class CudaDevice:
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
-        self._failed_segment_bytes = segment_bytes
+        self._failed_segment_bytes, self._failed_on = segment_bytes, device
         if self._on_out_of_memory is not None:
             self._on_out_of_memory(self._out_of_memory(segment_bytes, _frames_of_stack()))
 
@@ -155,23 +165,36 @@ class CudaDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, the budget holds, and attention takes only the backends that the card has."""
-        torch.cuda.set_per_process_memory_fraction(self._fraction)
+        self._hold_to(self._fraction)
         try:
             with sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext():
                 yield
         finally:
             self._on_out_of_memory = None
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            self._hold_to(1.0)
+
+    @property
+    def _cards(self) -> range:
+        """The GPUs that this process drives, by number."""
+        first = torch.cuda.current_device() if self._num_cards == 1 else 0
+        return range(first, first + self._num_cards)
+
+    def _hold_to(self, fraction: float) -> None:
+        for number in self._cards:
+            torch.cuda.set_per_process_memory_fraction(fraction, number)
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters; reading them does not wait for the GPU."""
-        # the nested form: flattening it, as torch.cuda.memory_stats does, takes most of the time of a reading
-        counters = torch.cuda.memory_stats_as_nested_dict()
-        return MemoryStats(**{name: _at(counters, path) for name, path in _COUNTERS.items()})
+        return _stats_of(self._cards[0])
+
+    def other_stats(self) -> list[MemoryStats]:
+        """Return the counters of the further GPUs."""
+        return list(map(_stats_of, self._cards[1:]))
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
-        torch.cuda.reset_peak_memory_stats()
+        for number in self._cards:
+            torch.cuda.reset_peak_memory_stats(number)
 
     def empty_cache(self) -> None:
         """Return wholly free segments to the driver."""
@@ -215,6 +238,10 @@ class CudaDevice:
         """Tensors without a device are host memory anyway."""
         return nullcontext()
 
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Within, PyTorch's present GPU is that one."""
+        return nullcontext() if self._num_cards == 1 else torch.cuda.device(number)
+
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Copy to the GPU."""
         return torch.as_tensor(array).to(self.torch_device)
@@ -237,7 +264,8 @@ class CudaDevice:
         return self._out_of_memory(self._failed_segment_bytes or requested_bytes(str(error)) or 0, frames)
 
     def _out_of_memory(self, num_bytes: int, frames: tuple[str, ...]) -> DeviceOutOfMemory:
-        stats, device = self.stats(), torch.cuda.current_device()
+        device = self._failed_on
+        stats = _stats_of(device)
         segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == device]
         return DeviceOutOfMemory(
             num_bytes,
@@ -388,6 +416,12 @@ def _backends(attention: str, card: Card | None) -> list[SDPBackend]:
     if card is None:
         return []
     return [_BACKENDS[name] for name in card.sdpa_backends]
+
+
+def _stats_of(device: int) -> MemoryStats:
+    # the nested form: flattening it, as torch.cuda.memory_stats does, takes most of the time of a reading
+    counters = torch.cuda.memory_stats_as_nested_dict(device)
+    return MemoryStats(**{name: _at(counters, path) for name, path in _COUNTERS.items()})
 
 
 def _at(counters: dict[str, Any], path: tuple[str, ...]) -> int:

@@ -18,7 +18,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.heap import heap_reader
-from memory_harness.harness.devices.parallel import SINGLE_GPU, Group
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, mesh_of
 from memory_harness.harness.log.allocator_sizes import LEAST_CARD_BYTES, fine_segment_size
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
@@ -36,6 +36,8 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.autocast import meta_autocast
+from memory_harness.harness.simulate.cards import hooks_move_between_cards
+from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -63,6 +65,7 @@ class SimulatedDevice:
         adopts: tensors made before count from their first use on; for loops that are not ours.
         lowered: operators are replaced by what the card would run; False counts what the CPU's own allocate.
         group: the cards of the run.
+        num_cards: that this process drives, as of a model whose layers lie on several.
     """
 
     source = "simulated"
@@ -78,6 +81,7 @@ class SimulatedDevice:
         adopts: bool = False,
         lowered: bool = True,
         group: Group = SINGLE_GPU,
+        num_cards: int = 1,
     ) -> None:
         self.card = card
         self.gpu_name = card.title
@@ -94,10 +98,13 @@ class SimulatedDevice:
         self.tracer = self._make_tracer(self._simulated, lowerings, adopts)
         self._site_frames = self.tracer.site_frames = MAX_SITE_FRAMES if lowered else 0
         self.group = replace(group, on_host=self.on_host)
+        self.mesh = mesh_of(group, "cpu") if group.shares_layers else None
         self._lowered = lowered
         self._read_heap = heap_reader() if computes and not lowered else None
         self.layers = LayerReplay(self.tracer)
-        self.replays_layers = True
+        self.tracer.num_cards = num_cards
+        self.gpu_peaks: tuple[int, ...] = ()
+        self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None
@@ -120,9 +127,15 @@ class SimulatedDevice:
         with ExitStack() as stack:
             stack.enter_context(_cuda_autocast_is_cpu_autocast())
             stack.enter_context(replaced_functions(self.tracer, self.card, self._attention))
+            if self.computes and self.mesh is not None:
+                stack.enter_context(gathered_weights_are_traced(self.tracer))
             if not self.computes:
                 casts = stack.enter_context(meta_autocast())
                 stack.enter_context(_foreach_on_meta())
+                if self.mesh is not None:
+                    stack.enter_context(sharding_without_peers(self.tracer))
+                if self.tracer.num_cards > 1:
+                    stack.enter_context(hooks_move_between_cards(self.tracer))
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
@@ -184,6 +197,10 @@ class SimulatedDevice:
     def stats(self) -> MemoryStats:
         """Return the allocator model's counters."""
         return self.memory.stats()
+
+    def other_stats(self) -> list[MemoryStats]:
+        """Return none: each card of several is replayed by itself."""
+        return []
 
     def reset_peaks(self) -> None:
         """Start new peaks at the present values."""
@@ -252,6 +269,10 @@ class SimulatedDevice:
     def on_host(self) -> AbstractContextManager[Any]:
         """Within, nothing counts as device memory."""
         return self.tracer.paused()
+
+    def on_card(self, number: int) -> AbstractContextManager[Any]:
+        """Within, what is made of no other tensor lies on that card."""
+        return self.tracer.on_card(number)
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
         """Allocate the array's size on the card, with its values where values exist."""

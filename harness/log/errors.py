@@ -9,6 +9,7 @@ HarnessError           defined in configs.errors, as is
 ├── CheckpointError    a run cannot be resumed, or another process trains into its folder (exit code 2)
 ├── PeerLost           another process of a run on several GPUs has ended, which says why
 └── DeviceOutOfMemory  an allocation does not fit; caught in one place only, `recovery.catch_out_of_memory`
+    ├── PeerOutOfMemory    ... on another GPU, found out before something that all of them take part in
     └── SharedOutOfMemory  ... on one of several GPUs, of which all are told
 """
 
@@ -88,6 +89,13 @@ class DeviceOutOfMemory(HarnessError):
         super().__init__(
             f"out of memory: {requested_bytes} bytes requested, {allocated_bytes} allocated, {reserved_bytes} reserved"
         )
+
+
+class PeerOutOfMemory(DeviceOutOfMemory):
+    """An allocation did not fit on another of several GPUs, which will say more."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, 0)
 
 
 class SharedOutOfMemory(DeviceOutOfMemory):

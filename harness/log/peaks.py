@@ -12,8 +12,8 @@ from memory_harness.harness.log.records import PeakRecord, Phase
 from memory_harness.harness.log.source_lines import SourceLine, is_harness
 
 KINDS = (
-    "weights", "adapters", "gradients", "optimizer", "activations", "logits", "kv cache", "inputs", "workspaces",
-    "made before", "rounding", "did not fit",
+    "weights", "adapters", "gathered", "gradients", "optimizer", "activations", "logits", "kv cache", "inputs",
+    "workspaces", "made before", "rounding", "did not fit",
 )  # fmt: skip
 """What memory is for, in the order in which it is shown; lines of code take the place where nothing tells of it."""
 
@@ -28,6 +28,7 @@ ROUNDING, REQUEST, BEFORE = "rounding", "did not fit", "made before"
 _CATEGORIES = {
     "parameter": "weights",
     "buffer": "weights",
+    "gathered": "gathered",
     "gradient": "gradients",
     "optimizer_state": "optimizer",
     "logits": "logits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from memory_harness.configs.inputs import check_regular, open_input, read_input
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
+from memory_harness.harness.log.manifest import LOG_FILE, PEER_LOG_FILE
 from memory_harness.harness.log.records import (
     SCHEMA_VERSION,
     AgreementRecord,
@@ -286,6 +288,21 @@ def predicted_log(measured: Path) -> Path:
 def whole_run_log(measured: Path) -> Path:
     """Return where the log of the simulated whole run lies, of which a part was measured."""
     return measured.with_suffix(".whole_run.jsonl")
+
+
+def read_rank_logs(folder: Path) -> list[RunLog]:
+    """Return the logs of all GPUs of a training run, by their rank; those that cannot be read are left out."""
+    files = [folder / LOG_FILE, *folder.glob(PEER_LOG_FILE.format(rank="*"))]
+    found = []
+    for path in sorted(files, key=_rank_of):
+        with suppress(LogError):
+            found.append(read_run_log(path))
+    return found
+
+
+def _rank_of(log: Path) -> int:
+    digits = re.sub(r"\D", "", log.name)
+    return int(digits or 0)
 
 
 def process_log(folder: Path, process: int) -> Path:

@@ -16,7 +16,7 @@ from memory_harness.harness.simulate.allocator import Segment
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
-from memory_harness.harness.simulate.tracer import Site
+from memory_harness.harness.simulate.tracer import Place, Site
 
 MAX_ENTRIES = 100_000
 """Entries kept, as `max_entries` of `_record_memory_history`: some nine steps of an 8B model, 8 MB on disk."""
@@ -76,8 +76,14 @@ class MemoryHistory:
         self.memory.empty_cache()
         self._add_segment_entries([])
 
+    def switch(self, place: Place) -> None:
+        """Take where what follows begins."""
+        self.memory.switch(place)
+
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""
+        if key not in self.memory.handles:  # it lies on another card
+            return
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._frames[name] = self._frames.pop(key, [])
 

@@ -14,8 +14,8 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
-from memory_harness.harness.simulate.trace import ENSURE, FREE, RENAME, Event
-from memory_harness.harness.simulate.tracer import Site, source_lines
+from memory_harness.harness.simulate.trace import ENSURE, FREE, RENAME, SWITCH, Event
+from memory_harness.harness.simulate.tracer import Place, Site, source_lines
 
 _counters_of = attrgetter(*(counter.name for counter in fields(MemoryStats)))
 
@@ -60,6 +60,8 @@ class SimulatedMemory:
         self.allocator = CachingAllocator(budget_bytes, expandable_segments=expandable_segments)
         self.reset_peaks = self.allocator.reset_peaks
         self.handles: dict[Hashable, int] = {}
+        self._stream = 0
+        """whose blocks are taken from now on"""
         self._lock = threading.RLock()  # a script's threads allocate at the same time
         self._is_busy = False
         """while it is, frees wait: Python's garbage collector may run amid the allocator and end storages there"""
@@ -85,7 +87,7 @@ class SimulatedMemory:
     def _alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
         self._is_busy = True
         try:
-            self.handles[key] = self.allocator.malloc(num_bytes)
+            self.handles[key] = self.allocator.malloc(num_bytes, self._stream)
         except AllocatorOutOfMemory as error:
             self.live_at_failure = tuple(self.live())
             failure = SimulatedOutOfMemory(error, self.allocator, num_bytes, site)
@@ -144,7 +146,7 @@ class SimulatedMemory:
         for key, size, extra in events:
             if size >= 0:
                 try:
-                    handles[key] = malloc(size)
+                    handles[key] = malloc(size, self._stream)
                 except AllocatorOutOfMemory as error:
                     raise SimulatedOutOfMemory(error, self.allocator, size, extra) from None  # type: ignore[arg-type]
             elif size == FREE:
@@ -152,11 +154,18 @@ class SimulatedMemory:
                 if handle is not None:
                     release(handle)
             elif size == RENAME:
-                handles[extra] = handles.pop(key)
+                if key in handles:  # else it lies on another card
+                    handles[extra] = handles.pop(key)
             elif size == ENSURE:
                 self.ensure(key, *extra)  # type: ignore[misc]
+            elif size == SWITCH:
+                self.switch(extra)  # type: ignore[arg-type]
             else:
                 self.allocator.empty_cache()
+
+    def switch(self, place: Place) -> None:
+        """Take from now on the blocks of that place's stream."""
+        self._stream = place.stream
 
     def stats(self) -> MemoryStats:
         """Return the allocator's counters."""

@@ -17,7 +17,7 @@ from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_l
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
-from memory_harness.harness.simulate.tracer import Site, source_lines
+from memory_harness.harness.simulate.tracer import Place, Site, source_lines
 
 _NUMBERS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """those of layers in the names of parameters"""
@@ -88,8 +88,14 @@ class PeakWatch:
         """Return wholly free segments."""
         self.memory.empty_cache()
 
+    def switch(self, place: Place) -> None:
+        """Take where what follows begins."""
+        self.memory.switch(place)
+
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Let a storage be known as `name`."""
+        if key not in self._live:  # it lies on another card
+            return
         self.memory.handles[name] = self.memory.handles.pop(key)
         self._live[name] = self._live.pop(key)
         if key in self._begun:

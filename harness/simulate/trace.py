@@ -14,13 +14,15 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from memory_harness.harness.simulate.attention import FLASH_BLOCK
-from memory_harness.harness.simulate.tracer import EventSink, Site
+from memory_harness.harness.simulate.tracer import EventSink, Place, Site
 
-FREE, RENAME, ENSURE, EMPTY_CACHE = -1, -2, -3, -4
-"""in place of a size: the storage ends; it gets a lasting name; it begins unless it exists; the cache is emptied"""
+FREE, RENAME, ENSURE, EMPTY_CACHE, SWITCH = -1, -2, -3, -4, -5
+"""in place of a size: the storage ends; it gets a lasting name; it begins unless it exists; the cache is emptied; what
+follows begins in another place"""
 
 Event = tuple[Hashable, int, object]
-"""(key, size in bytes, site) or (key, FREE, None) or (key, RENAME, name) or (key, ENSURE, (size, site))"""
+"""(key, size in bytes, site) or (key, FREE, None) or (key, RENAME, name) or (key, ENSURE, (size, site)) or (None,
+SWITCH, place)"""
 
 Shape = tuple[int, ...]
 """(batch size B, length L), and real tokens N where padding is cut out"""
@@ -48,6 +50,10 @@ class TraceRecorder:
         """Record that wholly free segments are returned."""
         self.events.append((None, EMPTY_CACHE, None))
 
+    def switch(self, place: Place) -> None:
+        """Record where what follows begins."""
+        self.events.append((None, SWITCH, place))
+
     def rename(self, key: Hashable, name: Hashable) -> None:
         """Record that the storage is known as `name` from now on."""
         self.events.append((key, RENAME, name))
@@ -73,6 +79,8 @@ def pass_on(events: Sequence[Event], sink: NamingSink) -> None:
             sink.ensure(key, *extra)  # type: ignore[misc]
         elif size == EMPTY_CACHE:
             sink.empty_cache()
+        elif size == SWITCH:
+            sink.switch(extra)  # type: ignore[arg-type]
 
 
 class Sinks:
@@ -101,6 +109,11 @@ class Sinks:
         for sink in self._sinks:
             sink.empty_cache()
 
+    def switch(self, place: Place) -> None:
+        """Take where what follows begins."""
+        for sink in self._sinks:
+            sink.switch(place)
+
 
 class DiscardingSink:
     """An event sink for what the simulation does behind the program's back; emptying the cache still counts."""
@@ -115,6 +128,9 @@ class DiscardingSink:
         """Ignore."""
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Ignore."""
+
+    def switch(self, place: Place) -> None:
         """Ignore."""
 
 
@@ -142,6 +158,21 @@ class DerivedPhase(Sequence[Event]):
         return zip(*self._columns, strict=True)
 
 
+def on_card(events: Sequence[Event], card: int) -> list[Event]:
+    """Return what of a phase that drives several cards happens on one of them, as if there were no other.
+
+    It begins on the first; of what lies elsewhere only the ends are left in, which mean nothing there.
+    """
+    here, found = 0, []
+    for event in events:
+        _, size, extra = event
+        if size == SWITCH:
+            here = extra.card  # type: ignore[attr-defined]
+        elif here == card or size in (FREE, RENAME):
+            found.append(event)
+    return found
+
+
 Chain = Sequence[Sequence[Event]]
 """events of phases that follow one another, with keys that are local to the chain or lasting names"""
 
@@ -163,6 +194,8 @@ def canonical(chain: Chain) -> Chain:
                 renumbered[-1].append((key, size, extra))
             if size == ENSURE:
                 ensured.add(key)
+            elif size == SWITCH:
+                ensured.clear()  # another card has its own
     return renumbered
 
 

@@ -16,9 +16,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine, is_library
@@ -38,6 +39,14 @@ GONE = "gone"
 """key of storages that hold no memory any more, or never did, though their tensors are there"""
 
 
+class Place(NamedTuple):
+    """Where an allocation is made."""
+
+    card: int = 0
+    stream: int = 0
+    """each stream of a card has blocks of its own in the caching allocator"""
+
+
 class EventSink(Protocol):
     """Receives allocations and frees in program order."""
 
@@ -52,6 +61,9 @@ class EventSink(Protocol):
 
     def empty_cache(self) -> None:
         """Take that wholly free segments are returned to the driver."""
+
+    def switch(self, place: Place) -> None:
+        """Take that what follows begins there."""
 
 
 Lowering = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -86,6 +98,14 @@ class Tracer(TorchDispatchMode):
         self.site_frames = MAX_SITE_FRAMES
         self.replayed: Site = ()
         """frames of a layer that is replayed, in which nobody is"""
+        self.num_cards = 1
+        """that what is traced lies on"""
+        self._card = 0
+        """where what is made of no other tensor begins"""
+        self._told_card = 0
+        """where the sink believes that what follows begins"""
+        self._cards: dict[int, int] = {}
+        """of storages, where there are several cards"""
         self.notes_origins = False
         """whether the user's line is kept that makes a storage: of data, not of what a model makes"""
         self.origins: dict[Hashable, SourceLine] = {}
@@ -102,16 +122,61 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if types and any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does to this rank's part comes by here then
         if self._paused:
             return func(*args, **kwargs)
         if self._adopts:
             self._adopt((*args, *kwargs.values()))
         if not self._lowerings:
             return self._run_as_it_is(func, args, kwargs)
+        if self.num_cards > 1:
+            self._go_to(self._card_among(args))
         lowering = self._lowerings.get(func)
         out = self.run(func, args, kwargs) if lowering is None else lowering(self, func, args, kwargs)
+        if self.num_cards > 1 and isinstance(out, (list, tuple)) and args and isinstance(args[0], (list, tuple)):
+            self._track_each(out, args[0])
         self.track(out)
         return out
+
+    def _track_each(self, out: Sequence[Any], made_of: Sequence[Any]) -> None:
+        """Track what an operator has made of many tensors, each where the one lies that it was made of."""
+        for tensor, source in zip(out, made_of, strict=False):
+            self._go_to(self._card_among((source,)))
+            self.track(tensor)
+
+    def _card_among(self, values: Iterable[Any]) -> int:
+        """Return where the first tensor lies, the present card where there is none."""
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                card = self.card_of(value)
+                if card is not None:
+                    return card
+            elif isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
+                return self._card_among(value)
+        return self._card
+
+    def card_of(self, tensor: torch.Tensor) -> int | None:
+        """Return on which of several cards a tensor lies; None where it is the host's."""
+        return self._cards.get(tensor.untyped_storage()._cdata)
+
+    def _go_to(self, card: int) -> None:
+        if card != self._told_card:
+            self._told_card = card
+            self.sink.switch(Place(card))
+
+    def begin_recording(self, sink: EventSink) -> None:
+        """Tell that sink of all that follows; it begins on the first card."""
+        self.sink, self._told_card = sink, 0
+
+    @contextmanager
+    def on_card(self, number: int) -> Iterator[None]:
+        """Within, what is made of no other tensor lies on that card."""
+        before, self._card = self._card, number
+        try:
+            yield
+        finally:
+            self._card = before
 
     def _run_as_it_is(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator of a script that pays for each microsecond here; half of all make no memory."""
@@ -174,6 +239,8 @@ class Tracer(TorchDispatchMode):
         if cdata not in self._storages and storage.nbytes():  # nothing is allocated for an empty tensor
             key = self.new_key()
             self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
+            if self.num_cards > 1:
+                self._cards[cdata] = self._told_card
             self.sink.alloc(key, storage.nbytes(), self.site())
             if self.notes_origins:
                 self._note_origin(key)
@@ -192,6 +259,7 @@ class Tracer(TorchDispatchMode):
         def end(_: Any) -> None:
             entry = self._storages.pop(cdata, None)
             self._largest.pop(cdata, None)
+            self._cards.pop(cdata, None)
             if entry is not None:
                 self.origins.pop(entry[1], None)
                 if entry[1] not in (HOST, GONE):

@@ -12,6 +12,7 @@ from memory_harness.configs.inputs import read_input
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.files import partial_folder, replace_folder, sync
 from memory_harness.harness.log.records import EvalRecord, record_from_json, record_to_dict
+from memory_harness.harness.strategies.shards import give
 from memory_harness.harness.strategies.state import trainable_parameters
 from memory_harness.harness.strategies.weights import open_weights
 
@@ -19,12 +20,13 @@ EVALUATION_FILE = "evaluation.json"
 """beside an adapter: the evaluation that it was kept for"""
 
 
-def export_adapter(folder: Path, model: Any, base_model: str, device: Device) -> None:
+def export_adapter(folder: Path, model: Any, adapter: dict[str, torch.Tensor], base_model: str, device: Device) -> None:
     """Write the adapter so that `peft.PeftModel.from_pretrained(base, folder)` loads it: beside `folder`, then renamed.
 
     Args:
         folder: made, or replaced as a whole.
         model: with a peft adapter.
+        adapter: its values, in host memory.
         base_model: what the configuration names as its base.
         device: of the model; nothing is written where it computes nothing.
 
@@ -34,25 +36,24 @@ def export_adapter(folder: Path, model: Any, base_model: str, device: Device) ->
     if not device.computes:
         return
     model.peft_config["default"].base_model_name_or_path = base_model
-    _export(folder, model, device, save_embedding_layers=False)
+    _export(folder, model, adapter, device, save_embedding_layers=False)
 
 
-def export_model(folder: Path, model: Any, device: Device) -> None:
+def export_model(folder: Path, model: Any, weights: dict[str, torch.Tensor], device: Device) -> None:
     """Write a model that was trained whole so that transformers loads it: beside `folder`, then renamed.
 
     Raises:
         OSError: the folder cannot be written.
     """
     if device.computes:
-        _export(folder, model, device)
+        _export(folder, model, weights, device)
 
 
-def _export(folder: Path, model: Any, device: Device, **options: Any) -> None:
+def _export(folder: Path, model: Any, state: dict[str, torch.Tensor], device: Device, **options: Any) -> None:
     with partial_folder(folder) as partial:
         written = partial / "adapter"
         with device.on_host():
             # given its state, peft does not ask the model for all of it: that reads every 4-bit layer's constants back
-            state = {name: p.detach().cpu() for name, p in trainable_parameters(model).items()}
             try:
                 model.save_pretrained(str(written), state_dict=state, **options)
             except SafetensorError as error:  # what it makes of a full disk
@@ -89,7 +90,7 @@ def import_model(folder: Path, model: Any, device: Device) -> None:
         for name, parameter in parameters.items():
             with device.on_host():
                 value = weights.read(name, parameter.dtype)
-            parameter.copy_(value)
+            give(parameter, value)
 
 
 def import_adapter(folder: Path, model: Any, device: Device) -> None:
@@ -116,4 +117,4 @@ def import_adapter(folder: Path, model: Any, device: Device) -> None:
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(saved[name])
+            give(parameter, saved[name])

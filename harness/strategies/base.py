@@ -36,8 +36,8 @@ class Strategy(Protocol):
     def put(self, batch: Batch, *, training: bool) -> None:
         """Copy a batch to the device; `forward` and `backward`, or `evaluate`, use it up."""
 
-    def forward(self, num_target_tokens: int) -> None:
-        """Compute the micro-batch's summed loss divided by the step's target tokens."""
+    def forward(self, num_target_tokens: float) -> None:
+        """Compute the micro-batch's summed loss divided by the step's target tokens, or by infinity: to no effect."""
 
     def backward(self) -> None:
         """Add to the gradients; the graph and the batch die here."""
@@ -45,7 +45,7 @@ class Strategy(Protocol):
     def summands(self) -> list[torch.Tensor]:
         """Return what several GPUs add up before they update: the gradients, zeros where there are none, and the loss.
 
-        Each float32, on the device; empty where nothing is computed.
+        On the device. Gradients of shared layers are added up in the backward pass.
         """
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
@@ -84,8 +84,12 @@ class Strategy(Protocol):
     def without_adapter(self) -> AbstractContextManager[None]:
         """Within, `evaluate`, `prefill` and `decode` run the base model."""
 
-    def export(self, folder: Path) -> None:
-        """Write the adapter into `folder` in peft's format, or not at all; nothing where nothing is computed."""
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the adapter into `folder` in peft's format, or not at all; nothing where nothing is computed.
+
+        Args:
+            adapter: as it is in host memory already.
+        """
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler into `folder`, or not at all."""
@@ -99,6 +103,15 @@ class TrainableStrategy(Strategy, Protocol):
 
     def load_adapter(self, folder: Path) -> None:
         """Give the adapter the values that `export` wrote into `folder`; the optimizer stays as it is."""
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what `write_state` writes; of shared layers all GPUs have to ask for it, and the first gets it."""
+
+    def write_state(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write what `training_state` has returned into `folder`, or not at all."""
+
+    def adapter_on_host(self) -> dict[str, torch.Tensor]:
+        """Return what is trained, in host memory; of shared layers all GPUs have to ask for it, the first gets it."""
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take in float32."""

@@ -25,7 +25,15 @@ from memory_harness.harness.simulate.flash_attention import counted_tokens
 from memory_harness.harness.simulate.lowering import fused_kernels
 from memory_harness.harness.simulate.memoized import MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
-from memory_harness.harness.simulate.trace import Chain, DiscardingSink, Event, Shape, TraceFamily, TraceRecorder
+from memory_harness.harness.simulate.trace import (
+    Chain,
+    DiscardingSink,
+    Event,
+    Shape,
+    TraceFamily,
+    TraceRecorder,
+    on_card,
+)
 from memory_harness.harness.simulate.tracer import MAX_SITE_FRAMES
 from memory_harness.harness.strategies.base import Traceable
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
@@ -67,6 +75,8 @@ class CompiledStrategy:
     def __init__(self, inner: Traceable, device: SimulatedDevice) -> None:
         self.inner = inner
         self.device = device
+        self.card_number = 0
+        """of those that the model lies on, the one whose memory is told of"""
         self.num_traced = 0
         """chains that were run on fake tensors"""
         self._families: dict[Hashable, TraceFamily] = {}
@@ -87,6 +97,11 @@ class CompiledStrategy:
         """Start over on a card with empty memory; what has been recorded is kept."""
         self.device.budget_bytes = budget_bytes
         self._start(MemoizedMemory(SimulatedMemory(budget_bytes, expandable_segments=expandable_segments)))
+
+    def show_card(self, number: int) -> None:
+        """Tell of that card's memory from the next start on."""
+        self.card_number = number
+        self.device.gpu_name = f"{self.device.card.title}, GPU {number} of {self.device.tracer.num_cards}"
 
     def start_over(self) -> None:
         """Start over on the same card, emptied; what the phases have done to its memory is kept too."""
@@ -144,7 +159,7 @@ class CompiledStrategy:
             self._begin_pass(key, shape, EVALUATION)
         self._phase(lambda: self.inner.put(batch, training=training))
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Replay or record the forward pass."""
         self._phase(lambda: self.inner.forward(num_target_tokens))
         self._recall_facts()
@@ -198,7 +213,7 @@ class CompiledStrategy:
         """Run what is too short to be replayed, and pass on what it allocates."""
         _, events = self._record(run)
         self.memory.begin((key, (1, 1)), [None], comes_again=False)
-        self.memory.next_phase(events)
+        self.memory.next_phase(self._on_card(events))
 
     def _recall_facts(self) -> None:
         """A replayed pass was made as the recorded ones of its family."""
@@ -277,7 +292,7 @@ class CompiledStrategy:
         finally:
             self._has_adapter = True
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
         """Write nothing, as there are no values; the adapter's copy would be on the host."""
 
     def save(self, folder: Path) -> None:
@@ -358,7 +373,11 @@ class CompiledStrategy:
         chain = family.get(shape)
         self._chain = _RunningChain(family, shape, chain, len(phases))
         unknown = [None] * len(phases)
-        self.memory.begin((key, shape), unknown if chain is None else chain, comes_again=comes_again)
+        known = unknown if chain is None else list(map(self._on_card, chain))
+        self.memory.begin((key, shape), known, comes_again=comes_again)
+
+    def _on_card(self, events: Sequence[Event]) -> Sequence[Event]:
+        return on_card(events, self.card_number) if self.device.tracer.num_cards > 1 else events
 
     def _phase(self, run: Callable[[], Any]) -> Any:
         """Replay the chain's next phase, or run it on fake tensors and replay what that recorded."""
@@ -373,7 +392,7 @@ class CompiledStrategy:
             running.family.add(running.shape, running.recorded)
             self.num_traced += 1
             self._learn_from_first_pass(running)
-        self.memory.next_phase(events)
+        self.memory.next_phase(self._on_card(events))
         return result
 
     def _learn_from_first_pass(self, running: _RunningChain) -> None:
@@ -388,7 +407,8 @@ class CompiledStrategy:
     def _record(self, run: Callable[[], Any]) -> tuple[Any, list[Event]]:
         tracer, recorder = self.device.tracer, TraceRecorder()
         # what is recorded is replayed in other steps too: it does not depend on who wants to know more now
-        tracer.sink, tracer.site_frames = recorder, MAX_SITE_FRAMES
+        tracer.begin_recording(recorder)
+        tracer.site_frames = MAX_SITE_FRAMES
         try:
             result = self._understood(run)
             for name, tensor in self.inner.named_tensors():
@@ -399,7 +419,7 @@ class CompiledStrategy:
                     recorder.rename(key, name)
                     tracer.rename(tensor, name)
         finally:
-            tracer.sink = self._outside
+            tracer.begin_recording(self._outside)
         return result, recorder.events
 
     def _understood(self, run: Callable[[], Any]) -> Any:
@@ -428,7 +448,7 @@ class CompiledStrategy:
     def _pretend_cache(self, batch: int, length: int, padded: bool) -> None:
         """Give the fake model a key/value cache of `length` tokens."""
         self.inner.pretend_cache(batch, length, padded, self._sampling, rolls_out=self._rolls_out)
-        self._name_tensors("kv_cache", "input", "parameter", "buffer")
+        self._name_tensors("kv_cache", "input", "parameter", "buffer", "gathered")
 
     def _name_tensors(self, *kinds: str) -> None:
         """Let the tracer know the tensors of these kinds by the names that they have in every step."""

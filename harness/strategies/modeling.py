@@ -8,7 +8,7 @@ the weights, so that neither its peak nor the order of its allocations is the sa
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ Initial = Callable[[str, torch.Size, torch.dtype], torch.Tensor]
 """takes a parameter's name, shape and type; returns its value, newly made on the device"""
 Packed = Callable[[str, torch.Size], tuple[torch.Tensor, Any]]
 """takes a weight's name and shape; returns it in 4 bits with bitsandbytes' QuantState, both in host memory"""
+Finish = Callable[[torch.nn.Module], None]
+"""takes each decoder layer once its weights are there, and the model last"""
+Near = Callable[[str], AbstractContextManager[Any]]
+"""takes a name of the model's; within, what is made lies on the GPU of that part"""
 Embed = Callable[[torch.Tensor], torch.nn.Module]
 """takes the table (V, H) of the input embeddings, on the device; returns the module to take instead of them"""
 
@@ -50,6 +54,7 @@ class Layout:
         experts: so are the experts of a mixture, which are no linear layers.
         wide: layers that are not quantised, by the ends of their names; empty for those that transformers leaves.
         threshold: of inputs to 8-bit products, see `--llm-int8-threshold`.
+        storage: type of the tensors that 4-bit weights are packed in.
         compute_dtype: in which quantised layers multiply; None for the same.
         packed_from: the type of the weights that a checkpoint holds in 4 bits, before that; None where it holds none.
     """
@@ -60,6 +65,7 @@ class Layout:
     experts: bool = False
     wide: tuple[str, ...] = ()
     threshold: float = 6.0
+    storage: torch.dtype = torch.uint8
     compute_dtype: torch.dtype | None = None
     packed_from: torch.dtype | None = None
 
@@ -78,6 +84,7 @@ class Layout:
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=self.double_quant,
             bnb_4bit_compute_dtype=self.compute_dtype or self.dtype,
+            bnb_4bit_quant_storage=self.storage,
             llm_int8_skip_modules=list(self.wide) or None,
         )
 
@@ -113,13 +120,21 @@ def model_without_weights(config: PreTrainedConfig, layout: Layout, attention: s
 
 
 def make_real(
-    model: Any, device: Device, layout: Layout, checkpoint: Path | None = None, embed: Embed | None = None
+    model: Any,
+    device: Device,
+    layout: Layout,
+    checkpoint: Path | None = None,
+    embed: Embed | None = None,
+    finish: Finish = lambda part: None,
+    near: Near = lambda name: nullcontext(),
 ) -> None:
-    """Give a model without weights its weights, on the device, one after the other.
+    """Give a model without weights its weights, on the device, one after the other; adapters are left as they are.
 
     Args:
         checkpoint: folder with its weights; random ones without it.
         embed: replaces the input embeddings.
+        finish: told of each part that is whole.
+        near: where parts lie on several GPUs.
 
     Raises:
         ConfigError: the checkpoint lacks a weight or has one of another shape, or the embeddings are the head too.
@@ -130,7 +145,7 @@ def make_real(
             "leave it out"
         )
     with _initial_weights(model, device, layout, checkpoint) as (initial, packed):
-        _materialise(model, device, layout, initial, packed, embed)
+        _materialise(model, device, layout, initial, packed, embed, finish, near)
 
 
 @contextmanager
@@ -147,7 +162,11 @@ def _initial_weights(
     with open_weights(checkpoint) as weights:
         packed = set(_names_of_4bit_weights(model)) if layout.packed_from is not None else set()
         # of tied weights, which named_parameters gives once, a checkpoint holds one
-        parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        parameters = {
+            _name_in_checkpoint(name): tuple(parameter.shape)
+            for name, parameter in model.named_parameters()
+            if ADAPTER not in name
+        }
         weights.check({name: shape for name, shape in parameters.items() if name not in packed})
         weights.check_packed({name: shape for name, shape in parameters.items() if name in packed})
 
@@ -164,7 +183,7 @@ def _names_of_4bit_weights(model: Any) -> Iterator[str]:
 
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            yield f"{name}.weight"
+            yield f"{_name_in_checkpoint(name)}.weight"
 
 
 def _with_quantised_layers(model: Any, layout: Layout) -> Any:
@@ -183,16 +202,36 @@ def _with_quantised_layers(model: Any, layout: Layout) -> Any:
     return model
 
 
+ADAPTER = ".lora_"
+"""in the names of what peft has put beside a layer, which then is its `base_layer`"""
+
+
+def _name_in_checkpoint(name: str) -> str:
+    return name.replace(".base_layer", "")
+
+
 def _materialise(
-    model: Any, device: Device, layout: Layout, initial: Initial, packed: Packed, embed: Embed | None
+    model: Any,
+    device: Device,
+    layout: Layout,
+    initial: Initial,
+    packed: Packed,
+    embed: Embed | None,
+    finish: Finish,
+    near: Near,
 ) -> None:
     import bitsandbytes
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
     made: dict[int, torch.nn.Parameter] = {}
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: _name_in_checkpoint(name) for name, module in model.named_modules() if ADAPTER not in name}
     table: torch.nn.Embedding = model.get_input_embeddings()
-    for module in _in_load_order(model):
+
+    def end(part: torch.nn.Module) -> None:
+        made.clear()  # a part that shares its weights out has others now
+        finish(part)
+
+    for module in filter(names.__contains__, _in_load_order(model, end)):
         if embed is not None and module is table:  # in its turn, so that random weights stay what they are
             weight = initial(f"{names[table]}.weight", table.weight.shape, table.weight.dtype)
             model.set_input_embeddings(embed(weight))
@@ -203,24 +242,26 @@ def _materialise(
             if id(meta) in made:  # tied weights are one parameter
                 parameter = made[id(meta)]
             elif is_quantised and name == "weight":
-                if layout.packed_from is None:
-                    parameter = _quantised_weight(module, full_name, layout, initial)
-                else:
-                    parameter = _packed_weight(module, full_name, device, packed)
+                with near(full_name):
+                    if layout.packed_from is None:
+                        parameter = _quantised_weight(module, full_name, layout, initial)
+                    else:
+                        parameter = _packed_weight(module, full_name, device, packed)
                 # on CPUs with AVX512-BF16 an evaluation would else repack the weight for good, for a kernel without
                 # gradients that no CUDA card has: the training after it would be another one, and a wrong one
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             else:
                 # bitsandbytes lays its layers out in float32, whatever the model's type is
                 own = layout.dtype if is_quantised else meta.dtype
-                parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
+                with near(full_name):
+                    parameter = torch.nn.Parameter(initial(full_name, meta.shape, own), requires_grad=False)
             made[id(meta)] = parameter
             module._parameters[name] = parameter
             if layout.experts and is_expert(module, parameter):
                 # the one in 16 bits goes: nothing may refer to it any more
                 del made[id(meta)], parameter
                 replace_parameter_4bit(module, name, layout.double_quant, layout.quantization)
-    _materialise_buffers(model, device)
+    _materialise_buffers(model, device, near)
 
 
 def _has_tied_head(model: Any) -> bool:
@@ -228,9 +269,15 @@ def _has_tied_head(model: Any) -> bool:
     return head is not None and head.weight is model.get_input_embeddings().weight
 
 
-def _in_load_order(model: Any) -> list[torch.nn.Module]:
-    """Return the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
-    return list(dict.fromkeys([*decoder_layers(model).modules(), *model.modules()]))
+def _in_load_order(model: Any, end: Finish) -> Iterator[torch.nn.Module]:
+    """Yield the modules, decoder layers first: the 16-bit embeddings then never hold room that a layer could use."""
+    seen: set[torch.nn.Module] = set()
+    for part in (*decoder_layers(model), model):
+        for module in list(part.modules()):
+            if module not in seen:
+                seen.add(module)
+                yield module
+        end(part)
 
 
 def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
@@ -253,7 +300,11 @@ def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) 
     if layout.quantization == "int8":
         return _weight_in_8_bits(weight)
     packed, state = bitsandbytes.functional.quantize_4bit(
-        weight, blocksize=BLOCK, compress_statistics=layout.double_quant, quant_type=layout.quantization
+        weight,
+        blocksize=BLOCK,
+        compress_statistics=layout.double_quant,
+        quant_type=layout.quantization,
+        quant_storage=layout.storage,
     )
     module.quant_state = state
     return params4bit(packed, state, module)
@@ -297,10 +348,11 @@ def _random_packed(shape: torch.Size, layout: Layout, device: Device) -> tuple[t
     return values, QuantState(absmax, shape, code, BLOCK, "nf4", layout.packed_from, offset, nested)
 
 
-def _materialise_buffers(model: Any, device: Device) -> None:
+def _materialise_buffers(model: Any, device: Device, near: Near) -> None:
     """Compute the buffers that no checkpoint holds, as rotary frequencies, anew: tensors on meta have lost them."""
     for parameter in model.parameters():
         parameter._is_hf_initialized = True  # transformers' initialisation leaves it alone
+    names = {module: name for name, module in model.named_modules()}
     for owner, module in _with_owners(model, model):
         metas = dict(module.named_buffers(recurse=False))
         if not metas:
@@ -311,7 +363,8 @@ def _materialise_buffers(model: Any, device: Device) -> None:
             owner._init_weights(module)
             computed = dict(module.named_buffers(recurse=False))
         for name, host in computed.items():
-            module._buffers[name] = device.put(host)
+            with near(names[module]):
+                module._buffers[name] = device.put(host)
 
 
 def _with_owners(model: Any, module: Any) -> Iterator[tuple[Any, torch.nn.Module]]:

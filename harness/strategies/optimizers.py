@@ -14,6 +14,7 @@ import torch
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.optimizers import OWN_DECAY, is_yes, named_values
 from memory_harness.configs.schema import RunConfig, TrainConfig
+from memory_harness.harness.strategies.shards import local_part
 from memory_harness.harness.strategies.state import trainable_parameters
 
 BNB_LEAST = 4096
@@ -160,4 +161,4 @@ def state_tensors(optimizer: Any) -> Iterator[tuple[tuple[str, ...], torch.Tenso
     for index, parameter in enumerate(parameters):
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
-                yield ("optimizer_state", str(index), key), value
+                yield ("optimizer_state", str(index), key), local_part(value)

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import peft
 import torch
-from bitsandbytes.nn import Linear8bitLt
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.parametrize import Bnb4bitParametrization
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
@@ -43,6 +45,18 @@ from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout, make_real, model_without_weights
 from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
+from memory_harness.harness.strategies.shards import (
+    gather,
+    local_part,
+    pretend_sharded_gradients,
+    release_gathered,
+    shard,
+    sharded_tensors,
+    share_tables,
+    whole_on_host,
+    without_shards,
+)
+from memory_harness.harness.strategies.split import Places, join_layers, place_of, places_of
 from memory_harness.harness.strategies.training_extras import add_embedding_noise, smoothed_loss
 from memory_harness.harness.strategies.transformers_loader import load_by_transformers
 from memory_harness.harness.strategies.weights import find_checkpoint
@@ -57,6 +71,9 @@ from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
+
+PEFT_PREFIX = "base_model.model."
+"""before the names of a model's parts once it has an adapter"""
 
 
 class _State(NamedTuple):
@@ -107,6 +124,8 @@ class QLoraStrategy:
         self._checkpointed: list[Any] = []
         self.graph: Any = None
         self._held: Any = None
+        self._places: Places = {}
+        """of the parts of a model that is split"""
         self._rolls_out = False
         """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
@@ -133,6 +152,11 @@ class QLoraStrategy:
         check_positions(self.model, shape.name, self.config.data.max_length)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
+        if self._shares_layers:
+            return self._load_shards(shape, layout, checkpoint)
+        if self.config.device.engine == "split":
+            room = [budget_of(self.config.device)] * self.config.device.num_gpus
+            self._places = places_of(self.model, layout, room)
         loader = self.config.model.loader
         if loader != "stepwise":
             self.model = None  # one that loads its own weights takes its place
@@ -140,11 +164,14 @@ class QLoraStrategy:
             self.model = load_by_transformers(config, self.device, layout, checkpoint, attention, over_host=over_host)
         else:
             embed = self._embed_on_host if self.config.model.embeddings_on_host else None
-            make_real(self.model, self.device, layout, checkpoint, embed)
+            make_real(self.model, self.device, layout, checkpoint, embed, near=self._near)
         if self.config.model.expand_kv:
             expand_heads(self.model)
         if self.config.model.tiled_mlp:
             tile_mlp(self.model, self.mlp_chunks, self._autocast)
+        if self._places:
+            with self.device.assuming(0.0):  # which weights there are is asked by way of their constants
+                join_layers(self.model, self._places)
         self.device.empty_cache()
         self._prepare()
         if self.config.model.offload_activations:
@@ -156,6 +183,43 @@ class QLoraStrategy:
         if self.config.model.fast_path != "off":
             self._take_fast_path()
         return self.adopt(self.model, shape, checkpoint)
+
+    def _near(self, name: str) -> AbstractContextManager[Any]:
+        """Within, what is made lies on the GPU of that part of the model."""
+        return self.device.on_card(place_of(self._places, name))
+
+    @property
+    def _shares_layers(self) -> bool:
+        return self.config.device.engine == "fsdp"
+
+    def _load_shards(self, shape: ModelShape, layout: Layout, checkpoint: Path | None) -> ModelFacts:
+        """Make each layer whole, its adapter too, and share it out before the next: no GPU ever holds two."""
+        with self.device.on_host():
+            self._prepare()
+            if self._trains_all:
+                self.model.train()
+            else:
+                self._add_adapter(empty=True)
+            facts = model_facts(self.model)
+        layers = set(decoder_layers(self._base))
+
+        def share(module: torch.nn.Module) -> None:
+            shard(module, self.device.mesh, self.device.group)
+
+        def share_out(part: torch.nn.Module) -> None:
+            if part in layers:
+                self._materialise_adapters(part)
+            if self._trains_all:
+                part.requires_grad_(True)
+            if part in layers:
+                share(part)
+            else:
+                share_tables(self._base, share)
+                share(self.model)
+
+        make_real(self._base, self.device, layout, checkpoint, finish=share_out)
+        self.device.empty_cache()
+        return replace(self.adopt(self.model, shape, checkpoint), **_counted(facts))
 
     @property
     def _trains_all(self) -> bool:
@@ -173,7 +237,8 @@ class QLoraStrategy:
         given = checkpoint_layout(config, dtype)
         if given is None:
             layout = Layout(dtype, model.quantization, model.double_quant, model.quantise_experts)
-            return replace(layout, compute_dtype=self.dtype, threshold=model.llm_int8_threshold)
+            layout = replace(layout, compute_dtype=self.dtype, threshold=model.llm_int8_threshold)
+            return replace(layout, storage=self.dtype) if self._shares_layers else layout
         if model.quantization == "none":
             raise ConfigError(f"--quantization none: the weights of {model.model} are quantised already, in 4 bits")
         return replace(given, experts=model.quantise_experts, compute_dtype=self.dtype)
@@ -251,9 +316,9 @@ class QLoraStrategy:
         if checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options_of_checkpointing)
 
-    def _add_adapter(self) -> None:
+    def _add_adapter(self, *, empty: bool = False) -> None:
+        """Put adapters beside layers; where they are to be empty, without memory."""
         lora = self.config.lora
-        initial = {"default": True}.get(lora.init_lora_weights, lora.init_lora_weights)
         options = peft.LoraConfig(
             r=lora.lora_rank,
             lora_alpha=lora.lora_alpha,
@@ -263,7 +328,7 @@ class QLoraStrategy:
             bias=lora.lora_bias,
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
-            init_lora_weights=initial,
+            init_lora_weights=self._initial_adapter,
             rank_pattern=lora.ranks,
             alpha_pattern=lora.alphas,
             modules_to_save=list(lora.modules_to_save) or None,
@@ -275,12 +340,23 @@ class QLoraStrategy:
         else:
             with self.device.on_host():  # on the meta device, made real below: the same way on every device
                 self.model = _with_adapter(self.model, options, wide=wide, empty=True)
-            for module in self.model.modules():
-                if isinstance(module, peft.tuners.lora.LoraLayer):
-                    _materialise_adapter(module, self.device, initial)
+            if not empty:
+                self._materialise_adapters(self.model)
         if self.head is not None:  # trained in full, as peft does for SEQ_CLS; in float32, as all that is trained
             self.head.float().requires_grad_(True)
         self.model.train()
+
+    def _materialise_adapters(self, part: torch.nn.Module) -> None:
+        for name, module in part.named_modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                with self._near(name.removeprefix(PEFT_PREFIX)):
+                    _materialise_adapter(module, self.device, self._initial_adapter)
+
+    @property
+    def _initial_adapter(self) -> bool | str:
+        """What peft's `init_lora_weights` is to be."""
+        wanted = self.config.lora.init_lora_weights
+        return True if wanted == "default" else wanted
 
     def _take_fast_path(self) -> None:
         base = self._base
@@ -329,7 +405,7 @@ class QLoraStrategy:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < number
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""
         with self.model_context():
             self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
@@ -369,7 +445,7 @@ class QLoraStrategy:
             return nullcontext()
         return self.device.autocast(self.dtype)
 
-    def _causal_lm_loss(self, num_items: int, batch_size: int) -> tuple[torch.Tensor, Any]:
+    def _causal_lm_loss(self, num_items: float, batch_size: int) -> tuple[torch.Tensor, Any]:
         """Return the loss over the batch that was put, and the model's output, which only the full loss has."""
         model, output = self._base, None
         if self.config.train.objective == "grpo":
@@ -387,7 +463,7 @@ class QLoraStrategy:
         self.forward_facts = forward_facts(self.model, [loss], cache, self._layers)
         return loss, output
 
-    def _preference_loss(self, num_pairs: int) -> tuple[Any, torch.Tensor]:
+    def _preference_loss(self, num_pairs: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, and how far it is from preferring the chosen answers, summed over `num_pairs`."""
         train, inputs = self.config.train, dict(self.inputs)
         labels, reference = inputs.pop("labels"), None
@@ -409,6 +485,7 @@ class QLoraStrategy:
                 with self.without_adapter():
                     self._score_each(batches)
         self.inputs = {}
+        self._end_pass()
 
     def _score_each(self, batches: Sequence[Batch]) -> None:
         found = None
@@ -419,7 +496,7 @@ class QLoraStrategy:
                 found = self._completion_log_probs(with_entropy=False)
         del found
 
-    def _policy_loss(self, num_tokens: int) -> tuple[Any, torch.Tensor]:
+    def _policy_loss(self, num_tokens: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output, where it has logits, and GRPO's loss of the completions over `num_tokens`."""
         train = self.config.train
         output, tokens = self._completion_log_probs(with_entropy=True)
@@ -440,7 +517,7 @@ class QLoraStrategy:
         logits = output.logits[:, :-1][:, -num_tokens:]
         return output, whole_log_probs(logits, inputs["input_ids"][:, -num_tokens:], with_entropy=with_entropy)
 
-    def _full_loss(self, num_items: int) -> tuple[Any, torch.Tensor]:
+    def _full_loss(self, num_items: float) -> tuple[Any, torch.Tensor]:
         """Return the model's output and its loss, summed and divided by `num_items`."""
         smoothing = self.config.train.label_smoothing_factor
         if smoothing:
@@ -469,7 +546,7 @@ class QLoraStrategy:
         if self.loss is None:
             self.loss = torch.zeros((), device=self.device.torch_device)
             self.scaler.scale(self.loss)  # makes the scale, which a new scaler lacks until it has scaled something
-        return [*self._gradients(), self.loss]
+        return [*without_shards(self._gradients()), self.loss]
 
     def optimizer_step(self, learning_rate: float) -> tuple[float | None, float | None]:
         """Unscale, clip, update unless a gradient overflowed, and free the gradients."""
@@ -496,10 +573,19 @@ class QLoraStrategy:
     def _clip(self, gradients: list[torch.Tensor]) -> torch.Tensor:
         """Return the gradients' norm before clipping; unclipped too, it shows whether anything trains."""
         max_norm = self.config.train.max_grad_norm
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = self._norm(gradients)
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.trainable(), max_norm, norm, foreach=True)
         return norm
+
+    def _norm(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        if not self._shares_layers:
+            return torch.nn.utils.get_total_norm(gradients, foreach=True)
+        squared = torch.nn.utils.get_total_norm(list(map(local_part, gradients)), foreach=True).square()
+        group = self.device.group
+        group.check_others()  # nothing is allocated from here on
+        group.all_reduce([squared])
+        return squared.sqrt_()
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Return the adapter's parameters, found once: looking through all modules takes as long as a short step."""
@@ -514,8 +600,14 @@ class QLoraStrategy:
             loss, output = self._causal_lm_loss(1, self.config.eval.eval_batch_size)
         self.model.train()
         self.inputs = {}
+        self._end_pass()
         self.kept.take(output)
         return self.device.read(loss)
+
+    def _end_pass(self) -> None:
+        """Free what a pass without a backward pass has gathered."""
+        if self._shares_layers:
+            release_gathered(self.model)
 
     def end_batch(self) -> None:
         """Keep an evaluation batch's logits, where they are kept."""
@@ -553,6 +645,8 @@ class QLoraStrategy:
         self._states = _states_of(self.cache)
         assert self.sampler is not None, "prefill comes first"
         self.inputs["input_ids"] = self.sampler(output.logits[:, -1])
+        if self._shares_layers:  # one more token on one GPU would be a pass that the others do not make
+            self.device.group.take_from_first(self.inputs["input_ids"])
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         tokens = []
@@ -569,6 +663,7 @@ class QLoraStrategy:
         """Drop the cache and return to training."""
         self.cache = self.sampler = None
         self.inputs = {}
+        self._end_pass()
         self._end_generation()
 
     def _end_generation(self) -> None:
@@ -581,12 +676,21 @@ class QLoraStrategy:
         disabled: AbstractContextManager[None] = self.model.disable_adapter()
         return disabled
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, adapter: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter for peft, or the model for transformers; see `harness.strategies.adapter`."""
+        if adapter is None:
+            adapter = self.adapter_on_host()
         if self._trains_all:
-            export_model(folder, self.model, self.device)
+            export_model(folder, self.model, adapter, self.device)
         else:
-            export_adapter(folder, self.model, self.config.model.model, self.device)
+            export_adapter(folder, self.model, adapter, self.config.model.model, self.device)
+
+    def adapter_on_host(self) -> dict[str, torch.Tensor]:
+        """Return what is trained, in host memory, whole."""
+        if not self.device.computes:
+            return {}
+        with self.device.on_host():
+            return whole_on_host(state.trainable_tensors(self.model), self.device.group)
 
     def load_adapter(self, folder: Path) -> None:
         """Load what `export` wrote."""
@@ -597,7 +701,22 @@ class QLoraStrategy:
 
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and scaler; see `harness.strategies.state`."""
-        state.save(folder, self.model, self.optimizer, self.scaler, self.device)
+        self.write_state(folder, self.training_state())
+
+    def training_state(self) -> dict[str, Any]:
+        """Return adapter, optimizer and scaler; shards of them as one, in host memory."""
+        if not self.device.computes:
+            return {}
+        found = state.training_state(self.model, self.optimizer, self.scaler)
+        if not self._shares_layers:
+            return found
+        with self.device.on_host():
+            return whole_on_host(found, self.device.group)
+
+    def write_state(self, folder: Path, training_state: dict[str, Any]) -> None:
+        """Write what `training_state` has returned; nothing where nothing is computed."""
+        if self.device.computes:
+            state.write(folder, training_state)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
@@ -605,7 +724,7 @@ class QLoraStrategy:
 
     def trainable_bytes(self) -> int:
         """Return what the adapter's parameters take in float32, as optimizers may keep their states of them."""
-        return sum(p.numel() * max(4, p.element_size()) for p in self.trainable())
+        return sum(local_part(p).numel() * max(4, p.element_size()) for p in self.trainable())
 
     def host_copy(self) -> dict[str, Any]:
         """Return adapter, optimizer and scaler as they are, in host memory."""
@@ -620,6 +739,8 @@ class QLoraStrategy:
         self.graph = self._held = self.loss = self.cache = self.sampler = None
         self.kept.drop()
         self.inputs = {}
+        if self._shares_layers:
+            self.model.reset_iter_state()
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
@@ -628,6 +749,8 @@ class QLoraStrategy:
     def pretend_gradients(self, present: bool) -> None:
         """Have the gradients and the loss that a step would have here, or none, in training."""
         self._end_generation()  # a replayed one has not put the model back
+        if present and self._shares_layers:
+            pretend_sharded_gradients(self.model)
         for parameter in self.trainable():
             if present and parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
@@ -658,14 +781,18 @@ class QLoraStrategy:
         """Replace the cache by an empty one of `length` tokens, as decoding would find it there."""
         self.sampler = Sampler(sampling, [()] * batch_size, self._vocab_size, self.device)
         self._begin_generation(rolls_out)
+        if self._shares_layers:
+            gather(self.model)
         self.cache = DynamicCache(config=self.model.config)
         ids_BL = torch.zeros((batch_size, length), dtype=torch.int64, device=self.device.torch_device)
         self.inputs = {"input_ids": ids_BL}
         if padded:
             self.inputs["attention_mask"] = torch.ones_like(ids_BL)
-        states = [state.empty(batch_size, length, self.device) for state in self._states]
-        for layer, (key, value) in enumerate(zip(states[::2], states[1::2], strict=True)):
-            self.cache.update(key, value, layer)
+        names = {module: name for name, module in self._base.named_modules()}
+        for layer, (key, value) in enumerate(zip(self._states[::2], self._states[1::2], strict=True)):
+            with self._near(names[self._layers[layer]]):
+                states = [state.empty(batch_size, length, self.device) for state in (key, value)]
+            self.cache.update(*states, layer)
         if not self._states:  # the caches of hybrid models hold more than keys and values: run it
             with torch.no_grad(), self.model_context():
                 self._with_cache()
@@ -695,13 +822,13 @@ NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 
 def _model_tensors(model: Any) -> NamedTensors:
     modules = list(model.named_modules())
-    for name, parameter in _parameters_among(modules):
-        yield ("parameter", name), parameter
-        if getattr(parameter, "quant_state", None) is not None:
-            yield from _constants_of(parameter.quant_state, name)
-        if parameter.grad is not None:
-            yield ("gradient", name), parameter.grad
+    if isinstance(model, FSDPModule):
+        yield from sharded_tensors(model)
+    else:
+        yield from _tensors_of_parameters(modules)
     for name, module in modules:
+        if isinstance(module, Linear4bit) and module.quant_state is not None:
+            yield from _constants_of(module.quant_state, f"{name}.weight")
         if isinstance(module, Bnb4bitParametrization):  # that of experts
             yield from _constants_of(module.quant_state, name)
         if isinstance(module, Linear8bitLt):  # which its first pass moves from the weight to the layer's state
@@ -710,6 +837,13 @@ def _model_tensors(model: Any) -> NamedTensors:
     for prefix, module in modules:
         for name, tensor in _own_tensors(module):
             yield ("buffer", f"{prefix}.{name}"), tensor
+
+
+def _tensors_of_parameters(modules: Sequence[tuple[str, torch.nn.Module]]) -> NamedTensors:
+    for name, parameter in _parameters_among(modules):
+        yield ("parameter", name), parameter
+        if parameter.grad is not None:
+            yield ("gradient", name), parameter.grad
 
 
 def _parameters_among(modules: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, Any]]:
@@ -763,8 +897,14 @@ def _tensors_of_layer(attributes: dict[str, Any], index: str) -> NamedTensors:
             yield from _tensors_of_layer({f"{name} {key}": member for key, member in value.items()}, index)
 
 
+def _counted(facts: ModelFacts) -> dict[str, Any]:
+    """Return the numbers of weights, which shards do not tell."""
+    names = ("num_parameters", "num_trainable_parameters", "num_quantised_parameters", "num_adapter_parameters")
+    return {name: getattr(facts, name) for name in names}
+
+
 def _linear_shapes(model: Any) -> tuple[tuple[int, int], ...]:
-    quant_states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    quant_states = (module.quant_state for module in model.modules() if isinstance(module, Linear4bit))
     return tuple(sorted({(s.shape[0], s.shape[1]) for s in quant_states if s is not None}))
 
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.strategies.shards import give, local_part, sharded_like
 
 STATE_FILE = "training_state.pt"
 
@@ -22,24 +23,25 @@ def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
-    """Write the training state into `folder`; nothing where nothing is computed.
+def trainable_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Return the values of the parameters that have gradients by their names."""
+    return {name: p.detach() for name, p in trainable_parameters(model).items()}
 
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    state = _training_state(model, optimizer)
-    if not device.computes:
-        return
-    state["scaler"] = scaler.state_dict()
+
+def training_state(model: Any, optimizer: Any, scaler: Any) -> dict[str, Any]:
+    """Return the training state as it is."""
+    return {**_adapter_and_optimizer(model, optimizer), "scaler": scaler.state_dict()}
+
+
+def _adapter_and_optimizer(model: Any, optimizer: Any) -> dict[str, Any]:
+    # not the model's state_dict, nor peft's: both read every 4-bit layer's constants back from the device
+    return {"adapter": trainable_tensors(model), "optimizer": optimizer.state_dict(), "scaler": {}}
+
+
+def write(folder: Path, state: dict[str, Any]) -> None:
+    """Write the training state into `folder`. Raises OSError: it cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(state, folder / STATE_FILE)
-
-
-def _training_state(model: Any, optimizer: Any) -> dict[str, Any]:
-    # not the model's state_dict, nor peft's: both read every 4-bit layer's constants back from the device
-    adapter = {name: p.detach() for name, p in trainable_parameters(model).items()}
-    return {"adapter": adapter, "optimizer": optimizer.state_dict(), "scaler": {}}
 
 
 def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Device) -> None:
@@ -54,12 +56,12 @@ def restore(folder: Path, model: Any, optimizer: Any, scaler: Any, device: Devic
             state = read_tensors(folder / STATE_FILE)
         else:  # the same tensors on the host, without values
             blank = partial(torch.zeros_like, device="cpu")
-            state = tree_map_only(torch.Tensor, blank, _training_state(model, optimizer))
+            state = tree_map_only(torch.Tensor, blank, _adapter_and_optimizer(model, optimizer))
     trainable = trainable_parameters(model)
     _check_shapes(folder, trainable, state["adapter"])
     with torch.no_grad():
         for name, parameter in trainable.items():
-            parameter.copy_(state["adapter"][name])
+            give(parameter, state["adapter"][name])
     try:
         load_optimizer(optimizer, state["optimizer"])
     except ValueError:  # where the groups of weights are others
@@ -76,15 +78,24 @@ def load_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:
     PyTorch gives states the type of their weights, and so rounds what transformers' Adafactor keeps in float32 of
     weights in 16 bits. Source: torch/optim/optimizer.py, `_process_value_according_to_param_policy`.
     """
-    optimizer.load_state_dict(saved)
     parameters: list[torch.nn.Parameter] = []
     for group in optimizer.param_groups:
         parameters += group["params"]
+    optimizer.load_state_dict(_sharded_states(saved, parameters))
     for index, values in saved["state"].items():
         loaded = optimizer.state[parameters[index]]
         for key, value in values.items():
             if isinstance(value, torch.Tensor) and loaded[key].dtype != value.dtype:
                 loaded[key] = value.to(loaded[key].device)
+
+
+def _sharded_states(saved: dict[str, Any], parameters: list[torch.nn.Parameter]) -> dict[str, Any]:
+    """Return an optimizer's state with what belongs to sharded weights sharded as they are."""
+    states = {}
+    for index, values in saved["state"].items():
+        share = partial(sharded_like, parameters[index])
+        states[index] = tree_map_only(torch.Tensor, share, values)
+    return {**saved, "state": states}
 
 
 def _check_shapes(folder: Path, trainable: dict[str, torch.nn.Parameter], saved: dict[str, torch.Tensor]) -> None:
@@ -130,7 +141,7 @@ def undo_to(copied: dict[str, Any], model: Any, optimizer: Any, scaler: Any) -> 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in copied["adapter"]:
-                parameter.copy_(copied["adapter"][name])
+                local_part(parameter).copy_(copied["adapter"][name])
         for parameter in list(optimizer.state):
             if parameter in copied["optimizer"]:
                 _undo_optimizer(optimizer.state[parameter], copied["optimizer"][parameter])
@@ -143,10 +154,10 @@ def _undo_optimizer(state: dict[str, Any], copied: dict[str, Any]) -> None:
     for key, value in copied.items():
         current = state[key]
         if isinstance(current, torch.Tensor):
-            current.copy_(value)
+            local_part(current).copy_(value)
         else:
             state[key] = value
 
 
 def _copy_to_host(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True)
+    return local_part(tensor).detach().to("cpu", copy=True)

@@ -21,7 +21,7 @@ def add_embedding_noise(model: Any, alpha: float | None) -> None:
 
 
 def smoothed_loss(
-    model: Any, inputs: Mapping[str, torch.Tensor], factor: float, num_items: int, num_targets: int, *, shifts: bool
+    model: Any, inputs: Mapping[str, torch.Tensor], factor: float, num_items: float, num_targets: int, *, shifts: bool
 ) -> tuple[Any, torch.Tensor]:
     """Return the model's output without its own loss, and the loss over smoothed labels, summed, over `num_items`.
 

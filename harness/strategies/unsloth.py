@@ -55,7 +55,8 @@ class UnslothStrategy:
         self.summands, self.optimizer_step = training.summands, training.optimizer_step
         self.without_adapter, self.export = training.without_adapter, training.export
         self.load_adapter, self.save, self.restore = training.load_adapter, training.save, training.restore
-        self.trainable_bytes = training.trainable_bytes
+        self.training_state, self.write_state = training.training_state, training.write_state
+        self.adapter_on_host, self.trainable_bytes = training.adapter_on_host, training.trainable_bytes
         self.end_batch, self.end_evaluation = training.end_batch, training.end_evaluation
         self.host_copy, self.undo_to = training.host_copy, training.undo_to
         self.forward_facts: ForwardFacts | None = None
@@ -130,7 +131,7 @@ class UnslothStrategy:
         if self.training.scaler.is_enabled():
             self.model.get_base_model().accelerator_scaler = self.training.scaler
 
-    def forward(self, num_target_tokens: int) -> None:
+    def forward(self, num_target_tokens: float) -> None:
         """Compute Unsloth's fused loss over the batch that was put."""
         self.training.forward(num_target_tokens)
         self.forward_facts = self.training.forward_facts

@@ -30,7 +30,7 @@ def loss_chunks(config: RunConfig, batch_size: int) -> int:
 
 
 def chunked_causal_lm_loss(
-    model: Any, inputs: dict[str, torch.Tensor], num_items: int, chunks: int, dtype: torch.dtype
+    model: Any, inputs: dict[str, torch.Tensor], num_items: float, chunks: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """Return the summed cross entropy of the next tokens divided by `num_items`, as transformers' causal models do.
 

@@ -20,7 +20,7 @@ from memory_harness.harness.techniques.chunked_loss import frozen_head, hidden_a
 
 
 def liger_causal_lm_loss(
-    model: Any, inputs: dict[str, torch.Tensor], num_items: int, dtype: torch.dtype, device: Device
+    model: Any, inputs: dict[str, torch.Tensor], num_items: float, dtype: torch.dtype, device: Device
 ) -> torch.Tensor:
     """Return the summed cross entropy of the next tokens divided by `num_items`; only hidden states get a gradient.
 

@@ -177,5 +177,6 @@ def _run_record(run: Run[Strategy]) -> RunRecord:
         environment=environment(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         has_plain_data=data.is_plain,
+        gpu_peaks=device.gpu_peaks,
         id=secrets.token_hex(6),
     )

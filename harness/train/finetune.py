@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from memory_harness.harness.log.errors import CheckpointError, ConfigError
 from memory_harness.harness.log.files import partial_folder, replace_folder, restore_replaced
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE
@@ -52,16 +54,24 @@ def fine_tune(
     group = run.device.group
     best = BestAdapter(run.strategy, folder / ADAPTER)
 
+    def adapter() -> Adapter:
+        """Return it where all GPUs have to take part in that, whether it is needed now or not."""
+        return run.strategy.adapter_on_host() if group.shares_layers else None
+
     def on_begin(recorder: PhaseRecorder) -> None:
+        here = adapter()
         if group.rank == 0:
-            best.begin(recorder, read_run_log(folder / LOG_FILE, "--resume"))
+            best.begin(recorder, read_run_log(folder / LOG_FILE, "--resume"), here)
 
     def on_record(record: Record) -> None:
-        if isinstance(record, EvalRecord) and group.rank == 0:
-            best.consider(record)
+        if isinstance(record, EvalRecord):
+            here = adapter()
+            if group.rank == 0:
+                best.consider(record, here)
 
     def finish(recorder: PhaseRecorder, protection: Protection) -> bool:
-        evaluated = best.restore(recorder.step) if group.rank == 0 else None
+        here = adapter()
+        evaluated = best.restore(recorder.step, here) if group.rank == 0 else None
         evaluated = group.gather(evaluated)[0]
         if group.rank and evaluated is not None and evaluated.step != recorder.step:
             run.strategy.load_adapter(folder / ADAPTER)
@@ -74,6 +84,9 @@ def fine_tune(
     if outcome is not Outcome.STOPPED and group.rank == 0:  # a run that goes on later is written down then
         leave_artefacts(run, folder, replies)
     return outcome
+
+
+Adapter = dict[str, torch.Tensor] | None
 
 
 class BestAdapter:
@@ -93,13 +106,14 @@ class BestAdapter:
         self._recorder: PhaseRecorder | None = None
         self._best: EvalRecord | None = None
 
-    def begin(self, recorder: PhaseRecorder, log: RunLog) -> None:
+    def begin(self, recorder: PhaseRecorder, log: RunLog, adapter: Adapter = None) -> None:
         """Find out what a run that begins, or has been restored, has on disk.
 
         Args:
             recorder: takes what could not be written.
             log: of the run up to here. What is on disk but not in it comes from steps that do not count any more: they
                 were lost, or are done otherwise now.
+            adapter: as it is now, in host memory; None where the strategy can tell at any time. Likewise below.
         """
         self._recorder = recorder
         restore_replaced(self._folder)
@@ -110,21 +124,21 @@ class BestAdapter:
         elif known:
             best = min(known, key=_loss)
             if best.step == recorder.step:  # it is the adapter that has just been restored
-                self._keep(best)
+                self._keep(best, adapter)
 
-    def consider(self, record: EvalRecord) -> None:
+    def consider(self, record: EvalRecord, adapter: Adapter = None) -> None:
         """Write the adapter out where no evaluation before this one was as good."""
         if self._is_done or not _counts(record):
             return
         if self._best is None or _loss(record) < _loss(self._best):
-            self._keep(record)
+            self._keep(record, adapter)
 
-    def _keep(self, record: EvalRecord) -> None:
+    def _keep(self, record: EvalRecord, values: Adapter) -> None:
         """Put the adapter as it is now in the folder's place; a full disk is no reason to stop training."""
         try:
             with partial_folder(self._folder) as partial:
                 adapter = partial / ADAPTER
-                self._strategy.export(adapter)
+                self._strategy.export(adapter, values)
                 write_evaluation(adapter, record)
                 replace_folder(self._folder, adapter)
         except OSError as error:  # what was the best so far stays
@@ -137,7 +151,7 @@ class BestAdapter:
             reason = error.strerror or str(error)
             self._recorder.write(RecoveryRecord(Phase.EVAL, record.step, record.epoch, "skip-adapter", reason))
 
-    def restore(self, step: int) -> EvalRecord | None:
+    def restore(self, step: int, adapter: Adapter = None) -> EvalRecord | None:
         """End the search; give the strategy the best adapter again where a later step has another; return its loss.
 
         Raises:
@@ -145,14 +159,14 @@ class BestAdapter:
         """
         self._is_done = True
         if self._best is None:
-            self._export_last()
+            self._export_last(adapter)
         elif self._best.step != step:
             self._strategy.load_adapter(self._folder)
         return self._best
 
-    def _export_last(self) -> None:
+    def _export_last(self, adapter: Adapter) -> None:
         try:
-            self._strategy.export(self._folder)
+            self._strategy.export(self._folder, adapter)
         except OSError as error:
             reason, run_folder = error.strerror or error, self._folder.parent
             raise CheckpointError(

@@ -113,17 +113,24 @@ def train_step(
     target_tokens = max(1, sum(batch.shape.target_tokens for batch in micro_batches))
     group = recorder.device.group
 
+    def pass_over(number: int, batch: Batch, num_target_tokens: float) -> None:
+        recorder.micro_step = number
+        with recorder.phase(Phase.DATA, batch.shape):
+            strategy.put(batch, training=True)
+        with recorder.phase(Phase.FORWARD, batch.shape):
+            strategy.forward(num_target_tokens)
+            recorder.forward_facts = strategy.forward_facts
+        with recorder.phase(Phase.BACKWARD, batch.shape):
+            strategy.backward()
+
     def compute() -> list[torch.Tensor]:
         roll_out(strategy, recorder, micro_batches)
-        for number, batch in enumerate(group.shard(micro_batches)):
-            recorder.micro_step = number
-            with recorder.phase(Phase.DATA, batch.shape):
-                strategy.put(batch, training=True)
-            with recorder.phase(Phase.FORWARD, batch.shape):
-                strategy.forward(target_tokens)
-                recorder.forward_facts = strategy.forward_facts
-            with recorder.phase(Phase.BACKWARD, batch.shape):
-                strategy.backward()
+        own = group.shard(micro_batches)
+        for number, batch in enumerate(own):
+            pass_over(number, batch, target_tokens)
+        if group.shares_layers:  # the others wait for its shards: a pass over what is smallest, which counts nothing
+            for number in range(len(own), group.num_rounds(len(micro_batches))):
+                pass_over(number, micro_batches[-1], math.inf)
         return strategy.summands() if group.is_joined else []
 
     def update() -> tuple[float | None, float | None]:

@@ -14,7 +14,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 from memory_harness.harness.data.batching import Batch, halves
 from memory_harness.harness.devices.base import Device
-from memory_harness.harness.log.errors import DeviceOutOfMemory, SharedOutOfMemory
+from memory_harness.harness.log.errors import DeviceOutOfMemory, PeerOutOfMemory, SharedOutOfMemory
 from memory_harness.harness.log.manifest import Manifest, Position, checkpoints
 from memory_harness.harness.log.records import Phase, RecoveryRecord
 from memory_harness.harness.observe.recorder import PhaseRecorder
@@ -86,9 +86,10 @@ def run_collectively(recorder: PhaseRecorder, action: Callable[[], Result]) -> R
         return action()
     results: list[Result] = []
     failure = catch_out_of_memory(recorder.device, lambda: results.append(action()))
-    if not group.any(failure is not None):
+    is_told = isinstance(failure, PeerOutOfMemory)
+    if not is_told and not group.any(failure is not None):
         return results[0]
-    found = group.gather(None if failure is None else recorder.oom_record(failure))
+    found = group.gather(None if failure is None or is_told else recorder.oom_record(failure))
     records = [record for record in found if record is not None]
     largest = max(records, key=lambda record: record.requested_bytes + record.allocated_bytes)
     raise SharedOutOfMemory(largest)
@@ -219,7 +220,8 @@ class Recovery:
         return failure
 
     def _optimizer_may_fail(self) -> bool:
-        never_reserved = self._device.budget_bytes - self._device.stats().reserved_bytes
+        reserved = [stats.reserved_bytes for stats in (self._device.stats(), *self._device.other_stats())]
+        never_reserved = self._device.budget_bytes - max(reserved)
         return never_reserved < GUARD_FACTOR * self._strategy.trainable_bytes()
 
     def _all_within_limit(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -274,7 +276,14 @@ class Recovery:
     def _try_part(self, action: Callable[[Part], Result], part: Part) -> tuple[list[Result], DeviceOutOfMemory | None]:
         """Run over a part; return its result, or what ended it, of which no other trace is left."""
         results: list[Result] = []
-        failure = catch_out_of_memory(self._device, lambda: results.append(action(part)))
+
+        def run() -> Result:
+            return action(part)
+
+        def run_alike() -> Result:
+            return run_collectively(self._recorder, run) if self._device.group.shares_layers else run()
+
+        failure = catch_out_of_memory(self._device, lambda: results.append(run_alike()))
         if failure:
             self._strategy.abandon()
             self._device.empty_cache()
@@ -314,13 +323,14 @@ class Recovery:
     def write_checkpoint(self, position: Position) -> None:
         """Write a checkpoint (the first GPU does) and remove the oldest. Raises OSError where the disk refuses it."""
         _, *others = self._device.group.gather(random_states())
+        state = self._strategy.training_state()
         if self._device.group.rank:
             return
         position = replace(position, limits=self.limits)
         manifest = replace(self._manifest, position=position, log_bytes=self._log_bytes())
 
         def save(folder: Path) -> None:
-            self._strategy.save(folder)
+            self._strategy.write_state(folder, state)
             save_peers(folder, others)
 
         write_checkpoint(self._folder, save, manifest)

@@ -1,6 +1,6 @@
 """A run: what is trained, where, how and on what; opened from a configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -49,6 +49,8 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
     Raises:
         DeviceError: it is not to be had.
     """
+    if group is not None:
+        group = replace(group, shares_layers=_shares_layers(config))
     card = card_of(config.device)
     wanted = config.device.device
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
@@ -58,13 +60,23 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
             attention=config.model.sdpa_kernel,
             expandable_segments=config.device.expandable_segments,
             group=group or share_of(config),
+            num_cards=_num_cards(config),
         )
     return simulate_card(config, card, group)
 
 
+def _num_cards(config: RunConfig) -> int:
+    """Return how many GPUs one process drives."""
+    return config.device.num_gpus if config.device.engine == "split" else 1
+
+
 def share_of(config: RunConfig) -> Group:
     """Return the first of the configured GPUs, which has the longest batches and never fewer than others."""
-    return Group(0, config.device.num_gpus)
+    return Group(0, config.device.data_parallel_size, shares_layers=_shares_layers(config))
+
+
+def _shares_layers(config: RunConfig) -> bool:
+    return config.device.engine == "fsdp"
 
 
 def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> SimulatedDevice:
@@ -76,6 +88,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
         expandable_segments=config.device.expandable_segments,
         attention=config.model.sdpa_kernel,
         group=group or share_of(config),
+        num_cards=_num_cards(config),
     )
 
 

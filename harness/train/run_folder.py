@@ -9,7 +9,7 @@ of its own, `run.rankN.jsonl`.
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from memory_harness.harness.strategies.base import TrainableStrategy
 from memory_harness.harness.train.checkpoint import restore_checkpoint
 from memory_harness.harness.train.execute import Ending, record_run
 from memory_harness.harness.train.loop import train
+from memory_harness.harness.train.other_cards import OtherCards
 from memory_harness.harness.train.recovery import Protection, Recovery, run_collectively
 from memory_harness.harness.train.run import Run
 
@@ -203,9 +204,15 @@ def train_run(
     """
     rank = run.device.group.rank
     log_file = folder / (PEER_LOG_FILE.format(rank=rank) if rank else LOG_FILE)
-    with locked(folder) if rank == 0 else nullcontext(), LogWriter(log_file, is_open=False) as log:
+    with (
+        locked(folder) if rank == 0 else nullcontext(),
+        LogWriter(log_file, is_open=False) as log,
+        closing(OtherCards(run.device, folder)) as cards,
+    ):
         if rank == 0:
             sweep_folder(folder)
+        else:  # on another host it may lie on another disk
+            folder.mkdir(parents=True, exist_ok=True)
         digest = data_digest(run.data)
         if resume is None:
             resumed, start, earlier = None, START, None
@@ -213,6 +220,7 @@ def train_run(
                 if rank == 0:
                     prepare_folder(folder, run.config)
                 log.open()
+                cards.open()
         else:
             checkpoint = newest_checkpoint(resume)
             resumed = Resumed(checkpoint, check_resume(run.config, digest, checkpoint, allow_changes=allow_changes))
@@ -223,9 +231,10 @@ def train_run(
             if isinstance(record, RunRecord):
                 record = _resumed_record(replace(record, let_in_by=gate_reason), earlier)
             log.write(record)
+            cards.write(record)
             hooks.on_record(record)
 
-        return _Training(folder, run, hooks, log, manifest, resumed).execute(write)
+        return _Training(folder, run, hooks, log, cards, manifest, resumed).execute(write)
 
 
 @dataclass(frozen=True)
@@ -236,6 +245,7 @@ class _Training:
     run: Run[TrainableStrategy]
     hooks: Hooks
     log: LogWriter
+    cards: OtherCards
     manifest: Manifest
     """of its checkpoints; the position is where it begins"""
     resumed: Resumed | None
@@ -289,6 +299,7 @@ class _Training:
             if rank == 0:
                 set_aside(self.folder, resumed.manifest)
             self.log.open()
+            self.cards.open()
             if self._has_changed(resumed.manifest):  # what was allowed once stays so
                 with recorder.phase(Phase.CHECKPOINT):
                     recovery.save(self.manifest.position)

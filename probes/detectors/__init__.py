@@ -4,7 +4,7 @@ import dataclasses
 
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import analyse_failure, unexplained_oom
-from memory_harness.probes.detectors.distributed import communication_buffers
+from memory_harness.probes.detectors.distributed import communication_buffers, device_map_imbalance
 from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
@@ -82,6 +82,7 @@ DETECTORS: dict[str, Detector] = {
     "eval-use-cache": eval_use_cache,
     "experts-not-quantised": experts_not_quantised,
     "weights-not-quantised": weights_not_quantised,
+    "device-map-imbalance": device_map_imbalance,
     "model-states-exceed-budget": model_states_exceed_budget,
     "fragmentation": fragmentation,
     "optimizer-lazy": optimizer_lazy,

@@ -117,9 +117,12 @@ def _loaded_bytes(log: RunLog) -> int:
 
 
 def _quantised_weights(evidence: Evidence) -> int:
-    """Return the number of weights in the layers that are quantised, 0 where none is."""
+    """Return the number of weights in the layers that are quantised, 0 where none is, or where peaks do not tell."""
     model = evidence.log.run.model
-    return 0 if model is None or not evidence.has_config else model.num_quantised_parameters
+    if model is None or not evidence.has_config:
+        return 0
+    gathers_layers = evidence.config.device.engine == "fsdp"  # which a peak may be of as well
+    return 0 if gathers_layers else model.num_quantised_parameters
 
 
 def _merged_bits(evidence: Evidence, record: PhaseRecord) -> int | None:

@@ -32,7 +32,7 @@ DOCUMENT = Path(__file__).with_name("document.toml")
 
 NOT_SHOWN = {
     "communication-buffers": "needs a model that is wrapped for several processes",
-    "device-map-imbalance": "needs two GPUs",
+    "device-map-imbalance": "needs a model that is split over GPUs, which real tensors are not",
     "group-logits": "needs a script that trains on replies, as tests/watch_scripts has one",
     "rollouts-kept": "needs a script that trains on replies, as tests/watch_scripts has one",
     "weights-not-quantised": "needs a model with large weights outside of linear layers",

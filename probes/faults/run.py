@@ -105,6 +105,8 @@ def check_plantable(
         raise ConfigError(f"--fault {fault.name}: sets --budget to {size}, for the tiny model; use {tiny}")
     if not capabilities_of(config).is_plantable:
         raise ConfigError(f"--fault {fault.name}: --strategy {config.model.strategy} takes no mistakes; use qlora")
+    if config.device.engine == "split":
+        raise ConfigError(f"--fault {fault.name}: cannot be planted with --sharding split; give --num-gpus 1")
     if fault.needs_values and not device.computes:
         raise ConfigError(f"--fault {fault.name}: needs tensors with values; use {tiny}")
     if fault.needs_simulation and device.source == "cuda":

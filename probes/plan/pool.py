@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing.context import BaseContext
 
 from memory_harness.configs.cards import budget_of
+from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
@@ -55,6 +56,11 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
     )
 
 
+def predict_gpus(configs: Sequence[RunConfig], pool: ProcessPoolExecutor) -> list[tuple[Prediction, ...] | str]:
+    """Return what the GPUs of each configuration take, or why it cannot be."""
+    return list(pool.map(_predict_gpus_there, configs))
+
+
 def limits_of(config: RunConfig, pool: ProcessPoolExecutor, headroom_bytes: int) -> Limits:
     """Return the largest micro-batch, length and token cap that fit."""
     return pool.submit(_find_limits_there, config, headroom_bytes).result()
@@ -69,6 +75,15 @@ def _predict_there(config: RunConfig, headroom_bytes: int) -> Prediction:
     from memory_harness.probes.plan.predict import predict
 
     return predict(config, headroom_bytes)
+
+
+def _predict_gpus_there(config: RunConfig) -> tuple[Prediction, ...] | str:
+    from memory_harness.probes.plan.predict import predict_gpus
+
+    try:
+        return predict_gpus(config)
+    except ConfigError as error:
+        return error.problems[0]
 
 
 def _find_limits_there(config: RunConfig, headroom_bytes: int) -> Limits:

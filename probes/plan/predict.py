@@ -56,6 +56,14 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
 
 
+def predict_gpus(config: RunConfig) -> tuple[Prediction, ...]:
+    """Simulate the worst moments on each GPU, with as much memory as it wants; on the first alone where all are alike.
+
+    The first of GPUs with their own batches has the longest ones.
+    """
+    return recorded_model(config).run_each(config, prepare(config), UNLIMITED)
+
+
 _RECORDED: dict[str, RecordedModel] = {}
 """the last one of this process"""
 
@@ -72,18 +80,26 @@ def recorded_model(config: RunConfig) -> RecordedModel:
 class RecordedModel:
     """A model's recorded phases, replayed under configurations that differ in `REPLAYED_FIELDS` alone."""
 
-    def __init__(self, config: RunConfig, card: Card | None = None) -> None:
-        config = config.with_fields(device="simulated", tensors="fake")
-        self.device = simulate_card(config, card or card_of(config.device))
-        strategy = make_strategy(config, self.device)
-        assert isinstance(strategy, CompiledStrategy)
-        self.strategy: CompiledStrategy = strategy
+    def __init__(self, config: RunConfig, card: Card | None = None, strategy: CompiledStrategy | None = None) -> None:
+        if strategy is None:
+            strategy = _recording_strategy(config.with_fields(device="simulated", tensors="fake"), card)
+        self.strategy, self.device = strategy, strategy.device
         self.num_layers = 0
         """0 before it has been run"""
 
     def run(self, config: RunConfig, data: Prepared, budget_bytes: int) -> Prediction:
         """Return what the worst moments take, and whether they fit."""
-        return self._run(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
+        return worst_of(self.run_each(config, data, budget_bytes))
+
+    def run_each(self, config: RunConfig, data: Prepared, budget_bytes: int) -> tuple[Prediction, ...]:
+        """Return the same of each GPU that takes something else."""
+        return self._each(config, budget_bytes, lambda recorder: worst_moments(config, self.strategy, recorder, data))
+
+    def show_worst_gpu(self, config: RunConfig, data: Prepared) -> None:
+        """Let the strategy tell of the GPU that takes most from now on."""
+        reserved = tuple(gpu.peak_reserved_bytes for gpu in self.run_each(config, data, UNLIMITED))
+        self.device.gpu_peaks = reserved
+        self.strategy.show_card(reserved.index(max(reserved)))
 
     def step(self, config: RunConfig, micro_batches: Sequence[Batch]) -> Prediction:
         """Return what three steps of these batches take, with as much memory as they want."""
@@ -96,7 +112,7 @@ class RecordedModel:
 
     def fits(self, config: RunConfig, train: Shape, evaluation: Shape | None, budget_bytes: int) -> bool:
         """Return whether two steps of batches of this shape fit, with padding and without, and then an evaluation."""
-        num_batches = min(2 * config.device.num_gpus, config.train.gradient_accumulation)
+        num_batches = min(2 * config.device.data_parallel_size, config.train.gradient_accumulation)
 
         def moments(recorder: PhaseRecorder) -> None:
             for padding in (PADDING, 0):
@@ -110,6 +126,20 @@ class RecordedModel:
         return self._run(config, budget_bytes, moments).passes
 
     def _run(self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]) -> Prediction:
+        return worst_of(self._each(config, budget_bytes, moments))
+
+    def _each(
+        self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]
+    ) -> tuple[Prediction, ...]:
+        found = []
+        for number in range(self.device.tracer.num_cards):
+            self.strategy.card_number = number
+            found.append(self._run_on_card(config, budget_bytes, moments))
+        return tuple(found)
+
+    def _run_on_card(
+        self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]
+    ) -> Prediction:
         self.strategy.inner.config = config
         self.strategy.restart(budget_bytes, config.device.expandable_segments)
         stats: list[MemoryStats] = [MemoryStats()]
@@ -128,6 +158,19 @@ class RecordedModel:
         allocated = max(after.peak_allocated_bytes for after in stats)
         reserved = max(after.peak_reserved_bytes for after in stats)
         return Prediction(failure is None, allocated, reserved)
+
+
+def _recording_strategy(config: RunConfig, card: Card | None) -> CompiledStrategy:
+    strategy = make_strategy(config, simulate_card(config, card or card_of(config.device)))
+    assert isinstance(strategy, CompiledStrategy)
+    return strategy
+
+
+def worst_of(gpus: Sequence[Prediction]) -> Prediction:
+    """Return what no GPU takes more than; it passes where all do."""
+    allocated = max(gpu.peak_allocated_bytes for gpu in gpus)
+    reserved = max(gpu.peak_reserved_bytes for gpu in gpus)
+    return Prediction(all(gpu.passes for gpu in gpus), allocated, reserved)
 
 
 def uniform_batch(shape: Shape, padding: int) -> Batch:

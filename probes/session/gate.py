@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_harness.configs.inputs import open_input
+from memory_harness.configs.launch import launched
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.tokenizer import TINY_VOCAB_SIZE, LengthEstimate, load_tokenizer
@@ -21,6 +22,7 @@ from memory_harness.harness.results.experiments import is_written_down
 from memory_harness.harness.strategies.weights import find_checkpoint
 from memory_harness.probes.session.session import FIRST_LOG, Session, session_of_folder
 
+LAUNCHERS = "torchrun or another launcher"
 FORCED = "--force, without a probe"
 
 
@@ -143,12 +145,16 @@ def check_num_gpus(config: RunConfig, source: str) -> None:
         return
     import torch
 
-    wanted, present = config.device.num_gpus, torch.cuda.device_count()
+    place, present = launched(), torch.cuda.device_count()
+    if place is not None and config.device.engine == "split":
+        raise ConfigError([f"--sharding split: one process drives all GPUs; start it without {LAUNCHERS}"])
+    wanted = config.device.num_gpus if place is None else place.local_size
     if not present:
         raise ConfigError(["--device cuda: there is no CUDA GPU here; leave it out, or give --device simulated"])
     if wanted > present:
         allowed = "1" if present == 1 else f"1 to {present}"
-        raise ConfigError([f"--num-gpus {wanted}: more GPUs than are here (allowed: {allowed})"])
+        flag = "--num-gpus" if place is None else "--nproc-per-node"
+        raise ConfigError([f"{flag} {wanted}: more GPUs than are here (allowed: {allowed})"])
 
 
 def check_trainable(flag: str, config: RunConfig, computes: bool) -> None:

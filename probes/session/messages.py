@@ -15,8 +15,6 @@ class TrainArguments(TypedDict):
     """why it may train, for the log"""
     resume: str | None
     allow_changes: bool
-    group: tuple[int, int, str] | None
-    """arguments of `harness.devices.parallel.join` where several GPUs train together, each in a worker"""
 
 
 class DryRunArguments(TypedDict):
@@ -50,6 +48,8 @@ class Request(TypedDict, total=False):
     dry_run: DryRunArguments
     """run a script dry, quietly, into `log`"""
     train: TrainArguments
+    follow: bool
+    """train with the other processes that a launcher has started, what the first of them is asked to"""
     generate: str
     """folder of the adapter"""
 
@@ -63,6 +63,8 @@ class Reply(TypedDict, total=False):
     """the log is complete"""
     counts: list[tuple[int, int, int, str]]
     """samples, step, total steps and outcome of each further run"""
+    died: tuple[int, int]
+    """which GPU's process, and its exit code, negative for a signal"""
     trained: str
     """the outcome"""
     error: str

@@ -10,17 +10,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, NoReturn
 
+from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
-from memory_harness.harness.log.errors import ConfigError, HarnessError
+from memory_harness.harness.log.errors import ConfigError, HarnessError, PeerLost
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
@@ -31,9 +32,6 @@ OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
 
 SECONDS_BETWEEN_TICKS = 0.25
-
-SECONDS_TO_END = 5.0
-"""for the other processes of a run on several GPUs, once one has died, to write down where they were"""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a notebook's session, a terminal that was closed."""
@@ -70,22 +68,24 @@ class RunStopped(HarnessError):
         self.run = run
 
 
+WORKER, LAUNCHER = "worker", "launcher"
+"""modules beside this one that a process can be started with"""
+
+
 @contextmanager
-def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path | None = None) -> Iterator[Worker]:
+def start_worker(*, own_group: bool = False, module: str = WORKER, layer: Path | None = None) -> Iterator[Worker]:
     """Start a worker that waits for a request; leaving early ends it.
 
     Args:
         own_group: keep signals that a terminal sends to all processes from it.
-        gpu: the only one that it sees, of those that this process may see; None shows all of them.
+        module: what it runs; the launcher starts a worker for each GPU.
         layer: folder of packages that go before those installed.
     """
     environment = child_environment(layer)
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "memory_harness.probes.session.worker"],
+            [sys.executable, "-P", "-m", f"memory_harness.probes.session.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -94,7 +94,7 @@ def start_worker(*, own_group: bool = False, gpu: int | None = None, layer: Path
             env={**os.environ, **environment},
         ) as process,
     ):
-        yield from _attended(Worker(process, errors))
+        yield from _attended(Worker(process, errors, module))
 
 
 @contextmanager
@@ -124,24 +124,14 @@ def _attended(worker: Worker) -> Iterator[Worker]:
             worker.process.stdin.close()
 
 
-def _visible(gpu: int) -> str:
-    """Return what shows one GPU alone, by its number among those that this process sees."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return str(gpu)
-    names = shown.split(",")
-    return names[gpu] if gpu < len(names) else shown
-
-
 @dataclass
 class Worker:
     """A process that waits for a request, or works on it."""
 
     process: subprocess.Popen[str] | ForkedProcess
     errors: IO[str]
+    module: str = WORKER
     is_done: bool = False
-    was_killed: bool = False
-    """by this process, because another worker of the same run had died"""
 
     def warm_up(self) -> None:
         """Let it import PyTorch, which takes seconds, before there is a request."""
@@ -187,43 +177,44 @@ class Worker:
         self.is_done = True
         return read_run_log(log)
 
-    def train(
-        self,
-        config: RunConfig,
-        arguments: TrainArguments,
-        on_tick: Callable[[], None],
-        others: Sequence[tuple[Worker, TrainArguments]] = (),
-    ) -> None:
+    def train(self, config: RunConfig, arguments: TrainArguments, on_tick: Callable[[], None]) -> None:
         """Train, and call `on_tick` a few times a second until that ends.
 
         A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
 
-        Args:
-            others: the workers that train together with this one, each with its arguments; where one dies, all end.
-
         Raises:
             RunRefused: the worker says what the user has to change.
             RunStopped: it ended because of a signal.
-            RunDied: it died; what it wrote to standard error is in the details.
+            RunDied: it died, or one of several workers did; what they wrote to standard error is in the details.
+            PeerLost: another of the processes that a launcher has started is gone.
         """
-        members = [(self, arguments), *others]
-        for worker, own in members:
-            worker._send({"config": config.to_dict(), "train": own})
-        workers = [worker for worker, _ in members]
-        replies, signals = _collect_replies(workers, on_tick)
-        outcomes = {_without_error(reply)["trained"] for reply in replies}
-        if signals and self._was_stopped(outcomes):
-            raise RunStopped(signals[0], arguments["run"])
-        if len(replies) < len(workers):
-            dead = _first_dead(workers)
-            where = f" on GPU {workers.index(dead)}" if others else ""
-            raise dead._died(f"the training run{where}", Path(arguments["run"]))
+        self._send({"config": config.to_dict(), "train": arguments})
+        self._until_trained(arguments["run"], on_tick)
 
-    def _was_stopped(self, outcomes: set[str]) -> bool:
-        """Return whether a signal has ended the training: at a checkpoint, or before it could write one."""
-        if not outcomes:
-            return self.process.wait() < 0
-        return outcomes <= {str(Outcome.STOPPED), str(Outcome.OOM)}
+    def follow(self, on_tick: Callable[[], None]) -> None:
+        """Train what the first of the processes that a launcher has started is asked to; raises as `train` does."""
+        self._send({"follow": True})
+        self._until_trained("", on_tick)
+
+    def _until_trained(self, run: str, on_tick: Callable[[], None]) -> None:
+        collected, signals = _collect_replies(self, on_tick)
+        replies = [_without_error(reply) for reply in collected]
+        outcomes = {reply["trained"] for reply in replies if "trained" in reply}
+        died = next((reply["died"] for reply in replies if "died" in reply), None)
+        if died is None and not outcomes:
+            place = launched()
+            died = 0 if place is None else place.rank, self.process.wait()
+        if signals and _were_stopped(outcomes, died):
+            raise RunStopped(signals[0], run)
+        if died is not None:
+            self._raise_died(run, *died)
+
+    def _raise_died(self, run: str, rank: int, code: int) -> NoReturn:
+        if code == PEER_LOST:
+            raise PeerLost("the training run has lost another of its processes, which says why unless it was killed")
+        is_one_of_many = self.module == LAUNCHER or launched() is not None
+        where = f" on GPU {rank}" if is_one_of_many else ""
+        raise self._died(f"the training run{where}", Path(run) if run else None, code)
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
@@ -258,8 +249,8 @@ class Worker:
         while (line := self.process.stdout.readline()).endswith("\n"):  # else it died while it wrote, or before
             yield json.loads(line)
 
-    def _died(self, what: str, replay: Path | None) -> RunDied:
-        code = self.process.wait()
+    def _died(self, what: str, replay: Path | None, code: int | None = None) -> RunDied:
+        code = self.process.wait() if code is None else code
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         hint = "" if replay is None else f"; --replay {replay} reports on what it wrote until then"
@@ -272,56 +263,34 @@ def _without_error(reply: Reply) -> Reply:
     return reply
 
 
-def _collect_replies(workers: Sequence[Worker], on_tick: Callable[[], None]) -> tuple[list[Reply], list[int]]:
-    """Wait for the end of all workers; return what they said, and the signals that came meanwhile."""
+def _were_stopped(outcomes: set[str], died: tuple[int, int] | None) -> bool:
+    """Return whether a signal has ended the training: at a checkpoint, or before it could write one."""
+    if died is not None:
+        return died[1] < 0 and not outcomes
+    return outcomes <= {str(Outcome.STOPPED), str(Outcome.OOM)}
+
+
+def _collect_replies(worker: Worker, on_tick: Callable[[], None]) -> tuple[list[Reply], list[int]]:
+    """Wait for the end of a worker; return what it said, and the signals that came meanwhile."""
     replies: list[Reply] = []
-
-    def listen(worker: Worker) -> None:
-        replies.extend(worker._lines())
-
-    readers = [threading.Thread(target=listen, args=(worker,), daemon=True) for worker in workers]
-    with _passing_on_signals([worker.process for worker in workers]) as signals:
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            while reader.is_alive():
-                on_tick()
-                reader.join(SECONDS_BETWEEN_TICKS)
-                _end_where_one_died(workers)
-    for worker in workers:
-        worker.is_done = True
+    reader = threading.Thread(target=lambda: replies.extend(worker._lines()), daemon=True)
+    with _passing_on_signals(worker.process) as signals:
+        reader.start()
+        while reader.is_alive():
+            on_tick()
+            reader.join(SECONDS_BETWEEN_TICKS)
+    worker.is_done = True
     return replies, signals
 
 
-def _end_where_one_died(workers: Sequence[Worker]) -> None:
-    """Kill the others of a worker that has died, unless they notice in time and end by themselves."""
-    if all(worker.process.poll() in (None, 0) for worker in workers):
-        return
-    for worker in workers:
-        try:
-            worker.process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            worker.was_killed = True
-            worker.process.kill()
-
-
-def _first_dead(workers: Sequence[Worker]) -> Worker:
-    """Return the worker that died by itself, not one that ended because of another; else the first."""
-    for worker in workers:
-        if worker.process.wait() not in (0, PEER_LOST) and not worker.was_killed:
-            return worker
-    return workers[0]
-
-
 @contextmanager
-def _passing_on_signals(processes: Sequence[subprocess.Popen[str] | ForkedProcess]) -> Iterator[list[int]]:
-    """Within, signals that ask this process to end go to the others; yields the list of those that came."""
+def _passing_on_signals(process: subprocess.Popen[str] | ForkedProcess) -> Iterator[list[int]]:
+    """Within, signals that ask this process to end go to the other; yields the list of those that came."""
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for process in processes:
-            process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+        process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
     # what nohup, or a shell's background, has set to be ignored stays so
     heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

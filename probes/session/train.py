@@ -1,12 +1,11 @@
 """Training in processes of its own, and the adapter that it leaves."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.log.errors import ConfigError, PeerLost
 from memory_harness.harness.log.manifest import ADAPTER, LOG_FILE, checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
@@ -15,7 +14,7 @@ from memory_harness.probes.findings import Fix
 from memory_harness.probes.fixes import propose
 from memory_harness.probes.session.gate import Gate
 from memory_harness.probes.session.messages import TrainArguments
-from memory_harness.probes.session.process import Worker, start_worker
+from memory_harness.probes.session.process import LAUNCHER, WORKER, RunStopped, start_worker
 
 WEIGHTS = "adapter_model.safetensors"
 """as peft calls it; its own constant needs PyTorch"""
@@ -35,7 +34,8 @@ def train_in_worker(
     """Train what the gate lets in, into the folder `run`; return what the log says.
 
     A run that went out of memory, in spite of all that it could do itself, goes on from its last checkpoint in a new
-    process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one.
+    process, with the cheapest fix that leaves optimizer and data as they are; and so on while there is one. Processes
+    that a launcher has started are not started again.
 
     Args:
         on_tick: called a few times a second.
@@ -47,7 +47,8 @@ def train_in_worker(
         RunDied: it died.
     """
     log = _train_once(gate, run, on_tick, resume, allow_changes)
-    while log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
+    is_ours = launched() is None
+    while is_ours and log.outcome is Outcome.OOM and checkpoints(run) and (fix := remedy(log, gate.config)):
         config = fix.apply(gate.config)
         assert config is not None, "propose offers only fixes that change something"
         step = log.end.step if log.end else 0
@@ -55,6 +56,23 @@ def train_in_worker(
         gate = Gate(config, f"{gate.reason}; out of memory at step {step}, then {fix.name}")
         log = _train_once(gate, run, on_tick, run, True)
     return log
+
+
+def train_with_others() -> int:
+    """Train what the first of the processes that a launcher has started trains; return the exit code.
+
+    Raises:
+        RunRefused: something that the user gave has to change.
+        RunDied: it died.
+    """
+    try:
+        with start_worker(own_group=True) as worker:
+            worker.follow(lambda: None)
+    except RunStopped as error:
+        return 128 + error.number
+    except PeerLost:  # of which the first says more
+        return 3
+    return 0
 
 
 def remedy(log: RunLog, config: RunConfig) -> Fix | None:
@@ -74,20 +92,11 @@ def _train_once(gate: Gate, run: Path, on_tick: Callable[[], None], resume: Path
         "reason": gate.reason,
         "resume": None if resume is None else str(resume),
         "allow_changes": allow_changes,
-        "group": None,
     }
-    number = gate.config.device.num_gpus
-    with ExitStack() as stack:
-        if number == 1:
-            stack.enter_context(start_worker(own_group=True)).train(gate.config, arguments, on_tick)
-        else:
-            meeting = Path(stack.enter_context(TemporaryDirectory())) / "meeting"
-            members: list[tuple[Worker, TrainArguments]] = []
-            for rank in range(number):
-                worker = stack.enter_context(start_worker(own_group=True, gpu=rank))
-                members.append((worker, {**arguments, "group": (rank, number, str(meeting))}))
-            (first, own), *others = members
-            first.train(gate.config, own, on_tick, others)
+    device = gate.config.device
+    module = LAUNCHER if device.data_parallel_size > 1 and launched() is None else WORKER
+    with start_worker(own_group=True, module=module) as worker:
+        worker.train(gate.config, arguments, on_tick)
     return read_run_log(run / LOG_FILE, "--resume")
 
 

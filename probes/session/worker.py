@@ -1,6 +1,7 @@
 """One run in a process of its own, `python -m memory_harness.probes.session.worker`, driven by `session.process`.
 
-Reads a request on standard input and writes replies on standard output, see `session.messages`.
+Reads a request on standard input, or from the file that it is given, and writes replies on standard output, see
+`session.messages`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.configs.units import MIB
@@ -38,7 +40,7 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
-from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
+from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -52,10 +54,14 @@ RECOMPUTE_HEADROOM = 256 * MIB
 """what `--recompute auto` leaves free: at the last percent of a card the allocator begins to give its cache back"""
 
 
-def main() -> int:
-    """Do what is asked; return 0, 2 where the user has to change something, PEER_LOST where another worker says why."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _take_messages_aside()
+def main(request_file: Path | None = None) -> int:
+    """Do what is asked; return 0, 2 where the user has to change something, PEER_LOST where another worker says why.
+
+    Args:
+        request_file: holds the request; None where it comes on standard input.
+    """
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    _take_messages_aside(request_file)
     try:
         request = _read_request()
         if request is not None:
@@ -76,10 +82,11 @@ def main() -> int:
 
 
 def _carry_out(request: Request) -> None:
+    if "train" in request or "follow" in request:
+        train_request(request)
+        return
     config = config_from_dict(request["config"])
-    if "train" in request:
-        train_request(config, request["train"])
-    elif "generate" in request:
+    if "generate" in request:
         generate_request(config, Path(request["generate"]), Path(request["log"]))
     elif "dry_run" in request:
         dry_run_request(config, request["dry_run"], Path(request["log"]))
@@ -89,7 +96,7 @@ def _carry_out(request: Request) -> None:
         run_planted(config, request)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait until the process that started this one is gone, and end as SIGTERM does: training saves first.
 
     Killed, it can pass no signal on; and a run that nobody watches would hold its folder, and the GPU, for hours.
@@ -146,6 +153,8 @@ def run_requests(config: RunConfig, request: Request) -> None:
     if not measured:
         gc.freeze()  # collections leave out what was imported; nobody asks what holds a tensor without values
     recorded = strategy if isinstance(strategy, CompiledStrategy) else None
+    if recorded is not None:
+        _show_worst_gpu(recorded, config, data)
     outcome = _execute(Run(config, device, strategy, data), request)
     if measured:
         del strategy
@@ -176,9 +185,21 @@ def _run_others(recorded: CompiledStrategy, outcome: Outcome) -> None:
             ends = [_run_count(config, count, recorded) for count in counts]
             _reply({"counts": [end for end in ends if end is not None]})
         else:
+            data = _read_data(config)
             recorded.start_over_with(config)
-            _execute(Run(config, recorded.device, recorded, _read_data(config)), request)
+            _show_worst_gpu(recorded, config, data)
+            _execute(Run(config, recorded.device, recorded, data), request)
             _reply({"logged": True})
+
+
+def _show_worst_gpu(recorded: CompiledStrategy, config: RunConfig, data: Prepared) -> None:
+    """Where layers lie on several GPUs, let the run be that of the one which takes most."""
+    if config.device.engine == "split":
+        from memory_harness.probes.plan.predict import RecordedModel
+
+        budget = recorded.device.budget_bytes
+        RecordedModel(config, strategy=recorded).show_worst_gpu(config, data)
+        recorded.restart(budget, config.device.expandable_segments)
 
 
 def _execute(run: Run[Strategy], request: Request) -> Outcome:
@@ -242,13 +263,17 @@ def _logging(device: ObservableDevice, request: Request) -> Iterator[Callable[[R
         device.write_history(Path(snapshot), read_run_log(log).run)
 
 
-def train_request(config: RunConfig, arguments: TrainArguments) -> None:
-    """Train, and say how it ended."""
+def train_request(request: Request) -> None:
+    """Train, and say how it ended; of several processes all train what the first is asked to."""
+    group = _join()
+    if group is not None:
+        request = group.gather(request)[0]
+    config, arguments = config_from_dict(request["config"]), request["train"]
     from memory_harness.harness.train.interrupts import stop_on_signals
 
     with stop_on_signals() as signals:
         data = _read_data(config)
-        device = _open_device(config, _group(arguments))
+        device = _open_device(config, group)
         config = _with_recomputation(config, data, device)
         from memory_harness.harness.strategies.registry import STRATEGIES
         from memory_harness.harness.train.finetune import fine_tune
@@ -284,13 +309,14 @@ def _read_data(config: RunConfig) -> Prepared:
     return prepare(config)
 
 
-def _group(arguments: TrainArguments) -> Group | None:
-    if arguments["group"] is None:
+def _join() -> Group | None:
+    """Wait for the other processes that a launcher has started; None where there are none."""
+    place = launched()
+    if place is None:
         return None
     from memory_harness.harness.devices.parallel import join
 
-    rank, size, meeting = arguments["group"]
-    return join(rank, size, Path(meeting))
+    return join(place)
 
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
@@ -388,10 +414,10 @@ _replies: IO[str] = sys.stdout
 """where replies go; once the process is a worker, what libraries print goes elsewhere"""
 
 
-def _take_messages_aside() -> None:
+def _take_messages_aside(request_file: Path | None) -> None:
     """Keep standard input and output for messages; what libraries print goes to standard error."""
     global _requests, _replies
-    _requests = os.fdopen(os.dup(0), encoding="utf-8")
+    _requests = os.fdopen(os.dup(0), encoding="utf-8") if request_file is None else request_file.open(encoding="utf-8")
     _replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
@@ -405,4 +431,4 @@ def _reply(reply: Reply) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:])))

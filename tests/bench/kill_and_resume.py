@@ -1,12 +1,14 @@
 """Kill training and generation at random points, go on, and compare with what nothing disturbed, bit by bit.
 
     python -m tests.bench.kill_and_resume --points 50
+    python -m tests.bench.kill_and_resume --points 200 --only ranks
 
 A point is the n-th record written, the n-th allocation on the device, or the n-th touch of a file in the run's folder,
 in that of the best adapter (`export`), or of the results beside the run (`append`), n at random; so every phase is met,
 and every stage of writing a checkpoint, an adapter and the results. `generate` answers more prompts with a trained
-adapter, `ranks` trains in two processes, one of which is killed. Some runs are killed again while they resume. Each
-attempt is a process of its own, forked once the libraries are loaded, and is killed by SIGKILL.
+adapter, `ranks` trains in two processes, one of which is killed, `shards` in two that share every layer out. Some runs
+are killed again while they resume. Each attempt is a process of its own, forked once the libraries are loaded, and is
+killed by SIGKILL.
 
 The results are those of another run too, with a key that this program does not know: all of it has to survive.
 """
@@ -33,7 +35,9 @@ from typing import Any
 
 import torch
 
+from memory_harness.configs.launch import Launched
 from memory_harness.configs.printable import text_of
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import CheckpointError, PeerLost
@@ -52,12 +56,15 @@ SIGKILLED = signal.SIGKILL
 
 KINDS = ("record", "allocation", "file", "export", "append")
 """of points of a training run"""
-TRIALS = (*KINDS, "generate", "ranks")
+TRIALS = (*KINDS, "generate", "ranks", "shards")
+SHARED_WORK = ("ranks", "shards")
+"""those of several processes"""
 SHARE_KILLED_TWICE = 0.3
 SECONDS_TO_END = 10.0
 """for a process whose peer has been killed; what starts them waits as well, see `probes.session.process`"""
 
 TWO = CONFIG.with_fields(num_gpus=2, gradient_accumulation=2, samples=24, generate_batch_size=1)
+SHARED = TWO.with_fields(sharding="fsdp")
 ASKED = CONFIG.with_fields(samples=40, eval_fraction=0.4, generate_prompts=8)
 """four batches of two prompts"""
 
@@ -180,14 +187,16 @@ def attempt(run: Path, kind: str = "", number: int = 0) -> Counter[str]:
     return countdown.counts
 
 
-def attempt_as_rank(run: Path, rank: int, meeting: Path, kind: str = "", number: int = 0) -> Counter[str]:
+def attempt_as_rank(
+    config: RunConfig, run: Path, rank: int, meeting: Path, kind: str = "", number: int = 0
+) -> Counter[str]:
     """Do the same as one of two processes."""
     torch.set_num_threads(1)
     countdown = Countdown(run, kind, number)
     resume = run if resumable(run) else None
-    device = open_device(TWO, join(rank, TWO.device.num_gpus, meeting))
+    device = open_device(config, join(Launched(rank, rank, 2, 2), f"file://{meeting}"))
     countdown.watch(device)  # type: ignore[arg-type]
-    opened = Run(TWO, device, QLoraStrategy(TWO, device), prepared(TWO))
+    opened = Run(config, device, QLoraStrategy(config, device), prepared(config))
     fine_tune(run, opened, gate_reason="a test", stop_signal=str, resume=resume)
     return countdown.counts
 
@@ -265,15 +274,16 @@ class Trials:
         self._chance = chance
         self._wholes: dict[str, tuple[Any, tuple[Any, ...]]] = {}
 
-    def run(self, number: int) -> tuple[str, str]:
+    def run(self, number: int, kind: str) -> tuple[str, str]:
         """Do one trial; return where it was killed, and what differs."""
-        kind = TRIALS[number % len(TRIALS)]
         run = self._folder / f"trial-{number}" / "run"
         put_others_results(run.parent)
         try:
             if kind == "generate":
                 return self._generate(run)
-            return self._ranks(run) if kind == "ranks" else self._train(run, kind)
+            if kind in SHARED_WORK:
+                return self._ranks(run, kind)
+            return self._train(run, kind)
         except AssertionError as error:
             return "", str(error)
         finally:
@@ -289,13 +299,17 @@ class Trials:
         in_child(lambda: attempt(run))
         return ", then ".join(where), differs(in_child(lambda: result(run)), expected)
 
-    def _ranks(self, run: Path) -> tuple[str, str]:
+    def _ranks(self, run: Path, name: str) -> tuple[str, str]:
+        config = {"ranks": TWO, "shards": SHARED}[name]
+
         def together(run: Path, killed: int = -1, kind: str = "", number: int = 0) -> Any:
             meeting = run.parent / f"meeting-{len(list(run.parent.glob('meeting-*')))}"
             kills = [(kind, number) if rank == killed else ("", 0) for rank in range(2)]
-            return in_children([partial(attempt_as_rank, run, rank, meeting, *kills[rank]) for rank in range(2)])
+            return in_children(
+                [partial(attempt_as_rank, config, run, rank, meeting, *kills[rank]) for rank in range(2)]
+            )
 
-        counts, expected = self._whole("ranks", together)
+        counts, expected = self._whole(name, together)
         where = []
         for each in self._kinds(self._chance.choice(KINDS), KINDS):
             killed = self._chance.randrange(2) if counts[1][each] else 0
@@ -343,16 +357,16 @@ class Trials:
         return self._wholes[name]
 
 
-def kill_and_resume(points: int, seed: int, show: Callable[[str], object]) -> int:
-    """Run the trials; return how many ended as the undisturbed run did."""
+def kill_and_resume(points: int, seed: int, show: Callable[[str], object], kinds: Sequence[str] = TRIALS) -> int:
+    """Run the trials, of each kind in turn; return how many ended as the undisturbed run did."""
     torch.set_num_threads(1)  # as a worker does: tensors this small take longer to share out than to compute
     equal = 0
-    for config in (CONFIG, TWO, ASKED):
+    for config in (CONFIG, TWO, SHARED, ASKED):
         prepared(config)
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder), random.Random(seed))
         for number in range(points):
-            where, difference = trials.run(number)
+            where, difference = trials.run(number, kinds[number % len(kinds)])
             equal += not difference
             show(f"{number + 1:3} {'equal' if not difference else 'DIFFERS in ' + difference}: killed at {where}")
     return equal
@@ -363,8 +377,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill a training run at random points, resume it, compare.")
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=TRIALS, help="points of one kind alone")
     arguments = parser.parse_args()
-    equal = kill_and_resume(arguments.points, arguments.seed, partial(print, flush=True))
+    kinds = (arguments.only,) if arguments.only else TRIALS
+    equal = kill_and_resume(arguments.points, arguments.seed, partial(print, flush=True), kinds)
     print(f"{equal} of {arguments.points} killed runs ended as the undisturbed one, bit by bit, and lost nothing")
     return 0 if equal == arguments.points else 1
 

@@ -1,7 +1,19 @@
 """What the stored run on two GPUs shows."""
 
+import pytest
+
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.models import load_models
 from memory_harness.harness.log.records import Outcome
-from tests.bench.two_gpus import read_logs
+from tests.bench.two_gpus import LARGE, RECIPE, RUNS, SHARED, STEPS, read_logs
+
+
+@pytest.mark.parametrize("name", [*RUNS, "large"])
+def test_what_is_to_be_measured_is_a_command(name):
+    if name == "large" and "llama-3.3-70b" not in load_models():
+        pytest.skip("no such model")
+    flags = (*LARGE, *SHARED) if name == "large" else (*STEPS, *RUNS[name])
+    assert parse_args([*RECIPE, *flags]).config.train.gradient_accumulation == 2
 
 
 def test_both_gpus_make_the_same_updates():

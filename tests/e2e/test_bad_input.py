@@ -42,6 +42,15 @@ CASES = {
     "samples 0": (["--samples", "0"], ["--samples 0", "allowed: 1 to"]),
     "no GPU": (["--num-gpus", "0"], ["--num-gpus 0", "allowed: 1 to"]),
     "more GPUs than sequences in a step": (["--num-gpus", "3"], ["--num-gpus 3", "1 to 2", "--gradient-accumulation"]),
+    "one GPU that shares": (["--sharding", "fsdp"], ["--sharding fsdp", "one GPU", "--num-gpus 2"]),
+    "two GPUs that share nothing": (
+        ["--sharding", "none", "--num-gpus", "2"],
+        ["--sharding none", "--num-gpus 2 idle", "ddp, fsdp, split"],
+    ),
+    "shards of a layer that is passed by": (
+        ["--sharding", "fsdp", "--num-gpus", "2", "--loss", "chunked"],
+        ["--sharding fsdp", "--loss chunked", "allowed with it: full"],
+    ),
     "Unsloth on two GPUs": (["--num-gpus", "2", "--strategy", "unsloth"], ["--num-gpus 2", "one GPU", "qlora"]),
     "negative samples": (["--samples", "-4000"], ["--samples -4000", "allowed: 1 to"]),
     "samples that are no number": (["--samples", "all"], ["--samples", "'all'", "whole number or none"]),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from memory_harness.configs.launch import Launched
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.devices.parallel import join
 from memory_harness.harness.log.manifest import LOG_FILE
@@ -24,6 +25,7 @@ from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.strategies.shards import local_part
 from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, open_device
@@ -87,7 +89,7 @@ def train_together(
 
 def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watcher, resume: bool) -> Part:
     size = config.device.num_gpus
-    device = open_device(config, join(rank, size, meeting) if size > 1 else None)
+    device = open_device(config, join(Launched(rank, rank, size, size), f"file://{meeting}") if size > 1 else None)
     watcher.on_device(device)
     strategy, replies = QLoraStrategy(config, device), list[Reply]()
     opened = Run(config, device, strategy, prepared(config))
@@ -105,7 +107,7 @@ def _part(run: Path, config: RunConfig, rank: int, meeting: Path, watcher: Watch
         gate_reason="a test",
     )
     parameters = strategy.model.named_parameters() if strategy.model is not None else ()
-    adapter = {name: p.detach().clone() for name, p in parameters if p.requires_grad}
+    adapter = {name: local_part(p).detach().clone() for name, p in parameters if p.requires_grad}
     log = run / (f"run.rank{rank}.jsonl" if rank else LOG_FILE)
     return Part(outcome, adapter, replies, read_run_log(log))
 

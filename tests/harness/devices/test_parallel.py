@@ -37,6 +37,7 @@ def are_identical(parts):
     return all(torch.equal(first[name], other[name]) for other in others for name in first)
 
 
+@pytest.mark.slow
 def test_two_train_as_one_does(alone, both):
     first, second = both
     assert first.outcome is second.outcome is alone.outcome is Outcome.COMPLETED
@@ -50,6 +51,7 @@ def test_two_train_as_one_does(alone, both):
     assert [(r.prompt, r.sample) for r in first.replies] == [(r.prompt, r.sample) for r in alone.replies]
 
 
+@pytest.mark.slow
 def test_each_does_a_part_of_the_work(alone, both):
     for phase in (Phase.FORWARD, Phase.EVAL, Phase.GENERATE):
         counts = [sum(record.phase is phase for record in part.log.phases) for part in both]
@@ -118,6 +120,7 @@ def test_what_a_gpu_evaluates_or_answers_is_its_own_affair(phase, both, tmp_path
     assert [len(part.log.ooms) for part in parts] == [0, 1]
 
 
+@pytest.mark.slow
 def test_smaller_micro_batches_are_those_of_all(both, tmp_path):
     parts = train_together(tmp_path / "run", TWO, lambda r: Failing(Phase.BACKWARD, 3, times=2 * r))
     for part in parts:
@@ -127,6 +130,7 @@ def test_smaller_micro_batches_are_those_of_all(both, tmp_path):
     assert are_identical(parts)
 
 
+@pytest.mark.slow
 def test_what_one_cannot_help_stops_all_at_a_checkpoint(tmp_path, both):
     config = TWO.with_fields(train_batch_size=1)
     parts = train_together(tmp_path / "run", config, lambda r: Failing(Phase.FORWARD, 3, times=10 * r))
@@ -136,6 +140,7 @@ def test_what_one_cannot_help_stops_all_at_a_checkpoint(tmp_path, both):
         assert part.log.fatal_oom.phase is Phase.FORWARD
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_one_of_them_ends_all(tmp_path):
     for part in train_together(tmp_path / "run", TWO, lambda r: Failing(Phase.LOAD, 0, times=r)):
         assert part.outcome is part.log.outcome is Outcome.OOM

@@ -13,4 +13,4 @@ def test_killed_runs_end_as_the_undisturbed_one():
 @pytest.mark.slow
 def test_so_does_all_that_is_left_beside_them_and_what_two_gpus_do():
     shown = []
-    assert kill_and_resume(14, 2, shown.append) == 14, shown
+    assert kill_and_resume(16, 2, shown.append) == 16, shown

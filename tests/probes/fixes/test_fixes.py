@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from memory_harness.configs.optimizers import OPTIMIZERS
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.sharding import sharding_problems
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.fixes import FIXES, propose, rung
@@ -70,6 +71,16 @@ CHANGES = {
 
 def finding(cause):
     return Finding(cause, "error", "", "")
+
+
+@pytest.mark.parametrize("sharding", ["fsdp", "split"])
+def test_no_fix_asks_of_several_gpus_what_they_cannot(sharding):
+    for recipe in (WORST, FULL):
+        config = recipe.with_fields(sharding=sharding, num_gpus=2)
+        tried = [fix.apply(config) for fix in FIXES.values()]
+        allowed = [changed for changed in tried if changed is not None]
+        assert allowed
+        assert not any(map(sharding_problems, allowed))
 
 
 @pytest.mark.parametrize("name", FIXES)

@@ -10,16 +10,19 @@ import sys
 import tempfile
 import textwrap
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from memory_harness.harness.log.errors import ConfigError
-from memory_harness.probes.session import process
+from memory_harness.harness.log.errors import ConfigError, PeerLost
 from memory_harness.probes.session.fork_server import can_fork, child_environment
+from memory_harness.probes.session.launcher import _first_death
+from memory_harness.probes.session.messages import PEER_LOST
 from memory_harness.probes.session.process import (
-    PEER_LOST,
+    LAUNCHER,
     RunDied,
     RunRefused,
     RunStopped,
@@ -82,24 +85,30 @@ def test_one_that_was_done_anyway_is_done():
     train('print(\'{"trained": "completed"}\', flush=True); sys.exit()')
 
 
-SILENT = "import signal; print('ready', flush=True); signal.pause()"
-PEER_IS_LOST = f"import sys; print('ready', flush=True); sys.stdin.readline(); sys.exit({PEER_LOST})"
-KILLED = (
-    "import os, signal, sys; print('ready', flush=True); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+@pytest.mark.parametrize(
+    ("codes", "named"),
+    [
+        ({0: PEER_LOST, 1: -9}, (1, -9)),
+        ({1: -9, 0: -15}, (1, -9)),
+        ({0: 1, 1: PEER_LOST}, (0, 1)),
+        ({1: PEER_LOST}, (1, PEER_LOST)),
+    ],
 )
+def test_the_one_that_died_is_named_and_not_another(codes, named):
+    failures = {rank: SimpleNamespace(exitcode=code) for rank, code in codes.items()}
+    assert _first_death(failures) == {"died": named}
 
 
-@pytest.mark.parametrize("other", [SILENT, PEER_IS_LOST], ids=["that hangs and is killed", "that ends because of it"])
-@pytest.mark.parametrize("gpu", [0, 1])
-def test_the_one_that_died_is_named_and_not_another(gpu, other, monkeypatch):
-    monkeypatch.setattr(process, "SECONDS_TO_END", 0.1)
-    scripts = [KILLED, other] if gpu == 0 else [other, KILLED]
-    with (
-        worker_that(scripts[0]) as first,
-        worker_that(scripts[1]) as second,
-        pytest.raises(RunDied, match=f"the training run on GPU {gpu} died by SIGKILL; --replay runs/x"),
-    ):
-        first.train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None, others=[(second, {})])
+def test_which_gpu_it_was_is_said_and_how_it_ended():
+    script = "import sys; print('ready', flush=True); sys.stdin.readline(); print('{\"died\": [1, -9]}'); sys.exit(1)"
+    with worker_that(script) as launcher, pytest.raises(RunDied, match="on GPU 1 died by SIGKILL; --replay runs/x"):
+        replace(launcher, module=LAUNCHER).train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None)
+
+
+def test_what_ends_because_of_another_process_leaves_it_to_that_one_to_say_why():
+    script = f"import sys; print('ready', flush=True); sys.stdin.readline(); sys.exit({PEER_LOST})"
+    with worker_that(script) as worker, pytest.raises(PeerLost):
+        worker.train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None)
 
 
 def test_one_that_dies_before_it_reads_its_request_has_died(tmp_path, monkeypatch):
@@ -176,7 +185,7 @@ def test_a_signal_that_is_ignored_stays_so():
     with subprocess.Popen(["sleep", "3600"]) as sleeper:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            with _passing_on_signals([sleeper]) as received:
+            with _passing_on_signals(sleeper) as received:
                 os.kill(os.getpid(), signal.SIGHUP)
                 assert (received, sleeper.poll()) == ([], None)
                 os.kill(os.getpid(), signal.SIGTERM)
