@@ -106,6 +106,8 @@ class SimulatedDevice:
         self.gpu_peaks: tuple[int, ...] = ()
         self.replays_layers = not group.shares_layers and num_cards == 1
         """whether layers of a model without values that repeat run once"""
+        self.looks_at_peaks = True
+        """whether anybody asks what lives at the peaks of phases, which takes a fifth of a small run's time"""
         self._elsewhere_bytes = self._library_bytes = 0
         self._pools: PoolUse | None = None
         self._peak_from = 0
@@ -385,7 +387,7 @@ class SimulatedDevice:
     @property
     def shows_peaks(self) -> bool:
         """Whether what a phase allocates can be seen while it runs; replayed phases are told of by `phase_peaks`."""
-        return isinstance(self.memory, LiveMemory)
+        return self.looks_at_peaks and isinstance(self.memory, LiveMemory)
 
     def phase_peaks(self, highest_records: HighestRecords, vocab_size: int) -> list[PeakRecord]:
         """Return what lived at the peaks of phases that were replayed."""
