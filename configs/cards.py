@@ -25,6 +25,12 @@ _NAMES_NOTHING = {"nvidia", "geforce", "tesla", "gpu"}
 """words in the name of a card that tell it from no other"""
 
 
+MOST_OF_NCCL, SHARE_OF_NCCL = parse_bytes("1.6 GiB"), 0.05
+"""What NCCL may take outside of PyTorch's allocator: an estimate on the safe side, until it is measured. 544 MB were
+seen between two A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in
+github.com/NVIDIA/nccl/issues/864; it grows with the channels, of which cards linked by PCIe alone have fewer."""
+
+
 @dataclass(frozen=True)
 class Card:
     """A GPU as PyTorch's allocator sees it."""
@@ -103,8 +109,23 @@ def card_of(device: DeviceConfig) -> Card:
 
 
 def budget_of(device: DeviceConfig) -> int:
-    """Return the bytes that the allocator may reserve. Raises ConfigError: see `find_card`."""
-    return device.budget_bytes or card_of(device).budget_bytes
+    """Return the bytes that the allocator may reserve, where GPUs talk without what that takes beside it.
+
+    Raises:
+        ConfigError: see `find_card`.
+    """
+    return device.budget_bytes or card_of(device).budget_bytes - bytes_beside(device)
+
+
+def bytes_beside(device: DeviceConfig) -> int:
+    """Return what communication may take of a card outside of PyTorch's allocator; a budget that is given is without.
+
+    Raises:
+        ConfigError: see `find_card`.
+    """
+    if device.engine not in ("ddp", "fsdp") or device.budget_bytes:
+        return 0
+    return min(MOST_OF_NCCL, int(SHARE_OF_NCCL * card_of(device).capacity_bytes))
 
 
 def with_own_card(fields: Mapping[str, Any]) -> dict[str, Any]:

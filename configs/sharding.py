@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from memory_harness.configs.cards import Card
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.units import parse_bytes
 
 ENGINES = ("ddp", "fsdp", "split")
 """what several GPUs may train by, the fastest first"""
-
-MOST_OF_NCCL, SHARE_OF_NCCL = parse_bytes("1.6 GiB"), 0.05
-"""What NCCL may take outside of PyTorch's allocator: an estimate on the safe side, until it is measured. 544 MB were
-seen between two A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in
-github.com/NVIDIA/nccl/issues/864; it grows with the channels, of which cards linked by PCIe alone have fewer."""
-
-
-def bytes_beside(engine: str, card: Card) -> int:
-    """Return what communication may take on a card outside of PyTorch's allocator; one process sends itself nothing."""
-    if engine == "split":
-        return 0
-    return min(MOST_OF_NCCL, int(SHARE_OF_NCCL * card.capacity_bytes))
 
 
 def config_with(config: RunConfig, engine: str) -> RunConfig:

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from memory_harness.configs.cards import Card, card_of
+from memory_harness.configs.cards import Card, budget_of, card_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import ObservableDevice
@@ -56,7 +56,7 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
         return CudaDevice(
             card,
-            config.device.budget_bytes or card.budget_bytes,
+            budget_of(config.device),
             attention=config.model.sdpa_kernel,
             expandable_segments=config.device.expandable_segments,
             group=group or share_of(config),
@@ -83,7 +83,7 @@ def simulate_card(config: RunConfig, card: Card, group: Group | None = None) -> 
     """Return a simulation of the card, with the configuration's settings."""
     return SimulatedDevice(
         card,
-        config.device.budget_bytes or card.budget_bytes,
+        budget_of(config.device),
         computes=config.device.tensors == "real",
         expandable_segments=config.device.expandable_segments,
         attention=config.model.sdpa_kernel,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
-from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.cards import budget_of, bytes_beside
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.sharding import ENGINES, bytes_beside, config_with, sharding_problems
+from memory_harness.configs.sharding import ENGINES, config_with, sharding_problems
 from memory_harness.harness.log.records import Size
 from memory_harness.probes.plan.choose import Prediction
 
@@ -67,7 +67,6 @@ PredictAll = Callable[[Sequence[RunConfig]], list[tuple[Prediction, ...] | str]]
 
 def compare_engines(config: RunConfig, predict_all: PredictAll) -> list[Shares]:
     """Return what each engine takes, the fastest first."""
-    budget, card = budget_of(config.device), card_of(config.device)
     configs = {engine: config_with(config, engine) for engine in ENGINES}
     problems = {engine: sharding_problems(configs[engine]) for engine in ENGINES}
     # those that take longest to simulate first
@@ -75,7 +74,9 @@ def compare_engines(config: RunConfig, predict_all: PredictAll) -> list[Shares]:
     answers = dict(zip(asked, predict_all([configs[engine] for engine in asked]), strict=True))
     found = []
     for engine in ENGINES:
-        shares = partial(Shares, engine, budget, bytes_beside(engine, card))
+        device = configs[engine].device
+        beside = bytes_beside(device)
+        shares = partial(Shares, engine, budget_of(device) + beside, beside)
         answer = problems[engine][0] if problems[engine] else answers[engine]
         found.append(shares(refused=answer) if isinstance(answer, str) else shares(gpus=answer))
     return found

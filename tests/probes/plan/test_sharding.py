@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_harness.configs.cards import budget_of, find_card
+from memory_harness.configs.cards import budget_of, bytes_beside, find_card
 from memory_harness.configs.preset import load_preset
-from memory_harness.configs.sharding import ENGINES, bytes_beside, config_with
+from memory_harness.configs.sharding import ENGINES, config_with
 from memory_harness.configs.units import GIB
 from memory_harness.probes.plan.choose import Prediction
 from memory_harness.probes.plan.recorded import recording_of
@@ -16,7 +16,7 @@ from memory_harness.probes.plan.sharding import Shares, chosen, compare_engines
 
 CONFIG = load_preset("smoke_cpu").with_fields(gpu="l4", num_gpus=4, sharding="all")
 BUDGET = budget_of(CONFIG.device)
-BESIDE = bytes_beside("fsdp", find_card("l4"))
+BESIDE = bytes_beside(CONFIG.with_fields(sharding="fsdp").device)
 
 
 def gpu(allocated, reserved=None):
@@ -89,6 +89,11 @@ def test_the_worst_gpu_decides(peaks):
 
 @pytest.mark.parametrize("name", ["t4", "l4", "h100"])
 def test_beside_the_allocator_lies_a_small_part_of_the_card(name):
-    card = find_card(name)
-    assert 0 < bytes_beside("ddp", card) <= card.capacity_bytes // 20
-    assert bytes_beside("split", card) == 0
+    ddp, split = (CONFIG.with_fields(gpu=name, sharding=engine).device for engine in ("ddp", "split"))
+    assert 0 < bytes_beside(ddp) <= find_card(name).capacity_bytes // 20
+    assert budget_of(ddp) + bytes_beside(ddp) == budget_of(split) == find_card(name).budget_bytes
+
+
+def test_a_budget_that_is_given_is_what_pytorch_may_use():
+    device = CONFIG.with_fields(sharding="fsdp", budget_bytes=GIB).device
+    assert (budget_of(device), bytes_beside(device)) == (GIB, 0)
