@@ -1,4 +1,4 @@
-"""Two matrices of the vocabulary's size train along: what the optimizer makes for them at its first step is too much."""
+"""Two matrices of the vocabulary's size train along: what the optimizer makes for them is too much."""
 
 import torch
 from torch import nn
