@@ -61,6 +61,7 @@ CAUSES = {
     "layers_no_longer_checkpointed": "checkpointing-lost",
     "layers_wrapped": "adapters-accumulate",
     "log_probs_kept": "retained-graph",
+    "logits_beside_labels": "logits-hoarded",
     "logits_concatenated": "logits-hoarded",
     "logits_hoarded": "logits-hoarded",
     "logits_of_trainer": "logits-hoarded",
