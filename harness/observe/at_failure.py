@@ -86,14 +86,17 @@ def _places(frame: FrameType | None) -> Iterator[_Place]:
 
 
 def _upcast(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
-    """Find a frozen parameter in 16 bits whose copy in float32 did not fit, or what was cast before."""
+    """Find a frozen parameter in 16 bits whose copy in float32 did not fit, or what was cast before.
+
+    A library's line may cast; the user's is told that led there.
+    """
     for place in places:
         parameters = [parameter for value in place.values for parameter in _parameters(value)]
         for parameter in parameters:
             is_frozen = parameter.dtype in NARROW and not parameter.requires_grad
             is_asked_for = is_frozen and 4 * parameter.numel() == failure.requested_bytes
             if is_asked_for and _CAST.search(source_line(place.line.path, place.line.line)):
-                return _made_by(failure, UPCAST, place.line, parameter, failure.requested_bytes, 1)
+                return _made_by(failure, UPCAST, places[-1].line, parameter, failure.requested_bytes, 1)
     return _cast_before(failure)
 
 

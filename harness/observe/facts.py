@@ -67,7 +67,8 @@ def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False) -> B
 
     Args:
         values: the arguments.
-        with_lengths: look for padding too, which reads from the device: in rows of integers that end alike.
+        with_lengths: look for padding too, which reads from the device: in rows of integers that end alike, or by a
+            mask among the arguments.
     """
     tensor = first_tensor(values)
     if with_lengths and tensor is not None and tensor.dim() == 2 and not tensor.is_floating_point():
@@ -78,7 +79,28 @@ def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False) -> B
     if tensor.dim() == 2 and tensor.is_floating_point():  # samples and their features, not tokens
         return BatchShape(len(tensor), 1, (), 0)
     shape = batch_shape(tensor)
-    return None if shape is None else dataclasses.replace(shape, lengths=())
+    lengths = _lengths_of_masks(values, tensor.shape[:2]) if with_lengths and tensor.dim() == 3 else ()
+    return None if shape is None else dataclasses.replace(shape, lengths=lengths)
+
+
+def _lengths_of_masks(values: Sequence[Any], size: torch.Size) -> tuple[int, ...]:
+    """Return how long each row is by the first mask of that size, rows and positions, among some values; else empty.
+
+    A mask has ones up to the end of each row and zeros from there on, or, where it marks padding, the reverse. A square
+    one may be that of causal attention.
+    """
+    if size[0] == size[1]:
+        return ()
+    for mask in values:
+        if isinstance(mask, torch.Tensor) and mask.shape == size and mask.numel():
+            marked = mask != 0
+            is_binary = bool((marked == mask).all())
+            goes_down = bool((marked[:, :-1] >= marked[:, 1:]).all() and marked[:, 0].all())
+            goes_up = bool((marked[:, :-1] <= marked[:, 1:]).all() and not marked[:, 0].any())
+            if is_binary and (goes_down or goes_up):
+                kept = marked if goes_down else ~marked
+                return tuple(kept.sum(1).tolist())
+    return ()
 
 
 def _lengths_without_padding(tokens: torch.Tensor) -> tuple[int, ...]:

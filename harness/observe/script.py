@@ -47,6 +47,7 @@ from memory_harness.harness.log.records import (
     IN_STEP,
     NEVER_TRAINED,
     OF_WORKERS,
+    OPTIMIZER_SETTING,
     BatchShape,
     EndRecord,
     ForwardFacts,
@@ -167,6 +168,7 @@ class ScriptObserver:
         self._largest_model = 0  # parameters of the largest module so far, which the run record is about
 
         self._optimizers = OptimizerSteps()
+        self._optimizer_at = ""  # `file:line` that made the one that stepped last
         self._has_optimizer = self._has_stepped = False
         self._next_old_models = MANY_TRAININGS  # training at which models of earlier ones are looked for
         self._unobserved = ExitStack()  # open while an optimizer steps whose allocations are known
@@ -519,7 +521,7 @@ class ScriptObserver:
     def make_optimizer(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
         """Make an optimizer: steps will end with its, and no longer with `backward`."""
         self._has_optimizer = True
-        self._optimizers.note_made(args[0])
+        self._optimizers.note_made(args[0], making_line())
         self._sampling.begin_again()
         call(*args, **kwargs)
 
@@ -529,6 +531,7 @@ class ScriptObserver:
             return
         if self._step_ended or self._phase_recorder.step == 0:
             self._begin_micro_step()
+        self._optimizer_at = self._optimizers.made_at(optimizer)
         self._switch_to(Phase.OPTIMIZER)
         has_closure = len(args) > 1 or bool(kwargs)
         if self._optimizers.is_settled(optimizer) and not has_closure:
@@ -813,6 +816,8 @@ class ScriptObserver:
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         error.caught_at = self._caught.note_failure(self._phase, self._frame())
         self._note_failed_call(error)
+        if self._optimizer_at:
+            self._describe(settings_at=self._run.settings_at | {OPTIMIZER_SETTING: self._optimizer_at})
         if self._loaded.are_to_restore:
             self._note_checkpoint_kept()
         self._sampling.stop()
@@ -856,7 +861,9 @@ class ScriptObserver:
 
     def _note_old_models(self) -> None:
         """Report models that were trained before the present one, and called no more since it is."""
-        if self._phase_recorder.training == 1:
+        # in its first step a training has no number yet; what a step calls has been called by its backward pass
+        is_new = self._phase in (Phase.BACKWARD, Phase.OPTIMIZER) and self._optimizers.begin_training()
+        if self._phase_recorder.training == 1 and not is_new:
             return
         for module, tensors in self._module_calls.models_before():
             held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path
+from memory_harness.harness.observe.script_patches import innermost_code
 
 OBSERVED_STEPS = 2
 """First steps of an optimizer that are observed: it makes its states in them. Later ones leave nothing, and what they
@@ -190,7 +191,7 @@ class OptimizerSteps:
     """Which optimizers have stepped, which one ends the training steps, and how many trainings there have been."""
 
     def __init__(self) -> None:
-        self._made = weakref.WeakSet[torch.optim.Optimizer]()
+        self._made = weakref.WeakKeyDictionary[torch.optim.Optimizer, str]()  # with the `file:line` that made each
         self._unchanged = weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]()
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None  # whose optimizer ends the steps, where there are several
@@ -233,9 +234,21 @@ class OptimizerSteps:
         self._leaders.append(weakref.ref(parameter))
         return len(self._leaders)
 
-    def note_made(self, optimizer: torch.optim.Optimizer) -> None:
+    def note_made(self, optimizer: torch.optim.Optimizer, made_at: str) -> None:
         """Take note of an optimizer that has not stepped yet, but may have states: of a file."""
-        self._made.add(optimizer)
+        self._made[optimizer] = made_at
+
+    def made_at(self, optimizer: torch.optim.Optimizer) -> str:
+        """Return `file:line` that made an optimizer of a library's; empty of one whose `step` is the user's."""
+        code = innermost_code(type(optimizer).step)
+        is_users = code is not None and not is_library(code.co_filename)
+        return "" if is_users else self._made.get(optimizer, "")
+
+    def begin_training(self) -> bool:
+        """Return whether an optimizer has been made that trains something else than those that ended steps so far."""
+        led = [leader() for leader in self._leaders]
+        firsts = [_first_parameter(optimizer) for optimizer in self._made if hasattr(optimizer, "param_groups")]
+        return bool(led) and any(first is not None and all(first is not other for other in led) for first in firsts)
 
     def states(self) -> list[object]:
         """Return what the optimizers keep for each of their parameters."""

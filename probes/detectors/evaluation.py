@@ -187,7 +187,8 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
     if _has_all_logits(evaluation, is_joined=_is_joined(log)):
         return "logits"
     left = sorted(evaluation.left_bytes)[len(evaluation.left_bytes) // 2]
-    kept = sum(survivor.bytes_per_step for survivor in survivors_of(log, Phase.EVAL))
+    survivors = [survivor.bytes_per_step for survivor in survivors_of(log, Phase.EVAL)]
+    kept = sum(survivors)
     sizes = {"logits": forward.logits_bytes, "all that the model returns": forward.output_bytes}
     for name, size in sizes.items():
         error = min(abs(left - size), abs(kept - size))
@@ -195,7 +196,12 @@ def _contents_by_output(log: RunLog, evaluation: Evaluation) -> str | None:
             return name
     # beside its logits, and more than they take
     beyond = 0 < forward.logits_bytes < left < forward.output_bytes
-    return "a part of what the model returns" if beyond else None
+    if beyond:
+        return "a part of what the model returns"
+    # labels and the like may be kept along, which the model has not returned
+    largest = max(survivors, default=0)
+    is_logits = largest > 0 and abs(largest - forward.logits_bytes) <= SAME_SHARE * largest
+    return "logits" if is_logits else None
 
 
 def _has_all_logits(evaluation: Evaluation, *, is_joined: bool) -> bool:

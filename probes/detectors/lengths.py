@@ -33,6 +33,10 @@ LONGER_BY = 1.1
 (4.46 GiB per 2048 tokens, reference measurement); less could as well be growth or a carved cache."""
 MIN_EARLIER_BATCHES = 8
 """Earlier micro-batches needed before the failing one can be called unusually large."""
+MUCH_LONGER_BY = 2
+"""The same after a few steps: of lengths that are alike, no batch is twice as large as all the others."""
+MIN_STEPS_MUCH_SHORTER = 3
+"""Steps needed before that."""
 FLAT_FLOOR_BYTES = 64 * MIB
 """Rise of the floor that still counts as flat: two workspaces, far below the activations of one step."""
 MIN_LENGTHS = 3
@@ -117,10 +121,17 @@ def longest_sample(evidence: Evidence) -> Finding | None:
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]
     largest = max((batch.padded_tokens for batch in earlier), default=0)
-    unusual = len(earlier) >= MIN_EARLIER_BATCHES and oom.batch.padded_tokens >= LONGER_BY * largest
+    unusual = oom.batch.padded_tokens >= LONGER_BY * largest
+    unusual = unusual and _are_enough(log, len(earlier), oom.batch.padded_tokens / max(1, largest))
     if not unusual or _rise_after_burn_in(log.steps) > FLAT_FLOOR_BYTES or _is_carved(evidence, oom):
         return None
     return _longest_sample_finding(oom, oom.batch, earlier, largest)
+
+
+def _are_enough(log: RunLog, num_earlier: int, ratio: float) -> bool:
+    """Return whether so many earlier batches can tell of one, `ratio` times as large as any of them, what is usual."""
+    is_much_larger = ratio >= MUCH_LONGER_BY and len(log.steps) >= MIN_STEPS_MUCH_SHORTER
+    return num_earlier >= MIN_EARLIER_BATCHES or is_much_larger
 
 
 def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[BatchShape], largest: int) -> Finding:
@@ -183,7 +194,10 @@ def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
     """
     log = evidence.log
     rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
-    if oom.batch is None or oom.phase not in GRAPH_PHASES or len(rises) < MIN_EARLIER_BATCHES:
+    if oom.batch is None or oom.phase not in GRAPH_PHASES or not rises:
+        return False
+    largest_before = max((record.batch.padded_tokens for record in rises if record.batch), default=0)
+    if not _are_enough(log, len(rises), oom.batch.padded_tokens / max(1, largest_before)):
         return False
     largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
     rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]

@@ -55,7 +55,7 @@ class LogitsSize(NamedTuple):
     @property
     def dtype(self) -> str:
         """Element type in words."""
-        return DTYPES[self.bytes_per_element]
+        return DTYPES.get(self.bytes_per_element, "64-bit")
 
     def __str__(self) -> str:
         return f"{' × '.join(map(str, self))} B = {format_bytes(self.num_bytes)}"
@@ -66,7 +66,8 @@ def logits_size(
 ) -> LogitsSize | None:
     """Return the failed request as logits of the failing batch, or None where its size says otherwise.
 
-    With a `completion` of so many tokens, which the model has generated, they alone and one more have logits.
+    A loss written by hand may ask for labels as one-hot rows, in 64 bits, where it has the logits twice already. With
+    a `completion` of so many tokens, which the model has generated, they alone and one more have logits.
 
     Autocast copies a float32 head to 16 bits: vocabulary x hidden x 2 bytes, the size of 16-bit logits where a batch
     has as many tokens as the model has hidden units. That case is left open.
@@ -76,11 +77,14 @@ def logits_size(
     # a loss that predicts the next token leaves the last one out
     longest = oom.batch.padded_length if completion is None else completion + 1
     lengths = (longest, longest - 1)
-    for length, bytes_per_element in product(lengths, (4, 2)):
+    for length, bytes_per_element in product(lengths, (4, 2, 8)):
         size = LogitsSize(oom.batch.batch_size, length, model.vocab_size, bytes_per_element)
         is_head_copy = float32_head and bytes_per_element == 2 and oom.batch.padded_tokens == model.hidden_size
+        # 64 bits for half as many tokens as the model has hidden units: the head in 32, or its gradient
+        bytes_of_hidden = (4 * model.hidden_size, 2 * model.hidden_size)
+        is_weight = bytes_per_element == 8 and size.batch_size * length * 8 in bytes_of_hidden
         # CUDA reports the segment that it could not get: the tensor rounded up
-        if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not is_head_copy:
+        if oom.requested_bytes in (size.num_bytes, segment_size(size.num_bytes)) and not (is_head_copy or is_weight):
             return size
     return None
 

@@ -1,6 +1,7 @@
 """Offsets from the start or from one event on: checkpointing lost, weights that train or are cast, memory of others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from memory_harness.harness.log.records import (
     NEVER_TRAINED,
     OF_WORKERS,
     OLD_MODEL,
+    OPTIMIZER_SETTING,
     SUMMED_LOSSES,
     UPCAST,
     ModelFacts,
@@ -24,9 +26,11 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import floor_rise, rises_to_the_end
+from memory_harness.probes.detectors.kept import is_of_optimizer
 from memory_harness.probes.detectors.outside import explains_host_growth
 from memory_harness.probes.detectors.reading import (
     error_at_failure,
+    fatal_finding,
     how_it_is_kept,
     is_tight,
     left_bytes,
@@ -35,6 +39,7 @@ from memory_harness.probes.detectors.reading import (
     main_survivor,
     peak_rise_bytes,
     records_of,
+    setting_at,
     severity_without,
     survivors_at_failure,
     survivors_of,
@@ -341,6 +346,32 @@ def head_trainable(evidence: Evidence) -> Finding | None:
 
 
 def optimizer_lazy(evidence: Evidence) -> Finding | None:
+    """Explain what an optimizer keeps: its rise at the first step where it is large, or a history that did not fit."""
+    return _history_at_failure(evidence) or _states_of_first_step(evidence)
+
+
+def _history_at_failure(evidence: Evidence) -> Finding | None:
+    """Find an optimizer that keeps more with each step, as L-BFGS does, where a run died of that alone."""
+    log, oom, survivors = evidence.log, evidence.log.fatal_oom, survivors_of(evidence.log)
+    kept = main_survivor(survivors)
+    if oom is None or kept is None or not all(map(is_of_optimizer, survivors)):
+        return None
+    grown = floor_rise(evidence.later_steps)
+    if grown < MIN_GROWTH_BYTES or severity_without(log, grown) != "error":
+        return None
+    finding = fatal_finding(
+        oom,
+        cause="optimizer-lazy",
+        title=f"The optimizer's history has grown by {format_bytes(grown)}",
+        explanation=f"Each step adds {format_bytes(kept.bytes_per_step)} to what the optimizer keeps of earlier ones, "
+        f"until it has as many as it is told to.{how_it_is_kept(kept)}",
+        num_bytes=grown,
+        evidence={"grown_bytes": grown, "bytes_per_step": kept.bytes_per_step},
+    )
+    return replace(finding, where=line_of(kept))
+
+
+def _states_of_first_step(evidence: Evidence) -> Finding | None:
     """Explain the rise at the first optimizer step where it is large."""
     log, model = evidence.log, evidence.log.run.model
     first = next((record for record in records_of(log, Phase.OPTIMIZER) if record.step == 1), None)
@@ -370,7 +401,7 @@ def optimizer_lazy(evidence: Evidence) -> Finding | None:
         phase=Phase.OPTIMIZER,
         steps=(1, 1),
         bytes=states,
-        where=oom.where if died and oom is not None else None,
+        where=setting_at(log, OPTIMIZER_SETTING) or oom.where if died and oom is not None else None,
         evidence={"trainable_parameters": model.num_trainable_parameters, "rise_bytes": rise},
     )
 

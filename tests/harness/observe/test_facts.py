@@ -48,3 +48,21 @@ def test_rows_that_end_as_they_like_have_no_padding():
     assert padded([5, 6, 7, 8], [5, 6, 7, 9]) == ()
     assert padded([5, 6, 7, 2], [5, 6, 8, 2]) == ()
     assert padded([0, 0, 0, 0], [5, 6, 7, 8]) == (4, 4)
+
+
+def masked(*rows: list[int]) -> tuple[int, ...]:
+    mask = torch.tensor(rows)
+    shape = called_with_shape([torch.randn(*mask.shape, 5), mask], with_lengths=True)
+    assert shape is not None
+    return shape.lengths
+
+
+def test_a_mask_tells_how_long_rows_of_features_are():
+    assert masked([1, 1, 0, 0], [1, 1, 1, 0]) == (2, 3)
+    assert masked([0, 0, 1, 1], [0, 0, 0, 0]) == (2, 4)
+
+
+def test_what_is_no_mask_tells_nothing():
+    assert masked([1, 0, 1, 0], [1, 1, 1, 0]) == ()  # labels of each position
+    assert masked([3, 2, 1, 0], [3, 2, 0, 0]) == ()
+    assert masked([1, 0], [1, 1]) == ()  # which keys a query may see
