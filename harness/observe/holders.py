@@ -10,6 +10,7 @@ import functools
 import gc
 import inspect
 import os
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    function_around,
     handling_line,
     is_library,
     module_lines,
@@ -40,6 +42,7 @@ _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions 
 
 _WITH_KEY = "dict with key "
 _FILLED = ("list of", "dict with", "deque of", "set of")  # begin of links: containers that something adds to
+_ATTRIBUTE = re.compile(r"\w+\.\w+")  # a link: of an object
 _FUNCTION_CACHE = "the cache of the function "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
 _HOOK_DICTS = {
@@ -266,6 +269,7 @@ class _Search:
         is_hook = self._is_hook(function)
         link = f"variable `{name}` {HOOK if is_hook else 'of the closure '}{code.co_name}()"
         own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
+        own = own if is_hook else _with_key_outside(own, name, code, inner)
         return own if is_hook or own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
@@ -367,9 +371,19 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
                 holder = _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
                 if holder.line <= code.co_firstlineno:  # a parameter is stored by no line
                     holder = replace(holder, line=frame.f_lineno)
-                yield holder
+                yield _at_call(holder, name, frame, inner)
     finally:
         del frame  # this function's own may be it: a circle that would keep the target
+
+
+def _at_call(holder: Holder, name: str, frame: types.FrameType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line at which its frame is, where that hands on the object whose attribute keeps it.
+
+    A library's object fills its own lists when it is called, not where it is made.
+    """
+    is_of_object = bool(inner) and _ATTRIBUTE.fullmatch(inner[0]) is not None
+    names_it = re.search(rf"\b{re.escape(name)}\b", source_line(holder.path, frame.f_lineno)) is not None
+    return replace(holder, line=frame.f_lineno) if is_of_object and names_it and not holder.adds else holder
 
 
 def running_frames() -> Iterator[types.FrameType]:
@@ -485,6 +499,16 @@ def hook_code(hook: Any) -> types.CodeType | None:
     return getattr(hook, "__code__", None)
 
 
+def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line of the function around a closure, where that fills the key and its own do not."""
+    if not inner or not inner[0].startswith(_WITH_KEY):
+        return own
+    lines = function_around(code.co_filename, code.co_firstlineno)
+    outer = None if lines is None else _stored(own.words, code.co_filename, name, *lines, inner)
+    key = inner[0].removeprefix(_WITH_KEY)
+    return outer if outer is not None and key in outer.source and key not in own.source else own
+
+
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
     """Return the user's holder whose line adds, else whose line stores, else the first."""
     users = [holder for holder in holders if holder.is_users]
@@ -507,7 +531,9 @@ def _stored(
 def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Holder:
     path = variables.get("__file__") or ""
     words = _words(f"global `{name}` of {variables['__name__']}", inner)
-    return _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
+    best = _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
+    frame = next((frame for frame in running_frames() if frame.f_locals is variables), None)
+    return best if frame is None else _at_call(best, name, frame, inner)
 
 
 def _rank(referrer: object) -> int:

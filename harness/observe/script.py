@@ -304,10 +304,10 @@ class ScriptObserver:
         call(*args, **kwargs)
 
     def register_parameter(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
-        """Take note of who makes a parameter amid the training."""
+        """Take note of who makes a parameter once there is a model that has been called."""
         call(*args, **kwargs)
         parameter = kwargs.get("param", args[-1])
-        if self._phase_recorder.step > 0 and isinstance(parameter, torch.Tensor):
+        if self._has_called and isinstance(parameter, torch.Tensor):
             self._changes.note_parameter(parameter, making_line())
 
     def _note_new_module(self, module: torch.nn.Module) -> bool:
@@ -414,6 +414,8 @@ class ScriptObserver:
         phase_recorder = self._phase_recorder
         if self._phase is not Phase.DATA:
             self._end_phase()
+        if phase_recorder.step == 0:
+            self._changes.forget_parameters()
         phase_recorder.step += 1
         phase_recorder.micro_step = 0
         self._step_ended = False

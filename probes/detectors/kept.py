@@ -44,6 +44,11 @@ def is_of_optimizer(survivor: SurvivorRecord) -> bool:
     return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
 
 
+def is_of_parameters(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a parameter of a module."""
+    return "attribute `_parameters` of" in survivor.holder
+
+
 def is_of_metric(survivor: SurvivorRecord) -> bool:
     """Return whether it is the state of a metric."""
     return OF_METRIC in survivor.holder
@@ -68,10 +73,26 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
         return False
     if all(survivor.shape[2] == survivor.shape[3] for survivor in survivors):
         return False  # attention's weights, tokens × tokens
+    if _come_in_pairs(survivors) and _gets_longer(log, survivors[0]):
+        return True
     phases = {survivor.phase for survivor in survivors}
     lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)
     return _come_in_pairs(survivors) and 1 < max(lengths, default=0) <= tokens
+
+
+def _gets_longer(log: RunLog, survivor: SurvivorRecord) -> bool:
+    """Return whether the tensors of its line were seen with more and more tokens, the other dimensions unchanged.
+
+    Of a model that is handed one token at a time nothing else tells them from pictures.
+    """
+    if not survivor.holder.startswith(GROWING_TENSOR):
+        return False
+    shapes = {other.shape for other in log.survivors if other.site == survivor.site}
+    if any(len(shape) != CACHE_DIMENSIONS for shape in shapes):
+        return False
+    others = {(batch, heads, head_size) for batch, heads, _, head_size in shapes}
+    return len(shapes) > 1 and len(others) == 1
 
 
 def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:

@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).parents[2] / "watch_scripts"
 MISTAKE = "# the mistake"
 
 CAUSES = {
+    "adapters_compared": "adapters-accumulate",
     "adapters_of_peft": "adapters-accumulate",
     "autocast_cache": "autocast-cache",
     "baseline_with_graph": "retained-graph",
@@ -36,6 +37,7 @@ CAUSES = {
     "checkpointing_disabled": "checkpointing-lost",
     "checkpointing_off_in_generate": "checkpointing-lost",
     "closure_names_itself": "reference-cycle",
+    "decoder_cache_kept": "kv-cache-held",
     "epoch_hoard": "epoch-hoard",
     "errors_in_accumulation": "exception-holds-frames",
     "errors_kept": "exception-holds-frames",
@@ -111,7 +113,7 @@ CAUSES = {
 }
 GROW_WITHOUT_END = {
     "baseline_with_graph", "best_weights_by_epoch", "cache_by_layer", "cached_batches", "cached_function", "chat_cache",
-    "errors_in_accumulation", "errors_kept", "errors_of_evaluation", "errors_on_a_queue", "failure_kept",
+    "decoder_cache_kept", "errors_in_accumulation", "errors_kept", "errors_of_evaluation", "errors_on_a_queue", "failure_kept",
     "growing_tensor", "hook_holds_activations", "kv_cache_held", "log_probs_kept", "metric_cat_state",
     "metric_concatenated", "metric_list_state", "metric_never_reset", "metric_of_training", "models_copied",
     "outputs_hoarded", "outputs_of_generate", "pictures_kept", "replay_with_graphs", "retain_graph_flag",
