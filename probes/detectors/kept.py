@@ -10,6 +10,7 @@ from memory_harness.harness.log.records import (
     OF_METRIC,
     OPTIMIZER_STATE,
     TRACEBACK,
+    BatchShape,
     SurvivorRecord,
 )
 from memory_harness.harness.log.runlog import RunLog
@@ -73,26 +74,25 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
         return False
     if all(survivor.shape[2] == survivor.shape[3] for survivor in survivors):
         return False  # attention's weights, tokens × tokens
-    if _come_in_pairs(survivors) and _gets_longer(log, survivors[0]):
-        return True
     phases = {survivor.phase for survivor in survivors}
-    lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
+    batches = [record.batch for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)
-    return _come_in_pairs(survivors) and 1 < max(lengths, default=0) <= tokens
+    is_as_long = 1 < max((batch.padded_length for batch in batches), default=0) <= tokens
+    return _come_in_pairs(survivors) and (is_as_long or _gets_longer(batches, survivors[0]))
 
 
-def _gets_longer(log: RunLog, survivor: SurvivorRecord) -> bool:
-    """Return whether the tensors of its line were seen with more and more tokens, the other dimensions unchanged.
+def _gets_longer(batches: Sequence[BatchShape], survivor: SurvivorRecord) -> bool:
+    """Return whether a tensor that is replaced by larger ones grows along its tokens, of a model that gets one at a time.
 
-    Of a model that is handed one token at a time nothing else tells them from pictures.
+    Joined pictures have more rows than a batch, and joined channels grow by no less than one of them.
     """
-    if not survivor.holder.startswith(GROWING_TENSOR):
+    if not survivor.holder.startswith(GROWING_TENSOR) or not batches:
         return False
-    shapes = {other.shape for other in log.survivors if other.site == survivor.site}
-    if any(len(shape) != CACHE_DIMENSIONS for shape in shapes):
+    rows, channels, tokens, _ = survivor.shape
+    if tokens == 1 or any((batch.batch_size, batch.padded_length) != (rows, 1) for batch in batches):
         return False
-    others = {(batch, heads, head_size) for batch, heads, _, head_size in shapes}
-    return len(shapes) > 1 and len(others) == 1
+    grown = survivor.bytes_per_step / survivor.num_tensors
+    return grown < _num_bytes(survivor) / channels
 
 
 def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:
@@ -102,5 +102,9 @@ def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:
         return True
     if largest.holder.startswith(GROWING_TENSOR):
         return largest.num_tensors > 1
-    num_bytes = prod(largest.shape) * DTYPE_BYTES.get(largest.dtype, 2)
-    return largest.bytes_per_step >= MORE_THAN_ONE * num_bytes
+    return largest.bytes_per_step >= MORE_THAN_ONE * _num_bytes(largest)
+
+
+def _num_bytes(survivor: SurvivorRecord) -> int:
+    """Return the bytes of the largest tensor of a survivor."""
+    return prod(survivor.shape) * DTYPE_BYTES.get(survivor.dtype, 2)
