@@ -505,8 +505,9 @@ def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple
         return own
     lines = function_around(code.co_filename, code.co_firstlineno)
     outer = None if lines is None else _stored(own.words, code.co_filename, name, *lines, inner)
-    key = inner[0].removeprefix(_WITH_KEY)
-    return outer if outer is not None and key in outer.source and key not in own.source else own
+    key = inner[0].removeprefix(_WITH_KEY)  # as `repr` writes it
+    fills_it = outer is not None and key in outer.source.replace('"', "'")
+    return outer if fills_it and key not in own.source.replace('"', "'") else own
 
 
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
