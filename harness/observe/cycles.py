@@ -175,8 +175,10 @@ def _closing(circle: Sequence[int], known: dict[int, Any]) -> Holder | None:
 
 
 def _closes(found: tuple[Holder, bool]) -> tuple[bool, bool, bool, int]:
-    """Return the order of holders: what an object hands of itself to another goes before what it takes, and a node's
-    parent before the list of its children."""
+    """Return the order of holders: what an object hands of itself to another goes before what it takes.
+
+    A node's parent goes before the list of its children.
+    """
     holder, is_direct = found
     return bool(_OF_ITSELF.search(holder.source)), is_direct, holder.stores, holder.line
 

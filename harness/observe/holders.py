@@ -180,7 +180,7 @@ class _Search:
         if isinstance(referrer, types.FrameType):
             return self._frame(target, referrer, inner, depth)
         if isinstance(referrer, types.GeneratorType):
-            return self._generator(target, referrer, inner)
+            return self._generator(target, referrer, inner, depth)
         if isinstance(referrer, types.CellType):
             return self._cell(referrer, inner, depth)
         if isinstance(referrer, types.FunctionType):
@@ -231,16 +231,19 @@ class _Search:
         return None
 
     def _generator(
-        self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...]
+        self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...], depth: int
     ) -> Holder:
-        """Return the local variable of a generator that is suspended, such as a `with` block's."""
+        """Return what collects suspended generators, else the local variable of one, such as a `with` block's."""
         code = generator.gi_code
         name, line = "?", None
         if generator.gi_frame is not None:
             name = _local_name(generator.gi_frame, target) or "?"
             line = storing_line(code.co_filename, name, code.co_firstlineno, last_line(code))
-        words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
-        return Holder(words, code.co_filename, line or code.co_firstlineno)
+        link = f"local `{name}` of the generator {code.co_name}()"
+        outer = self.holder_of(generator, (link, *inner), depth - 1)
+        if outer is not None and outer.is_users and outer.adds:
+            return outer
+        return Holder(_words(link, inner), code.co_filename, line or code.co_firstlineno)
 
     def _of_function(
         self, own: Holder, function: types.FunctionType, inner: tuple[str, ...], depth: int
@@ -269,8 +272,10 @@ class _Search:
         is_hook = self._is_hook(function)
         link = f"variable `{name}` {HOOK if is_hook else 'of the closure '}{code.co_name}()"
         own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
-        own = own if is_hook else _with_key_outside(own, name, code, inner)
-        return own if is_hook or own.adds else self._of_function(own, function, (link, *inner), depth)
+        if is_hook:
+            return _registered(own, code)
+        own = _with_key_outside(own, name, code, inner)
+        return own if own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
         """Return whether a module or a tensor calls the function as a hook."""
@@ -497,6 +502,12 @@ def hook_code(hook: Any) -> types.CodeType | None:
     if not hasattr(hook, "__code__") and not isinstance(hook, types.MethodType):
         hook = vars(type(hook)).get("__call__")
     return getattr(hook, "__code__", None)
+
+
+def _registered(own: Holder, code: types.CodeType) -> Holder:
+    """Return the holder with the line that registers a hook, where the hook only reads what it closes over."""
+    line = None if own.stores else registering_line(code.co_filename, code.co_name)
+    return own if line is None else replace(own, line=line, adds=True, stores=True, scope=None)
 
 
 def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:

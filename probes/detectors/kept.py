@@ -82,7 +82,7 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
 
 
 def _gets_longer(batches: Sequence[BatchShape], survivor: SurvivorRecord) -> bool:
-    """Return whether a tensor that is replaced by larger ones grows along its tokens, of a model that gets one at a time.
+    """Return whether a tensor that is replaced by larger ones grows along its tokens, where a model gets one at a time.
 
     Joined pictures have more rows than a batch, and joined channels grow by no less than one of them.
     """
