@@ -97,7 +97,7 @@ from memory_harness.harness.observe.script_patches import (
     Keywords,
     Patch,
     autocast_around,
-    cache_bytes_in_frames,
+    cache_in_frames,
     calling_line,
     innermost_code,
     is_observed,
@@ -850,10 +850,11 @@ class ScriptObserver:
         if self._phase is Phase.FORWARD and self._has_checkpointed:
             self._phase_recorder.forward_facts = self._training_facts(module)
         elif self._phase is Phase.EVAL:
-            facts = ForwardFacts(has_graph, cache_bytes_in_frames(self._frame()), self._num_checkpointed)
+            cache_bytes, called_at = cache_in_frames(self._frame())
+            facts = ForwardFacts(has_graph, cache_bytes, self._num_checkpointed)
             switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
             self._phase_recorder.forward_facts = dataclasses.replace(
-                facts, where=line_that_called(self._frame()), switched_at=switched_at
+                facts, where=called_at or line_that_called(self._frame()), switched_at=switched_at
             )
 
     def _note_old_models(self) -> None:

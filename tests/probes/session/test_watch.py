@@ -51,6 +51,7 @@ CAUSES = {
     "failure_kept": "exception-holds-frames",
     "group_logits": "group-logits",
     "growing_tensor": "tensors-logged",
+    "hook_closes_over": "hook-holds-activations",
     "hook_fills_a_global": "hook-holds-activations",
     "hook_holds_activations": "hook-holds-activations",
     "hooks_registered_again": "hook-holds-activations",
@@ -99,6 +100,7 @@ CAUSES = {
     "shifted_logits": "logits-fp32-copies",
     "slow_graph": "retained-graph",
     "slow_growth": "tensors-logged",
+    "streams_left_open": "kv-cache-held",
     "streaming_cache": "kv-cache-held",
     "tensors_logged": "tensors-logged",
     "thread_leak": "tensors-logged",
@@ -123,7 +125,7 @@ GROW_WITHOUT_END = {
     "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
     "host_arrays", "host_rows", "sample_output_kept", "samples_decoded", "hooks_registered_again",
     "errors_with_their_tracebacks", "hook_fills_a_global",
-    "weights_cloned", "weights_kept", "decoder_cache_kept",
+    "weights_cloned", "weights_kept", "decoder_cache_kept", "hook_closes_over", "streams_left_open",
 }  # fmt: skip
 BUDGETS = {
     "batches_skipped": 26 * MIB, "clean_batch_size_search": 26 * MIB, "clean_batches_halved": 48 * MIB,
