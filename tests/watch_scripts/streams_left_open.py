@@ -19,11 +19,11 @@ streams = []
 
 def tokens(ids):
     cache = None
-    with torch.no_grad():
-        while True:
+    while True:
+        with torch.no_grad():
             out = model(ids, past_key_values=cache, use_cache=True)
-            cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
-            yield ids
+        cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        yield ids
 
 
 for _ in range(20):
