@@ -207,9 +207,10 @@ def function_around(path: str, line: int) -> tuple[int, int] | None:
     """Return the first and last line of the innermost function around the one that begins at a line, or None."""
     found = []
     for node in _nodes(path):
-        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        if is_function and node.lineno < line <= (node.end_lineno or node.lineno):
-            found.append((node.lineno, node.end_lineno or node.lineno))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            last = node.end_lineno or node.lineno
+            if node.lineno < line <= last:
+                found.append((node.lineno, last))
     return max(found, default=None)
 
 

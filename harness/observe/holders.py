@@ -515,10 +515,12 @@ def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple
     if not inner or not inner[0].startswith(_WITH_KEY):
         return own
     lines = function_around(code.co_filename, code.co_firstlineno)
-    outer = None if lines is None else _stored(own.words, code.co_filename, name, *lines, inner)
+    if lines is None:
+        return own
+    outer = _stored(own.words, code.co_filename, name, *lines, inner)
     key = inner[0].removeprefix(_WITH_KEY)  # as `repr` writes it
-    fills_it = outer is not None and key in outer.source.replace('"', "'")
-    return outer if fills_it and key not in own.source.replace('"', "'") else own
+    fills_it = key in outer.source.replace('"', "'") and key not in own.source.replace('"', "'")
+    return outer if fills_it else own
 
 
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
