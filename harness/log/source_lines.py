@@ -203,6 +203,17 @@ def context_around(path: str, line: int, name: str) -> int | None:
     return min(found, default=None)
 
 
+def function_around(path: str, line: int) -> tuple[int, int] | None:
+    """Return the first and last line of the innermost function around the one that begins at a line, or None."""
+    found = []
+    for node in _nodes(path):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            last = node.end_lineno or node.lineno
+            if node.lineno < line <= last:
+                found.append((node.lineno, last))
+    return max(found, default=None)
+
+
 def handling_line(path: str, line: int) -> int | None:
     """Return the line that hands on the exception that a line of a file raises, where it is caught, or None."""
     found = []

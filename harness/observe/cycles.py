@@ -154,25 +154,33 @@ def _bytes_behind(
 def _closing(circle: Sequence[int], known: dict[int, Any]) -> Holder | None:
     """Return the user's line that lets a member refer to another: an attribute's, or a function's that names itself."""
     members = set(circle)
-    found: list[Holder] = []
+    found: list[tuple[Holder, bool]] = []  # and whether it refers to another member itself, with no list in between
     asked: set[tuple[type, str]] = set()
     for node in circle:
         item = known[node]
         if isinstance(item, types.FunctionType) and not is_library(item.__code__.co_filename):
             words = f"the function {item.__code__.co_name}(), which refers to itself"
-            found.append(Holder(words, item.__code__.co_filename, item.__code__.co_firstlineno))
+            found.append((Holder(words, item.__code__.co_filename, item.__code__.co_firstlineno), False))
             continue
         for name, value in attributes_of(item):
             is_new = (type(item), name) not in asked
             if is_new and (id(value) in members or _leads_into(value, members)):
                 asked.add((type(item), name))
-                found.append(attribute_holder(item, name))
-    users = [holder for holder in found if holder.is_users]
+                found.append((attribute_holder(item, name), not isinstance(value, (dict, list, set, tuple))))
+    users = [(holder, is_direct) for holder, is_direct in found if holder.is_users]
     if not users:
         return None
-    # what an object hands of itself to another closes the circle, rather than what it takes
-    closing = max(users, key=lambda holder: (bool(_OF_ITSELF.search(holder.source)), holder.stores, holder.line))
+    closing, _ = max(users, key=_closes)
     return replace(closing, words=f"a circle, closed by {closing.words}")
+
+
+def _closes(found: tuple[Holder, bool]) -> tuple[bool, bool, bool, int]:
+    """Return the order of holders: what an object hands of itself to another goes before what it takes.
+
+    A node's parent goes before the list of its children.
+    """
+    holder, is_direct = found
+    return bool(_OF_ITSELF.search(holder.source)), is_direct, holder.stores, holder.line
 
 
 def _leads_into(value: Any, members: set[int]) -> bool:

@@ -10,6 +10,7 @@ import functools
 import gc
 import inspect
 import os
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    function_around,
     handling_line,
     is_library,
     module_lines,
@@ -40,6 +42,7 @@ _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions 
 
 _WITH_KEY = "dict with key "
 _FILLED = ("list of", "dict with", "deque of", "set of")  # begin of links: containers that something adds to
+_ATTRIBUTE = re.compile(r"\w+\.\w+")  # a link: of an object
 _FUNCTION_CACHE = "the cache of the function "
 _IGNORED = (types.BuiltinFunctionType, types.ModuleType, type)
 _HOOK_DICTS = {
@@ -177,7 +180,7 @@ class _Search:
         if isinstance(referrer, types.FrameType):
             return self._frame(target, referrer, inner, depth)
         if isinstance(referrer, types.GeneratorType):
-            return self._generator(target, referrer, inner)
+            return self._generator(target, referrer, inner, depth)
         if isinstance(referrer, types.CellType):
             return self._cell(referrer, inner, depth)
         if isinstance(referrer, types.FunctionType):
@@ -228,16 +231,19 @@ class _Search:
         return None
 
     def _generator(
-        self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...]
+        self, target: object, generator: types.GeneratorType[Any, Any, Any], inner: tuple[str, ...], depth: int
     ) -> Holder:
-        """Return the local variable of a generator that is suspended, such as a `with` block's."""
+        """Return what collects suspended generators, else the local variable of one, such as a `with` block's."""
         code = generator.gi_code
         name, line = "?", None
         if generator.gi_frame is not None:
             name = _local_name(generator.gi_frame, target) or "?"
             line = storing_line(code.co_filename, name, code.co_firstlineno, last_line(code))
-        words = _words(f"local `{name}` of the generator {code.co_name}()", inner)
-        return Holder(words, code.co_filename, line or code.co_firstlineno)
+        link = f"local `{name}` of the generator {code.co_name}()"
+        outer = self.holder_of(generator, (link, *inner), depth - 1)
+        if outer is not None and outer.is_users and outer.adds:
+            return outer
+        return Holder(_words(link, inner), code.co_filename, line or code.co_firstlineno)
 
     def _of_function(
         self, own: Holder, function: types.FunctionType, inner: tuple[str, ...], depth: int
@@ -266,7 +272,10 @@ class _Search:
         is_hook = self._is_hook(function)
         link = f"variable `{name}` {HOOK if is_hook else 'of the closure '}{code.co_name}()"
         own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
-        return own if is_hook or own.adds else self._of_function(own, function, (link, *inner), depth)
+        if is_hook:
+            return _registered(own, code)
+        own = _with_key_outside(own, name, code, inner)
+        return own if own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
         """Return whether a module or a tensor calls the function as a hook."""
@@ -367,9 +376,19 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
                 holder = _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
                 if holder.line <= code.co_firstlineno:  # a parameter is stored by no line
                     holder = replace(holder, line=frame.f_lineno)
-                yield holder
+                yield _at_call(holder, name, frame, inner)
     finally:
         del frame  # this function's own may be it: a circle that would keep the target
+
+
+def _at_call(holder: Holder, name: str, frame: types.FrameType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line at which its frame is, where that hands on the object whose attribute keeps it.
+
+    A library's object fills its own lists when it is called, not where it is made.
+    """
+    is_of_object = bool(inner) and _ATTRIBUTE.fullmatch(inner[0]) is not None
+    names_it = re.search(rf"\b{re.escape(name)}\b", source_line(holder.path, frame.f_lineno)) is not None
+    return replace(holder, line=frame.f_lineno) if is_of_object and names_it and not holder.adds else holder
 
 
 def running_frames() -> Iterator[types.FrameType]:
@@ -485,6 +504,25 @@ def hook_code(hook: Any) -> types.CodeType | None:
     return getattr(hook, "__code__", None)
 
 
+def _registered(own: Holder, code: types.CodeType) -> Holder:
+    """Return the holder with the line that registers a hook, where the hook only reads what it closes over."""
+    line = None if own.stores else registering_line(code.co_filename, code.co_name)
+    return own if line is None else replace(own, line=line, adds=True, stores=True, scope=None)
+
+
+def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line of the function around a closure, where that fills the key and its own do not."""
+    if not inner or not inner[0].startswith(_WITH_KEY):
+        return own
+    lines = function_around(code.co_filename, code.co_firstlineno)
+    if lines is None:
+        return own
+    outer = _stored(own.words, code.co_filename, name, *lines, inner)
+    key = inner[0].removeprefix(_WITH_KEY)  # as `repr` writes it
+    fills_it = key in outer.source.replace('"', "'") and key not in own.source.replace('"', "'")
+    return outer if fills_it else own
+
+
 def _best(holders: Sequence[Holder], otherwise: Holder) -> Holder:
     """Return the user's holder whose line adds, else whose line stores, else the first."""
     users = [holder for holder in holders if holder.is_users]
@@ -507,7 +545,9 @@ def _stored(
 def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Holder:
     path = variables.get("__file__") or ""
     words = _words(f"global `{name}` of {variables['__name__']}", inner)
-    return _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
+    best = _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
+    frame = next((frame for frame in running_frames() if frame.f_locals is variables), None)
+    return best if frame is None else _at_call(best, name, frame, inner)
 
 
 def _rank(referrer: object) -> int:

@@ -98,7 +98,7 @@ from memory_harness.harness.observe.script_patches import (
     Keywords,
     Patch,
     autocast_around,
-    cache_bytes_in_frames,
+    cache_in_frames,
     calling_line,
     innermost_code,
     is_observed,
@@ -306,10 +306,10 @@ class ScriptObserver:
         call(*args, **kwargs)
 
     def register_parameter(self, call: Call, args: Arguments, kwargs: Keywords) -> None:
-        """Take note of who makes a parameter amid the training."""
+        """Take note of who makes a parameter once there is a model that has been called."""
         call(*args, **kwargs)
         parameter = kwargs.get("param", args[-1])
-        if self._phase_recorder.step > 0 and isinstance(parameter, torch.Tensor):
+        if self._has_called and isinstance(parameter, torch.Tensor):
             self._changes.note_parameter(parameter, making_line())
 
     def _note_new_module(self, module: torch.nn.Module) -> bool:
@@ -416,6 +416,8 @@ class ScriptObserver:
         phase_recorder = self._phase_recorder
         if self._phase is not Phase.DATA:
             self._end_phase()
+        if phase_recorder.step == 0:
+            self._changes.forget_parameters()
         phase_recorder.step += 1
         phase_recorder.micro_step = 0
         self._step_ended = False
@@ -853,10 +855,11 @@ class ScriptObserver:
         if self._phase is Phase.FORWARD and self._has_checkpointed:
             self._phase_recorder.forward_facts = self._training_facts(module)
         elif self._phase is Phase.EVAL:
-            facts = ForwardFacts(has_graph, cache_bytes_in_frames(self._frame()), self._num_checkpointed)
+            cache_bytes, called_at = cache_in_frames(self._frame())
+            facts = ForwardFacts(has_graph, cache_bytes, self._num_checkpointed)
             switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
             self._phase_recorder.forward_facts = dataclasses.replace(
-                facts, where=line_that_called(self._frame()), switched_at=switched_at
+                facts, where=called_at or line_that_called(self._frame()), switched_at=switched_at
             )
 
     def _note_old_models(self) -> None:

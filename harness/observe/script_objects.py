@@ -146,6 +146,10 @@ class ModelChanges:
         """Take note of where a parameter was made."""
         self._made_at[parameter] = made_at
 
+    def forget_parameters(self) -> None:
+        """Take the parameters that there are as made before the training."""
+        self._made_at.clear()
+
     def made_at(self, model: torch.nn.Module) -> str | None:
         """Return where a model was made, where that was amid the training."""
         lines = filter(None, (self._made_at.get(parameter) for parameter in model.parameters()))

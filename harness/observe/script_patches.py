@@ -180,13 +180,19 @@ def autocast_around(frame: FrameType | None) -> str | None:
     return found
 
 
-def cache_bytes_in_frames(frame: FrameType | None) -> int:
-    """Return the bytes of the keys and values that running calls of transformers' models hand on, from a frame out."""
-    most = 0
-    for outer, _ in islice(traceback.walk_stack(frame), MAX_FAILED_FRAMES):
+def cache_in_frames(frame: FrameType | None) -> tuple[int, str | None]:
+    """Return the bytes of keys and values that running calls of transformers' models hand on, from a frame out.
+
+    With `file:line` of the user's that called the one that begins them.
+    """
+    most, called_at = 0, None
+    for outer, line in islice(traceback.walk_stack(frame), MAX_FAILED_FRAMES):
         cache = local_variables(outer).get("past_key_values") if outer.f_code.co_flags & CO_NEWLOCALS else None
         most = max(most, sum(tensor.untyped_storage().nbytes() for tensor in tensors_in(cache)))
-    return most
+        path = outer.f_code.co_filename
+        if most and called_at is None and not is_library(path):
+            called_at = f"{short_path(path)}:{line}"
+    return most, called_at
 
 
 def making_line() -> str:

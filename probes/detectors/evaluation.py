@@ -19,7 +19,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
-from memory_harness.probes.detectors.kept import is_of_exception, is_of_metric
+from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric, is_of_parameters
 from memory_harness.probes.detectors.reading import (
     called_at,
     error_at_failure,
@@ -44,6 +44,8 @@ MIN_BATCHES = 3
 EXCEPTIONS = "what the frames of caught exceptions hold"
 KEPT_SHARE = 0.8
 """Share of what an evaluation left that must still be there one step later before it counts as never released."""
+STAYING_SHARE = 0.5
+"""Least share of what batches leave that must be there when the last one begins; the rest may be a batch's own data."""
 SAME_SHARE = 0.02
 """Relative error within which a size counts as the one expected: the allocator's rounding of several tensors."""
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -67,6 +69,9 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     by_holder = _by_holder(evidence)
     if by_holder is not None:
         return by_holder
+    held = main_survivor(survivors_of(log, Phase.EVAL))
+    if held is not None and is_of_parameters(held):
+        return None  # what is added to a model, rather than what it returns
     is_joined = _is_joined(log)
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation, is_joined=is_joined)]
     if not hoarding:
@@ -82,7 +87,7 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     if contents == "logits":
         cause = "logits-hoarded"
     elif contents is None:
-        if not never_released or not _adds_up(hoarding):
+        if not never_released or not _adds_up(hoarding) or are_caches(log, survivors_of(log, Phase.EVAL)):
             return None
         cause, contents = "metric-never-reset", "a state smaller than the outputs"
     return _hoarded_finding(log, cause, hoarding, contents, never_released)
@@ -128,7 +133,7 @@ def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     what is there `is_joined`.
     """
     left = evaluation.left_bytes
-    if len(left) < MIN_BATCHES:
+    if len(left) < MIN_BATCHES or not _begins_rise(evaluation):
         return False
     rises = [num_bytes for num_bytes in left if num_bytes > NOISE_BYTES]
     if len(rises) == len(left):
@@ -136,6 +141,12 @@ def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
     is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)
     return (len(lengths) > 1 or is_joined) and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
+
+
+def _begins_rise(evaluation: Evaluation) -> bool:
+    """Return whether what batches leave is there when later ones begin: it may be let go before the next one."""
+    rise = evaluation.batches[-1].allocated_before_bytes - evaluation.before_bytes
+    return rise >= STAYING_SHARE * sum(evaluation.left_bytes[:-1])
 
 
 def _steps_leave_too(evidence: Evidence) -> bool:

@@ -10,6 +10,7 @@ from memory_harness.harness.log.records import (
     OF_METRIC,
     OPTIMIZER_STATE,
     TRACEBACK,
+    BatchShape,
     SurvivorRecord,
 )
 from memory_harness.harness.log.runlog import RunLog
@@ -44,6 +45,11 @@ def is_of_optimizer(survivor: SurvivorRecord) -> bool:
     return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
 
 
+def is_of_parameters(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a parameter of a module."""
+    return "attribute `_parameters` of" in survivor.holder
+
+
 def is_of_metric(survivor: SurvivorRecord) -> bool:
     """Return whether it is the state of a metric."""
     return OF_METRIC in survivor.holder
@@ -69,9 +75,24 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
     if all(survivor.shape[2] == survivor.shape[3] for survivor in survivors):
         return False  # attention's weights, tokens × tokens
     phases = {survivor.phase for survivor in survivors}
-    lengths = [record.batch.padded_length for record in log.phases if record.batch and record.phase in phases]
+    batches = [record.batch for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)
-    return _come_in_pairs(survivors) and 1 < max(lengths, default=0) <= tokens
+    is_as_long = 1 < max((batch.padded_length for batch in batches), default=0) <= tokens
+    return _come_in_pairs(survivors) and (is_as_long or _gets_longer(batches, survivors[0]))
+
+
+def _gets_longer(batches: Sequence[BatchShape], survivor: SurvivorRecord) -> bool:
+    """Return whether a tensor that is replaced by larger ones grows along its tokens, where a model gets one at a time.
+
+    Joined pictures have more rows than a batch, and joined channels grow by no less than one of them.
+    """
+    if not survivor.holder.startswith(GROWING_TENSOR) or not batches:
+        return False
+    rows, channels, tokens, _ = survivor.shape
+    if tokens == 1 or any((batch.batch_size, batch.padded_length) != (rows, 1) for batch in batches):
+        return False
+    grown = survivor.bytes_per_step / survivor.num_tensors
+    return grown < _num_bytes(survivor) / channels
 
 
 def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:
@@ -81,5 +102,9 @@ def _come_in_pairs(survivors: Sequence[SurvivorRecord]) -> bool:
         return True
     if largest.holder.startswith(GROWING_TENSOR):
         return largest.num_tensors > 1
-    num_bytes = prod(largest.shape) * DTYPE_BYTES.get(largest.dtype, 2)
-    return largest.bytes_per_step >= MORE_THAN_ONE * num_bytes
+    return largest.bytes_per_step >= MORE_THAN_ONE * _num_bytes(largest)
+
+
+def _num_bytes(survivor: SurvivorRecord) -> int:
+    """Return the bytes of the largest tensor of a survivor."""
+    return prod(survivor.shape) * DTYPE_BYTES.get(survivor.dtype, 2)

@@ -241,7 +241,7 @@ def _carved_cache(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         cause="fragmentation",
-        severity="warning",
+        severity="warning" if retries > 1 else "info",  # one, for a new longest batch, is over with it
         title=f"{format_bytes(unused)} lies unused in a cache carved up by varying lengths",
         explanation=f"Reserved reaches {format_bytes(worst.after.peak_reserved_bytes)} while live tensors peak "
         f"at {format_bytes(worst.after.peak_allocated_bytes)}. Each of the {num_lengths} padded lengths cuts the "

@@ -45,8 +45,11 @@ MERGED_RANGE = (0.9, 1.3)
 converted."""
 MIN_CALLS = 12
 """Calls of a model before what they leave is said to be kept for good; of texts of several tokens where one grows."""
-MIN_ADDITIONS = 2
+MIN_ADDITIONS = 3
 """Additions of one size to a model before they are said to accumulate."""
+RESTS = 2
+"""How many of the longest stretches between two additions may follow the last: a network that is grown in stages, as
+some are, has its size long before its training ends."""
 RESUME_SLACK = 1.5
 """What resuming may add over the adapter's optimizer states, which it has to make: the states' own rounding and
 scalars."""
@@ -222,7 +225,7 @@ def _parameters_added(log: RunLog) -> Finding | None:
     of_line = [record for record in added if record.site == largest.site]
     alike = [record for record in of_line if record.bytes_per_step == largest.bytes_per_step]
     steps = sorted(record.step for record in alike)
-    if len(alike) < MIN_ADDITIONS:
+    if len(alike) < MIN_ADDITIONS or not _goes_on(log, steps):
         return None
     num_bytes = len(alike) * largest.bytes_per_step
     return Finding(
@@ -237,6 +240,13 @@ def _parameters_added(log: RunLog) -> Finding | None:
         where=line_of(largest),
         evidence={"num_additions": len(alike), "bytes_per_adapter": largest.bytes_per_step},
     )
+
+
+def _goes_on(log: RunLog, steps: Sequence[int]) -> bool:
+    """Return whether what was added before these steps was to be added again when the run ended."""
+    longest = max(after - before for before, after in pairwise(steps))
+    last_step = log.steps[-1].step if log.steps else 0
+    return last_step - steps[-1] <= RESTS * max(1, longest)
 
 
 def _adds_to_the_end(numbers: Sequence[int]) -> bool:

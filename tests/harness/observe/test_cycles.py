@@ -84,3 +84,19 @@ def test_only_collections_that_free_memory_are_noted():
         del view
         gc.collect()
     assert noted == [(2**20, 0)]
+
+
+class Node:
+    def __init__(self, parent=None):
+        self.values = torch.zeros(2**16)
+        self.parent = parent
+        self.children, self.visits = {}, 0
+
+
+def test_the_parent_closes_the_circle_of_a_tree():
+    root = Node()
+    root.children[0] = Node(root)
+    del root
+    found = collect_and_look(Card())
+    assert found is not None
+    assert found[0].source == "self.parent = parent"

@@ -346,11 +346,12 @@ def test_a_request_too_large_or_stopped_from_outside_is_not_fragmentation(alloca
     assert causes(log, "error") == [UNEXPLAINED_GROWTH]
 
 
-def test_a_carved_cache_with_retries_is_a_warning():
-    log = make_log(LEAN, lengths=SHORT, cached_bytes=4 * GIB, retries=3)
+@pytest.mark.parametrize(("retries", "severity"), [(1, "info"), (3, "warning")])
+def test_a_carved_cache_with_several_retries_is_a_warning(retries, severity):
+    log = make_log(LEAN, lengths=SHORT, cached_bytes=4 * GIB, retries=retries)
     (finding,) = detect(log)
-    assert (finding.cause, finding.severity) == ("fragmentation", "warning")
-    assert finding.evidence["num_alloc_retries"] == 3
+    assert (finding.cause, finding.severity) == ("fragmentation", severity)
+    assert finding.evidence["num_alloc_retries"] == retries
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,17 @@ from memory_harness.harness.log.records import (
     COLLECTOR,
     GROWING_TENSOR,
     BatchShape,
+    ForwardFacts,
     MemoryStats,
     Phase,
     PhaseRecord,
     ProbeRecord,
     SurvivorRecord,
 )
+from memory_harness.probes.detectors.evaluation import outputs_kept
 from memory_harness.probes.detectors.evidence import gather
 from memory_harness.probes.detectors.floor import freed_by_collector
+from memory_harness.probes.detectors.kept import are_caches
 from memory_harness.probes.detectors.saving import kv_cache_held
 from tests.builders import make_log
 
@@ -76,3 +79,40 @@ def test_what_is_meant_to_be_there_is_no_leak(levels, holder, length):
 def test_garbage_that_the_script_collects_itself_is_no_leak(name, expected):
     probes = [ProbeRecord(name, step, 500 * KIB, 100 * KIB, 0, 0) for step in range(10, 60, 10)]
     assert bool(freed_by_collector(gather(replace(make_log(), probes=probes)))) is expected
+
+
+OF_ATTENTION = f"{GROWING_TENSOR}: attribute `keys` of Attention (serve.py:7)"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "length", "per_step", "holder", "expected"),
+    [
+        (8, 1, 4 * KIB, OF_ATTENTION, True),
+        (2, 1, 4 * KIB, OF_ATTENTION, False),
+        (8, 1, 72 * KIB, OF_ATTENTION, False),
+        (8, 1, 4 * KIB, "attribute `pictures` of Memory: list of 8 (serve.py:7)", False),
+    ],
+    ids=["token by token", "joined pictures", "joined channels", "a list"],
+)
+def test_a_cache_of_ones_own_grows_along_its_tokens(batch_size, length, per_step, holder, expected):
+    batch = BatchShape(batch_size, length, (length,), length)
+    log = replace(make_log(), phases=[replace(call, batch=batch) for call in calls_at(CLIMBING)])
+    kept = SurvivorRecord(9, Phase.EVAL, "serve.py:5 f", holder, per_step, 1, shape=(8, 4, 144, 8), dtype="float32")
+    assert are_caches(log, [kept, replace(kept, site="serve.py:6 f")]) is expected
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_what_is_let_go_before_the_next_batch_is_not_hoarded(lets_go):
+    batch = BatchShape(1, 16, (16,), 16)
+    output = ForwardFacts(False, 0, 0, logits_bytes=64 * KIB, output_bytes=64 * KIB)
+    levels = [100 if lets_go else 100 + 64 * i for i in range(8)]
+    calls = [replace(call, batch=batch, forward=output) for call in calls_at(levels)]
+    calls = [replace(call, after=_higher(call.after, 64 * KIB)) for call in calls]
+    log = make_log()
+    log = replace(log, run=replace(log.run, script="serve.py"), phases=calls, steps=[])
+    finding = outputs_kept(gather(log))
+    assert (finding is None) is lets_go
+
+
+def _higher(stats, num_bytes):
+    return replace(stats, allocated_bytes=stats.allocated_bytes + num_bytes)

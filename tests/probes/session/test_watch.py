@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).parents[2] / "watch_scripts"
 MISTAKE = "# the mistake"
 
 CAUSES = {
+    "adapters_compared": "adapters-accumulate",
     "adapters_of_peft": "adapters-accumulate",
     "autocast_cache": "autocast-cache",
     "baseline_with_graph": "retained-graph",
@@ -38,6 +39,7 @@ CAUSES = {
     "checkpointing_off_in_generate": "checkpointing-lost",
     "clips_on_a_canvas": "padding-to-max",
     "closure_names_itself": "reference-cycle",
+    "decoder_cache_kept": "kv-cache-held",
     "epoch_hoard": "epoch-hoard",
     "errors_in_accumulation": "exception-holds-frames",
     "errors_kept": "exception-holds-frames",
@@ -52,6 +54,7 @@ CAUSES = {
     "group_logits": "group-logits",
     "growing_tensor": "tensors-logged",
     "history_of_lbfgs": "optimizer-lazy",
+    "hook_closes_over": "hook-holds-activations",
     "hook_fills_a_global": "hook-holds-activations",
     "hook_holds_activations": "hook-holds-activations",
     "hooks_registered_again": "hook-holds-activations",
@@ -105,6 +108,7 @@ CAUSES = {
     "slow_graph": "retained-graph",
     "slow_growth": "tensors-logged",
     "states_of_the_vocabulary": "optimizer-lazy",
+    "streams_left_open": "kv-cache-held",
     "streaming_cache": "kv-cache-held",
     "tensors_logged": "tensors-logged",
     "thread_leak": "tensors-logged",
@@ -129,7 +133,7 @@ GROW_WITHOUT_END = {
     "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
     "host_arrays", "host_rows", "sample_output_kept", "samples_decoded", "hooks_registered_again",
     "errors_with_their_tracebacks", "hook_fills_a_global",
-    "weights_cloned", "weights_kept",
+    "weights_cloned", "weights_kept", "decoder_cache_kept", "hook_closes_over", "streams_left_open",
 }  # fmt: skip
 BUDGETS = {
     "batches_skipped": 26 * MIB, "clean_batch_size_search": 26 * MIB, "clean_batches_halved": 48 * MIB,

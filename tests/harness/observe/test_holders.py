@@ -1,0 +1,71 @@
+"""Who keeps a tensor, and which line it is that fills what keeps it."""
+
+import argparse
+import functools
+
+import torch
+
+from memory_harness.harness.observe.holders import find_holder
+
+
+def source_of_holder(read):
+    """Return the line of the holder of what a function reads, which no variable of its own keeps."""
+    return find_holder(read()).source
+
+
+def test_a_dict_that_a_closure_only_counts_in_is_filled_by_the_function_around_it():
+    made = []
+
+    def step():
+        notes = {}
+
+        def run():
+            notes["calls"] = notes.get("calls", 0) + 1
+
+        notes["out"] = torch.ones(4)
+        made.append(run)
+
+    step()
+    assert source_of_holder(lambda: made[0].__closure__[0].cell_contents["out"]) == 'notes["out"] = torch.ones(4)'
+
+
+def test_generators_that_are_never_finished_are_kept_by_their_list():
+    def tokens():
+        cache = torch.ones(4)
+        yield cache.sum()
+
+    class Server:
+        def __init__(self):
+            self.streams = []
+
+        def ask(self):
+            self.streams.append(tokens())
+            next(self.streams[-1])
+
+    server = Server()
+    server.ask()
+    assert source_of_holder(lambda: server.streams[0].gi_frame.f_locals["cache"]) == "self.streams.append(tokens())"
+
+
+def test_a_hook_that_reads_what_it_closes_over_is_kept_where_it_is_registered():
+    layer = torch.nn.Linear(4, 4)
+
+    def blank(mask):
+        def multiply(module, inputs, output):
+            return output * mask
+
+        layer.register_forward_hook(multiply)
+
+    blank(torch.ones(4))
+    (hook,) = layer._forward_hooks.values()
+    found = source_of_holder(lambda: hook.__closure__[0].cell_contents)
+    assert found == "layer.register_forward_hook(multiply)"
+
+
+def test_an_object_of_a_library_is_filled_where_it_is_called():
+    options = argparse.Namespace(rows=[torch.ones(4)])
+    read = functools.partial(getattr, options, "rows")
+    handed_on = source_of_holder(lambda: options.rows[0])
+    elsewhere = source_of_holder(lambda: read()[0])
+    assert handed_on == "handed_on = source_of_holder(lambda: options.rows[0])"
+    assert elsewhere == "options = argparse.Namespace(rows=[torch.ones(4)])"
