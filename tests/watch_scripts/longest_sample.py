@@ -16,7 +16,7 @@ class Encoder(nn.Module):
 
 def collate(samples):
     longest = max(len(s) for s in samples)
-    return torch.stack([nn.functional.pad(s, (0, longest - len(s))) for s in samples])
+    return torch.stack([nn.functional.pad(s, (0, longest - len(s))) for s in samples])  # the mistake
 
 
 generator = torch.Generator().manual_seed(0)
@@ -27,6 +27,6 @@ model = Encoder()
 optimizer = torch.optim.AdamW(model.parameters())
 for i in range(0, 80, 4):
     loss = model(input_ids=collate(documents[i : i + 4])).pow(2).mean()
-    loss.backward()  # the mistake
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad()
