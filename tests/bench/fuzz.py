@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -193,8 +194,9 @@ def main() -> int:
     if step == 1:
         found = [_worker(*jobs[0])]
     else:
-        with multiprocessing.get_context("fork").Pool(step) as pool:
-            found = pool.starmap(_worker, jobs)
+        # no `multiprocessing.Pool`, which waits for ever for a process that has ended
+        with ProcessPoolExecutor(step, multiprocessing.get_context("fork")) as pool:
+            found = [job.result() for job in [pool.submit(_worker, *job) for job in jobs]]
     tallies = [Tally(name) for name in names]
     for of_process in found:
         for tally, other in zip(tallies, of_process, strict=True):

@@ -128,7 +128,6 @@ def _written(path: Path, content: bytes) -> Path:
 def _flags() -> tuple[list[str], list[list[str]]]:
     """Return all flags, and command lines that are right."""
     flags = [flag for action in cli.build_parser()._actions for flag in action.option_strings if flag.startswith("--")]
-    flags.remove("--help")
     right = [
         ["--max-length", "512", "--samples", "40", "--lora-rank", "16", "--gpu", "l4"],
         ["--replay", "runs/x", "--json", "a.json"],
@@ -156,11 +155,16 @@ def _make_arguments(rng: random.Random, folder: Path) -> list[str]:
             arguments[at:at] = [f"{rng.choice(flags)}={value}"]
         elif at < len(arguments):
             del arguments[at]
-    return [argument for argument in arguments if argument not in ("--download", "--help", "-h")]
+    return [argument for argument in arguments if argument != "--download"]
 
 
 def _read_arguments(arguments: list[str]) -> object:
-    return parsed(arguments)
+    try:
+        return parsed(arguments)
+    except SystemExit as end:  # the program has said what was asked of itself, such as --version
+        if end.code:
+            raise RuntimeError(f"ended with exit code {end.code}") from end
+        return end
 
 
 @cache
