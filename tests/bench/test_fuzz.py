@@ -65,6 +65,14 @@ def test_what_is_no_clear_line_is_found(read, where, tmp_path, monkeypatch):
     assert where in found
 
 
+@pytest.mark.parametrize("asked", [["--version"], ["--help"], ["--help", "all"]])
+def test_what_the_program_says_of_itself_is_a_result(asked, tmp_path, capsys):
+    """It ends the program, and must not end the run."""
+    tally = fuzz.Tally("command line")
+    fuzz.try_input(Reader(lambda rng, folder: asked, READERS["command line"].read), 1, tmp_path, tally)
+    assert (tally.results, tally.failures.total()) == (1, 0)
+
+
 def test_the_long_run_found_nothing():
     content = json.loads(LONG_RUN.read_text("utf-8"))
     assert content["failures"] == 0
