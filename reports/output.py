@@ -87,7 +87,7 @@ def _open_closed() -> None:
 
 
 def _nowhere() -> io.TextIOWrapper:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115: for the life of the process
+    return open(os.devnull, "w", encoding="utf-8")  # for the life of the process
 
 
 def _flush() -> None:

@@ -80,6 +80,7 @@ def test_the_peak_of_a_larger_batch_during_a_rest_is_there():
     assert highest[0] <= highest[1] <= highest[0] + 64 * 1024
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_a_loop_that_nobody_watches():
     def train() -> torch.Tensor:
         torch.manual_seed(0)

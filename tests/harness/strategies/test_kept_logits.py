@@ -79,6 +79,7 @@ def test_they_go_every_so_many_batches():
     assert [k > p for k, p in zip(kept, plain, strict=True)] == [True, False, True, False, True, False]
 
 
+@pytest.mark.slow
 def test_autocast_makes_them_wide():
     wide, narrow = (
         allocated_after_each(KEPT.with_fields(dtype="float16", autocast=autocast))[0]

@@ -164,6 +164,7 @@ def test_names_that_no_layer_has_are_one_line(fields, line):
         strategy.load()
 
 
+@pytest.mark.slow
 def test_what_transformers_reserves_before_it_loads_is_simulated():
     reserved = {}
     for loader in ("stepwise", "transformers", "host"):

@@ -32,6 +32,7 @@ def test_only_the_layers_inputs_leave(monkeypatch):
     assert shapes == [(1, 32, 64)] * 2  # hidden size 64, two layers
 
 
+@pytest.mark.slow
 def test_the_8b_model_keeps_two_layers_inputs_and_not_32():
     """The first is a leaf of the graph and stays; the last has only begun to leave when it is needed again."""
     config = LLAMA_8B.with_fields(gpu="h100", loss="chunked")

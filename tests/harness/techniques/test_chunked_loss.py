@@ -107,6 +107,7 @@ def test_padded_lengths_divide_evenly():
         assert {remainder(size * length, loss_chunks(config, size)) for length in range(64, 2049, 64)} == {0}
 
 
+@pytest.mark.slow
 def test_chunks_need_no_more_recordings_than_the_full_loss():
     assert num_recordings(CHUNKED) == num_recordings(TINY)
 

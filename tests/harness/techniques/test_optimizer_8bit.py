@@ -21,6 +21,7 @@ def train(strategy, steps):
     return losses
 
 
+@pytest.mark.slow
 def test_the_loss_falls_as_with_32_bits():
     losses = []
     for config in (BASE, EIGHT_BIT):

@@ -1,5 +1,7 @@
 """The paged optimizer on the simulated card: large states lie outside the allocator, small ones inside."""
 
+import pytest
+
 from tests.harness.techniques.driving import TINY, opened, uniform_batch
 
 # bitsandbytes pages states of 100 000 values and more; the tiny model's matrices have that many at this rank
@@ -29,6 +31,7 @@ def test_large_states_are_no_allocation():
     assert paged < 0.2 * plain
 
 
+@pytest.mark.slow
 def test_small_states_are_as_without_pages():
     paged, plain = (state_bytes(SMALL.with_fields(optimizer=o)) for o in ("paged_adamw_8bit", "adamw_8bit"))
     assert paged == plain

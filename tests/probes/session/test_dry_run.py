@@ -50,6 +50,7 @@ def test_it_says_what_the_script_takes_and_leaves_pytorch_alone(script):
     assert (torch.Tensor.device, torch.cuda.is_available) == before
 
 
+@pytest.mark.slow
 def test_a_setting_that_lets_it_fit_is_found(script, tmp_path):
     asked = DryRun(script(LOOP), (), find_card("t4"), 60 * MIB)
     recorded = asked.run(tmp_path / "as_written.jsonl")

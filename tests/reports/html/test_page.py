@@ -243,6 +243,7 @@ def test_nothing_that_a_log_says_becomes_markup():
     assert shown.text.count('<script>alert("1")</script>') >= 10
 
 
+@pytest.mark.slow
 def test_thousands_of_steps_stay_a_small_file():
     assert len(html_text(fixed_result(samples=1600))) < 200_000
 
