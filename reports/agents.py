@@ -26,13 +26,12 @@ from memory_harness.reports.files import new_folder
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-OPTIONS = {"preset", "import_recipe", "fault", *PLANNING, *SCRIPT} - {"snapshot"}
 P = ParamSpec("P")
 
+OPTIONS = {"preset", "import_recipe", "fault", *PLANNING, *SCRIPT} - {"snapshot"}
 SETTINGS = {flag_of(item) for _, item in fields_of_sections()} - {"--output"}
 ALLOWED = SETTINGS | {flag.replace("--", "--no-", 1) for flag in SETTINGS} | set(map(as_flag, OPTIONS))
 """the flags that an agent may add to what a tool asks for: none that writes, fetches or trains"""
-
 _OTHERS = ", ".join(sorted(map(as_flag, OPTIONS)))
 
 INSTRUCTIONS = """Says why PyTorch training runs out of GPU memory, with or without a GPU, and which fix makes it fit.

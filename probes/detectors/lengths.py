@@ -1,5 +1,6 @@
 """Costs that follow from how long the samples are: padding, the longest sample, a cache carved by varying lengths."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -121,17 +122,17 @@ def longest_sample(evidence: Evidence) -> Finding | None:
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]
     largest = max((batch.padded_tokens for batch in earlier), default=0)
-    unusual = oom.batch.padded_tokens >= LONGER_BY * largest
-    unusual = unusual and _are_enough(log, len(earlier), oom.batch.padded_tokens / max(1, largest))
+    unusual = oom.batch.padded_tokens >= LONGER_BY * largest and _are_enough(log, earlier, oom.batch)
     if not unusual or _rise_after_burn_in(log.steps) > FLAT_FLOOR_BYTES or _is_carved(evidence, oom):
         return None
     return _longest_sample_finding(oom, oom.batch, earlier, largest)
 
 
-def _are_enough(log: RunLog, num_earlier: int, ratio: float) -> bool:
-    """Return whether so many earlier batches can tell of one, `ratio` times as large as any of them, what is usual."""
-    is_much_larger = ratio >= MUCH_LONGER_BY and len(log.steps) >= MIN_STEPS_MUCH_SHORTER
-    return num_earlier >= MIN_EARLIER_BATCHES or is_much_larger
+def _are_enough(log: RunLog, earlier: Sequence[BatchShape], batch: BatchShape) -> bool:
+    """Return whether the earlier batches can tell of one what is usual: many, or few that are much smaller."""
+    largest = max((before.padded_tokens for before in earlier), default=0)
+    is_much_larger = batch.padded_tokens >= MUCH_LONGER_BY * max(1, largest)
+    return len(earlier) >= MIN_EARLIER_BATCHES or (is_much_larger and len(log.steps) >= MIN_STEPS_MUCH_SHORTER)
 
 
 def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[BatchShape], largest: int) -> Finding:
@@ -196,8 +197,7 @@ def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
     rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
     if oom.batch is None or oom.phase not in GRAPH_PHASES or not rises:
         return False
-    largest_before = max((record.batch.padded_tokens for record in rises if record.batch), default=0)
-    if not _are_enough(log, len(rises), oom.batch.padded_tokens / max(1, largest_before)):
+    if not _are_enough(log, [record.batch for record in rises if record.batch], oom.batch):
         return False
     largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
     rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]
