@@ -7,6 +7,7 @@ what allocates elsewhere, in C, is not seen. Tracing makes these steps two to fo
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from itertools import islice, pairwise
@@ -38,6 +39,7 @@ class HostWatch:
         self._lengths: dict[int, int] = {}  # of containers when the tracing began, by id
         self._began_at: int | None = None  # step
         self._begin_bytes = 0  # resident after the first step that was traced
+        self._end_tracing: weakref.finalize[[], HostWatch] | None = None  # also when this is dropped without a stop
         self._is_over = False
 
     def end_step(self, step: int, host_rss_bytes: int, allocated_bytes: int) -> None:
@@ -50,6 +52,7 @@ class HostWatch:
                 self._began_at = step
                 self._lengths = {id(found): len(found) for found in _containers()}
                 tracemalloc.start(TRACED_FRAMES)
+                self._end_tracing = weakref.finalize(self, tracemalloc.stop)
         elif step - self._began_at == 1:
             self._begin_bytes = host_rss_bytes  # from here on: what looking took is no growth
         elif step - self._began_at >= TRACED_STEPS:
@@ -57,8 +60,8 @@ class HostWatch:
 
     def stop(self) -> None:
         """End the tracing: the run is over."""
-        if self._began_at is not None and not self._is_over:
-            tracemalloc.stop()
+        if self._end_tracing is not None:
+            self._end_tracing()
         self._is_over = True
 
     def _climbs(self) -> bool:

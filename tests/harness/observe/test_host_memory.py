@@ -8,6 +8,7 @@ import torch
 from memory_harness.harness.log.records import HOST_STEPS
 from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.live_objects import summed_losses
+from memory_harness.harness.observe.own_loop import Recorder
 
 MIB = 2**20
 
@@ -31,6 +32,30 @@ def test_the_line_and_the_container_are_named():
     assert record.bytes_per_step == pytest.approx(MIB, rel=0.01)
     assert record.kept_by == record.made_by
     assert "rows.append(bytes(MIB))" in record.made_by
+
+
+def climbs(watch):
+    for step in range(12):
+        watch.end_step(step, step * MIB, 0)
+    assert tracemalloc.is_tracing()
+
+
+def test_a_run_that_is_dropped_leaves_no_tracing():
+    watch = HostWatch(lambda record: None)
+    climbs(watch)
+    del watch
+    assert not tracemalloc.is_tracing()
+
+
+def test_a_loop_that_fails_leaves_no_tracing(tmp_path):
+    def climb_and_fail():
+        with Recorder.open(tmp_path / "run.jsonl", device="simulated") as recorder:
+            climbs(recorder.phase_recorder.host)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        climb_and_fail()
+    assert not tracemalloc.is_tracing()
 
 
 def test_what_python_did_not_allocate_is_not_named():
