@@ -46,6 +46,7 @@ from memory_harness.harness.strategies.modeling import Layout, checkpoint_layout
 from memory_harness.harness.strategies.optimizers import make_optimizer, state_tensors
 from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.shards import (
+    forget_pass,
     gather,
     local_part,
     pretend_sharded_gradients,
@@ -740,7 +741,7 @@ class QLoraStrategy:
         self.kept.drop()
         self.inputs = {}
         if self._shares_layers:
-            self.model.reset_iter_state()
+            forget_pass(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
+from torch.distributed.fsdp._fully_shard._fsdp_common import TrainingState
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -172,7 +173,54 @@ def pretend_sharded_gradients(model: torch.nn.Module) -> None:
             offset += size
 
 
+def forget_pass(model: Any) -> None:
+    """Have FSDP2 forget a forward or backward pass that an error has ended; the model can be run again then.
+
+    Gradients of gathered weights are dropped too: FSDP2 would add the next pass's to them.
+    """
+    if hasattr(model, "reset_iter_state"):
+        model.reset_iter_state()
+    else:
+        _reset_before_torch_2_13(model)
+    for shards in _groups(model):
+        for weight in shards.fsdp_params:
+            weight.unsharded_accumulated_grad = None
+            if hasattr(weight, "_unsharded_param"):
+                weight._unsharded_param.grad = None
+
+
+def _reset_before_torch_2_13(model: Any) -> None:
+    """Do what `FSDPModule.reset_iter_state` does, of which versions before 2.13 have the parts.
+
+    Source: torch 2.13, torch/distributed/fsdp/_fully_shard/_fsdp_state.py, `_reset_iter_state`.
+    """
+    root = model._get_fsdp_state()
+    if root._is_root is None:  # no pass has begun yet
+        return
+    root._device_handle.synchronize()  # in place of waiting for each event
+    root._comm_ctx.all_gather_state = root._comm_ctx.reduce_scatter_state = None
+    root._comm_ctx.post_forward_order.clear()
+    for state in root._state_ctx.all_states:
+        state._modules_to_run_forward.clear()
+        state._training_state = TrainingState.IDLE
+    for shards in _groups(model):
+        shards._all_gather_result = shards._post_reduce_event = shards._all_reduce_state = None
+        shards._reshard_after_forward_event = shards._partial_reduce_output = None
+        shards._post_forward_indices.clear()
+        shards._training_state = TrainingState.IDLE
+        shards._to_sharded()
+    root._state_ctx.iter_forward_root = None
+    root._state_ctx.post_backward_final_callback_queued = False
+
+
 def _groups(model: torch.nn.Module) -> Iterator[Any]:
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            yield from module._get_fsdp_state()._fsdp_param_groups
+            yield from _groups_of(module._get_fsdp_state())
+
+
+def _groups_of(state: Any) -> list[Any]:
+    """Return the groups of weights that a module gathers together; before PyTorch 2.13 it has one, or none."""
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]

@@ -22,8 +22,8 @@ import psutil
 
 from memory_harness.probes.session.messages import PEER_LOST, Reply, Request
 
-SECONDS_TO_END = 5
-"""for the other processes of a run, once one has died, to write down where they were"""
+SECONDS_TO_END = "5"
+"""for the other processes of a run, once one has died, to write down where they were; 30 before PyTorch 2.13"""
 
 IS_NOT_HANDLED = "SIGQUIT"
 """PyTorch's launcher ends at the others; a run that trains has a checkpoint to write first, however long that takes"""
@@ -68,6 +68,7 @@ def _launch(number: int, request: Path) -> Reply | None:
 
     logging.disable()  # who died is said in one line, by us
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
+    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = SECONDS_TO_END
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -78,7 +79,6 @@ def _launch(number: int, request: Path) -> Reply | None:
         local_addr="127.0.0.1",
         max_restarts=0,
         signals_to_handle=IS_NOT_HANDLED,
-        shutdown_timeout=SECONDS_TO_END,
         logs_specs=DefaultLogsSpecs(log_dir=str(request.parent)),
     )
     worker = ("-P", "-m", "memory_harness.probes.session.worker", str(request))

@@ -3,10 +3,10 @@
     python -m tests.bench.two_gpus --output FOLDER                 on a machine with two GPUs: measures, and prints
     python -m tests.bench.two_gpus --output FOLDER --only large    one part alone; --only tables prints what there is
 
-`agree` trains an 8B model with random weights from a checkpoint, which is written first, on the same ids three times:
-on one GPU, on two by copies, on two that share every layer out; two micro-batches a step. `stop` ends the latter two by
-SIGTERM on the way, goes on with them and compares the losses bit by bit. `large` trains a 70B model, which fits neither
-GPU alone, with a stop too. All are then simulated, as on a machine without a GPU.
+`agree` trains an 8B model with the same random weights on the same ids four times: on one GPU, on two by copies, on two
+that share every layer out, on two with half of the layers each; two micro-batches a step. `stop` ends the latter three
+by SIGTERM on the way, goes on with them and compares the losses bit by bit. `large` trains a 70B model, which fits
+neither GPU alone, with a stop too. All are then simulated, as on a machine without a GPU.
 
 `read_logs` are those of a release before, whose GPUs added gradients up through host memory.
 """
@@ -35,12 +35,14 @@ RESULTS = Path(__file__).parent / "results" / "h100_two_gpus"
 RECIPE = shlex.split(
     "--preset as_published --gpu h100 --dtype bfloat16 --lora-dropout 0 --train-batch-size 2 --gradient-accumulation 2 "
     "--eval-batch-size 1 --max-length 2048 --samples 120 --batching padded --no-compare-base --generate-prompts 2 "
-    "--max-new-tokens 16 --no-kbit-upcast"
+    "--max-new-tokens 16 --no-kbit-upcast --random-weights"
 )
 STEPS = shlex.split("--max-steps 12 --eval-every 12 --save-every 6")
-LARGE = shlex.split("--model llama-3.3-70b --random-weights --max-steps 4 --eval-every 4 --save-every 2")
+LARGE = shlex.split("--model llama-3.3-70b --max-steps 4 --eval-every 4 --save-every 2")
 SHARED = ("--num-gpus", "2", "--sharding", "fsdp")
-RUNS: dict[str, Sequence[str]] = {"one": (), "copies": ("--num-gpus", "2"), "shared": SHARED}
+SPLIT = ("--num-gpus", "2", "--sharding", "split")
+RUNS: dict[str, Sequence[str]] = {"one": (), "copies": ("--num-gpus", "2"), "shared": SHARED, "split": SPLIT}
+STOPPED = ("copies", "shared", "split")
 BURN_IN = 2
 """steps whose time says nothing: kernels are chosen, communicators made"""
 ROUNDING = 2e-3
@@ -90,35 +92,16 @@ def _has_steps(folder: Path, number: int) -> bool:
     return bool(logs) and logs[0].read_text(encoding="utf-8").count('"kind": "step"') >= number
 
 
-def write_checkpoint(folder: Path) -> str:
-    """Write the 8B model's checkpoint with random weights, unless it is there; return its folder."""
-    if not (folder / "config.json").exists():
-        import torch
-
-        from memory_harness.configs.models import find_model
-        from memory_harness.configs.schema import RunConfig
-        from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
-        from memory_harness.harness.train.run import open_device
-
-        folder.mkdir(parents=True, exist_ok=True)
-        device = open_device(RunConfig().with_fields(device="cuda", gpu="h100"))
-        write_random_checkpoint(find_model("llama-3.1-8b"), folder, torch.bfloat16, device)
-        device.empty_cache()
-    return str(folder)
-
-
 def measure_agreement(output: Path) -> None:
-    """Train on one GPU and on two, in both ways."""
-    model = write_checkpoint(output / "checkpoint")
+    """Train on one GPU and on two, in each way."""
     for name, flags in RUNS.items():
-        train(output / name, *RECIPE, *STEPS, *flags, "--model", model)
+        train(output / name, *RECIPE, *STEPS, *flags)
 
 
 def measure_stops(output: Path) -> None:
     """Stop and resume what trains on two."""
-    model = write_checkpoint(output / "checkpoint")
-    for name in ("copies", "shared"):
-        stop_and_resume(output / f"{name}-stopped", 5, *RECIPE, *STEPS, *RUNS[name], "--model", model)
+    for name in STOPPED:
+        stop_and_resume(output / f"{name}-stopped", 5, *RECIPE, *STEPS, *RUNS[name])
 
 
 def measure_large(output: Path) -> None:
@@ -129,8 +112,7 @@ def measure_large(output: Path) -> None:
 
 def predict(output: Path) -> None:
     """Simulate each run that was measured, where that has not been done."""
-    small = (*RECIPE, *STEPS, "--model", "llama-3.1-8b")
-    runs = {name: (*small, *flags) for name, flags in RUNS.items()}
+    runs = {name: (*RECIPE, *STEPS, *flags) for name, flags in RUNS.items()}
     for name, flags in {**runs, "large": (*RECIPE, *LARGE, *SHARED)}.items():
         folder = output / f"{name}-predicted"
         if (output / name).exists() and not folder.exists():
@@ -148,9 +130,10 @@ PARTS: dict[str, Callable[[Path], None]] = {
 
 def tables(output: Path) -> Iterator[str]:
     """Yield what the logs in a folder say, line by line."""
-    logs = {name: read_rank_logs(run_of(output / name)) for name in (*RUNS, "large") if (output / name).exists()}
+    measured = [name for name in (*RUNS, "large") if list(output.glob(f"{name}/*-train/{LOG_FILE}"))]
+    logs = {name: read_rank_logs(run_of(output / name)) for name in measured}
     yield from _times_and_losses(logs)
-    for name in ("copies", "shared", "large"):
+    for name in (*STOPPED, "large"):
         stopped = output / f"{name}-stopped"
         if stopped.exists() and name in logs:
             again = read_run_log(run_of(stopped) / LOG_FILE)

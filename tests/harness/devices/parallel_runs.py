@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from memory_harness.configs.launch import Launched
 from memory_harness.configs.schema import RunConfig
@@ -120,6 +121,8 @@ def in_processes(number: int, work: Callable[[int], Any]) -> list[Any]:
         child = os.fork()
         if child == 0:
             os.close(read)
+            if distributed.is_initialized():  # by a simulation before, in the process that this one is forked from
+                distributed.destroy_process_group()
             try:
                 content = pickle.dumps(work(rank))
                 with os.fdopen(write, "wb") as pipe:
