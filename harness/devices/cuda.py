@@ -358,9 +358,15 @@ class CudaDevice:
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the address of the tensor's storage, which is its block's."""
-        if not tensor.is_cuda:
-            return None
+        return storage_address(tensor) if tensor.is_cuda else None
+
+
+def storage_address(tensor: torch.Tensor) -> int | None:
+    """Return where a tensor's storage begins; None where it only wraps other tensors, as DTensor does."""
+    try:
         return tensor.untyped_storage().data_ptr()
+    except RuntimeError:
+        return None
 
 
 def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:

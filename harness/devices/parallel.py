@@ -137,6 +137,11 @@ def _dtype_name(tensor: torch.Tensor) -> str:
 SINGLE_GPU = Group()
 
 
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this GPU holds of a tensor that may lie on several."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
 @contextmanager
 def _peer_errors() -> Iterator[None]:
     """Tell a process that does not answer from other errors. Raises PeerLost."""

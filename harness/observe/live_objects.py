@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.devices.parallel import local_part
 from memory_harness.harness.observe.holders import (
     Holder,
     find_holder,
@@ -261,8 +262,9 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
     modules, optimizers = known.look()
     found: dict[Hashable, Named] = {}
 
-    def add(category: str, name: str, tensor: Any) -> None:
-        if issubclass(type(tensor), torch.Tensor) and tensor.layout is torch.strided:
+    def add(category: str, name: str, value: Any) -> None:
+        if issubclass(type(value), torch.Tensor) and value.layout is torch.strided:
+            tensor = local_part(value)
             handle = device.handle_of(tensor)
             if handle is not None:
                 found.setdefault(handle, (category, name, tensor.untyped_storage().nbytes()))

@@ -14,7 +14,7 @@ import torch
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.optimizers import OWN_DECAY, is_yes, named_values
 from memory_harness.configs.schema import RunConfig, TrainConfig
-from memory_harness.harness.strategies.shards import local_part
+from memory_harness.harness.devices.parallel import local_part
 from memory_harness.harness.strategies.state import trainable_parameters
 
 BNB_LEAST = 4096

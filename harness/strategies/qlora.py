@@ -23,6 +23,7 @@ from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.parallel import local_part
 from memory_harness.harness.devices.programs import run_program
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.observe.facts import forward_facts, model_facts
@@ -48,7 +49,6 @@ from memory_harness.harness.strategies.sampling import GREEDY, Sampler, Sampling
 from memory_harness.harness.strategies.shards import (
     forget_pass,
     gather,
-    local_part,
     pretend_sharded_gradients,
     release_gathered,
     shard,

@@ -20,7 +20,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_common import TrainingState
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from memory_harness.harness.devices.parallel import Group
+from memory_harness.harness.devices.parallel import Group, local_part
 
 
 def shard(module: torch.nn.Module, mesh: Any, group: Group) -> None:
@@ -132,11 +132,6 @@ def sharded_like(tensor: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(
         local, tensor.device_mesh, tensor.placements, run_check=False, shape=whole.shape, stride=whole.stride()
     )
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what this GPU holds of a tensor."""
-    return getattr(tensor, "_local_tensor", tensor)
 
 
 def sharded_tensors(model: Any) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:

@@ -12,8 +12,9 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from memory_harness.harness.devices.base import Device
+from memory_harness.harness.devices.parallel import local_part
 from memory_harness.harness.log.errors import CheckpointError
-from memory_harness.harness.strategies.shards import give, local_part, sharded_like
+from memory_harness.harness.strategies.shards import give, sharded_like
 
 STATE_FILE = "training_state.pt"
 

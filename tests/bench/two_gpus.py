@@ -154,14 +154,17 @@ def _times_and_losses(logs: dict[str, list[RunLog]]) -> Iterator[str]:
     seconds = _seconds(alone)
     for name, ranks in logs.items():
         log = ranks[0]
-        if name == "large":
-            yield f"large: {_seconds(log):.2f} s a step, {log.outcome}"
+        if len(log.steps) <= BURN_IN:
+            yield f"{name}: {log.outcome} after {len(log.steps)} steps"
             continue
-        pairs = zip([s.loss for s in log.steps], [s.loss for s in alone.steps], strict=True)
+        if name == "large":
+            yield f"large: {log.outcome}; {_seconds(log):.2f} s a step"
+            continue
+        pairs = zip([s.loss for s in log.steps], [s.loss for s in alone.steps], strict=False)
         off = max(abs(a - b) / abs(b) for a, b in pairs if a is not None and b)
         agree = "agree" if off <= ROUNDING else "DIFFER"
         speed = f"{_seconds(log):.2f} s a step, {seconds / _seconds(log):.2f} times one"
-        yield f"{name}: {speed}; losses {agree} ({off:.1e})"
+        yield f"{name}: {log.outcome}; {speed}; losses {agree} ({off:.1e})"
 
 
 def _seconds(log: RunLog) -> float:

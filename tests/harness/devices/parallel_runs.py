@@ -19,14 +19,13 @@ from torch import distributed
 
 from memory_harness.configs.launch import Launched
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.devices.parallel import join
+from memory_harness.harness.devices.parallel import join, local_part
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.results.replies import Reply
 from memory_harness.harness.strategies.qlora import QLoraStrategy
-from memory_harness.harness.strategies.shards import local_part
 from memory_harness.harness.train.assessment import assess
 from memory_harness.harness.train.recovery import Protection
 from memory_harness.harness.train.run import Run, open_device

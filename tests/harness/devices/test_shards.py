@@ -8,11 +8,10 @@ from bitsandbytes.nn import Linear4bit
 
 from memory_harness.configs.launch import Launched
 from memory_harness.configs.models import find_model
-from memory_harness.harness.devices.parallel import join
+from memory_harness.harness.devices.parallel import join, local_part
 from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.random_checkpoint import write_random_checkpoint
-from memory_harness.harness.strategies.shards import local_part
 from memory_harness.harness.train.run import open_device
 from tests.harness.devices.parallel_runs import in_processes, train_together
 from tests.harness.devices.test_parallel import ADDED_OTHERWISE, TWO, Failing, Stopping, are_identical, guarded  # noqa: F401
