@@ -328,6 +328,7 @@ class _Search:
         link = f"{kind}.{name}"
         if is_state:
             link = OPTIMIZER_STATE
+            holder = replace(holder, words=_words(OPTIMIZER_STATE, inner))
         elif _is_metric(owner):
             link = f"`{name}` {named}"
         outer = self.holder_of(owner, (link, *inner), depth - 1)

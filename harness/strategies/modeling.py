@@ -7,6 +7,7 @@ the weights, so that neither its peak nor the order of its allocations is the sa
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -281,11 +282,19 @@ def _in_load_order(model: Any, end: Finish) -> Iterator[torch.nn.Module]:
 
 
 def random_weight(shape: torch.Size, name: str, device: Device, dtype: torch.dtype) -> torch.Tensor:
-    """Return a weight on the device as an untrained model has it: biases zero, norms one, the rest around zero."""
+    """Return a weight on the device as an untrained model has it: biases zero, norms one, the rest around zero.
+
+    Its values hang on its name and the process's seed alone, so that GPUs that share a model out make the same one.
+    """
     tensor = torch.empty(shape, dtype=dtype, device=device.torch_device)
     if name.endswith("bias"):
         return tensor.zero_()
-    return tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=INIT_STD)
+    if len(shape) == 1:
+        return tensor.fill_(1.0)
+    if not device.computes:
+        return tensor.normal_(std=INIT_STD)
+    generator = torch.Generator(tensor.device).manual_seed(torch.initial_seed() + zlib.crc32(name.encode()))
+    return tensor.normal_(std=INIT_STD, generator=generator)
 
 
 def _quantised_weight(module: Any, name: str, layout: Layout, initial: Initial) -> torch.nn.Parameter:

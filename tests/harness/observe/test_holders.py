@@ -5,6 +5,7 @@ import functools
 
 import torch
 
+from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.observe.holders import find_holder
 
 
@@ -69,3 +70,16 @@ def test_an_object_of_a_library_is_filled_where_it_is_called():
     elsewhere = source_of_holder(lambda: read()[0])
     assert handed_on == "handed_on = source_of_holder(lambda: options.rows[0])"
     assert elsewhere == "options = argparse.Namespace(rows=[torch.ones(4)])"
+
+
+def test_a_state_of_an_optimizer_that_only_a_library_holds_is_one_of_an_optimizer(monkeypatch):
+    def keep():
+        weight = torch.nn.Parameter(torch.ones(4))
+        optimizer = torch.optim.AdamW([weight])
+        weight.grad = torch.ones(4)
+        optimizer.step()
+        monkeypatch.setattr(torch.utils.data, "kept", optimizer, raising=False)
+
+    keep()
+    holder = find_holder(next(iter(torch.utils.data.kept.state.values()))["exp_avg"])
+    assert OPTIMIZER_STATE in holder.words
