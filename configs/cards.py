@@ -25,10 +25,13 @@ _NAMES_NOTHING = {"nvidia", "geforce", "tesla", "gpu"}
 """words in the name of a card that tell it from no other"""
 
 
+NCCL_MEASURED = {((9, 0), 2): 912_261_120}
+"""What NCCL takes outside of PyTorch's allocator, by compute capability and number of GPUs. Measured by the driver on
+two H200 joined by NVLink: tests/bench/results/h200_two_gpus.json."""
 MOST_OF_NCCL, SHARE_OF_NCCL = parse_bytes("1.6 GiB"), 0.05
-"""What NCCL may take outside of PyTorch's allocator: an estimate on the safe side, until it is measured. 544 MB were
-seen between two A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in
-github.com/NVIDIA/nccl/issues/864; it grows with the channels, of which cards linked by PCIe alone have fewer."""
+"""What it may take elsewhere: an estimate on the safe side, until it is measured. 544 MB were seen between two
+A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in github.com/NVIDIA/nccl/issues/864; it grows
+with the channels, of which cards linked by PCIe alone have fewer."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def bytes_beside(device: DeviceConfig) -> int:
     """
     if device.engine not in ("ddp", "fsdp") or device.budget_bytes:
         return 0
-    return min(MOST_OF_NCCL, int(SHARE_OF_NCCL * card_of(device).capacity_bytes))
+    card = card_of(device)
+    estimate = min(MOST_OF_NCCL, int(SHARE_OF_NCCL * card.capacity_bytes))
+    return NCCL_MEASURED.get((card.capability, device.num_gpus), estimate)
 
 
 def with_own_card(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One GPU and two of one host on the same steps: time, losses, what each takes, what was predicted without any.
 
     python -m tests.bench.two_gpus --output FOLDER                 on a machine with two GPUs: measures, and prints
-    python -m tests.bench.two_gpus --output FOLDER --only large    one part alone; --only tables prints what there is
+    python -m tests.bench.two_gpus --output FOLDER --only large    one part alone; --only none prints what there is
 
 `agree` trains an 8B model with the same random weights on the same ids four times: on one GPU, on two by copies, on two
 that share every layer out, on two with half of the layers each; two micro-batches a step. `stop` ends the latter three
@@ -23,12 +23,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from memory_harness.configs.cards import bytes_beside, card_of
+from memory_harness.configs.cli import parse_args
+from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.log.environment import environment
 from memory_harness.harness.log.manifest import LOG_FILE
-from memory_harness.harness.log.runlog import RunLog, read_rank_logs, read_run_log
-from memory_harness.probes.session.session import FIRST_LOG
+from memory_harness.harness.log.runlog import RunLog, read_rank_logs
+from memory_harness.probes.plan.predict import predict_gpus
 from memory_harness.reports.ranks import use_of
 from tests.bench.epoch import read_log
+from tests.bench.records import write_records
 
 RESULTS = Path(__file__).parent / "results" / "h100_two_gpus"
 
@@ -45,8 +51,7 @@ RUNS: dict[str, Sequence[str]] = {"one": (), "copies": ("--num-gpus", "2"), "sha
 STOPPED = ("copies", "shared", "split")
 BURN_IN = 2
 """steps whose time says nothing: kernels are chosen, communicators made"""
-ROUNDING = 2e-3
-"""relative difference of losses of bfloat16 models whose sums are in another order"""
+PREDICTED = "predicted.json"
 MINUTES_TO_WAIT = 60
 
 
@@ -111,13 +116,26 @@ def measure_large(output: Path) -> None:
 
 
 def predict(output: Path) -> None:
-    """Simulate each run that was measured, where that has not been done."""
+    """Simulate each run that was measured, where that has not been done; best under the same versions."""
+    known = _read_json(output / PREDICTED)
     runs = {name: (*RECIPE, *STEPS, *flags) for name, flags in RUNS.items()}
     for name, flags in {**runs, "large": (*RECIPE, *LARGE, *SHARED)}.items():
-        folder = output / f"{name}-predicted"
-        if (output / name).exists() and not folder.exists():
-            command = [sys.executable, "run_probe.py", *flags, "--device", "simulated", "--no-fixes"]
-            subprocess.run([*command, "--output", str(folder)], check=False, timeout=60 * MINUTES_TO_WAIT)
+        if (output / name).exists() and name not in known:
+            known[name] = _predicted(parse_args(flags).config)
+    (output / PREDICTED).write_text(json.dumps(known), encoding="utf-8")
+
+
+def _predicted(config: RunConfig) -> list[dict[str, int]]:
+    """Return what each GPU is to take; where all take as much, what one does."""
+    beside = card_of(config.device).context_bytes + bytes_beside(config.device)
+    return [
+        {
+            "allocated_bytes": gpu.peak_allocated_bytes,
+            "reserved_bytes": gpu.peak_reserved_bytes,
+            "driver_bytes": gpu.peak_reserved_bytes + beside,
+        }
+        for gpu in predict_gpus(config)
+    ]
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
@@ -128,69 +146,65 @@ PARTS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def tables(output: Path) -> Iterator[str]:
-    """Yield what the logs in a folder say, line by line."""
-    measured = [name for name in (*RUNS, "large") if list(output.glob(f"{name}/*-train/{LOG_FILE}"))]
-    logs = {name: read_rank_logs(run_of(output / name)) for name in measured}
-    yield from _times_and_losses(logs)
-    for name in (*STOPPED, "large"):
-        stopped = output / f"{name}-stopped"
-        if stopped.exists() and name in logs:
-            again = read_run_log(run_of(stopped) / LOG_FILE)
-            equal = [s.loss for s in again.steps] == [s.loss for s in logs[name][0].steps]
-            yield f"{name}: stopped and resumed, its losses are {'equal bit by bit' if equal else 'OTHERS'}"
-    yield "| run | GPU | | measured | predicted | off by |"
-    yield "|---|---|---|---|---|---|"
-    for name, ranks in logs.items():
-        found = list((output / f"{name}-predicted").glob(f"*/{FIRST_LOG}"))
-        for rank, log in enumerate(ranks):
-            yield from _peaks(f"| {name} | {rank} |", log, read_run_log(found[0]) if found else None)
+def records_in(output: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the logs in a folder say: a record for each run, and one for each of its GPUs."""
+    predicted, alone = _read_json(output / PREDICTED), _logs_in(output / "one")
+    for name in (*RUNS, "large"):
+        logs, stopped = _logs_in(output / name), _logs_in(output / f"{name}-stopped")
+        if not logs:
+            continue
+        log = logs[0]
+        record: dict[str, Any] = {"run": name, "outcome": log.outcome, "num_steps": len(log.steps)}
+        if len(log.steps) > BURN_IN:
+            record["seconds_per_step"] = _seconds(log)
+        if alone and name != "large" and "seconds_per_step" in record:
+            record["speedup"] = _seconds(alone[0]) / _seconds(log)
+            record["losses_differ_by"] = _largest_difference(log, alone[0])
+        if stopped:
+            record["is_equal_when_resumed"] = _losses(stopped[0]) == _losses(log)
+        yield record
+        for rank, each in enumerate(logs):
+            yield {"run": name, "gpu": rank, "measured": _measured(each), "predicted": _of_rank(predicted, name, rank)}
 
 
-def _times_and_losses(logs: dict[str, list[RunLog]]) -> Iterator[str]:
-    if "one" not in logs:
-        return
-    alone = logs["one"][0]
-    seconds = _seconds(alone)
-    for name, ranks in logs.items():
-        log = ranks[0]
-        if len(log.steps) <= BURN_IN:
-            yield f"{name}: {log.outcome} after {len(log.steps)} steps"
-            continue
-        if name == "large":
-            yield f"large: {log.outcome}; {_seconds(log):.2f} s a step"
-            continue
-        pairs = zip([s.loss for s in log.steps], [s.loss for s in alone.steps], strict=False)
-        off = max(abs(a - b) / abs(b) for a, b in pairs if a is not None and b)
-        agree = "agree" if off <= ROUNDING else "DIFFER"
-        speed = f"{_seconds(log):.2f} s a step, {seconds / _seconds(log):.2f} times one"
-        yield f"{name}: {log.outcome}; {speed}; losses {agree} ({off:.1e})"
+def _logs_in(folder: Path) -> list[RunLog]:
+    return read_rank_logs(run_of(folder)) if list(folder.glob(f"*-train/{LOG_FILE}")) else []
+
+
+def _of_rank(predicted: dict[str, Any], name: str, rank: int) -> dict[str, int]:
+    of_all = predicted.get(name, [{}])
+    return dict(of_all[min(rank, len(of_all) - 1)])
+
+
+def _measured(log: RunLog) -> dict[str, int]:
+    use = use_of(log)
+    found = {"allocated_bytes": use.allocated_bytes, "reserved_bytes": use.reserved_bytes}
+    return found if use.outside_bytes is None else {**found, "driver_bytes": use.total_bytes}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _losses(log: RunLog) -> list[float | None]:
+    return [step.loss for step in log.steps]
+
+
+def _largest_difference(log: RunLog, alone: RunLog) -> float:
+    """Return the largest difference of losses, relative to that of one GPU."""
+    pairs = zip(_losses(log), _losses(alone), strict=False)
+    return max(abs(a - b) / abs(b) for a, b in pairs if a is not None and b)
 
 
 def _seconds(log: RunLog) -> float:
     return statistics.median(step.seconds for step in log.steps[BURN_IN:])
 
 
-def _peaks(where: str, log: RunLog, predicted: RunLog | None) -> Iterator[str]:
-    """Yield allocated, reserved and what the driver counts, each with what was predicted."""
-    use, expected = use_of(log), None if predicted is None else use_of(predicted)
-    pairs = [
-        ("allocated", use.allocated_bytes, expected and expected.allocated_bytes),
-        ("reserved", use.reserved_bytes, expected and expected.reserved_bytes),
-    ]
-    if use.outside_bytes is not None:
-        beside = 0 if expected is None else expected.total_bytes
-        pairs.append(("by the driver", use.total_bytes, beside or None))
-    for what, measured, wanted in pairs:
-        off = "" if not wanted else f"{wanted / measured - 1:+.3%}"
-        yield f"{where} {what} | {measured} | {wanted or ''} | {off} |"
-
-
 def main() -> None:
-    """Measure what is asked for, and print all tables; what has been measured is not measured again."""
+    """Measure what is asked for, and print all that is known; what has been measured is not measured again."""
     parser = argparse.ArgumentParser(description="Measure training on two GPUs.")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--only", choices=[*PARTS, "tables"], action="append")
+    parser.add_argument("--only", choices=[*PARTS, "none"], action="append")
     arguments = parser.parse_args()
     wanted = arguments.only or list(PARTS)
     failed = []
@@ -199,9 +213,9 @@ def main() -> None:
             PARTS[name](arguments.output)
         except (OSError, subprocess.SubprocessError, ValueError) as error:  # the other parts are measured all the same
             failed.append(f"{name}: {error}")
-    lines = [*tables(arguments.output), *failed]
-    print("\n".join(lines))
-    (arguments.output / "two_gpus.json").write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    content = {**environment(), "records": list(records_in(arguments.output))}
+    write_records(arguments.output / "two_gpus.json", content, num_levels=2)
+    print((arguments.output / "two_gpus.json").read_text(encoding="utf-8"), *failed, sep="\n")
 
 
 if __name__ == "__main__":
