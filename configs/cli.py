@@ -77,6 +77,9 @@ class Command:
     import_recipe: Path | None = None
     """take another program's recipe instead of a preset, and list what of it cannot be said: YAML of axolotl,
     LLaMA-Factory or TRL, JSON of TrainingArguments, a program or notebook that calls Unsloth"""
+    estimate: bool = False
+    """say in one line what the run takes, and whether it fits: simulated once, and told at once from then on, until a
+    setting, a file or a package changes"""
     replay: Path | None = field(default=None, metadata={"metavar": "LOG"})
     """report on the log of an earlier run, the folder of an earlier probe, or a memory snapshot; runs nothing"""
     traceback: Path | None = field(default=None, metadata={"metavar": "FILE"})

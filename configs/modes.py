@@ -47,6 +47,13 @@ MODES = (
         (*RECIPE, *REPORTS, *TRACES, *PLANNING, "snapshot", "fault", "live"),
     ),
     Mode(
+        "estimate",
+        "estimate",
+        "--estimate --model llama-3.1-8b --gpu t4 --max-length 2048",
+        "peak, fits or not, in one line; at once where it was asked before",
+        RECIPE,
+    ),
+    Mode(
         "train",
         "train",
         "--train --preset t4 --data corpus.csv --download",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,3 +19,9 @@ GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"), Path(
 def has_gpu_driver() -> bool:
     """Return whether there may be a GPU that PyTorch can use; where it is not known, there may."""
     return sys.platform != "linux" or any(driver.exists() for driver in GPU_DRIVERS)
+
+
+def user_cache() -> Path:
+    """Return the folder for what can be made again, in the user's cache."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given).absolute() if given else Path.home() / ".cache") / "memory-harness"

@@ -31,6 +31,7 @@ from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.agents import serve
 from memory_harness.reports.command_against import against
+from memory_harness.reports.command_estimate import estimate
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_sharding import compare_shardings
 from memory_harness.reports.command_traceback import explain_traceback
@@ -113,6 +114,8 @@ def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) 
     """Run what is asked for, and report on it; return the exit code."""
     if command.config.device.sharding == "all":
         return compare_shardings(command)
+    if command.estimate:
+        return estimate(command)
     if command.train or command.resume:
         return train(command, arguments, follow)
     if command.generate:

@@ -13,6 +13,7 @@ from memory_harness.harness.log.errors import DataError
 from memory_harness.probes.session.gate import Gate, gate_of
 from memory_harness.probes.session.process import RunRefused
 from memory_harness.probes.session.session import Session, run_session, write_outcome
+from memory_harness.reports.command_estimate import keep_estimate_of
 from memory_harness.reports.companion import Follow
 from memory_harness.reports.files import new_folder
 from memory_harness.reports.next_step import next_step
@@ -50,6 +51,7 @@ def probe(command: Command, arguments: Sequence[str], follow: Follow) -> tuple[P
         raise
     session.seconds = time.monotonic() - begin
     write_outcome(session, folder)
+    keep_estimate_of(session)
     result, gate = result_of_session(session), gate_of(session, folder)
     if command.train and gate is not None:
         return replace(result, goes_on=True), gate

@@ -21,6 +21,7 @@ import regex
 from memory_harness.configs.errors import reason_of
 from memory_harness.configs.inputs import read_input
 from memory_harness.configs.models import find_model, hub_cache_folder, hub_id, is_local_checkpoint
+from memory_harness.configs.places import user_cache
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.chat_format import (
     SYSTEM_PROMPT,
@@ -295,7 +296,7 @@ def _llama_models_file() -> Path | None:
 def _from_tiktoken_file(file: Path, system: str | None) -> TransformersTokenizer:
     """Load the file's conversion from the user's cache; convert it and keep it there the first time."""
     digest = hashlib.sha256(read_input(file)).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memory-harness"
+    cache = user_cache()
     folder, name = cache / f"llama3-tokenizer-{digest}", "Llama 3 (from llama-models)"
     if _has_tokenizer(folder):
         from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch

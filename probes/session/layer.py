@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import platform
 import re
 import shutil
@@ -32,9 +31,10 @@ from packaging.requirements import Requirement
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.pins import FLAG, SUPPORTED, Pin
+from memory_harness.configs.places import user_cache
 from memory_harness.harness.log.files import partial_folder
 
-FOLDER = Path("memory-harness") / "layers"
+FOLDER = "layers"
 """in the user's cache"""
 
 PACKAGES = "site-packages"
@@ -85,8 +85,7 @@ def layer_of(pins: Sequence[Pin], say: Callable[[str], None]) -> Path:
 
 def cache_folder() -> Path:
     """Return where layers are kept."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given).absolute() if given else Path.home() / ".cache") / FOLDER
+    return user_cache() / FOLDER
 
 
 def _name(pins: Sequence[Pin]) -> str:
