@@ -60,7 +60,7 @@ from memory_harness.harness.log.records import (
     RetryRecord,
     SurvivorRecord,
 )
-from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.log.source_lines import is_library, statement_around
 from memory_harness.harness.observe.at_failure import Failure, write_what_is_there
 from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
@@ -108,6 +108,7 @@ from memory_harness.harness.observe.script_patches import (
     observed,
     patches_of_tensors,
     running_generator,
+    users_innermost_line,
     unseen_by_compiler,
 )
 from memory_harness.harness.observe.script_threads import thread_patches, waits_or_has_ended
@@ -123,6 +124,7 @@ STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
+LAMBDA = "<lambda>"  # name of a function that is part of a statement
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
 
@@ -179,7 +181,7 @@ class ScriptObserver:
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._since_step: BegunPhase | None = None
         """what began when the last step was over, while nothing but single calls without gradients followed it"""
-        self._loader_began = self._has_told_dataset = False
+        self._loader_began = self._has_loader = self._has_told_dataset = False
         self._first_epoch = True
 
         self._loaded = LoadedTensors()
@@ -356,10 +358,21 @@ class ScriptObserver:
             self._begin_generate(values)
 
     def _origin_of(self, values: list[Any]) -> str | None:
-        """Return `file:line` of the user's that made what a module is called with, where it is known."""
+        """Return `file:line` of the user's that made what a module is called with, where it is known.
+
+        Of a batch that another function made than the one that calls the module, it is the call: what had that function
+        make so much is no line of its own. A loader's functions are called by nobody else.
+        """
         tensor = None if self._sampling.is_resting else first_tensor(values)
         origin = None if tensor is None else self.device.origin_of(tensor)
-        return None if origin is None else str(origin).rsplit(" ", 1)[0]
+        if origin is None:
+            return None
+        caller = users_innermost_line()
+        if caller is not None and not self._has_loader and origin.function != caller.function:
+            return caller.place
+        if origin.function == LAMBDA:
+            origin = origin._replace(line=statement_around(origin.path, origin.line))
+        return origin.place
 
     def _shape_of(self, values: list[Any]) -> BatchShape | None:
         """Return the shape of a training batch; its padding is looked for where nothing waits for that, or seldom."""
@@ -403,7 +416,7 @@ class ScriptObserver:
 
     def _begin_micro_step(self) -> None:
         """End what came before: a step, the preparation of this one, or an evaluation."""
-        if self._phase is Phase.BACKWARD and not self._has_stepped and not self._has_optimizer:
+        if self._phase is Phase.BACKWARD and not self._has_stepped and self._is_updated_by_hand():
             self._end_phase()
             self._end_step(0.0)
         if self._step_ended or self._phase_recorder.step == 0:
@@ -411,6 +424,14 @@ class ScriptObserver:
         elif self._phase is Phase.BACKWARD:
             self._phase_recorder.micro_step += 1
         self._since_step = None
+
+    def _is_updated_by_hand(self) -> bool:
+        """Return whether the pass that is over has led to an update that no optimizer made.
+
+        Where there is none every pass is taken to; one that has yet to step may be meant to after several passes.
+        """
+        with self.device.on_host():
+            return not self._has_optimizer or self._leaves.have_changed()
 
     def _begin_step(self) -> None:
         phase_recorder = self._phase_recorder
@@ -476,8 +497,12 @@ class ScriptObserver:
             return self._backward_by_hand(call, args, kwargs)
         if self._phase is not Phase.BACKWARD:
             self._begin_backward()
+        may_step_by_hand = self._has_optimizer and not self._has_stepped
+        leaves = leaves_of(tensors_in([*args[:1], *kwargs.values()])) if may_step_by_hand else []
         with self._inside_call():
             result = call(*args, **kwargs)
+        with self.device.on_host():
+            self._leaves.note(leaves)
         self._num_passes = 0  # here: while it runs, it needs what they hold
         return result
 
@@ -621,7 +646,7 @@ class ScriptObserver:
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
-        self._loader_began = True
+        self._loader_began = self._has_loader = True
         loader = args[0]
         if getattr(loader, "num_workers", 0) and not self._has_told_dataset:
             self._has_told_dataset = True

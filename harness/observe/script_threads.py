@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 from memory_harness.harness.devices.base import ObservableDevice
 
-_WAITING_IN = (threading.__file__, selectors.__file__)
-"""where a thread is that waits for another one, or for a process"""
+_WAITING_IN = (threading.__file__, selectors.__file__, concurrent.futures.thread.__file__)
+"""where a thread is that waits for another one, for a process, or for work of a pool"""
 
 
 def waits_or_has_ended(thread: int) -> bool:
