@@ -226,6 +226,13 @@ def statement_around(path: str, line: int) -> int:
     return max(around, default=line)
 
 
+def is_in_comprehension(path: str, line: int) -> bool:
+    """Return whether a line is part of what makes a list, a set or a dictionary in one expression."""
+    made = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    nodes = (node for node in _nodes(path) if isinstance(node, made))
+    return any(node.lineno <= line <= (node.end_lineno or node.lineno) for node in nodes)
+
+
 def handling_line(path: str, line: int) -> int | None:
     """Return the line that hands on the exception that a line of a file raises, where it is caught, or None."""
     found = []

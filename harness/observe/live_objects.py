@@ -35,7 +35,7 @@ _ADDITIONS = {"AddBackward0", "SubBackward0"}
 SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
 MAX_LOOKS = 4  # times that all objects are gone through for models and optimizers
 MAX_NODES = 20_000  # of graphs that are gone through for what they refer to
-MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
+MAX_GRAPHS_LOOKED_AT = 20_000  # tensors with a graph among which those are looked for that anybody refers to
 
 
 def live(kind: type) -> list[Any]:
@@ -198,15 +198,19 @@ def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
     return False
 
 
-def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
-    """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does."""
+def holder_of_host_tensors(device: ObservableDevice, least_bytes: int) -> Holder | None:
+    """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does.
+
+    Where no name of the user's does, it is what holds the largest array of so many bytes, a library's name too.
+    """
     host = []
     for tensor in live(torch.Tensor):
         is_plain = tensor.layout is torch.strided and not isinstance(tensor, torch.nn.Parameter)
         if is_plain and tensor.device.type == "cpu" and device.handle_of(tensor) is None:
             host.append(tensor)
     host.sort(key=torch.Tensor.numel, reverse=True)
-    return first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
+    of_users = first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
+    return of_users or _holder_of_largest_array(least_bytes)
 
 
 def holder_of_arrays_over(tensors: list[torch.Tensor]) -> Holder | None:
@@ -236,6 +240,16 @@ def _holder_of_arrays() -> Holder | None:
             containers.append(item)
     containers.sort(key=_array_bytes, reverse=True)
     return first_users_holder(containers[:MAX_OBJECTS_ASKED], [containers])
+
+
+def _holder_of_largest_array(least_bytes: int) -> Holder | None:
+    """Return who holds the largest array of at least so many bytes, such as an attribute that is replaced each time."""
+    largest: list[np.ndarray[Any, Any]] = []
+    for item in gc.get_objects():
+        for member in gc.get_referents(item):
+            if type(member) is np.ndarray and member.nbytes >= least_bytes:
+                least_bytes, largest = member.nbytes, [member]
+    return find_holder(largest[0], [largest]) if largest else None
 
 
 def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:

@@ -66,6 +66,7 @@ from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
     called_with_shape,
+    channels_of,
     field_of,
     first_tensor,
     forward_facts,
@@ -157,6 +158,7 @@ class ScriptObserver:
         self._index = 0  # of the running evaluation batch or call of `generate`
 
         self._has_parameters = weakref.WeakKeyDictionary[torch.nn.Module, bool]()  # of modules called from outside
+        self._channels = weakref.WeakKeyDictionary[torch.nn.Module, int]()  # that each takes before positions
         self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
@@ -317,9 +319,11 @@ class ScriptObserver:
     def _note_new_module(self, module: torch.nn.Module) -> bool:
         """Take note of a module that is called for the first time; return whether it has parameters."""
         parameters = list(module.parameters())
+        self._channels[module] = 0
         if any(map(is_lazy, parameters)):
             return True  # it will have sizes at its next call
         self._has_parameters[module] = bool(parameters)
+        self._channels[module] = channels_of(module)
         if not parameters:
             return False
         self.device.adopt([*parameters, *module.buffers()])
@@ -345,7 +349,7 @@ class ScriptObserver:
         if trains:
             self._num_passes += 1
             if self._phase is not Phase.FORWARD:
-                self._begin_forward(self._shape_of(values))
+                self._begin_forward(self._shape_of(module, values))
             self._note_additions(module)
             return
         if self._phase is Phase.FORWARD and not has_graph:
@@ -374,13 +378,13 @@ class ScriptObserver:
             origin = origin._replace(line=statement_around(origin.path, origin.line))
         return origin.place
 
-    def _shape_of(self, values: list[Any]) -> BatchShape | None:
+    def _shape_of(self, module: torch.nn.Module, values: list[Any]) -> BatchShape | None:
         """Return the shape of a training batch; its padding is looked for where nothing waits for that, or seldom."""
         if self._sampling.is_resting:
-            return called_with_shape(values)
+            return called_with_shape(values, channels=self._channels[module])
         with self.device.on_host():
             with_lengths = self._has_values and self._phase_recorder.step < PADDING_STEPS
-            return called_with_shape(values, with_lengths=with_lengths)
+            return called_with_shape(values, with_lengths=with_lengths, channels=self._channels[module])
 
     def _note_additions(self, module: torch.nn.Module) -> None:
         """Report parameters that the trained model has got since the step before."""
@@ -469,7 +473,7 @@ class ScriptObserver:
         self._drop_data()
         self._batch_module = weakref.ref(module)
         self._num_checkpointed = 0
-        self._switch_to(Phase.EVAL, called_with_shape(values), self._index)
+        self._switch_to(Phase.EVAL, called_with_shape(values, channels=self._channels[module]), self._index)
 
     def _evaluated_module(self) -> torch.nn.Module | None:
         return None if self._batch_module is None else self._batch_module()

@@ -214,7 +214,7 @@ class SurvivorTracker:
         if rise >= MIN_HOST_BYTES and HOST not in self._reported:
             self._reported.add(HOST)
             num_tensors = len(tensors_by_handle(self._device))
-            holder = holder_of_host_tensors(self._device)
+            holder = holder_of_host_tensors(self._device, rise // 2)
             if holder is not None and OPTIMIZER_STATE not in holder.words:
                 self._write_holder(holder, HOST, rise, num_tensors)
 
