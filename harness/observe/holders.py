@@ -397,11 +397,17 @@ def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
     try:
         for frame in running_frames():
             code = frame.f_code
-            if _is_own(code) and _local_name(frame, target) is not None:
+            is_callers = _is_own(code) and code.co_filename != __file__
+            if is_callers and _local_name(frame, target) is not None:
                 return None
             if not is_library(code.co_filename) and is_in_comprehension(code.co_filename, frame.f_lineno):
-                words = _words("what a comprehension makes", (_describe(target), *inner))
-                return Holder(words, code.co_filename, frame.f_lineno, adds=True, stores=True)
+                return Holder(
+                    _words("what a comprehension makes", inner),
+                    code.co_filename,
+                    frame.f_lineno,
+                    adds=True,
+                    stores=True,
+                )
         return None
     finally:
         del frame  # as in `_running_locals`

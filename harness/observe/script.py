@@ -112,7 +112,7 @@ from memory_harness.harness.observe.script_patches import (
     users_innermost_line,
     unseen_by_compiler,
 )
-from memory_harness.harness.observe.script_threads import thread_patches, waits_or_has_ended
+from memory_harness.harness.observe.script_threads import running_frame, thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
 from memory_harness.harness.observe.thinning import LogThinning
 
@@ -836,9 +836,7 @@ class ScriptObserver:
             self.thread_end = (Outcome.OOM, "") if is_oom else (Outcome.ERROR, message_of(error))
 
     def _frame(self) -> FrameType | None:
-        """Return the frame that runs; in a backward pass on a GPU, which has its own thread, the one that waits."""
-        known = {thread.ident for thread in threading.enumerate()}
-        return sys._current_frames().get(threading.get_ident() if threading.get_ident() in known else self._thread)
+        return running_frame(self._thread)
 
     def _note_done_again(self, failures: Iterable[int]) -> None:
         for failure in failures:
