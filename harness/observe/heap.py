@@ -16,7 +16,7 @@ _FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks k
 class _Mallinfo2(ctypes.Structure):
     """Source: mallinfo(3)."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS.split()]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS.split()]
 
 
 class HeapInUse:

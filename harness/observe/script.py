@@ -109,8 +109,8 @@ from memory_harness.harness.observe.script_patches import (
     observed,
     patches_of_tensors,
     running_generator,
-    users_innermost_line,
     unseen_by_compiler,
+    users_innermost_line,
 )
 from memory_harness.harness.observe.script_threads import running_frame, thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
