@@ -20,7 +20,7 @@ def reply(prompt):
     cache, token = prefixes[key], prompt[:, -1:]
     for _ in range(7):
         token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
-    cache.crop(prompt.shape[1])
+    cache.crop(-7)
 
 
 for _ in range(40):

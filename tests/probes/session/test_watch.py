@@ -144,7 +144,7 @@ GROW_WITHOUT_END = {
     "host_arrays", "host_rows", "sample_output_kept", "samples_decoded", "hooks_registered_again",
     "errors_with_their_tracebacks", "hook_fills_a_global",
     "state_without_optimizer_steps", "centre_with_graph", "errors_of_a_pool", "results_of_a_pool", "prefixes_kept",
-    "records_of_arrays", "observations_by_episode", "made_by_a_comprehension",
+    "records_of_arrays", "made_by_a_comprehension",
     "weights_cloned", "weights_kept", "decoder_cache_kept", "hook_closes_over", "streams_left_open",
 }  # fmt: skip
 BUDGETS = {
