@@ -91,14 +91,15 @@ def holder_of_graph(
     # what people keep is a loss or another small result, not the activations behind it
     with_graph.sort(key=torch.Tensor.numel)
     # a graph saves many, which only it refers to
-    named = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])
+    found = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])
+    named = [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
     handed_on = set() if since is None else _handed_on(named, since)
     named.sort(key=lambda tensor: _made(tensor) not in handed_on)
     asked = named[:num_asked]
     users: list[Holder] = []
     others: list[Holder] = []
     for tensor in asked:
-        holder = find_holder(tensor, [asked, named, with_graph, *tensors.values()])
+        holder = find_holder(tensor, [asked, found, named, with_graph, *tensors.values()])
         if holder is None:
             continue
         if holder.is_users:

@@ -9,7 +9,7 @@ x, y = torch.randn(640, 32), torch.randint(4, (640,))
 features, head = nn.Sequential(nn.Linear(32, 512), nn.ReLU()), nn.Linear(512, 4)
 optimizer = torch.optim.SGD([*features.parameters(), *head.parameters()], lr=0.1)
 table = {}
-for epoch in range(12):
+for _ in range(12):
     for rows in torch.randperm(640).split(64):
         hidden = features(x[rows])
         each = nn.functional.cross_entropy(head(hidden), y[rows], reduction="none")
