@@ -164,7 +164,7 @@ def _caught(result: ProbeResult) -> Iterator[Section]:
         rows.append([where, caught_at, phase, str(num), format_bytes(largest), done])
     titles = ("asked at", "caught at", "in", "failed", "largest", "done again")
     table = Table(titles, rows, right=("failed", "largest"))
-    intro = "Allocations that failed, and that the script caught. Work counts as done again only where that was seen."
+    intro = "Allocations that failed, and were caught. Work counts as done again only where that was seen."
     yield Section("caught", "Failed and caught", intro=intro if rows else "", body=[table] if rows else [])
 
 

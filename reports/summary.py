@@ -201,15 +201,16 @@ def _limits_of_the_pass(log: RunLog) -> str:
 
 
 def _gave_up(log: RunLog) -> str:
-    """Return what a script went on without, or died of in its own words."""
+    """Return what a script or a loop went on without, or died of in its own words."""
     failed = log.given_up
     largest = max(failed, key=lambda oom: oom.requested_bytes)
     times = plural(len(failed), "allocation")
+    who = "script" if log.run.script else "loop"
     asked = f"{times} failed ({format_bytes(largest.requested_bytes)} at once in {largest.phase})"
     if log.outcome is Outcome.ERROR:
         message = log.end.message.rstrip(".") if log.end else "the log ends"
-        return f"Does not fit: {asked}, and then the script died: {message}."
-    return f"Does not fit: {asked}, and nothing shows that their work was done again; the script went on without it."
+        return f"Does not fit: {asked}, and then the {who} died: {message}."
+    return f"Does not fit: {asked}, and nothing shows that their work was done again; the {who} went on without it."
 
 
 def _failure(log: RunLog, oom: OomRecord) -> str:

@@ -157,6 +157,7 @@ class RunRecord:
     has_plain_data: bool = False  # people's own rows, as they are: no Bengali corpus, no system prompt of ours
     fault: str | None = None  # name of the mistake that was planted in the run on purpose
     script: str = ""  # name of the script that was watched: its phases and steps were inferred
+    follows_failures: bool = False  # whether it was followed what a loop of somebody's does after a caught failure
     data_bytes: Size = 0  # of the largest tensor of a script's data on the CPU, which stands for the card; 0: not known
     data_where: str = ""  # `file:line` that made it
     settings_at: dict[str, str] = field(default_factory=dict)  # `file:line` by which a script gives some settings

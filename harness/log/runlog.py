@@ -120,8 +120,8 @@ class RunLog:
 
     @property
     def caught_ooms(self) -> list[tuple[OomRecord, bool]]:
-        """The failed allocations that did not end a watched script, each with whether their work was done again."""
-        if not self.run.script:
+        """The failed allocations that did not end what was followed, each with whether their work was done again."""
+        if not self.run.script and not self.run.follows_failures:
             return []
         done = {retry.failure for retry in self.retries}
         caught = self.ooms[:-1] if self.fatal_oom else self.ooms
@@ -129,7 +129,7 @@ class RunLog:
 
     @property
     def given_up(self) -> list[OomRecord]:
-        """The failed allocations that a watched script caught, and whose work it did not do again."""
+        """The failed allocations that were caught, and whose work was not done again."""
         return [oom for oom, is_done in self.caught_ooms if not is_done]
 
     @property

@@ -32,8 +32,13 @@ class SourceLine(NamedTuple):
     line: int
     function: str
 
+    @property
+    def place(self) -> str:
+        """`file:line`."""
+        return f"{short_path(self.path)}:{self.line}"
+
     def __str__(self) -> str:
-        return f"{short_path(self.path)}:{self.line} {self.function}"
+        return f"{self.place} {self.function}"
 
 
 @lru_cache(maxsize=4096)
@@ -212,6 +217,20 @@ def function_around(path: str, line: int) -> tuple[int, int] | None:
             if node.lineno < line <= last:
                 found.append((node.lineno, last))
     return max(found, default=None)
+
+
+def statement_around(path: str, line: int) -> int:
+    """Return the first line of the innermost statement that a line is part of, the line itself where none is found."""
+    statements = (node for node in _nodes(path) if isinstance(node, ast.stmt))
+    around = [node.lineno for node in statements if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    return max(around, default=line)
+
+
+def is_in_comprehension(path: str, line: int) -> bool:
+    """Return whether a line is part of what makes a list, a set or a dictionary in one expression."""
+    made = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    nodes = (node for node in _nodes(path) if isinstance(node, made))
+    return any(node.lineno <= line <= (node.end_lineno or node.lineno) for node in nodes)
 
 
 def handling_line(path: str, line: int) -> int | None:

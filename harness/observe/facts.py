@@ -62,11 +62,18 @@ def _shape_of_tensor(tensor: Any) -> BatchShape | None:
     return BatchShape(sizes[0], length, (length,) * sizes[0], sizes[0] * length)
 
 
-def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False) -> BatchShape | None:
+def channels_of(module: torch.nn.Module) -> int:
+    """Return the channels that a module's first layer takes where that convolves over one dimension, else 0."""
+    first = next((layer for layer in module.modules() if layer._parameters), None)
+    return first.in_channels if isinstance(first, torch.nn.Conv1d) else 0
+
+
+def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False, channels: int = 0) -> BatchShape | None:
     """Return the shape of what a module is called with.
 
     Args:
         values: the arguments.
+        channels: of a sequence, where these may come before its positions; 0 where they do not.
         with_lengths: look for padding too, which reads from the device: in rows of integers that end alike, or by a
             mask among the arguments.
     """
@@ -76,6 +83,8 @@ def called_with_shape(values: Sequence[Any], *, with_lengths: bool = False) -> B
         return shape and dataclasses.replace(shape, lengths=_lengths_without_padding(tensor))
     if tensor is None:
         return None
+    if tensor.dim() == 3 and tensor.shape[1] == channels != tensor.shape[2]:
+        return batch_shape(tensor.transpose(1, 2))
     if tensor.dim() == 2 and tensor.is_floating_point():  # samples and their features, not tokens
         return BatchShape(len(tensor), 1, (), 0)
     shape = batch_shape(tensor)

@@ -26,6 +26,7 @@ from memory_harness.harness.log.source_lines import (
     adding_lines_of_object,
     function_around,
     handling_line,
+    is_in_comprehension,
     is_library,
     module_lines,
     registering_line,
@@ -37,6 +38,7 @@ from memory_harness.harness.log.source_lines import (
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
 MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
 MAX_LOOKUPS_MORE = 4  # once a name of the user's is found, for a list or the like that keeps it too
+MAX_TARGETS_COMPARED = 100  # objects for which the collector is asked who refers to them, rather than everybody
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
 
@@ -125,9 +127,13 @@ def referred(targets: Sequence[object], ignored: Sequence[object]) -> list[objec
     skipped = set(map(id, (*ignored, targets, ignored)))
     wanted = set(map(id, targets))
     found: set[int] = set()
-    for referrer in gc.get_referrers(*targets):
-        if id(referrer) not in skipped and not _is_own(_code_of(referrer)):
-            found |= wanted.intersection(map(id, gc.get_referents(referrer)))
+    # the collector compares whatever any object refers to with each of the targets
+    referrers = gc.get_referrers(*targets) if len(targets) <= MAX_TARGETS_COMPARED else gc.get_objects()
+    for referrer in referrers:
+        if id(referrer) not in skipped:
+            of_it = wanted.intersection(map(id, gc.get_referents(referrer)))
+            if of_it and not _is_own(_code_of(referrer)):
+                found |= of_it
     for frame in running_frames():
         if not _is_own(frame.f_code):
             found |= wanted.intersection(map(id, local_variables(frame).values()))
@@ -159,7 +165,8 @@ class _Search:
                 return found
             if self._lookups <= 0:
                 break
-        return fallback
+        is_filled = isinstance(target, (list, set, dict))
+        return fallback or (_in_the_making(target, inner) if is_filled else None)
 
     def _noted(self, found: Holder | None) -> Holder | None:
         """Leave a few lookups once a holder of the user's is found."""
@@ -173,7 +180,9 @@ class _Search:
         self._seen.add(id(found))
         kept = [r for r in found if not _is_own(_code_of(r))]
         self._seen.add(id(kept))
-        return sorted(kept, key=_rank)[:MAX_REFERRERS]
+        ranked = sorted(kept, key=_rank)[:MAX_REFERRERS]
+        self._seen.add(id(ranked))
+        return ranked
 
     def _through(self, target: object, referrer: object, inner: tuple[str, ...], depth: int) -> Holder | None:
         """Return the holder behind one referrer: its own name where it has one, else what refers to it."""
@@ -380,6 +389,28 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
                 yield _at_call(holder, name, frame, inner)
     finally:
         del frame  # this function's own may be it: a circle that would keep the target
+
+
+def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
+    """Return the expression that makes a list or the like, which nothing refers to before it is complete."""
+    frame = None
+    try:
+        for frame in running_frames():
+            code = frame.f_code
+            is_callers = _is_own(code) and code.co_filename != __file__
+            if is_callers and _local_name(frame, target) is not None:
+                return None
+            if not is_library(code.co_filename) and is_in_comprehension(code.co_filename, frame.f_lineno):
+                return Holder(
+                    _words("what a comprehension makes", inner),
+                    code.co_filename,
+                    frame.f_lineno,
+                    adds=True,
+                    stores=True,
+                )
+        return None
+    finally:
+        del frame  # as in `_running_locals`
 
 
 def _at_call(holder: Holder, name: str, frame: types.FrameType, inner: tuple[str, ...]) -> Holder:

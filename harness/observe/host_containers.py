@@ -15,11 +15,13 @@ import numpy as np
 
 from memory_harness.harness.log.records import HOST_CONTAINER, Phase, Record, SurvivorRecord
 from memory_harness.harness.observe.containers import DICTS, is_users, live_containers
+from memory_harness.harness.observe.heap import HeapInUse
 from memory_harness.harness.observe.holders import Holder, find_holder
 
 MIB = 1024 * 1024
 FIRST_STEP = 8  # before it libraries load, and caches fill
 MIN_RISE_BYTES = 2 * MIB  # of the process beyond the device's, from one look to the next; twice as much each time
+MIN_HEAP_RISE_BYTES = MIB // 2  # the same of the heap, which is read exactly
 MIN_STEPS_BETWEEN = 6
 MAX_LOOKS = 8  # each takes a quarter of a second, with libraries
 MIN_CONTAINER_BYTES = 256 * 1024  # that a container must get from one look to the next
@@ -29,6 +31,7 @@ NUM_RISES = 2  # looks, one after another, at which it has got more
 
 MIN_MEMBERS = 3
 BYTES_OF_NUMBER = 32  # of Python's: 24 to 28, and a list's reference to it
+MIXED_MEMBERS = 8  # first ones of which one that is no number shows that they are not all numbers
 MAX_DEPTH = 3  # nesting of what one member holds: a record of rows of numbers takes three
 
 
@@ -37,7 +40,8 @@ class ContainerWatch:
 
     def __init__(self, write: Callable[[Record], None]) -> None:
         self._write = write
-        self._beside_bytes: int | None = None  # resident memory less the device's, at the last look
+        self._heap = HeapInUse()
+        self._beside_bytes: tuple[int, int] | None = None  # resident memory and the heap less the device's, then
         self._looked_at = 0  # step
         self._num_looks = 0
         self._sizes: dict[int, list[tuple[int, int]]] = {}  # step and bytes at each look, by container
@@ -45,13 +49,13 @@ class ContainerWatch:
 
     def end_step(self, step: int, host_rss_bytes: int, allocated_bytes: int) -> None:
         """Take note of resident memory and of the device's after a step."""
-        beside = host_rss_bytes - allocated_bytes
         if step < FIRST_STEP or self._num_looks >= MAX_LOOKS:
             return
-        if self._beside_bytes is None:
-            self._beside_bytes = beside
-        least = MIN_RISE_BYTES * max(1, 2 ** (self._num_looks - 3))
-        if beside - self._beside_bytes >= least and step - self._looked_at >= MIN_STEPS_BETWEEN:
+        beside = host_rss_bytes - allocated_bytes, self._heap.num_bytes() - allocated_bytes
+        before = self._beside_bytes = self._beside_bytes or beside
+        times = max(1, 2 ** (self._num_looks - 3))
+        rises = beside[0] - before[0] >= times * MIN_RISE_BYTES or beside[1] - before[1] >= times * MIN_HEAP_RISE_BYTES
+        if rises and step - self._looked_at >= MIN_STEPS_BETWEEN:
             self._beside_bytes = beside
             self._look(step)
 
@@ -108,7 +112,7 @@ def _host_bytes(member: Any, depth: int = MAX_DEPTH) -> int:
         return len(member) if len(member) >= MIN_MEMBER_BYTES else 0
     if kind is float:
         return BYTES_OF_NUMBER if depth < MAX_DEPTH else 0  # numbers alone pile up slowly
-    if kind in (tuple, list) and member and type(member[0]) in (float, int):
+    if kind in (tuple, list) and member and all(type(item) in (float, int) for item in member[:MIXED_MEMBERS]):
         return BYTES_OF_NUMBER * len(member)
     if depth and kind in (tuple, list, dict):
         members = member.values() if kind is dict else member

@@ -9,7 +9,7 @@ import gc
 import traceback
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -34,7 +34,8 @@ MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
 _ADDITIONS = {"AddBackward0", "SubBackward0"}
 SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
 MAX_LOOKS = 4  # times that all objects are gone through for models and optimizers
-MAX_GRAPHS_LOOKED_AT = 500  # tensors with a graph among which those are looked for that anybody refers to
+MAX_NODES = 20_000  # of graphs that are gone through for what they refer to
+MAX_GRAPHS_LOOKED_AT = 20_000  # tensors with a graph among which those are looked for that anybody refers to
 
 
 def live(kind: type) -> list[Any]:
@@ -75,17 +76,30 @@ def gradients_have_graphs() -> bool:
     return False
 
 
-def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED) -> Holder | None:
-    """Return who holds a tensor that has a graph: between two steps nobody should."""
+def holder_of_graph(
+    tensors: dict[Hashable, list[torch.Tensor]], num_asked: int = MAX_GRAPHS_ASKED, since: int | None = None
+) -> Holder | None:
+    """Return who holds a tensor that has a graph: between two steps nobody should.
+
+    Args:
+        tensors: among which one is looked for, by the allocation that they lie in.
+        num_asked: most tensors whose holders are looked for.
+        since: number of the first node of the last step's graph, where it is known. A tensor by which graphs reach back
+            beyond it goes first: a loss of the last step refers to all steps too where a state was handed on.
+    """
     with_graph = [tensor for tensor in chain.from_iterable(tensors.values()) if tensor.grad_fn is not None]
     # what people keep is a loss or another small result, not the activations behind it
     with_graph.sort(key=torch.Tensor.numel)
     # a graph saves many, which only it refers to
-    asked = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])[:num_asked]
+    found = referred(with_graph[:MAX_GRAPHS_LOOKED_AT], [with_graph, *tensors.values()])
+    named = [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+    handed_on = set() if since is None else _handed_on(named, since)
+    named.sort(key=lambda tensor: _made(tensor) not in handed_on)
+    asked = named[:num_asked]
     users: list[Holder] = []
     others: list[Holder] = []
     for tensor in asked:
-        holder = find_holder(tensor, [asked, with_graph, *tensors.values()])
+        holder = find_holder(tensor, [asked, found, named, with_graph, *tensors.values()])
         if holder is None:
             continue
         if holder.is_users:
@@ -95,6 +109,32 @@ def holder_of_graph(tensors: dict[Hashable, list[torch.Tensor]], num_asked: int 
     # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
     adding = [holder for holder in users if holder.adds]
     return next(iter(adding or users or others), None)
+
+
+Made = tuple[str, tuple[int, ...]]
+"""name of the node of a graph that has made a tensor, and its shape"""
+
+
+def _made(tensor: torch.Tensor) -> Made:
+    assert tensor.grad_fn is not None
+    return tensor.grad_fn.name(), tuple(tensor.shape)
+
+
+def _handed_on(tensors: Sequence[torch.Tensor], since: int) -> set[Made]:
+    """Return what graphs got of the steps before: what they refer to that was made before a node's number."""
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen = set(waiting)
+    found: set[Made] = set()
+    while waiting and len(seen) < MAX_NODES:
+        for node, number in waiting.pop().next_functions:
+            if node is None or node in seen:
+                continue
+            if node._sequence_nr() < since:
+                found.add((node.name(), tuple(node._input_metadata[number].shape)))
+            else:
+                seen.add(node)
+                waiting.append(node)
+    return found
 
 
 def summed_losses(least: int) -> tuple[Holder, int] | None:
@@ -159,15 +199,19 @@ def _holds_tensors(error: BaseException, device: ObservableDevice) -> bool:
     return False
 
 
-def holder_of_host_tensors(device: ObservableDevice) -> Holder | None:
-    """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does."""
+def holder_of_host_tensors(device: ObservableDevice, least_bytes: int) -> Holder | None:
+    """Return who holds the largest tensors in host memory that are no part of a model, or arrays where nobody does.
+
+    Where no name of the user's does, it is what holds the largest array of so many bytes, a library's name too.
+    """
     host = []
     for tensor in live(torch.Tensor):
         is_plain = tensor.layout is torch.strided and not isinstance(tensor, torch.nn.Parameter)
         if is_plain and tensor.device.type == "cpu" and device.handle_of(tensor) is None:
             host.append(tensor)
     host.sort(key=torch.Tensor.numel, reverse=True)
-    return first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
+    of_users = first_users_holder(host[:MAX_OBJECTS_ASKED], [host]) or _holder_of_arrays()
+    return of_users or _holder_of_largest_array(least_bytes)
 
 
 def holder_of_arrays_over(tensors: list[torch.Tensor]) -> Holder | None:
@@ -197,6 +241,16 @@ def _holder_of_arrays() -> Holder | None:
             containers.append(item)
     containers.sort(key=_array_bytes, reverse=True)
     return first_users_holder(containers[:MAX_OBJECTS_ASKED], [containers])
+
+
+def _holder_of_largest_array(least_bytes: int) -> Holder | None:
+    """Return who holds the largest array of at least so many bytes, such as an attribute that is replaced each time."""
+    largest: list[np.ndarray[Any, Any]] = []
+    for item in gc.get_objects():
+        for member in gc.get_referents(item):
+            if type(member) is np.ndarray and member.nbytes >= least_bytes:
+                least_bytes, largest = member.nbytes, [member]
+    return find_holder(largest[0], [largest]) if largest else None
 
 
 def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,9 +54,10 @@ from memory_harness.harness.log.records import (
     run_record_of,
 )
 from memory_harness.harness.log.runlog import LogWriter
+from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.facts import batch_shape, model_facts
 from memory_harness.harness.observe.recorder import BegunPhase, PhaseRecorder
-from memory_harness.harness.observe.script_threads import future_patches, thread_patches
+from memory_harness.harness.observe.script_threads import future_patches, running_frame, thread_patches
 
 FilePath = str | os.PathLike[str]
 GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a number that is read back takes 512 B
@@ -159,6 +161,7 @@ class Recorder:
         self._gap: BegunPhase | None = None  # the running step, while no phase of it is
         self._outside: BegunPhase | None = None  # what runs outside of steps and phases, while that is so
         self._in_step = self._has_phases = self._is_over = False
+        self._caught: CaughtFailures | None = None  # follows what is done about failed allocations
         self._lost: set[int] = set()  # failed allocations in threads that nobody has asked for
         self._inside: Phase | None = None
         self._last: tuple[Phase | None, int, int] = (None, 0, 0)  # phase, step and index of the phase that began last
@@ -221,8 +224,18 @@ class Recorder:
             return
         sizes = (error.requested_bytes, error.allocated_bytes, error.reserved_bytes, error.largest_free_block_bytes)
         self.failure = DeviceOutOfMemory(*sizes, error.where, error.frames)
+        if self._caught is not None:
+            begun = self.phase_recorder.running_phase
+            frame = running_frame(threading.main_thread().ident or 0)
+            error.caught_at = self._caught.note_failure(begun.phase if begun else None, frame)
         self.phase_recorder.vocab_size = self._run.vocab_size
         self.phase_recorder.out_of_memory(error)
+
+    def follow_failures(self) -> CaughtFailures:
+        """Follow from now on what the loop does about failed allocations; return what is to be told of its calls."""
+        self._caught = CaughtFailures()
+        self._run = dataclasses.replace(self._run, follows_failures=True)
+        return self._caught
 
     def describe(
         self,

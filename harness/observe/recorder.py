@@ -106,7 +106,8 @@ class PhaseRecorder:
         self.write(PhaseBegin(phase, self.step, self.micro_step, self.epoch))
         self.forward_facts = None
         before = self.device.stats()
-        self.survivors.begin_phase(phase, self.step, index, before.allocated_bytes)
+        positions = batch.padded_length if batch is not None else 0
+        self.survivors.begin_phase(phase, self.step, index, before.allocated_bytes, positions)
         if phase is Phase.EVAL:
             self.survivors.begin_evaluation_batch(index, self._host_rss_bytes)
         self._peaks.begin_phase(phase, batch, self.vocab_size)

@@ -60,12 +60,13 @@ from memory_harness.harness.log.records import (
     RetryRecord,
     SurvivorRecord,
 )
-from memory_harness.harness.log.source_lines import is_library
+from memory_harness.harness.log.source_lines import is_library, statement_around
 from memory_harness.harness.observe.at_failure import Failure, write_what_is_there
 from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
     called_with_shape,
+    channels_of,
     field_of,
     first_tensor,
     forward_facts,
@@ -109,8 +110,9 @@ from memory_harness.harness.observe.script_patches import (
     patches_of_tensors,
     running_generator,
     unseen_by_compiler,
+    users_innermost_line,
 )
-from memory_harness.harness.observe.script_threads import thread_patches, waits_or_has_ended
+from memory_harness.harness.observe.script_threads import running_frame, thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
 from memory_harness.harness.observe.thinning import LogThinning
 
@@ -123,6 +125,7 @@ STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
 NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
+LAMBDA = "<lambda>"  # name of a function that is part of a statement
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
 
@@ -155,6 +158,7 @@ class ScriptObserver:
         self._index = 0  # of the running evaluation batch or call of `generate`
 
         self._has_parameters = weakref.WeakKeyDictionary[torch.nn.Module, bool]()  # of modules called from outside
+        self._channels = weakref.WeakKeyDictionary[torch.nn.Module, int]()  # that each takes before positions
         self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
         self._batch_module: weakref.ref[torch.nn.Module] | None = None  # its calls count the batches of an evaluation
         self._module_calls = ModuleCalls()
@@ -179,7 +183,7 @@ class ScriptObserver:
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._since_step: BegunPhase | None = None
         """what began when the last step was over, while nothing but single calls without gradients followed it"""
-        self._loader_began = self._has_told_dataset = False
+        self._loader_began = self._has_loader = self._has_told_dataset = False
         self._first_epoch = True
 
         self._loaded = LoadedTensors()
@@ -315,9 +319,11 @@ class ScriptObserver:
     def _note_new_module(self, module: torch.nn.Module) -> bool:
         """Take note of a module that is called for the first time; return whether it has parameters."""
         parameters = list(module.parameters())
+        self._channels[module] = 0
         if any(map(is_lazy, parameters)):
             return True  # it will have sizes at its next call
         self._has_parameters[module] = bool(parameters)
+        self._channels[module] = channels_of(module)
         if not parameters:
             return False
         self.device.adopt([*parameters, *module.buffers()])
@@ -343,7 +349,7 @@ class ScriptObserver:
         if trains:
             self._num_passes += 1
             if self._phase is not Phase.FORWARD:
-                self._begin_forward(self._shape_of(values))
+                self._begin_forward(self._shape_of(module, values))
             self._note_additions(module)
             return
         if self._phase is Phase.FORWARD and not has_graph:
@@ -356,18 +362,29 @@ class ScriptObserver:
             self._begin_generate(values)
 
     def _origin_of(self, values: list[Any]) -> str | None:
-        """Return `file:line` of the user's that made what a module is called with, where it is known."""
+        """Return `file:line` of the user's that made what a module is called with, where it is known.
+
+        Of a batch that another function made than the one that calls the module, it is the call: what had that function
+        make so much is no line of its own. A loader's functions are called by nobody else.
+        """
         tensor = None if self._sampling.is_resting else first_tensor(values)
         origin = None if tensor is None else self.device.origin_of(tensor)
-        return None if origin is None else str(origin).rsplit(" ", 1)[0]
+        if origin is None:
+            return None
+        caller = users_innermost_line()
+        if caller is not None and not self._has_loader and origin.function != caller.function:
+            return caller.place
+        if origin.function == LAMBDA:
+            origin = origin._replace(line=statement_around(origin.path, origin.line))
+        return origin.place
 
-    def _shape_of(self, values: list[Any]) -> BatchShape | None:
+    def _shape_of(self, module: torch.nn.Module, values: list[Any]) -> BatchShape | None:
         """Return the shape of a training batch; its padding is looked for where nothing waits for that, or seldom."""
         if self._sampling.is_resting:
-            return called_with_shape(values)
+            return called_with_shape(values, channels=self._channels[module])
         with self.device.on_host():
             with_lengths = self._has_values and self._phase_recorder.step < PADDING_STEPS
-            return called_with_shape(values, with_lengths=with_lengths)
+            return called_with_shape(values, with_lengths=with_lengths, channels=self._channels[module])
 
     def _note_additions(self, module: torch.nn.Module) -> None:
         """Report parameters that the trained model has got since the step before."""
@@ -403,7 +420,7 @@ class ScriptObserver:
 
     def _begin_micro_step(self) -> None:
         """End what came before: a step, the preparation of this one, or an evaluation."""
-        if self._phase is Phase.BACKWARD and not self._has_stepped and not self._has_optimizer:
+        if self._phase is Phase.BACKWARD and not self._has_stepped and self._is_updated_by_hand():
             self._end_phase()
             self._end_step(0.0)
         if self._step_ended or self._phase_recorder.step == 0:
@@ -411,6 +428,14 @@ class ScriptObserver:
         elif self._phase is Phase.BACKWARD:
             self._phase_recorder.micro_step += 1
         self._since_step = None
+
+    def _is_updated_by_hand(self) -> bool:
+        """Return whether the pass that is over has led to an update that no optimizer made.
+
+        Where there is none every pass is taken to; one that has yet to step may be meant to after several passes.
+        """
+        with self.device.on_host():
+            return not self._has_optimizer or self._leaves.have_changed()
 
     def _begin_step(self) -> None:
         phase_recorder = self._phase_recorder
@@ -448,7 +473,7 @@ class ScriptObserver:
         self._drop_data()
         self._batch_module = weakref.ref(module)
         self._num_checkpointed = 0
-        self._switch_to(Phase.EVAL, called_with_shape(values), self._index)
+        self._switch_to(Phase.EVAL, called_with_shape(values, channels=self._channels[module]), self._index)
 
     def _evaluated_module(self) -> torch.nn.Module | None:
         return None if self._batch_module is None else self._batch_module()
@@ -476,8 +501,12 @@ class ScriptObserver:
             return self._backward_by_hand(call, args, kwargs)
         if self._phase is not Phase.BACKWARD:
             self._begin_backward()
+        may_step_by_hand = self._has_optimizer and not self._has_stepped
+        leaves = leaves_of(tensors_in([*args[:1], *kwargs.values()])) if may_step_by_hand else []
         with self._inside_call():
             result = call(*args, **kwargs)
+        with self.device.on_host():
+            self._leaves.note(leaves)
         self._num_passes = 0  # here: while it runs, it needs what they hold
         return result
 
@@ -621,7 +650,7 @@ class ScriptObserver:
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
-        self._loader_began = True
+        self._loader_began = self._has_loader = True
         loader = args[0]
         if getattr(loader, "num_workers", 0) and not self._has_told_dataset:
             self._has_told_dataset = True
@@ -807,9 +836,7 @@ class ScriptObserver:
             self.thread_end = (Outcome.OOM, "") if is_oom else (Outcome.ERROR, message_of(error))
 
     def _frame(self) -> FrameType | None:
-        """Return the frame that runs; in a backward pass on a GPU, which has its own thread, the one that waits."""
-        known = {thread.ident for thread in threading.enumerate()}
-        return sys._current_frames().get(threading.get_ident() if threading.get_ident() in known else self._thread)
+        return running_frame(self._thread)
 
     def _note_done_again(self, failures: Iterable[int]) -> None:
         for failure in failures:

@@ -261,7 +261,7 @@ class OptimizerSteps:
 
 
 class LeafUpdates:
-    """Whether a loop without modules and optimizers has updated what it trains between two backward passes.
+    """Whether a loop whose optimizers have not stepped has updated what it trains between two backward passes.
 
     What it trains are the leaves of the graph. A version that rises, a gradient that is gone, or other tensors in
     their place show an update; else, until one of these has, the values of the smallest leaf are compared, which waits
@@ -273,6 +273,10 @@ class LeafUpdates:
         """each with its version, and whether it had a gradient"""
         self._value: tuple[weakref.ref[torch.Tensor], float] | None = None
         self._shows_without_values = not has_values
+
+    def have_changed(self) -> bool:
+        """Return whether there was an update since `note`, of what is still there."""
+        return self.are_updated([leaf for reference, *_ in self._leaves if (leaf := reference()) is not None])
 
     def are_updated(self, leaves: list[torch.Tensor]) -> bool:
         """Return whether there was an update since `note`, before a pass that leads to these leaves."""

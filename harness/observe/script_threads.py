@@ -8,19 +8,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
 from memory_harness.harness.devices.base import ObservableDevice
 
-_WAITING_IN = (threading.__file__, selectors.__file__)
-"""where a thread is that waits for another one, or for a process"""
+_WAITING_IN = (threading.__file__, selectors.__file__, concurrent.futures.thread.__file__)
+"""where a thread is that waits for another one, for a process, or for work of a pool"""
 
 
 def waits_or_has_ended(thread: int) -> bool:
     """Return whether a thread, by its number, waits for another one or is there no more."""
     frame = sys._current_frames().get(thread)
     return frame is None or frame.f_code.co_filename in _WAITING_IN
+
+
+def running_frame(thread: int) -> FrameType | None:
+    """Return the frame that runs; in a backward pass on a GPU, which has its own thread, that of the one that waits."""
+    known = {known.ident for known in threading.enumerate()}
+    return sys._current_frames().get(threading.get_ident() if threading.get_ident() in known else thread)
 
 
 def thread_patches(device: ObservableDevice, note_error: Callable[[BaseException], None]) -> list[Any]:

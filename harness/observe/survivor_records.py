@@ -89,16 +89,24 @@ class _Group:
 
 
 def survivor_records(
-    survivors: Iterable[Survivor], unit: str, num_units: int, step: int, device: ObservableDevice
+    survivors: Iterable[Survivor],
+    unit: str,
+    num_units: int,
+    step: int,
+    device: ObservableDevice,
+    last_began: int | None = None,
 ) -> list[SurvivorRecord]:
-    """Return what more than one of the units left behind, or a single one, the most bytes first."""
+    """Return what more than one of the units left behind, or a single one, the most bytes first.
+
+    `last_began` is the number of the first node of a graph that the last unit made.
+    """
     lasting = _lasting_groups(survivors, num_units)
     growing = [group for group in lasting if group.bytes_per_unit(num_units) >= MIN_RISE_BYTES]
     growing.sort(key=lambda group: -group.bytes_per_unit(num_units))
     if not growing:
         return []
     tensors = tensors_by_handle(device)
-    graph = _holder_of_old_graph(lasting, tensors)
+    graph = _holder_of_old_graph(lasting, tensors, last_began)
     gradients = gradient_handles(device)
     records = []
     for group in growing[:MAX_RECORDS]:
@@ -128,14 +136,14 @@ def _lasts(units: set[int], num_units: int) -> bool:
     return len(units) >= min(2, num_units) and (num_units <= 2 or min(units) < num_units - 2)
 
 
-def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors) -> Holder | None:
+def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors, last_began: int | None) -> Holder | None:
     """Return who holds a graph: of these groups' tensors where it is the user, else of any."""
     # a loss that keeps a graph is itself a number, made at a line that leaves next to nothing
     older = set(chain.from_iterable(group.older_handles() for group in groups))
     old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
     graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
     if graph is None or not graph.is_users:
-        graph = holder_of_graph(tensors)
+        graph = holder_of_graph(tensors, since=last_began)
     if (graph is None or not graph.adds) and gradients_have_graphs():
         return Holder(GRADIENT_WITH_GRAPH)
     return graph

@@ -128,6 +128,12 @@ class _UnitRecording:
     num_rises: int = 0
     num_tries: int = 0  # how often it was looked at whether it says enough
     first_ends: list[UnitEnd] = field(default_factory=list)
+    first_nodes: tuple[int | None, int] = (None, 0)  # numbers of the first nodes of graphs, of the last units
+
+    def end_unit(self) -> None:
+        """Take note that a unit is over."""
+        self.num_units += 1
+        self.first_nodes = (self.first_nodes[1], torch._C._autograd._get_sequence_nr())
 
     def note_phase(self, phase: Phase) -> None:
         """Take note of a phase that begins."""
@@ -157,6 +163,7 @@ class SurvivorTracker:
         self._num_ooms = 0
         self._floor_bytes = 0
         self._host_rss_bytes = 0
+        self._most_positions = 0  # of a batch of the running evaluation
 
     @property
     def is_recording(self) -> bool:
@@ -170,8 +177,16 @@ class SurvivorTracker:
 
     # Where the run is
 
-    def begin_phase(self, phase: Phase, step: int, index: int, allocated_bytes: int) -> None:
-        """Take note of a phase that begins; `index` counts evaluation batches and generate calls."""
+    def begin_phase(self, phase: Phase, step: int, index: int, allocated_bytes: int, positions: int = 0) -> None:
+        """Take note of a phase that begins.
+
+        Args:
+            phase: that begins.
+            step: in which it does.
+            index: number of the evaluation batch, or of the generate call.
+            allocated_bytes: of the device.
+            positions: of each row of its batch; 0 where that is not known.
+        """
         self._phase, self._step = phase, step
         recording = self._recording
         if recording is not None and recording.unit != STEP and (recording.unit != phase or index == 0):
@@ -182,7 +197,11 @@ class SurvivorTracker:
         if phase in RECORDED_RISES:
             if index == 0:
                 self._rises[phase] = LastingRises(0)
-            self._end_unit(phase, allocated_bytes)
+                self._most_positions = 0
+            self._most_positions = max(self._most_positions, positions)
+            # one position after many: the next token of a text, which is over when another one begins
+            if positions != 1 or self._most_positions == 1:
+                self._end_unit(phase, allocated_bytes)
         if self._recording is not None:
             self._recording.note_phase(phase)
 
@@ -195,7 +214,7 @@ class SurvivorTracker:
         if rise >= MIN_HOST_BYTES and HOST not in self._reported:
             self._reported.add(HOST)
             num_tensors = len(tensors_by_handle(self._device))
-            holder = holder_of_host_tensors(self._device)
+            holder = holder_of_host_tensors(self._device, rise // 2)
             if holder is not None and OPTIMIZER_STATE not in holder.words:
                 self._write_holder(holder, HOST, rise, num_tensors)
 
@@ -251,7 +270,7 @@ class SurvivorTracker:
                 self._recording = _UnitRecording(unit, [_Moment(time.time(), self._phase, 0)], allocated_bytes)
                 self._device.record_allocations(with_peak=unit != STEP)
         elif recording.unit == unit:
-            recording.num_units += 1
+            recording.end_unit()
             recording.num_rises += rose
             if recording.num_units <= COMPARED_UNITS:
                 self._note_end(recording, allocated_bytes)
@@ -317,7 +336,8 @@ class SurvivorTracker:
         self, recording: _UnitRecording, survivors: list[Survivor], allocated_bytes: int
     ) -> list[SurvivorRecord]:
         unit, num_units = recording.unit, recording.num_units
-        records = survivor_records(survivors, unit, num_units, self._step, self._device)
+        last_began, _ = recording.first_nodes
+        records = survivor_records(survivors, unit, num_units, self._step, self._device, last_began)
         made_last = [survivor for survivor in survivors if survivor.unit == num_units - 1]
         end = UnitEnd(num_units, allocated_bytes, bytes_by_place(made_last))
         known_bytes = sum(record.bytes_per_step for record in records) * num_units

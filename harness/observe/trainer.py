@@ -22,7 +22,7 @@ import gc
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
-from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase
+from memory_harness.harness.log.records import BatchShape, EvalRecord, Phase, RetryRecord
+from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.facts import field_of, forward_facts, tensors_in
 from memory_harness.harness.observe.own_loop import FilePath, Recorder, batch_shape_on_host
 from memory_harness.harness.observe.recorder import BegunPhase
@@ -88,6 +89,7 @@ class MemoryCallback(TrainerCallback):
         self._step: _Step | None = None
         self._is_training = False
         self._num_eval_batches = 0
+        self._caught = CaughtFailures()
         self._state: Any = None  # of the trainer that trains
         self._models: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that tell of their forward passes
 
@@ -152,6 +154,7 @@ class MemoryCallback(TrainerCallback):
                 loss = step.loss(phase_recorder.device.read)
             step.losses.clear()
             phase_recorder.end_step(step.shapes, loss, None, step.learning_rate, time.perf_counter() - step.begin)
+            self._note_done_again(self._caught.note_step())
             self._tracking.send(self._recorder)
         self._step = None
         self._begin_checkpoint(control)
@@ -213,6 +216,7 @@ class MemoryCallback(TrainerCallback):
         stack, self._stack = self._stack, ExitStack()
         stack.callback(self._tracking.end)
         if not has_failed:
+            _write_done_again(recorder, self._caught.note_end())
             stack.close()
             return
         # the trainer left a phase without ending it, or never told that the training is over
@@ -234,6 +238,7 @@ class MemoryCallback(TrainerCallback):
 
     def _begin(self, model: torch.nn.Module) -> Recorder:
         self._recorder = self._last = self._stack.enter_context(self._open())
+        self._caught = self._recorder.follow_failures()
         self._recorder.describe(model)
         self._tracking.begin(self._recorder)
         atexit.register(self.close)
@@ -268,6 +273,7 @@ class MemoryCallback(TrainerCallback):
         if model not in self._models:
             return  # a copy
         if model.training and self._step is not None and self._recorder is not None:
+            self._note_call(model, kwargs or args, "training")
             shape = batch_shape_on_host(self._recorder.device, kwargs or args)
             if shape is not None:
                 self._step.shapes.append(shape)
@@ -275,9 +281,18 @@ class MemoryCallback(TrainerCallback):
             self._switch_to(Phase.FORWARD, shape)
         elif not model.training and self._step is None:
             recorder = self._recorder or self._begin(model)
+            self._note_call(model, kwargs or args, "evaluation")
             if self._phase is None or self._phase.phase is not Phase.EVAL:  # generating takes many passes for a batch
                 shape = batch_shape_on_host(recorder.device, kwargs or args)
                 self._switch_to(Phase.EVAL, shape, self._num_eval_batches)
+
+    def _note_call(self, model: torch.nn.Module, given: tuple[Any, ...] | dict[str, Any], mode: str) -> None:
+        values = given.values() if isinstance(given, dict) else given
+        self._note_done_again(self._caught.note_call(model, values, mode))
+
+    def _note_done_again(self, failures: Iterable[int]) -> None:
+        if self._recorder is not None:
+            _write_done_again(self._recorder, failures)
 
     def _forward_ends(self, model: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._recorder is None or self._phase is None or self._phase.phase not in (Phase.FORWARD, Phase.EVAL):
@@ -307,3 +322,8 @@ class MemoryCallback(TrainerCallback):
         """Where an evaluation comes first, its end begins the checkpoint."""
         if control.should_save and not control.should_evaluate:
             self._switch_to(Phase.CHECKPOINT)
+
+
+def _write_done_again(recorder: Recorder, failures: Iterable[int]) -> None:
+    for failure in failures:
+        recorder.phase_recorder.write(RetryRecord(failure, recorder.phase_recorder.step))

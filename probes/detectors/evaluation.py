@@ -21,6 +21,7 @@ from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
 from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric, is_of_parameters
 from memory_harness.probes.detectors.reading import (
+    LIBRARIES,
     called_at,
     error_at_failure,
     how_it_is_kept,
@@ -54,6 +55,8 @@ BATCH_HOST_NOISE_BYTES = 256 * 1024
 """What a batch may add to the process's resident memory: the C library's arenas grow in steps."""
 HOST_SHARE_OF_LOGITS = (0.7, 1.5)
 """What a batch adds to resident memory, over its logits, where it is these that are kept."""
+HIGHEST_SHARE_OF_HELD = 2.5
+"""The same at most where a holder of host memory is known: the process grows by what copies take for a while, too."""
 
 
 def outputs_kept(evidence: Evidence) -> Finding | None:
@@ -290,8 +293,9 @@ def _hoarded_finding(
 
 def _where(log: RunLog, held: SurvivorRecord | None, evaluation: Evaluation) -> str | None:
     """Return `file:line` of what keeps outputs, what asks `Trainer` for it, or the call that made them."""
-    if held is not None and "of evaluation_loop()" in held.holder:
-        return setting_at(log, "compute_metrics") or line_of(held)
+    is_of_library = held is not None and (line_of(held) or "").startswith(LIBRARIES)
+    if held is not None and (is_of_library or "of evaluation_loop()" in held.holder):
+        return setting_at(log, "compute_metrics") or called_at(evaluation.batches) or line_of(held)
     is_known = held is not None and bool(held.holder)
     return line_of(held) if is_known else called_at(evaluation.batches) or line_of(held)
 
@@ -309,9 +313,12 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     slope = robust_slope([record.host_rss_bytes for record in batches])
     logits_sizes = _logits_sizes(log, batches)
     low, high = HOST_SHARE_OF_LOGITS
+    held = main_survivor(survivors_of(log, HOST))
+    if held is not None and log.run.script:
+        high = HIGHEST_SHARE_OF_HELD
     if slope.low <= BATCH_HOST_NOISE_BYTES or not any(low * s <= slope.middle <= high * s for s in logits_sizes):
         return None
-    where = line_of_unit(log, HOST)
+    where = None if held is None else _where(log, held, evaluation)
     if where is None and log.run.script and log.run.source == "simulated":
         return None  # the card's tensors lie in resident memory too: it may grow by what was freed
     grown = batches[-1].host_rss_bytes - batches[0].host_rss_bytes

@@ -18,6 +18,7 @@ from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     TIGHT_SHARE,
     TRAIN_PHASES,
+    called_at,
     dies_of_replies,
     fatal_finding,
     highest_peak,
@@ -151,7 +152,10 @@ def _eval_batch_oom(evidence: Evidence, oom: OomRecord) -> Finding | None:
             "fraction": round(oom.step / run.total_steps, 4) if run.total_steps else 0.0,
         },
     )
-    return replace(finding, where=setting_at(evidence.log, "per_device_eval_batch_size") or finding.where)
+    # how many sequences there are is nothing that a line within the model decides
+    called = called_at(records_of(evidence.log, Phase.EVAL)[-1:])
+    where = setting_at(evidence.log, "per_device_eval_batch_size") or called or finding.where
+    return replace(finding, where=where)
 
 
 def _sequences(size: LogitsSize) -> str:

@@ -341,7 +341,9 @@ def _left_by_generating(log: RunLog) -> Finding | None:
 def _caches_of_calls(log: RunLog) -> Finding | None:
     """Find calls without gradients after which keys and values stay, through the whole run."""
     calls = records_of(log, Phase.EVAL)
-    levels = [call.allocated_before_bytes for call in calls]
+    # at equal points, where there are many: while a text goes on, what it has so far is there too
+    texts = [call for call in calls if call.batch is not None and call.batch.padded_length > 1]
+    levels = [call.allocated_before_bytes for call in (texts if len(texts) >= MIN_CALLS else calls)]
     held = next((survivor for survivor in survivors_of(log, Phase.EVAL) if is_of_cache(log, survivor)), None)
     if held is None or len(calls) < MIN_CALLS or not rises_to_the_end(levels, NOISE_BYTES):
         return None
