@@ -1,8 +1,8 @@
-"""Which fixes to apply: the cheapest set that passes with room to spare, found by predicting before running anything.
+"""Which fixes to apply: the fastest set that passes with room to spare, found by predicting before running anything.
 
 A prediction is the simulation of a run's worst moments (`probes.plan.predict`); it comes in as a function, so that the
-choice itself needs no PyTorch. Fixes are judged by what they cost (`rung`: what becomes of the result, then of the
-time) and by what the prediction says that they save, alone and together.
+choice itself needs no PyTorch. Time is predicted too: what fixes cost where they were measured, times the tokens that
+are computed, padding included.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,8 @@ class Prediction:
     peak_allocated_bytes: Size
     """with as much memory as it wants"""
     peak_reserved_bytes: Size
+    train_tokens: Count = 0
+    """computed in the first epoch's training, padding included; 0 where that was not asked"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Option:
     fixes: tuple[str, ...]
     prediction: Prediction
     slowdown: float
-    """predicted seconds of a step over those without the fixes"""
+    """predicted seconds of the training over those without the fixes"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     """fix -> why it is in"""
     alternatives: tuple[Option, ...] = ()
-    """each fix alone, then each set that was tried"""
+    """the other sets that were tried"""
 
     @property
     def passes(self) -> bool:
@@ -130,12 +133,13 @@ def make_plan(
 ) -> Plan:
     """Return the plan for a configuration; `fixes` are in ladder order, those that would change nothing are left out.
 
-    `speed` takes the cheapest set that passes, `memory` every fix that lowers the peak and keeps the samples whole.
+    What passes as configured needs no fix for `speed`; else it takes the fastest set that passes and keeps the samples
+    whole, and of what costs no time only what is needed. `memory` takes every fix that lowers the peak and keeps the
+    samples whole.
     """
     usable = [fix for fix in fixes if fix.apply(config) is not None]
     search = _Search(config, usable, predict)
-    search.predict_all([[], *([fix] for fix in usable)])
-    chosen = _lowest_peak(search) if goal == "memory" else _cheapest(search)
+    chosen = _lowest_peak(search) if goal == "memory" else _fastest(search)
     reasons = {fix.name: _reason(search, chosen, fix) for fix in chosen}
     return Plan(
         goal=goal,
@@ -149,29 +153,47 @@ def make_plan(
 
 
 class _Search:
-    """Predictions of sets of fixes, each made once."""
+    """Predictions of sets of fixes, each made once; a set is in ladder order."""
 
     def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict) -> None:
         self.config = config
         self.fixes = fixes
         self._predict = predict
+        self._by_config: dict[str, Prediction] = {}
         self.known: dict[tuple[str, ...], Prediction] = {}
         """by the names of the fixes"""
 
     def predict_all(self, sets: Iterable[Sequence[Fix]]) -> None:
         """Predict all sets that are not known yet, at once."""
-        new = {_names(fixes): apply_all(self.config, fixes) for fixes in sets if _names(fixes) not in self.known}
-        self.known.update(zip(new, self._predict(list(new.values())), strict=True))
+        configs = {_names(fixes): apply_all(self.config, fixes) for fixes in map(self.in_order, sets)}
+        new = {config.fingerprint(): config for config in configs.values()}
+        for key in self._by_config.keys() & new.keys():
+            del new[key]
+        self._by_config.update(zip(new, self._predict(list(new.values())), strict=True))
+        for names, config in configs.items():
+            self.known[names] = self._by_config[config.fingerprint()]
 
     def predict(self, fixes: Sequence[Fix]) -> Prediction:
         """Return the prediction of one set."""
-        self.predict_all([fixes])
-        return self.known[_names(fixes)]
+        names = _names(self.in_order(fixes))
+        if names not in self.known:
+            self.predict_all([fixes])
+        return self.known[names]
+
+    def in_order(self, fixes: Sequence[Fix]) -> list[Fix]:
+        """Return a set in ladder order."""
+        return [fix for fix in self.fixes if fix in fixes]
 
     def option(self, names: tuple[str, ...]) -> Option:
-        """Return a set with its prediction."""
+        """Return a set that was predicted."""
         slowdowns = {fix.name: fix.slowdown for fix in self.fixes}
-        return Option(names, self.known[names], math.prod(map(slowdowns.__getitem__, names)))
+        slowdown = math.prod(map(slowdowns.__getitem__, names))
+        before, after = self.known[()].train_tokens, self.known[names].train_tokens
+        return Option(names, self.known[names], slowdown * after / before if before else slowdown)
+
+    def slowdown(self, fix: Fix) -> float:
+        """Return what one fix does to the time, its tokens included where it was predicted alone."""
+        return self.option((fix.name,)).slowdown if (fix.name,) in self.known else fix.slowdown
 
 
 def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
@@ -185,34 +207,67 @@ def _names(fixes: Sequence[Fix]) -> tuple[str, ...]:
     return tuple(fix.name for fix in fixes)
 
 
-def _cost(fix: Fix) -> tuple[tuple[int, int], float]:
-    return rung(fix), fix.slowdown
+def _fastest(search: _Search) -> list[Fix]:
+    """Return the fastest set that passes, without what is needless; where none does, all that help.
 
-
-def _cheapest(search: _Search) -> list[Fix]:
-    """Return the cheapest set that passes; where none does, all that help."""
-    if search.known[()].passes:
+    What keeps the samples whole comes first. More fixes are taken to need no more memory; where like lengths together
+    do, as they leave pieces of many sizes in the cache, they are left out.
+    """
+    if search.predict([]).passes:
         return []
-    for fix in sorted(search.fixes, key=_cost):
-        if search.predict([fix]).passes:
-            return _cheaper_pair(search, fix) or [fix]
-    helpful = [fix for fix in search.fixes if _helps(search, fix)]
-    chosen: list[Fix] = []
-    for fix in sorted(helpful, key=_cost):
-        if apply_all(search.config, [*chosen, fix]) == apply_all(search.config, chosen):
+    whole = [fix for fix in search.fixes if fix.equivalence != "data"]
+    reordering = [fix for fix in whole if fix.equivalence == "reordered"]
+    search.predict_all([fix] for fix in reordering)  # says how many tokens they leave
+    for candidates in (whole, [fix for fix in whole if fix not in reordering], search.fixes):
+        if search.predict(candidates).passes:
+            return _fastest_of(search, sorted(candidates, key=lambda fix: _time_first(search, fix)))
+    search.predict_all([fix] for fix in search.fixes)
+    return [fix for fix in search.fixes if _helps(search, fix)]
+
+
+def _time_first(search: _Search, fix: Fix) -> tuple[bool, float, tuple[int, int]]:
+    return fix.equivalence == "data", search.slowdown(fix), rung(fix)
+
+
+def _fastest_of(search: _Search, candidates: Sequence[Fix]) -> list[Fix]:
+    """Return the fastest set of fixes that pass together, which are in the order of their time."""
+    fails, passes = 0, len(candidates)
+    while passes - fails > 1:
+        middle = (fails + passes) // 2
+        if search.predict(candidates[:middle]).passes:
+            passes = middle
+        else:
+            fails = middle
+    chosen = _drop_needless(search, candidates[:passes])
+    while faster := _set_that_passes_faster(search, candidates, chosen):
+        chosen = _drop_needless(search, faster)
+    return search.in_order(chosen)
+
+
+def _set_that_passes_faster(search: _Search, candidates: Sequence[Fix], chosen: Sequence[Fix]) -> list[Fix] | None:
+    """Return a set that passes and takes less time; None where nothing does but what holds other sets' failures.
+
+    Of the sets that are fast enough only those are predicted to which no other fix could be added: where these fail,
+    the smaller ones do. Fixes that cost no time are in all of them.
+    """
+    whole = [fix for fix in candidates if fix.equivalence != "data"]
+    slow = [fix for fix in whole if search.slowdown(fix) > 1]
+    free = [fix for fix in whole if fix not in slow]
+    limit = _slowdown(search, [fix for fix in slow if fix in chosen])
+    failed = [set(names) for names, prediction in search.known.items() if not prediction.passes]
+    sizes = range(len(slow) - 1, 0, -1)
+    for added in chain.from_iterable(combinations(slow, size) for size in sizes):
+        names = set(_names([*free, *added]))
+        if _slowdown(search, added) >= limit or any(names <= others for others in failed):
             continue
-        chosen.append(fix)
-        if search.predict(chosen).passes:
-            return _drop_needless(search, chosen)
-    return chosen
+        if search.predict([*free, *added]).passes:
+            return [*free, *added]
+        failed.append(names)
+    return None
 
 
-def _cheaper_pair(search: _Search, alone: Fix) -> list[Fix] | None:
-    """Return all fixes of a lower rung than the one that passes alone, less the needless, where they pass together."""
-    lower = [fix for fix in search.fixes if rung(fix) < rung(alone) and _helps(search, fix)]
-    if len(lower) < 2 or not search.predict(lower).passes:
-        return None
-    return _drop_needless(search, lower)
+def _slowdown(search: _Search, fixes: Iterable[Fix]) -> float:
+    return math.prod(map(search.slowdown, fixes))
 
 
 def _helps(search: _Search, fix: Fix) -> bool:
@@ -224,17 +279,22 @@ def _helps(search: _Search, fix: Fix) -> bool:
 
 
 def _drop_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
-    """Take out, dearest first, every fix without which the rest still passes."""
+    """Take out, dearest first, every fix that makes nothing faster and without which the rest still passes."""
     kept = list(chosen)
-    for fix in sorted(chosen, key=_cost, reverse=True):
+    for fix in sorted(chosen, key=lambda fix: _time_first(search, fix), reverse=True):
         rest = [other for other in kept if other is not fix]
-        if search.predict(rest).passes:
+        if not _makes_faster(search, fix) and search.predict(rest).passes:
             kept = rest
     return kept
 
 
+def _makes_faster(search: _Search, fix: Fix) -> bool:
+    return fix.equivalence != "data" and search.slowdown(fix) < 1
+
+
 def _lowest_peak(search: _Search) -> list[Fix]:
     """Go up the ladder and keep what lowers the peak further; the samples stay what they are."""
+    search.predict_all([[], *([fix] for fix in search.fixes)])
     chosen: list[Fix] = []
     for fix in search.fixes:
         if fix.equivalence == "data" or not _helps(search, fix):
@@ -249,6 +309,8 @@ def _peaks(prediction: Prediction) -> tuple[int, int]:
 
 
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
+    if _makes_faster(search, fix):
+        return f"with it the training takes {search.slowdown(fix):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)
     without = search.predict([other for other in chosen if other is not fix])
     allocated = without.peak_allocated_bytes - with_fix.peak_allocated_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     """Simulate the worst moments that a configuration has with these samples."""
     needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
-    return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
+    passes = needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes
+    batches = chain.from_iterable(train_steps(data.train, config, 1))
+    return replace(needed, passes=passes, train_tokens=sum(batch.shape.padded_tokens for batch in batches))
 
 
 def predict_gpus(config: RunConfig) -> tuple[Prediction, ...]:
