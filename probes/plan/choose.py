@@ -38,8 +38,6 @@ class Prediction:
     peak_allocated_bytes: Size
     """with as much memory as it wants"""
     peak_reserved_bytes: Size
-    train_tokens: Count = 0
-    """computed in the first epoch's training, padding included; 0 where that was not asked"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,9 @@ class Limits:
 
 Predict = Callable[[Sequence[RunConfig]], list[Prediction]]
 """predicts several configurations at once"""
+
+CountTokens = Callable[[RunConfig], int]
+"""counts the tokens that the training of an epoch computes, padding included"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def make_plan(
     config: RunConfig,
     fixes: Iterable[Fix],
     predict: Predict,
+    count_tokens: CountTokens,
     *,
     goal: Goal,
     budget_bytes: int,
@@ -138,7 +140,7 @@ def make_plan(
     samples whole.
     """
     usable = [fix for fix in fixes if fix.apply(config) is not None]
-    search = _Search(config, usable, predict)
+    search = _Search(config, usable, predict, count_tokens)
     chosen = _lowest_peak(search) if goal == "memory" else _fastest(search)
     reasons = {fix.name: _reason(search, chosen, fix) for fix in chosen}
     return Plan(
@@ -155,10 +157,13 @@ def make_plan(
 class _Search:
     """Predictions of sets of fixes, each made once; a set is in ladder order."""
 
-    def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict) -> None:
+    def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict, count_tokens: CountTokens) -> None:
         self.config = config
         self.fixes = fixes
         self._predict = predict
+        self._count_tokens = count_tokens
+        self._tokens: dict[tuple[str, ...], int] = {}
+        """by the names of fixes that change batches"""
         self._by_config: dict[str, Prediction] = {}
         self.known: dict[tuple[str, ...], Prediction] = {}
         """by the names of the fixes"""
@@ -186,14 +191,20 @@ class _Search:
 
     def option(self, names: tuple[str, ...]) -> Option:
         """Return a set that was predicted."""
-        slowdowns = {fix.name: fix.slowdown for fix in self.fixes}
-        slowdown = math.prod(map(slowdowns.__getitem__, names))
-        before, after = self.known[()].train_tokens, self.known[names].train_tokens
-        return Option(names, self.known[names], slowdown * after / before if before else slowdown)
+        return Option(names, self.known[names], self.slowdown([fix for fix in self.fixes if fix.name in names]))
 
-    def slowdown(self, fix: Fix) -> float:
-        """Return what one fix does to the time, its tokens included where it was predicted alone."""
-        return self.option((fix.name,)).slowdown if (fix.name,) in self.known else fix.slowdown
+    def slowdown(self, fixes: Iterable[Fix]) -> float:
+        """Return the predicted seconds of the training with a set of fixes over those without."""
+        fixes = list(fixes)
+        batching = [fix for fix in fixes if fix.equivalence in ("reordered", "data")]
+        seconds = math.prod(fix.slowdown for fix in fixes)
+        return seconds * self._tokens_of(batching) / self._tokens_of([]) if batching else seconds
+
+    def _tokens_of(self, fixes: Sequence[Fix]) -> int:
+        names = _names(fixes)
+        if names not in self._tokens:
+            self._tokens[names] = self._count_tokens(apply_all(self.config, fixes))
+        return self._tokens[names]
 
 
 def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
@@ -216,29 +227,47 @@ def _fastest(search: _Search) -> list[Fix]:
     if search.predict([]).passes:
         return []
     whole = [fix for fix in search.fixes if fix.equivalence != "data"]
-    reordering = [fix for fix in whole if fix.equivalence == "reordered"]
-    search.predict_all([fix] for fix in reordering)  # says how many tokens they leave
-    for candidates in (whole, [fix for fix in whole if fix not in reordering], search.fixes):
-        if search.predict(candidates).passes:
-            return _fastest_of(search, sorted(candidates, key=lambda fix: _time_first(search, fix)))
+    in_order = [fix for fix in whole if fix.equivalence != "reordered"]
+    for candidates in (whole, in_order, search.fixes):
+        by_time = sorted(candidates, key=lambda fix: _time_first(search, fix))
+        passing = _first_that_pass(search, by_time)
+        if passing is not None:
+            return _fastest_of(search, by_time, passing)
     search.predict_all([fix] for fix in search.fixes)
     return [fix for fix in search.fixes if _helps(search, fix)]
 
 
 def _time_first(search: _Search, fix: Fix) -> tuple[bool, float, tuple[int, int]]:
-    return fix.equivalence == "data", search.slowdown(fix), rung(fix)
+    return fix.equivalence == "data", search.slowdown([fix]), rung(fix)
 
 
-def _fastest_of(search: _Search, candidates: Sequence[Fix]) -> list[Fix]:
-    """Return the fastest set of fixes that pass together, which are in the order of their time."""
-    fails, passes = 0, len(candidates)
+def _first_that_pass(search: _Search, by_time: Sequence[Fix]) -> list[Fix] | None:
+    """Return the fewest fixes from the first on that pass together; None where not even all do.
+
+    Those that make the training faster are tried first, then with those that cost no time: most often that is enough.
+    """
+    num_fast = sum(_makes_faster(search, fix) for fix in by_time)
+    num_free = sum(not _is_slow(search, fix) for fix in by_time)
+    fails, passes = 0, 0
+    for number in (num_fast, num_free, len(by_time)):
+        passes = number
+        if search.predict(by_time[:number]).passes:
+            break
+        fails = number
+    else:
+        return None
     while passes - fails > 1:
         middle = (fails + passes) // 2
-        if search.predict(candidates[:middle]).passes:
+        if search.predict(by_time[:middle]).passes:
             passes = middle
         else:
             fails = middle
-    chosen = _drop_needless(search, candidates[:passes])
+    return list(by_time[:passes])
+
+
+def _fastest_of(search: _Search, candidates: Sequence[Fix], passing: Sequence[Fix]) -> list[Fix]:
+    """Return the fastest set of the candidates, of which some pass."""
+    chosen = _drop_needless(search, passing)
     while faster := _set_that_passes_faster(search, candidates, chosen):
         chosen = _drop_needless(search, faster)
     return search.in_order(chosen)
@@ -251,23 +280,19 @@ def _set_that_passes_faster(search: _Search, candidates: Sequence[Fix], chosen: 
     the smaller ones do. Fixes that cost no time are in all of them.
     """
     whole = [fix for fix in candidates if fix.equivalence != "data"]
-    slow = [fix for fix in whole if search.slowdown(fix) > 1]
+    slow = [fix for fix in whole if _is_slow(search, fix)]
     free = [fix for fix in whole if fix not in slow]
-    limit = _slowdown(search, [fix for fix in slow if fix in chosen])
+    limit = search.slowdown(fix for fix in slow if fix in chosen)
     failed = [set(names) for names, prediction in search.known.items() if not prediction.passes]
     sizes = range(len(slow) - 1, 0, -1)
     for added in chain.from_iterable(combinations(slow, size) for size in sizes):
         names = set(_names([*free, *added]))
-        if _slowdown(search, added) >= limit or any(names <= others for others in failed):
+        if search.slowdown(added) >= limit or any(names <= others for others in failed):
             continue
         if search.predict([*free, *added]).passes:
             return [*free, *added]
         failed.append(names)
     return None
-
-
-def _slowdown(search: _Search, fixes: Iterable[Fix]) -> float:
-    return math.prod(map(search.slowdown, fixes))
 
 
 def _helps(search: _Search, fix: Fix) -> bool:
@@ -289,7 +314,12 @@ def _drop_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
 
 
 def _makes_faster(search: _Search, fix: Fix) -> bool:
-    return fix.equivalence != "data" and search.slowdown(fix) < 1
+    return fix.equivalence != "data" and search.slowdown([fix]) < 1
+
+
+def _is_slow(search: _Search, fix: Fix) -> bool:
+    """Return whether a fix comes after those that cost neither time nor samples."""
+    return fix.equivalence == "data" or search.slowdown([fix]) > 1
 
 
 def _lowest_peak(search: _Search) -> list[Fix]:
@@ -310,7 +340,7 @@ def _peaks(prediction: Prediction) -> tuple[int, int]:
 
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
     if _makes_faster(search, fix):
-        return f"with it the training takes {search.slowdown(fix):.2f} times as long (predicted)"
+        return f"with it the training takes {search.slowdown([fix]):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)
     without = search.predict([other for other in chosen if other is not fix])
     allocated = without.peak_allocated_bytes - with_fix.peak_allocated_bytes

@@ -54,9 +54,13 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     """Simulate the worst moments that a configuration has with these samples."""
     needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
-    passes = needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes
-    batches = chain.from_iterable(train_steps(data.train, config, 1))
-    return replace(needed, passes=passes, train_tokens=sum(batch.shape.padded_tokens for batch in batches))
+    return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
+
+
+def train_tokens(config: RunConfig) -> int:
+    """Return the tokens that the training of the first epoch computes, padding included."""
+    batches = chain.from_iterable(train_steps(prepare(config).train, config, 1))
+    return sum(batch.shape.padded_tokens for batch in batches)
 
 
 def predict_gpus(config: RunConfig) -> tuple[Prediction, ...]:
