@@ -304,13 +304,20 @@ def _helps(search: _Search, fix: Fix) -> bool:
 
 
 def _drop_needless(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
-    """Take out, dearest first, every fix that makes nothing faster and without which the rest still passes."""
-    kept = list(chosen)
-    for fix in sorted(chosen, key=lambda fix: _time_first(search, fix), reverse=True):
-        rest = [other for other in kept if other is not fix]
-        if not _makes_faster(search, fix) and search.predict(rest).passes:
-            kept = rest
-    return kept
+    """Take out every fix that makes nothing faster and without which the rest still passes, dear ones rather."""
+    dearest_first = sorted(chosen, key=lambda fix: _time_first(search, fix), reverse=True)
+    return _without_needless(search, chosen, [fix for fix in dearest_first if not _makes_faster(search, fix)])
+
+
+def _without_needless(search: _Search, passing: Sequence[Fix], doubted: Sequence[Fix]) -> list[Fix]:
+    """Return what is needed of a set, some of which is doubted: all of that at once, else one half after the other."""
+    rest = [fix for fix in passing if fix not in doubted]
+    if len(rest) == len(passing) or search.predict(rest).passes:
+        return rest
+    if len(doubted) == 1:
+        return list(passing)
+    middle = len(doubted) // 2
+    return _without_needless(search, _without_needless(search, passing, doubted[:middle]), doubted[middle:])
 
 
 def _makes_faster(search: _Search, fix: Fix) -> bool:
