@@ -270,14 +270,16 @@ def _chart(block: blocks.Timeline, num_columns: int) -> Iterator[RenderableType]
 
 
 def _with_sum(row: Text, column: int, level: Level, unit: str, unit_bytes: int) -> Text:
-    """Write what was allocated and asked for beside the failing column, on whichever side has room."""
+    """Write what was allocated and asked for beside the failing column, or the sum alone, wherever there is room."""
     sizes = (level.allocated_bytes, level.requested_bytes, level.allocated_bytes + level.requested_bytes)
     allocated, requested, total = (f"{size / unit_bytes:.2f}" for size in sizes)
-    words = f" {allocated} + {requested} = {total} {unit} "
-    if column + 1 + len(words) <= len(row):
-        return row[: column + 1] + Text(words, REQUESTED_STYLE) + row[column + 1 + len(words) :]
-    start = max(0, column - len(words))
-    return row[:start] + Text(words[: column - start], REQUESTED_STYLE) + row[column:]
+    for words in (f"{allocated} + {requested} = {total} {unit}", f"{total} {unit}"):
+        text, room = Text(words, REQUESTED_STYLE), len(words) + 1
+        if column + room < len(row):
+            return row[: column + 2] + text + row[column + 1 + room :]
+        if column >= room:
+            return row[: column - room] + text + row[column - 1 :]
+    return row
 
 
 def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:

@@ -219,3 +219,13 @@ def test_phases_can_be_read_at_40_columns(monkeypatch):
     assert table.count("OPTIMIZER ") == 2
     assert "…" not in table
     assert all(len(line) <= 40 for line in table.splitlines())
+
+
+@pytest.mark.parametrize("width", range(44, 130, 5))
+def test_the_sum_beside_a_failing_column_is_whole_at_any_width(width):
+    lines = piped(RESULTS["fixed"], width=width).splitlines()
+    row = lines[next(i for i, line in enumerate(lines) if line.startswith(" Over the run, as configured")) + 1]
+    if "│" not in row:  # the heading takes two lines
+        row = lines[lines.index(row) + 1]
+    assert "20.15 GiB" in row
+    assert row.count("▒") == 1
