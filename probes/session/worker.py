@@ -38,7 +38,7 @@ from memory_harness.harness.log.records import (
     RunRecord,
     StepRecord,
 )
-from memory_harness.harness.log.remarks import without_remarks
+from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
 from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request
@@ -126,7 +126,6 @@ def import_libraries() -> None:
 
     No garbage is looked for meanwhile: imports make hardly any. bitsandbytes comes without PyTorch's compiler, a fifth
     of the whole: it wraps some kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by it.
-    Nor do kernels that it would like to find on some CPUs matter here.
     """
     gc.disable()
     import torch
@@ -134,7 +133,7 @@ def import_libraries() -> None:
     def as_it_is(function: Any = None, **options: Any) -> Any:
         return as_it_is if function is None else function
 
-    with patch.object(torch, "compile", as_it_is), without_remarks("bitsandbytes.backends.cpu.ops"):
+    with patch.object(torch, "compile", as_it_is), quiet_imports():
         import bitsandbytes  # noqa: F401
     from memory_harness.harness.train import execute  # noqa: F401
 
