@@ -32,4 +32,4 @@ def quiet_imports() -> Iterator[None]:
             yield
         finally:
             with suppress(ValueError):  # a library has reset them
-                warnings.filters.remove(ours)
+                warnings.filters.remove(ours)  # type: ignore[attr-defined]  # typed as what cannot be changed
