@@ -34,7 +34,10 @@ def __getattr__(name: str) -> Any:
         from memory_harness.probes.budgets.probe import dry_run
 
         return dry_run
-    from memory_harness.harness.observe.own_loop import Recorder
+    from memory_harness.harness.log.remarks import quiet_imports
+
+    with quiet_imports():
+        from memory_harness.harness.observe.own_loop import Recorder
 
     Recorder.print_report, Recorder.report_of = print_report, replay  # reports lie above the harness
     if name == "Recorder":

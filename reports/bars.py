@@ -54,15 +54,22 @@ def _eighths(level: Level, i: int, cell: float) -> int:
     return min(8, max(0, round(8 * (level.allocated_bytes / cell - i))))
 
 
-def column_chart(columns: Sequence[Level], budget_bytes: int, rows_below: int) -> list[tuple[Text, bool]]:
+def column_chart(
+    columns: Sequence[Level], budget_bytes: int, rows_below: int, *, has_line: bool = True
+) -> list[tuple[Text, bool]]:
     """Return rows, top first, one character per column, each with whether it is the one with the budget line.
+
+    Without the line, `budget_bytes` is another height that the axis names.
 
     The budget is as high as `rows_below` rows; its line is in the row above these, where only what exceeds it reaches.
     """
     cell = max(1, budget_bytes) / rows_below
     top = max((level.top_bytes for level in columns), default=0)
     num_rows = max(rows_below + 1, math.ceil(top / cell))
-    return [(_chart_row(columns, row, cell, row == rows_below), row == rows_below) for row in reversed(range(num_rows))]
+    return [
+        (_chart_row(columns, row, cell, has_line and row == rows_below), row == rows_below)
+        for row in reversed(range(num_rows))
+    ]
 
 
 def _chart_row(columns: Sequence[Level], row: int, cell: float, is_budget: bool) -> Text:

@@ -20,6 +20,7 @@ from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.errors import LogError, PeerLost
 from memory_harness.harness.log.manifest import LOG_FILE
+from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
 from memory_harness.harness.log.snapshot import is_snapshot, read_snapshot
 from memory_harness.harness.observe.run_script import check_script, check_syntax
@@ -200,7 +201,8 @@ def watch(command: Command, script: str, arguments: Sequence[str], follow: Follo
     log = new_folder(check_output(command.config), Path(script).stem) / FIRST_LOG
     follow(log.parent)
     # importing PyTorch takes seconds: only after everything else has proved usable
-    from memory_harness.probes.session.watch import watch_script
+    with quiet_imports():
+        from memory_harness.probes.session.watch import watch_script
 
     gpu = card_of(device) if command.gpu_is_named else None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import parse_bytes
+from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.reports.files import new_folder
 from memory_harness.reports.shown import Report, report_of_log
 
@@ -51,7 +52,8 @@ def watch_and_report(shell: Any, line: str, cell: str) -> Report | None:
         error: BaseException | None = done.error_before_exec or done.error_in_exec
         return error
 
-    from memory_harness.probes.session.watch import watch_cell  # importing PyTorch takes seconds
+    with quiet_imports():
+        from memory_harness.probes.session.watch import watch_cell  # importing PyTorch takes seconds
 
     watch_cell(run, log, device=asked.device, gpu=asked.gpu, budget_bytes=asked.budget)
     print(f"log: {log}")

@@ -32,6 +32,7 @@ MIN_WIDTH = 20  # columns in which something can be shown
 MAX_WIDTH = 120  # wider lines are hard to read, however wide the terminal
 ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
+GAP = 2  # blanks between the columns of a table
 PHASE_WIDTH = 10
 RUN_WIDTH = 24  # least columns of a run beside others; below it, they are drawn below each other
 
@@ -128,7 +129,7 @@ def _block(block: blocks.Block, width: int) -> RenderableType:
         case blocks.Facts():
             return _table(blocks.Table(("", ""), [(Cell(name, "muted"), value) for name, value in block.rows]))
         case blocks.Table():
-            return _table(block)
+            return Group(*map(_table, _parts(block, width)))
         case blocks.Findings():
             if block.in_full:
                 return Group(*chain.from_iterable(map(_explanation, block.items)))
@@ -159,13 +160,35 @@ def _banner(banner: blocks.Banner) -> Panel:
 
 def _table(content: blocks.Table) -> Table:
     has_titles = any(content.titles)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_titles, header_style="bright_black")
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=has_titles, header_style="bright_black")
     for title in content.titles:
         is_number = title in content.right
         table.add_column(title, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in content.rows:
         table.add_row(*(_cell(cell) for cell in row))
     return table
+
+
+def _parts(table: blocks.Table, width: int) -> Iterator[blocks.Table]:
+    """Yield a table, or parts of it where its numbers take more than the width; each part has the first column."""
+    columns = list(zip(table.titles, *table.rows, strict=True)) if all(table.rows) else []
+    widths = [max(len(_cell(cell)) for cell in column) + GAP for column in columns]
+    room = width - min([*widths[:1], width // 3]) + GAP
+    if sum(widths[1:]) <= room or not all(title in table.right for title in table.titles[1:]):
+        yield table
+        return
+    shown = [0]
+    for i in range(1, len(columns)):
+        if len(shown) > 1 and sum(widths[j] for j in shown[1:]) + widths[i] > room:
+            yield _of_columns(table, shown)
+            shown = [0]
+        shown.append(i)
+    yield _of_columns(table, shown)
+
+
+def _of_columns(table: blocks.Table, shown: Sequence[int]) -> blocks.Table:
+    rows = [[row[i] for i in shown] for row in table.rows]
+    return blocks.Table([table.titles[i] for i in shown], rows, table.right)
 
 
 def _cell(cell: str | Cell) -> Text:
@@ -225,7 +248,7 @@ def _phase_bars(block: blocks.PhaseBars, width: int) -> Table:
     for name in block.levels:
         table.add_column("alloc", justify="right", width=7)
         table.add_column("reserved", justify="right", width=9)
-        table.add_column(f"  {name}", width=bar_width + 4)
+        table.add_column(Text(f"  {name}", overflow="fold"), width=bar_width + 4)
     for phase in block.phases:
         cells: list[Text] = []
         for levels in block.levels.values():
@@ -256,28 +279,32 @@ def _chart(block: blocks.Timeline, num_columns: int) -> Iterator[RenderableType]
     columns = column_levels(log, num_columns)
     highest = max(level.top_bytes for level in columns)
     # a budget beyond the axis would leave nothing to be seen of the columns
-    budget = log.run.budget_bytes if log.run.budget_bytes <= block.top_bytes else highest
+    has_line = log.run.budget_bytes <= block.top_bytes
+    budget = log.run.budget_bytes if has_line else highest
     unit, unit_bytes = table_unit(budget)
-    rows = bars.column_chart(columns, budget, ROWS_BELOW_BUDGET)
+    rows = bars.column_chart(columns, budget, ROWS_BELOW_BUDGET, has_line=has_line)
     failed = next((i for i, level in enumerate(columns) if level.requested_bytes), None)
     for i, (row, is_budget) in enumerate(rows):
         if i == 0 and failed is not None:
             row = _with_sum(row, failed, columns[failed], unit, unit_bytes)
         label, axis = (f"{budget / unit_bytes:.2f}", "┤") if is_budget else ("", "│")
-        yield Text.assemble((f"{label:>{AXIS_WIDTH}} ", BUDGET_STYLE), (axis, "bright_black"), row)
+        style = BUDGET_STYLE if has_line else "bright_black"
+        yield Text.assemble((f"{label:>{AXIS_WIDTH}} ", style), (axis, "bright_black"), row)
     yield Text(f"{'0':>{AXIS_WIDTH}} └{'─' * num_columns}", "bright_black")
     yield Text(" " * (AXIS_WIDTH + 2)).append_text(_steps_axis(log, num_columns, failed))
 
 
 def _with_sum(row: Text, column: int, level: Level, unit: str, unit_bytes: int) -> Text:
-    """Write what was allocated and asked for beside the failing column, on whichever side has room."""
+    """Write what was allocated and asked for beside the failing column, or the sum alone, wherever there is room."""
     sizes = (level.allocated_bytes, level.requested_bytes, level.allocated_bytes + level.requested_bytes)
     allocated, requested, total = (f"{size / unit_bytes:.2f}" for size in sizes)
-    words = f" {allocated} + {requested} = {total} {unit} "
-    if column + 1 + len(words) <= len(row):
-        return row[: column + 1] + Text(words, REQUESTED_STYLE) + row[column + 1 + len(words) :]
-    start = max(0, column - len(words))
-    return row[:start] + Text(words[: column - start], REQUESTED_STYLE) + row[column:]
+    for words in (f"{allocated} + {requested} = {total} {unit}", f"{total} {unit}"):
+        text, room = Text(words, REQUESTED_STYLE), len(words) + 1
+        if column + room < len(row):
+            return row[: column + 2] + text + row[column + 1 + room :]
+        if column >= room:
+            return row[: column - room] + text + row[column - 1 :]
+    return row
 
 
 def _steps_axis(log: RunLog, num_columns: int, failed: int | None) -> Text:

@@ -168,7 +168,7 @@ class ObservedProcess:
         from memory_harness.harness.observe.script import ScriptObserver
 
         settings = self._settings
-        device = choose_device(settings["device"], settings["gpu"], settings["budget_bytes"], lowered=False)
+        device = choose_device(settings["device"], settings["gpu"], settings["budget_bytes"])
         writer = self._stack.enter_context(LogWriter(process_log(Path(settings["folder"]), os.getpid())))
         self._observer = ScriptObserver(device, writer.write, settings["script"])
         self._observer.on_exit = self._end_at_once

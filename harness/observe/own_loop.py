@@ -64,12 +64,13 @@ GAP_BYTES = 4096  # least rise between a step's phases that is recorded: a numbe
 
 
 def choose_device(
-    device: str, gpu: str | Card | None, budget: str | int | None, *, lowered: bool = True
+    device: str, gpu: str | Card | None, budget: str | int | None, *, adopts: bool = False, lowered: bool = False
 ) -> ObservableDevice:
     """Return the device for a loop that is not ours; nothing of the GPU is switched off where no card is named.
 
     Args:
         device: one of `DEVICES`; `gpu` and `budget` as in `Recorder.open`.
+        adopts: without a GPU, tensors made before count from their first use on.
         lowered: without a GPU, run what the card would run; False leaves the CPU's operators as they are.
 
     Raises:
@@ -84,7 +85,7 @@ def choose_device(
         return CudaDevice(card, budget_bytes, share_gpu=True)
     card = card or find_card(DEFAULT_CARD)
     budget_bytes = budget_bytes_of(budget, card)
-    return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=lowered, lowered=lowered)
+    return SimulatedDevice(card, budget_bytes or card.budget_bytes, computes=True, adopts=adopts, lowered=lowered)
 
 
 def _create_log(path: Path) -> Path:
@@ -136,7 +137,7 @@ class Recorder:
             ConfigError: a value is not usable.
             DeviceError: the device is not to be had.
         """
-        chosen = choose_device(device, gpu, budget)
+        chosen = choose_device(device, gpu, budget, adopts=True)
         recorder: Recorder | None = None
         log = _create_log(Path(path))
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from transformers.integrations.accelerate import get_balanced_memory, infer_auto
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from memory_harness.configs.errors import ConfigError
+from memory_harness.harness.log.remarks import without_remarks
 from memory_harness.harness.strategies.modeling import Layout
 
 HOST = ("cpu", "disk")
@@ -36,7 +35,7 @@ def places_of(model: Any, layout: Layout, room_bytes: Sequence[int]) -> Places:
     quantizer = AutoHfQuantizer.from_config(layout.options) if layout.is_quantised else None
     options: dict[str, Any] = {"no_split_module_classes": model._no_split_modules, "hf_quantizer": quantizer}
     room: dict[int | str, Any] = {**dict(enumerate(room_bytes)), "cpu": 0}
-    with _without_remarks("accelerate.utils.modeling"):  # on GPUs that are not here
+    with without_remarks("accelerate.utils.modeling"):  # on GPUs that are not here
         balanced = get_balanced_memory(model, max_memory=room, **options)
         if quantizer is not None:
             balanced = quantizer.adjust_max_memory(balanced)
@@ -48,17 +47,6 @@ def places_of(model: Any, layout: Layout, room_bytes: Sequence[int]) -> Places:
             f"first (room for weights on {len(room_bytes)} GPUs); give --num-gpus more, or --sharding fsdp"
         )
     return places
-
-
-@contextmanager
-def _without_remarks(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def place_of(places: Places, name: str) -> int:

@@ -175,7 +175,7 @@ def _device_of(target: Target) -> ObservableDevice:
         return device
     from memory_harness.harness.observe.own_loop import choose_device
 
-    return choose_device(target.device, target.gpu, target.budget_bytes)
+    return choose_device(target.device, target.gpu, target.budget_bytes, adopts=True, lowered=True)
 
 
 def dry_run(

@@ -46,10 +46,14 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
     def predict_all(configs: Sequence[RunConfig]) -> list[Prediction]:
         return list(pool.map(partial(_predict_there, headroom_bytes=headroom_bytes), configs))
 
+    def count_tokens(config: RunConfig) -> int:
+        return pool.submit(_count_tokens_there, config).result()
+
     return make_plan(
         config,
         FIXES.values(),
         predict_all,
+        count_tokens,
         goal=goal,
         budget_bytes=budget_of(config.device),
         headroom_bytes=headroom_bytes,
@@ -75,6 +79,12 @@ def _predict_there(config: RunConfig, headroom_bytes: int) -> Prediction:
     from memory_harness.probes.plan.predict import predict
 
     return predict(config, headroom_bytes)
+
+
+def _count_tokens_there(config: RunConfig) -> int:
+    from memory_harness.probes.plan.predict import train_tokens
+
+    return train_tokens(config)
 
 
 def _predict_gpus_there(config: RunConfig) -> tuple[Prediction, ...] | str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,12 @@ def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Predic
     needed = recorded_model(config).run(config, data, UNLIMITED)
     # a run that would reserve more has its cache given back before that, or goes out of memory
     return replace(needed, passes=needed.peak_reserved_bytes <= budget_of(config.device) - headroom_bytes)
+
+
+def train_tokens(config: RunConfig) -> int:
+    """Return the tokens that the training of the first epoch computes, padding included."""
+    batches = chain.from_iterable(train_steps(prepare(config).train, config, 1))
+    return sum(batch.shape.padded_tokens for batch in batches)
 
 
 def predict_gpus(config: RunConfig) -> tuple[Prediction, ...]:

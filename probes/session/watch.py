@@ -36,7 +36,7 @@ def watch_script(
     Raises:
         DeviceError: the device is not to be had.
     """
-    opened = choose_device(device, gpu, budget_bytes, lowered=False)
+    opened = choose_device(device, gpu, budget_bytes)
     begin = time.perf_counter()
     with LogWriter(log) as writer:
         observer = ScriptObserver(opened, writer.write, Path(script).name)
@@ -85,7 +85,7 @@ def watch_cell(
         ConfigError: a value is not usable.
         DeviceError: the device is not to be had.
     """
-    opened = choose_device(device, gpu, budget_bytes, lowered=False)
+    opened = choose_device(device, gpu, budget_bytes)
     begin = time.perf_counter()
     outcome, message = Outcome.COMPLETED, ""
     with LogWriter(log) as writer:

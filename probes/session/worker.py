@@ -38,6 +38,7 @@ from memory_harness.harness.log.records import (
     RunRecord,
     StepRecord,
 )
+from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.harness.log.runlog import LogWriter, predicted_log, read_run_log, whole_run_log
 from memory_harness.harness.strategies.unsloth_package import import_unsloth
 from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request
@@ -132,7 +133,7 @@ def import_libraries() -> None:
     def as_it_is(function: Any = None, **options: Any) -> Any:
         return as_it_is if function is None else function
 
-    with patch.object(torch, "compile", as_it_is):
+    with patch.object(torch, "compile", as_it_is), quiet_imports():
         import bitsandbytes  # noqa: F401
     from memory_harness.harness.train import execute  # noqa: F401
 

@@ -182,7 +182,7 @@ def measure_parts() -> None:
         train_step(strategy, NoRecorder(), [batch], 1e-4)  # type: ignore[arg-type]
     module, tensor = nn.Identity(), torch.zeros(())
     calls: dict[str, Step] = {"__call__": lambda: module(tensor), "to": lambda: tensor.to(torch.float32)}
-    observer = ScriptObserver(choose_device("simulated", None, None, lowered=False), lambda record: None, "parts")
+    observer = ScriptObserver(choose_device("simulated", None, None), lambda record: None, "parts")
     observer.call_depth = 1  # inside the model's own call, as nearly all are
     for owner, name, wrapper in observer.patches():
         if name in calls and owner in (nn.Module, torch.Tensor):
@@ -211,7 +211,7 @@ def main() -> None:
         measure_parts()
         return
     if "--gpu" in sys.argv:
-        device = choose_device("cuda", None, None, lowered=False)
+        device = choose_device("cuda", None, None)
         with qlora(device) as step:
             print(f"a QLoRA step of Llama-3.1-8B, {LENGTH} tokens, on {device.gpu_name}, torch {torch.__version__}")
             measure_on_gpu(step, device)
@@ -219,7 +219,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     def simulated() -> Device:
-        return choose_device("simulated", None, None, lowered=False)
+        return choose_device("simulated", None, None)
 
     rows = [
         measure("perceptron, 3 thousand parameters", perceptron(), simulated, blocks=5, count=400),

@@ -9,8 +9,12 @@ from rich.console import Console
 
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
+from memory_harness.reports import blocks
+from memory_harness.reports.bars import column_chart
+from memory_harness.reports.blocks import Section
+from memory_harness.reports.levels import Level
 from memory_harness.reports.summary import result_of_log
-from memory_harness.reports.terminal import PIPED_WIDTH, make_console, print_report, svg_text
+from memory_harness.reports.terminal import PIPED_WIDTH, make_console, print_report, render, svg_text
 from tests.builders import AS_PUBLISHED, Failure, as_published_oom, make_log, with_oom
 from tests.probes.detectors.test_growth import with_peaks
 from tests.reports.results import COMMAND, FITS, fixed_result, planned_result, unfixed_result
@@ -219,3 +223,32 @@ def test_phases_can_be_read_at_40_columns(monkeypatch):
     assert table.count("OPTIMIZER ") == 2
     assert "…" not in table
     assert all(len(line) <= 40 for line in table.splitlines())
+
+
+@pytest.mark.parametrize("width", range(44, 130, 5))
+def test_the_sum_beside_a_failing_column_is_whole_at_any_width(width):
+    lines = piped(RESULTS["fixed"], width=width).splitlines()
+    row = lines[next(i for i, line in enumerate(lines) if line.startswith(" Over the run, as configured")) + 1]
+    if "│" not in row:  # the heading takes two lines
+        row = lines[lines.index(row) + 1]
+    assert "20.15 GiB" in row
+    assert row.count("▒") == 1
+
+
+@pytest.mark.parametrize("width", [36, 40, 60])
+def test_a_table_of_numbers_that_is_too_wide_is_shown_in_parts(width):
+    names = ("LOAD", "FORWARD", "BACKWARD", "OPTIMIZER", "EVAL")
+    table = blocks.Table(("", *names), [["activations", *("11.89" for _ in names)]], right=names)
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    console.print(render([Section("numbers", "Numbers", body=[table])], width))
+    words = file.getvalue().split()
+    assert [word for word in words if word in names] == list(names)
+    assert words.count("11.89") == len(names)
+    assert words.count("activations") == {36: 3, 40: 2, 60: 1}[width]
+
+
+def test_a_chart_whose_budget_lies_far_above_has_no_budget_line():
+    rows = column_chart([Level(1, 2)], 10, 5, has_line=False)
+    assert "╌" not in "".join(row.plain for row, _ in rows)
+    assert "╌" in "".join(row.plain for row, _ in column_chart([Level(1, 2)], 10, 5))

@@ -27,7 +27,7 @@ def one_thread():
 
 def watched(loop: Callable[[], None]) -> RunLog:
     written: list[Record] = []
-    device = choose_device("simulated", None, None, lowered=False)
+    device = choose_device("simulated", None, None)
     if device.heap_bytes() is None:
         pytest.skip("the C library does not tell how much memory is in use, so that each step is traced")
     observer = ScriptObserver(device, written.append, "loop.py")
