@@ -73,6 +73,9 @@ class ModelConfig:
     fast_path: Literal["off", "torch", "liger"] = field(default="off", metadata={"came_later": True})
     """compute each 4-bit product with its adapter as one function, which keeps only what the adapter's gradients need,
     and each feed-forward block as two; liger: norms, rotary embeddings and SwiGLU by liger-kernel too"""
+    cuda_graphs: Literal["none", "auto"] = field(default="none", metadata={"came_later": True})
+    """auto: on the fast path, replay the passes of short micro-batches that recompute nothing as CUDA graphs, one for
+    each length to which they are padded; left off, with the reason, where something forbids it"""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
     """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""

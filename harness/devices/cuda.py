@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -87,6 +87,7 @@ class CudaDevice:
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
         group: the GPUs of the run.
         num_cards: GPUs that this process drives, from the first on, each held to the budget; alike.
+        captures: whether CUDA graphs are to be captured, which the default stream cannot be.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -106,6 +107,7 @@ class CudaDevice:
         share_gpu: bool = False,
         group: Group = SINGLE_GPU,
         num_cards: int = 1,
+        captures: bool = False,
     ) -> None:
         self.group = group
         self._num_cards = num_cards
@@ -149,6 +151,8 @@ class CudaDevice:
         self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
+        self._stream = torch.cuda.Stream() if captures else None
+        self._pool: _GraphPool | None = None
         self._keeps_history = False
         self._recording_since = self._peak_since = 0.0
 
@@ -167,7 +171,8 @@ class CudaDevice:
         """Within, the budget holds, and attention takes only the backends that the card has."""
         self._hold_to(self._fraction)
         try:
-            with sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext():
+            kernels = sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext()
+            with kernels, torch.cuda.stream(self._stream):
                 yield
         finally:
             self._on_out_of_memory = None
@@ -227,6 +232,35 @@ class CudaDevice:
         pinned = torch.cuda.memory.host_memory_stats_as_nested_dict()
         owned, active = (_at(pinned, (name, "current")) for name in ("allocated_bytes", "active_bytes"))
         return PoolUse(*self._private_pools, owned, active)
+
+    @contextmanager
+    def graph_pool(self) -> Iterator[None]:
+        """Let all that the present stream allocates come from the pool, the backward pass's thread included."""
+        device, pool = torch.cuda.current_device(), self._opened_pool().handle
+        torch._C._cuda_beginAllocateCurrentStreamToPool(device, pool)
+        try:
+            yield
+        finally:
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+
+    def release_graph_pool(self) -> None:
+        """Give up the pool; the next one is another."""
+        self._pool = None
+        self.empty_cache()
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Capture a graph and replay it, as capturing computes nothing."""
+        graph = torch.cuda.CUDAGraph()
+        with _captured(graph, self._opened_pool().handle):
+            run()
+        graph.replay()
+        return graph.replay
+
+    def _opened_pool(self) -> _GraphPool:
+        if self._pool is None:
+            self._pool = _GraphPool()
+        return self._pool
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return CUDA's mixed precision."""
@@ -367,6 +401,34 @@ def storage_address(tensor: torch.Tensor) -> int | None:
         return tensor.untyped_storage().data_ptr()
     except RuntimeError:
         return None
+
+
+class _GraphPool:
+    """A private pool, which a graph of one kernel keeps from being released while it is not in use.
+
+    Source: `CUDAGraphTreeManager` in torch/_inductor/cudagraph_trees.py.
+    """
+
+    def __init__(self) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self._value = torch.zeros((), device="cuda")
+        self._keeper = torch.cuda.CUDAGraph()
+        with _captured(self._keeper, self.handle):
+            self._value.add_(1)
+
+
+@contextmanager
+def _captured(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """Capture what the present stream is given within; as `torch.cuda.graph`, but the cache is not emptied before."""
+    torch.cuda.synchronize()
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):  # what failed has ended the capture too; its own error is the one to tell
+            graph.capture_end()
+        raise
+    graph.capture_end()
 
 
 def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:

@@ -18,6 +18,7 @@ from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
+from memory_harness.harness.techniques.step_graphs import Stage
 
 
 class Strategy(Protocol):
@@ -144,6 +145,18 @@ class Traceable(Strategy, Protocol):
 
     def layers_to_recompute(self, tokens: int) -> int:
         """Return how many layers compute their activations again in a training batch of so many tokens."""
+
+    def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
+        """Return a batch as it is to run, and how: captured as a graph, replayed, or as it is. It counts."""
+
+    def put_staged(self, batch: Batch, stage: Stage, *, training: bool) -> None:
+        """Copy a batch to the device, to run as `staged` has said."""
+
+    def forget_graphs(self) -> bool:
+        """Drop the graphs of micro-batches; return whether their pool may hold memory."""
+
+    def release_graph_pool(self) -> None:
+        """Return the memory of graphs that are dropped."""
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""

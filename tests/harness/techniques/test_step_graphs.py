@@ -1,0 +1,134 @@
+"""Micro-batches as graphs: which are captured, the same training, the same memory traced as replayed."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_harness.configs.step_graphs import reason_against_graphs, takes_graphs
+from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.techniques.step_graphs import MAX_GRAPHS, MAX_TOKENS, GraphBook, Stage, graph_length
+from tests.harness.techniques.driving import TINY, opened, uniform_batch
+
+FAST = TINY.with_fields(fast_path="torch", loss="liger", recompute="none", max_length=256)
+GRAPHS = FAST.with_fields(cuda_graphs="auto")
+LENGTHS = (64, 40, 61, 64, 100, 128, 128, 64)
+"""padded to 64 and 128: run, captured and replayed"""
+
+
+@given(length=st.integers(1, 10**5))
+def test_a_graph_holds_its_batch_and_little_more(length):
+    padded = graph_length(length)
+    assert length <= padded < length + max(64, length / 8)
+    assert graph_length(padded) == padded
+
+
+def test_a_shape_runs_then_is_captured_then_replayed():
+    book = GraphBook(lambda tokens: 0)
+    stages = [book.take(uniform_batch(1, length))[1] for length in (64, 60, 128, 33, 128)]
+    assert stages == [Stage.FIRST, Stage.CAPTURE, Stage.FIRST, Stage.REPLAY, Stage.CAPTURE]
+    assert book.forget()
+    assert not book.forget()
+    assert book.take(uniform_batch(1, 64))[1] is Stage.FIRST
+
+
+def test_what_recomputes_or_is_long_runs_as_it_is():
+    book = GraphBook(lambda tokens: int(tokens > 1024))
+    for length in (1025, MAX_TOKENS, 2 * MAX_TOKENS):
+        batch = uniform_batch(1, length)
+        assert book.take(batch) == (batch, Stage.ALONE)
+    assert book.take(uniform_batch(8, 128))[1] is Stage.FIRST
+
+
+def test_there_are_never_more_graphs_than_allowed():
+    book = GraphBook(lambda tokens: 0)
+    stages = [book.take(uniform_batch(size, 8))[1] for size in range(1, MAX_GRAPHS + 3)]
+    assert stages == [Stage.FIRST] * MAX_GRAPHS + [Stage.ALONE] * 2
+
+
+def run(config, wrap=lambda strategy, _: strategy):
+    """Return each step's loss and norm, and each micro-batch's peaks."""
+    torch.manual_seed(0)
+    strategy, device = opened(config)
+    strategy, steps, peaks = wrap(strategy, device), [], []
+    with device.active():
+        strategy.load()
+        for first, second in zip(LENGTHS[::2], LENGTHS[1::2], strict=True):
+            for length in (first, second):
+                device.reset_peaks()
+                before = device.stats().allocated_bytes
+                strategy.put(uniform_batch(1, length, padding=length % 8, prompt=3), training=True)
+                strategy.forward(first + second)
+                strategy.backward()
+                peaks.append(peaks_of(device, before))
+            steps.append(strategy.optimizer_step(1e-2))
+        strategy.put(uniform_batch(1, 96), training=False)
+        strategy.evaluate()
+        peaks.append(peaks_of(device, 0))
+        strategy.put(uniform_batch(1, 64), training=True)
+        strategy.forward(1)
+        strategy.backward()
+        peaks.append(peaks_of(device, 0))
+    return steps, peaks
+
+
+def peaks_of(device, before):
+    stats = device.stats()
+    return stats.peak_allocated_bytes - before, stats.peak_reserved_bytes, stats.reserved_bytes
+
+
+@pytest.mark.parametrize("fields", [{}, {"loss": "chunked"}, {"lora_dropout": 0.1}])
+def test_the_training_is_the_same(fields):
+    plain, captured = run(FAST.with_fields(**fields))[0], run(GRAPHS.with_fields(**fields))[0]
+    rel = 1e-4 if not fields.get("lora_dropout") else 0.1  # dropout draws more where more is padded
+    for before, after in zip(plain, captured, strict=True):
+        assert after == pytest.approx(before, rel=rel)
+
+
+def test_a_replayed_run_takes_what_a_traced_one_takes():
+    config = GRAPHS.with_fields(tensors="fake", dtype="float16")
+    assert run(config, CompiledStrategy)[1] == run(config)[1]
+
+
+def test_what_is_replayed_allocates_nothing_but_its_pool_stays():
+    config = GRAPHS.with_fields(tensors="fake", dtype="float16")
+    (_, peaks), (_, without) = run(config, CompiledStrategy), run(config.with_fields(cuda_graphs="none"))
+    first, captured, replayed = peaks[:3]
+    assert first[0] - captured[0] == 512  # the step's loss, which the first one makes
+    assert replayed[0] <= 1024
+    assert replayed[1] >= captured[1]
+    assert max(peaks)[1] <= max(without)[1] * 1.2
+
+
+def test_a_step_that_fails_leaves_no_graph():
+    strategy, device = opened(GRAPHS)
+    with device.active():
+        strategy.load()
+        for _ in range(3):
+            strategy.put(uniform_batch(1, 64), training=True)
+            strategy.forward(63)
+            strategy.backward()
+        strategy.put(uniform_batch(1, 64), training=True)
+        strategy.abandon()
+        assert strategy.loss is None
+        assert all(not p.grad.any() for p in strategy.trainable())
+        assert strategy.staged(uniform_batch(1, 64), training=True)[1] is Stage.FIRST
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"fast_path": "off"}, "--fast-path"),
+        ({"loss": "full"}, "--loss"),
+        ({"offload_activations": True}, "--offload-activations"),
+        ({"embeddings_on_host": True}, "--embeddings-on-host"),
+        ({"attention": "eager"}, "--attention"),
+        ({"num_gpus": 2}, "--num-gpus"),
+        ({"model": "mistral-7b"}, None),
+    ],
+)
+def test_what_forbids_graphs_is_told(fields, word):
+    config = GRAPHS.with_fields(**fields)
+    reason = reason_against_graphs(config)
+    assert takes_graphs(config) == (reason is None)
+    assert word is None or word in reason
