@@ -66,7 +66,13 @@ from memory_harness.harness.techniques.activation_offload import offload_activat
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
 from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
-from memory_harness.harness.techniques.fused_products import Gate, PlainGate, fuse_feed_forward, fuse_products
+from memory_harness.harness.techniques.fused_products import (
+    Gate,
+    PlainGate,
+    fuse_feed_forward,
+    fuse_products,
+    fuse_projections,
+)
 from memory_harness.harness.techniques.group_policy import policy_loss, tiled_log_probs, whole_log_probs
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
@@ -377,6 +383,7 @@ class QLoraStrategy:
             use_liger_kernels(base, self.device)
         leave_out_masks(base)
         buffer = fuse_products(base, self.dtype, self.device)
+        fuse_projections(base, buffer)
         if not self.config.model.tiled_mlp:
             fuse_feed_forward(base, buffer, gate)
 

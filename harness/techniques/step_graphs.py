@@ -114,7 +114,7 @@ class StepGraphs:
             "loss": torch.zeros((), device=where),
             "grad_of_loss": torch.zeros((), device=where),
         }
-        """what graphs read and write: inputs, of all shapes in the same place; the loss, and what it is multiplied by"""
+        """what graphs read and write: inputs, of all shapes in the same place; the loss, and its gradient"""
         for parameter in trainable:
             parameter.grad = torch.zeros_like(parameter)
         self._replays: dict[Shape, dict[str, Callable[[], None]]] = {}

@@ -61,7 +61,8 @@ def config_of(contender: str, adapters: str, lengths: list[int], gpu: str) -> Ru
     if contender == "slow":
         return config.with_fields(loss="chunked")
     # batches of one length leave what those of another cannot use, but in segments that grow
-    return config.with_fields(loss="liger", fast_path="liger", recompute="auto", expandable_segments=True)
+    fast = config.with_fields(loss="liger", fast_path="liger", recompute="auto", expandable_segments=True)
+    return fast.with_fields(cuda_graphs="auto")
 
 
 def run_case(contender: str, adapters: str, lengths: list[int], gpu: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_what_is_replayed_allocates_nothing_but_its_pool_stays():
     (_, peaks), (_, without) = run(config, CompiledStrategy), run(config.with_fields(cuda_graphs="none"))
     first, captured, replayed = peaks[:3]
     assert first[0] - captured[0] == 512  # the step's loss, which the first one makes
-    assert replayed[0] <= 1024
+    assert replayed[0] <= 2048
     assert replayed[1] >= captured[1]
     assert max(peaks)[1] <= max(without)[1] * 1.2
 
