@@ -188,9 +188,14 @@ def _recompute_problems(model: ModelConfig) -> list[str]:
     if model.recompute != "all" and not model.gradient_checkpointing:
         return [f"--recompute {model.recompute}: --no-gradient-checkpointing computes nothing again; leave one out"]
     try:
-        _ = model.recompute_rules
+        rules = model.recompute_rules
     except ValueError as error:
         return [f"--recompute {model.recompute}: {error}"]
+    if any(blocks for _, _, blocks in rules) and not model.recomputes_blocks:
+        return [
+            f"--recompute {model.recompute}: feed-forward blocks alone compute again on the fast path, in one piece; "
+            "use --fast-path torch or liger without --tiled-mlp, or leave out what follows +"
+        ]
     return []
 
 

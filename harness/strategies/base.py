@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.kept_logits import KeptLogits
@@ -143,8 +143,8 @@ class Traceable(Strategy, Protocol):
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
 
-    def layers_to_recompute(self, tokens: int) -> int:
-        """Return how many layers compute their activations again in a training batch of so many tokens."""
+    def recomputed(self, tokens: int) -> Recomputed:
+        """Return what computes its activations again in a training batch of so many tokens."""
 
     def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
         """Return a batch as it is to run, and how: captured as a graph, replayed, or as it is. It counts."""

@@ -326,7 +326,7 @@ class CompiledStrategy:
         """Return what decides which operators run on a batch, and how the loss is cut."""
         shape = (batch.shape.batch_size, batch.shape.padded_length)
         whole = self._shape_class(shape, batch.has_padding, training=training)
-        recomputed = self.inner.layers_to_recompute(batch.shape.padded_tokens) if training else 0
+        recomputed = self.inner.recomputed(batch.shape.padded_tokens) if training else None
         return (*whole, recomputed, *self._loss_class(batch.shape.padded_tokens, training))
 
     def _loss_class(self, tokens: int, training: bool) -> tuple[int, ...]:

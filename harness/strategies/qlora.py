@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
 from memory_harness.configs.step_graphs import takes_graphs
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
@@ -274,7 +274,7 @@ class QLoraStrategy:
         with self.device.on_host():
             self._loaded = _shapes_of_tensors(model)
         if takes_graphs(self.config):
-            book = GraphBook(self.layers_to_recompute)
+            book = GraphBook(lambda tokens: any(self.recomputed(tokens)))
             self._graphs = StepGraphs(self.device, book, self.trainable(), self.dtype)
         facts = model_facts(model)
         return replace(
@@ -308,9 +308,9 @@ class QLoraStrategy:
         full = self.config.train.train_batch_size if training else self.config.eval.eval_batch_size
         return num_chunks(self.config, full, at_once)
 
-    def layers_to_recompute(self, tokens: int) -> int:
-        """Return how many layers, from the first, compute their activations again in a training batch."""
-        return self.config.model.layers_to_recompute(len(self._layers), tokens)
+    def recomputed(self, tokens: int) -> Recomputed:
+        """Return what computes its activations again in a training batch of so many tokens."""
+        return self.config.model.recomputed(len(self._layers), tokens)
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
@@ -440,7 +440,7 @@ class QLoraStrategy:
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self.config.model.recompute != "all":
-            self._recompute_first(self.layers_to_recompute(batch.shape.padded_tokens))
+            self._recompute_first(*self.recomputed(batch.shape.padded_tokens))
         self._real_tokens = batch.num_real_tokens
         if training and self._graphs is not None:
             self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
@@ -448,9 +448,11 @@ class QLoraStrategy:
             self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
 
-    def _recompute_first(self, number: int) -> None:
+    def _recompute_first(self, layers: int, blocks: int) -> None:
         for index, layer in enumerate(self._layers):
-            layer.gradient_checkpointing = index < number
+            layer.gradient_checkpointing = index < layers
+            if self.config.model.recomputes_blocks:
+                layer.mlp.computes_again = layers <= index < layers + blocks
 
     def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""

@@ -56,11 +56,11 @@ class GraphBook:
     """Which shapes came how often; the same on a GPU and in replay.
 
     Args:
-        layers_to_recompute: takes the tokens of a batch; what recomputes is not captured.
+        recomputes: takes the tokens of a batch; what computes activations again is not captured.
     """
 
-    def __init__(self, layers_to_recompute: Callable[[int], int]) -> None:
-        self._layers_to_recompute = layers_to_recompute
+    def __init__(self, recomputes: Callable[[int], bool]) -> None:
+        self._recomputes = recomputes
         self._stages: dict[tuple[int, int], Stage] = {}
         self._is_used = False
 
@@ -69,7 +69,7 @@ class GraphBook:
         self._is_used = True
         length = graph_length(batch.shape.padded_length)
         shape = replace(batch.shape, padded_length=length, lengths=(length,) * batch.shape.batch_size)
-        if shape.padded_tokens > MAX_TOKENS or self._layers_to_recompute(shape.padded_tokens):
+        if shape.padded_tokens > MAX_TOKENS or self._recomputes(shape.padded_tokens):
             return batch, Stage.ALONE
         key = (shape.batch_size, length)
         if key not in self._stages and len(self._stages) == MAX_GRAPHS:

@@ -158,6 +158,8 @@ def test_training_and_evaluation_stay_the_same():
         {},
         {"target_modules": LINEAR_LAYERS, "lora_rank": 4, "use_rslora": True, "lora_dropout": 0.1},
         {"target_modules": MLP_LAYERS, "recompute": "none"},
+        {"target_modules": LINEAR_LAYERS, "recompute": "0+2", "lora_dropout": 0.1},
+        {"recompute": "1+1"},
         {"target_modules": ("q_proj", "v_proj"), "recompute": "1", "attention": "eager"},
         {"gradient_checkpointing": False, "adapter_dtype": "auto"},
         {"tiled_mlp": True, "mlp_chunk_tokens": 16},

@@ -24,7 +24,7 @@ def test_a_graph_holds_its_batch_and_little_more(length):
 
 
 def test_a_shape_runs_then_is_captured_then_replayed():
-    book = GraphBook(lambda tokens: 0)
+    book = GraphBook(lambda tokens: False)
     stages = [book.take(uniform_batch(1, length))[1] for length in (64, 60, 128, 33, 128)]
     assert stages == [Stage.FIRST, Stage.CAPTURE, Stage.FIRST, Stage.REPLAY, Stage.CAPTURE]
     assert book.forget()
@@ -33,7 +33,7 @@ def test_a_shape_runs_then_is_captured_then_replayed():
 
 
 def test_what_recomputes_or_is_long_runs_as_it_is():
-    book = GraphBook(lambda tokens: int(tokens > 1024))
+    book = GraphBook(lambda tokens: tokens > 1024)
     for length in (1025, MAX_TOKENS, 2 * MAX_TOKENS):
         batch = uniform_batch(1, length)
         assert book.take(batch) == (batch, Stage.ALONE)
@@ -41,7 +41,7 @@ def test_what_recomputes_or_is_long_runs_as_it_is():
 
 
 def test_there_are_never_more_graphs_than_allowed():
-    book = GraphBook(lambda tokens: 0)
+    book = GraphBook(lambda tokens: False)
     stages = [book.take(uniform_batch(size, 8))[1] for size in range(1, MAX_GRAPHS + 3)]
     assert stages == [Stage.FIRST] * MAX_GRAPHS + [Stage.ALONE] * 2
 
