@@ -439,7 +439,7 @@ class QLoraStrategy:
             )
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
-        if training and self.config.model.recompute != "all":
+        if training and self._chooses_what_recomputes:
             self._recompute_first(*self.recomputed(batch.shape.padded_tokens))
         self._real_tokens = batch.num_real_tokens
         if training and self._graphs is not None:
@@ -447,6 +447,10 @@ class QLoraStrategy:
         else:
             self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
+
+    @property
+    def _chooses_what_recomputes(self) -> bool:
+        return self.config.model.recompute != "all" or self.config.model.fast_path != "off"
 
     def _recompute_first(self, layers: int, blocks: int) -> None:
         for index, layer in enumerate(self._layers):

@@ -126,5 +126,6 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
         micro_batches = [uniform_batch((size, tokens), padding)] * min(2, config.train.gradient_accumulation)
         return recorded.step(config.with_fields(recompute=recompute), micro_batches).peak_reserved_bytes
 
+    kept, recomputed = peaks("none"), peaks("all")  # after which the number of layers is known
     blocks = peaks(f"0+{recorded.num_layers}") if config.model.recomputes_blocks else None
-    return _Needs(recorded.num_layers, (size * length, size * half), peaks("none"), blocks, peaks("all"), unit)
+    return _Needs(recorded.num_layers, (size * length, size * half), kept, blocks, recomputed, unit)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory_harness.configs.models import LINEAR_LAYERS
 from memory_harness.configs.step_graphs import reason_against_graphs, takes_graphs
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.techniques.step_graphs import MAX_GRAPHS, MAX_TOKENS, GraphBook, Stage, graph_length
@@ -132,3 +133,35 @@ def test_what_forbids_graphs_is_told(fields, word):
     reason = reason_against_graphs(config)
     assert takes_graphs(config) == (reason is None)
     assert word is None or word in reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", ["torch", "liger"])
+@pytest.mark.parametrize("fields", [{}, {"loss": "chunked"}, {"target_modules": LINEAR_LAYERS}, {"lora_dropout": 0.1}])
+def test_a_gpu_gives_the_losses_of_the_same_passes_without_graphs(path, fields):
+    from memory_harness.harness.devices.cuda import CudaDevice
+    from memory_harness.harness.strategies.qlora import QLoraStrategy
+
+    def losses(config):
+        torch.manual_seed(0)
+        device = CudaDevice(None, None, captures=takes_graphs(config))
+        strategy, found = QLoraStrategy(config, device), []
+        with device.active():
+            strategy.load()
+            for number in range(6):
+                for length in (64, 128):
+                    strategy.put(uniform_batch(2, length, prompt=number), training=True)
+                    strategy.forward(2 * 192)
+                    strategy.backward()
+                found.append(strategy.optimizer_step(1e-3))
+            strategy.put(uniform_batch(2, 96), training=False)
+            found.append((strategy.evaluate(), device.pool_use().private_pools))
+        return found
+
+    config = FAST.with_fields(dtype="float16", random_weights=True, fast_path=path, **fields)
+    *plain, (plain_loss, _) = losses(config)
+    *graphs, (graphs_loss, num_pools) = losses(config.with_fields(cuda_graphs="auto"))
+    assert num_pools == 0  # an evaluation gets the memory back
+    assert graphs_loss == pytest.approx(plain_loss, rel=5e-3)
+    for found, expected in zip(graphs, plain, strict=True):
+        assert found == pytest.approx(expected, rel=5e-3)
