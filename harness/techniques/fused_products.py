@@ -213,7 +213,8 @@ class _Products(torch.autograd.Function):
         ctx: Any, values: torch.Tensor, products: Sequence[Product], source: Source, *trainable: Any
     ) -> tuple[torch.Tensor, ...]:
         rows_TI = products[0].rows(values)
-        found, kept = [], []
+        found: list[torch.Tensor] = []
+        kept: list[torch.Tensor | None] = []
         for product, own in zip(products, _by_product(trainable), strict=True):
             out_TO, of_own = _multiply(product, rows_TI, *own)
             found.append(out_TO.view(*values.shape[:-1], -1))
@@ -382,7 +383,8 @@ def _product_of_layer(layer: Any, plain: Any, buffer: WeightBuffer, values: torc
 
 
 def _apply(layers: Sequence[Any], buffer: WeightBuffer, values: torch.Tensor, source: Source) -> list[torch.Tensor]:
-    products, trainable = [], []
+    products: list[Product] = []
+    trainable: list[Any] = []
     for layer in layers:
         product, own = _parts(layer, buffer)
         products.append(product)

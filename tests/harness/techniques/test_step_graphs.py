@@ -155,7 +155,7 @@ def test_a_gpu_gives_the_losses_of_the_same_passes_without_graphs(path, fields):
                     strategy.backward()
                 found.append(strategy.optimizer_step(1e-3))
             strategy.put(uniform_batch(2, 96), training=False)
-            found.append((strategy.evaluate(), device.pool_use().private_pools))
+            found.append((strategy.evaluate(), device.pool_use().num_private))
         return found
 
     config = FAST.with_fields(dtype="float16", random_weights=True, fast_path=path, **fields)
