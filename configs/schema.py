@@ -91,7 +91,7 @@ class ModelConfig:
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
     sdpa_backends: tuple[str, ...] = field(default=(), metadata={"came_later": True})
     """kernels that sdpa may take, the most wanted first, as sdpa_kernel(..., set_priority=True) has them, such as
-    memory_efficient,flash,math; the last is math, which takes every call"""
+    memory_efficient,flash,math, or cudnn first where the card has it; the last is math, which takes every call"""
     use_cache: bool = False
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False

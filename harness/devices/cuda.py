@@ -70,6 +70,7 @@ _COUNTERS = {
 """our counter -> where `torch.cuda.memory_stats_as_nested_dict` has it"""
 
 _BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
@@ -411,7 +412,7 @@ class _GraphPool:
 
     def __init__(self) -> None:
         self.handle: Any = torch.cuda.graph_pool_handle()
-        self._value = torch.zeros((), device="cuda")
+        self._value = torch.zeros((), device="cuda").add_(1)  # its kernel is loaded before it is captured
         self._keeper = torch.cuda.CUDAGraph()
         with _captured(self._keeper, self.handle):
             self._value.add_(1)

@@ -54,6 +54,7 @@ def config_of(contender: str, adapters: str, lengths: list[int], gpu: str) -> Ru
         device="cuda",
         gpu=gpu,
         budget_bytes=CAP,
+        sdpa_backends=("cudnn", "flash", "memory_efficient", "math"),  # as PyTorch takes them here by itself
         **ADAPTERS[adapters],
     )
     if contender == "unsloth":
