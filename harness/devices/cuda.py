@@ -88,7 +88,6 @@ class CudaDevice:
         share_gpu: measure although others hold memory on the GPU; PyTorch's counters are the process's own.
         group: the GPUs of the run.
         num_cards: GPUs that this process drives, from the first on, each held to the budget; alike.
-        captures: whether CUDA graphs are to be captured, which the default stream cannot be.
 
     Raises:
         DeviceError: there is no GPU, others hold too much of it, or it is smaller than the budget.
@@ -108,7 +107,6 @@ class CudaDevice:
         share_gpu: bool = False,
         group: Group = SINGLE_GPU,
         num_cards: int = 1,
-        captures: bool = False,
     ) -> None:
         self.group = group
         self._num_cards = num_cards
@@ -152,7 +150,6 @@ class CudaDevice:
         self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
-        self._stream = torch.cuda.Stream() if captures else None
         self._pool: _GraphPool | None = None
         self._keeps_history = False
         self._recording_since = self._peak_since = 0.0
@@ -172,8 +169,7 @@ class CudaDevice:
         """Within, the budget holds, and attention takes only the backends that the card has."""
         self._hold_to(self._fraction)
         try:
-            kernels = sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext()
-            with kernels, torch.cuda.stream(self._stream):
+            with sdpa_kernel(self._backends, set_priority=True) if self._backends else nullcontext():
                 yield
         finally:
             self._on_out_of_memory = None
@@ -236,14 +232,10 @@ class CudaDevice:
 
     @contextmanager
     def graph_pool(self) -> Iterator[None]:
-        """Let all that the present stream allocates come from the pool, the backward pass's thread included."""
-        device, pool = torch.cuda.current_device(), self._opened_pool().handle
-        torch._C._cuda_beginAllocateCurrentStreamToPool(device, pool)
-        try:
+        """Let all that runs here take its memory from the pool, the backward pass's thread included."""
+        pool = self._opened_pool()
+        with pool.on_its_stream(), pool.in_use():
             yield
-        finally:
-            torch._C._cuda_endAllocateToPool(device, pool)
-            torch._C._cuda_releasePool(device, pool)
 
     def release_graph_pool(self) -> None:
         """Give up the pool; the next one is another."""
@@ -252,8 +244,8 @@ class CudaDevice:
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture a graph and replay it, as capturing computes nothing."""
-        graph = torch.cuda.CUDAGraph()
-        with _captured(graph, self._opened_pool().handle):
+        graph, pool = torch.cuda.CUDAGraph(), self._opened_pool()
+        with pool.on_its_stream(), _captured(graph, pool.handle):
             run()
         graph.replay()
         return graph.replay
@@ -405,17 +397,42 @@ def storage_address(tensor: torch.Tensor) -> int | None:
 
 
 class _GraphPool:
-    """A private pool, which a graph of one kernel keeps from being released while it is not in use.
+    """A private pool and the stream that is captured, as the default one cannot be.
 
+    Bitsandbytes runs some of its kernels on the default stream, whatever the present one: so nothing but passes runs on
+    this one, and each waits for the other. A graph of one kernel keeps the pool while nothing uses it.
     Source: `CUDAGraphTreeManager` in torch/_inductor/cudagraph_trees.py.
     """
 
     def __init__(self) -> None:
         self.handle: Any = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
         self._value = torch.zeros((), device="cuda").add_(1)  # its kernel is loaded before it is captured
         self._keeper = torch.cuda.CUDAGraph()
-        with _captured(self._keeper, self.handle):
+        with self.on_its_stream(), _captured(self._keeper, self.handle):
             self._value.add_(1)
+
+    @contextmanager
+    def on_its_stream(self) -> Iterator[None]:
+        """Within, kernels run after all before, and those that follow run after them."""
+        before = torch.cuda.current_stream()
+        self._stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            before.wait_stream(self._stream)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within, the present stream's allocations come from the pool."""
+        device = torch.cuda.current_device()
+        torch._C._cuda_beginAllocateCurrentStreamToPool(device, self.handle)
+        try:
+            yield
+        finally:
+            torch._C._cuda_endAllocateToPool(device, self.handle)
+            torch._C._cuda_releasePool(device, self.handle)
 
 
 @contextmanager

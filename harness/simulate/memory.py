@@ -135,6 +135,8 @@ class SimulatedMemory:
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate unless `key` exists; what lives as long as the process is nobody's to keep, and not watched."""
+        if self._stream == GRAPH_POOL and isinstance(key, tuple):
+            key = (*key, "graphs")  # a workspace is one stream's
         if key not in self.handles:
             self.alloc(key, num_bytes, site)
             if self.watched is not None:

@@ -274,7 +274,7 @@ class QLoraStrategy:
         with self.device.on_host():
             self._loaded = _shapes_of_tensors(model)
         if takes_graphs(self.config):
-            book = GraphBook(lambda tokens: any(self.recomputed(tokens)))
+            book = GraphBook(self._cannot_be_captured)
             self._graphs = StepGraphs(self.device, book, self.trainable(), self.dtype)
         facts = model_facts(model)
         return replace(
@@ -401,6 +401,11 @@ class QLoraStrategy:
             scaler.load_state_dict(scaler_state)
         return scaler
 
+    def _cannot_be_captured(self, tokens: int) -> bool:
+        """Return whether checkpointing reads the random state in a batch of so many tokens."""
+        layers, blocks = self.recomputed(tokens)
+        return layers > 0 or (blocks > 0 and self.config.draws_in_mlp)
+
     def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
         """Return a batch as it is to run, and how: captured, replayed or as it is."""
         if not training or self._graphs is None:
@@ -495,8 +500,8 @@ class QLoraStrategy:
 
     def _backward_of_graphs(self, graphs: StepGraphs) -> None:
         """Do the same from a gradient that says what the sum is divided by and the scaler multiplies by."""
-        divided = torch.full((), 1 / self._num_items, device=self.device.torch_device)
-        grad_of_loss = graphs.buffers["grad_of_loss"].copy_(self.scaler.scale(divided))
+        grad_of_loss = graphs.buffers["grad_of_loss"].fill_(1 / self._num_items)
+        grad_of_loss.copy_(self.scaler.scale(grad_of_loss))
 
         def run() -> None:
             self.graph.backward(grad_of_loss)

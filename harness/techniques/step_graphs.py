@@ -11,6 +11,7 @@ Shapes: B sequences, L tokens of each, padding included.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
@@ -34,6 +35,9 @@ LEAST_STEP = 64
 STEPS_PER_OCTAVE = 8
 """lengths between a power of two and the next: at most an eighth is padding"""
 
+MAX_LOOKS, BETWEEN_LOOKS = 5, 0.002
+"""how often, and after how many seconds, it is looked for what a micro-batch has left"""
+
 
 class Stage(Enum):
     """How a micro-batch runs."""
@@ -56,11 +60,11 @@ class GraphBook:
     """Which shapes came how often; the same on a GPU and in replay.
 
     Args:
-        recomputes: takes the tokens of a batch; what computes activations again is not captured.
+        forbids: takes the tokens of a batch, and says whether it cannot be captured.
     """
 
-    def __init__(self, recomputes: Callable[[int], bool]) -> None:
-        self._recomputes = recomputes
+    def __init__(self, forbids: Callable[[int], bool]) -> None:
+        self._forbids = forbids
         self._stages: dict[tuple[int, int], Stage] = {}
         self._is_used = False
 
@@ -69,7 +73,7 @@ class GraphBook:
         self._is_used = True
         length = graph_length(batch.shape.padded_length)
         shape = replace(batch.shape, padded_length=length, lengths=(length,) * batch.shape.batch_size)
-        if shape.padded_tokens > MAX_TOKENS or self._recomputes(shape.padded_tokens):
+        if shape.padded_tokens > MAX_TOKENS or self._forbids(shape.padded_tokens):
             return batch, Stage.ALONE
         key = (shape.batch_size, length)
         if key not in self._stages and len(self._stages) == MAX_GRAPHS:
@@ -122,7 +126,8 @@ class StepGraphs:
         self.stage = Stage.ALONE
         """of the micro-batch that was put last"""
         self._allocated_bytes = 0
-        _make_workspaces(where, dtype)
+        with device.graph_pool():
+            _make_workspaces(where, dtype)
 
     def put(self, arrays: Mapping[str, Any], shape: Shape, stage: Stage) -> dict[str, torch.Tensor]:
         """Return the inputs (B, L) of a micro-batch that is to run so."""
@@ -143,8 +148,19 @@ class StepGraphs:
     def backward(self, run: Callable[[], None]) -> None:
         """Run the backward pass of what ran last, which takes the loss's gradient from the buffer."""
         self._run("backward", run)
-        if self._device.computes and self._device.stats().allocated_bytes > self._allocated_bytes:
-            self.forget()  # graphs would write over what has been left in their pool
+        if self._device.computes and self.stage is not Stage.REPLAY and self._has_left_something():
+            self.forget()  # graphs would write over it
+
+    def _has_left_something(self) -> bool:
+        """Return whether a micro-batch has left in the pool what was not there before.
+
+        Autograd's thread lets go of its last tensors a moment after the pass.
+        """
+        for _ in range(MAX_LOOKS):
+            if self._device.stats().allocated_bytes <= self._allocated_bytes:
+                return False
+            time.sleep(BETWEEN_LOOKS)
+        return True
 
     def _run(self, name: str, run: Callable[[], None]) -> None:
         if self.stage is Stage.REPLAY and self._device.computes:
@@ -162,6 +178,6 @@ class StepGraphs:
 
 
 def _make_workspaces(where: torch.device, dtype: torch.dtype) -> None:
-    """Let cuBLAS take its workspaces, one for each thread, now: they outlive the pool of the first pass."""
+    """Let cuBLAS take its workspaces, one for each thread and stream, now: they outlive every micro-batch."""
     value = torch.zeros((8, 8), dtype=dtype, device=where, requires_grad=True)
     (value @ value).sum().backward()

@@ -7,7 +7,6 @@ import torch
 
 from memory_harness.configs.cards import Card, budget_of, card_of
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.step_graphs import takes_graphs
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.cuda import CudaDevice
@@ -62,7 +61,6 @@ def open_device(config: RunConfig, group: Group | None = None) -> ObservableDevi
             expandable_segments=config.device.expandable_segments,
             group=group or share_of(config),
             num_cards=_num_cards(config),
-            captures=takes_graphs(config),
         )
     return simulate_card(config, card, group)
 
