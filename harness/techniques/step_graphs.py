@@ -29,7 +29,7 @@ Shape = tuple[int, int]
 MAX_TOKENS = 4096
 """of a batch that is captured: beyond, kernels take longer than their launches on any card"""
 MAX_GRAPHS = 48
-"""shapes that are captured; the driver keeps some megabytes for each"""
+"""shapes that are captured; what the driver keeps for each lies outside of PyTorch's allocator"""
 LEAST_STEP = 64
 """of the lengths to which batches are padded"""
 STEPS_PER_OCTAVE = 8
