@@ -150,6 +150,7 @@ class CudaDevice:
         self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
+        self._graph_stream: Any = None
         self._pool: _GraphPool | None = None
         self._keeps_history = False
         self._recording_since = self._peak_since = 0.0
@@ -238,7 +239,7 @@ class CudaDevice:
             yield
 
     def release_graph_pool(self) -> None:
-        """Give up the pool; the next one is another."""
+        """Give up the pool; the next one is another, of the same stream, whose workspaces stay."""
         self._pool = None
         self.empty_cache()
 
@@ -251,8 +252,10 @@ class CudaDevice:
         return graph.replay
 
     def _opened_pool(self) -> _GraphPool:
+        if self._graph_stream is None:
+            self._graph_stream = torch.cuda.Stream()
         if self._pool is None:
-            self._pool = _GraphPool()
+            self._pool = _GraphPool(self._graph_stream)
         return self._pool
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
@@ -404,9 +407,9 @@ class _GraphPool:
     Source: `CUDAGraphTreeManager` in torch/_inductor/cudagraph_trees.py.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
         self.handle: Any = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = stream
         self._value = torch.zeros((), device="cuda").add_(1)  # its kernel is loaded before it is captured
         self._keeper = torch.cuda.CUDAGraph()
         with self.on_its_stream(), _captured(self._keeper, self.handle):

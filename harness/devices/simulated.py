@@ -35,7 +35,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
-from memory_harness.harness.simulate.allocator import GRAPH_POOL
+from memory_harness.harness.simulate.allocator import GRAPH_POOL, GRAPH_STREAM
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
 from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
@@ -266,12 +266,20 @@ class SimulatedDevice:
 
     @contextmanager
     def graph_pool(self) -> Iterator[None]:
-        """Let the allocator model take the pool for a stream of its own."""
-        self.tracer.sink.switch(Place(stream=GRAPH_POOL))
+        """Let the allocator model take the pool for a stream of its own.
+
+        Beside it the first capture makes the random state that graphs share, on their stream.
+        Source: aten/src/ATen/cuda/CUDAGeneratorImpl.cpp, `CUDAGeneratorState::register_graph`.
+        """
+        sink, site = self.tracer.sink, self.tracer.site()
+        sink.switch(Place(stream=GRAPH_STREAM))
+        for name in ("seed", "offset"):
+            sink.ensure(("workspace", f"graphs' {name}"), torch.int64.itemsize, site)
+        sink.switch(Place(stream=GRAPH_POOL))
         try:
             yield
         finally:
-            self.tracer.sink.switch(Place())
+            sink.switch(Place())
 
     def release_graph_pool(self) -> None:
         """Release it, then what else is free, as PyTorch does."""

@@ -28,6 +28,8 @@ from memory_harness.harness.simulate.blocks import ADDRESS_BITS, FREE, UNMAPPED,
 
 GRAPH_POOL = -1
 """in place of a stream: the private pool of CUDA graphs, whose segments stay while a graph may still be replayed"""
+GRAPH_STREAM = 1
+"""the stream that is captured, which has blocks of its own outside of that pool"""
 
 _UNBOUNDED_BYTES = 2**40  # stands for the card's memory when there is no budget: only sizes the virtual address range
 
