@@ -79,7 +79,18 @@ def peaks_of(device, before):
     return stats.peak_allocated_bytes - before, stats.peak_reserved_bytes, stats.reserved_bytes
 
 
-@pytest.mark.parametrize("fields", [{}, {"loss": "chunked"}, {"lora_dropout": 0.1}])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        pytest.param({"loss": "chunked"}, marks=SLOW),
+        pytest.param({"lora_dropout": 0.1}, marks=SLOW),
+        pytest.param({"recompute": "0+2", "fast_path": "liger"}, marks=SLOW),
+    ],
+)
 def test_the_training_is_the_same(fields):
     plain, captured = run(FAST.with_fields(**fields))[0], run(GRAPHS.with_fields(**fields))[0]
     rel = 1e-4 if not fields.get("lora_dropout") else 0.1  # dropout draws more where more is padded
