@@ -19,6 +19,9 @@ BACKENDS = ("flash", "memory_efficient", "math")
 """of scaled_dot_product_attention"""
 
 _FILE = Path(__file__).with_name("gpus.toml")
+CUDNN_CAPABILITIES = ((9, 0), (10, 0))
+"""of cards on which scaled_dot_product_attention takes cuDNN's kernel"""
+
 _OF_CAPABILITY = ("bfloat16", "sdpa_backends", "cublas_workspace")
 """keys of a card that may be left out where its capability is known"""
 _NAMES_NOTHING = {"nvidia", "geforce", "tesla", "gpu"}

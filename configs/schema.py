@@ -13,7 +13,7 @@ import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,15 @@ from memory_harness.configs.models import ALL_LINEAR, MLP_LAYERS
 
 SDPA_KERNELS = ("flash", "memory_efficient", "math")
 """those of torch.nn.functional.scaled_dot_product_attention"""
+
+
+class Recomputed(NamedTuple):
+    """What computes its activations again in the backward pass of a batch."""
+
+    layers: int
+    """decoder layers, from the first"""
+    blocks: int
+    """feed-forward blocks, of the layers after those"""
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,10 @@ class ModelConfig:
     """recompute each layer's activations in the backward pass instead of keeping them"""
     use_reentrant: bool = field(default=False, metadata={"came_later": True})
     """checkpoint as torch.utils.checkpoint did first: a layer's graph is built in the backward pass alone"""
-    recompute: str = field(default="all", metadata={"metavar": "auto|all|none|N|TOKENS:N,...", "came_later": True})
-    """decoder layers whose activations gradient checkpointing computes again: all, none, the first N, or by the padded
-    tokens of a batch, such as 1024:0,4096:16 (beyond the last: all); auto: the fewest that fit, found by simulation"""
+    recompute: str = field(default="all", metadata={"metavar": "auto|all|none|N+M|TOKENS:N+M,...", "came_later": True})
+    """decoder layers whose activations gradient checkpointing computes again: all, none, the first N, and on the fast
+    path the feed-forward blocks of M more; or by the padded tokens of a batch, such as 1024:0,4096:0+16,8192:16+16
+    (beyond the last: all); auto: the fewest that fit, found by simulation"""
     offload_activations: bool = False
     """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
     embeddings_on_host: bool = False
@@ -73,43 +83,58 @@ class ModelConfig:
     fast_path: Literal["off", "torch", "liger"] = field(default="off", metadata={"came_later": True})
     """compute each 4-bit product with its adapter as one function, which keeps only what the adapter's gradients need,
     and each feed-forward block as two; liger: norms, rotary embeddings and SwiGLU by liger-kernel too"""
+    cuda_graphs: Literal["none", "auto"] = field(default="none", metadata={"came_later": True})
+    """auto: on the fast path, replay the passes of short micro-batches that recompute nothing as CUDA graphs, one for
+    each length to which they are padded; left off, with the reason, where something forbids it"""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash", "memory_efficient", "math"] = "auto"
     """transformers' attention: eager, sdpa, or flash_attention_2, which cuts padding out; flash, memory_efficient and
     math are kernels of sdpa, else it takes the one that PyTorch picks on the card; auto is sdpa, eager without one"""
     sdpa_backends: tuple[str, ...] = field(default=(), metadata={"came_later": True})
     """kernels that sdpa may take, the most wanted first, as sdpa_kernel(..., set_priority=True) has them, such as
-    memory_efficient,flash,math; the last is math, which takes every call"""
+    memory_efficient,flash,math, or cudnn first where the card has it; the last is math, which takes every call"""
     use_cache: bool = False
     """build a key/value cache outside generation too, as most published model configurations ask for"""
     expand_kv: bool = False
     """repeat keys and values for every query head, so that unpadded batches avoid the math kernel on older cards"""
 
-    def layers_to_recompute(self, num_layers: int, tokens: int) -> int:
-        """Return how many of the layers, from the first, compute their activations again in a batch of so many tokens.
+    @property
+    def recomputes_blocks(self) -> bool:
+        """Return whether feed-forward blocks can compute again while the rest of their layers is kept."""
+        return self.fast_path != "off" and not self.tiled_mlp
+
+    def recomputed(self, num_layers: int, tokens: int) -> Recomputed:
+        """Return what of so many layers computes its activations again in a batch of so many tokens.
 
         Before `auto` has been found out, all do.
         """
         if not self.gradient_checkpointing:
-            return 0
-        for most_tokens, number in self.recompute_rules:
+            return Recomputed(0, 0)
+        for most_tokens, layers, blocks in self.recompute_rules:
             if most_tokens is None or tokens <= most_tokens:
-                return min(number, num_layers)
-        return num_layers
+                layers = min(layers, num_layers)
+                return Recomputed(layers, min(blocks, num_layers - layers))
+        return Recomputed(num_layers, 0)
 
     @property
-    def recompute_rules(self) -> tuple[tuple[int | None, int], ...]:
-        """Return pairs of --recompute: up to how many tokens, how many layers. Raises ValueError: written otherwise."""
+    def recompute_rules(self) -> tuple[tuple[int | None, int, int], ...]:
+        """Return what --recompute says: up to how many tokens, how many layers, how many feed-forward blocks.
+
+        Raises:
+            ValueError: written otherwise.
+        """
         text = self.recompute.strip()
         if text in ("all", "auto"):
             return ()
         if text == "none":
-            return ((None, 0),)
-        if text.isdecimal():
-            return ((None, int(text)),)
-        found = [re.fullmatch(r"([1-9]\d*):(\d+)", part.strip()) for part in text.split(",")]
-        rules = [(int(match[1]), int(match[2])) for match in found if match]
-        if len(rules) < len(found) or rules != sorted(rules) or len(dict(rules)) < len(rules):
-            raise ValueError("is neither auto, all, none nor a number, nor TOKENS:N,... with rising tokens")
+            return ((None, 0, 0),)
+        whole = re.fullmatch(r"(\d+)(?:\+(\d+))?", text)
+        if whole:
+            return ((None, int(whole[1]), int(whole[2] or 0)),)
+        found = [re.fullmatch(r"([1-9]\d*):(\d+)(?:\+(\d+))?", part.strip()) for part in text.split(",")]
+        rules = [(int(match[1]), int(match[2]), int(match[3] or 0)) for match in found if match]
+        limits = [rule[0] for rule in rules]
+        if len(rules) < len(found) or limits != sorted(set(limits)):
+            raise ValueError("is neither auto, all, none, N nor N+M, nor TOKENS:N+M,... with rising tokens")
         return tuple(rules)
 
     @property

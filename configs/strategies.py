@@ -21,6 +21,7 @@ def _unsloth_settings(config: RunConfig) -> dict[str, Any]:
         "embeddings_on_host": False,
         "tiled_mlp": False,
         "fast_path": "off",
+        "cuda_graphs": "none",
         "recompute": "all",
         # checkpointing by Unsloth means: what is kept goes to host memory
         "offload_activations": config.model.gradient_checkpointing,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.cards import Card, card_of
+from memory_harness.configs.cards import CUDNN_CAPABILITIES, Card, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.model_rules import model_problems
@@ -188,9 +188,14 @@ def _recompute_problems(model: ModelConfig) -> list[str]:
     if model.recompute != "all" and not model.gradient_checkpointing:
         return [f"--recompute {model.recompute}: --no-gradient-checkpointing computes nothing again; leave one out"]
     try:
-        _ = model.recompute_rules
+        rules = model.recompute_rules
     except ValueError as error:
         return [f"--recompute {model.recompute}: {error}"]
+    if any(blocks for _, _, blocks in rules) and not model.recomputes_blocks:
+        return [
+            f"--recompute {model.recompute}: feed-forward blocks alone compute again on the fast path, in one piece; "
+            "use --fast-path torch or liger without --tiled-mlp, or leave out what follows +"
+        ]
     return []
 
 
@@ -260,11 +265,12 @@ def _kernel_problems(model: ModelConfig, card: Card) -> list[str]:
     kernels = model.sdpa_backends
     if not kernels:
         return []
-    allowed = ", ".join(card.sdpa_backends)
+    takes = (*card.sdpa_backends, *(("cudnn",) if card.capability in CUDNN_CAPABILITIES else ()))
+    allowed = ", ".join(takes)
     reasons = {
         f"--attention {model.attention} is no choice among them (allowed with it: auto, sdpa)": model.attention
         not in ("auto", "sdpa"),
-        f"the {card.title} takes others (allowed, each once: {allowed})": bool({*kernels} - {*card.sdpa_backends})
+        f"the {card.title} takes others (allowed, each once: {allowed})": bool({*kernels} - {*takes})
         or len({*kernels}) < len(kernels),
         "PyTorch fails where none of them takes a call; let math be the last": kernels[-1] != "math",
     }

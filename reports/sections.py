@@ -10,6 +10,7 @@ from itertools import chain
 from memory_harness.configs import schema
 from memory_harness.configs.flags import field_help, flag_of
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.step_graphs import reason_against_graphs
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
 from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, OomRecord, Outcome, Phase
@@ -52,6 +53,8 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     body: list[blocks.Block] = [verdict_banner(result)]
     if fault := result.as_configured.run.fault:
         body.append(Paragraph(f"The mistake {fault} was planted in this run on purpose.", "warning"))
+    if reason := _reason_against_graphs(result.as_configured):
+        body.append(Paragraph(f"--cuda-graphs: left off, as {reason}.", "warning"))
     rows = [(name, worst_level(log)) for name, log in result.runs if phase_levels(log)]
     budget = result.as_configured.run.budget_bytes
     explanation = f"The worst moment of the run against the {format_bytes(budget)} that PyTorch may use of the card."
@@ -61,6 +64,13 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     budget = _drawn_budget(result.as_configured, scale)
     needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
+
+
+def _reason_against_graphs(log: RunLog) -> str | None:
+    """Return why micro-batches were not captured where that was asked for."""
+    if not has_config(log) or config_of(log).model.cuda_graphs == "none":
+        return None
+    return reason_against_graphs(config_of(log))
 
 
 def _scale(result: ProbeResult) -> int:

@@ -113,6 +113,15 @@ class Device(Protocol):
     def pool_use(self) -> PoolUse | None:
         """Return what PyTorch has set aside in private pools and in pinned memory, or None where that is not known."""
 
+    def graph_pool(self) -> AbstractContextManager[Any]:
+        """Within, what is allocated comes from the pool that CUDA graphs are captured in."""
+
+    def release_graph_pool(self) -> None:
+        """Return what the pool holds, to the driver; no graph is left that was captured in it."""
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Run something in the graphs' pool; return what runs it again on the same tensors, as a graph on a GPU."""
+
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return mixed precision in `dtype`; a null context for float32."""
 

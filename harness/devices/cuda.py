@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -70,6 +70,7 @@ _COUNTERS = {
 """our counter -> where `torch.cuda.memory_stats_as_nested_dict` has it"""
 
 _BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
@@ -149,6 +150,8 @@ class CudaDevice:
         self._failed_on = torch.cuda.current_device()
         self._on_out_of_memory: Callable[[DeviceOutOfMemory], None] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
+        self._graph_stream: Any = None
+        self._pool: _GraphPool | None = None
         self._keeps_history = False
         self._recording_since = self._peak_since = 0.0
 
@@ -227,6 +230,33 @@ class CudaDevice:
         pinned = torch.cuda.memory.host_memory_stats_as_nested_dict()
         owned, active = (_at(pinned, (name, "current")) for name in ("allocated_bytes", "active_bytes"))
         return PoolUse(*self._private_pools, owned, active)
+
+    @contextmanager
+    def graph_pool(self) -> Iterator[None]:
+        """Let all that runs here take its memory from the pool, the backward pass's thread included."""
+        pool = self._opened_pool()
+        with pool.on_its_stream(), pool.in_use():
+            yield
+
+    def release_graph_pool(self) -> None:
+        """Give up the pool; the next one is another, of the same stream, whose workspaces stay."""
+        self._pool = None
+        self.empty_cache()
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Capture a graph and replay it, as capturing computes nothing."""
+        graph, pool = torch.cuda.CUDAGraph(), self._opened_pool()
+        with pool.on_its_stream(), _captured(graph, pool.handle):
+            run()
+        graph.replay()
+        return graph.replay
+
+    def _opened_pool(self) -> _GraphPool:
+        if self._graph_stream is None:
+            self._graph_stream = torch.cuda.Stream()
+        if self._pool is None:
+            self._pool = _GraphPool(self._graph_stream)
+        return self._pool
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return CUDA's mixed precision."""
@@ -367,6 +397,59 @@ def storage_address(tensor: torch.Tensor) -> int | None:
         return tensor.untyped_storage().data_ptr()
     except RuntimeError:
         return None
+
+
+class _GraphPool:
+    """A private pool and the stream that is captured, as the default one cannot be.
+
+    Bitsandbytes runs some of its kernels on the default stream, whatever the present one: so nothing but passes runs on
+    this one, and each waits for the other. A graph of one kernel keeps the pool while nothing uses it.
+    Source: `CUDAGraphTreeManager` in torch/_inductor/cudagraph_trees.py.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self._stream = stream
+        self._value = torch.zeros((), device="cuda").add_(1)  # its kernel is loaded before it is captured
+        self._keeper = torch.cuda.CUDAGraph()
+        with self.on_its_stream(), _captured(self._keeper, self.handle):
+            self._value.add_(1)
+
+    @contextmanager
+    def on_its_stream(self) -> Iterator[None]:
+        """Within, kernels run after all before, and those that follow run after them."""
+        before = torch.cuda.current_stream()
+        self._stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            before.wait_stream(self._stream)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within, the present stream's allocations come from the pool."""
+        device = torch.cuda.current_device()
+        torch._C._cuda_beginAllocateCurrentStreamToPool(device, self.handle)
+        try:
+            yield
+        finally:
+            torch._C._cuda_endAllocateToPool(device, self.handle)
+            torch._C._cuda_releasePool(device, self.handle)
+
+
+@contextmanager
+def _captured(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """Capture what the present stream is given within; as `torch.cuda.graph`, but the cache is not emptied before."""
+    torch.cuda.synchronize()
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):  # what failed has ended the capture too; its own error is the one to tell
+            graph.capture_end()
+        raise
+    graph.capture_end()
 
 
 def allocations_in(snapshot: dict[str, Any], device: int) -> list[Allocation]:

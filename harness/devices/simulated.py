@@ -35,6 +35,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
+from memory_harness.harness.simulate.allocator import GRAPH_POOL, GRAPH_STREAM
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
 from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
@@ -47,6 +48,7 @@ from memory_harness.harness.simulate.tracer import (
     WATCHED_SITE_FRAMES,
     EventSink,
     Lowering,
+    Place,
     Tracer,
     source_lines,
 )
@@ -261,6 +263,40 @@ class SimulatedDevice:
     def set_aside(self, pools: PoolUse) -> None:
         """Let that be in private pools, which the allocator has to count by itself, and in pinned memory."""
         self._pools = pools
+
+    @contextmanager
+    def graph_pool(self) -> Iterator[None]:
+        """Let the allocator model take the pool for a stream of its own.
+
+        Beside it the first capture makes the random state that graphs share, on their stream.
+        Source: aten/src/ATen/cuda/CUDAGeneratorImpl.cpp, `CUDAGeneratorState::register_graph`.
+        """
+        sink, site = self.tracer.sink, self.tracer.site()
+        sink.switch(Place(stream=GRAPH_STREAM))
+        for name in ("seed", "offset"):
+            sink.ensure(("workspace", f"graphs' {name}"), torch.int64.itemsize, site)
+        sink.switch(Place(stream=GRAPH_POOL))
+        try:
+            yield
+        finally:
+            sink.switch(Place())
+
+    def release_graph_pool(self) -> None:
+        """Release it, then what else is free, as PyTorch does."""
+        with self.graph_pool():
+            self.tracer.sink.empty_cache()
+        self.tracer.sink.empty_cache()
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Run; what is replayed on a GPU allocates nothing, and runs again here where tensors have values."""
+        with self.graph_pool():
+            run()
+        return partial(self._run_unseen, run)
+
+    def _run_unseen(self, run: Callable[[], None]) -> None:
+        if self.computes:
+            with self.on_host():
+                run()
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """Return the CPU's mixed precision, which casts the operators of these models as CUDA's does."""

@@ -1,8 +1,9 @@
 """A model of PyTorch's CUDA caching allocator: what a sequence of mallocs and frees allocates, reserves and fragments.
 
 It follows class DeviceCachingAllocator of c10/cuda/CUDACachingAllocator.cpp, torch 2.11-2.13, with default settings,
-optionally with expandable segments; each "Source:" below names functions of that file. Not modelled, as they are off
-unless asked for: record_stream, private pools, max_split_size, garbage_collection_threshold, roundup_power2_divisions.
+optionally with expandable segments; each "Source:" below names functions of that file. Of private pools there is one,
+that of CUDA graphs. Not modelled, as they are off unless asked for: record_stream, max_split_size,
+garbage_collection_threshold, roundup_power2_divisions.
 
 Two things are chosen here, because the source leaves them to the driver:
 - A new segment lies above all others. Addresses only break ties between free blocks of one size; with this choice the
@@ -24,6 +25,11 @@ from typing import Literal
 
 from memory_harness.harness.log.allocator_sizes import LARGE_SEGMENT_BYTES, SMALL_MAX_BYTES, segment_size
 from memory_harness.harness.simulate.blocks import ADDRESS_BITS, FREE, UNMAPPED, BlockNode, BlockPool
+
+GRAPH_POOL = -1
+"""in place of a stream: the private pool of CUDA graphs, whose segments stay while a graph may still be replayed"""
+GRAPH_STREAM = 1
+"""the stream that is captured, which has blocks of its own outside of that pool"""
 
 _UNBOUNDED_BYTES = 2**40  # stands for the card's memory when there is no budget: only sizes the virtual address range
 
@@ -197,10 +203,16 @@ class CachingAllocator:
         if block.next is None and block.prev is None:
             self._whole_free_bytes += block.size
 
-    def empty_cache(self) -> None:
-        """Release the segments (or pages, if segments expand) that are wholly free. Source: release_cached_blocks."""
+    def empty_cache(self, *, of_graphs: bool = False) -> None:
+        """Release the segments (or pages, if segments expand) that are wholly free. Source: release_cached_blocks.
+
+        Args:
+            of_graphs: those of the graphs' pool, once no graph is left, instead of all others.
+        """
         for pools in (self._large, self._small):
             for pool in pools.values():
+                if (pool.stream == GRAPH_POOL) != of_graphs:
+                    continue
                 if self.expandable_segments:
                     self._unmap_free_pages(pool)
                 else:
@@ -286,9 +298,12 @@ class CachingAllocator:
         yield from self._large.values()
 
     def _grow(self, pool: BlockPool, size: int, num_bytes: int) -> BlockNode:
-        """Reserve more memory for a block of `size`, if need be after releasing the cache. Source: malloc."""
+        """Reserve more memory for a block of `size`, if need be after releasing the cache. Source: malloc.
+
+        Nothing is released while a private pool is in use: `captures_underway` is not empty then.
+        """
         block = self._try_reserve(pool, size)
-        if block is None:
+        if block is None and pool.stream != GRAPH_POOL:
             self.empty_cache()
             self.num_alloc_retries += 1
             block = self._try_reserve(pool, size)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from memory_harness.configs.cards import Card
+from memory_harness.configs.cards import CUDNN_CAPABILITIES, Card
 from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
 
 _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
@@ -18,10 +18,10 @@ _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the origi
 ANY = "any"
 """instead of a forced kernel: whichever PyTorch takes by itself, cuDNN's too"""
 
-CUDNN_CAPABILITIES = ((9, 0), (10, 0))
 CUDNN_MAX_DIM = 128
 """Source: sdp_utils.cpp, `check_prefer_cudnn_attention` and `check_cudnn_tensor_shapes`; the workspace of its backward
-pass was measured on an H200: 6 556 672 bytes for 8 x 16 x 197 x 64, 11 814 912 for 8 x 16 x 355 x 64"""
+pass was measured on an H200: 6 556 672 bytes for 8 x 16 x 197 x 64, 11 814 912 for 8 x 16 x 355 x 64; of 32 query heads
+and 8 of keys, 128 wide, at 2048, 4096 and 16 384 tokens: 64.25, 128.5 and 514 MiB"""
 
 FLASH_BLOCK = 128
 """flash attention's backward rounds the query length up to this many rows"""
@@ -49,6 +49,7 @@ def choose_backend(
     if forced == ANY and half and not grouped and _has_cudnn(card, query) and switches.cudnn_sdp_enabled():
         return "cudnn"
     runs = {
+        "cudnn": half and _has_cudnn(card, query) and switches.cudnn_sdp_enabled(),
         "flash": half and mask is None and query.size(-1) <= 256 and switches.flash_sdp_enabled(),
         "memory_efficient": not grouped and switches.mem_efficient_sdp_enabled(),
         "math": True,
@@ -185,8 +186,7 @@ class _FusedAttention(torch.autograd.Function):
         if backend == "flash":
             _allocate_flash_buffers(query, key)
         elif backend == "cudnn":
-            batch, heads, length, dim = query.shape
-            query.new_empty(batch * heads * (length * dim + length + 1), dtype=torch.float32)
+            query.new_empty(_cudnn_workspace(query, key), dtype=torch.uint8)
         else:  # the delta of each row. Source: attention_backward.cu, _efficient_attention_backward
             query.new_empty(query.shape[:3], dtype=torch.float32)
         if not lies_on_meta(query):
@@ -198,6 +198,14 @@ class _FusedAttention(torch.autograd.Function):
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None, None, None, None)
+
+
+def _cudnn_workspace(query: torch.Tensor, key: torch.Tensor) -> int:
+    """Return the bytes of one; of grouped heads there are expanded gradients of keys and values in it too."""
+    batch, heads, length, dim = query.shape
+    accumulator = batch * heads * (length * dim + length + 1) * torch.float32.itemsize
+    expanded = 0 if key.size(1) == heads else 2 * batch * heads * key.size(2) * dim * key.itemsize
+    return accumulator + expanded
 
 
 def _allocate_flash_buffers(query: torch.Tensor, key: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs
-from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator
+from memory_harness.harness.simulate.allocator import GRAPH_POOL, AllocatorOutOfMemory, CachingAllocator
 from memory_harness.harness.simulate.trace import ENSURE, FREE, RENAME, SWITCH, Event
 from memory_harness.harness.simulate.tracer import Place, Site, source_lines
 
@@ -135,6 +135,8 @@ class SimulatedMemory:
 
     def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
         """Allocate unless `key` exists; what lives as long as the process is nobody's to keep, and not watched."""
+        if self._stream == GRAPH_POOL and isinstance(key, tuple):
+            key = (*key, "graphs")  # a workspace is one stream's
         if key not in self.handles:
             self.alloc(key, num_bytes, site)
             if self.watched is not None:
@@ -148,6 +150,7 @@ class SimulatedMemory:
                 try:
                     handles[key] = malloc(size, self._stream)
                 except AllocatorOutOfMemory as error:
+                    self._stream = 0
                     raise SimulatedOutOfMemory(error, self.allocator, size, extra) from None  # type: ignore[arg-type]
             elif size == FREE:
                 handle = handles.pop(key, None)
@@ -161,7 +164,7 @@ class SimulatedMemory:
             elif size == SWITCH:
                 self.switch(extra)  # type: ignore[arg-type]
             else:
-                self.allocator.empty_cache()
+                self.allocator.empty_cache(of_graphs=self._stream == GRAPH_POOL)
 
     def switch(self, place: Place) -> None:
         """Take from now on the blocks of that place's stream."""
@@ -172,10 +175,10 @@ class SimulatedMemory:
         return MemoryStats(*_counters_of(self.allocator))
 
     def empty_cache(self) -> None:
-        """Return wholly free segments."""
+        """Return wholly free segments; where the graphs' pool is switched to, its own."""
         self._is_busy = True
         try:
-            self.allocator.empty_cache()
+            self.allocator.empty_cache(of_graphs=self._stream == GRAPH_POOL)
         finally:
             self._is_busy = False
         self._run_deferred_frees()

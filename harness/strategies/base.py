@@ -13,11 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.log.records import ForwardFacts, ModelFacts
 from memory_harness.harness.strategies.kept_logits import KeptLogits
 from memory_harness.harness.strategies.sampling import GREEDY, Sampling
+from memory_harness.harness.techniques.step_graphs import Stage
 
 
 class Strategy(Protocol):
@@ -142,8 +143,20 @@ class Traceable(Strategy, Protocol):
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""
 
-    def layers_to_recompute(self, tokens: int) -> int:
-        """Return how many layers compute their activations again in a training batch of so many tokens."""
+    def recomputed(self, tokens: int) -> Recomputed:
+        """Return what computes its activations again in a training batch of so many tokens."""
+
+    def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
+        """Return a batch as it is to run, and how: captured as a graph, replayed, or as it is. It counts."""
+
+    def put_staged(self, batch: Batch, stage: Stage, *, training: bool) -> None:
+        """Copy a batch to the device, to run as `staged` has said."""
+
+    def forget_graphs(self) -> bool:
+        """Drop the graphs of micro-batches; return whether their pool may hold memory."""
+
+    def release_graph_pool(self) -> None:
+        """Return the memory of graphs that are dropped."""
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""

@@ -40,6 +40,7 @@ from memory_harness.harness.strategies.sampling import GREEDY, Sampling
 from memory_harness.harness.techniques.chunked_loss import loss_chunks
 from memory_harness.harness.techniques.chunks import remainder
 from memory_harness.harness.techniques.liger_loss import rows_per_chunk
+from memory_harness.harness.techniques.step_graphs import Stage
 
 MAX_REASON = 160
 """characters of an error that a line about it repeats"""
@@ -129,6 +130,7 @@ class CompiledStrategy:
         self._sampling, self._rolls_out = GREEDY, False
         self._has_adapter = True
         self.inner.kept.drop()
+        self.inner.forget_graphs()
         self._eval_shape = (0, 0)
         """of the evaluation batch that was put"""
         self._has_passed = False
@@ -147,17 +149,26 @@ class CompiledStrategy:
 
     def put(self, batch: Batch, *, training: bool) -> None:
         """Begin a training or evaluation chain."""
+        if not training:
+            self._leave_training()
+        batch, stage = self.inner.staged(batch, training=training)
         shape = self._shape_of(batch)
         if training:
             first = self._micro_batches == 0
             self._micro_batches += 1
-            self._begin_pass(("train", first, *self._batch_class(batch, training)), shape, TRAINING)
+            how = (stage is Stage.ALONE, stage is Stage.REPLAY)  # what is captured allocates as what runs first
+            self._begin_pass(("train", first, how, *self._batch_class(batch, training)), shape, TRAINING)
             self._pretend_gradients(not first)
         else:
             key = ("eval", *self._batch_class(batch, training), *self._kept_class())
             self._eval_shape = (batch.shape.batch_size, batch.shape.padded_length)
             self._begin_pass(key, shape, EVALUATION)
-        self._phase(lambda: self.inner.put(batch, training=training))
+        self._phase(lambda: self.inner.put_staged(batch, stage, training=training))
+
+    def _leave_training(self) -> None:
+        """Make room for what does not run in the graphs' pool."""
+        if self.inner.forget_graphs():
+            self._single("graphs", (1, 1), self.inner.release_graph_pool)
 
     def forward(self, num_target_tokens: float) -> None:
         """Replay or record the forward pass."""
@@ -239,6 +250,7 @@ class CompiledStrategy:
                 "--attention flash_attention_2 (allowed with it: 1)"
             )
         shape = (len(prompts), max(lengths))
+        self._leave_training()
         self._decoding, self._sampling, self._rolls_out = (*shape, len(lengths) > 1), sampling, rolls_out
         key = ("prefill", *self._shape_class(shape, len(lengths) > 1), sampling.kind, rolls_out)
         self._begin_pass(key, shape, ("only",))
@@ -314,7 +326,7 @@ class CompiledStrategy:
         """Return what decides which operators run on a batch, and how the loss is cut."""
         shape = (batch.shape.batch_size, batch.shape.padded_length)
         whole = self._shape_class(shape, batch.has_padding, training=training)
-        recomputed = self.inner.layers_to_recompute(batch.shape.padded_tokens) if training else 0
+        recomputed = self.inner.recomputed(batch.shape.padded_tokens) if training else None
         return (*whole, recomputed, *self._loss_class(batch.shape.padded_tokens, training))
 
     def _loss_class(self, tokens: int, training: bool) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
+from memory_harness.configs.step_graphs import takes_graphs
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.parallel import local_part
@@ -65,13 +66,21 @@ from memory_harness.harness.techniques.activation_offload import offload_activat
 from memory_harness.harness.techniques.chunked_loss import chunked_causal_lm_loss, loss_chunks
 from memory_harness.harness.techniques.chunks import num_chunks
 from memory_harness.harness.techniques.expanded_heads import expand_heads
-from memory_harness.harness.techniques.fused_products import Gate, PlainGate, fuse_feed_forward, fuse_products
+from memory_harness.harness.techniques.fused_products import (
+    Gate,
+    PlainGate,
+    fuse_feed_forward,
+    fuse_products,
+    fuse_projections,
+)
 from memory_harness.harness.techniques.group_policy import policy_loss, tiled_log_probs, whole_log_probs
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
+from memory_harness.harness.techniques.step_graphs import GraphBook, Stage, StepGraphs
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
+from memory_harness.harness.techniques.unmasked import leave_out_masks
 
 PEFT_PREFIX = "base_model.model."
 """before the names of a model's parts once it has an adapter"""
@@ -120,6 +129,10 @@ class QLoraStrategy:
         self.kept = KeptLogits(config, device)
         self.head: Any = None
         """the layer that classifies sequences; None where the model predicts tokens"""
+        self._graphs: StepGraphs | None = None
+        self._captured_facts: ForwardFacts | None = None
+        self._num_items = 1.0
+        """by which the loss of the micro-batch that runs is divided"""
         self._layers: Any = ()
         self._trainable: list[torch.nn.Parameter] | None = None
         self._checkpointed: list[Any] = []
@@ -260,6 +273,9 @@ class QLoraStrategy:
         self.windows = attention_windows(base)
         with self.device.on_host():
             self._loaded = _shapes_of_tensors(model)
+        if takes_graphs(self.config):
+            book = GraphBook(self._cannot_be_captured)
+            self._graphs = StepGraphs(self.device, book, self.trainable(), self.dtype)
         facts = model_facts(model)
         return replace(
             facts,
@@ -292,9 +308,9 @@ class QLoraStrategy:
         full = self.config.train.train_batch_size if training else self.config.eval.eval_batch_size
         return num_chunks(self.config, full, at_once)
 
-    def layers_to_recompute(self, tokens: int) -> int:
-        """Return how many layers, from the first, compute their activations again in a training batch."""
-        return self.config.model.layers_to_recompute(len(self._layers), tokens)
+    def recomputed(self, tokens: int) -> Recomputed:
+        """Return what computes its activations again in a training batch of so many tokens."""
+        return self.config.model.recomputed(len(self._layers), tokens)
 
     def _prepare(self) -> None:
         checkpointing = self.config.model.gradient_checkpointing
@@ -365,7 +381,9 @@ class QLoraStrategy:
         if self.config.model.fast_path == "liger":
             gate = LigerGate(self.device)
             use_liger_kernels(base, self.device)
+        leave_out_masks(base)
         buffer = fuse_products(base, self.dtype, self.device)
+        fuse_projections(base, buffer)
         if not self.config.model.tiled_mlp:
             fuse_feed_forward(base, buffer, gate)
 
@@ -383,10 +401,40 @@ class QLoraStrategy:
             scaler.load_state_dict(scaler_state)
         return scaler
 
+    def _cannot_be_captured(self, tokens: int) -> bool:
+        """Return whether checkpointing reads the random state in a batch of so many tokens."""
+        layers, blocks = self.recomputed(tokens)
+        return layers > 0 or (blocks > 0 and self.config.draws_in_mlp)
+
+    def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
+        """Return a batch as it is to run, and how: captured, replayed or as it is."""
+        if not training or self._graphs is None:
+            return batch, Stage.ALONE
+        return self._graphs.book.take(batch)
+
+    def forget_graphs(self) -> bool:
+        """Drop the graphs of micro-batches; return whether their pool may hold memory."""
+        return self._graphs is not None and self._graphs.forget()
+
+    def release_graph_pool(self) -> None:
+        """Return the memory of graphs that are dropped."""
+        self.device.release_graph_pool()
+
+    def _leave_training(self) -> None:
+        """Make room for what does not run in the graphs' pool."""
+        if self.forget_graphs():
+            self.release_graph_pool()
+
     def put(self, batch: Batch, *, training: bool) -> None:
         """Copy ids and labels to the device, and the mask where the batch has padding; each int64 (B, L)."""
+        if not training:
+            self._leave_training()
+        self.put_staged(*self.staged(batch, training=training), training=training)
+
+    def put_staged(self, batch: Batch, stage: Stage, *, training: bool) -> None:
+        """Copy a batch to the device, to run as `staged` has said."""
         arrays = batch.arrays(self._pad_id, self._vocab_size)
-        if not batch.has_padding:
+        if stage is not Stage.ALONE or not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
             del arrays["attention_mask"]
         elif self.config.model.attention == "flash":
@@ -396,18 +444,30 @@ class QLoraStrategy:
             )
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
-        if training and self.config.model.recompute != "all":
-            self._recompute_first(self.layers_to_recompute(batch.shape.padded_tokens))
+        if training and self._chooses_what_recomputes:
+            self._recompute_first(*self.recomputed(batch.shape.padded_tokens))
         self._real_tokens = batch.num_real_tokens
-        self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
+        if training and self._graphs is not None:
+            self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
+        else:
+            self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
         self._num_targets = batch.shape.target_tokens
 
-    def _recompute_first(self, number: int) -> None:
+    @property
+    def _chooses_what_recomputes(self) -> bool:
+        return self.config.model.recompute != "all" or self.config.model.fast_path != "off"
+
+    def _recompute_first(self, layers: int, blocks: int) -> None:
         for index, layer in enumerate(self._layers):
-            layer.gradient_checkpointing = index < number
+            layer.gradient_checkpointing = index < layers
+            if self.config.model.recomputes_blocks:
+                layer.mlp.computes_again = layers <= index < layers + blocks
 
     def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""
+        if self._graphs is not None:
+            self._forward_of_graphs(self._graphs, num_target_tokens)
+            return
         with self.model_context():
             self.graph, output = self._causal_lm_loss(num_target_tokens, self.config.train.train_batch_size)
         # the output holds the logits; a recipe that keeps it pays for them throughout the backward pass
@@ -417,6 +477,37 @@ class QLoraStrategy:
             self.loss = loss.clone()
         else:
             self.loss = self.loss + loss
+
+    def _forward_of_graphs(self, graphs: StepGraphs, num_items: float) -> None:
+        """Compute the same by what can be captured: the batch's sum, which depends on no other batch of the step."""
+        if self.loss is None:
+            self.loss = torch.zeros((), device=self.device.torch_device)
+        self._num_items = num_items
+        inputs = self.inputs
+
+        def run() -> None:
+            self.inputs = inputs
+            with self.model_context():
+                self.graph, _ = self._causal_lm_loss(1, self.config.train.train_batch_size)
+                graphs.buffers["loss"].copy_(self.graph.detach())
+
+        graphs.forward(run)
+        if graphs.stage is Stage.CAPTURE:
+            self._captured_facts = self.forward_facts
+        elif graphs.stage is Stage.REPLAY:
+            self.forward_facts = self._captured_facts
+        self.loss.add_(graphs.buffers["loss"], alpha=1 / num_items)
+
+    def _backward_of_graphs(self, graphs: StepGraphs) -> None:
+        """Do the same from a gradient that says what the sum is divided by and the scaler multiplies by."""
+        grad_of_loss = graphs.buffers["grad_of_loss"].fill_(1 / self._num_items)
+        grad_of_loss.copy_(self.scaler.scale(grad_of_loss))
+
+        def run() -> None:
+            self.graph.backward(grad_of_loss)
+            self.graph = None
+
+        graphs.backward(run)
 
     @property
     def _holds_to_step(self) -> bool:
@@ -533,7 +624,10 @@ class QLoraStrategy:
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
         with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
-            self.scaler.scale(self.graph).backward()
+            if self._graphs is not None:
+                self._backward_of_graphs(self._graphs)
+            else:
+                self.scaler.scale(self.graph).backward()
         self.graph = None
         if self.config.train.hold_until == "backward":
             self._held = None
@@ -561,12 +655,16 @@ class QLoraStrategy:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
         gradients.clear()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self._held = None
         loss, self.loss = self.loss, None
         if loss is None:
             return None, self.device.read(norm)
         return self.device.read(loss), self.device.read(norm)
+
+    def _clear_gradients(self) -> None:
+        """Free them; graphs add to those that are there."""
+        self.optimizer.zero_grad(set_to_none=self._graphs is None)
 
     def _gradients(self) -> list[torch.Tensor]:
         return [p.grad for p in self.trainable() if p.grad is not None]
@@ -622,6 +720,7 @@ class QLoraStrategy:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, *, rolls_out: bool = False
     ) -> list[int]:
         """Start the cache; only the last position's logits are computed: B·V, not B·T·V."""
+        self._leave_training()
         self._begin_generation(rolls_out)
         self.sampler = Sampler(sampling, prompts, self._vocab_size, self.device)
         self.cache = DynamicCache(config=self.model.config)
@@ -742,7 +841,8 @@ class QLoraStrategy:
         self.inputs = {}
         if self._shares_layers:
             forget_pass(self.model)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._leave_training()
+        self._clear_gradients()
         # the old one may believe that gradients are unscaled; the new one allocates nothing before it is used
         self.scaler = self._new_scaler(self.scaler.state_dict())
         self._end_generation()
@@ -755,7 +855,7 @@ class QLoraStrategy:
         for parameter in self.trainable():
             if present and parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-            elif not present:
+            elif not present and self._graphs is None:
                 parameter.grad = None
         if present and self.loss is None:
             self.loss = torch.empty(())
@@ -806,6 +906,9 @@ class QLoraStrategy:
         yield from _model_tensors(self.model)
         yield from state_tensors(self.optimizer)
         yield from _tensor_attributes(self.scaler, ("_scale", "_growth_tracker"), "scaler")
+        if self._graphs is not None:
+            for name, tensor in self._graphs.buffers.items():
+                yield ("buffer", "graphs", name), tensor
         if self.loss is not None:
             yield ("loss", "step"), self.loss
         for name, tensor in (self._held or {}).items() if self._holds_to_step else ():

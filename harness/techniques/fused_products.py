@@ -1,9 +1,10 @@
-"""Each 4-bit product with its adapter as one autograd function, and each feed-forward block as two.
+"""4-bit products with their adapters as one autograd function, and each feed-forward block as two.
 
 A weight is dequantised into one buffer that all products share. Autograd would keep the adapter's input, its copy in
-float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, what
-the adapter has made of it (rank r), and in a feed-forward block the products of gate and up, from which their
-product is computed again. Without a gradient everything runs as before.
+float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, or
+what it is computed from again, what the adapter has made of it (rank r), and in a feed-forward block the products of
+gate and up, from which their product is computed again; or none of the block, which then computes all again. Without a
+gradient everything runs as before.
 
 Shapes: T tokens of the batch, I and O inputs and outputs of a product, R rank, F inner width of a feed-forward block.
 """
@@ -20,6 +21,7 @@ from bitsandbytes.cextension import lib
 from bitsandbytes.functional import QuantState, dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
+from torch.utils.checkpoint import checkpoint
 
 from memory_harness.harness.devices.base import Device
 
@@ -30,6 +32,12 @@ KERNELS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 """as bitsandbytes calls them"""
 NUM_TRAINABLE = 3
 """of a product: bias, and the adapter's A and B"""
+NUM_KEPT = 2
+"""of a product: what the adapter's A has made of the input, and dropout's mask"""
+Source = tuple[Any, ...] | None
+"""what computes a product's input again, and what it takes"""
+COMES_FROM = "computed_from"
+"""attribute of a tensor that is cheaper to compute again than to keep: its `Source`"""
 
 
 class Gate(Protocol):
@@ -193,39 +201,40 @@ def _gradient_of_input(
     return into_TI.add_(_dropped(grad_TR @ narrow_RI, mask_TI, product.dropout))
 
 
-class _Multiply(torch.autograd.Function):
-    """A product; one whose input is a block's product of gate and up keeps these two in its place."""
+class _Products(torch.autograd.Function):
+    """Products of one input, one or several, as one function that adds their gradients of it up in one place.
+
+    What the input can be computed from again, such as a norm's input or a block's products of gate and up, is kept in
+    its place.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, values: torch.Tensor, product: Product, source: Any, bias: Any, a_RI: Any, b_OR: Any
-    ) -> torch.Tensor:
-        rows_TI = product.rows(values)
-        out_TO, kept = _multiply(product, rows_TI, bias, a_RI, b_OR)
-        ctx.product, ctx.shape, ctx.dtype, ctx.gate = product, values.shape, values.dtype, None
+        ctx: Any, values: torch.Tensor, products: Sequence[Product], source: Source, *trainable: Any
+    ) -> tuple[torch.Tensor, ...]:
+        rows_TI = products[0].rows(values)
+        found: list[torch.Tensor] = []
+        kept: list[torch.Tensor | None] = []
+        for product, own in zip(products, _by_product(trainable), strict=True):
+            out_TO, of_own = _multiply(product, rows_TI, *own)
+            found.append(out_TO.view(*values.shape[:-1], -1))
+            kept += of_own
+        ctx.products, ctx.shape, ctx.dtype = products, values.shape, values.dtype
         if any(ctx.needs_input_grad[3:]):  # where nothing is kept, checkpointing need not compute the product again
-            inputs = (rows_TI,)
-            if source is not None:
-                ctx.gate, *inputs = source
-            ctx.save_for_backward(bias, a_RI, b_OR, *kept, *inputs)
-        return out_TO.view(*values.shape[:-1], -1)
+            ctx.again, *inputs = source or (_as_it_is, rows_TI)
+            ctx.save_for_backward(*trainable, *kept, *inputs)
+        return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        product = ctx.product
-        grad_TO = product.rows(grad_outputs[0])
-        wanted = ctx.needs_input_grad[3:]
-        bias, a_RI, b_OR, narrow_TR, mask_TI, *inputs = ctx.saved_tensors or [None] * 5
-        rows_TI = None
-        if wanted[1]:
-            rows_TI = inputs[0] if ctx.gate is None else ctx.gate.forward(*inputs)
-        kept = (narrow_TR, mask_TI)
-        found, grad_TR = _gradients_of_trainable(product, grad_TO, rows_TI, (bias, a_RI, b_OR), wanted, kept)
-        del rows_TI, inputs
-        grad = None
-        if ctx.needs_input_grad[0]:
-            grad_TI = _gradient_of_input(product, grad_TO, grad_TR, a_RI, mask_TI)
-            grad = grad_TI.view(ctx.shape).to(ctx.dtype)
+        number = len(ctx.products)
+        saved = ctx.saved_tensors or [None] * (NUM_TRAINABLE + NUM_KEPT) * number
+        trainable, kept, inputs = _parted(saved, number)
+        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
+        del saved, inputs
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
+        found, grad_TI = _gradients(ctx.products, grad_outputs, rows_TI, trainable, kept, wanted)
+        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
         return grad, None, None, *found
 
 
@@ -233,7 +242,9 @@ class _Gated(torch.autograd.Function):
     """The first half of a feed-forward block: the product of gate and up, which are kept in its place."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, gate: Gate, products: Any, *trainable: Any) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: Any, values: torch.Tensor, gate: Gate, products: Any, source: Source, *trainable: Any
+    ) -> tuple[torch.Tensor, ...]:
         of_gate, of_up = products
         rows_TI = of_gate.rows(values)
         gate_TF, kept_of_gate = _multiply(of_gate, rows_TI, *trainable[:NUM_TRAINABLE])
@@ -242,29 +253,60 @@ class _Gated(torch.autograd.Function):
         has_adapter = trainable[1] is not None or trainable[1 + NUM_TRAINABLE] is not None
         ctx.mark_non_differentiable(gate_TF, up_TF)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gate_TF, up_TF, rows_TI if has_adapter else None, *trainable, *kept_of_gate, *kept_of_up)
+        ctx.again, *inputs = (source or (_as_it_is, rows_TI)) if has_adapter else (None,)
+        ctx.save_for_backward(gate_TF, up_TF, *trainable, *kept_of_gate, *kept_of_up, *inputs)
         return gate.forward(gate_TF, up_TF), gate_TF, up_TF
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gate_TF, up_TF, rows_TI, *rest = ctx.saved_tensors
-        trainable, kept = rest[: 2 * NUM_TRAINABLE], rest[2 * NUM_TRAINABLE :]
+        gate_TF, up_TF, *rest = ctx.saved_tensors
+        trainable, kept, inputs = _parted(rest, len(ctx.products))
         if torch._C._autograd._get_current_graph_task_keep_graph():
             gate_TF, up_TF = gate_TF.clone(), up_TF.clone()
         grads_TF = ctx.gate.backward(grad_outputs[0], gate_TF, up_TF)
         del gate_TF, up_TF
-        found: Gradients = []
-        grad_TI = None
-        for number, (product, grad_TF) in enumerate(zip(ctx.products, grads_TF, strict=True)):
-            its = slice(number * NUM_TRAINABLE, (number + 1) * NUM_TRAINABLE)
-            own, wanted = trainable[its], ctx.needs_input_grad[3:][its]
-            narrow_TR, mask_TI = kept[2 * number : 2 * number + 2]
-            of_own, grad_TR = _gradients_of_trainable(product, grad_TF, rows_TI, own, wanted, (narrow_TR, mask_TI))
-            found += of_own
-            if ctx.needs_input_grad[0]:
-                grad_TI = _gradient_of_input(product, grad_TF, grad_TR, own[1], mask_TI, grad_TI)
+        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
+        found, grad_TI = _gradients(ctx.products, grads_TF, rows_TI, trainable, kept, wanted)
         grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
-        return grad, None, None, *found
+        return grad, None, None, None, *found
+
+
+def _as_it_is(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
+def _by_product(trainable: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return bias, A and B of each product."""
+    return [trainable[start : start + NUM_TRAINABLE] for start in range(0, len(trainable), NUM_TRAINABLE)]
+
+
+def _parted(saved: Sequence[Any], number: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """Return what is trained of so many products, what they have kept, and what their input is computed from."""
+    first, second = NUM_TRAINABLE * number, (NUM_TRAINABLE + NUM_KEPT) * number
+    return saved[:first], saved[first:second], saved[second:]
+
+
+def _gradients(
+    products: Sequence[Product],
+    grads: Sequence[torch.Tensor],
+    rows_TI: torch.Tensor | None,
+    trainable: Sequence[Any],
+    kept: Sequence[Any],
+    wanted: tuple[bool, Sequence[bool]],
+) -> tuple[Gradients, torch.Tensor | None]:
+    """Return the gradients of what is trained of each product, and of their common input (T, I), where wanted."""
+    found: Gradients = []
+    grad_TI = None
+    parts = zip(products, grads, _by_product(trainable), _by_product(wanted[1]), strict=True)
+    for number, (product, grad, own, own_wanted) in enumerate(parts):
+        grad_TO = product.rows(grad)
+        narrow_TR, mask_TI = kept[NUM_KEPT * number : NUM_KEPT * (number + 1)]
+        of_own, grad_TR = _gradients_of_trainable(product, grad_TO, rows_TI, own, own_wanted, (narrow_TR, mask_TI))
+        found += of_own
+        if wanted[0]:
+            grad_TI = _gradient_of_input(product, grad_TO, grad_TR, own[1], mask_TI, grad_TI)
+    return found, grad_TI
 
 
 def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffer:
@@ -289,6 +331,20 @@ def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffe
     return buffer
 
 
+def fuse_projections(model: Any, buffer: WeightBuffer) -> None:
+    """Let the products of query, key and value of a transformers decoder, laid out as Llama's, be one function.
+
+    Args:
+        buffer: what `fuse_products` returned.
+    """
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        siblings = _Siblings([attention.q_proj, attention.k_proj, attention.v_proj])
+        for projection in siblings.layers:
+            _, plain, _ = projection.forward.args
+            projection.forward = partial(_product_of_sibling, siblings, projection, plain, buffer)
+
+
 def fuse_feed_forward(model: Any, buffer: WeightBuffer, gate: Gate) -> None:
     """Let every feed-forward block of a transformers decoder, laid out as Llama's, keep gate and up alone.
 
@@ -300,6 +356,7 @@ def fuse_feed_forward(model: Any, buffer: WeightBuffer, gate: Gate) -> None:
     if model.config.hidden_act not in SWIGLU:
         return
     for layer in model.model.layers:
+        layer.mlp.computes_again = False
         layer.mlp.forward = partial(_feed_forward, layer.mlp, layer.mlp.forward, buffer, gate)
 
 
@@ -322,13 +379,17 @@ def _is_fused(*layers: Any) -> bool:
 def _product_of_layer(layer: Any, plain: Any, buffer: WeightBuffer, values: torch.Tensor) -> torch.Tensor:
     if not _is_fused(layer):
         return plain(values)
-    return _apply(layer, buffer, values, None)
+    return _apply([layer], buffer, values, getattr(values, COMES_FROM, None))[0]
 
 
-def _apply(layer: Any, buffer: WeightBuffer, values: torch.Tensor, source: Any) -> torch.Tensor:
-    product, trainable = _parts(layer, buffer)
-    out: torch.Tensor = _Multiply.apply(values, product, source, *trainable)
-    return _as_without(out, values)
+def _apply(layers: Sequence[Any], buffer: WeightBuffer, values: torch.Tensor, source: Source) -> list[torch.Tensor]:
+    products: list[Product] = []
+    trainable: list[Any] = []
+    for layer in layers:
+        product, own = _parts(layer, buffer)
+        products.append(product)
+        trainable += own
+    return [_as_without(out, values) for out in _Products.apply(values, products, source, *trainable)]
 
 
 def _as_without(out: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -336,14 +397,56 @@ def _as_without(out: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return out if torch.is_autocast_enabled(values.device.type) else out.to(values.dtype)
 
 
+class _Siblings:
+    """Products of one input that a model asks for one after the other: the first call computes them all."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+        self._values: torch.Tensor | None = None
+        self._waiting: dict[Any, torch.Tensor] = {}
+
+    def product(self, layer: Any, plain: Any, buffer: WeightBuffer, values: torch.Tensor) -> torch.Tensor:
+        """Return that of one of the layers."""
+        if not _is_fused(*self.layers):
+            return plain(values)
+        if values is not self._values or layer not in self._waiting:
+            found = _apply(self.layers, buffer, values, getattr(values, COMES_FROM, None))
+            self._values, self._waiting = values, dict(zip(self.layers, found, strict=True))
+        out = self._waiting.pop(layer)
+        if not self._waiting:
+            self._values = None
+        return out
+
+
+def _product_of_sibling(siblings: _Siblings, *args: Any) -> torch.Tensor:
+    return siblings.product(*args)
+
+
 def _feed_forward(block: Any, plain: Any, buffer: WeightBuffer, gate: Gate, values: torch.Tensor) -> torch.Tensor:
     if not _is_fused(block.gate_proj, block.up_proj, block.down_proj):
         return plain(values)
+    if not block.computes_again:
+        return _gated(block, buffer, gate, values)
+    again, *inputs = getattr(values, COMES_FROM, None) or (_as_it_is, values)
+    draws = any(_parts(layer, buffer)[0].dropout for layer in (block.gate_proj, block.up_proj, block.down_proj))
+    out: torch.Tensor = checkpoint(
+        lambda *inputs: _gated(block, buffer, gate, again(*inputs)),
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=draws,
+    )
+    return out
+
+
+def _gated(block: Any, buffer: WeightBuffer, gate: Gate, values: torch.Tensor) -> torch.Tensor:
     of_gate, trainable_of_gate = _parts(block.gate_proj, buffer)
     of_up, trainable_of_up = _parts(block.up_proj, buffer)
-    inner, gate_TF, up_TF = _Gated.apply(values, gate, (of_gate, of_up), *trainable_of_gate, *trainable_of_up)
+    source = getattr(values, COMES_FROM, None)
+    both = (*trainable_of_gate, *trainable_of_up)
+    inner, gate_TF, up_TF = _Gated.apply(values, gate, (of_gate, of_up), source, *both)
     inner = inner.view(*values.shape[:-1], -1)
-    return _as_without(_apply(block.down_proj, buffer, inner, (gate, gate_TF, up_TF)), values)
+    (out,) = _apply([block.down_proj], buffer, inner, (gate.forward, gate_TF, up_TF))
+    return _as_without(out, values)
 
 
 def _parts(layer: Any, buffer: WeightBuffer) -> tuple[Product, tuple[Any, ...]]:

@@ -18,6 +18,7 @@ import torch
 
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.techniques.fused_products import COMES_FROM
 
 LLAMA_CASTS = (0.0, "llama", True, None)
 """liger-kernel's norm as Llama's: no offset, the mean square alone in float32, the gradient in place, its own grid"""
@@ -45,13 +46,21 @@ def use_liger_kernels(model: Any, device: Device) -> None:
 
 
 def _norm(module: Any, device: Device, hidden: torch.Tensor) -> torch.Tensor:
+    out = _normal(module.weight, module.variance_epsilon, device, hidden)
+    if torch.is_grad_enabled():
+        again = partial(_normal, module.weight, module.variance_epsilon, device)
+        setattr(out, COMES_FROM, (again, hidden))
+    return out
+
+
+def _normal(weight_H: torch.Tensor, eps: float, device: Device, hidden: torch.Tensor) -> torch.Tensor:
     out: torch.Tensor
     if hidden.is_cuda:
         from liger_kernel.ops.rms_norm import LigerRMSNormFunction
 
-        out = LigerRMSNormFunction.apply(hidden, module.weight, module.variance_epsilon, *LLAMA_CASTS)
+        out = LigerRMSNormFunction.apply(hidden, weight_H, eps, *LLAMA_CASTS)
     else:
-        out = _PlainNorm.apply(hidden, module.weight, module.variance_epsilon, device)
+        out = _PlainNorm.apply(hidden, weight_H, eps, device)
     return out
 
 

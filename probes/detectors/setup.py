@@ -137,7 +137,7 @@ def _more_at_failure(log: RunLog, first: PhaseRecord) -> int:
 def _asks_for_checkpointing(evidence: Evidence, record: PhaseRecord) -> bool:
     """Return whether any layer is to recompute its activations in a batch, by the configuration of the run."""
     tokens = record.batch.padded_tokens if record.batch else 0
-    return evidence.config.model.layers_to_recompute(1, tokens) > 0
+    return evidence.config.model.recomputed(1, tokens).layers > 0
 
 
 def _is_lost_for_good(evidence: Evidence, forwards: list[PhaseRecord], without: list[PhaseRecord]) -> bool:

@@ -1,13 +1,14 @@
 """Which layers compute their activations again: the fewest that fit, for each number of tokens that a batch may have.
 
-What a batch takes is nearly linear in its tokens and in the layers that keep their activations. So four predictions, of
-the longest batch and of one half as long, with all layers kept and with none, tell how many tokens go with how many
-layers; then the run's worst moments are predicted with these rules, and the rules tightened by what does not fit.
+What a batch takes is nearly linear in its tokens and in the layers that keep their activations. So a few predictions,
+of the longest batch and of one half as long, with all layers kept, without their feed-forward blocks and with none,
+tell how many tokens go with how many; then the run's worst moments are predicted with these rules, and the rules
+tightened by what does not fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memory_harness.configs.cards import Card, budget_of
@@ -51,35 +52,52 @@ def with_fewest_recomputed(
 
 @dataclass(frozen=True)
 class _Needs:
-    """Bytes that batches take, kept: where no layer computes again; recomputed: where all do."""
+    """Bytes that the longest batch takes, and one half as long, by what computes again."""
 
     num_layers: int
     tokens: tuple[int, int]
     """of the longest batch, and of one half as long"""
     kept: tuple[int, int]
+    """where nothing computes again"""
+    without_blocks: tuple[int, int] | None
+    """where all feed-forward blocks do; None where they cannot alone"""
     recomputed: tuple[int, int]
+    """where all layers do"""
     multiple_of: int
 
     def rules(self, allowed_bytes: int) -> str:
-        """Return the fewest layers for each number of tokens, as `--recompute` takes them."""
-        found: list[tuple[int, int]] = []
-        for stage in range(NUM_STAGES):
-            number = self.num_layers * stage // NUM_STAGES
-            most = min(self._most_tokens(number, allowed_bytes), self.tokens[0])
+        """Return the least for each number of tokens, as `--recompute` takes it."""
+        found: list[tuple[int, str]] = []
+        for stage, needed in self._stages():
+            most = min(self._most_tokens(needed, allowed_bytes), self.tokens[0])
             if most > (found[-1][0] if found else 0):
-                found.append((most, number))
+                found.append((most, stage))
             if most == self.tokens[0]:
                 break
-        if [number for _, number in found] == [0] and found[0][0] == self.tokens[0]:
+        if found == [(self.tokens[0], "0")]:
             return "none"
-        return ",".join(f"{tokens}:{number}" for tokens, number in found) or "all"
+        return ",".join(f"{tokens}:{stage}" for tokens, stage in found) or "all"
 
-    def _most_tokens(self, number: int, allowed_bytes: int) -> int:
-        """Return how many tokens go with so many layers that compute again; 0 where that is none."""
-        share = number / self.num_layers
-        long, short = (
-            kept + (recomputed - kept) * share for kept, recomputed in zip(self.kept, self.recomputed, strict=True)
-        )
+    def _stages(self) -> Iterator[tuple[str, tuple[float, float]]]:
+        """Yield what computes again, in steps from nothing to all but a few layers, with the bytes of both batches.
+
+        A block costs less time for the memory that it frees than a layer does.
+        """
+        numbers = [self.num_layers * stage // NUM_STAGES for stage in range(NUM_STAGES)]
+        if self.without_blocks is None:
+            for number in numbers:
+                yield str(number), _between(self.kept, self.recomputed, number / self.num_layers)
+            return
+        for number in numbers:
+            name = f"0+{number}" if number else "0"
+            yield name, _between(self.kept, self.without_blocks, number / self.num_layers)
+        for number in numbers:
+            name = f"{number}+{self.num_layers - number}"
+            yield name, _between(self.without_blocks, self.recomputed, number / self.num_layers)
+
+    def _most_tokens(self, needed: tuple[float, float], allowed_bytes: int) -> int:
+        """Return how many tokens a batch may have; 0 where that is none."""
+        long, short = needed
         if long <= allowed_bytes:
             return self.tokens[0]
         if self.tokens[0] == self.tokens[1]:
@@ -89,6 +107,11 @@ class _Needs:
         return max(0, most // self.multiple_of * self.multiple_of)
 
 
+def _between(less: tuple[int, int], more: tuple[int, int], share: float) -> tuple[float, float]:
+    long, short = (first + (last - first) * share for first, last in zip(less, more, strict=True))
+    return long, short
+
+
 def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch]) -> _Needs:
     longest = max(batches, key=lambda batch: batch.shape.padded_tokens)
     size, length = longest.shape.batch_size, longest.shape.padded_length
@@ -96,10 +119,13 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
     half = max(unit, length // 2 // unit * unit)
     padding = PADDING if longest.has_padding else 0
 
+    def peaks(recompute: str) -> tuple[int, int]:
+        return peak(recompute, length), peak(recompute, half)
+
     def peak(recompute: str, tokens: int) -> int:
         micro_batches = [uniform_batch((size, tokens), padding)] * min(2, config.train.gradient_accumulation)
         return recorded.step(config.with_fields(recompute=recompute), micro_batches).peak_reserved_bytes
 
-    kept = peak("none", length), peak("none", half)
-    recomputed = peak("all", length), peak("all", half)
-    return _Needs(recorded.num_layers, (size * length, size * half), kept, recomputed, unit)
+    kept, recomputed = peaks("none"), peaks("all")  # after which the number of layers is known
+    blocks = peaks(f"0+{recorded.num_layers}") if config.model.recomputes_blocks else None
+    return _Needs(recorded.num_layers, (size * length, size * half), kept, blocks, recomputed, unit)

@@ -54,6 +54,7 @@ def config_of(contender: str, adapters: str, lengths: list[int], gpu: str) -> Ru
         device="cuda",
         gpu=gpu,
         budget_bytes=CAP,
+        sdpa_backends=("cudnn", "flash", "memory_efficient", "math"),  # as PyTorch takes them here by itself
         **ADAPTERS[adapters],
     )
     if contender == "unsloth":
@@ -61,12 +62,16 @@ def config_of(contender: str, adapters: str, lengths: list[int], gpu: str) -> Ru
     if contender == "slow":
         return config.with_fields(loss="chunked")
     # batches of one length leave what those of another cannot use, but in segments that grow
-    return config.with_fields(loss="liger", fast_path="liger", recompute="auto", expandable_segments=True)
+    fast = config.with_fields(loss="liger", fast_path="liger", recompute="auto", expandable_segments=True)
+    return fast.with_fields(cuda_graphs="auto")
 
 
-def run_case(contender: str, adapters: str, lengths: list[int], gpu: str) -> dict[str, Any]:
+def run_case(args: argparse.Namespace) -> dict[str, Any]:
     """Measure one contender at all lengths, then simulate the same."""
-    config = config_of(contender, adapters, lengths, gpu)
+    contender, lengths = args.only, [int(part) for part in args.lengths.split(",")]
+    config = config_of(contender, args.adapters, lengths, args.gpu)
+    if contender == "fast":
+        config = config.with_fields(recompute=args.recompute)
     if contender == "unsloth":
         from memory_harness.harness.strategies.unsloth_package import import_unsloth
 
@@ -93,11 +98,28 @@ def run_case(contender: str, adapters: str, lengths: list[int], gpu: str) -> dic
     del strategy
     gc.collect()
     device.empty_cache()
-    if contender != "unsloth":
+    if contender != "unsloth" and not args.measure_only:
         config = config.with_fields(device="simulated", tensors="fake")
         card = simulate_card(config, host_card(card_of(config.device)))
         found["predicted"] = steps_at(make_strategy(config, card), card, lengths, 2, lambda: None)
     return found
+
+
+def add_predictions(out: Path) -> None:
+    """Simulate what was measured only; needs no GPU."""
+    from memory_harness.configs.cards import card_of
+    from memory_harness.harness.train.run import make_strategy, simulate_card
+
+    records = json.loads(out.read_text())
+    for result in records["results"]:
+        if result["contender"] == "unsloth" or "predicted" in result or "measured" not in result:
+            continue
+        lengths = [row["tokens"] for row in result["measured"]]
+        config = config_of(result["contender"], result["adapters"], lengths, "h200")
+        config = config.with_fields(device="simulated", recompute=result["recompute"])
+        card = simulate_card(config, card_of(config.device))
+        result["predicted"] = steps_at(make_strategy(config, card), card, lengths, 2, lambda: None)
+        write_records(out, records, 2)
 
 
 def steps_at(strategy: Any, device: Any, lengths: list[int], num_steps: int, wait: Any) -> list[dict[str, Any]]:
@@ -144,11 +166,16 @@ def main() -> int:
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--recompute", default="auto", help="of the fast path, as found by a simulation before")
+    parser.add_argument("--measure-only", action="store_true", help="leave what needs no GPU to --predict")
+    parser.add_argument("--predict", action="store_true", help="add what is simulated to OUT, without a GPU")
     parser.add_argument("--case", action="store_true", help="one contender, in this process")
     args = parser.parse_args()
+    if args.predict:
+        add_predictions(args.out)
+        return 0
     if args.case:
-        found = run_case(args.only, args.adapters, [int(part) for part in args.lengths.split(",")], args.gpu)
-        args.out.write_text(json.dumps(found))
+        args.out.write_text(json.dumps(run_case(args)))
         return 0
     results = []
     for adapters in args.adapters.split(","):
@@ -166,7 +193,8 @@ def case_apart(args: argparse.Namespace, contender: str, adapters: str) -> dict[
     found = args.out.with_suffix(".case")
     found.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.bench.fast_path", str(found), "--case", "--only", contender]
-    command += ["--adapters", adapters, "--lengths", args.lengths, "--gpu", args.gpu]
+    command += ["--adapters", adapters, "--lengths", args.lengths, "--gpu", args.gpu, "--recompute", args.recompute]
+    command += ["--measure-only"] if args.measure_only else []
     env = {**os.environ, **(UNSLOTH_SETTINGS if contender == "unsloth" else {})}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if not found.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory, CachingAllocator, Segment
+from memory_harness.harness.simulate.allocator import GRAPH_POOL, AllocatorOutOfMemory, CachingAllocator, Segment
 
 KIB, MIB = 2**10, 2**20
 
@@ -369,3 +369,29 @@ def test_expandable_failed_growth_stays_within_the_budget() -> None:
     assert allocator.reserved_bytes == 60 * MIB
     allocator.malloc(10 * MIB)
     assert allocator.allocated_bytes == 60 * MIB
+
+
+def test_a_private_pool_keeps_its_segments_until_it_is_released() -> None:
+    """Source: release_cached_blocks, which passes over pools that a graph uses."""
+    allocator = CachingAllocator()
+    ordinary, private = allocator.malloc(30 * MIB), allocator.malloc(30 * MIB, GRAPH_POOL)
+    assert allocator.reserved_bytes == 60 * MIB
+    allocator.free(ordinary)
+    allocator.free(private)
+    allocator.empty_cache()
+    assert allocator.reserved_bytes == 30 * MIB
+    allocator.malloc(20 * MIB)  # of its own: none but the pool's may take what is free there
+    assert allocator.reserved_bytes == 50 * MIB
+    allocator.empty_cache(of_graphs=True)
+    assert allocator.reserved_bytes == 20 * MIB
+
+
+def test_a_private_pool_that_finds_no_room_releases_nothing() -> None:
+    """Source: malloc, where captures_underway is not empty."""
+    allocator = CachingAllocator(50 * MIB)
+    allocator.free(allocator.malloc(30 * MIB))
+    with pytest.raises(AllocatorOutOfMemory):
+        allocator.malloc(30 * MIB, GRAPH_POOL)
+    assert (allocator.num_alloc_retries, allocator.num_ooms) == (0, 1)
+    allocator.free(allocator.malloc(40 * MIB))
+    assert allocator.num_alloc_retries == 1

@@ -15,7 +15,7 @@ from memory_harness.configs.models import LINEAR_LAYERS, MLP_LAYERS
 from memory_harness.configs.validation import validate
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.strategies.compiled import CompiledStrategy
-from memory_harness.harness.techniques.fused_products import PlainGate, Product, WeightBuffer, _Gated, _Multiply
+from memory_harness.harness.techniques.fused_products import PlainGate, Product, WeightBuffer, _Gated, _Products
 from memory_harness.harness.techniques.liger_kernels import LigerGate
 from tests.harness.techniques.driving import (
     LLAMA_8B,
@@ -95,7 +95,7 @@ def test_a_product_and_its_gradients_are_those_of_float64(rank, bias, dtype, dro
     values = torch.randn(2, tokens, INPUTS, requires_grad=True)
     (wide_values, *wide), weights = widened([values, *one.trainable]), torch.randn(2, tokens, OUTPUTS)
     torch.manual_seed(seed)
-    out = _Multiply.apply(values, one.product, None, *one.trainable)
+    (out,) = _Products.apply(values, [one.product], None, *one.trainable)
     torch.manual_seed(seed)
     expected = reference(one, wide_values, wide)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-1 if dtype is torch.bfloat16 else 1e-3)
@@ -117,8 +117,8 @@ def test_a_feed_forward_block_and_its_gradients_are_those_of_float64(gate, rank,
     trainable = [tensor for one in layers for tensor in one.trainable]
     wide_values, *wide = widened([values, *trainable])
     torch.manual_seed(seed)
-    inner, *kept = _Gated.apply(values, gate, (of_gate.product, of_up.product), *trainable[:6])
-    out = _Multiply.apply(inner, down.product, (gate, *kept), *trainable[6:])
+    inner, *kept = _Gated.apply(values, gate, (of_gate.product, of_up.product), None, *trainable[:6])
+    (out,) = _Products.apply(inner, [down.product], (gate.forward, *kept), *trainable[6:])
     torch.manual_seed(seed)
     both = [reference(one, wide_values, wide[at : at + 3]) for at, one in ((0, of_gate), (3, of_up))]
     expected = reference(down, torch.nn.functional.silu(both[0]) * both[1], wide[6:])
@@ -136,7 +136,7 @@ def test_a_graph_that_is_kept_gives_the_same_again(gate):
     torch.manual_seed(0)
     of_gate, of_up = (layer(INPUTS, OUTPUTS, 4, bias=False, dtype=torch.float32, dropout=0.0) for _ in range(2))
     values = torch.randn(5, INPUTS, requires_grad=True)
-    inner, *_ = _Gated.apply(values, gate, (of_gate.product, of_up.product), *of_gate.trainable, *of_up.trainable)
+    inner, *_ = _Gated.apply(values, gate, (of_gate.product, of_up.product), None, *of_gate.trainable, *of_up.trainable)
     first = torch.autograd.grad(inner.sum(), values, retain_graph=True)[0]
     torch.testing.assert_close(torch.autograd.grad(inner.sum(), values)[0], first)
 
@@ -158,6 +158,8 @@ def test_training_and_evaluation_stay_the_same():
         {},
         {"target_modules": LINEAR_LAYERS, "lora_rank": 4, "use_rslora": True, "lora_dropout": 0.1},
         {"target_modules": MLP_LAYERS, "recompute": "none"},
+        {"target_modules": LINEAR_LAYERS, "recompute": "0+2", "lora_dropout": 0.1},
+        {"recompute": "1+1"},
         {"target_modules": ("q_proj", "v_proj"), "recompute": "1", "attention": "eager"},
         {"gradient_checkpointing": False, "adapter_dtype": "auto"},
         {"tiled_mlp": True, "mlp_chunk_tokens": 16},

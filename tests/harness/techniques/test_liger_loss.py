@@ -9,7 +9,7 @@ from memory_harness.configs.cards import find_card
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.strategies.compiled import CompiledStrategy
-from memory_harness.harness.techniques.liger_loss import _PlainFusedCrossEntropy, liger_causal_lm_loss, rows_per_chunk
+from memory_harness.harness.techniques.liger_loss import _FusedCrossEntropy, liger_causal_lm_loss, rows_per_chunk
 from tests.harness.techniques.driving import (
     LLAMA_8B,
     TINY,
@@ -34,7 +34,7 @@ def test_it_is_the_full_cross_entropy_and_its_gradient(tokens, ignored, seed):
     found = []
     for loss_of in (
         lambda h: torch.nn.functional.cross_entropy(h @ weight.T, targets, reduction="sum"),
-        lambda h: _PlainFusedCrossEntropy.apply(h, weight, targets, device),
+        lambda h: _FusedCrossEntropy.apply(h, weight, targets, device),
     ):
         leaf = hidden.clone().requires_grad_()
         loss = loss_of(leaf)

@@ -15,12 +15,12 @@ from memory_harness.probes.plan.predict import UNLIMITED, RecordedModel
 from memory_harness.probes.plan.recompute import _Needs, with_fewest_recomputed
 from tests.harness.techniques.driving import TINY, micro_batch, simulated_peak, uniform_batch
 
-NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), (8_096, 6_048), 64)
+NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), None, (8_096, 6_048), 64)
 """4 bytes a token and 4000 beside them where all layers keep, 1 and 4000 where all compute again"""
 
 
 def number_at(rules: str, tokens: int) -> int:
-    return ModelConfig(recompute=rules).layers_to_recompute(32, tokens)
+    return ModelConfig(recompute=rules).recomputed(32, tokens).layers
 
 
 @given(allowed=st.integers(0, 30_000), tokens=st.integers(1, 4096))
@@ -54,13 +54,33 @@ def test_more_memory_never_asks_for_more_layers():
 )
 def test_rules_say_how_many(recompute, tokens, number):
     assert number_at(recompute, tokens) == number
-    assert ModelConfig(recompute=recompute, gradient_checkpointing=False).layers_to_recompute(32, tokens) == 0
+    assert ModelConfig(recompute=recompute, gradient_checkpointing=False).recomputed(32, tokens) == (0, 0)
 
 
-@pytest.mark.parametrize("recompute", ["some", "-1", "8:0,4:1", "8:0,8:1", "8:", "0:4", ""])
+@pytest.mark.parametrize("recompute", ["some", "-1", "8:0,4:1", "8:0,8:1", "8:", "0:4", "", "1+", "+1"])
 def test_other_rules_are_refused(recompute):
     with pytest.raises(ConfigError, match="--recompute"):
         validate(RunConfig().with_fields(recompute=recompute))
+
+
+@pytest.mark.parametrize(
+    ("recompute", "expected"), [("4+9", (4, 9)), ("30+9", (30, 2)), ("8:0+1,99:2+30", (2, 30)), ("8:0+1", (32, 0))]
+)
+def test_rules_name_blocks_too(recompute, expected):
+    assert ModelConfig(recompute=recompute, fast_path="liger").recomputed(32, 9) == expected
+
+
+def test_blocks_alone_compute_again_on_the_fast_path_only():
+    with pytest.raises(ConfigError, match="fast-path"):
+        validate(RunConfig().with_fields(recompute="4+9"))
+
+
+def test_blocks_are_computed_again_before_layers_are():
+    needs = dataclasses.replace(NEEDS, without_blocks=(14_240, 9_120))
+    assert needs.rules(20_384) == "none"
+    assert needs.rules(14_240).endswith("4096:0+32")
+    assert needs.rules(11_200).endswith("4096:16+16")
+    assert needs.rules(3_000) == "all"
 
 
 def test_nothing_to_recompute_is_refused():

@@ -1,0 +1,41 @@
+"""Which configurations can replay their micro-batches as CUDA graphs, and why others cannot."""
+
+from memory_harness.configs.models import find_model
+from memory_harness.configs.schema import RunConfig
+
+
+def takes_graphs(config: RunConfig) -> bool:
+    """Return whether micro-batches are replayed as CUDA graphs."""
+    return config.model.cuda_graphs != "none" and reason_against_graphs(config) is None
+
+
+def reason_against_graphs(config: RunConfig) -> str | None:
+    """Return why micro-batches cannot be captured; None where they can."""
+    model, train = config.model, config.train
+    reasons = {
+        "--fast-path off reads values back in each pass (needed: torch, liger)": model.fast_path == "off",
+        f"--loss {train.loss} reads values back in each pass (needed: chunked, liger)": train.loss == "full",
+        f"--objective {train.objective} runs more than one pass a micro-batch (needed: sft)": train.objective != "sft",
+        f"--num-gpus {config.device.num_gpus}: GPUs wait for each other within a step": config.device.num_gpus > 1,
+        "--embeddings-on-host looks tokens up on the host": model.embeddings_on_host,
+        "--offload-activations waits for the host": model.offload_activations,
+        f"--attention {model.attention} makes masks on the host": model.attention in ("eager", "flash_attention_2"),
+        f"--model {model.model}: attention windows need masks": _has_windows(model.model),
+        f"--model {model.model}: its rotary embedding reads lengths back": _rope_type(model.model) in _READING_ROPE,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+_READING_ROPE = ("dynamic", "longrope")
+"""Source: `dynamic_rope_update` in transformers/modeling_rope_utils.py"""
+
+
+def _has_windows(name: str) -> bool:
+    values = find_model(name).values
+    return bool(values.get("sliding_window")) and values.get("use_sliding_window", True)
+
+
+def _rope_type(name: str) -> str | None:
+    values = find_model(name).values
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    return rope.get("rope_type") or rope.get("type")
