@@ -491,6 +491,7 @@ class GpuProcess(NamedTuple):
     name: str  # empty where it may not be asked for
     used_bytes: Size
     is_gone: bool = False  # no process has that number any more, and yet the memory is held
+    is_peer: bool = False  # a launcher has started it together with this one, to train on another GPU
 
 
 class DriverUse(NamedTuple):
