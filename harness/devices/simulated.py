@@ -125,7 +125,7 @@ class SimulatedDevice:
     def active(self) -> Iterator[None]:
         """Within, PyTorch code on `torch_device` is taken for code on the card."""
         if not self._lowered:
-            with self.tracer:
+            with self.tracer, gathered_weights_are_traced(self.tracer):
                 yield
             return
         with ExitStack() as stack:

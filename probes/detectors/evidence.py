@@ -124,7 +124,7 @@ def _ranks_alike(log: RunLog, ranks: Sequence[RunLog]) -> tuple[RunLog, ...]:
     if log.run.model is None:
         return ()
     alike = tuple(other for other in ranks if other.run.model == log.run.model and other.steps)
-    return alike if len(alike) > 1 and log in alike else ()
+    return tuple(sorted(alike, key=lambda other: other.run.rank)) if len(alike) > 1 and log in alike else ()
 
 
 def train_batches(log: RunLog) -> list[BatchShape]:
