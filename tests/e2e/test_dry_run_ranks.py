@@ -19,6 +19,7 @@ from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.run_script import run_script
 from memory_harness.harness.observe.script import ScriptObserver
 from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced
+from memory_harness.probes.detectors import detect
 from memory_harness.reports import entry
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "dry"
@@ -39,9 +40,12 @@ def log_in(folder: Path) -> RunLog:
 
 @pytest.mark.parametrize(
     ("script", "arguments", "on_host_bytes"),
-    # the data set, which a DataLoader keeps on the host
-    [("ddp_loop", (), 40 * 256 * 4), ("ddp_loop", ("--bucket-view",), 40 * 256 * 4), ("fsdp2_loop", (), 0)],
-    ids=["ddp", "ddp with gradients in buckets", "fsdp2"],
+    [
+        # the data set, which a DataLoader keeps on the host
+        pytest.param("ddp_loop", (), 40 * 256 * 4, id="ddp"),
+        pytest.param("ddp_loop", ("--bucket-view",), 40 * 256 * 4, id="gradients in buckets", marks=pytest.mark.slow),
+        pytest.param("fsdp2_loop", (), 0, id="fsdp2", marks=pytest.mark.slow),
+    ],
 )
 def test_what_stays_between_steps_is_what_two_processes_keep_that_do_talk(
     script, arguments, on_host_bytes, tmp_path, monkeypatch
@@ -123,3 +127,15 @@ def test_a_script_that_joins_nobody_is_said_to_run_by_itself(tmp_path, monkeypat
     assert dry_run("convnet", tmp_path) == 0
     (alone,) = [stand_in.what for stand_in in log_in(tmp_path).stand_ins if "joins" in stand_in.what]
     assert "each of 2 would train by itself" in alone
+
+
+@pytest.mark.parametrize("is_view", [False, True], ids=["a second copy", "gradients lie in the buckets"])
+def test_buckets_that_are_a_second_copy_of_the_gradients_are_told_with_what_saves_them(is_view, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--bucket-view",) if is_view else ()
+    assert dry_run("ddp_loop", tmp_path, *arguments, flags=("--num-gpus", "2", "--budget", "100 MiB")) == 0
+    found = {finding.cause: finding for finding in detect(log_in(tmp_path))}
+    assert ("communication-buffers" in found) is not is_view
+    if not is_view:
+        assert found["communication-buffers"].bytes == 4 * 6 * (2 * 256 * 512 + 256 + 512)
+        assert "gradient_as_bucket_view=True" in found["communication-buffers"].explanation
