@@ -25,6 +25,7 @@ def train(rank, port, by_all):
         optimizer.zero_grad()
         if step % 4 == 3:
             save(model, rank == 0 or by_all)
+    distributed.barrier()  # gloo's threads are done then: one that is not may wait for this one for ever
     distributed.destroy_process_group()
 
 

@@ -21,6 +21,7 @@ def train(rank, port):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    distributed.barrier()  # gloo's threads are done then: one that is not may wait for this one for ever
     distributed.destroy_process_group()
 
 

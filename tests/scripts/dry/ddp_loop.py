@@ -42,4 +42,5 @@ for (batch,) in DataLoader(data, batch_size=4, sampler=DistributedSampler(data))
     distributed.all_gather(counts, torch.full((1,), len(batch), device=device))
     assert sum(int(count) for count in counts) == len(batch) * distributed.get_world_size()
     del loss, mean, counts
+distributed.barrier()  # gloo's threads are done then: one that is not may wait for this one for ever
 distributed.destroy_process_group()

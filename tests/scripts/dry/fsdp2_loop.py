@@ -29,4 +29,5 @@ for _ in range(4):
     optimizer.step()
     optimizer.zero_grad()
     del loss
+distributed.barrier()  # gloo's threads are done then: one that is not may wait for this one for ever
 distributed.destroy_process_group()
