@@ -209,7 +209,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     if "download" in options and config.data.data is not None and is_hub_name(config.data.data):
         download(config.data.data, DATA_FILES, "dataset")
     gpu_is_named = not given.keys().isdisjoint(("gpu", "gpu_file", "context_bytes"))
-    validate(config, takes_any_gpu="watch" in options and not gpu_is_named)
+    validate(config, takes_any_gpu="watch" in options and not gpu_is_named, is_for_script=watches)
     command = Command(
         config,
         **options,

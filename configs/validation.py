@@ -87,19 +87,20 @@ RANGES: dict[str, Range] = dict.fromkeys(_FROM_ONE, _between(1, _MOST)) | {
 }
 
 
-def validate(config: RunConfig, *, takes_any_gpu: bool = False) -> None:
+def validate(config: RunConfig, *, takes_any_gpu: bool = False, is_for_script: bool = False) -> None:
     """Check every value against its range, and against the model and the card.
 
     Args:
         config: what is to run.
         takes_any_gpu: the card is the one that is there, whatever the configuration names; it checks the budget then.
+        is_for_script: a script knows by itself how it trains on several GPUs.
 
     Raises:
         ConfigError: one line for each problem, with the value, the allowed values and the flag to change.
     """
     problems = range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
     problems += model_problems(config) + _strategy_problems(config) + training_problems(config)
-    problems += _generation_problems(config) + _group_problems(config)
+    problems += _generation_problems(config) + ([] if is_for_script else _group_problems(config))
     checks = [_card_problems, _model_problems]
     if not takes_any_gpu:
         checks.append(_budget_problems)

@@ -245,6 +245,7 @@ def dry_run(command: Command, script: str, arguments: Sequence[str], follow: Fol
         worst_first=command.worst_first,
         changes=changes,
         snapshot=command.snapshot,
+        num_gpus=device.num_gpus,
     )
     recorded = asked.run(log)
     result = result_of_log(recorded)

@@ -90,7 +90,9 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     """Report on a training run; `before` is the probe that let it in, where there was one now."""
     log = read_run_log(run / LOG_FILE)
     predicted = (before.with_fixes or before.as_configured).peak_reserved_bytes if before is not None else None
-    trained = training.TrainingResult(log, detect(log), training.artefacts_in(run), predicted, read_rank_logs(run))
+    ranks = read_rank_logs(run)
+    beside = [log, *ranks[1:]] if ranks else []
+    trained = training.TrainingResult(log, detect(log, beside), training.artefacts_in(run), predicted, ranks)
     page = None
     if command.html is not None:
         page = training.training_page(trained, training.replies_of(run.parent, log.run))

@@ -447,6 +447,11 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
     more = {"started": run.started_at, **run.environment}
     if run.script:
         rows["script"] = f"{run.script}, unmodified; its phases and steps are inferred"
+    if run.num_ranks > 1:
+        rows["ranks"] = (
+            f"the first of {run.num_ranks} was followed, as torchrun starts them, one on each GPU; what NCCL itself "
+            "takes lies beside what is counted"
+        )
     if run.data_bytes >= MIN_DATA_SHARE * log.peak_allocated_bytes > 0:
         rows["host data"] = (
             "tensors on the CPU count as the card's, also data that would stay in host memory; the largest has "

@@ -108,9 +108,9 @@ def exit_code(result: ProbeResult) -> int:
     return 1 if result.verdict == "fail" else 0
 
 
-def result_of_log(log: RunLog) -> ProbeResult:
-    """Return the result that a log alone supports: its findings and verdict, no fixes."""
-    findings = detect(log)
+def result_of_log(log: RunLog, processes: Sequence[RunLog] = ()) -> ProbeResult:
+    """Return the result that a log alone supports, or beside those of its run's processes: findings and verdict."""
+    findings = detect(log, processes)
     return ProbeResult(log, findings, verdict_of(log, None, findings=findings))
 
 
@@ -122,7 +122,7 @@ def result_of_processes(main: RunLog, others: Sequence[RunLog]) -> ProbeResult:
     processes = [log for log in (main, *others) if was_seen(log) or log.ooms]
     if not others or not processes:
         return result_of_log(main)
-    results = [result_of_log(log) for log in processes]
+    results = [result_of_log(log, processes) for log in processes]
     return replace(max(results, key=_weight), processes=processes)
 
 

@@ -20,6 +20,7 @@ from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
+from memory_harness.harness.simulate.facade.ranks import collectives, first_rank_of
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
 from memory_harness.harness.simulate.trace import Sinks
@@ -27,13 +28,18 @@ from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, 
 
 
 class DryRunDevice(SimulatedDevice):
-    """A simulated card that a script finds by itself: `torch.cuda` says it is there."""
+    """A simulated card that a script finds by itself: `torch.cuda` says it is there.
+
+    Args:
+        num_ranks: processes that a launcher would have started, one for each card; this is the first of them.
+    """
 
     tracer: FacadeTracer
 
-    def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False) -> None:
+    def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False, num_ranks: int = 1) -> None:
         self._highest_of_phase = self._highest_of_script = MemoryStats()
         super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments, attention=ANY)
+        self.num_ranks = num_ranks
 
     def stats(self) -> MemoryStats:
         """Return the counters, with the highest since the harness began its peaks anew, whatever the script did."""
@@ -56,19 +62,21 @@ class DryRunDevice(SimulatedDevice):
         self._highest_of_script = MemoryStats()
 
     def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
-        return FacadeTracer(sink, lowerings)
+        return FacadeTracer(sink, {**lowerings, **collectives()})
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, PyTorch code for a GPU runs on the card of the tables."""
         with ExitStack() as stack:
             stack.enter_context(super().active())
-            stack.enter_context(cuda_is_there(self, self.card))
+            stack.enter_context(cuda_is_there(self, self.card, self.num_ranks))
             stack.enter_context(tensors_tell_their_place(self.tracer))
             stack.enter_context(nothing_is_kept(self.tracer))
             stack.enter_context(files_without_weights(self.tracer))
             stack.enter_context(triton_is_there(self.tracer))
             stack.enter_context(functions_without_gpu(self.tracer))
+            if self.num_ranks > 1:
+                stack.enter_context(first_rank_of(self.num_ranks, self.tracer))
             yield
 
     @contextmanager

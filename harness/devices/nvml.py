@@ -8,7 +8,11 @@ from typing import Any
 
 import psutil
 
+from memory_harness.configs.launch import launched
 from memory_harness.harness.log.records import DriverUse, GpuProcess
+
+OF_RUN = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""variables that are the same in all processes that a launcher starts for one run"""
 
 
 class Nvml:
@@ -22,7 +26,8 @@ class Nvml:
     def __init__(self, library: Any, handle: Any) -> None:
         self._library = library
         self._handle = handle
-        self._names: dict[int, str] = {}
+        self._known: dict[int, tuple[str, bool]] = {}
+        """of processes: their names, and whether they are peers"""
 
     def use(self, reserved_bytes: int) -> DriverUse | None:
         """Return what is used, or None where NVML does not answer; `reserved_bytes` are PyTorch's in this process."""
@@ -55,9 +60,10 @@ class Nvml:
         if not counts_alike:
             return GpuProcess(pid, "", used_bytes)
         is_gone = _is_gone(pid)
-        if not is_gone and pid not in self._names:
-            self._names[pid] = _name_of(pid)
-        return GpuProcess(pid, self._names.get(pid, ""), used_bytes, is_gone)
+        if not is_gone and pid not in self._known:
+            self._known[pid] = (_name_of(pid), _is_peer(pid))
+        name, is_peer = self._known.get(pid, ("", False))
+        return GpuProcess(pid, name, used_bytes, is_gone, is_peer)
 
 
 def open_nvml(index: Callable[[], int]) -> Nvml | None:
@@ -95,6 +101,18 @@ def _is_gone(pid: int) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def _is_peer(pid: int) -> bool:
+    """Return whether a launcher has started a process together with this one, as another rank of the same run."""
+    if launched() is None:
+        return False
+    try:
+        theirs = psutil.Process(pid).environ()
+    except psutil.Error:
+        return False
+    is_same_run = all(theirs.get(name) == os.environ.get(name) for name in OF_RUN)
+    return is_same_run and theirs.get("RANK") not in (None, os.environ["RANK"])
 
 
 def _name_of(pid: int) -> str:

@@ -18,7 +18,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.harness.devices.base import Allocation, AllocationEvent, HighestRecords, live_at_peak
 from memory_harness.harness.devices.card_memory import CardMemory, LiveMemory
 from memory_harness.harness.devices.heap import heap_reader
-from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, mesh_of
+from memory_harness.harness.devices.parallel import SINGLE_GPU, Group, local_part, mesh_of
 from memory_harness.harness.log.allocator_sizes import LEAST_CARD_BYTES, fine_segment_size
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import (
@@ -125,7 +125,7 @@ class SimulatedDevice:
     def active(self) -> Iterator[None]:
         """Within, PyTorch code on `torch_device` is taken for code on the card."""
         if not self._lowered:
-            with self.tracer:
+            with self.tracer, gathered_weights_are_traced(self.tracer):
                 yield
             return
         with ExitStack() as stack:
@@ -388,7 +388,7 @@ class SimulatedDevice:
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values from now on, where an operator did not make them."""
         for value in values:
-            self.tracer.track(value)
+            self.tracer.track(local_part(value))
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage."""

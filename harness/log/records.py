@@ -166,6 +166,8 @@ class RunRecord:
     budget_is_known: bool = True  # else nothing says what PyTorch could use, and the budget is what it used
     seconds_before: Seconds = 0.0  # of all phases of its earlier processes, but for what was lost and is done again
     gpu_peaks: tuple[Size, ...] = ()  # each GPU's reserved, as simulated, where one process drives several; else empty
+    rank: Count = 0  # of a script's process among those that have joined to train; 0 too where it has joined none
+    num_ranks: Count = 1  # of a script that was run dry as the first of so many; 1 in logs of before
     id: str = ""  # drawn when its first process began, so that no two runs have one; empty in logs of before
     schema_version: Count = SCHEMA_VERSION
     kind: str = "run"
@@ -490,6 +492,7 @@ class GpuProcess(NamedTuple):
     name: str  # empty where it may not be asked for
     used_bytes: Size
     is_gone: bool = False  # no process has that number any more, and yet the memory is held
+    is_peer: bool = False  # a launcher has started it together with this one, to train on another GPU
 
 
 class DriverUse(NamedTuple):

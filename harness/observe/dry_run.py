@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import Outcome, Record
 from memory_harness.harness.observe.script import ScriptObserver
@@ -44,7 +45,7 @@ class DryRunObserver(ScriptObserver):
 
     def __init__(
         self,
-        device: ObservableDevice,
+        device: DryRunDevice,
         write: Callable[[Record], None],
         script: str,
         max_steps: int | None,
@@ -54,6 +55,7 @@ class DryRunObserver(ScriptObserver):
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(device, write, script)
+        self._run = dataclasses.replace(self._run, num_ranks=device.num_ranks)
         self.stopped_because = ""
         self._worst_first = worst_first
         self._on_step = on_step

@@ -336,7 +336,7 @@ class ScriptObserver:
             facts = model_facts(module)
             if 0 < facts.num_adapter_parameters < facts.num_trainable_parameters:
                 facts = dataclasses.replace(facts, trains_also_at=line_that_trains_more(module))
-            self._describe(model=facts, settings_at=places_of_settings())
+            self._describe(model=facts, settings_at=places_of_settings(), rank=_rank())
         return True
 
     def _begin_call(self, module: torch.nn.Module, values: list[Any]) -> None:
@@ -951,3 +951,9 @@ def _evaluation_facts(module: torch.nn.Module, output: Any) -> ForwardFacts:
 def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the first group's learning rate; 0 where there is none, as optimizers have that find it by themselves."""
     return float(optimizer.param_groups[0].get("lr") or 0.0)
+
+
+def _rank() -> int:
+    """Return which of the processes this is that have joined to train together; 0 where it has joined none."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

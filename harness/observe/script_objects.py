@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path
@@ -296,12 +297,22 @@ class LeafUpdates:
         """Take note of the leaves at the end of a pass."""
         if leaves:
             self._leaves = [(weakref.ref(leaf), leaf._version, leaf.grad is not None) for leaf in leaves]
-            smallest = min(leaves, key=torch.Tensor.numel)
-            self._value = None if self._shows_without_values else (weakref.ref(smallest), _sum(smallest))
+            smallest = min(filter(_has_memory, leaves), key=torch.Tensor.numel, default=None)
+            if smallest is None or self._shows_without_values:
+                self._value = None
+            else:
+                self._value = (weakref.ref(smallest), _sum(smallest))
 
     def _has_other_value(self) -> bool:
         leaf = self._value[0]() if self._value else None
-        return leaf is not None and self._value is not None and _sum(leaf) != self._value[1]
+        if leaf is None or self._value is None or not _has_memory(leaf):
+            return False
+        return _sum(leaf) != self._value[1]
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor's values can be read here and now: FSDP2 frees gathered weights under their tensors."""
+    return not isinstance(tensor, DTensor) and tensor.untyped_storage().nbytes() > 0
 
 
 def _sum(tensor: torch.Tensor) -> float:

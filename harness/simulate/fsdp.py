@@ -40,14 +40,18 @@ def mesh_of_absent(size: int, rank: int = 0, device_type: str = "cpu") -> Device
 
 
 @contextmanager
-def sharding_without_peers(tracer: Tracer) -> Iterator[None]:
-    """Within, `fully_shard` and what it has sharded work on the meta device, and tell the tracer what they allocate."""
+def sharding_without_peers(tracer: Tracer, card: torch.device = META) -> Iterator[None]:
+    """Within, `fully_shard` and what it has sharded work on the meta device, and tell the tracer what they allocate.
+
+    Args:
+        card: what the card is called.
+    """
     handle = _StandInHandle(tracer)
     group = _fsdp_param_group.FSDPParamGroup
     with ExitStack() as stack:
         for module in (_fsdp_param_group, _fsdp_collectives, _fsdp_state):
             stack.enter_context(patch.object(module, "_get_device_handle", lambda device_type: handle))
-        stack.enter_context(patch.object(_fully_shard, "_get_device_from_mesh", lambda mesh: META))
+        stack.enter_context(patch.object(_fully_shard, "_get_device_from_mesh", lambda mesh: card))
         stack.enter_context(patch.object(group, "_validate_no_meta_params", lambda group: None))
         stack.enter_context(gathered_weights_are_traced(tracer))
         stack.enter_context(patch.object(_fsdp_collectives.DefaultAllGather, "__call__", _send_nothing))

@@ -200,7 +200,7 @@ class LayerReplay:
         """Replay nothing once there is one of these: they wait for the gradients of weights, which autograd tells."""
 
         @functools.wraps(init)
-        def init_without_replay(module: Any, *args: Any, **kwargs: Any) -> None:
+        def init_without_replay(module: Any, /, *args: Any, **kwargs: Any) -> None:
             self._is_off = True
             init(module, *args, **kwargs)
 

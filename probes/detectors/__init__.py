@@ -1,10 +1,17 @@
 """Detectors: one file per family of causes, each from what a log shows to findings. Never imports torch."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import analyse_failure, unexplained_oom
-from memory_harness.probes.detectors.distributed import communication_buffers, device_map_imbalance
+from memory_harness.probes.detectors.distributed import (
+    communication_buffers,
+    device_map_imbalance,
+    rank_gathers_state,
+    rank_imbalance,
+    ranks_on_one_gpu,
+)
 from memory_harness.probes.detectors.evaluation import (
     eval_leftover,
     eval_use_cache,
@@ -47,6 +54,7 @@ DETECTORS: dict[str, Detector] = {
     "zero-gradient": zero_gradient,
     "checkpointing-lost": checkpointing_lost,
     "eval-with-grad": eval_with_grad,
+    "ranks-on-one-gpu": ranks_on_one_gpu,
     "other-process": other_process,
     "outside-growth": outside_growth,
     "old-model-alive": old_model_alive,
@@ -70,6 +78,7 @@ DETECTORS: dict[str, Detector] = {
     "metric-never-reset": outputs_kept,
     "logits-hoarded-host": logits_hoarded_host,
     "eval-leftover": eval_leftover,
+    "rank-gathers-state": rank_gathers_state,
     "save-doubles": save_doubles,
     "merge-dequantises": merge_dequantises,
     "truncation-missing": truncation_missing,
@@ -83,6 +92,7 @@ DETECTORS: dict[str, Detector] = {
     "experts-not-quantised": experts_not_quantised,
     "weights-not-quantised": weights_not_quantised,
     "device-map-imbalance": device_map_imbalance,
+    "rank-imbalance": rank_imbalance,
     "model-states-exceed-budget": model_states_exceed_budget,
     "fragmentation": fragmentation,
     "optimizer-lazy": optimizer_lazy,
@@ -112,14 +122,18 @@ LEAKS = {
 _RANKS = {"error": 0, "warning": 1, "info": 2}
 
 
-def detect(log: RunLog) -> list[Finding]:
+def detect(log: RunLog, ranks: Sequence[RunLog] = ()) -> list[Finding]:
     """Return all findings, errors first; at most one error, `unexplained-growth` where the run died of nothing known.
+
+    Args:
+        log: of the process that is asked about.
+        ranks: the logs of all processes of its run, in order; some causes show only beside the others.
 
     Raises:
         LogError: the log's configuration has fields that this release does not know.
     """
     order = list(DETECTORS)
-    findings, evidence = checkpoints_kept(log), gather(log)
+    findings, evidence = checkpoints_kept(log), gather(log, ranks)
     for detector in dict.fromkeys(DETECTORS.values()):
         finding = detector(evidence)
         if finding is not None:

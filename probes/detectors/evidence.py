@@ -88,6 +88,8 @@ class Evidence:
     evaluations: tuple[Evaluation, ...]
     train_batches: tuple[BatchShape, ...]
     """the micro-batches whose forward pass ended, in order"""
+    ranks: tuple[RunLog, ...] = ()
+    """the logs of all GPUs that train the same model together, this one's among them; empty where only it is known"""
 
     @property
     def later_steps(self) -> tuple[StepGrowth, ...]:
@@ -99,8 +101,8 @@ Detector = Callable[[Evidence], Finding | None]
 """Returns what it finds, None when unsure."""
 
 
-def gather(log: RunLog) -> Evidence:
-    """Return what the log shows.
+def gather(log: RunLog, ranks: Sequence[RunLog] = ()) -> Evidence:
+    """Return what the log shows; `ranks` are those of all processes of the run.
 
     Raises:
         LogError: its configuration has fields that this release does not know.
@@ -113,7 +115,16 @@ def gather(log: RunLog) -> Evidence:
         steps=tuple(steps),
         evaluations=tuple(evaluations(log, steps)),
         train_batches=tuple(train_batches(log)),
+        ranks=_ranks_alike(log, ranks),
     )
+
+
+def _ranks_alike(log: RunLog, ranks: Sequence[RunLog]) -> tuple[RunLog, ...]:
+    """Return the logs of those that train the same model; nothing where that is one, or not known."""
+    if log.run.model is None:
+        return ()
+    alike = tuple(other for other in ranks if other.run.model == log.run.model and other.steps)
+    return tuple(sorted(alike, key=lambda other: other.run.rank)) if len(alike) > 1 and log in alike else ()
 
 
 def train_batches(log: RunLog) -> list[BatchShape]:

@@ -9,6 +9,7 @@ import numpy as np
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.records import DriverRecord, DriverUse, GpuProcess, OomRecord, Phase, PoolRecord
 from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.distributed import peers_bytes
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, MIN_EVENTS, floor_rise
 from memory_harness.probes.detectors.growth_timing import LASTING_SHARE, NEVER_LONGEST
@@ -21,6 +22,8 @@ RISE_BYTES = MIB
 """Least rise at a step that counts as one: the driver hands out memory by 2 MiB."""
 STILL_GROWING = 2 / 3
 """Share of the steps beyond which the last rise has to lie: kernels and workspaces that come with new phases stop."""
+PEERS_SHARE = 0.5
+"""Share of what others hold beyond which they are this run's own processes."""
 PINNED_BYTES = 256 * MIB
 """Least growth of pinned memory that is worth a line."""
 POOL_SHARE = 0.1
@@ -87,6 +90,8 @@ def other_process(evidence: Evidence) -> Finding | None:
     if not points:
         return None
     first, held = points[0], points[-1].num_bytes
+    if peers_bytes(log) > PEERS_SHARE * held:
+        return None  # `ranks-on-one-gpu` says who they are
     rise = max(point.num_bytes for point in points) - first.num_bytes
     crowded_out = oom is not None and _would_fit(oom, log.drivers[-1], held)
     since, num_bytes = first.step, held

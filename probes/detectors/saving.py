@@ -16,6 +16,7 @@ from memory_harness.harness.log.records import (
     peak_unit,
 )
 from memory_harness.harness.log.runlog import RunLog
+from memory_harness.probes.detectors.distributed import lone_gathering
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import MIN_EVENTS, rises_to_the_end
 from memory_harness.probes.detectors.growth_contents import is_collection
@@ -58,6 +59,8 @@ scalars."""
 def save_doubles(evidence: Evidence) -> Finding | None:
     """Find a checkpoint whose peak lies above what was there by a good part of the model."""
     log = evidence.log
+    if lone_gathering(evidence) is not None:
+        return None  # `rank-gathers-state` says more
     worst = max(records_of(log, Phase.CHECKPOINT), key=peak_rise_bytes, default=None)
     if worst is None or _merged_bits(evidence, worst) is not None:
         return None

@@ -34,6 +34,9 @@ NOT_SHOWN = {
     "communication-buffers": "needs a model that is wrapped for several processes",
     "device-map-imbalance": "needs a model that is split over GPUs, which real tensors are not",
     "group-logits": "needs a script that trains on replies, as tests/watch_scripts has one",
+    "rank-gathers-state": "needs several processes that share a model out",
+    "rank-imbalance": "needs several processes, each with its own batches",
+    "ranks-on-one-gpu": "needs several processes on one GPU, and its driver",
     "rollouts-kept": "needs a script that trains on replies, as tests/watch_scripts has one",
     "weights-not-quantised": "needs a model with large weights outside of linear layers",
 }

@@ -48,6 +48,7 @@ class DryRun:
         snapshot: file for the memory where it ran out, or at the end.
         is_quiet: what the script prints is not shown.
         with_peak: the log says what lived at the peak.
+        num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
     """
@@ -63,6 +64,7 @@ class DryRun:
     snapshot: Path | None = None
     is_quiet: bool = False
     with_peak: bool = False
+    num_gpus: int = 1
     replays_layers: bool = True
 
     def run(self, log: Path) -> RunLog:
@@ -138,7 +140,12 @@ class _Progress:
 
 
 def _run(dry_run: DryRun, log: Path) -> None:
-    device = DryRunDevice(dry_run.card, dry_run.budget_bytes, expandable_segments=dry_run.expandable_segments)
+    device = DryRunDevice(
+        dry_run.card,
+        dry_run.budget_bytes,
+        expandable_segments=dry_run.expandable_segments,
+        num_ranks=dry_run.num_gpus,
+    )
     device.replays_layers = dry_run.replays_layers
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
@@ -175,6 +182,9 @@ def _run(dry_run: DryRun, log: Path) -> None:
             raise device.tracer.stand_ins.failure
         if outcome is Outcome.COMPLETED and not device.tracer.has_allocated:
             outcome, message = Outcome.ERROR, "nothing of the script ran on the card"
+        if device.num_ranks > 1 and not device.tracer.has_joined:
+            alone = f"it never joins other ranks: each of {device.num_ranks} would train by itself"
+            writer.write(StandInRecord(alone, Path(dry_run.script).name, 1))
         for cell, line in skipped_lines(Path(dry_run.script)) if dry_run.script.endswith(SUFFIX) else ():
             writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
         for (what, where), count in device.tracer.stand_ins.used.items():

@@ -222,6 +222,7 @@ def dry_run_request(config: RunConfig, arguments: DryRunArguments, log: Path) ->
         card=card_of(device),
         budget_bytes=budget_of(device),
         expandable_segments=device.expandable_segments,
+        num_gpus=device.num_gpus,
         is_quiet=True,
         with_peak=True,
     ).run(log)

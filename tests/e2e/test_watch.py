@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,16 @@ def test_arguments_of_nobody_are_refused(tmp_path, capsys):
 SCRIPTS = ROOT / "tests" / "watch_scripts"
 
 
-def watch_in_process(name: str, folder: Path, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+def watch_in_process(
+    name: str, folder: Path, *arguments: str, flags: Sequence[str] = ()
+) -> tuple[int | None, dict[str, Any]]:
     """Watch a script in a process that it may leave as it likes; return the exit code and the report."""
     report = folder / "report.json"
 
     def run() -> None:
         torch.set_num_threads(1)  # those of the process that was forked are not here
-        flags = ("--json", str(report), *(("--", *arguments) if arguments else ()))
-        sys.exit(watch(SCRIPTS / f"{name}.py", folder, *flags))
+        given = ("--json", str(report), *flags, *(("--", *arguments) if arguments else ()))
+        sys.exit(watch(SCRIPTS / f"{name}.py", folder, *given))
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -129,6 +132,23 @@ def test_what_a_process_does_that_ends_by_itself_or_is_started_is_seen(name, arg
     (finding,) = report["findings"]
     assert (finding["cause"], finding["severity"]) == ("tensors-logged", "error")
     assert finding["where"] == f"tests/watch_scripts/{where}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "budget", "causes"),
+    [
+        ("rank_gathers_state", (), "60 MiB", ["rank-gathers-state"]),
+        ("rank_gathers_state", ("all",), "60 MiB", ["save-doubles"]),
+        ("rank_imbalance", (), "50 MiB", ["rank-imbalance"]),
+        ("rank_imbalance", (), "100 MiB", []),
+    ],
+    ids=["one rank gathers", "all ranks gather", "one has longer batches", "there is room for them"],
+)
+def test_what_shows_only_beside_other_ranks_is_found(name, arguments, budget, causes, tmp_path):
+    _, report = watch_in_process(name, tmp_path, *arguments, flags=("--budget", budget))
+    found = [finding["cause"] for finding in report["findings"] if finding["severity"] != "info"]
+    assert [cause for cause in found if cause.startswith("rank") or cause == "save-doubles"] == causes
 
 
 @pytest.mark.slow

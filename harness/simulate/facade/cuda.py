@@ -92,24 +92,24 @@ class _DeviceContext:
 
 
 @contextmanager
-def cuda_is_there(device: CountedMemory, card: Card) -> Iterator[None]:
-    """Within, PyTorch says that there is one GPU, and what is on it."""
+def cuda_is_there(device: CountedMemory, card: Card, num_cards: int) -> Iterator[None]:
+    """Within, PyTorch says that there are so many GPUs, of which this process has one, and what is on that."""
     with ExitStack() as stack:
-        for name, value in _module(device, card).items():
+        for name, value in _module(device, card, num_cards).items():
             stack.enter_context(patch.object(torch.cuda, name, value, create=True))
             for module in (torch.cuda.memory, torch.cuda.random):
                 if hasattr(module, name):
                     stack.enter_context(patch.object(module, name, value))
         for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
             stack.enter_context(patch.object(torch.cuda.nvtx, name, _nothing))
-        for name, value in _accelerator(device).items():
+        for name, value in _accelerator(device, num_cards).items():
             stack.enter_context(patch.object(torch.accelerator, name, value, create=True))
-        stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: 1, create=True))
+        stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: num_cards, create=True))
         stack.enter_context(patch.object(torch.version, "cuda", torch.version.cuda or "13.0"))
         yield
 
 
-def _module(device: CountedMemory, card: Card) -> dict[str, Any]:
+def _module(device: CountedMemory, card: Card, num_cards: int) -> dict[str, Any]:
     major, minor = card.capability
     properties = SimpleNamespace(
         name=card.title,
@@ -134,8 +134,8 @@ def _module(device: CountedMemory, card: Card) -> dict[str, Any]:
         "init": _nothing,
         "_lazy_init": _nothing,
         "_lazy_call": _nothing,
-        "device_count": lambda: 1,
-        "_device_count_nvml": lambda: 1,
+        "device_count": lambda: num_cards,
+        "_device_count_nvml": lambda: num_cards,
         "current_device": lambda: 0,
         "set_device": _nothing,
         "_exchange_device": lambda *_: 0,
@@ -214,12 +214,12 @@ def _memory(device: CountedMemory) -> dict[str, Any]:
     }
 
 
-def _accelerator(device: CountedMemory) -> dict[str, Any]:
+def _accelerator(device: CountedMemory, num_cards: int) -> dict[str, Any]:
     memory = _memory(device)
     return {
         "is_available": lambda: True,
         "current_accelerator": lambda check_available=False: torch.device("cuda"),
-        "device_count": lambda: 1,
+        "device_count": lambda: num_cards,
         "current_device_index": lambda: 0,
         "set_device_index": _nothing,
         "synchronize": _nothing,

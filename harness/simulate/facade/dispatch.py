@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from memory_harness.harness.simulate.facade.places import CARD, CPU, META
 from memory_harness.harness.simulate.facade.stand_ins import StandIns
@@ -63,6 +64,10 @@ class FacadeTracer(Tracer):
         """operators that are running: PyTorch's own code under the dispatcher sees the devices that are there"""
         self.asks_for_meta = False
         """while a function runs that was given meta as the device"""
+        self.is_in_reducer = False
+        """while DistributedDataParallel's own code runs, to which a tensor's device is meta"""
+        self.has_joined = False
+        """whether the script has met the other ranks that it was started with"""
         self.values = KnownValues()
         self.stand_ins = StandIns()
         self._operators: dict[int, _Operator] = {}
@@ -73,6 +78,10 @@ class FacadeTracer(Tracer):
         if torch.is_inference_mode_enabled() and _is_made_of_others(func):
             with self:
                 return func.decompose(*args, **(kwargs or {}))
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does to this rank's part comes by here then
+        if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+            return _run_for_shapes(func, args, kwargs or {})
         self.depth += 1
         try:
             with torch._C.DisableTorchFunction():
@@ -120,7 +129,7 @@ class FacadeTracer(Tracer):
             return CARD if CARD in places else places.pop()
         # PyTorch's own code asks for "the device of that tensor"
         is_converted = bool(tensors) or func is aten.scalar_tensor.default
-        return CARD if is_converted or in_backward() else META
+        return CARD if is_converted or self.is_in_reducer or in_backward() else META
 
     def _key_place(self, tensor: torch.Tensor) -> Any:
         key = self.key_of(tensor)
@@ -129,7 +138,9 @@ class FacadeTracer(Tracer):
         return META if key is None or key == NOWHERE else CARD
 
     def place_of(self, tensor: torch.Tensor) -> torch.device:
-        """Return the device that a tensor on meta stands for."""
+        """Return the device that a tensor on meta stands for; of one that is shared out, that of the part here."""
+        if isinstance(tensor, DTensor):
+            tensor = tensor._local_tensor
         place = self._key_place(tensor)
         return CPU if place is HOST else place
 
@@ -160,10 +171,28 @@ class FacadeTracer(Tracer):
         finally:
             self.asks_for_meta = before
 
+    @contextmanager
+    def in_reducer(self) -> Iterator[None]:
+        """Within, meta means the card: code makes tensors where others lie."""
+        before, self.is_in_reducer = self.is_in_reducer, True
+        try:
+            yield
+        finally:
+            self.is_in_reducer = before
+
     def place_on_host(self, tensor: torch.Tensor) -> torch.Tensor:
         """Let a tensor on meta stand for one on the host, and return it."""
         self._remember(tensor.untyped_storage(), HOST)
         return tensor
+
+    def place_copy(self, copy: torch.UntypedStorage, source: torch.UntypedStorage) -> None:
+        """Let a storage lie where the one lies that it was copied from."""
+        key = self.key_of_storage(source)
+        if key is None or key in (HOST, NOWHERE):
+            self._remember(copy, key)
+            return
+        self._remember(copy, self.new_key())
+        self.sink.alloc(self.key_of_storage(copy), copy.nbytes(), self.site())
 
     def _place(self, value: Any, key: Hashable) -> None:
         for tensor in tensors_among((value,)):
@@ -272,8 +301,8 @@ class FacadeTracer(Tracer):
         self, operator: _Operator, args: Arguments, kwargs: Keywords, tensors: list[torch.Tensor], out: Any
     ) -> None:
         """Let the values that are known be what the operator has made of them."""
-        if operator.finds_no_overflow:
-            return
+        if operator.finds_no_overflow or operator.takes_storage:
+            return  # what is known hangs on the storage
         results = tensors_among((out,))
         if operator.is_random:
             self._follow_random(operator, args, kwargs, results)
@@ -309,6 +338,9 @@ class FacadeTracer(Tracer):
         tensors: list[torch.Tensor],
         results: list[torch.Tensor],
     ) -> None:
+        if operator.func is aten.copy_.default and _fills_storage(args[0]):
+            self._follow_copy(args[0], args[1])
+            return
         hosts = self._on_host((args, kwargs), tensors)
         if hosts is not None:
             self._compute(operator.func, hosts, results, is_in_place=bool(operator.changed))
@@ -318,6 +350,23 @@ class FacadeTracer(Tracer):
                 of_one = operator.func(torch.ones((), device=CPU), *args[1:], **kwargs)
             self.values.answers[results[0].untyped_storage()._cdata] = bool(of_one)
         self.forget([args[position] for position in operator.changed if position < len(args)])
+
+    def _follow_copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Let a tensor have the values of another one, whatever it had."""
+        host = self._host_value(source)
+        self.forget([target])
+        if host is not None:
+            self.values.keep(target, host)
+
+    def follow_received(self, received: list[torch.Tensor], sent: list[torch.Tensor]) -> None:
+        """Let what comes from other ranks be what this one sends to them, as often as it has room for that."""
+        self.forget(received)
+        host = self._host_value(sent[0]) if len(sent) == 1 else None
+        if host is None or not host.numel():
+            return
+        for tensor in received:
+            times = -(-tensor.numel() // host.numel())
+            self.values.keep(tensor, host.flatten().repeat(times)[: tensor.numel()].view(tensor.shape))
 
     def forget(self, values: Sequence[Any]) -> None:
         """Drop what is known of the tensors among the values: something has written to them."""
@@ -448,6 +497,11 @@ def _replaced(value: Any, by_id: dict[int, torch.Tensor], device: torch.device) 
     return device if isinstance(value, torch.device) else value
 
 
+def _fills_storage(tensor: torch.Tensor) -> bool:
+    """Return whether nothing else lies in a tensor's memory."""
+    return tensor.nbytes == tensor.untyped_storage().nbytes() and tensor.is_contiguous()
+
+
 def _are_followed(results: list[torch.Tensor]) -> bool:
     return bool(results) and all(map(is_small, results))
 
@@ -471,7 +525,13 @@ class _Operator:
         self.is_convolution = func in (aten.convolution.default, aten.convolution_backward.default)
         self.changed = _changed_arguments(func)
         self.only_changes = _only_changes_first(func)
+        self.takes_storage = func._schema.name == "aten::set_"
         self.returns_nothing = bool(self.changed) and not func._schema.returns
+
+
+def _run_for_shapes(func: Any, args: Arguments, kwargs: Keywords) -> Any:
+    """Run an operator of code that asks for the shapes of its result alone, as DTensor does."""
+    return func(*args, **(kwargs if kwargs.get("device") is None else kwargs | {"device": CPU}))
 
 
 def _is_made_of_others(func: Any) -> bool:

@@ -77,6 +77,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (torch.cuda, "graph", _not_modelled(tracer, "torch.cuda.graph")),
         (torch.cuda, "make_graphed_callables", _not_modelled(tracer, "torch.cuda.make_graphed_callables")),
         (torch.cuda, "MemPool", _not_modelled(tracer, "torch.cuda.MemPool")),
+        (torch._C._nn, "_parse_to", _parse_to(torch._C._nn._parse_to)),
         (torch.nn.Module, "compile", lambda self, *_, **__: None),
         (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
         (GenerationMixin, "_beam_search_has_unfinished_sequences", _beams_go_on(tracer)),
@@ -116,6 +117,20 @@ def _to(tracer: FacadeTracer, original: Function) -> Function:
             return original(self, *_named(rest, kwargs), **kwargs)
 
     return to
+
+
+def _parse_to(original: Function) -> Function:
+    """Return what reads the arguments of `Module.to`, where a bare index means a card."""
+
+    @functools.wraps(original)
+    def parse(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], int):
+            args = (device_named(args[0]), *args[1:])
+        if isinstance(kwargs.get("device"), int):
+            kwargs["device"] = device_named(kwargs["device"])
+        return original(*args, **kwargs)
+
+    return parse
 
 
 def _named(rest: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[()]:

@@ -29,6 +29,7 @@ _device = torch._C.TensorBase.device.__get__
 _data = torch._C.TensorBase.data.__get__  # type: ignore[attr-defined]
 _assign_data = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
 _data_ptr = torch._C.TensorBase.data_ptr
+_clone = torch.UntypedStorage.clone
 _storage_address = torch._C.StorageBase.data_ptr  # type: ignore[attr-defined]
 
 
@@ -71,6 +72,12 @@ def tensors_tell_their_place(tracer: FacadeTracer) -> Iterator[None]:
         key = tracer.key_of_storage(storage)
         return key << ADDRESS_BITS if isinstance(key, int) else storage._cdata
 
+    def clone(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+        copy = _clone(storage)
+        if storage.device.type == "meta":
+            tracer.place_copy(copy, storage)
+        return copy
+
     stand_ins: dict[str, Any] = {
         "device": property(device),
         "is_cuda": property(is_cuda),
@@ -84,6 +91,7 @@ def tensors_tell_their_place(tracer: FacadeTracer) -> Iterator[None]:
         for name, stand_in in stand_ins.items():
             stack.enter_context(patch.object(torch.Tensor, name, stand_in, create=True))
         stack.enter_context(patch.object(torch.UntypedStorage, "data_ptr", address, create=True))
+        stack.enter_context(patch.object(torch.UntypedStorage, "clone", clone))
         stack.enter_context(patch.object(torch, "_has_compatible_shallow_copy_type", lambda *_: True))
         yield
 
@@ -113,7 +121,9 @@ def device_named(value: Any) -> torch.device | None:
 
 
 def _card(index: int | None) -> torch.device:
-    """Return the card of that index. Raises RuntimeError, as CUDA does: there is one only."""
+    """Return the card of that index. Raises RuntimeError, as CUDA does: this process has one only."""
     if index not in (None, 0):
-        raise RuntimeError(f"CUDA error: invalid device ordinal ({index}): a dry run has one card")
+        raise RuntimeError(
+            f"CUDA error: invalid device ordinal ({index}): a dry run follows one process on the first card"
+        )
     return CARD

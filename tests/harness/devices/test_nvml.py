@@ -1,6 +1,7 @@
 """What the driver counts, read from a scripted NVML; and what CUDA's device makes of it, without a GPU."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -54,6 +55,22 @@ def test_this_process_and_a_named_other_one():
     parent = psutil.Process().parent()
     found = use(compute={ME: 2 * GIB, parent.pid: GIB})
     assert found == DriverUse(3 * GIB, 16 * GIB, 2 * GIB, (GpuProcess(parent.pid, parent.name(), GIB),))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_peer"),
+    [({"RANK": "1"}, True), ({"RANK": "0"}, False), ({"RANK": "1", "MASTER_PORT": "2"}, False), ({}, False)],
+    ids=["another rank", "this rank's own child", "another run", "no rank"],
+)
+def test_a_process_of_the_same_launcher_is_a_peer(theirs, is_peer, monkeypatch):
+    of_run = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "LOCAL_RANK": "0"}
+    for name, value in (of_run | {"RANK": "0", "LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    environment = {**of_run, **theirs} if theirs else {}
+    with subprocess.Popen(["sleep", "60"], env=environment) as other:
+        (found,) = use(compute={ME: 2 * GIB, other.pid: GIB}).others
+        other.kill()
+    assert found.is_peer is is_peer
 
 
 def test_a_process_on_both_lists_counts_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -51,6 +52,28 @@ def test_addresses_tell_shared_memory_from_other(device):
     assert first.data_ptr() != second.data_ptr()
     assert first[2:].data_ptr() == first.data_ptr() + 8
     assert first.view(2, 4).untyped_storage().data_ptr() == first.data_ptr()
+
+
+def test_a_buffer_that_is_filled_on_the_card_has_the_values_it_is_filled_with(device):
+    buffer = torch.empty(3, dtype=torch.long, device="cuda")
+    buffer.copy_(torch.tensor([4, 5, 6]))
+    assert buffer.tolist() == [4, 5, 6]
+    buffer.copy_(torch.randn(3, device="cuda"))
+    with pytest.raises(UnknownValue):
+        buffer.sum().item()
+
+
+def test_a_deep_copy_of_a_module_takes_as_much_again_buffers_included(device):
+    norm = torch.nn.BatchNorm1d(2**16).cuda()
+    before = device.stats().allocated_bytes
+    other = copy.deepcopy(norm)
+    assert other.running_mean.is_cuda
+    assert device.stats().allocated_bytes == 2 * before
+
+
+def test_a_module_goes_to_a_card_by_its_bare_number(device):
+    assert torch.nn.Linear(4, 4).to(0).weight.is_cuda
+    assert torch.nn.Linear(4, 4).to(device=0).weight.is_cuda
 
 
 def test_numbers_drawn_on_the_card_are_not_known_and_leave_the_hosts_generator_alone(device):

@@ -1,0 +1,142 @@
+"""`run_probe.py --dry-run SCRIPT --num-gpus 2`: scripts that torchrun or accelerate would start on several GPUs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from socket import socket
+
+import pytest
+import torch
+
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.simulated import SimulatedDevice
+from memory_harness.harness.log.records import Outcome, StepRecord
+from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
+from memory_harness.harness.observe.run_script import run_script
+from memory_harness.harness.observe.script import ScriptObserver
+from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced
+from memory_harness.probes.detectors import detect
+from memory_harness.reports import entry
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "dry"
+CARD = "t4"
+LONGEST_SECONDS = 60
+"""for which processes may wait for each other"""
+
+
+def dry_run(script: str, folder: Path, *arguments: str, flags: Sequence[str] = ("--num-gpus", "2")) -> int:
+    options = ("--gpu", CARD, "--output", str(folder / "runs"), "--no-fixes", *flags)
+    return entry.main(["--dry-run", str(SCRIPTS / f"{script}.py"), *options, "--", *arguments])
+
+
+def log_in(folder: Path) -> RunLog:
+    (log,) = (folder / "runs").glob("*/as_configured.jsonl")
+    return read_run_log(log)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "on_host_bytes"),
+    [
+        # the data set, which a DataLoader keeps on the host
+        pytest.param("ddp_loop", (), 40 * 256 * 4, id="ddp"),
+        pytest.param("ddp_loop", ("--bucket-view",), 40 * 256 * 4, id="gradients in buckets", marks=pytest.mark.slow),
+        pytest.param("fsdp2_loop", (), 0, id="fsdp2", marks=pytest.mark.slow),
+    ],
+)
+def test_what_stays_between_steps_is_what_two_processes_keep_that_do_talk(
+    script, arguments, on_host_bytes, tmp_path, monkeypatch
+):
+    """Two processes run the script for real on the CPU, joined by gloo; all their tensors count as a card's there."""
+    monkeypatch.chdir(tmp_path)
+    assert dry_run(script, tmp_path, *arguments) == 0
+    dry = log_in(tmp_path)
+    assert (dry.outcome, dry.run.num_ranks) == (Outcome.COMPLETED, 2)
+    real = steps_of_first(SCRIPTS / f"{script}.py", arguments, tmp_path / "real.jsonl")
+    assert len(dry.steps) == len(real) > 0
+    for ours, theirs in zip(dry.steps, real, strict=True):
+        assert abs(ours.allocated_bytes - theirs.allocated_bytes) <= on_host_bytes + 8 * 1024
+
+
+def steps_of_first(script: Path, arguments: Sequence[str], log: Path) -> list[StepRecord]:
+    """Return the steps of the first of two processes whose CPU tensors lie on the simulated card."""
+    with closing(socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    processes = []
+    for rank in range(2):
+        where = log if rank == 0 else log.with_suffix(".other")
+        processes.append(fork.Process(target=run_as_rank, args=(rank, port, script, arguments, where)))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(LONGEST_SECONDS)
+        process.kill()
+    return read_run_log(log).steps
+
+
+def run_as_rank(rank: int, port: int, script: Path, arguments: Sequence[str], log: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)  # those of the process that was forked are not here, and would be waited for
+    card = find_card(CARD)
+    device = SimulatedDevice(card, card.budget_bytes, computes=True, adopts=True)
+    with (
+        LogWriter(log) as writer,
+        gathered_weights_are_traced(device.tracer),
+        ScriptObserver(device, writer.write, script.name).running(),
+    ):
+        _ = run_script(str(script), arguments)
+        os._exit(0)  # all that is asked for is in the log; gloo's threads need not be waited for
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["accelerate_loop", "trainer_full", "trainer_lora", "trl_sft"])
+def test_ddp_of_libraries_keeps_a_copy_of_the_gradients_beside_what_one_gpu_takes(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dry_run(script, tmp_path / "two") == dry_run(script, tmp_path / "one", flags=()) == 0
+    one, two = log_in(tmp_path / "one"), log_in(tmp_path / "two")
+    trained_bytes = two.run.model.gradient_bucket_bytes
+    assert trained_bytes in (2 * two.run.model.num_trainable_parameters, 4 * two.run.model.num_trainable_parameters)
+    assert min(trained_bytes, len(two.steps)) > 0
+    for ours, alone in zip(two.steps, one.steps, strict=False):
+        assert abs(ours.allocated_bytes - alone.allocated_bytes - trained_bytes) <= 16 * 1024
+
+
+@pytest.mark.parametrize(
+    ("script", "line", "why"),
+    [
+        ("data_parallel", 5, "torch.nn.DataParallel"),
+        pytest.param("device_map", 9, 'device_map="auto" splits', marks=pytest.mark.slow),
+        pytest.param("fsdp1", 6, "FullyShardedDataParallel", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_not_followed_on_several_gpus_is_one_line(script, line, why, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert dry_run(f"refused/{script}", tmp_path) == 2
+    (refusal,) = [text for text in capfd.readouterr().err.splitlines() if text.startswith("run_probe.py: ")]
+    assert f"refused/{script}.py:{line}: " in refusal
+    assert why in refusal
+
+
+def test_a_script_that_joins_nobody_is_said_to_run_by_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dry_run("convnet", tmp_path) == 0
+    (alone,) = [stand_in.what for stand_in in log_in(tmp_path).stand_ins if "joins" in stand_in.what]
+    assert "each of 2 would train by itself" in alone
+
+
+@pytest.mark.parametrize("is_view", [False, True], ids=["a second copy", "gradients lie in the buckets"])
+def test_buckets_that_are_a_second_copy_of_the_gradients_are_told_with_what_saves_them(is_view, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--bucket-view",) if is_view else ()
+    assert dry_run("ddp_loop", tmp_path, *arguments, flags=("--num-gpus", "2", "--budget", "100 MiB")) == 0
+    found = {finding.cause: finding for finding in detect(log_in(tmp_path))}
+    assert ("communication-buffers" in found) is not is_view
+    if not is_view:
+        assert found["communication-buffers"].bytes == 4 * 6 * (2 * 256 * 512 + 256 + 512)
+        assert "gradient_as_bucket_view=True" in found["communication-buffers"].explanation
