@@ -120,7 +120,7 @@ def _cast_before(failure: Failure) -> SurvivorRecord | None:
 def _parameters(value: Any) -> Iterable[torch.Tensor]:
     """Return what a variable has of parameters: itself, or a module's own."""
     if isinstance(value, torch.nn.Module):
-        return [parameter for parameter in value._parameters.values() if parameter is not None]
+        return [parameter for parameter in vars(value).get("_parameters", {}).values() if parameter is not None]
     return [value] if isinstance(value, torch.nn.Parameter) else []
 
 

@@ -19,7 +19,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
-from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric, is_of_parameters
+from memory_harness.probes.detectors.kept import are_caches, is_of_cache, is_of_exception, is_of_metric, is_of_parameters
 from memory_harness.probes.detectors.reading import (
     LIBRARIES,
     called_at,
@@ -85,6 +85,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
         contents = _contents_by_size(hoarding[0], model, evidence.config.model.dtype)
     else:
         return None
+    if contents == "logits" and held is not None and is_of_cache(log, held):
+        return None  # keys and values that happen to be as large
     never_released = _never_released(hoarding)
     cause = "outputs-hoarded"
     if contents == "logits":

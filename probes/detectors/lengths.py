@@ -10,6 +10,7 @@ from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segmen
 from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.peaks import micro_batches
 from memory_harness.probes.detectors.reading import (
     FORWARD_PHASES,
     GRAPH_PHASES,
@@ -194,12 +195,12 @@ def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
     Its pass may have failed early on, with most of what it needs still to come.
     """
     log = evidence.log
-    rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
-    if oom.batch is None or oom.phase not in GRAPH_PHASES or not rises:
+    passes = [record for record in micro_batches(log) if record.step != oom.step]
+    if oom.batch is None or oom.phase not in GRAPH_PHASES or not passes:
         return False
-    if not _are_enough(log, [record.batch for record in rises if record.batch], oom.batch):
+    if not _are_enough(log, [record.batch for record in passes if record.batch], oom.batch):
         return False
-    largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
+    largest = sorted(passes, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(passes) // 2 :]
     rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]
     floor = min(step.allocated_bytes for step in log.steps[1:]) if log.steps[1:] else 0
     return floor + float(np.median(rates)) * oom.batch.padded_tokens > oom.budget_bytes

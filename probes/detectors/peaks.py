@@ -116,7 +116,7 @@ def length_limit(log: RunLog) -> LengthLimit | None:
 
     The floor is the highest from the second step on; fragmentation may end a run earlier.
     """
-    records = _micro_batches(log)
+    records = micro_batches(log)
     linear, quadratic = fit_peaks(records, quadratic=False), fit_peaks(records, quadratic=True)
     if linear is None or quadratic is None:
         return None
@@ -132,7 +132,7 @@ def length_limit(log: RunLog) -> LengthLimit | None:
     return LengthLimit(batch_size, longest, tried_up_to, share_beyond(lengths, longest), len(lengths))
 
 
-def _micro_batches(log: RunLog) -> list[PhaseRecord]:
+def micro_batches(log: RunLog) -> list[PhaseRecord]:
     """Return each forward pass with the peak of its backward pass, where that is the higher one."""
     backwards = {(record.step, record.micro_step): record for record in records_of(log, Phase.BACKWARD)}
     if log.fatal_oom:
