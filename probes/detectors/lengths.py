@@ -7,7 +7,7 @@ import numpy as np
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segment_size
-from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
+from memory_harness.harness.log.records import CAUGHT_BEFORE, BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.peaks import micro_batches
@@ -19,6 +19,7 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     setting_at,
     severity_without,
+    survivors_at_failure,
 )
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS
 from memory_harness.probes.findings import Finding, Severity
@@ -119,6 +120,8 @@ def longest_sample(evidence: Evidence) -> Finding | None:
     log, oom = evidence.log, evidence.log.fatal_oom
     if oom is None or oom.batch is None or oom.phase not in GRAPH_PHASES:
         return None
+    if survivors_at_failure(log, CAUGHT_BEFORE):
+        return None  # a part of the batch is tried again, while what the whole had made is there
     failed = (oom.step, oom.micro_step)
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]
