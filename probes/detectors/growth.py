@@ -8,7 +8,7 @@ made of.
 from collections.abc import Callable
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import ADDED_TO_MODEL, CAUGHT_BEFORE, OWN_GRAPHS, Phase
+from memory_harness.harness.log.records import ADDED_TO_MODEL, AUTOCAST, CAUGHT_BEFORE, OWN_GRAPHS, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
@@ -18,6 +18,7 @@ from memory_harness.probes.detectors.floor import (
     floors,
     forecast,
     forecast_in_words,
+    freed_by,
     growth_severity,
 )
 from memory_harness.probes.detectors.growth_contents import every_step, unknown
@@ -83,7 +84,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
     log, growth = evidence.log, evidence.later_steps
     explanation = _explain(evidence)
     if explanation is None:
-        return _graphs_of_one_step(log) or _tried_while_caught(log)
+        return _graphs_of_one_step(log) or _tried_while_caught(log) or _cast_in_short_trainings(evidence)
     slope = robust_slope(floors(growth))
     budget_reached = forecast(log, growth)
     outlook = forecast_in_words(log, budget_reached)
@@ -146,6 +147,26 @@ def _tried_while_caught(log: RunLog) -> Finding | None:
         f"`{held.kept_by}`. Until its `except` block is left Python keeps them: trying again after the block has that "
         "room.",
         evidence={"held_bytes": held.bytes_per_step},
+    )
+
+
+def _cast_in_short_trainings(evidence: Evidence) -> Finding | None:
+    """Find copies that autocast keeps of what many trainings in a row train, none of them long enough to show growth."""
+    log, freed = evidence.log, freed_by(evidence, "autocast_cache")
+    context = main_survivor(survivors_of(log, AUTOCAST))
+    if evidence.later_steps or not freed or context is None:
+        return None
+    return Finding(
+        cause="autocast-cache",
+        severity="warning",
+        title=f"Autocast's cache held {format_bytes(freed)} of cast weights",
+        explanation=f"Clearing it lowered allocated by {format_bytes(freed)}: the casts of what {log.steps[-1].training} "
+        f"trainings train are kept as long as {context.holder} is open. One context for each training lets them go.",
+        phase=context.phase,
+        steps=(log.steps[0].step, log.steps[-1].step),
+        bytes=freed,
+        where=line_of(context),
+        evidence={"freed_by_clearing_bytes": freed, "num_trainings": log.steps[-1].training},
     )
 
 
