@@ -691,7 +691,7 @@ class ScriptObserver:
         return call(*args, **kwargs)
 
     def _is_model(self, value: Any) -> bool:
-        """Return whether it is a model that has been called, or one of its class: averaged weights are called by none."""
+        """Return whether it is a model that has been called, or of its class: averaged weights are called by nobody."""
         if not isinstance(value, torch.nn.Module):
             return False
         return self._has_parameters.get(value, False) or any(

@@ -20,7 +20,13 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
-from memory_harness.probes.detectors.kept import are_caches, is_of_cache, is_of_exception, is_of_metric, is_of_parameters
+from memory_harness.probes.detectors.kept import (
+    are_caches,
+    is_of_cache,
+    is_of_exception,
+    is_of_metric,
+    is_of_parameters,
+)
 from memory_harness.probes.detectors.reading import (
     GRAPH_PHASES,
     LIBRARIES,

@@ -151,7 +151,7 @@ def _tried_while_caught(log: RunLog) -> Finding | None:
 
 
 def _cast_in_short_trainings(evidence: Evidence) -> Finding | None:
-    """Find copies that autocast keeps of what many trainings in a row train, none of them long enough to show growth."""
+    """Find copies that autocast keeps of what trainings in a row train, none of them long enough to show growth."""
     log, freed = evidence.log, freed_by(evidence, "autocast_cache")
     context = main_survivor(survivors_of(log, AUTOCAST))
     if evidence.later_steps or not freed or context is None:
@@ -160,8 +160,9 @@ def _cast_in_short_trainings(evidence: Evidence) -> Finding | None:
         cause="autocast-cache",
         severity="warning",
         title=f"Autocast's cache held {format_bytes(freed)} of cast weights",
-        explanation=f"Clearing it lowered allocated by {format_bytes(freed)}: the casts of what {log.steps[-1].training} "
-        f"trainings train are kept as long as {context.holder} is open. One context for each training lets them go.",
+        explanation=f"Clearing it lowered allocated by {format_bytes(freed)}: the casts of what "
+        f"{log.steps[-1].training} trainings train are kept as long as {context.holder} is open. One context for each "
+        "training lets them go.",
         phase=context.phase,
         steps=(log.steps[0].step, log.steps[-1].step),
         bytes=freed,

@@ -161,7 +161,7 @@ def at_new_lengths(evidence: Evidence) -> Explanation | None:
 
 
 def has_few_lengths(evidence: Evidence) -> bool:
-    """Return whether a few lengths have come up again and again, in a run with room: what is kept for each is bounded."""
+    """Return whether a few lengths came up again and again, in a run with room: what is kept for each is bounded."""
     num_lengths = sum(step.has_new_length for step in evidence.steps)
     return len(evidence.steps) >= STEPS_OF_FEW_LENGTHS * num_lengths and not is_tight(evidence.log)
 

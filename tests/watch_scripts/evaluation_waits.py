@@ -16,7 +16,7 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(32, 512), nn.Tanh(), nn.Linear(512, 4))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 held_out = torch.randn(1000, 32)
-for epoch in range(2):
+for _ in range(2):
     waiting = scores(model, held_out)
     print(next(waiting))
     for _ in range(6):

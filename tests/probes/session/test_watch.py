@@ -162,9 +162,10 @@ BUDGETS = {
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 18 * MIB,
     "cast_by_a_library": 5 * MIB, "clips_on_a_canvas": 5 * MIB, "history_of_lbfgs": 8 * MIB,
     "longest_after_few_steps": 8 * MIB, "longest_recording": 8 * MIB,
-    "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 15 * MIB, "clean_tiles_tried_after": 6 * MIB,
-    "evaluation_waits": 15 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
-    "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB, "states_of_the_vocabulary": 16 * MIB,
+    "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 22 * MIB, "clean_tiles_tried_after": 6 * MIB,
+    "evaluation_waits": 22 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
+    "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB,
+    "states_of_the_vocabulary": 16 * MIB,
 }  # fmt: skip
 ALWAYS = {
     "batches_skipped", "checkpointing_off_in_generate", "retained_graph", "tensors_logged",
