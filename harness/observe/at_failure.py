@@ -157,9 +157,10 @@ def _weights_of_heads(failure: Failure, place: _Place) -> SurvivorRecord | None:
     variables = place.variables
     if place.line.function != ATTENTION or not variables.get("need_weights"):
         return None
-    queries, values, num_heads = (variables.get(name) for name in ("q", "v", "num_heads"))
+    queries, values = variables.get("q"), variables.get("v")
     if not isinstance(queries, torch.Tensor) or not isinstance(values, torch.Tensor) or queries.dim() != 3:
         return None
+    num_heads: int = variables["num_heads"]
     shape = (queries.shape[0] // num_heads, num_heads, queries.shape[1], values.shape[1])
     num_scores = torch.Size(shape).numel()
     if failure.requested_bytes < MIN_BYTES or failure.requested_bytes not in (2 * num_scores, 4 * num_scores):

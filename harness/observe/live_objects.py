@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.parallel import local_part
@@ -56,7 +56,7 @@ def live_modules() -> list[torch.nn.Module]:
 
 
 def _is_lazy(kind: type) -> bool:
-    return issubclass(kind, UninitializedTensorMixin)
+    return issubclass(kind, (UninitializedBuffer, UninitializedParameter))
 
 
 def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:

@@ -16,7 +16,7 @@ lengths = [60 + 7 * (i % 11) for i in range(190)] + [700] * 4
 model = nn.Sequential(nn.Conv1d(4, 64, 9, padding=4), nn.GELU(), nn.Conv1d(64, 64, 9, padding=4), nn.GELU())
 optimizer = torch.optim.Adam(model.parameters())
 for group in batches(lengths, 4):
-    reads = torch.rand(len(group), 4, max(group))
+    reads = torch.rand(len(group), 4, max(group))  # the mistake
     optimizer.zero_grad()
-    model(reads).square().mean().backward()  # the mistake
+    model(reads).square().mean().backward()
     optimizer.step()
