@@ -377,6 +377,7 @@ HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluat
 GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
 OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
 HOOK = "of the hook "  # in the holder of a `SurvivorRecord`: a function that modules or tensors call as a hook
+OF_GENERATOR = "of the generator "  # in the holder of a `SurvivorRecord`: a variable of one that has yet to end
 TRACEBACK = "traceback"  # a link in the holder of a `SurvivorRecord`: an exception's, which holds its frames
 CYCLE = (
     "cycle"  # unit of a `SurvivorRecord`: objects that refer to each other in a circle, and waited for the collector
@@ -392,6 +393,7 @@ UPCAST = "upcast"  # unit of a `SurvivorRecord`: a parameter's copy in float32 t
 SCORES = "scores"  # unit of a `SurvivorRecord`: attention scores that did not fit, by the shapes of queries and keys
 OWN_GRAPHS = "graphs of their own"  # unit of a `SurvivorRecord`: of as many passes, which wait for one backward pass
 LEFT_OUTPUT = "left output"  # unit of a `SurvivorRecord`: an evaluation's, still there when training did not fit
+CAUGHT_BEFORE = "caught before"  # unit of a `SurvivorRecord`: what an earlier exception held when memory ran out
 CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
 
 
@@ -418,8 +420,8 @@ class SurvivorRecord:
     unit: str = "step"
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
-    `ADDED_TO_MODEL`, `NEVER_TRAINED`, `UPCAST`, `SCORES`, `OWN_GRAPHS`, `LEFT_OUTPUT`, `CAUGHT_FAILURE`, `HOST`,
-    `HOST_STEPS`, `SUMMED_LOSSES`"""
+    `ADDED_TO_MODEL`, `NEVER_TRAINED`, `UPCAST`, `SCORES`, `OWN_GRAPHS`, `LEFT_OUTPUT`, `CAUGHT_BEFORE`,
+    `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
     kind: str = "survivor"
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice, product
-from traceback import walk_stack
+from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.records import (
+    CAUGHT_BEFORE,
     LEFT_OUTPUT,
     OWN_GRAPHS,
     SCORES,
@@ -23,6 +24,7 @@ from memory_harness.harness.log.records import (
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library, source_line
+from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import Holder, first_users_holder, local_variables
 from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live
 
@@ -30,6 +32,8 @@ MIN_BYTES = 64 * 1024  # least that is worth a report
 MIN_GRAPHS = 4  # of passes that have nothing in common but parameters, before they are said to wait
 MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
+ATTENTION = "multi_head_attention_forward"  # PyTorch's function behind `nn.MultiheadAttention`
+_PLAIN = (torch.Tensor, list, tuple, dict)  # variables in which tensors are looked for
 NARROW = (torch.float16, torch.bfloat16)
 _TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
 _CAST = re.compile(r"\bfloat\(|float32|\.to\(|\.type\(|\bdouble\(")
@@ -39,7 +43,12 @@ class _Place(NamedTuple):
     """A running frame, and its local variables."""
 
     line: SourceLine
-    values: list[Any]
+    variables: dict[str, Any]
+
+    @property
+    def values(self) -> list[Any]:
+        """What the variables have."""
+        return list(self.variables.values())
 
 
 class Failure(NamedTuple):
@@ -67,6 +76,7 @@ def write_what_is_there(
     """
     places = list(_places(frame))
     records = [_upcast(failure, places), _scores(failure, places), _left_output(failure, list(outputs))]
+    records.append(_caught_before(failure, frame))
     if num_passes >= MIN_GRAPHS:
         records.append(_own_graphs(failure))
     for record in records:
@@ -80,7 +90,7 @@ def _places(frame: FrameType | None) -> Iterator[_Place]:
         path = outer.f_code.co_filename
         if is_harness(path) or "/torch/utils/_python_dispatch" in path:
             continue
-        yield _Place(SourceLine(path, number, outer.f_code.co_name), list(local_variables(outer).values()))
+        yield _Place(SourceLine(path, number, outer.f_code.co_name), local_variables(outer))
         if not is_library(path):
             return
 
@@ -120,13 +130,16 @@ def _cast_before(failure: Failure) -> SurvivorRecord | None:
 def _parameters(value: Any) -> Iterable[torch.Tensor]:
     """Return what a variable has of parameters: itself, or a module's own."""
     if isinstance(value, torch.nn.Module):
-        return [parameter for parameter in value._parameters.values() if parameter is not None]
+        return [parameter for parameter in vars(value).get("_parameters", {}).values() if parameter is not None]
     return [value] if isinstance(value, torch.nn.Parameter) else []
 
 
 def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
     """Find queries and keys, each batch x heads x tokens x head size, whose products are what did not fit."""
     for place in places:
+        weights = _weights_of_heads(failure, place)
+        if weights is not None:
+            return weights
         four = [value for value in place.values if isinstance(value, torch.Tensor) and value.dim() == 4]
         for queries, keys in product(four, four):
             alike = queries.shape[0] == keys.shape[0] and queries.shape[3] == keys.shape[3]
@@ -137,6 +150,22 @@ def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
                 record = _made_by(failure, SCORES, place.line, queries, failure.requested_bytes, 1)
                 return replace(record, shape=shape)
     return None
+
+
+def _weights_of_heads(failure: Failure, place: _Place) -> SurvivorRecord | None:
+    """Find the weights of all heads that `nn.MultiheadAttention` stores, unless it is told that nobody needs them."""
+    variables = place.variables
+    if place.line.function != ATTENTION or not variables.get("need_weights"):
+        return None
+    queries, values = variables.get("q"), variables.get("v")
+    if not isinstance(queries, torch.Tensor) or not isinstance(values, torch.Tensor) or queries.dim() != 3:
+        return None
+    num_heads: int = variables["num_heads"]
+    shape = (queries.shape[0] // num_heads, num_heads, queries.shape[1], values.shape[1])
+    num_scores = torch.Size(shape).numel()
+    if failure.requested_bytes < MIN_BYTES or failure.requested_bytes not in (2 * num_scores, 4 * num_scores):
+        return None
+    return replace(_made_by(failure, SCORES, place.line, queries, failure.requested_bytes, 1), shape=shape)
 
 
 def _own_graphs(failure: Failure) -> SurvivorRecord | None:
@@ -208,6 +237,36 @@ def _left_output(failure: Failure, outputs: list[torch.Tensor]) -> SurvivorRecor
     outputs.sort(key=lambda tensor: -tensor.nbytes)
     holder = first_users_holder(outputs[:MAX_OBJECTS_ASKED], [outputs])
     return None if holder is None else _held(failure, LEFT_OUTPUT, holder, num_bytes, len(outputs))
+
+
+def _caught_before(failure: Failure, frame: FrameType | None) -> SurvivorRecord | None:
+    """Find an exception that was caught, and is still there while its work is tried again: it holds its frames.
+
+    Parameters and what running functions have too are there without it. The line is the one in the function that
+    caught it at which that is now, such as one of the `except` block.
+    """
+    running = [outer for outer, _ in walk_stack(frame) if not is_harness(outer.f_code.co_filename)]
+    in_use = set().union(*(_sizes_in(failure.device, outer) for outer in running))
+    most, at = MIN_BYTES, None
+    for error in live(Exception):
+        frames = [passed for passed, _ in walk_tb(error.__traceback__)]
+        catching = [passed for passed in frames if passed in running]
+        sizes: dict[Hashable, int] = {}
+        for ended in frames:
+            sizes |= _sizes_in(failure.device, ended)
+        num_bytes = sum(size for handle, size in sizes.items() if handle not in in_use)
+        if catching and num_bytes > most:
+            path, line = catching[-1].f_code.co_filename, catching[-1].f_lineno
+            most, at = num_bytes, Holder("a caught exception", path, line, stores=True)
+    return None if at is None else _held(failure, CAUGHT_BEFORE, at, most, 1)
+
+
+def _sizes_in(device: ObservableDevice, frame: FrameType) -> dict[Hashable, int]:
+    """Return the bytes of the device that a frame's variables have, but for parameters, by allocation."""
+    tensors = tensors_in([value for value in local_variables(frame).values() if isinstance(value, _PLAIN)])
+    own = [tensor for tensor in tensors if not isinstance(tensor, torch.nn.Parameter)]
+    sizes = {device.handle_of(tensor): tensor.untyped_storage().nbytes() for tensor in own}
+    return {handle: size for handle, size in sizes.items() if handle is not None}
 
 
 def _held(failure: Failure, unit: str, holder: Holder, num_bytes: int, number: int) -> SurvivorRecord:

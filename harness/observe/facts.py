@@ -227,9 +227,10 @@ def _members(value: Any) -> Sequence[Any]:
         return list(value.values())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return list(vars(value).values())
-    if hasattr(value, "layers") and not isinstance(value, torch.nn.Module):
-        return [vars(layer) for layer in value.layers]
-    return value if isinstance(value, (list, tuple)) else ()
+    if isinstance(value, (list, tuple)):
+        return value
+    layers = None if isinstance(value, torch.nn.Module) else getattr(value, "layers", None)
+    return [getattr(layer, "__dict__", {}) for layer in layers] if isinstance(layers, (list, tuple)) else ()
 
 
 def _is_checkpointed(module: torch.nn.Module) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from memory_harness.harness.log.records import HOOK, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
+from memory_harness.harness.log.records import HOOK, OF_GENERATOR, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
 from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
@@ -248,7 +248,7 @@ class _Search:
         if generator.gi_frame is not None:
             name = _local_name(generator.gi_frame, target) or "?"
             line = storing_line(code.co_filename, name, code.co_firstlineno, last_line(code))
-        link = f"local `{name}` of the generator {code.co_name}()"
+        link = f"local `{name}` {OF_GENERATOR}{code.co_name}()"
         outer = self.holder_of(generator, (link, *inner), depth - 1)
         if outer is not None and outer.is_users and outer.adds:
             return outer

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.devices.parallel import local_part
@@ -41,11 +42,21 @@ MAX_GRAPHS_LOOKED_AT = 20_000  # tensors with a graph among which those are look
 def live(kind: type) -> list[Any]:
     """Return the objects of a kind; `isinstance` would ask objects that only stand for others.
 
-    Each type is asked once: there are half a million objects and a thousand types.
+    Each type is asked once: there are half a million objects and a thousand types. Parameters of lazy modules, which
+    have neither shape nor memory before the first call, are left out.
     """
     objects = gc.get_objects()
-    of_kind = {found for found in set(map(type, objects)) if issubclass(found, kind)}
+    of_kind = {found for found in set(map(type, objects)) if issubclass(found, kind) and not _is_lazy(found)}
     return [item for item in objects if type(item) in of_kind]
+
+
+def live_modules() -> list[torch.nn.Module]:
+    """Return the modules, without those that are being copied: they have no parts yet."""
+    return [module for module in live(torch.nn.Module) if "_parameters" in vars(module)]
+
+
+def _is_lazy(kind: type) -> bool:
+    return issubclass(kind, (UninitializedBuffer, UninitializedParameter))
 
 
 def tensors_by_handle(device: ObservableDevice) -> dict[Hashable, list[torch.Tensor]]:
@@ -174,7 +185,7 @@ def is_of_number(node: Any) -> bool:
 
 def hook_with_line(path: str, line: int) -> str | None:
     """Return the name of the function in which a line lies, where a module calls that function as a hook."""
-    for module in live(torch.nn.Module):
+    for module in live_modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             for hook in hooks.values():
                 code = hook_code(hook)
@@ -260,7 +271,7 @@ def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
 
 def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:
     """Return who holds the model with the most parameters on the device, or the largest tensor where there is none."""
-    modules = live(torch.nn.Module)
+    modules = live_modules()
     inner: set[int] = set()
     for module in modules:
         inner.update(map(id, module.children()))
@@ -317,7 +328,8 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
     found: dict[Hashable, Named] = {}
 
     def add(category: str, name: str, value: Any) -> None:
-        if issubclass(type(value), torch.Tensor) and value.layout is torch.strided:
+        kind = type(value)
+        if issubclass(kind, torch.Tensor) and not _is_lazy(kind) and value.layout is torch.strided:
             tensor = local_part(value)
             handle = device.handle_of(tensor)
             if handle is not None:
@@ -340,7 +352,7 @@ def named_memory(device: ObservableDevice, known: KnownModels) -> dict[Hashable,
 
 def _modules_and_optimizers() -> tuple[list[torch.nn.Module], list[torch.optim.Optimizer]]:
     """Return all that live."""
-    return live(torch.nn.Module), live(torch.optim.Optimizer)
+    return live_modules(), live(torch.optim.Optimizer)
 
 
 def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:
@@ -348,4 +360,4 @@ def _outermost(modules: list[torch.nn.Module]) -> list[torch.nn.Module]:
     inner: set[int] = set()
     for module in modules:
         inner.update(map(id, vars(module).get("_modules", {}).values()))
-    return [module for module in modules if id(module) not in inner and "_parameters" in vars(module)]
+    return [module for module in modules if id(module) not in inner]

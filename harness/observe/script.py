@@ -686,10 +686,17 @@ class ScriptObserver:
 
     def copy(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Copy something; of a model it may be the begin of a checkpoint."""
-        is_model = bool(args) and isinstance(args[0], torch.nn.Module) and self._has_parameters.get(args[0], False)
-        if is_model and not self._cannot_save:
+        if bool(args) and self._is_model(args[0]) and not self._cannot_save:
             self._begin_checkpoint()
         return call(*args, **kwargs)
+
+    def _is_model(self, value: Any) -> bool:
+        """Return whether it is a model that has been called, or of its class: averaged weights are called by nobody."""
+        if not isinstance(value, torch.nn.Module):
+            return False
+        return self._has_parameters.get(value, False) or any(
+            has_parameters and type(module) is type(value) for module, has_parameters in self._has_parameters.items()
+        )
 
     @property
     def _cannot_save(self) -> bool:

@@ -25,6 +25,7 @@ from memory_harness.harness.observe.holders import local_variables
 
 GENERATE = "generate"  # begin of the names of functions that are taken to generate
 MAX_FAILED_FRAMES = 200  # frames looked at for a cache when memory has run out
+MIN_PAIRS = 2  # of keys and values, one of each layer, before they are a cache
 MAX_FRAMES = 24  # frames looked at for a function that generates, from the model's call outwards
 
 _HARNESS = "memory_harness.harness"
@@ -187,18 +188,35 @@ def autocast_around(frame: FrameType | None) -> str | None:
 
 
 def cache_in_frames(frame: FrameType | None) -> tuple[int, str | None]:
-    """Return the bytes of keys and values that running calls of transformers' models hand on, from a frame out.
+    """Return the bytes of keys and values that running calls hand on, from a frame out.
 
-    With `file:line` of the user's that called the one that begins them.
+    They are what transformers' models call so, or a list of as many pairs as layers have run. With `file:line` of the
+    user's that called the one that begins them.
     """
     most, called_at = 0, None
     for outer, line in islice(traceback.walk_stack(frame), MAX_FAILED_FRAMES):
-        cache = local_variables(outer).get("past_key_values") if outer.f_code.co_flags & CO_NEWLOCALS else None
-        most = max(most, sum(tensor.untyped_storage().nbytes() for tensor in tensors_in(cache)))
+        is_function = outer.f_code.co_flags & CO_NEWLOCALS and not is_harness(outer.f_code.co_filename)
+        variables = local_variables(outer) if is_function else {}
+        caches = [variables.get("past_key_values"), *filter(_is_list_of_pairs, variables.values())]
+        tensors = tensors_in(caches)
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+        most = max(most, sum(storages.values()))
         path = outer.f_code.co_filename
         if most and called_at is None and not is_library(path):
             called_at = f"{short_path(path)}:{line}"
     return most, called_at
+
+
+def _is_list_of_pairs(value: Any) -> bool:
+    """Return whether it is a list of several pairs of tensors, all of one shape of four dimensions, without graphs."""
+    if not isinstance(value, list) or len(value) < MIN_PAIRS:
+        return False
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        return False
+    tensors = [tensor for pair in value for tensor in pair]
+    if not all(isinstance(tensor, torch.Tensor) and tensor.dim() == 4 for tensor in tensors):
+        return False
+    return len({tensor.shape for tensor in tensors}) == 1 and not any(tensor.requires_grad for tensor in tensors)
 
 
 def making_line() -> str:

@@ -11,6 +11,7 @@ from memory_harness.harness.log.records import (
     GROWING_TENSOR,
     HOST,
     LEFT_OUTPUT,
+    OF_GENERATOR,
     ModelFacts,
     Phase,
     PhaseRecord,
@@ -19,8 +20,15 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evaluation, Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, freed_by
-from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_metric, is_of_parameters
+from memory_harness.probes.detectors.kept import (
+    are_caches,
+    is_of_cache,
+    is_of_exception,
+    is_of_metric,
+    is_of_parameters,
+)
 from memory_harness.probes.detectors.reading import (
+    GRAPH_PHASES,
     LIBRARIES,
     called_at,
     error_at_failure,
@@ -85,6 +93,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
         contents = _contents_by_size(hoarding[0], model, evidence.config.model.dtype)
     else:
         return None
+    if contents == "logits" and held is not None and is_of_cache(log, held):
+        return None  # keys and values that happen to be as large
     never_released = _never_released(hoarding)
     cause = "outputs-hoarded"
     if contents == "logits":
@@ -408,7 +418,7 @@ def eval_leftover(evidence: Evidence) -> Finding | None:
     known = settled if log.run.script and not survivors_of(log, Phase.EVAL) else evidence.evaluations
     found = [evaluation for evaluation in known if _leaves_last(evaluation)]
     if not found or _steps_leave_too(evidence):
-        return _output_at_failure(evidence)
+        return _output_at_failure(evidence) or _suspended_at_failure(log)
     first, oom = found[0], log.fatal_oom
     dies_next = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step == found[-1].step + 1
     stays = first.kept_bytes is not None and first.kept_bytes >= KEPT_SHARE * first.grown_bytes
@@ -451,6 +461,29 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
         explanation=f"It is kept by {left.holder} `{left.kept_by}`, and what came after it ran out of "
         "memory, which would have had room without it. Deleting it when the evaluation is over gives that back.",
         evidence={"left_bytes": left.bytes_per_step},
+    )
+
+
+def _suspended_at_failure(log: RunLog) -> Finding | None:
+    """Find what a generator that evaluates holds where it waits, when the training step after it ran out of memory."""
+    oom = log.fatal_oom
+    if oom is None or oom.phase not in GRAPH_PHASES:
+        return None
+    held = [found for found in survivors_of(log, Phase.EVAL) if found.step == oom.step and OF_GENERATOR in found.holder]
+    num_bytes = sum(found.bytes_per_step for found in held)
+    if not held or severity_without(log, num_bytes) != "error":
+        return None
+    return Finding(
+        cause="eval-leftover",
+        severity="error",
+        title=f"An evaluation that waits to go on holds {format_bytes(num_bytes)} while the model trains",
+        explanation=f"The largest of it is made at {held[0].site} and kept by {held[0].holder}. A generator keeps its "
+        "variables until it has run to its end, is closed, or nothing refers to it any more.",
+        phase=Phase.EVAL,
+        steps=(oom.step, oom.step),
+        bytes=num_bytes,
+        where=line_of(held[0]),
+        evidence={"left_bytes": num_bytes, "num_variables": len(held)},
     )
 
 

@@ -8,7 +8,7 @@ made of.
 from collections.abc import Callable
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import ADDED_TO_MODEL, OWN_GRAPHS, Phase
+from memory_harness.harness.log.records import ADDED_TO_MODEL, AUTOCAST, CAUGHT_BEFORE, OWN_GRAPHS, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
@@ -18,6 +18,7 @@ from memory_harness.probes.detectors.floor import (
     floors,
     forecast,
     forecast_in_words,
+    freed_by,
     growth_severity,
 )
 from memory_harness.probes.detectors.growth_contents import every_step, unknown
@@ -34,6 +35,7 @@ from memory_harness.probes.detectors.growth_timing import (
     after_failures,
     at_interval,
     at_new_lengths,
+    has_few_lengths,
     in_autocast,
     in_cycles,
     never_recovered,
@@ -82,7 +84,7 @@ def growth_in_training(evidence: Evidence) -> Finding | None:
     log, growth = evidence.log, evidence.later_steps
     explanation = _explain(evidence)
     if explanation is None:
-        return _graphs_of_one_step(log)
+        return _graphs_of_one_step(log) or _tried_while_caught(log) or _cast_in_short_trainings(evidence)
     slope = robust_slope(floors(growth))
     budget_reached = forecast(log, growth)
     outlook = forecast_in_words(log, budget_reached)
@@ -130,6 +132,45 @@ def _graphs_of_one_step(log: RunLog) -> Finding | None:
     )
 
 
+def _tried_while_caught(log: RunLog) -> Finding | None:
+    """Find work that is tried again while the exception of the first try still holds what that had made."""
+    held = main_survivor(survivors_at_failure(log, CAUGHT_BEFORE))
+    if held is None:
+        return None
+    return error_at_failure(
+        log,
+        held,
+        held.bytes_per_step,
+        cause="exception-holds-frames",
+        title=f"An exception that was caught holds {format_bytes(held.bytes_per_step)} while the work is tried again",
+        explanation=f"What failed first is still there, in the frames of the traceback of {held.holder} "
+        f"`{held.kept_by}`. Until its `except` block is left Python keeps them: trying again after the block has that "
+        "room.",
+        evidence={"held_bytes": held.bytes_per_step},
+    )
+
+
+def _cast_in_short_trainings(evidence: Evidence) -> Finding | None:
+    """Find copies that autocast keeps of what trainings in a row train, none of them long enough to show growth."""
+    log, freed = evidence.log, freed_by(evidence, "autocast_cache")
+    context = main_survivor(survivors_of(log, AUTOCAST))
+    if evidence.later_steps or not freed or context is None:
+        return None
+    return Finding(
+        cause="autocast-cache",
+        severity="warning",
+        title=f"Autocast's cache held {format_bytes(freed)} of cast weights",
+        explanation=f"Clearing it lowered allocated by {format_bytes(freed)}: the casts of what "
+        f"{log.steps[-1].training} trainings train are kept as long as {context.holder} is open. One context for each "
+        "training lets them go.",
+        phase=context.phase,
+        steps=(log.steps[0].step, log.steps[-1].step),
+        bytes=freed,
+        where=line_of(context),
+        evidence={"freed_by_clearing_bytes": freed, "num_trainings": log.steps[-1].training},
+    )
+
+
 def _explain(evidence: Evidence) -> Explanation | None:
     """Return the first explanation that holds."""
     survivors = survivors_of(evidence.log)
@@ -140,7 +181,8 @@ def _explain(evidence: Evidence) -> Explanation | None:
     for question in QUESTIONS:
         explanation = question(evidence)
         if explanation is not None:
-            return explanation
+            is_bounded = question is at_new_lengths and has_few_lengths(evidence)
+            return None if is_bounded else explanation
     return None
 
 

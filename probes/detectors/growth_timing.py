@@ -25,12 +25,14 @@ from memory_harness.probes.detectors.floor import (
     total_left,
 )
 from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
-from memory_harness.probes.detectors.reading import main_survivor, survivors_of
+from memory_harness.probes.detectors.reading import is_tight, main_survivor, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES
 
 NEVER_LONGEST = 2
 """Of the new lengths with growth, so many must be shorter than one before: a buffer that grows with the longest is
 none."""
+STEPS_OF_FEW_LENGTHS = 8
+"""Steps for each length that has come up, from which the lengths are a few that are known: their table is soon full."""
 LASTING_SHARE = 0.5
 """Share of what new lengths left that must still be there at the end."""
 WHAT_STAYS = {
@@ -156,6 +158,12 @@ def at_new_lengths(evidence: Evidence) -> Explanation | None:
         survivor=largest_survivor(evidence.log),
         evidence={"num_new_lengths": len(at_new), "num_repeated": num_repeated, "grown_bytes": total},
     )
+
+
+def has_few_lengths(evidence: Evidence) -> bool:
+    """Return whether a few lengths came up again and again, in a run with room: what is kept for each is bounded."""
+    num_lengths = sum(step.has_new_length for step in evidence.steps)
+    return len(evidence.steps) >= STEPS_OF_FEW_LENGTHS * num_lengths and not is_tight(evidence.log)
 
 
 def until_epoch_ends(evidence: Evidence) -> Explanation | None:

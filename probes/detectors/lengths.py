@@ -7,9 +7,10 @@ import numpy as np
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segment_size
-from memory_harness.harness.log.records import BatchShape, OomRecord, Phase, StepRecord
+from memory_harness.harness.log.records import CAUGHT_BEFORE, BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
+from memory_harness.probes.detectors.peaks import micro_batches
 from memory_harness.probes.detectors.reading import (
     FORWARD_PHASES,
     GRAPH_PHASES,
@@ -18,6 +19,7 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     setting_at,
     severity_without,
+    survivors_at_failure,
 )
 from memory_harness.probes.detectors.trends import BURN_IN_STEPS
 from memory_harness.probes.findings import Finding, Severity
@@ -118,6 +120,8 @@ def longest_sample(evidence: Evidence) -> Finding | None:
     log, oom = evidence.log, evidence.log.fatal_oom
     if oom is None or oom.batch is None or oom.phase not in GRAPH_PHASES:
         return None
+    if survivors_at_failure(log, CAUGHT_BEFORE):
+        return None  # a part of the batch is tried again, while what the whole had made is there
     failed = (oom.step, oom.micro_step)
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]
@@ -194,12 +198,12 @@ def _needs_more_than_there_is(evidence: Evidence, oom: OomRecord) -> bool:
     Its pass may have failed early on, with most of what it needs still to come.
     """
     log = evidence.log
-    rises = [record for record in records_of(log, *GRAPH_PHASES) if record.batch and record.step not in (1, oom.step)]
-    if oom.batch is None or oom.phase not in GRAPH_PHASES or not rises:
+    passes = [record for record in micro_batches(log) if record.step != oom.step]
+    if oom.batch is None or oom.phase not in GRAPH_PHASES or not passes:
         return False
-    if not _are_enough(log, [record.batch for record in rises if record.batch], oom.batch):
+    if not _are_enough(log, [record.batch for record in passes if record.batch], oom.batch):
         return False
-    largest = sorted(rises, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(rises) // 2 :]
+    largest = sorted(passes, key=lambda record: record.batch.padded_tokens if record.batch else 0)[-len(passes) // 2 :]
     rates = [peak_rise_bytes(record) / record.batch.padded_tokens for record in largest if record.batch]
     floor = min(step.allocated_bytes for step in log.steps[1:]) if log.steps[1:] else 0
     return floor + float(np.median(rates)) * oom.batch.padded_tokens > oom.budget_bytes

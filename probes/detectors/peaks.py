@@ -45,6 +45,7 @@ CLOSE_FIT = 0.01
 """Mean error of the fit, as a share of the run's peak, up to which it may be continued beyond the lengths seen."""
 LOOK_AHEAD = 4
 """How many times the longest sample seen is still tried."""
+MULTIHEAD = "`nn.MultiheadAttention` stores and returns them unless it is called with `need_weights=False`."
 SCORES_SHARE = 0.1
 """Share of a batch's own peak from which the scores are worth a line."""
 
@@ -116,7 +117,7 @@ def length_limit(log: RunLog) -> LengthLimit | None:
 
     The floor is the highest from the second step on; fragmentation may end a run earlier.
     """
-    records = _micro_batches(log)
+    records = micro_batches(log)
     linear, quadratic = fit_peaks(records, quadratic=False), fit_peaks(records, quadratic=True)
     if linear is None or quadratic is None:
         return None
@@ -132,7 +133,7 @@ def length_limit(log: RunLog) -> LengthLimit | None:
     return LengthLimit(batch_size, longest, tried_up_to, share_beyond(lengths, longest), len(lengths))
 
 
-def _micro_batches(log: RunLog) -> list[PhaseRecord]:
+def micro_batches(log: RunLog) -> list[PhaseRecord]:
     """Return each forward pass with the peak of its backward pass, where that is the higher one."""
     backwards = {(record.step, record.micro_step): record for record in records_of(log, Phase.BACKWARD)}
     if log.fatal_oom:
@@ -177,7 +178,8 @@ def _scores_seen(evidence: Evidence, oom: OomRecord, scores: SurvivorRecord) -> 
         return None
     bytes_per_element = scores.bytes_per_step // prod(scores.shape)
     batch = oom.batch or BatchShape(batch_size, length, (), batch_size * length)
-    return _scores_oom(evidence, oom, replace(batch, padded_length=length), num_heads, bytes_per_element)
+    why = MULTIHEAD if scores.site.endswith("multi_head_attention_forward") else None
+    return _scores_oom(evidence, oom, replace(batch, padded_length=length), num_heads, bytes_per_element, why)
 
 
 def _scores_of(num_bytes: int, batch: BatchShape, model: ModelFacts) -> int | None:
@@ -197,7 +199,12 @@ def _is_only_scores(num_bytes: int, batch: BatchShape, model: ModelFacts) -> boo
 
 
 def _scores_oom(
-    evidence: Evidence, oom: OomRecord, batch: BatchShape, num_heads: int, bytes_per_element: int
+    evidence: Evidence,
+    oom: OomRecord,
+    batch: BatchShape,
+    num_heads: int,
+    bytes_per_element: int,
+    why: str | None = None,
 ) -> Finding:
     length = batch.padded_length
     return fatal_finding(
@@ -206,7 +213,7 @@ def _scores_oom(
         title=f"Attention asks for {format_bytes(oom.requested_bytes)} to store all its scores",
         explanation=f"{batch.batch_size} × {num_heads} heads × {length} × {length} × {bytes_per_element} B = "
         f"{format_bytes(oom.requested_bytes)}: the scores of one layer, which only the math kernel stores. "
-        + _why(evidence, batch),
+        + (why or _why(evidence, batch)),
         num_bytes=oom.requested_bytes,
         evidence={"num_heads": num_heads, "length": length, "bytes_per_element": bytes_per_element},
     )

@@ -64,7 +64,7 @@ def save_doubles(evidence: Evidence) -> Finding | None:
     worst = max(records_of(log, Phase.CHECKPOINT), key=peak_rise_bytes, default=None)
     if worst is None or _merged_bits(evidence, worst) is not None:
         return None
-    rise, loaded = peak_rise_bytes(worst), _loaded_bytes(log)
+    rise, loaded = peak_rise_bytes(worst) + _failed_bytes(log, Phase.CHECKPOINT), _loaded_bytes(log)
     # where loading was not recorded, the model is at most all that is there
     model_bytes = loaded or worst.allocated_before_bytes
     if rise < max(MIN_GROWTH_BYTES, COPY_SHARE * model_bytes):
@@ -83,6 +83,12 @@ def save_doubles(evidence: Evidence) -> Finding | None:
         where=line_of_unit(log, peak_unit(Phase.CHECKPOINT)) or _failed_at(log, Phase.CHECKPOINT),
         evidence={"rise_bytes": rise, "model_bytes": model_bytes},
     )
+
+
+def _failed_bytes(log: RunLog, phase: Phase) -> int:
+    """Return what did not fit, where the run died in the phase: the peak would have been that much higher."""
+    oom = log.fatal_oom
+    return oom.requested_bytes if oom is not None and oom.phase is phase else 0
 
 
 def _failed_at(log: RunLog, phase: Phase) -> str | None:

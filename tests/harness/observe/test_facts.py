@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from memory_harness.harness.observe.facts import called_with_shape, model_facts
+from memory_harness.harness.observe.facts import called_with_shape, model_facts, tensors_in
 
 
 class Mixture(nn.Module):
@@ -66,3 +66,7 @@ def test_what_is_no_mask_tells_nothing():
     assert masked([1, 0, 1, 0], [1, 1, 1, 0]) == ()  # labels of each position
     assert masked([3, 2, 1, 0], [3, 2, 0, 0]) == ()
     assert masked([1, 0], [1, 1]) == ()  # which keys a query may see
+
+
+def test_what_has_a_number_of_layers_is_no_cache():
+    assert tensors_in({"settings": SimpleNamespace(layers=4), "ids": torch.zeros(2)})[0].shape == (2,)

@@ -101,6 +101,20 @@ def test_a_cache_of_ones_own_grows_along_its_tokens(batch_size, length, per_step
     assert are_caches(log, [kept, replace(kept, site="serve.py:6 f")]) is expected
 
 
+def test_keys_and_values_as_large_as_the_logits_are_not_called_logits():
+    output = ForwardFacts(False, 0, 0, logits_bytes=20 * KIB, output_bytes=40 * KIB)
+    calls = [replace(call, forward=output, after=_higher(call.after, 20 * KIB)) for call in calls_at(CLIMBING)]
+    shape = (1, 4, 24, 32)
+    kept = SurvivorRecord(0, Phase.EVAL, "serve.py:5 answer", "", 20 * KIB, 8, shape=shape, unit=Phase.EVAL)
+    log = make_log()
+    log = replace(log, run=replace(log.run, script="serve.py"), phases=calls, steps=[])
+    causes = {}
+    for holder in ("global `kept` of __main__: list of 40 (serve.py:7)", SESSIONS):
+        finding = outputs_kept(gather(replace(log, survivors=[replace(kept, holder=holder)])))
+        causes[holder] = None if finding is None else finding.cause
+    assert list(causes.values()) == ["logits-hoarded", None]
+
+
 @pytest.mark.parametrize("lets_go", [True, False])
 def test_what_is_let_go_before_the_next_batch_is_not_hoarded(lets_go):
     batch = BatchShape(1, 16, (16,), 16)

@@ -23,7 +23,9 @@ MISTAKE = "# the mistake"
 CAUSES = {
     "adapters_compared": "adapters-accumulate",
     "adapters_of_peft": "adapters-accumulate",
+    "autocast_around_fits": "autocast-cache",
     "autocast_cache": "autocast-cache",
+    "averaged_weights_saved": "save-doubles",
     "baseline_with_graph": "retained-graph",
     "best_weights_by_epoch": "tensors-logged",
     "branches_added": "adapters-accumulate",
@@ -51,6 +53,7 @@ CAUSES = {
     "eval_batch_logits": "eval-batch-logits",
     "eval_leftover": "eval-leftover",
     "eval_with_grad": "eval-with-grad",
+    "evaluation_waits": "eval-leftover",
     "exception_holds_frames": "exception-holds-frames",
     "failure_kept": "exception-holds-frames",
     "group_logits": "group-logits",
@@ -65,6 +68,7 @@ CAUSES = {
     "kv_cache_held": "kv-cache-held",
     "layers_no_longer_checkpointed": "checkpointing-lost",
     "layers_wrapped": "adapters-accumulate",
+    "lazy_layers_in_a_circle": "reference-cycle",
     "log_probs_kept": "retained-graph",
     "logits_beside_labels": "logits-hoarded",
     "logits_concatenated": "logits-hoarded",
@@ -73,6 +77,7 @@ CAUSES = {
     "logits_of_trainer_on_the_host": "logits-hoarded-host",
     "logits_padded": "logits-hoarded",
     "longest_after_few_steps": "longest-sample",
+    "longest_of_sorted": "longest-sample",
     "longest_recording": "longest-sample",
     "longest_sample": "longest-sample",
     "made_by_a_comprehension": "retained-graph",
@@ -123,6 +128,7 @@ CAUSES = {
     "tensors_logged": "tensors-logged",
     "thread_leak": "tensors-logged",
     "thread_pool_leak": "tensors-logged",
+    "tiles_tried_in_except": "exception-holds-frames",
     "torchmetrics_of_evaluation": "metric-never-reset",
     "torchmetrics_state": "metric-never-reset",
     "train_forgotten": "checkpointing-lost",
@@ -130,6 +136,7 @@ CAUSES = {
     "two_lists": "tensors-logged",
     "weights_cloned": "tensors-logged",
     "weights_kept": "tensors-logged",
+    "weights_of_heads": "attention-math-fallback",
 }
 GROW_WITHOUT_END = {
     "baseline_with_graph", "best_weights_by_epoch", "cache_by_layer", "cached_batches", "cached_function", "chat_cache",
@@ -155,7 +162,10 @@ BUDGETS = {
     "group_logits": 20 * MIB, "longest_sample": 40 * MIB, "oom_in_backward": 48 * MIB, "shifted_logits": 18 * MIB,
     "cast_by_a_library": 5 * MIB, "clips_on_a_canvas": 5 * MIB, "history_of_lbfgs": 8 * MIB,
     "longest_after_few_steps": 8 * MIB, "longest_recording": 8 * MIB,
-    "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB, "states_of_the_vocabulary": 16 * MIB,
+    "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 22 * MIB, "clean_tiles_tried_after": 6 * MIB,
+    "evaluation_waits": 22 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
+    "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB,
+    "states_of_the_vocabulary": 16 * MIB,
 }  # fmt: skip
 ALWAYS = {
     "batches_skipped", "checkpointing_off_in_generate", "retained_graph", "tensors_logged",
