@@ -110,7 +110,6 @@ from memory_harness.harness.observe.script_patches import (
     patches_of_tensors,
     running_generator,
     unseen_by_compiler,
-    users_innermost_line,
 )
 from memory_harness.harness.observe.script_threads import running_frame, thread_patches, waits_or_has_ended
 from memory_harness.harness.observe.survivors import STEP
@@ -183,7 +182,7 @@ class ScriptObserver:
         self._shapes: list[BatchShape] = []  # of the running step's micro-batches
         self._since_step: BegunPhase | None = None
         """what began when the last step was over, while nothing but single calls without gradients followed it"""
-        self._loader_began = self._has_loader = self._has_told_dataset = False
+        self._loader_began = self._has_told_dataset = False
         self._first_epoch = True
 
         self._loaded = LoadedTensors()
@@ -362,18 +361,11 @@ class ScriptObserver:
             self._begin_generate(values)
 
     def _origin_of(self, values: list[Any]) -> str | None:
-        """Return `file:line` of the user's that made what a module is called with, where it is known.
-
-        Of a batch that another function made than the one that calls the module, it is the call: what had that function
-        make so much is no line of its own. A loader's functions are called by nobody else.
-        """
+        """Return `file:line` of the user's that made what a module is called with, where it is known."""
         tensor = None if self._sampling.is_resting else first_tensor(values)
         origin = None if tensor is None else self.device.origin_of(tensor)
         if origin is None:
             return None
-        caller = users_innermost_line()
-        if caller is not None and not self._has_loader and origin.function != caller.function:
-            return caller.place
         if origin.function == LAMBDA:
             origin = origin._replace(line=statement_around(origin.path, origin.line))
         return origin.place
@@ -650,7 +642,7 @@ class ScriptObserver:
 
     def begin_loader(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Begin a pass over a data loader; over the training data it is an epoch."""
-        self._loader_began = self._has_loader = True
+        self._loader_began = True
         loader = args[0]
         if getattr(loader, "num_workers", 0) and not self._has_told_dataset:
             self._has_told_dataset = True

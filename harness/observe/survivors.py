@@ -338,7 +338,8 @@ class SurvivorTracker:
         unit, num_units = recording.unit, recording.num_units
         last_began, _ = recording.first_nodes
         records = survivor_records(survivors, unit, num_units, self._step, self._device, last_began)
-        made_last = [survivor for survivor in survivors if survivor.unit == num_units - 1]
+        # with what was made since, where the run has ended in between
+        made_last = [survivor for survivor in survivors if survivor.unit >= num_units - 1]
         end = UnitEnd(num_units, allocated_bytes, bytes_by_place(made_last))
         known_bytes = sum(record.bytes_per_step for record in records) * num_units
         if known_bytes < (allocated_bytes - recording.begin_bytes) / 2:
