@@ -6,7 +6,7 @@ from torch import nn
 
 torch.manual_seed(0)
 x, y = torch.randn(640, 32), torch.randint(4, (640,))
-features, head = nn.Sequential(nn.Linear(32, 1536), nn.ReLU()), nn.Linear(1536, 4)
+features, head = nn.Sequential(nn.Linear(32, 512), nn.ReLU()), nn.Linear(512, 4)
 optimizer = torch.optim.SGD([*features.parameters(), *head.parameters()], lr=0.1)
 table = {}
 for epoch in range(12):
