@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
@@ -53,7 +53,8 @@ def _stop() -> None:
     server: Any = forkserver._forkserver
     if server._forkserver_pid is None:
         return
-    os.kill(server._forkserver_pid, signal.SIGTERM)  # it may be importing PyTorch still
+    with suppress(ProcessLookupError):  # somebody has ended it
+        os.kill(server._forkserver_pid, signal.SIGTERM)  # it may be importing PyTorch still
     server._stop()
     tracker: Any = resource_tracker._resource_tracker
     tracker._stop()
@@ -159,7 +160,8 @@ class ForkedProcess:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             assert self.pid is not None
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ends just now, and the server has waited for it
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""

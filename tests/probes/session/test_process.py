@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from memory_harness.harness.log.errors import ConfigError, PeerLost
-from memory_harness.probes.session.fork_server import can_fork, child_environment
+from memory_harness.probes.session.fork_server import ForkedProcess, can_fork, child_environment
 from memory_harness.probes.session.launcher import _first_death
 from memory_harness.probes.session.messages import PEER_LOST
 from memory_harness.probes.session.process import (
@@ -243,3 +243,11 @@ def test_what_a_library_prints_or_asks_is_no_part_of_what_a_worker_says():
         assert noisy.wait() == 2
         errors.seek(0)
         assert "custom code? [y/N] {not JSON" in errors.read()
+
+
+def test_a_signal_to_a_worker_that_ends_just_now_is_none():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    worker = ForkedProcess.__new__(ForkedProcess)
+    worker._process = SimpleNamespace(pid=ended.pid, exitcode=None)
+    worker.kill()

@@ -176,7 +176,9 @@ ALWAYS = {
 """Of each kind of mistake some; the others with `-m slow`."""
 GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
 """scripts that go on, or die, without work that found no memory, with how often it found none"""
-OF_PROCESSES = {"clean_processes", "forked_leak", "leaves_at_once", "subprocess_leak"}
+OF_PROCESSES = {
+    "clean_processes", "forked_leak", "leaves_at_once", "rank_gathers_state", "rank_imbalance", "subprocess_leak",
+}  # fmt: skip
 """what is run by the command line, as these start processes or leave their own"""
 CAUGHT = "# caught here"
 CLEAN = sorted({path.stem for path in SCRIPTS.glob("clean_*.py")} - OF_PROCESSES)
