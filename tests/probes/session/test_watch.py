@@ -138,7 +138,7 @@ CAUSES = {
     "weights_kept": "tensors-logged",
     "weights_of_heads": "attention-math-fallback",
 }
-TOLD_BY_THE_PROCESS = {"records_of_arrays"}
+TOLD_BY_THE_PROCESS = {"observations_by_episode", "records_of_arrays"}
 """Whether they grow without end shows in resident memory, which in a process that ran other tests takes freed memory
 first."""
 GROW_WITHOUT_END = {
