@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
-from memory_harness.harness.log.source_lines import SourceLine, context_around, is_harness, is_library, short_path
+from memory_harness.harness.log.source_lines import context_around, is_harness, is_library, short_path
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import local_variables
 
@@ -151,16 +151,10 @@ def running_generator() -> CodeType | None:
 
 def calling_line() -> str | None:
     """Return `file:line` of the user's innermost frame."""
-    line = users_innermost_line()
-    return None if line is None else line.place
-
-
-def users_innermost_line() -> SourceLine | None:
-    """Return where the user's innermost frame is."""
     for frame in _frames():
         path = frame.f_code.co_filename
         if not is_library(path):
-            return SourceLine(path, frame.f_lineno, frame.f_code.co_name)
+            return f"{short_path(path)}:{frame.f_lineno}"
     return None
 
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -23,6 +20,7 @@ from memory_harness.configs.models import find_model, hub_cache_folder, is_hub_n
 from memory_harness.configs.places import PARTS_FOLDER, user_cache
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.files import write_whole
+from memory_harness.probes.session.layer import surroundings
 
 FOLDER = "estimates"
 PARTS = ("configs", "harness", "probes", "reports")
@@ -60,8 +58,7 @@ def _all_that_counts(config: RunConfig) -> Iterator[str]:
     content = config.with_fields(device="simulated").to_dict()
     del content["output"]
     yield json.dumps(content, sort_keys=True)
-    yield f"{sys.version} {platform.machine()}"
-    yield from sorted(f"{found.name}=={found.version}" for found in metadata.distributions())
+    yield from surroundings()
     for part in PARTS:
         yield from _files_below(PARTS_FOLDER / part, SOURCES)
     yield str(hub_cache_folder(find_model(config.model.model), *TOKENIZER))  # its name holds the commit

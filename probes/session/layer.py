@@ -90,9 +90,14 @@ def cache_folder() -> Path:
 
 def _name(pins: Sequence[Pin]) -> str:
     """Return the name of a layer: what it is of, and the digest of that and all that it lies over."""
-    whole = [*sorted(map(str, pins)), sys.version, platform.machine(), *_installed()]
+    whole = [*sorted(map(str, pins)), *surroundings()]
     digest = hashlib.sha256("\n".join(whole).encode()).hexdigest()[:16]
     return "_".join([*sorted(f"{pin.name}-{pin.version}" for pin in pins), digest])
+
+
+def surroundings() -> list[str]:
+    """Return what a run depends on beside what it is given: Python, the machine's kind, and all that is installed."""
+    return [sys.version, platform.machine(), *_installed()]
 
 
 def _installed() -> list[str]:
