@@ -18,7 +18,6 @@ def reason_against_graphs(config: RunConfig) -> str | None:
         f"--objective {train.objective} runs more than one pass a micro-batch (needed: sft)": train.objective != "sft",
         f"--num-gpus {config.device.num_gpus}: GPUs wait for each other within a step": config.device.num_gpus > 1,
         "--embeddings-on-host looks tokens up on the host": model.embeddings_on_host,
-        "--offload-activations waits for the host": model.offload_activations,
         f"--attention {model.attention} makes masks on the host": model.attention in ("eager", "flash_attention_2"),
         f"--model {model.model}: attention windows need masks": _has_windows(model.model),
         f"--model {model.model}: its rotary embedding reads lengths back": _rope_type(model.model) in _READING_ROPE,

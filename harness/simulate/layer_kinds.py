@@ -222,7 +222,12 @@ def _describe(value: Any, into: list[Any], depth: int) -> None:
 
 
 def _describe_object(value: Any, into: list[Any]) -> None:
-    """Add an object's type, and what it holds that is simple: a model's configuration may change as it runs."""
+    """Add an object's type, and what it holds that is simple: a model's configuration may change as it runs.
+
+    Raises NoKind where a technique's says that what it does in one layer depends on others (`spans_layers`).
+    """
+    if getattr(value, "spans_layers", False):
+        raise NoKind
     into.append(type(value))
     attention = getattr(value, "_attn_implementation", None)
     if isinstance(attention, str) and not _is_library_attention(attention):

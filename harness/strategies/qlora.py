@@ -188,14 +188,15 @@ class QLoraStrategy:
                 join_layers(self.model, self._places)
         self.device.empty_cache()
         self._prepare()
-        if self.config.model.offload_activations:
-            offload_activations(self.model, self.device)
         if self._trains_all:
             self.model.train()
         else:
             self._add_adapter()
         if self.config.model.fast_path != "off":
             self._take_fast_path()
+        if self.config.model.offload_activations:
+            alone = decoder_layers(self._base) if self.config.model.recomputes_blocks else ()
+            offload_activations(self.model, self.device, alone)
         return self.adopt(self.model, shape, checkpoint)
 
     def _near(self, name: str) -> AbstractContextManager[Any]:
@@ -377,6 +378,8 @@ class QLoraStrategy:
 
     def _take_fast_path(self) -> None:
         base = self._base
+        if not self.config.model.use_reentrant:
+            base.disable_input_require_grads()  # which only reentrant checkpointing needs; a leaf lives as long as its graph
         gate: Gate = PlainGate()
         if self.config.model.fast_path == "liger":
             gate = LigerGate(self.device)
@@ -402,9 +405,9 @@ class QLoraStrategy:
         return scaler
 
     def _cannot_be_captured(self, tokens: int) -> bool:
-        """Return whether checkpointing reads the random state in a batch of so many tokens."""
+        """Return whether checkpointing reads the random state in a batch of so many tokens, or copies to the host."""
         layers, blocks = self.recomputed(tokens)
-        return layers > 0 or (blocks > 0 and self.config.draws_in_mlp)
+        return layers > 0 or (blocks > 0 and (self.config.draws_in_mlp or self.config.model.offload_activations))
 
     def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
         """Return a batch as it is to run, and how: captured, replayed or as it is."""

@@ -61,9 +61,14 @@ def config_of(contender: str, adapters: str, lengths: list[int], gpu: str) -> Ru
         return with_fixed_settings(config.with_fields(strategy="unsloth"))
     if contender == "slow":
         return config.with_fields(loss="chunked")
-    # batches of one length leave what those of another cannot use, but in segments that grow
-    fast = config.with_fields(loss="liger", fast_path="liger", recompute="auto", expandable_segments=True)
-    return fast.with_fields(cuda_graphs="auto")
+    return config.with_fields(
+        loss="liger",
+        fast_path="liger",
+        recompute="auto",
+        offload_activations=True,
+        expandable_segments=True,  # batches of one length leave what those of another can use only so
+        cuda_graphs="auto",
+    )
 
 
 def run_case(args: argparse.Namespace) -> dict[str, Any]:

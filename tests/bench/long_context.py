@@ -1,6 +1,7 @@
 """How long a sequence fits, and what a step of it takes: QLoRA with the fixes of long sequences, beside Unsloth.
 
-    python -m tests.bench.long_context FILE.json               both, each in its own process, on a CUDA GPU
+    python -m tests.bench.long_context FILE.json               all, each in its own process, on a CUDA GPU
+    python -m tests.bench.long_context FILE.json --only fast --lengths 98304
     python -m tests.bench.long_context FILE.json --predict     what the simulation says of QLoRA's; goes beside it
     python -m tests.bench.long_context FILE.json --table       as markdown
 
@@ -16,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.bench.agreement import batch_of, train
 from tests.bench.records import write_records
 from tests.bench.unsloth_run import UNSLOTH_SETTINGS
 
-LENGTHS = (2048, 4096, 8192, 16384, 32768, 40960, 49152)
+LENGTHS = (2048, 4096, 8192, 16384, 32768, 40960, 49152, 65536, 98304)
 STEPS = 3
 """at each length; the first makes optimizer states and compiles"""
 
@@ -41,14 +42,22 @@ HOST = "h100"
 RECIPES = {
     "unsloth": (),
     "qlora": ("expandable-segments", "embeddings-on-host", "chunked-loss", "tiled-mlp", "offload-activations"),
+    "fast": ("expandable-segments", "embeddings-on-host", "tiled-mlp", "offload-activations"),
 }
-"""strategy -> fixes"""
+"""contender -> fixes"""
+FIELDS: dict[str, dict[str, Any]] = {
+    "unsloth": {"strategy": "unsloth"},
+    "fast": {
+        "fast_path": "liger",
+        "loss": "liger",
+        "sdpa_backends": ("cudnn", "flash", "memory_efficient", "math"),  # as PyTorch takes them by itself
+    },
+}
 
 
 def config_of(name: str, length: int) -> RunConfig:
     """Return a recipe for sequences of one length."""
     config = RunConfig().with_fields(
-        strategy=name,
         random_weights=True,
         lora_dropout=0.0,
         max_length=length,
@@ -56,13 +65,14 @@ def config_of(name: str, length: int) -> RunConfig:
         gradient_accumulation=1,
         eval_batch_size=1,
         gpu=HOST,
+        **FIELDS.get(name, {}),
     )
     return with_fixed_settings(apply_all(config, (FIXES[fix] for fix in RECIPES[name])))
 
 
-def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
+def rows(name: str, lengths: Sequence[int], *, predict: bool) -> Iterator[dict[str, Any]]:
     """Yield what loading takes, then what steps of each length take, until one does not fit."""
-    config = config_of(name, max(LENGTHS))
+    config = config_of(name, max(lengths))
     if name == "unsloth":
         from memory_harness.harness.strategies.unsloth_package import import_unsloth
 
@@ -84,7 +94,7 @@ def rows(name: str, *, predict: bool) -> Iterator[dict[str, Any]]:
         with device.active():
             strategy.load()
             yield {"length": 0, **peaks(device)}
-            for length in LENGTHS:
+            for length in lengths:
                 for each in (strategy, getattr(strategy, "inner", None), getattr(strategy, "training", None)):
                     if each is not None:
                         each.config = config_of(name, length)
@@ -139,15 +149,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", choices=RECIPES)
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--predict", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     content = json.loads(args.file.read_text()) if args.file.exists() else {}
+    lengths = [int(length) for length in args.lengths.split(",")]
     source = "predicted" if args.predict else "measured"
     if args.only:
         result: dict[str, Any] = {"environment": environment(), "rows": []}
         content.setdefault(source, {})[args.only] = result
-        for row in rows(args.only, predict=args.predict):
+        for row in rows(args.only, lengths, predict=args.predict):
             result["rows"].append(row)
             write_records(args.file, content, 4)
         return 0
@@ -155,6 +167,7 @@ def main() -> int:
         if args.predict and name == "unsloth":
             continue
         command = [sys.executable, "-m", "tests.bench.long_context", str(args.file), "--only", name]
+        command += ["--lengths", args.lengths]
         env = {**os.environ, **(UNSLOTH_SETTINGS if name == "unsloth" else {})}
         subprocess.run([*command, *(["--predict"] if args.predict else [])], env=env, check=False)
     content = json.loads(args.file.read_text())

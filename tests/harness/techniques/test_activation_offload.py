@@ -12,24 +12,54 @@ from tests.harness.techniques.driving import LLAMA_8B, TINY, micro_batch, opened
 OFFLOADED = TINY.with_fields(offload_activations=True)
 
 
+@pytest.fixture(autouse=True)
+def _small_tensors_leave_too(monkeypatch):
+    monkeypatch.setattr(activation_offload, "LEAST_BYTES", 1024)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"fast_path": "torch"},
+        {"fast_path": "torch", "recompute": "0+2"},
+        {"fast_path": "torch", "recompute": "1+1"},
+        {"fast_path": "torch", "recompute": "0+1"},
+    ],
+)
 @pytest.mark.parametrize(("batch_size", "length", "padding"), [(1, 64, 0), (2, 48, 5)])
-def test_loss_and_gradients_are_the_same_bits(batch_size, length, padding):
-    batch = uniform_batch(batch_size, length, padding=padding)
-    (loss, gradients), (expected_loss, expected) = micro_batch(OFFLOADED, batch), micro_batch(TINY, batch)
+def test_loss_and_gradients_are_the_same_bits(batch_size, length, padding, fields):
+    batch, config = uniform_batch(batch_size, length, padding=padding), TINY.with_fields(**fields)
+    expected_loss, expected = micro_batch(config, batch)
+    loss, gradients = micro_batch(config.with_fields(offload_activations=True), batch)
     assert loss == expected_loss
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
 
 
-def test_only_the_layers_inputs_leave(monkeypatch):
+@pytest.fixture
+def leaving(monkeypatch):
+    """Shapes of the tensors that leave."""
     shapes = []
-    pack = activation_offload._Offload.pack
+    leave = activation_offload._Offload._leaving
     monkeypatch.setattr(
         activation_offload._Offload,
-        "pack",
-        lambda self, tensor: (shapes.append(tuple(tensor.shape)), pack(self, tensor))[1],
+        "_leaving",
+        lambda self, tensor: (shapes.append(tuple(tensor.shape)), leave(self, tensor))[1],
     )
+    return shapes
+
+
+def test_only_the_layers_inputs_leave(leaving):
     micro_batch(OFFLOADED, uniform_batch(1, 32))
-    assert shapes == [(1, 32, 64)] * 2  # hidden size 64, two layers
+    assert leaving == [(1, 32, 64)] * 2  # hidden size 64, two layers
+
+
+def test_of_a_layer_whose_block_alone_is_computed_again_all_leaves_but_the_block_and_weights(leaving):
+    micro_batch(OFFLOADED.with_fields(fast_path="torch", recompute="0+1"), uniform_batch(1, 32))
+    assert (1, 1, 32, 16) in leaving  # keys and values of one head
+    assert (32, 64) in leaving  # the block's input
+    assert not {shape for shape in leaving if shape[-1] == 128}  # the block is 128 wide
+    assert (8, 64) not in leaving  # an adapter's weights
 
 
 @pytest.mark.slow

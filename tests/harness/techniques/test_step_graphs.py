@@ -127,12 +127,19 @@ def test_a_step_that_fails_leaves_no_graph():
         assert strategy.staged(uniform_batch(1, 64), training=True)[1] is Stage.FIRST
 
 
+def test_a_batch_that_copies_to_the_host_is_not_captured():
+    strategy, _ = opened(GRAPHS.with_fields(offload_activations=True, recompute="128:0,256:0+1"))
+    with strategy.device.active():
+        strategy.load()
+        stages = [strategy.staged(uniform_batch(1, length), training=True)[1] for length in (64, 192)]
+    assert stages == [Stage.FIRST, Stage.ALONE]
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
         ({"fast_path": "off"}, "--fast-path"),
         ({"loss": "full"}, "--loss"),
-        ({"offload_activations": True}, "--offload-activations"),
         ({"embeddings_on_host": True}, "--embeddings-on-host"),
         ({"attention": "eager"}, "--attention"),
         ({"num_gpus": 2}, "--num-gpus"),
@@ -159,6 +166,7 @@ def test_a_gpu_gives_the_losses_of_the_same_passes_without_graphs(path, fields):
         strategy, found = QLoraStrategy(config, device), []
         with device.active():
             strategy.load()
+            loaded = device.pool_use().private_reserved_bytes
             for number in range(6):
                 for length in (64, 128):
                     strategy.put(uniform_batch(2, length, prompt=number), training=True)
@@ -168,13 +176,13 @@ def test_a_gpu_gives_the_losses_of_the_same_passes_without_graphs(path, fields):
             if takes_graphs(config):
                 assert strategy.staged(uniform_batch(2, 64), training=True)[1] is Stage.REPLAY
             strategy.put(uniform_batch(2, 96), training=False)
-            found.append((strategy.evaluate(), device.pool_use().private_reserved_bytes))
+            found.append((strategy.evaluate(), device.pool_use().private_reserved_bytes - loaded))
         return found
 
     config = FAST.with_fields(dtype="float16", random_weights=True, fast_path=path, **fields)
     *plain, (plain_loss, _) = losses(config)
     *graphs, (graphs_loss, pool_bytes) = losses(config.with_fields(cuda_graphs="auto"))
-    assert pool_bytes <= 4 * MIB  # an evaluation gets the memory back
+    assert pool_bytes <= 4 * MIB  # an evaluation gets the memory back, but for what libraries work in
     assert graphs_loss == pytest.approx(plain_loss, rel=5e-3)
     for found, expected in zip(graphs, plain, strict=True):
         assert found == pytest.approx(expected, rel=5e-3)
