@@ -29,7 +29,7 @@ class Recomputed(NamedTuple):
     layers: int
     """decoder layers, from the first"""
     blocks: int
-    """feed-forward blocks, of the layers after those"""
+    """feed-forward blocks, of the layers after those; spread over them where activations are offloaded"""
 
 
 @dataclass(frozen=True)

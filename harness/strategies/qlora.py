@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -448,7 +448,7 @@ class QLoraStrategy:
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self._chooses_what_recomputes:
-            self._recompute_first(*self.recomputed(batch.shape.padded_tokens))
+            self._recompute(*self.recomputed(batch.shape.padded_tokens))
         self._real_tokens = batch.num_real_tokens
         if training and self._graphs is not None:
             self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
@@ -460,11 +460,23 @@ class QLoraStrategy:
     def _chooses_what_recomputes(self) -> bool:
         return self.config.model.recompute != "all" or self.config.model.fast_path != "off"
 
-    def _recompute_first(self, layers: int, blocks: int) -> None:
+    def _recompute(self, layers: int, blocks: int) -> None:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < layers
-            if self.config.model.recomputes_blocks:
-                layer.mlp.computes_again = layers <= index < layers + blocks
+        if self.config.model.recomputes_blocks:
+            others = self._layers[layers:]
+            chosen = self._spread(len(others), blocks)
+            for index, layer in enumerate(others):
+                layer.mlp.computes_again = index in chosen
+
+    def _spread(self, layers: int, blocks: int) -> Collection[int]:
+        """Return which of so many layers recompute their block alone: the first, as the backward pass gets to them
+        when the others are gone; where their activations are copied to the host, some of the others lie between, and
+        give the copies time.
+        """
+        if not self.config.model.offload_activations:
+            return range(blocks)
+        return {number * layers // blocks for number in range(blocks)}
 
     def forward(self, num_target_tokens: float) -> None:
         """Compute the loss over the batch that was put."""
