@@ -77,6 +77,13 @@ from memory_harness.harness.techniques.group_policy import policy_loss, tiled_lo
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
+from memory_harness.harness.techniques.packing import NAME as PACKED_ATTENTION
+from memory_harness.harness.techniques.packing import (
+    check_keeps_apart,
+    masks_keep_apart,
+    register_kernel,
+    takes_kernel,
+)
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.step_graphs import GraphBook, Stage, StepGraphs
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
@@ -111,7 +118,8 @@ class QLoraStrategy:
         """what is known of the model before its weights are loaded, for a run that has no room for them"""
         self.optimizer: Any = None
         self.scaler: Any = None
-        self.inputs: dict[str, torch.Tensor] = {}
+        self.inputs: dict[str, Any] = {}
+        """tensors, and the longest sample of a packed batch"""
         self.loss: torch.Tensor | None = None
         """sum of the step's micro-batches so far, without graph"""
         self.forward_facts: ForwardFacts | None = None
@@ -140,6 +148,9 @@ class QLoraStrategy:
         self._held: Any = None
         self._places: Places = {}
         """of the parts of a model that is split"""
+        self.packs_by_kernel = False
+        self._attention = ""
+        """transformers' name of it, for batches that are not packed"""
         self._rolls_out = False
         """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
@@ -164,6 +175,8 @@ class QLoraStrategy:
         with self.device.on_host():
             self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         check_positions(self.model, shape.name, self.config.data.max_length)
+        if self.config.data.batching == "packed":
+            check_keeps_apart(self.model, shape.name)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
         if self._shares_layers:
@@ -269,6 +282,10 @@ class QLoraStrategy:
         self._cache_name = cache_name(base)
         self._divides_loss = divides_loss(base) and self.head is None
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
+        self._attention = base.config._attn_implementation
+        self.packs_by_kernel = takes_kernel(base, self.config.model, self.device)
+        if self.packs_by_kernel:
+            register_kernel()
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
         self.windows = attention_windows(base)
@@ -439,12 +456,18 @@ class QLoraStrategy:
         arrays = batch.arrays(self._pad_id, self._vocab_size)
         if stage is not Stage.ALONE or not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
-            del arrays["attention_mask"]
+            arrays.pop("attention_mask", None)
         elif self.config.model.attention == "flash":
             raise ConfigError(
                 "--attention flash: PyTorch's kernel takes no batch with padding (allowed with it: auto, "
                 "flash_attention_2, which cuts the padding out)"
             )
+        by_kernel = batch.is_packed and self.packs_by_kernel
+        if by_kernel:
+            arrays["cu_seq_lens_q"] = batch.starts
+        elif batch.is_packed and self.config.model.attention == "flash":
+            raise ConfigError("--attention flash: takes no mask, which --batching packed needs here (allowed: auto)")
+        self._base.config._attn_implementation = PACKED_ATTENTION if by_kernel else self._attention
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self._chooses_what_recomputes:
@@ -454,6 +477,8 @@ class QLoraStrategy:
             self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
         else:
             self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
+        if by_kernel:
+            self.inputs["max_length_q"] = max(batch.parts)
         self._num_targets = batch.shape.target_tokens
 
     @property
@@ -529,8 +554,10 @@ class QLoraStrategy:
     @contextmanager
     def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
-        all_real = 0.0 if "attention_mask" in self.inputs else 1.0
-        with self._autocast(), self.device.assuming(all_real, self._real_tokens):
+        is_masked = "position_ids" in self.inputs and not self.packs_by_kernel
+        all_real = 0.0 if "attention_mask" in self.inputs or is_masked else 1.0
+        apart = masks_keep_apart(self.config.model.model) if is_masked else nullcontext()
+        with self._autocast(), self.device.assuming(all_real, self._real_tokens), apart:
             yield
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -916,8 +943,9 @@ class QLoraStrategy:
             yield ("loss", "step"), self.loss
         for name, tensor in (self._held or {}).items() if self._holds_to_step else ():
             yield ("output", name), tensor
-        for name, tensor in self.inputs.items():
-            yield ("input", name), tensor
+        for name, value in self.inputs.items():
+            if isinstance(value, torch.Tensor):
+                yield ("input", name), value
         if self.sampler is not None and self.sampler.seen_BV is not None:
             yield ("input", "seen"), self.sampler.seen_BV
         yield from self.kept.named_tensors()
