@@ -77,11 +77,10 @@ from memory_harness.harness.techniques.group_policy import policy_loss, tiled_lo
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
-from memory_harness.harness.techniques.packing import NAME as PACKED_ATTENTION
 from memory_harness.harness.techniques.packing import (
     check_keeps_apart,
+    kernel_keeps_apart,
     masks_keep_apart,
-    register_kernel,
     takes_kernel,
 )
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
@@ -149,8 +148,6 @@ class QLoraStrategy:
         self._places: Places = {}
         """of the parts of a model that is split"""
         self.packs_by_kernel = False
-        self._attention = ""
-        """transformers' name of it, for batches that are not packed"""
         self._rolls_out = False
         """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
@@ -282,10 +279,7 @@ class QLoraStrategy:
         self._cache_name = cache_name(base)
         self._divides_loss = divides_loss(base) and self.head is None
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
-        self._attention = base.config._attn_implementation
         self.packs_by_kernel = takes_kernel(base, self.config.model, self.device)
-        if self.packs_by_kernel:
-            register_kernel()
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
         self.windows = attention_windows(base)
@@ -467,7 +461,6 @@ class QLoraStrategy:
             arrays["cu_seq_lens_q"] = batch.starts
         elif batch.is_packed and self.config.model.attention == "flash":
             raise ConfigError("--attention flash: takes no mask, which --batching packed needs here (allowed: auto)")
-        self._base.config._attn_implementation = PACKED_ATTENTION if by_kernel else self._attention
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self._chooses_what_recomputes:
@@ -556,9 +549,13 @@ class QLoraStrategy:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         is_masked = "position_ids" in self.inputs and not self.packs_by_kernel
         all_real = 0.0 if "attention_mask" in self.inputs or is_masked else 1.0
-        apart = masks_keep_apart(self.config.model.model) if is_masked else nullcontext()
+        apart = masks_keep_apart(self.config.model.model) if is_masked else self._kernel_for_packed()
         with self._autocast(), self.device.assuming(all_real, self._real_tokens), apart:
             yield
+
+    def _kernel_for_packed(self) -> AbstractContextManager[None]:
+        """Within, a kernel keeps the samples of the batch that was put apart, where it goes by their beginnings."""
+        return kernel_keeps_apart(self._base) if "cu_seq_lens_q" in self.inputs else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         # accelerate wraps the outermost module's forward, which peft's `generate` passes by
@@ -653,7 +650,8 @@ class QLoraStrategy:
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
-        with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
+        # checkpointing computes the forward pass again
+        with self.device.assuming(0.0, self._real_tokens), self._kernel_for_packed():
             if self._graphs is not None:
                 self._backward_of_graphs(self._graphs)
             else:

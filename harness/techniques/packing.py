@@ -22,7 +22,7 @@ from memory_harness.configs.schema import ModelConfig
 from memory_harness.harness.devices.base import Device
 
 NAME = "packed_flash"
-"""transformers' name of the attention; as it has no mask of that name, it makes none"""
+"""transformers' name of the attention; as it has no masks of that name, it makes none"""
 
 MAX_DIM, DIM_MULTIPLE = 256, 8
 """head dimensions that the kernel takes. Source: mha_varlen_fwd of flash_attn/flash_api.cpp"""
@@ -61,9 +61,16 @@ def takes_kernel(model: Any, config: ModelConfig, device: Device) -> bool:
     )
 
 
-def register_kernel() -> None:
-    """Let transformers know the attention by its name."""
+@contextmanager
+def kernel_keeps_apart(model: Any) -> Iterator[None]:
+    """Within, a model's attention goes by where samples begin, as `cu_seq_lens_q` and `max_length_q` say."""
     AttentionInterface.register(NAME, _attention)
+    own = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own
 
 
 def _attention(
