@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from memory_harness.configs.cards import find_card
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example, packed_batch
+from memory_harness.harness.devices.cuda import CudaDevice, host_card
+from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import BatchShape
-from tests.harness.techniques.driving import TINY, micro_batch
+from memory_harness.harness.strategies.compiled import CompiledStrategy
+from memory_harness.harness.strategies.qlora import QLoraStrategy
+from tests.harness.techniques.driving import TINY, UNLIMITED, micro_batch, opened, shake_adapter
 
 LENGTHS, PROMPTS = (30, 9, 1, 17), (12, 0, 0, 16)
 
@@ -45,3 +54,73 @@ def test_loss_and_gradients_are_those_of_the_samples_alone(fields, length):
     alone = micro_batch(config, padded_batch())
     is_half = config.model.dtype == "bfloat16"
     torch.testing.assert_close(packed, alone, rtol=0.05 if is_half else 1e-4, atol=0.01 if is_half else 1e-5)
+
+
+SHAPES = [((100, 60), 192), ((200, 300, 50), 576), ((128,), 128), ((500,), 512), ((50,) * 8, 448), ((60, 4), 64)]
+"""samples, and the sequence that holds them: of several parts each, padding at the end or none"""
+
+
+def peaks(config: RunConfig, wrap: Callable[[QLoraStrategy, Any], Any] = lambda strategy, _: strategy) -> list[Any]:
+    """Return the highest allocated and reserved memory of each step of packed batches."""
+    return steps(wrap, *opened(config))
+
+
+def steps(wrap: Callable[[QLoraStrategy, Any], Any], own: QLoraStrategy, device: Any) -> list[Any]:
+    strategy, found = wrap(own, device), []
+    with device.active():
+        strategy.load()
+        for lengths, length in (*SHAPES, *SHAPES):
+            device.reset_peaks()
+            strategy.put(packed_batch([Example(number, 3) for number in lengths], length), training=True)
+            strategy.forward(sum(lengths))
+            strategy.backward()
+            strategy.optimizer_step(1e-4)
+            found.append((device.stats().peak_allocated_bytes, device.stats().peak_reserved_bytes))
+    return found
+
+
+FAKE = TINY.with_fields(tensors="fake", dtype="float16", lora_dropout=0.05, max_length=1024)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"gpu": "t4"}, {"gpu": "l4"}, {"gpu": "l4", "fast_path": "liger", "loss": "liger", "recompute": "none"}]
+)
+def test_a_replayed_run_takes_what_a_traced_one_takes(fields):
+    config = FAKE.with_fields(**fields)
+    assert peaks(config, CompiledStrategy) == peaks(config)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fields", [{}, {"attention": "memory_efficient"}, {"fast_path": "liger", "loss": "liger"}])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_gpu_gives_the_loss_and_gradients_of_the_samples_alone(fields, dtype):
+    def trained(batch):
+        torch.manual_seed(0)
+        config = TINY.with_fields(dtype=dtype, random_weights=True, **fields)
+        device = CudaDevice(None, None, attention=config.model.sdpa_kernel, share_gpu=True)
+        strategy = QLoraStrategy(config, device)
+        with device.active():
+            strategy.load()
+            shake_adapter(strategy.model)
+            strategy.put(batch, training=True)
+            assert strategy.packs_by_kernel == ("attention" not in fields)
+            strategy.forward(batch.shape.target_tokens)
+            strategy.backward()
+        scale = strategy.scaler.get_scale()
+        return float(strategy.loss), [p.grad / scale for p in strategy.trainable()]
+
+    torch.testing.assert_close(trained(packed_batch(examples(), 64)), trained(padded_batch()), rtol=0.05, atol=0.01)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fields", [{}, {"attention": "memory_efficient"}, {"fast_path": "liger", "loss": "liger"}])
+def test_a_gpu_takes_what_was_predicted(fields):
+    config = RunConfig().with_fields(model="llama-3.2-1b", random_weights=True, gpu="h100", **fields)
+    card = host_card(find_card("h100"))
+    device = CudaDevice(card, None, attention=config.model.sdpa_kernel, share_gpu=True)
+    measured = steps(lambda strategy, _: strategy, QLoraStrategy(config, device), device)
+    simulated = SimulatedDevice(card, UNLIMITED, computes=False, attention=config.model.sdpa_kernel)
+    predicted = steps(CompiledStrategy, QLoraStrategy(config, simulated), simulated)
+    for (allocated, reserved), (expected, expected_reserved) in zip(measured, predicted, strict=True):
+        assert allocated == pytest.approx(expected, rel=1e-3)
+        assert reserved == pytest.approx(expected_reserved, rel=1e-2)
