@@ -1,7 +1,7 @@
-"""Flash attention: the package flash_attn as transformers calls it for `flash_attention_2`, and PyTorch's own of
-sequences that lie end to end: what the kernels allocate on a card.
+"""Flash attention of the package flash_attn, as `flash_attention_2` calls it, and of PyTorch for packed sequences.
 
-Sequences without padding go through it as they are; those of a padded batch are cut out and laid end to end first.
+What the kernels allocate on a card. Sequences without padding go through them as they are; those of a padded batch are
+cut out and laid end to end first.
 Source: flash-attention 2.8, flash_attn/flash_attn_interface.py, and mha_fwd, mha_varlen_fwd, mha_bwd and mha_varlen_bwd
 of csrc/flash_attn/flash_api.cpp. Left out: the few KiB with which CUDA sorts indices, and what splitting the keys of a
 short query takes.

@@ -447,7 +447,7 @@ class QLoraStrategy:
 
     def put_staged(self, batch: Batch, stage: Stage, *, training: bool) -> None:
         """Copy a batch to the device, to run as `staged` has said."""
-        arrays = batch.arrays(self._pad_id, self._vocab_size)
+        arrays: dict[str, Any] = dict(batch.arrays(self._pad_id, self._vocab_size))
         if stage is not Stage.ALONE or not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
             arrays.pop("attention_mask", None)
@@ -456,11 +456,8 @@ class QLoraStrategy:
                 "--attention flash: PyTorch's kernel takes no batch with padding (allowed with it: auto, "
                 "flash_attention_2, which cuts the padding out)"
             )
-        by_kernel = batch.is_packed and self.packs_by_kernel
-        if by_kernel:
-            arrays["cu_seq_lens_q"] = batch.starts
-        elif batch.is_packed and self.config.model.attention == "flash":
-            raise ConfigError("--attention flash: takes no mask, which --batching packed needs here (allowed: auto)")
+        if batch.is_packed:
+            arrays |= self._places_of_samples(batch)
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self._chooses_what_recomputes:
@@ -469,10 +466,23 @@ class QLoraStrategy:
         if training and self._graphs is not None:
             self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
         else:
-            self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
-        if by_kernel:
-            self.inputs["max_length_q"] = max(batch.parts)
+            self.inputs = {name: self._put_value(value) for name, value in arrays.items()}
         self._num_targets = batch.shape.target_tokens
+
+    def _put_value(self, value: Any) -> Any:
+        return value if isinstance(value, int) else self.device.put(value)
+
+    def _places_of_samples(self, batch: Batch) -> dict[str, Any]:
+        """Return where a packed batch's samples begin, and how long the longest is, where a kernel asks for it.
+
+        Raises:
+            ConfigError: the only kernel allowed cannot take them, nor a mask.
+        """
+        if self.packs_by_kernel:
+            return {"cu_seq_lens_q": batch.starts, "max_length_q": max(batch.parts)}
+        if self.config.model.attention == "flash":
+            raise ConfigError("--attention flash: takes no mask, which --batching packed needs here (allowed: auto)")
+        return {}
 
     @property
     def _chooses_what_recomputes(self) -> bool:

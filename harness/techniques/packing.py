@@ -8,6 +8,7 @@ Shapes: N samples, L tokens of all, H query heads, G key/value heads, D head dim
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,8 @@ def check_keeps_apart(model: Any, name: str) -> None:
     Whether its masks keep them apart shows when it makes some, see `masks_keep_apart`.
     """
     config = model.config.get_text_config(decoder=True)
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise ConfigError(f"--batching packed: {name} takes no positions, by which its samples would be told apart")
     others = {type(layer) for layer in DynamicCache(config=config).layers} - {DynamicLayer, DynamicSlidingWindowLayer}
     if others or getattr(model, "_is_stateful", False):
         raise ConfigError(f"--batching packed: {name} has layers with a state, which one sample leaves to the next")

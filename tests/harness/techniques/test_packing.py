@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from memory_harness.configs.cards import find_card
+from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example, packed_batch
 from memory_harness.harness.devices.cuda import CudaDevice, host_card
@@ -17,6 +19,7 @@ from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import BatchShape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
+from memory_harness.harness.techniques.packing import check_keeps_apart, masks_keep_apart
 from tests.harness.techniques.driving import TINY, UNLIMITED, micro_batch, opened, shake_adapter
 
 LENGTHS, PROMPTS = (30, 9, 1, 17), (12, 0, 0, 16)
@@ -37,18 +40,23 @@ ON_T4 = {"gpu": "t4"}
 BY_KERNEL = {"gpu": "l4", "dtype": "bfloat16"}
 
 
-@pytest.mark.parametrize("length", [57, 64])
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("length", "fields"),
     [
-        ON_T4,
-        {"fast_path": "torch", "loss": "liger"},
-        {"attention": "eager", "loss": "chunked"},
-        BY_KERNEL,
-        BY_KERNEL | {"fast_path": "torch", "loss": "liger", "recompute": "none"},
+        (57, ON_T4),
+        pytest.param(64, {"fast_path": "torch", "loss": "liger"}, marks=SLOW),
+        (64, {"fast_path": "liger", "loss": "liger", "recompute": "1"}),
+        pytest.param(64, {"attention": "eager", "loss": "chunked"}, marks=SLOW),
+        pytest.param(64, {"model": "tiny-moe"}, marks=SLOW),
+        pytest.param(57, BY_KERNEL, marks=SLOW),
+        (64, BY_KERNEL),
+        (64, BY_KERNEL | {"fast_path": "torch", "loss": "liger", "recompute": "none"}),
     ],
 )
-def test_loss_and_gradients_are_those_of_the_samples_alone(fields, length):
+def test_loss_and_gradients_are_those_of_the_samples_alone(length, fields):
     config = TINY.with_fields(**fields)
     packed = micro_batch(config, packed_batch(examples(), length))
     alone = micro_batch(config, padded_batch())
@@ -56,7 +64,14 @@ def test_loss_and_gradients_are_those_of_the_samples_alone(fields, length):
     torch.testing.assert_close(packed, alone, rtol=0.05 if is_half else 1e-4, atol=0.01 if is_half else 1e-5)
 
 
-SHAPES = [((100, 60), 192), ((200, 300, 50), 576), ((128,), 128), ((500,), 512), ((50,) * 8, 448), ((60, 4), 64)]
+SHAPES = [
+    ((100, 60), 192),
+    ((200, 300, 50), 576),
+    ((128,), 128),
+    ((500,), 512),
+    ((50,) * 8, 448),
+    ((200, 300, 50), 576),
+]
 """samples, and the sequence that holds them: of several parts each, padding at the end or none"""
 
 
@@ -69,7 +84,7 @@ def steps(wrap: Callable[[QLoraStrategy, Any], Any], own: QLoraStrategy, device:
     strategy, found = wrap(own, device), []
     with device.active():
         strategy.load()
-        for lengths, length in (*SHAPES, *SHAPES):
+        for lengths, length in SHAPES:
             device.reset_peaks()
             strategy.put(packed_batch([Example(number, 3) for number in lengths], length), training=True)
             strategy.forward(sum(lengths))
@@ -83,11 +98,69 @@ FAKE = TINY.with_fields(tensors="fake", dtype="float16", lora_dropout=0.05, max_
 
 
 @pytest.mark.parametrize(
-    "fields", [{"gpu": "t4"}, {"gpu": "l4"}, {"gpu": "l4", "fast_path": "liger", "loss": "liger", "recompute": "none"}]
+    "fields",
+    [
+        pytest.param({"gpu": "t4"}, marks=SLOW),
+        {"gpu": "l4", "loss": "chunked"},
+        pytest.param({"gpu": "l4"}, marks=SLOW),
+        pytest.param({"gpu": "l4", "fast_path": "liger", "loss": "liger", "recompute": "none"}, marks=SLOW),
+    ],
 )
 def test_a_replayed_run_takes_what_a_traced_one_takes(fields):
     config = FAKE.with_fields(**fields)
     assert peaks(config, CompiledStrategy) == peaks(config)
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "pad_token_id": 0,
+}
+PLAIN = {name: SIZES[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
+
+
+def model_of(model_type: str, sizes: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes), dtype=torch.float32).eval()
+
+
+def logits_of(model: Any, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False, **options).logits
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [("gemma3_text", SIZES | {"head_dim": 8}), ("mistral", SIZES | {"layer_types": None}), ("gpt2", PLAIN)],
+)
+def test_masks_keep_samples_apart_in_any_family_whose_masks_go_by_positions(model_type, sizes):
+    model, samples = model_of(model_type, sizes), [torch.randint(1, 60, (1, length)) for length in (11, 20, 1)]
+    check_keeps_apart(model, model_type)
+    positions = torch.cat([torch.arange(sample.size(1)) for sample in samples])
+    with masks_keep_apart(model_type):
+        together = logits_of(model, torch.cat(samples, 1), position_ids=positions.unsqueeze(0))
+    torch.testing.assert_close(together, torch.cat([logits_of(model, sample) for sample in samples], 1))
+    assert not torch.allclose(together, logits_of(model, torch.cat(samples, 1)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "words"),
+    [("bloom", "takes no positions"), ("falcon_mamba", "takes no positions"), ("lfm2", "a state"), ("opt", "masks of")],
+)
+def test_a_family_whose_samples_would_mix_is_one_line(model_type, words):
+    conv = {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2} if model_type == "lfm2" else {}
+    model = model_of(model_type, PLAIN | conv)
+    positions = torch.tensor([[0, 1, 2, 0]])
+    with pytest.raises(ConfigError, match=rf"^--batching packed: [^\n]*{words}[^\n]*$"):
+        check_keeps_apart(model, model_type)
+        with masks_keep_apart(model_type):
+            logits_of(model, positions + 1, position_ids=positions)
 
 
 @pytest.mark.gpu
