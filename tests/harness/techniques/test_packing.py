@@ -149,6 +149,13 @@ def test_masks_keep_samples_apart_in_any_family_whose_masks_go_by_positions(mode
     assert not torch.allclose(together, logits_of(model, torch.cat(samples, 1)), rtol=1e-3)
 
 
+def packed_logits(model: Any, name: str) -> torch.Tensor:
+    check_keeps_apart(model, name)
+    positions = torch.tensor([[0, 1, 2, 0]])
+    with masks_keep_apart(name):
+        return logits_of(model, positions + 1, position_ids=positions)
+
+
 @pytest.mark.parametrize(
     ("model_type", "words"),
     [("bloom", "takes no positions"), ("falcon_mamba", "takes no positions"), ("lfm2", "a state"), ("opt", "masks of")],
@@ -156,11 +163,8 @@ def test_masks_keep_samples_apart_in_any_family_whose_masks_go_by_positions(mode
 def test_a_family_whose_samples_would_mix_is_one_line(model_type, words):
     conv = {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2} if model_type == "lfm2" else {}
     model = model_of(model_type, PLAIN | conv)
-    positions = torch.tensor([[0, 1, 2, 0]])
     with pytest.raises(ConfigError, match=rf"^--batching packed: [^\n]*{words}[^\n]*$"):
-        check_keeps_apart(model, model_type)
-        with masks_keep_apart(model_type):
-            logits_of(model, positions + 1, position_ids=positions)
+        packed_logits(model, model_type)
 
 
 @pytest.mark.gpu
