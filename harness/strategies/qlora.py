@@ -81,6 +81,7 @@ from memory_harness.harness.techniques.packing import (
     check_keeps_apart,
     kernel_keeps_apart,
     masks_keep_apart,
+    shared_mask_dtype,
     takes_kernel,
 )
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
@@ -559,9 +560,14 @@ class QLoraStrategy:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
         is_masked = "position_ids" in self.inputs and not self.packs_by_kernel
         all_real = 0.0 if "attention_mask" in self.inputs or is_masked else 1.0
-        apart = masks_keep_apart(self.config.model.model) if is_masked else self._kernel_for_packed()
+        apart = self._masks_for_packed() if is_masked else self._kernel_for_packed()
         with self._autocast(), self.device.assuming(all_real, self._real_tokens), apart:
             yield
+
+    def _masks_for_packed(self) -> AbstractContextManager[None]:
+        """Within, masks keep the samples of the batch that was put apart."""
+        settings = self.config.model
+        return masks_keep_apart(self._base, settings.model, shared_mask_dtype(self._base, settings))
 
     def _kernel_for_packed(self) -> AbstractContextManager[None]:
         """Within, a kernel keeps the samples of the batch that was put apart, where it goes by their beginnings."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -42,6 +44,15 @@ def check_keeps_apart(model: Any, name: str) -> None:
         raise ConfigError(f"--batching packed: {name} has layers with a state, which one sample leaves to the next")
     if getattr(config, "attn_temperature_tuning", None):
         raise ConfigError(f"--batching packed: the attention of {name} counts positions by itself")
+
+
+def shared_mask_dtype(model: Any, config: ModelConfig) -> torch.dtype | None:
+    """Return the type of a mask that all layers can add to their scores; None where each has to be left its own.
+
+    Of booleans PyTorch makes one anew in each layer, which keeps it for the backward pass.
+    """
+    is_known = model.config.model_type in LIKE_LLAMA and config.autocast != "none"
+    return getattr(torch, config.dtype) if is_known and config.attention_implementation != "eager" else None
 
 
 def takes_kernel(model: Any, config: ModelConfig, device: Device) -> bool:
@@ -106,13 +117,19 @@ def _attention(
 
 
 @contextmanager
-def masks_keep_apart(name: str) -> Iterator[None]:
+def masks_keep_apart(model: Any, name: str, shared: torch.dtype | None = None) -> Iterator[None]:
     """Within, transformers tells samples apart by where positions begin anew, without reading any back.
+
+    Args:
+        model: a transformers model.
+        name: the configuration's, for what is said of it.
+        shared: see `shared_mask_dtype`.
 
     Raises:
         ConfigError: the model has not asked which sample a token is of.
     """
     asked: list[torch.Size] = []
+    masks, attention = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS, model.config._attn_implementation
 
     def sample_of_each(position_ids: torch.Tensor) -> torch.Tensor:
         asked.append(position_ids.shape)
@@ -120,9 +137,18 @@ def masks_keep_apart(name: str) -> Iterator[None]:
 
     own = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = sample_of_each
+    if shared is not None:
+        masks[attention] = partial(_added_to_scores, masks[attention], shared)
     try:
         yield
     finally:
         masking_utils.find_packed_sequence_indices = own
+        if shared is not None:
+            del masks[attention]
     if not asked:
         raise ConfigError(f"--batching packed: the masks of {name} do not go by positions, so that samples would mix")
+
+
+def _added_to_scores(make: Any, shared: torch.dtype, /, **options: Any) -> torch.Tensor:
+    seen: torch.Tensor = make(**options)
+    return torch.zeros_like(seen, dtype=shared).masked_fill_(seen.logical_not(), -inf)

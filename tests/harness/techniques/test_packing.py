@@ -143,7 +143,7 @@ def test_masks_keep_samples_apart_in_any_family_whose_masks_go_by_positions(mode
     model, samples = model_of(model_type, sizes), [torch.randint(1, 60, (1, length)) for length in (11, 20, 1)]
     check_keeps_apart(model, model_type)
     positions = torch.cat([torch.arange(sample.size(1)) for sample in samples])
-    with masks_keep_apart(model_type):
+    with masks_keep_apart(model, model_type):
         together = logits_of(model, torch.cat(samples, 1), position_ids=positions.unsqueeze(0))
     torch.testing.assert_close(together, torch.cat([logits_of(model, sample) for sample in samples], 1))
     assert not torch.allclose(together, logits_of(model, torch.cat(samples, 1)), rtol=1e-3)
@@ -152,7 +152,7 @@ def test_masks_keep_samples_apart_in_any_family_whose_masks_go_by_positions(mode
 def packed_logits(model: Any, name: str) -> torch.Tensor:
     check_keeps_apart(model, name)
     positions = torch.tensor([[0, 1, 2, 0]])
-    with masks_keep_apart(name):
+    with masks_keep_apart(model, name):
         return logits_of(model, positions + 1, position_ids=positions)
 
 
