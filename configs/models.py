@@ -95,6 +95,20 @@ class ModelShape:
         return self.values["model_type"] in LIKE_LLAMA and not self.classifies
 
     @property
+    def rope(self) -> Mapping[str, Any]:
+        """What is said of rotary embeddings; empty where that is nothing."""
+        return self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+
+    @property
+    def reading_rope(self) -> str | None:
+        """The type of rotary embeddings that depend on the longest sequence of a batch; None where they do not.
+
+        Source: `dynamic_rope_update` in transformers/modeling_rope_utils.py.
+        """
+        kind = self.rope.get("rope_type") or self.rope.get("type")
+        return kind if kind in ("dynamic", "longrope") else None
+
+    @property
     def has_experts(self) -> bool:
         """Whether its feed-forward blocks choose among experts."""
         return any(isinstance(self._text_value(name), int) for name in EXPERT_COUNTS)

@@ -245,12 +245,14 @@ class DataConfig:
     """longest sequence in tokens; longer ones are truncated"""
     eval_fraction: float = 0.2
     """share of the samples held out for evaluation, between 0 and 1"""
-    batching: Literal["padded", "dynamic", "bucketed"] = "bucketed"
-    """padded: every sample to max_length; dynamic: to the longest of its batch; bucketed: like lengths together"""
+    batching: Literal["padded", "dynamic", "bucketed", "packed"] = "bucketed"
+    """padded: every sample to max_length; dynamic: to the longest of its batch; bucketed: like lengths together;
+    packed: the samples of a step end to end in as few sequences as hold them, each seeing itself alone; evaluated as
+    bucketed"""
     max_batch_tokens: int | None = None
-    """cap on padded tokens in one micro-batch (bucketed only); batch size x max_length when not set"""
+    """cap on padded tokens in one micro-batch (bucketed and packed); batch size x max_length when not set"""
     pad_to_multiple_of: int = 64
-    """lengths of dynamic and bucketed batches are rounded up to a multiple of this many tokens"""
+    """lengths of batches that are not padded to max_length are rounded up to a multiple of this many tokens"""
     tokenizer: str | None = field(default=None, metadata={"metavar": "DIR"})
     """local directory with the model's tokenizer; looked up beside the model when not set"""
     batches: str | None = field(default=None, metadata={"metavar": "SIZExLENGTH,...", "came_later": True})

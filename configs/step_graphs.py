@@ -20,21 +20,13 @@ def reason_against_graphs(config: RunConfig) -> str | None:
         "--embeddings-on-host looks tokens up on the host": model.embeddings_on_host,
         f"--attention {model.attention} makes masks on the host": model.attention in ("eager", "flash_attention_2"),
         f"--model {model.model}: attention windows need masks": _has_windows(model.model),
-        f"--model {model.model}: its rotary embedding reads lengths back": _rope_type(model.model) in _READING_ROPE,
+        f"--model {model.model}: its rotary embedding reads lengths back": find_model(model.model).reading_rope
+        is not None,
+        "--batching packed: no two batches have samples of the same lengths": config.data.batching == "packed",
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-_READING_ROPE = ("dynamic", "longrope")
-"""Source: `dynamic_rope_update` in transformers/modeling_rope_utils.py"""
 
 
 def _has_windows(name: str) -> bool:
     values = find_model(name).values
     return bool(values.get("sliding_window")) and values.get("use_sliding_window", True)
-
-
-def _rope_type(name: str) -> str | None:
-    values = find_model(name).values
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    return rope.get("rope_type") or rope.get("type")

@@ -14,6 +14,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
 from memory_harness.configs.model_rules import model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
+from memory_harness.configs.packing import packing_problems
 from memory_harness.configs.schema import ModelConfig, RunConfig, fields_of_sections
 from memory_harness.configs.sharding import sharding_problems
 from memory_harness.configs.strategies import capabilities_of
@@ -101,7 +102,7 @@ def validate(config: RunConfig, *, takes_any_gpu: bool = False, is_for_script: b
     problems = range_problems(config) + _batch_problems(config) + _given_batch_problems(config)
     problems += model_problems(config) + _strategy_problems(config) + training_problems(config)
     problems += _generation_problems(config) + ([] if is_for_script else _group_problems(config))
-    checks = [_card_problems, _model_problems]
+    checks = [_card_problems, _model_problems, packing_problems]
     if not takes_any_gpu:
         checks.append(_budget_problems)
     for check in checks:
@@ -142,8 +143,8 @@ def _batch_problems(config: RunConfig) -> list[str]:
     cap, longest, batching = config.data.max_batch_tokens, config.data.max_length, config.data.batching
     if cap is None or cap < 1:
         return []
-    if batching != "bucketed":
-        return [f"--max-batch-tokens {cap}: {batching} batches have no cap; use --batching bucketed"]
+    if batching not in ("bucketed", "packed"):
+        return [f"--max-batch-tokens {cap}: {batching} batches have no cap; use --batching bucketed or packed"]
     if cap < longest:
         return [
             f"--max-batch-tokens {cap}: less than one sample of --max-length {longest} (allowed: {longest} or more)"

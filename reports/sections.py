@@ -252,7 +252,8 @@ def _phase_numbers(bars: blocks.PhaseBars) -> Table:
 def _longest_batch(log: RunLog) -> Iterator[Paragraph]:
     """How long a training batch may get: whether the next longer text will do is what one wants to know."""
     limit = length_limit(log)
-    if limit is None:
+    is_packed = has_config(log) and config_of(log).data.batching == "packed"  # of many samples, not of a long one
+    if limit is None or is_packed:
         return
     batch = f"A training batch of {plural(limit.batch_size, 'sequence')}"
     possible = _longest_possible(log, limit.batch_size)

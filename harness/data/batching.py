@@ -90,6 +90,8 @@ class Batch:
     """sequences that stay together: 2 of a pair"""
     rollout: Rollout | None = None
     """what is generated before this batch: its completions, and those of the batches after it that have none"""
+    is_packed: bool = False
+    """whether the examples lie end to end in one sequence; the shape's lengths are theirs"""
 
     @property
     def samples(self) -> list[Example]:
@@ -98,19 +100,33 @@ class Batch:
 
     @property
     def has_padding(self) -> bool:
-        """Return whether any sequence is shorter than the batch."""
-        return min(self.shape.lengths) < self.shape.padded_length
+        """Return whether any sequence is shorter than the batch; what ends a packed one stands for another sample."""
+        return not self.is_packed and min(self.shape.lengths) < self.shape.padded_length
 
     @property
     def num_real_tokens(self) -> int:
         """Return how many tokens the sequences have without padding."""
         return sum(self.shape.lengths)
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Return the lengths of what lies end to end in a packed sequence: its samples, and the padding after them."""
+        rest = self.shape.padded_length - self.num_real_tokens
+        return (*self.shape.lengths, rest) if rest else self.shape.lengths
+
+    @property
+    def starts(self) -> npt.NDArray[np.int32]:
+        """Return where each part of a packed sequence begins, and where the last one ends; int32 (parts + 1)."""
+        return np.cumsum([0, *self.parts], dtype=np.int32)
+
     def arrays(self, pad_id: int, vocab_size: int, seed: int = 0) -> dict[str, npt.NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask` and `labels`, each int64 (B, L), right padded.
 
+        Packed, with `position_ids` in place of the mask: they begin anew with each part.
         Labels are -100 on prompts and padding. Examples without ids get random ones below `vocab_size`, from `seed`.
         """
+        if self.is_packed:
+            return self._packed_arrays(pad_id, vocab_size, seed)
         shape = (self.shape.batch_size, self.shape.padded_length)
         input_ids_BL = np.full(shape, pad_id, dtype=np.int64)
         attention_mask_BL = np.zeros(shape, dtype=np.int64)
@@ -126,18 +142,32 @@ class Batch:
             labels_BL[row, start:end] = input_ids_BL[row, start:end]
         return {"input_ids": input_ids_BL, "attention_mask": attention_mask_BL, "labels": labels_BL}
 
+    def _packed_arrays(self, pad_id: int, vocab_size: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+        samples = [_batch_of_length([example], example.num_tokens) for example in self.examples]
+        fields = [sample.arrays(pad_id, vocab_size, seed + number) for number, sample in enumerate(samples)]
+        for own in fields:
+            own["labels"][:, 0] = IGNORE_INDEX  # which the sample before does not predict
+        shape = (1, self.shape.padded_length)
+        input_ids_BL = np.full(shape, pad_id, dtype=np.int64)
+        labels_BL = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        input_ids_BL[:, : self.num_real_tokens] = np.concatenate([own["input_ids"] for own in fields], axis=1)
+        labels_BL[:, : self.num_real_tokens] = np.concatenate([own["labels"] for own in fields], axis=1)
+        position_ids_BL = np.concatenate(list(map(np.arange, self.parts)))[np.newaxis]
+        return {"input_ids": input_ids_BL, "position_ids": position_ids_BL, "labels": labels_BL}
+
 
 def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> list[tuple[Batch, ...]]:
     """Return the epoch's optimizer steps, each a tuple of micro-batches; every example is in exactly one of them.
 
     Where the configuration gives the batches, these are the epoch's, of tokens by chance.
     A step holds train_batch_size x gradient_accumulation examples, the last one the rest. The order depends on the seed
-    and the epoch alone; the number of GPUs decides only how a step's examples are cut into micro-batches.
+    and the epoch alone; the number of GPUs decides only how a step's examples are cut into micro-batches, and packing
+    how they are put together: its steps hold the samples that those of `dynamic` do.
     """
     size = config.train.train_batch_size
     step_size = size * config.train.gradient_accumulation
     if config.data.batches is not None:
-        batches = [_batch_of_length(given_examples(*shape, config), shape[1]) for shape in config.data.given_batches]
+        batches = [_given_batch(shape, config) for shape in config.data.given_batches]
         given = [_balanced(list(step), config) for step in _chunks(batches, config.train.gradient_accumulation)]
         return _rolled_out(given, config)
     rng = _shuffler(config, epoch)
@@ -152,10 +182,20 @@ def train_steps(examples: Sequence[Example], config: RunConfig, epoch: int) -> l
         cap = _token_cap(config, size)
         for step in _steps_of_like_length(shuffled, step_size, rng):
             steps.append(_balanced(_split_under_cap(step, config, cap, max_size=step_size), config))
+    elif config.data.batching == "packed":
+        for step in _chunks(shuffled, step_size):
+            steps.append(_balanced(_packed_under_cap(step, config, _token_cap(config, size)), config))
     else:
         for step in _chunks(shuffled, step_size):
             steps.append(_balanced(_batches_of(step, config, size), config))
     return steps
+
+
+def _given_batch(shape: tuple[int, int], config: RunConfig) -> Batch:
+    examples = given_examples(*shape, config)
+    if config.data.batching == "packed":
+        return packed_batch(examples, shape[0] * shape[1])
+    return _batch_of_length(examples, shape[1])
 
 
 def _of_completions(prompts: Sequence[Example], config: RunConfig, size: int) -> tuple[Batch, ...]:
@@ -230,7 +270,7 @@ def eval_batches(examples: Sequence[Example], config: RunConfig) -> list[Batch]:
         per_batch = size // config.train.num_generations
         groups = [_of_completions(prompts, config, size) for prompts in _chunks(examples, per_batch)]
         return [_with_rollout(batch, [batch], config) for (batch,) in groups]
-    if config.data.batching == "bucketed":
+    if config.data.batching in ("bucketed", "packed"):
         return _split_under_cap(examples, config, _token_cap(config, size), max_size=size)
     return _batches_of(examples, config, size)
 
@@ -266,11 +306,40 @@ def _split_under_cap(examples: Iterable[Example], config: RunConfig, cap: int, m
     return [_batch(group, config) for group in groups]
 
 
+def _packed_under_cap(examples: Iterable[Example], config: RunConfig, cap: int) -> list[Batch]:
+    """Pack examples into few sequences of at most `cap` tokens: the longest first, each where there is room first."""
+    groups: list[list[Example]] = []
+    rooms: list[int] = []
+    for example in sorted(examples, key=_length, reverse=True):
+        place = next((i for i, room in enumerate(rooms) if example.num_tokens <= room), len(rooms))
+        if place == len(rooms):
+            groups.append([])
+            rooms.append(cap)
+        groups[place].append(example)
+        rooms[place] -= example.num_tokens
+    return [_packed(group, config, cap) for group in groups]
+
+
+def _packed(examples: Sequence[Example], config: RunConfig, cap: int) -> Batch:
+    multiple = config.data.pad_to_multiple_of
+    return packed_batch(examples, min(cap, -(-sum(map(_length, examples)) // multiple) * multiple))
+
+
+def packed_batch(examples: Sequence[Example], length: int) -> Batch:
+    """Return a batch of one sequence that holds the examples, of at least so many tokens."""
+    lengths = tuple(map(_length, examples))
+    targets = sum(map(attrgetter("num_target_tokens"), examples))
+    return Batch(BatchShape(1, max(length, sum(lengths)), lengths, targets), tuple(examples), is_packed=True)
+
+
 def halves(batch: Batch, config: RunConfig) -> list[Batch]:
     """Return the batch cut in two, or itself alone where it is one example."""
     if len(batch.samples) == 1:
         return [batch]
-    return [_batch(part, config) for part in in_halves(batch.samples)]
+    parts = in_halves(batch.samples)
+    if batch.is_packed:
+        return [_packed(part, config, batch.shape.padded_length) for part in parts]
+    return [_batch(part, config) for part in parts]
 
 
 def in_halves(items: Sequence[Item]) -> list[Sequence[Item]]:

@@ -119,6 +119,10 @@ class Device(Protocol):
     def release_graph_pool(self) -> None:
         """Return what the pool holds, to the driver; no graph is left that was captured in it."""
 
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether attention may take PyTorch's flash kernel."""
+
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """Run something in the graphs' pool; return what runs it again on the same tensors, as a graph on a GPU."""
 

@@ -69,6 +69,9 @@ _COUNTERS = {
 }
 """our counter -> where `torch.cuda.memory_stats_as_nested_dict` has it"""
 
+FLASH_CAPABILITY = (8, 0)
+"""from which on PyTorch's flash kernel runs. Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp"""
+
 _BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -175,6 +178,12 @@ class CudaDevice:
         finally:
             self._on_out_of_memory = None
             self._hold_to(1.0)
+
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether the GPU has it, as the card that it stands for, and nothing else is asked for."""
+        is_allowed = not self._backends or SDPBackend.FLASH_ATTENTION in self._backends
+        return is_allowed and torch.cuda.get_device_capability() >= FLASH_CAPABILITY
 
     @property
     def _cards(self) -> range:

@@ -36,6 +36,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, users_line
 from memory_harness.harness.simulate.allocator import GRAPH_POOL, GRAPH_STREAM
+from memory_harness.harness.simulate.attention import ANY
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
 from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
@@ -286,6 +287,12 @@ class SimulatedDevice:
         with self.graph_pool():
             self.tracer.sink.empty_cache()
         self.tracer.sink.empty_cache()
+
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether the card has it, and nothing else is asked for."""
+        asked_for = self.card.sdpa_backends if self._attention in ("auto", ANY) else self._attention.split(",")
+        return "flash" in asked_for and "flash" in self.card.sdpa_backends
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """Run; what is replayed on a GPU allocates nothing, and runs again here where tensors have values."""

@@ -92,7 +92,7 @@ class MemoryStats:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How large a batch is. `lengths` are the real lengths in tokens, without padding."""
+    """How large a batch is. `lengths` are the samples' in tokens, without padding; packed, a sequence holds several."""
 
     batch_size: Count
     padded_length: Count

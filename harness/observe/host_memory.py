@@ -24,7 +24,7 @@ WINDOW = 8  # steps that the process must have grown over before it is looked at
 MIN_STEP_BYTES = 3 * MIB // 4  # least growth a step; the C library's arenas and Python's own grow a little
 TRACED_STEPS = 6
 TRACED_FRAMES = 12  # from the allocation outwards, to reach the user's line
-TRACED_SHARE = 0.5  # share of the growth that the lines must account for before one is named
+TRACED_SHARE = 0.5  # share of the growth, of the least too, that the lines must account for before one is named
 MIN_MEMBERS = WINDOW - 2  # of a container that grows with every step, by the time that it is looked at
 MAX_CONTAINERS_ASKED = 3
 SIZED_DEPTH, SIZED_MEMBERS = 2, 1000  # nesting and members looked at for the size of what a container has got
@@ -84,7 +84,7 @@ class HostWatch:
             if line is not None:
                 found[line] += trace.size
         del snapshot
-        if found.total() < TRACED_SHARE * grown_bytes:
+        if found.total() < TRACED_SHARE * max(grown_bytes, MIN_STEP_BYTES * num_steps):
             return
         site, num_bytes = found.most_common(1)[0]
         grown = _grown_containers(self._lengths, num_steps)

@@ -1,6 +1,7 @@
-"""The package flash_attn as transformers calls it for `flash_attention_2`: what its kernels allocate on a card.
+"""Flash attention of the package flash_attn, as `flash_attention_2` calls it, and of PyTorch for packed sequences.
 
-Sequences without padding go through it as they are; those of a padded batch are cut out and laid end to end first.
+What the kernels allocate on a card. Sequences without padding go through them as they are; those of a padded batch are
+cut out and laid end to end first.
 Source: flash-attention 2.8, flash_attn/flash_attn_interface.py, and mha_fwd, mha_varlen_fwd, mha_bwd and mha_varlen_bwd
 of csrc/flash_attn/flash_api.cpp. Left out: the few KiB with which CUDA sorts indices, and what splitting the keys of a
 short query takes.
@@ -48,6 +49,7 @@ class _Call(NamedTuple):
     window: int
     """keys that a query sees to its left, -1 for all"""
     softcap: float
+    is_of_torch: bool = False
 
 
 def counted_tokens(real: int, padded: int) -> int:
@@ -118,6 +120,29 @@ def _flash_attn_varlen(
     return out
 
 
+def variable_lengths(
+    tracer: Tracer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts_q: torch.Tensor,
+    starts_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    dropout_p: float,
+    is_causal: bool,
+    return_debug_mask: bool,
+    *,
+    scale: float | None = None,
+) -> tuple[torch.Tensor]:
+    """Return what `aten._flash_attention_forward` does first of all: attention (N, H, D).
+
+    Source: mha_varlen_fwd and mha_varlen_bwd of aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
+    """
+    call = _Call(is_causal, scale, -1, 0.0, is_of_torch=True)
+    return (_FlashAttention.apply(query, key, value, starts_q, starts_k, call, tracer),)
+
+
 class _FlashAttention(torch.autograd.Function):
     """One kernel: outputs and workspaces of CUDA's; values, where tensors are real, by plain operators."""
 
@@ -139,20 +164,25 @@ class _FlashAttention(torch.autograd.Function):
         heads = query.size(-2)
         rows = (heads, len(query)) if starts_q is not None else (len(query), heads, query.size(1))
         lse = query.new_empty(rows, dtype=torch.float32)
-        random_state = query.new_empty(2, dtype=torch.int64)
+        random_state = [query.new_empty(2, dtype=torch.int64)]
+        if call.is_of_torch:  # which makes something more that it does not use
+            random_state.append(query.new_empty((), dtype=torch.int64))
         if not lies_on_meta(query):
             with tracer.paused():
                 out.copy_(_attention(query, key, value, starts_q, starts_k, call))
         starts = [tensor for tensor in (starts_q, starts_k) if tensor is not None]
-        ctx.save_for_backward(query, key, value, out, lse, random_state, *starts)
+        ctx.save_for_backward(query, key, value, out, lse, *random_state, *starts)
         ctx.options = (call, tracer)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, _out, _lse, _random_state, *starts = ctx.saved_tensors
+        query, key, value, out, _lse, _random_state, *starts = ctx.saved_tensors
         call, tracer = ctx.options
-        grad_output = _as_kernel_takes(grad_outputs[0])
+        if call.is_of_torch:
+            del starts[0]
+        grad_output = grad_outputs[0].contiguous() if call.is_of_torch else _as_kernel_takes(grad_outputs[0])
+        out = out.contiguous() if call.is_of_torch else out
         grads = [torch.empty_like(tensor) for tensor in (query, key, value)]
         _allocate_workspace(query, key, num_sequences=len(starts[0]) - 1 if starts else None)
         if not lies_on_meta(query):

@@ -19,7 +19,7 @@ from memory_harness.configs.cards import Card
 from memory_harness.harness.simulate import positions
 from memory_harness.harness.simulate.attention import scaled_dot_product_attention
 from memory_harness.harness.simulate.bnb_rules import fused_gemm_rule
-from memory_harness.harness.simulate.flash_attention import counted_tokens, flash_attention_2
+from memory_harness.harness.simulate.flash_attention import counted_tokens, flash_attention_2, variable_lengths
 from memory_harness.harness.simulate.reductions import reduction_buffers
 from memory_harness.harness.simulate.tracer import HOST, Lowering, Tracer, lies_on_meta
 
@@ -53,6 +53,7 @@ def replaced_functions(tracer: Tracer, card: Card, attention: str) -> Iterator[N
     with (
         patch.multiple(torch.nn.functional, scaled_dot_product_attention=sdpa, dropout=_dropout, linear=_linear),
         patch.object(moe, "_can_use_grouped_mm", lambda *_: has_grouped_mm),
+        patch.object(torch.ops.aten, "_flash_attention_forward", partial(variable_lengths, tracer)),
         flash_attention_2(tracer),
     ):
         yield

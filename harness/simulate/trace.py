@@ -25,7 +25,7 @@ Event = tuple[Hashable, int, object]
 SWITCH, place)"""
 
 Shape = tuple[int, ...]
-"""(batch size B, length L), and real tokens N where padding is cut out"""
+"""(batch size B, length L), and real tokens N where padding is cut out, or parts P of a packed sequence"""
 
 
 class TraceRecorder:
@@ -255,7 +255,7 @@ class TraceFamily:
 
 
 def _aspects(shape: Shape) -> tuple[float, ...]:
-    """Return what has to vary among recordings: the sizes, and the share of real tokens, which tells N from B·L."""
+    """Return what has to vary among recordings: the sizes, and the share of N or P, which tells these from B·L."""
     batch, length, *real = shape
     return (*shape, *(tokens / (batch * length) for tokens in real))
 
@@ -317,6 +317,12 @@ OF_REAL_TOKENS: tuple[Callable[[Shape], int], ...] = (
 )
 """how a size can depend on real tokens: in proportion, with a kernel's margin; and the places where sequences begin"""
 
+OF_PARTS: tuple[Callable[[Shape], int], ...] = (
+    lambda shape: shape[1] + FLASH_BLOCK * shape[2],
+    lambda shape: shape[2] + 1,
+)
+"""the same of the parts of a packed sequence: with a kernel's margin for each, and the places where they begin"""
+
 MONOMIALS = (*(_monomial(1, of_length) for of_length in LENGTHS), *(_monomial(0, of_length) for of_length in LENGTHS))
 
 
@@ -325,7 +331,7 @@ def fit_size(shapes: Sequence[Shape], sizes: Sequence[int]) -> SizeOf | None:
     if len(set(sizes)) == 1:
         constant = sizes[0]
         return lambda shape: constant
-    for monomial in MONOMIALS if len(shapes[0]) == 2 else (*MONOMIALS, *OF_REAL_TOKENS):
+    for monomial in MONOMIALS if len(shapes[0]) == 2 else (*MONOMIALS, *OF_REAL_TOKENS, *OF_PARTS):
         factor = Fraction(sizes[0], monomial(shapes[0]))
         if all(factor * monomial(shape) == size for shape, size in zip(shapes, sizes, strict=True)):
             return _scaled(factor, monomial)

@@ -139,6 +139,8 @@ class Traceable(Strategy, Protocol):
     kept: KeptLogits
     windows: tuple[int, ...]
     """lengths from which on layers attend to a part of the sequence only"""
+    packs_by_kernel: bool
+    """whether attention keeps the samples of a packed batch apart by where they begin, without a mask"""
 
     def mlp_chunks(self, training: bool, tokens: int) -> int:
         """Return into how many chunks feed-forward blocks cut a batch of so many tokens."""

@@ -316,8 +316,10 @@ class CompiledStrategy:
         self._single(("restore", self._has_optimizer_state), (1, 1), lambda: self.inner.restore(folder))
 
     def _shape_of(self, batch: Batch) -> Shape:
-        """Return a batch's size and length, and its real tokens where attention sees nothing else."""
+        """Return a batch's size and length; its parts, or its real tokens, where attention goes by these."""
         whole = (batch.shape.batch_size, batch.shape.padded_length)
+        if batch.is_packed:
+            return (*whole, len(batch.parts)) if self.inner.packs_by_kernel else whole
         if self.inner.config.model.attention != "flash_attention_2" or not batch.has_padding:
             return whole
         return (*whole, counted_tokens(batch.num_real_tokens, batch.shape.padded_tokens))
@@ -327,7 +329,7 @@ class CompiledStrategy:
         shape = (batch.shape.batch_size, batch.shape.padded_length)
         whole = self._shape_class(shape, batch.has_padding, training=training)
         recomputed = self.inner.recomputed(batch.shape.padded_tokens) if training else None
-        return (*whole, recomputed, *self._loss_class(batch.shape.padded_tokens, training))
+        return (*whole, batch.is_packed, recomputed, *self._loss_class(batch.shape.padded_tokens, training))
 
     def _loss_class(self, tokens: int, training: bool) -> tuple[int, ...]:
         """Return how the loss is cut, and what decides which operators run on a chunk."""

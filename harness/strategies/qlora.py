@@ -77,6 +77,13 @@ from memory_harness.harness.techniques.group_policy import policy_loss, tiled_lo
 from memory_harness.harness.techniques.host_embeddings import HostEmbedding, num_host_weights
 from memory_harness.harness.techniques.liger_kernels import LigerGate, use_liger_kernels
 from memory_harness.harness.techniques.liger_loss import liger_causal_lm_loss
+from memory_harness.harness.techniques.packing import (
+    check_keeps_apart,
+    kernel_keeps_apart,
+    masks_keep_apart,
+    shared_mask_dtype,
+    takes_kernel,
+)
 from memory_harness.harness.techniques.preference_loss import BETAS, log_probabilities, preference_loss
 from memory_harness.harness.techniques.step_graphs import GraphBook, Stage, StepGraphs
 from memory_harness.harness.techniques.tiled_mlp import tile_mlp
@@ -111,7 +118,8 @@ class QLoraStrategy:
         """what is known of the model before its weights are loaded, for a run that has no room for them"""
         self.optimizer: Any = None
         self.scaler: Any = None
-        self.inputs: dict[str, torch.Tensor] = {}
+        self.inputs: dict[str, Any] = {}
+        """tensors, and the longest sample of a packed batch"""
         self.loss: torch.Tensor | None = None
         """sum of the step's micro-batches so far, without graph"""
         self.forward_facts: ForwardFacts | None = None
@@ -140,6 +148,7 @@ class QLoraStrategy:
         self._held: Any = None
         self._places: Places = {}
         """of the parts of a model that is split"""
+        self.packs_by_kernel = False
         self._rolls_out = False
         """whether what is generated is to be learned from"""
         self._pad_id = self._vocab_size = 0
@@ -164,6 +173,8 @@ class QLoraStrategy:
         with self.device.on_host():
             self.model = model_without_weights(config, layout, self.config.model.attention_implementation)
         check_positions(self.model, shape.name, self.config.data.max_length)
+        if self.config.data.batching == "packed":
+            check_keeps_apart(self.model, shape.name)
         self.planned = replace(model_facts(self.model), name=shape.name)
         self.head = classification_head(self.model)
         if self._shares_layers:
@@ -269,6 +280,7 @@ class QLoraStrategy:
         self._cache_name = cache_name(base)
         self._divides_loss = divides_loss(base) and self.head is None
         self._last_logits = dict.fromkeys(takes(base, "logits_to_keep"), 1)
+        self.packs_by_kernel = takes_kernel(base, self.config.model, self.device)
         self.make_optimizer()
         self.linear_shapes = _linear_shapes(model)
         self.windows = attention_windows(base)
@@ -436,15 +448,17 @@ class QLoraStrategy:
 
     def put_staged(self, batch: Batch, stage: Stage, *, training: bool) -> None:
         """Copy a batch to the device, to run as `staged` has said."""
-        arrays = batch.arrays(self._pad_id, self._vocab_size)
+        arrays: dict[str, Any] = dict(batch.arrays(self._pad_id, self._vocab_size))
         if stage is not Stage.ALONE or not batch.has_padding:
             # without padding the mask says nothing, and transformers would read it back to find that out
-            del arrays["attention_mask"]
+            arrays.pop("attention_mask", None)
         elif self.config.model.attention == "flash":
             raise ConfigError(
                 "--attention flash: PyTorch's kernel takes no batch with padding (allowed with it: auto, "
                 "flash_attention_2, which cuts the padding out)"
             )
+        if batch.is_packed:
+            arrays |= self._places_of_samples(batch)
         if self.head is not None:
             arrays["labels"] = class_labels(self.model.config, batch.shape.batch_size)
         if training and self._chooses_what_recomputes:
@@ -453,8 +467,23 @@ class QLoraStrategy:
         if training and self._graphs is not None:
             self.inputs = self._graphs.put(arrays, (batch.shape.batch_size, batch.shape.padded_length), stage)
         else:
-            self.inputs = {name: self.device.put(array) for name, array in arrays.items()}
+            self.inputs = {name: self._put_value(value) for name, value in arrays.items()}
         self._num_targets = batch.shape.target_tokens
+
+    def _put_value(self, value: Any) -> Any:
+        return value if isinstance(value, int) else self.device.put(value)
+
+    def _places_of_samples(self, batch: Batch) -> dict[str, Any]:
+        """Return where a packed batch's samples begin, and how long the longest is, where a kernel asks for it.
+
+        Raises:
+            ConfigError: the only kernel allowed cannot take them, nor a mask.
+        """
+        if self.packs_by_kernel:
+            return {"cu_seq_lens_q": batch.starts, "max_length_q": max(batch.parts)}
+        if self.config.model.attention == "flash":
+            raise ConfigError("--attention flash: takes no mask, which --batching packed needs here (allowed: auto)")
+        return {}
 
     @property
     def _chooses_what_recomputes(self) -> bool:
@@ -541,9 +570,20 @@ class QLoraStrategy:
     @contextmanager
     def model_context(self) -> Iterator[None]:
         """Mixed precision; transformers reads back whether all tokens are real, which the batch knows."""
-        all_real = 0.0 if "attention_mask" in self.inputs else 1.0
-        with self._autocast(), self.device.assuming(all_real, self._real_tokens):
+        is_masked = "position_ids" in self.inputs and not self.packs_by_kernel
+        all_real = 0.0 if "attention_mask" in self.inputs or is_masked else 1.0
+        apart = self._masks_for_packed() if is_masked else self._kernel_for_packed()
+        with self._autocast(), self.device.assuming(all_real, self._real_tokens), apart:
             yield
+
+    def _masks_for_packed(self) -> AbstractContextManager[None]:
+        """Within, masks keep the samples of the batch that was put apart."""
+        settings = self.config.model
+        return masks_keep_apart(self._base, settings.model, shared_mask_dtype(self._base, settings))
+
+    def _kernel_for_packed(self) -> AbstractContextManager[None]:
+        """Within, a kernel keeps the samples of the batch that was put apart, where it goes by their beginnings."""
+        return kernel_keeps_apart(self._base) if "cu_seq_lens_q" in self.inputs else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         # accelerate wraps the outermost module's forward, which peft's `generate` passes by
@@ -638,7 +678,8 @@ class QLoraStrategy:
 
     def backward(self) -> None:
         """Scale the loss and add its gradients."""
-        with self.device.assuming(0.0, self._real_tokens):  # checkpointing computes the forward pass again
+        # checkpointing computes the forward pass again
+        with self.device.assuming(0.0, self._real_tokens), self._kernel_for_packed():
             if self._graphs is not None:
                 self._backward_of_graphs(self._graphs)
             else:
@@ -928,8 +969,9 @@ class QLoraStrategy:
             yield ("loss", "step"), self.loss
         for name, tensor in (self._held or {}).items() if self._holds_to_step else ():
             yield ("output", name), tensor
-        for name, tensor in self.inputs.items():
-            yield ("input", name), tensor
+        for name, value in self.inputs.items():
+            if isinstance(value, torch.Tensor):
+                yield ("input", name), value
         if self.sampler is not None and self.sampler.seen_BV is not None:
             yield ("input", "seen"), self.sampler.seen_BV
         yield from self.kept.named_tensors()

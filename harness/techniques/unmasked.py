@@ -20,7 +20,8 @@ def leave_out_masks(model: Any) -> None:
 
 def _without_mask(module: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a decoder whose code finds what makes its mask in its own module: there is no other way to give it one."""
-    if kwargs.get("attention_mask") is not None or not torch.is_grad_enabled():
+    is_masked = kwargs.get("attention_mask") is not None or kwargs.get("position_ids") is not None  # padded, packed
+    if is_masked or not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     modeling: Any = sys.modules[type(module).__module__]
     own = modeling.create_causal_mask

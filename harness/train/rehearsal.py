@@ -76,13 +76,29 @@ def rehearse(run: Run[Strategy], recorder: PhaseRecorder, output: Path, protecti
 
 
 def longest_steps(steps: Sequence[Sequence[Batch]]) -> set[int]:
-    """Return the positions of the steps with the most padded tokens in one batch, with padding and without."""
+    """Return the positions of the steps with the most padded tokens in one batch, with padding and without.
+
+    Of packed ones too those that no longer one has as many samples as: each takes a kernel some memory.
+    """
     longest = set()
     for has_padding in (True, False):
         sizes = [_largest_batch(batches, has_padding) for batches in steps]
         if max(sizes):
             longest.add(sizes.index(max(sizes)))
-    return longest
+    return longest | _of_most_samples(steps)
+
+
+def _of_most_samples(steps: Sequence[Sequence[Batch]]) -> set[int]:
+    found: list[tuple[int, int, int]] = []
+    for position, batches in enumerate(steps):
+        packed = [batch for batch in batches if batch.is_packed]
+        found += [(batch.shape.padded_tokens, len(batch.samples), position) for batch in packed]
+    most, positions = 0, set[int]()
+    for _, num_samples, position in sorted(found, reverse=True):
+        if num_samples > most:
+            most = num_samples
+            positions.add(position)
+    return positions
 
 
 def _largest_batch(batches: Sequence[Batch], has_padding: bool) -> int:

@@ -122,6 +122,8 @@ def longest_sample(evidence: Evidence) -> Finding | None:
         return None
     if survivors_at_failure(log, CAUGHT_BEFORE):
         return None  # a part of the batch is tried again, while what the whole had made is there
+    if len(oom.batch.lengths) > oom.batch.batch_size:
+        return None  # packed: many samples together are long
     failed = (oom.step, oom.micro_step)
     forwards = [record for record in records_of(log, *FORWARD_PHASES) if (record.step, record.micro_step) != failed]
     earlier = [record.batch for record in forwards if record.batch]

@@ -8,7 +8,8 @@ def _apply(config: RunConfig) -> RunConfig | None:
     # Bucketing alone puts the longest samples together; the cap holds a batch to the tokens of a full training batch.
     cap = config.train.train_batch_size * config.data.max_length
     current = config.data.max_batch_tokens
-    if config.data.batching == "bucketed" and current is not None and current <= cap:
+    is_capped = config.data.batching == "packed" or (current is not None and current <= cap)
+    if config.data.batching in ("bucketed", "packed") and is_capped:
         return None
     return config.with_fields(batching="bucketed", max_batch_tokens=min(cap, current or cap))
 

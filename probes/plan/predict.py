@@ -196,6 +196,8 @@ def find_limits(config: RunConfig, headroom_bytes: int) -> Limits:
         raise ConfigError(
             "--limits: not with --eval-keep-logits, as an evaluation then has no largest batch; leave one out"
         )
+    if config.data.batching == "packed":
+        raise ConfigError("--limits: tries batches of one length, not packed ones; use --batching bucketed")
     recorded, data = recorded_model(config), config.data
     budget = budget_of(config.device) - headroom_bytes
     unit, longest = data.pad_to_multiple_of, find_model(config.model.model).max_position_embeddings or LONGEST

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from memory_harness.configs.cards import Card, budget_of
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.batching import Batch, train_steps
+from memory_harness.harness.data.batching import Batch, Example, packed_batch, train_steps
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.probes.plan.predict import PADDING, UNLIMITED, RecordedModel, uniform_batch
 
@@ -118,12 +118,18 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
     unit = config.data.pad_to_multiple_of
     half = max(unit, length // 2 // unit * unit)
     padding = PADDING if longest.has_padding else 0
+    most_samples = max(len(batch.samples) for batch in batches)
+
+    def batch_of(tokens: int) -> Batch:
+        if not longest.is_packed:
+            return uniform_batch((size, tokens), padding)
+        return packed_batch([Example(max(1, tokens // most_samples), 1)] * most_samples, tokens)
 
     def peaks(recompute: str) -> tuple[int, int]:
         return peak(recompute, length), peak(recompute, half)
 
     def peak(recompute: str, tokens: int) -> int:
-        micro_batches = [uniform_batch((size, tokens), padding)] * min(2, config.train.gradient_accumulation)
+        micro_batches = [batch_of(tokens)] * min(2, config.train.gradient_accumulation)
         return recorded.step(config.with_fields(recompute=recompute), micro_batches).peak_reserved_bytes
 
     kept, recomputed = peaks("none"), peaks("all")  # after which the number of layers is known

@@ -15,6 +15,8 @@ def recording_of(config: RunConfig) -> str:
     defaults = RunConfig()
     section_of = section_by_field()
     values = {name: getattr(getattr(defaults, section_of[name]), name) for name in REPLAYED_FIELDS}
+    if config.data.batching == "packed":
+        del values["batching"]  # which forbids CUDA graphs, and is looked into while the model loads
     if config.device.engine == "split":
         del values["budget_bytes"]  # which decides where the layers lie
     return config.with_fields(**values, device="simulated", tensors="fake").fingerprint()

@@ -171,7 +171,7 @@ def test_every_preset_that_comes_along_is_valid(name):
         ),
         (
             ["--max-batch-tokens", "4096"],
-            "--max-batch-tokens 4096: padded batches have no cap; use --batching bucketed",
+            "--max-batch-tokens 4096: padded batches have no cap; use --batching bucketed or packed",
         ),
         (
             ["--max-batch-tokens", "100", "--batching", "bucketed"],
@@ -294,7 +294,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content, line):
         (["--samples", "many"], "--samples: 'many' is not a whole number or none"),
         (["--samples"], "--samples: expected one argument"),
         (["--lora-dropout", "x"], "--lora-dropout: 'x' is not a number"),
-        (["--batching", "packed"], "--batching: 'packed' is not one of padded, dynamic, bucketed"),
+        (["--batching", "sorted"], "--batching: 'sorted' is not one of padded, dynamic, bucketed, packed"),
         (["--budget", "14 gigs"], "--budget: not a size: '14 gigs'"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_harness.configs.schema import RunConfig
-from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
+from memory_harness.harness.data.batching import Batch, Example, eval_batches, halves, packed_batch, train_steps
 
 MODES = ("padded", "dynamic", "bucketed")
 
@@ -181,3 +181,53 @@ def test_several_gpus_take_the_same_steps_in_even_shares(case: tuple[list[Exampl
         assert max(tokens) <= max(batch.shape.padded_tokens for batch in alone)
         assert len(step) % num_gpus == 0 or all(len(batch.examples) == 1 for batch in step)
         check_shapes(list(step), config)
+
+
+@given(cases(), st.integers(0, 3))
+def test_packed_steps_hold_the_samples_of_dynamic_ones_under_the_cap(
+    case: tuple[list[Example], RunConfig], epoch: int
+) -> None:
+    examples, config = case
+    cap = max(config.data.max_batch_tokens or 0, config.data.max_length)
+    config = config.with_fields(batching="packed", max_batch_tokens=cap)
+    steps = train_steps(examples, config, epoch)
+    dynamic = train_steps(examples, config.with_fields(batching="dynamic", max_batch_tokens=None), epoch)
+    assert [Counter(e for b in step for e in b.examples) for step in steps] == [
+        Counter(e for b in step for e in b.examples) for step in dynamic
+    ]
+    for batch in (batch for step in steps for batch in step):
+        shape = batch.shape
+        assert shape.lengths == tuple(e.num_tokens for e in batch.examples)
+        assert sum(shape.lengths) <= shape.padded_tokens <= cap
+        assert shape.padded_tokens - sum(shape.lengths) < config.data.pad_to_multiple_of
+        assert not batch.has_padding
+    for step in steps:  # no two that would go into one
+        rooms = sorted(cap - sum(batch.shape.lengths) for batch in step)
+        assert len(step) == 1 or rooms[-1] + rooms[-2] < cap
+    assert steps == train_steps(examples, config, epoch)
+
+
+def test_the_samples_of_a_packed_batch_lie_end_to_end() -> None:
+    own = [Example(3, 1, (5, 6, 7)), Example(2, 0, (8, 9)), Example(1, 0, (4,))]
+    batch = packed_batch(own, 8)
+    arrays = {name: values[0].tolist() for name, values in batch.arrays(0, 10).items()}
+    assert arrays == {
+        "input_ids": [5, 6, 7, 8, 9, 4, 0, 0],
+        "position_ids": [0, 1, 2, 0, 1, 0, 0, 1],
+        "labels": [-100, 6, 7, -100, 9, -100, -100, -100],
+    }
+    assert batch.starts.tolist() == [0, 3, 5, 6, 8]
+    assert batch.shape.target_tokens == sum(label != -100 for label in arrays["labels"])
+
+
+def test_a_packed_batch_is_halved_into_packed_ones() -> None:
+    config = RunConfig().with_fields(batching="packed", pad_to_multiple_of=8)
+    first, second = halves(packed_batch(make_examples([30, 20, 9], 64), 64), config)
+    assert (first.is_packed, first.shape.lengths, first.shape.padded_length) == (True, (30, 20), 56)
+    assert (second.is_packed, second.shape.lengths, second.shape.padded_length) == (True, (9,), 16)
+    assert halves(second, config) == [second]
+
+
+def test_given_batches_are_packed_too() -> None:
+    ((batch,),) = train_steps([], RunConfig().with_fields(batching="packed", batches="3x100"), 0)
+    assert (batch.shape.batch_size, batch.shape.padded_length, batch.shape.lengths) == (1, 300, (100,) * 3)

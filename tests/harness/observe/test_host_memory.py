@@ -62,6 +62,17 @@ def test_what_python_did_not_allocate_is_not_named():
     assert watched(20, lambda step: None) == []
 
 
+def test_growth_that_has_ended_when_it_is_looked_at_is_nobodys():
+    """A cache that has filled up: a line that keeps a few bytes then is not what made the process grow."""
+    notes, records = [], []
+    watch = HostWatch(records.append)
+    for step in range(20):
+        notes.append(bytes(400))
+        watch.end_step(step, min(step, 8) * MIB, 0)
+    watch.stop()
+    assert records == []
+
+
 def test_a_device_that_grows_as_well_is_no_matter_of_the_host():
     rows = []
     assert watched(20, lambda step: rows.append(bytes(MIB)), lambda step: step * MIB) == []

@@ -47,7 +47,7 @@ def micro_batch(config: RunConfig, batch: Batch) -> tuple[float, list[torch.Tens
     strategy, device = opened(config)
     with device.active():
         strategy.load()
-        _shake_adapter(strategy.model)
+        shake_adapter(strategy.model)
         strategy.put(batch, training=True)
         strategy.forward(batch.shape.target_tokens)
         strategy.backward()
@@ -55,7 +55,8 @@ def micro_batch(config: RunConfig, batch: Batch) -> tuple[float, list[torch.Tens
     return float(strategy.loss), [p.grad for p in strategy.trainable() if p.grad is not None]
 
 
-def _shake_adapter(model: Any) -> None:
+def shake_adapter(model: Any) -> None:
+    """Let the adapter matter."""
     # B starts at zero, and A's gradient would be zero too
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -8,11 +8,12 @@ import pytest
 
 from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.data.batching import Example, packed_batch
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.train.execute import execute
-from memory_harness.harness.train.rehearsal import SOAK_STEPS
+from memory_harness.harness.train.rehearsal import SOAK_STEPS, longest_steps
 from memory_harness.harness.train.run import Run, make_strategy, open_device
 
 CONFIG = load_preset("smoke_cpu").with_fields(samples=16, max_new_tokens=2, tensors="fake", max_length=64)
@@ -65,3 +66,9 @@ def test_prompts_that_evaluations_answer_are_answered_in_batches_of_theirs(tmp_p
     answered = [phase for phase in evals if phase.batch is None]
     assert [phase.index for phase in answered] == [1, 2] * 2
     assert all(phase.after.allocated_bytes <= phase.allocated_before_bytes for phase in answered[1:])
+
+
+def test_packed_batches_of_many_samples_are_among_the_longest() -> None:
+    rows = [((50,), 64), ((60, 60), 128), ((30,) * 4, 128), ((9,) * 3, 64), ((8,) * 8, 64)]
+    steps = [[packed_batch([Example(number, 1) for number in lengths], length)] for lengths, length in rows]
+    assert longest_steps(steps) == {1, 2, 4}

@@ -284,6 +284,13 @@ def test_the_longest_sample_may_fail_in_backward_too():
     assert error_of(log).cause == "longest-sample"
 
 
+def test_many_samples_in_one_sequence_are_no_long_one():
+    log = longest_sample_log()
+    failed = log.fatal_oom
+    packed = replace(failed, batch=replace(failed.batch, lengths=(512,) * 4))
+    assert "longest-sample" not in causes(replace(log, ooms=[packed]))
+
+
 @pytest.mark.parametrize(
     "log",
     [

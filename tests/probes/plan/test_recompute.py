@@ -100,8 +100,9 @@ def test_losses_stay_the_same_and_memory_grows_with_what_is_kept():
 
 
 @pytest.mark.slow
-def test_the_fewest_that_fit_are_found_for_the_lengths_of_the_run():
-    fields = {"recompute": "auto", "samples": 40, "do_eval": False}
+@pytest.mark.parametrize("how", [{}, {"batching": "packed", "gpu": "l4"}])
+def test_the_fewest_that_fit_are_found_for_the_lengths_of_the_run(how):
+    fields = {"recompute": "auto", "samples": 40, "do_eval": False, **how}
     config = TINY.with_fields(tensors="fake", device="simulated", dtype="float16", max_length=2048, **fields)
     data = prepare(config)
     needed = {}
