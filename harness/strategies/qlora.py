@@ -499,9 +499,10 @@ class QLoraStrategy:
                 layer.mlp.computes_again = index in chosen
 
     def _spread(self, layers: int, blocks: int) -> Collection[int]:
-        """Return which of so many layers recompute their block alone: the first, as the backward pass gets to them
-        when the others are gone; where their activations are copied to the host, some of the others lie between, and
-        give the copies time.
+        """Return which of so many layers recompute their block alone.
+
+        The first, as the backward pass gets to them when the others are gone; where their activations are copied to the
+        host, others lie between, and give the copies time.
         """
         if not self.config.model.offload_activations:
             return range(blocks)
