@@ -391,7 +391,7 @@ class QLoraStrategy:
     def _take_fast_path(self) -> None:
         base = self._base
         if not self.config.model.use_reentrant:
-            base.disable_input_require_grads()  # which only reentrant checkpointing needs; a leaf lives as long as its graph
+            base.disable_input_require_grads()  # reentrant checkpointing alone needs a leaf, which lives to the end
         gate: Gate = PlainGate()
         if self.config.model.fast_path == "liger":
             gate = LigerGate(self.device)
