@@ -9,13 +9,21 @@ from memory_harness.configs.cards import card_of
 from memory_harness.harness.train.run import make_strategy, simulate_card
 from tests.bench.fast_path import config_of, steps_at
 
-RESULTS = json.loads((Path(__file__).parent / "results" / "h200_fast_path.json").read_text(encoding="utf-8"))
+RESULTS, OVER_CORPUS = (
+    json.loads((Path(__file__).parent / "results" / name).read_text(encoding="utf-8"))
+    for name in ("h200_fast_path.json", "h200_corpus_speed.json")
+)
+CORPUS = {result["contender"]: result for result in OVER_CORPUS["results"]}
 FAST = [result for result in RESULTS["results"] if result["contender"] == "fast"]
 
 
-def rows(results, adapters, call, contender):
-    for result in results:
-        if (result["adapters"], result["call"], result["contender"]) == (adapters, call, contender):
+ASKED = {512: 2, 1024: 2, 2048: 1.3, 4096: 1.3, 8192: 1.2, 16384: 1.2}
+"""tokens -> how many times as fast as Unsloth"""
+
+
+def rows(contender, adapters="r8", call=1):
+    for result in RESULTS["results"]:
+        if (result["contender"], result["adapters"], result["call"]) == (contender, adapters, call):
             return {row["tokens"]: row for row in result["measured"]}
     raise KeyError(contender)
 
@@ -30,22 +38,37 @@ def test_every_peak_was_as_predicted(result):
 
 
 def test_losses_are_those_of_the_slow_path():
-    fast, slow = rows(RESULTS["results"], "r8", 3, "fast"), rows(RESULTS["results"], "r8", 3, "slow")
+    fast, slow = rows("fast", call=3), rows("slow", call=3)
     for length, row in slow.items():
         if "error" not in row:
             assert fast[length]["losses"] == pytest.approx(row["losses"], abs=1e-3)
 
 
-def test_the_fast_path_is_faster_than_the_slow_one():
-    fast, slow = rows(RESULTS["results"], "r8", 3, "fast"), rows(RESULTS["results"], "r8", 3, "slow")
+def test_it_is_faster_than_the_slow_path():
+    fast, slow = rows("fast", call=3), rows("slow", call=3)
     for length, row in slow.items():
         assert "error" in row or fast[length]["seconds"] < row["seconds"]
+
+
+def test_it_is_faster_than_unsloth_by_what_was_asked():
+    fast, unsloth = rows("fast"), rows("unsloth")
+    assert fast.keys() == unsloth.keys() == ASKED.keys()
+    for length, times in ASKED.items():
+        assert unsloth[length]["seconds"] / fast[length]["seconds"] >= times
+
+
+def test_packed_it_is_faster_than_unsloth_over_the_corpus_with_the_slow_paths_losses():
+    fast, unsloth, slow = (CORPUS[name] for name in ("fast", "unsloth", "slow"))
+    assert fast["steps"] == unsloth["steps"] == slow["steps"] == 200
+    assert fast["real_tokens"] == unsloth["real_tokens"]
+    assert fast["real_tokens_per_second"] >= 1.5 * unsloth["real_tokens_per_second"]
+    assert fast["losses"] == pytest.approx(slow["losses"], rel=2e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapters", ["r8", "r32"])
 def test_the_simulation_says_the_same_today(adapters):
-    (result,) = [found for found in FAST if (found["adapters"], found["round"]) == (adapters, 1)]
+    (result,) = [found for found in FAST if (found["adapters"], found["round"], found["call"]) == (adapters, 1, 1)]
     lengths = [row["tokens"] for row in result["measured"]]
     config = config_of("fast", adapters, lengths, "h200")
     config = config.with_fields(device="simulated", recompute=result["recompute"])

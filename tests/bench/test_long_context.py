@@ -31,3 +31,11 @@ def test_gradients_are_alike():
     qlora, unsloth = rows("measured", "qlora"), rows("measured", "unsloth")
     for length in unsloth.keys() - {None, 0}:
         assert 0.9 < qlora[length]["grad_norm"] / unsloth[length]["grad_norm"] < 1.1
+
+
+def test_98304_tokens_take_what_was_predicted_on_the_fast_path():
+    found = json.loads((Path(__file__).parent / "results" / "h200_long_context.json").read_text(encoding="utf-8"))
+    measured, predicted = (found[source]["fast"]["rows"][-1] for source in ("measured", "predicted"))
+    assert measured["length"] == predicted["length"] == 98304
+    for peak in ("peak_allocated_bytes", "peak_reserved_bytes"):
+        assert measured[peak] == predicted[peak] < 14.5 * 2**30
