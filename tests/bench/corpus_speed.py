@@ -2,6 +2,7 @@
 
     python -m tests.bench.corpus_speed OUT.json                       on a CUDA GPU
     python -m tests.bench.corpus_speed OUT.json --only fast,unsloth
+    python -m tests.bench.corpus_speed OUT.json --predict             adds what is simulated, without a GPU
 
 Llama-3.1-8B of random weights in NF4, float16 with a loss scale, LoRA of rank 8 without dropout, the same 8 samples a
 step for all, at most 2048 tokens each, in one GPU held to 14.5 GiB. Unsloth is given them end to end in one row with
@@ -24,7 +25,7 @@ from typing import Any
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import with_fixed_settings
-from tests.bench.fast_path import CAP, HEADROOM, UNSLOTH_SETTINGS
+from tests.bench.fast_path import CAP, HEADROOM, PEAKS, UNSLOTH_SETTINGS
 from tests.bench.records import write_records
 from tests.bench.unsloth_run import COMPILING
 
@@ -86,8 +87,31 @@ def run_case(contender: str, num_steps: int, gpu: str) -> dict[str, Any]:
         timed = [timed_step(strategy, step, put, torch.cuda.synchronize) for step in steps]
         stats = device.stats()
     found = {"gpu": torch.cuda.get_device_name(), "recompute": config.model.recompute}
-    found |= {"peak_allocated_bytes": stats.peak_allocated_bytes, "peak_reserved_bytes": stats.peak_reserved_bytes}
+    found |= {name: getattr(stats, name) for name in PEAKS}
     return found | summary(steps, [seconds for seconds, _ in timed]) | {"losses": [loss for _, loss in timed]}
+
+
+def add_predictions(out: Path, gpu: str) -> None:
+    """Simulate the steps of the contenders that can be; needs no GPU."""
+    from memory_harness.configs.cards import card_of
+    from memory_harness.harness.data.batching import train_steps
+    from memory_harness.harness.data.prepare import prepare
+    from memory_harness.harness.train.run import make_strategy, simulate_card
+
+    records = json.loads(out.read_text())
+    for result in records["results"]:
+        if result["contender"].startswith("unsloth"):
+            continue
+        config = config_of(result["contender"], gpu).with_fields(device="simulated", recompute=result["recompute"])
+        card = simulate_card(config, card_of(config.device))
+        strategy = make_strategy(config, card)
+        with card.active():
+            strategy.load()
+            for step in train_steps(prepare(config).train, config, 1)[: result["steps"]]:
+                timed_step(strategy, step, put_as_it_is, lambda: None)
+        stats = card.stats()
+        result["predicted"] = {name: getattr(stats, name) for name in PEAKS}
+        write_records(out, records, 2)
 
 
 def timed_step(
@@ -164,8 +188,12 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CONTENDERS))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--predict", action="store_true", help="add what is simulated to OUT, without a GPU")
     parser.add_argument("--case", action="store_true", help="one contender, in this process")
     args = parser.parse_args()
+    if args.predict:
+        add_predictions(args.out, args.gpu)
+        return 0
     if args.case:
         args.out.write_text(json.dumps(run_case(args.only, args.steps, args.gpu)))
         return 0
