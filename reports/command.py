@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.cards import budget_of, bytes_beside, card_of
 from memory_harness.configs.cli import Command
 from memory_harness.configs.launch import leads
 from memory_harness.configs.models import find_model
@@ -246,6 +246,7 @@ def dry_run(command: Command, script: str, arguments: Sequence[str], follow: Fol
         changes=changes,
         snapshot=command.snapshot,
         num_gpus=device.num_gpus,
+        beside_bytes=bytes_beside(device),
     )
     recorded = asked.run(log)
     result = result_of_log(recorded)

@@ -140,7 +140,7 @@ class SimulatedDevice:
                 if self.mesh is not None:
                     stack.enter_context(sharding_without_peers(self.tracer))
                 if self.tracer.num_cards > 1:
-                    stack.enter_context(hooks_move_between_cards(self.tracer))
+                    stack.enter_context(self._moving_between_cards())
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
@@ -148,6 +148,10 @@ class SimulatedDevice:
             if not self.computes:
                 stack.enter_context(self._managed_memory())
             yield
+
+    def _moving_between_cards(self) -> AbstractContextManager[None]:
+        """Let accelerate's hooks move tensors between the cards, by number."""
+        return hooks_move_between_cards(self.tracer)
 
     @contextmanager
     def _bitsandbytes_tables(self) -> Iterator[None]:

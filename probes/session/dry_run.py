@@ -20,13 +20,14 @@ from memory_harness.configs.printable import printable
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
-from memory_harness.harness.log.records import KnobRecord, Outcome, Phase, PhaseBegin, Record, StandInRecord
+from memory_harness.harness.log.records import KnobRecord, MemoryStats, Outcome, Phase, PhaseBegin, Record, StandInRecord
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
 from memory_harness.harness.observe.notebook import SUFFIX, skipped_lines
 from memory_harness.harness.observe.run_script import run_script
+from memory_harness.harness.simulate.facade.dispatch import AllCards
 from memory_harness.harness.simulate.layer_replay import CannotReplay
 from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
@@ -48,9 +49,14 @@ class DryRun:
         snapshot: file for the memory where it ran out, or at the end.
         is_quiet: what the script prints is not shown.
         with_peak: the log says what lived at the peak.
-        num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them.
+        num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them. Where
+            it lays a model over all of them, it is run as the only process.
+        beside_bytes: of each of them, what is left out of the budget for processes that talk.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
+        on_all_gpus: one process has all of them.
+        told_gpu: the one of these whose memory is told of.
+        is_limited: memory runs out beyond the budget.
     """
 
     script: str
@@ -65,7 +71,11 @@ class DryRun:
     is_quiet: bool = False
     with_peak: bool = False
     num_gpus: int = 1
+    beside_bytes: int = 0
     replays_layers: bool = True
+    on_all_gpus: bool = False
+    told_gpu: int = 0
+    is_limited: bool = True
 
     def run(self, log: Path) -> RunLog:
         """Run in a process of its own, which the script may leave as it likes; return what was recorded.
@@ -80,24 +90,63 @@ class DryRun:
         end = self._run_forked(log)
         if isinstance(end, CannotReplay):
             log.unlink()
-            end = replace(self, replays_layers=False)._run_forked(log)
-        if end is not None:
+            return replace(self, replays_layers=False).run(log)
+        if isinstance(end, AllCards):
+            log.unlink()
+            whole = self.budget_bytes + self.beside_bytes
+            return replace(self, on_all_gpus=True, budget_bytes=whole).run(log)
+        if isinstance(end, HarnessError):
             raise HarnessError(str(end))
+        if isinstance(end, _Taken) and len(end.peaks) > 1:
+            self._tell_of_fullest(log, end)
         return read_run_log(log)
 
-    def _run_forked(self, log: Path) -> Exception | None:
-        """Return why the run could not go on; None where it ended, or died without a word."""
+    def _tell_of_fullest(self, log: Path, taken: _Taken) -> None:
+        """Let the log be that of the GPU which ran out of memory, or else took most, and say what all of them take."""
+        again, peaks = replace(self, is_quiet=True), taken.peaks
+        told = peaks.index(max(peaks, key=lambda peak: peak.peak_reserved_bytes))
+        if taken.failed is not None:
+            told = taken.failed
+            peaks = replace(again, is_limited=False, snapshot=None)._peaks(log.with_suffix(".unlimited")) or peaks
+        if told != self.told_gpu:
+            log.unlink()
+            replace(again, told_gpu=told)._run_forked(log)
+        run = read_run_log(log).run
+        with LogWriter(log) as writer:
+            writer.write(replace(run, gpu_peaks=tuple(peak.peak_reserved_bytes for peak in peaks)))
+
+    def _peaks(self, log: Path) -> tuple[MemoryStats, ...]:
+        """Return what each GPU would take; nothing where that could not be seen."""
+        taken = self._run_forked(log)
+        log.unlink()
+        return taken.peaks if isinstance(taken, _Taken) else ()
+
+    def _run_forked(self, log: Path) -> BaseException | _Taken | None:
+        """Return why the run could not go on, or what it took; None where it died without a word."""
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run_and_tell, args=(self, log, sender))
         process.start()
         sender.close()
         try:
-            end: Exception | None = receiver.recv()
+            end: BaseException | _Taken | None = receiver.recv()
         except EOFError:
             end = None
         process.join()
         return end
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a run took.
+
+    Args:
+        peaks: of each GPU that the process had.
+        failed: the one on which memory ran out.
+    """
+
+    peaks: tuple[MemoryStats, ...]
+    failed: int | None
 
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
@@ -105,8 +154,8 @@ def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
     if dry_run.is_quiet:
         _print_nothing()
     try:
-        _run(dry_run, log)
-    except CannotReplay as error:
+        sender.send(_run(dry_run, log))
+    except (CannotReplay, AllCards) as error:
         sender.send(error)
     except HarnessError as error:
         sender.send(HarnessError(str(error)))
@@ -139,14 +188,24 @@ class _Progress:
         print(f"dry run: {num_steps} optimizer steps, {reserved} reserved", file=sys.stderr, flush=True)
 
 
-def _run(dry_run: DryRun, log: Path) -> None:
+def _open_device(dry_run: DryRun) -> DryRunDevice:
+    has_all = dry_run.on_all_gpus
     device = DryRunDevice(
         dry_run.card,
         dry_run.budget_bytes,
         expandable_segments=dry_run.expandable_segments,
-        num_ranks=dry_run.num_gpus,
+        num_ranks=1 if has_all else dry_run.num_gpus,
+        num_cards=dry_run.num_gpus if has_all else 1,
+        told=dry_run.told_gpu,
     )
-    device.replays_layers = dry_run.replays_layers
+    device.replays_layers = dry_run.replays_layers and not has_all
+    if not dry_run.is_limited:
+        device.without_limit()
+    return device
+
+
+def _run(dry_run: DryRun, log: Path) -> _Taken:
+    device = _open_device(dry_run)
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
         snapshot = _Snapshot(dry_run.snapshot, device, log)
@@ -170,12 +229,16 @@ def _run(dry_run: DryRun, log: Path) -> None:
             del main
         except DryRunOver:
             observer.end_script()
+        except AllCards:
+            raise
         except BaseException as error:
             if isinstance(error, HarnessError) and device.as_out_of_memory(error) is None:
                 raise
             outcome, message = end_of(error, device)
         snapshot.write()
         # a script may have caught these
+        if device.tracer.wants_all_cards:
+            raise AllCards
         if device.layers.failure is not None:
             raise device.layers.failure
         if device.tracer.stand_ins.failure is not None:
@@ -193,6 +256,7 @@ def _run(dry_run: DryRun, log: Path) -> None:
         if dry_run.with_peak:
             for part in device.peak_parts(read_run_log(log)):
                 writer.write(part)
+        return _Taken(device.stats_of_run(), device.failed if outcome is Outcome.OOM else None)
 
 
 def _phases_told(device: DryRunDevice, write: Callable[[Record], None]) -> Callable[[Record], None]:
