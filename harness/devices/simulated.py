@@ -320,7 +320,7 @@ class SimulatedDevice:
         return self.tracer.paused()
 
     def on_card(self, number: int) -> AbstractContextManager[Any]:
-        """Within, what is made of no other tensor lies on that card."""
+        """Within, what is made lies on that card."""
         return self.tracer.on_card(number)
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:

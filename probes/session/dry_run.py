@@ -198,7 +198,7 @@ def _open_device(dry_run: DryRun) -> DryRunDevice:
         num_cards=dry_run.num_gpus if has_all else 1,
         told=dry_run.told_gpu,
     )
-    device.replays_layers = dry_run.replays_layers and not has_all
+    device.replays_layers = dry_run.replays_layers
     if not dry_run.is_limited:
         device.without_limit()
     return device

@@ -101,7 +101,15 @@ class _PresentCard:
         """Return `torch.cuda.device(device)`; a tensor stands for its card."""
         if isinstance(device, torch.Tensor):
             device = device.device if device.device.type == "cuda" else None
-        return self._tracer.on_card(self.number(device))
+        return self._while(self.number(device))
+
+    @contextmanager
+    def _while(self, number: int) -> Iterator[None]:
+        before = self.set(number)
+        try:
+            yield
+        finally:
+            self.set(before)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ class FacadeTracer(Tracer):
             return self.present_card if device.index is None else device.index
         # PyTorch's own code makes tensors from nothing where those lie that it works with
         cards = (card for card in map(self.card_of, tensors) if card is not None)
-        return next(cards, self._told_card)
+        return next(cards, self.told_card)
 
     def _key_place(self, tensor: torch.Tensor) -> Any:
         key = self.key_of(tensor)
