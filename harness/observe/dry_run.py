@@ -66,6 +66,10 @@ class DryRunObserver(ScriptObserver):
         self._floor = 0
         self._is_over = False
 
+    def tell_of_gpus(self, peaks: tuple[int, ...]) -> None:
+        """Take what is reserved of each GPU at most, where the script has several."""
+        self._describe(gpu_peaks=peaks)
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         super()._note_out_of_memory(error)
         self._on_failure()

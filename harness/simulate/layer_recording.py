@@ -138,7 +138,7 @@ def layout_of(tensor: torch.Tensor) -> Layout:
 
 
 def make(tracer: Tracer, layout: Layout, key: Hashable, card: int | None = None) -> torch.Tensor:
-    """Return a tensor without values under a key, of which no sink has been told; on the card of what runs, or another."""
+    """Return a tensor without values under a key, of which no sink has been told; on one of several cards."""
     with tracer.paused(), torch._C.DisableTorchFunction():
         tensor = torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype, device="meta")
     tracer.rename(tensor, key)

@@ -20,7 +20,14 @@ from memory_harness.configs.printable import printable
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
-from memory_harness.harness.log.records import KnobRecord, MemoryStats, Outcome, Phase, PhaseBegin, Record, StandInRecord
+from memory_harness.harness.log.records import (
+    KnobRecord,
+    Outcome,
+    Phase,
+    PhaseBegin,
+    Record,
+    StandInRecord,
+)
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
@@ -56,6 +63,7 @@ class DryRun:
             does not bear, it is run again without.
         on_all_gpus: one process has all of them.
         told_gpu: the one of these whose memory is told of.
+        gpu_peaks: what each of these would take; None where this run is to tell.
         is_limited: memory runs out beyond the budget.
     """
 
@@ -75,6 +83,7 @@ class DryRun:
     replays_layers: bool = True
     on_all_gpus: bool = False
     told_gpu: int = 0
+    gpu_peaks: tuple[int, ...] | None = None
     is_limited: bool = True
 
     def run(self, log: Path) -> RunLog:
@@ -86,6 +95,7 @@ class DryRun:
         # forked: what is imported here is not imported once more for each run
         import bitsandbytes  # noqa: F401
         import transformers.modeling_utils  # noqa: F401
+        import transformers.training_args  # noqa: F401
 
         end = self._run_forked(log)
         if isinstance(end, CannotReplay):
@@ -103,20 +113,17 @@ class DryRun:
 
     def _tell_of_fullest(self, log: Path, taken: _Taken) -> None:
         """Let the log be that of the GPU which ran out of memory, or else took most, and say what all of them take."""
-        again, peaks = replace(self, is_quiet=True), taken.peaks
-        told = peaks.index(max(peaks, key=lambda peak: peak.peak_reserved_bytes))
-        if taken.failed is not None:
-            told = taken.failed
-            peaks = replace(again, is_limited=False, snapshot=None)._peaks(log.with_suffix(".unlimited")) or peaks
-        if told != self.told_gpu:
+        peaks, told = taken.peaks, taken.failed
+        if told is None:
+            told = peaks.index(max(peaks))
+        else:
+            peaks = replace(self, is_quiet=True, is_limited=False, snapshot=None)._peaks(log.with_suffix(".unlimited"))
+        if (told, peaks) != (self.told_gpu, taken.peaks):
             log.unlink()
-            replace(again, told_gpu=told)._run_forked(log)
-        run = read_run_log(log).run
-        with LogWriter(log) as writer:
-            writer.write(replace(run, gpu_peaks=tuple(peak.peak_reserved_bytes for peak in peaks)))
+            replace(self, is_quiet=True, told_gpu=told, gpu_peaks=peaks)._run_forked(log)
 
-    def _peaks(self, log: Path) -> tuple[MemoryStats, ...]:
-        """Return what each GPU would take; nothing where that could not be seen."""
+    def _peaks(self, log: Path) -> tuple[int, ...]:
+        """Return what each GPU would take; nothing where that cannot be seen."""
         taken = self._run_forked(log)
         log.unlink()
         return taken.peaks if isinstance(taken, _Taken) else ()
@@ -141,11 +148,11 @@ class _Taken:
     """What a run took.
 
     Args:
-        peaks: of each GPU that the process had.
+        peaks: the most that was reserved of each GPU that the process had.
         failed: the one on which memory ran out.
     """
 
-    peaks: tuple[MemoryStats, ...]
+    peaks: tuple[int, ...]
     failed: int | None
 
 
@@ -252,11 +259,14 @@ def _run(dry_run: DryRun, log: Path) -> _Taken:
             writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
+        peaks = tuple(stats.peak_reserved_bytes for stats in device.stats_of_run())
+        if device.tracer.num_cards > 1:
+            observer.tell_of_gpus(peaks if dry_run.gpu_peaks is None else dry_run.gpu_peaks)
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)
         if dry_run.with_peak:
             for part in device.peak_parts(read_run_log(log)):
                 writer.write(part)
-        return _Taken(device.stats_of_run(), device.failed if outcome is Outcome.OOM else None)
+        return _Taken(peaks, device.failed if outcome is Outcome.OOM else None)
 
 
 def _phases_told(device: DryRunDevice, write: Callable[[Record], None]) -> Callable[[Record], None]:
@@ -312,6 +322,8 @@ def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixRes
             expandable_segments=dry_run.expandable_segments or not attempt.changes,
             snapshot=None,
             is_quiet=True,
+            on_all_gpus=bool(recorded.run.gpu_peaks),
+            budget_bytes=recorded.run.budget_bytes,
         )
         print(printable(f"dry run: trying {attempt.line}"), file=sys.stderr, flush=True)
         log = again.run(folder / f"with-setting-{number}.jsonl")

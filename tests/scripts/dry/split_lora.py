@@ -12,7 +12,9 @@ parser.add_argument("--device-map", default="auto")
 parser.add_argument("--max-memory", default="null")
 parser.add_argument("--model")
 parser.add_argument("--trainer", action="store_true")
+parser.add_argument("--hidden", type=int, default=64)
 parser.add_argument("--length", type=int, default=64)
+parser.add_argument("--vocab", type=int, default=320)
 args = parser.parse_args()
 device_map = json.loads(args.device_map) if args.device_map.startswith("{") else args.device_map
 max_memory = json.loads(args.max_memory)
@@ -22,7 +24,7 @@ if max_memory is not None:
 torch.manual_seed(0)
 if args.model is None:
     LlamaConfig(
-        vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=args.vocab, hidden_size=args.hidden, intermediate_size=2 * args.hidden, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, dtype="bfloat16", use_cache=False,
     ).save_pretrained("model")  # fmt: skip
 model = AutoModelForCausalLM.from_pretrained(
@@ -49,7 +51,7 @@ if args.trainer:
     raise SystemExit
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 model.train()
-for step in range(4):
+for _ in range(4):
     ids = torch.stack([row["input_ids"] for row in rows[:2]]).to("cuda")
     output = model(input_ids=ids, labels=ids)
     output.loss.backward()
