@@ -23,10 +23,11 @@ from memory_harness.configs.schema import SECTIONS, DeviceConfig, RunConfig
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
 from memory_harness.configs.validation import validate
+from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
 from memory_harness.probes.findings import Finding, first_error
-from memory_harness.probes.session.process import RunDied, start_probing_worker
+from memory_harness.probes.session.process import start_probing_worker
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -203,8 +204,8 @@ def dry_run(
         gpu: a card of configs/gpus.toml.
         budget: what PyTorch may use of it, such as "14.4 GiB" or a number of bytes; all that the card has without it.
         steps: optimizer steps after which the script ends; without it, where nothing new comes any more.
-        num_gpus: cards of one host, as `--num-gpus` of the command: the first of as many ranks is followed or, where the
-            script lays a model over all of them, the fullest.
+        num_gpus: cards of one host, as `--num-gpus` of the command: the first of as many ranks is followed or, where
+            the script lays a model over all of them, the fullest.
         log: where the record of the run goes; nowhere without it.
 
     Raises:

@@ -94,7 +94,7 @@ class DryRun:
         """
         # forked: what is imported here is not imported once more for each run
         import bitsandbytes  # noqa: F401
-        import transformers.modeling_utils  # noqa: F401
+        import transformers.modeling_utils
         import transformers.training_args  # noqa: F401
 
         end = self._run_forked(log)

@@ -83,7 +83,7 @@ def test_what_all_cards_would_take_is_told_where_memory_runs_out_on_one(script):
 
 @pytest.mark.parametrize("number", [0, "2", True])
 def test_a_number_of_gpus_that_is_none_is_one_line(number, script):
-    with pytest.raises(ConfigError, match="num_gpus .*must be a whole number, 1 or more"):
+    with pytest.raises(ConfigError, match=r"num_gpus .*must be a whole number, 1 or more"):
         dry_run(script(HALVES), num_gpus=number)
 
 

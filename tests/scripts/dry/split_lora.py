@@ -24,8 +24,8 @@ if max_memory is not None:
 torch.manual_seed(0)
 if args.model is None:
     LlamaConfig(
-        vocab_size=args.vocab, hidden_size=args.hidden, intermediate_size=2 * args.hidden, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, dtype="bfloat16", use_cache=False,
+        vocab_size=args.vocab, hidden_size=args.hidden, intermediate_size=2 * args.hidden, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, dtype="bfloat16", use_cache=False,
     ).save_pretrained("model")  # fmt: skip
 model = AutoModelForCausalLM.from_pretrained(
     args.model or "model",
@@ -52,7 +52,7 @@ if args.trainer:
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 model.train()
 for _ in range(4):
-    ids = torch.stack([row["input_ids"] for row in rows[:2]]).to("cuda")
+    ids = torch.stack([row["input_ids"] for row in rows[:2]]).to(model.device)
     output = model(input_ids=ids, labels=ids)
     output.loss.backward()
     del output
