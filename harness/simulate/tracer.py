@@ -164,7 +164,7 @@ class Tracer(TorchDispatchMode):
 
     def card_of(self, tensor: torch.Tensor) -> int | None:
         """Return on which of several cards a tensor lies; None where it is the host's."""
-        return self._cards.get(tensor.untyped_storage()._cdata)
+        return self._cards.get(tensor.untyped_storage()._cdata) if self.num_cards > 1 else None
 
     def go_to(self, card: int) -> None:
         """Let what begins from now on begin on that card."""
