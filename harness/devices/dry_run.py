@@ -196,8 +196,9 @@ class DryRunDevice(SimulatedDevice):
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
         """Return the tracer's key of the tensor's storage; None where it lies on a card that is not told of."""
-        is_elsewhere = self.tracer.num_cards > 1 and self.tracer.card_of(tensor) not in (None, self.told)
-        return self.tracer.key_of(tensor) if lies_on_meta(tensor) and not is_elsewhere else None
+        if not lies_on_meta(tensor) or self.tracer.card_of(tensor) not in (None, self.told):
+            return None
+        return self.tracer.key_of(tensor)
 
     def adopt(self, values: Any) -> None:
         """Nothing is to be adopted: all that lies on the card was made under the tracer."""

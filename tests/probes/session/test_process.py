@@ -39,6 +39,17 @@ from tests.builders import AS_PUBLISHED
 from tests.e2e.commands import ROOT, wait_until
 
 
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, ConnectionRefusedError])
+def test_a_server_of_processes_that_answers_nobody_is_one_line(error, tmp_path, monkeypatch):
+    def start(_):
+        raise error
+
+    monkeypatch.setattr(fork_server.ForkServerProcess, "_Popen", staticmethod(start))
+    with pytest.raises(RunDied, match="died as it started: somebody has killed it"):
+        ForkedProcess(fork_server._Forking(), tmp_path / "errors")
+
+
+@pytest.mark.slow  # the next one has to import PyTorch again
 @pytest.mark.skipif(not can_fork(), reason="processes are not forked here")
 def test_a_server_of_processes_that_is_killed_as_it_starts_is_one_line(tmp_path):
     fork_server._stop()
