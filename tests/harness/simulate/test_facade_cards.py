@@ -3,7 +3,7 @@
 import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.models import find_model
@@ -165,3 +165,27 @@ def taken_by_recipe():
         second = [record.after for record in records if isinstance(record, PhaseRecord) and record.step == 2]
         found.append((max(stats.peak_allocated_bytes for stats in second), second[-1].allocated_bytes))
     return found
+
+
+def test_layers_on_several_cards_that_are_replayed_take_what_layers_take_that_run(tmp_path):
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 320}
+    LlamaConfig(num_hidden_layers=6, dtype="bfloat16", use_cache=False, **sizes).save_pretrained(tmp_path)
+    (num_run, by_running), (num_replayed, by_replaying) = (trained(tmp_path, replays=how) for how in (False, True))
+    assert num_run == 0 < num_replayed
+    assert by_running == by_replaying
+
+
+def trained(folder, *, replays):
+    """Return how many layers were replayed, and the counters of each card."""
+    device = DryRunDevice(find_card(CARD), 4 * 2**30, num_cards=2)
+    device.replays_layers = replays
+    with device.active():
+        model = LlamaForCausalLM.from_pretrained(folder, device_map="auto")
+        assert set(model.hf_device_map.values()) == {0, 1}
+        optimizer = torch.optim.SGD(model.parameters())
+        for _ in range(3):
+            ids = torch.zeros(2, 32, dtype=torch.int64, device="cuda")
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return device.layers.num_replayed, device.stats_of_run()
