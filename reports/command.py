@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.cards import budget_of, bytes_beside, card_of
 from memory_harness.configs.cli import Command
 from memory_harness.configs.launch import leads
 from memory_harness.configs.models import find_model
 from memory_harness.configs.printable import printable
 from memory_harness.configs.program import say
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.errors import LogError, PeerLost
+from memory_harness.harness.log.errors import LogError, PeerLost, RunDied
 from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.harness.log.runlog import RunLog, read_process_logs, read_run_log
@@ -27,7 +27,7 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
-from memory_harness.probes.session.process import RunDied, RunStopped
+from memory_harness.probes.session.process import RunStopped
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.agents import serve
@@ -246,6 +246,7 @@ def dry_run(command: Command, script: str, arguments: Sequence[str], follow: Fol
         changes=changes,
         snapshot=command.snapshot,
         num_gpus=device.num_gpus,
+        beside_bytes=bytes_beside(device),
     )
     recorded = asked.run(log)
     result = result_of_log(recorded)

@@ -14,7 +14,7 @@ from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.manifest import LOG_FILE, checkpoints
+from memory_harness.harness.log.manifest import LOG_FILE, checkpoints, newest_checkpoint, other_num_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
@@ -54,6 +54,10 @@ def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> in
     resumed = None if command.resume is None else gate_of_run(command.resume, config)
     source = _check_before_training("--train" if command.resume is None else "--resume", config)
     check_num_gpus(config, source)
+    if command.resume is not None:
+        remark = other_num_gpus(read_manifest(newest_checkpoint(command.resume)), config)
+        if remark:
+            say(remark)
     if config.model.random_weights:
         say("--random-weights: the loss and the replies will mean nothing")
     before: ProbeResult | None = None

@@ -25,6 +25,7 @@ AGREEMENT = "fix equivalence agrees on_recipe difference tolerance"
 def to_json(result: ProbeResult) -> dict[str, Any]:
     """Return the result as plain data."""
     run = result.as_configured.run
+    gpu = {"name": run.gpu_name, "budget_bytes": run.budget_bytes, "each_reserved_bytes": list(run.gpu_peaks)}
     return {
         "schema_version": SCHEMA_VERSION,
         "release": release(),
@@ -34,7 +35,7 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "source": run.source,
         "unreadable_lines": result.as_configured.num_unreadable_lines,
         "verdict": result.verdict,
-        "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
+        "gpu": gpu,
         "as_configured": run_to_json(result.as_configured),
         "with_fixes": result.with_fixes and run_to_json(result.with_fixes),
         "findings": [finding_to_json(finding) for finding in result.findings],

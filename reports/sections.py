@@ -191,6 +191,19 @@ def _processes(result: ProbeResult) -> Iterator[Section]:
     yield Section("processes", "Processes", intro=intro if rows else "", body=body)
 
 
+def _gpus(result: ProbeResult) -> Iterator[Section]:
+    """What each GPU would take where one process lays a model over several."""
+    run = result.as_configured.run
+    rows: list[list[str | Cell]] = []
+    for number, peak in enumerate(run.gpu_peaks):
+        fits = Cell("yes", "good") if peak <= run.budget_bytes else Cell("no", "bad")
+        mark = "takes most" if peak == max(run.gpu_peaks) > min(run.gpu_peaks) else ""
+        rows.append([str(number), of_budget(peak, run.budget_bytes), fits, mark])
+    intro = "What PyTorch would reserve of each GPU, had it as much memory as it wants. The report is of one of them."
+    body: list[blocks.Block] = [Table(("GPU", "reserved", "fits", ""), rows), Paragraph(intro)] if rows else []
+    yield Section("gpus", "GPUs", intro=intro if rows else "", body=body)
+
+
 def _largest_live(failure: Failure) -> list[tuple[str, Level]]:
     """Return the categories worth a number; the others together."""
     total = sum(size for _, size in failure.live)
@@ -453,6 +466,8 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
             f"the first of {run.num_ranks} was followed, as torchrun starts them, one on each GPU; what NCCL itself "
             "takes lies beside what is counted"
         )
+    if run.gpu_peaks:
+        rows["GPUs"] = f"one process lays the model over {len(run.gpu_peaks)}, layer after layer, as device_map does"
     if run.data_bytes >= MIN_DATA_SHARE * log.peak_allocated_bytes > 0:
         rows["host data"] = (
             "tensors on the CPU count as the card's, also data that would stay in host memory; the largest has "
@@ -552,6 +567,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _caught,
     _processes,
     _by_phase,
+    _gpus,
     _where,
     _over_the_run,
     _lengths,

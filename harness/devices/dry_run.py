@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,20 +11,61 @@ from typing import Any
 import torch
 
 from memory_harness.configs.cards import Card
+from memory_harness.configs.units import TIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats
 from memory_harness.harness.simulate.attention import ANY
+from memory_harness.harness.simulate.cards import EachCard
 from memory_harness.harness.simulate.facade.cuda import cuda_is_there
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
-from memory_harness.harness.simulate.facade.ranks import collectives, first_rank_of
+from memory_harness.harness.simulate.facade.ranks import collectives, copies_are_refused, first_rank_of
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
+from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import Sinks
 from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
+
+UNLIMITED = 64 * TIB
+
+
+class _CountedCard:
+    """A card's allocator, whose peaks two begin anew, each for themselves: the harness with each phase, the script."""
+
+    def __init__(self, memory: SimulatedMemory) -> None:
+        self.memory = memory
+        self._highest_of_phase = self._highest_of_script = self._highest_of_run = MemoryStats()
+
+    def stats(self) -> MemoryStats:
+        """Return the counters, with the highest since the harness began its peaks anew, whatever the script did."""
+        return _with_peaks(self.memory.stats(), self._highest_of_phase)
+
+    def reset_peaks(self) -> None:
+        """Start the harness's peaks anew; the script's go on."""
+        self._highest_of_script = _with_peaks(self.memory.stats(), self._highest_of_script)
+        self._begin_anew()
+        self._highest_of_phase = MemoryStats()
+
+    def stats_of_script(self) -> MemoryStats:
+        """Return the counters, with the highest since the script began its peaks anew."""
+        return _with_peaks(self.memory.stats(), self._highest_of_script)
+
+    def reset_peaks_of_script(self) -> None:
+        """Start the script's peaks anew; the harness's go on."""
+        self._highest_of_phase = _with_peaks(self.memory.stats(), self._highest_of_phase)
+        self._begin_anew()
+        self._highest_of_script = MemoryStats()
+
+    def stats_of_run(self) -> MemoryStats:
+        """Return the counters, with the highest of all."""
+        return _with_peaks(self.memory.stats(), self._highest_of_run)
+
+    def _begin_anew(self) -> None:
+        self._highest_of_run = self.stats_of_run()
+        self.memory.reset_peaks()
 
 
 class DryRunDevice(SimulatedDevice):
@@ -32,34 +73,84 @@ class DryRunDevice(SimulatedDevice):
 
     Args:
         num_ranks: processes that a launcher would have started, one for each card; this is the first of them.
+        num_cards: that this process has for itself.
+        told: the one of these whose memory is told of; all of them have the budget.
     """
 
     tracer: FacadeTracer
 
-    def __init__(self, card: Card, budget_bytes: int, *, expandable_segments: bool = False, num_ranks: int = 1) -> None:
-        self._highest_of_phase = self._highest_of_script = MemoryStats()
-        super().__init__(card, budget_bytes, computes=False, expandable_segments=expandable_segments, attention=ANY)
+    def __init__(
+        self,
+        card: Card,
+        budget_bytes: int,
+        *,
+        expandable_segments: bool = False,
+        num_ranks: int = 1,
+        num_cards: int = 1,
+        told: int = 0,
+    ) -> None:
+        super().__init__(
+            card,
+            budget_bytes,
+            computes=False,
+            expandable_segments=expandable_segments,
+            attention=ANY,
+            num_cards=num_cards,
+        )
         self.num_ranks = num_ranks
+        self.tracer.num_visible = max(num_ranks, num_cards)
+        self.told = told
+        self.failed: int | None = None
+        """the card on which an allocation failed last"""
+        memories = [SimulatedMemory(budget_bytes, expandable_segments=expandable_segments) for _ in range(num_cards)]
+        memories[told] = self._simulated
+        self.cards = [_CountedCard(memory) for memory in memories]
+        self._each_card = EachCard(memories)
+        if num_cards > 1:
+            self.tracer.sink = self._each_card
+            self.gpu_name = f"{card.title}, GPU {told} of {num_cards}"
 
     def stats(self) -> MemoryStats:
-        """Return the counters, with the highest since the harness began its peaks anew, whatever the script did."""
-        return _with_peaks(super().stats(), self._highest_of_phase)
+        """Return the counters of the card that is told of."""
+        return self.cards[self.told].stats()
+
+    def other_stats(self) -> list[MemoryStats]:
+        """Return those of the other cards."""
+        return [card.stats() for card in self.cards if card is not self.cards[self.told]]
 
     def reset_peaks(self) -> None:
         """Start the harness's peaks anew; the script's go on."""
-        self._highest_of_script = _with_peaks(super().stats(), self._highest_of_script)
-        super().reset_peaks()
-        self._highest_of_phase = MemoryStats()
+        for card in self.cards:
+            card.reset_peaks()
 
-    def stats_of_script(self) -> MemoryStats:
-        """Return the counters, with the highest since the script began its peaks anew."""
-        return _with_peaks(super().stats(), self._highest_of_script)
+    def stats_of_run(self) -> tuple[MemoryStats, ...]:
+        """Return the counters of all cards, with the highest of the whole run."""
+        return tuple(card.stats_of_run() for card in self.cards)
 
-    def reset_peaks_of_script(self) -> None:
-        """Start the script's peaks anew; the harness's go on."""
-        self._highest_of_phase = _with_peaks(super().stats(), self._highest_of_phase)
-        super().reset_peaks()
-        self._highest_of_script = MemoryStats()
+    def without_limit(self) -> None:
+        """Let the cards have as much memory as is asked for; what they say of themselves stays."""
+        for card in self.cards:
+            card.memory.allocator.budget_bytes = UNLIMITED
+
+    def watch_peak(self) -> None:
+        """Remember what lives when most is allocated on the card that is told of."""
+        super().watch_peak()
+        self._tell_of_all()
+
+    def record_history(self) -> None:
+        """Keep what happens on the card that is told of."""
+        super().record_history()
+        self._tell_of_all()
+
+    def _tell_of_all(self) -> None:
+        """Let the tracer tell of all cards, where it was made to tell of one."""
+        if self.tracer.num_cards > 1:
+            self._each_card.sinks[self.told] = self.tracer.sink
+            self.tracer.sink = self._each_card
+
+    def _moving_between_cards(self) -> AbstractContextManager[None]:
+        """Nothing takes the place of accelerate's hooks: tensors say where they lie."""
+        return nullcontext()
 
     def _make_tracer(self, sink: EventSink, lowerings: dict[Any, Lowering], adopts: bool) -> Tracer:
         return FacadeTracer(sink, {**lowerings, **collectives()})
@@ -69,7 +160,7 @@ class DryRunDevice(SimulatedDevice):
         """Within, PyTorch code for a GPU runs on the card of the tables."""
         with ExitStack() as stack:
             stack.enter_context(super().active())
-            stack.enter_context(cuda_is_there(self, self.card, self.num_ranks))
+            stack.enter_context(cuda_is_there(self.cards, self.budget_bytes, self.tracer, self.card))
             stack.enter_context(tensors_tell_their_place(self.tracer))
             stack.enter_context(nothing_is_kept(self.tracer))
             stack.enter_context(files_without_weights(self.tracer))
@@ -77,6 +168,8 @@ class DryRunDevice(SimulatedDevice):
             stack.enter_context(functions_without_gpu(self.tracer))
             if self.num_ranks > 1:
                 stack.enter_context(first_rank_of(self.num_ranks, self.tracer))
+            if self.tracer.num_visible > 1:
+                stack.enter_context(copies_are_refused(self.tracer))
             yield
 
     @contextmanager
@@ -92,11 +185,20 @@ class DryRunDevice(SimulatedDevice):
 
     def on_out_of_memory(self, callback: Callable[[DeviceOutOfMemory], None]) -> None:
         """Call back for every allocation that fails from now on, located by the script's own line."""
-        self._simulated.on_failure = partial(self._locate, callback)
+        for number, card in enumerate(self.cards):
+            card.memory.on_failure = partial(self._note_failure, callback, number)
+
+    def _note_failure(
+        self, callback: Callable[[DeviceOutOfMemory], None], number: int, error: DeviceOutOfMemory
+    ) -> None:
+        self.failed = number
+        self._locate(callback, error)
 
     def handle_of(self, tensor: torch.Tensor) -> Hashable | None:
-        """Return the tracer's key of the tensor's storage."""
-        return self.tracer.key_of(tensor) if lies_on_meta(tensor) else None
+        """Return the tracer's key of the tensor's storage; None where it lies on a card that is not told of."""
+        if not lies_on_meta(tensor) or self.tracer.card_of(tensor) not in (None, self.told):
+            return None
+        return self.tracer.key_of(tensor)
 
     def adopt(self, values: Any) -> None:
         """Nothing is to be adopted: all that lies on the card was made under the tracer."""

@@ -140,7 +140,7 @@ class SimulatedDevice:
                 if self.mesh is not None:
                     stack.enter_context(sharding_without_peers(self.tracer))
                 if self.tracer.num_cards > 1:
-                    stack.enter_context(hooks_move_between_cards(self.tracer))
+                    stack.enter_context(self._moving_between_cards())
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
@@ -148,6 +148,10 @@ class SimulatedDevice:
             if not self.computes:
                 stack.enter_context(self._managed_memory())
             yield
+
+    def _moving_between_cards(self) -> AbstractContextManager[None]:
+        """Let accelerate's hooks move tensors between the cards, by number."""
+        return hooks_move_between_cards(self.tracer)
 
     @contextmanager
     def _bitsandbytes_tables(self) -> Iterator[None]:
@@ -316,7 +320,7 @@ class SimulatedDevice:
         return self.tracer.paused()
 
     def on_card(self, number: int) -> AbstractContextManager[Any]:
-        """Within, what is made of no other tensor lies on that card."""
+        """Within, what is made lies on that card."""
         return self.tracer.on_card(number)
 
     def put(self, array: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,19 @@ class CheckpointError(HarnessError):
     """A checkpoint is missing, damaged, foreign or of another run, or its folder is in use."""
 
 
+class RunDied(HarnessError):
+    """A run ended by an error that is not a lack of memory.
+
+    Args:
+        message: one line.
+        details: what the run wrote to standard error, its traceback last.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
 class PeerLost(HarnessError):
     """Another process of a run on several GPUs has ended, which says why, or does not answer."""
 

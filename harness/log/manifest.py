@@ -32,7 +32,6 @@ MANIFEST_FILE = CHECKPOINT_MANIFEST
 MANIFEST_VERSION = 1
 
 FREE_SECTIONS = ("device", "output")  # may change between two parts of a run: where it runs and where results go
-NUM_GPUS = "num_gpus"  # one field of these that may not: it decides how a step is summed up, and what is dropped out
 
 
 @dataclass(frozen=True)
@@ -192,9 +191,17 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
         saved = manifest.config.get(section, {})
         for name, now in values.items():
             before = saved.get(name, defaults[section][name])  # what older releases did not know, they did not do
-            if (section not in FREE_SECTIONS or name == NUM_GPUS) and json.dumps(before) != json.dumps(now):
+            if section not in FREE_SECTIONS and json.dumps(before) != json.dumps(now):
                 changed.append(f"{name} ({before} -> {now})")
     return changed
+
+
+def other_num_gpus(manifest: Manifest, config: RunConfig) -> str:
+    """Return what there is to know of a run that goes on with another number of GPUs; empty where it does not."""
+    before, now = manifest.config.get("device", {}).get("num_gpus", 1), config.device.num_gpus
+    if before == now:
+        return ""
+    return f"goes on with --num-gpus {now} instead of {before}: the same up to rounding, and with other dropout"
 
 
 def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) -> None:

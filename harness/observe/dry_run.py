@@ -66,6 +66,10 @@ class DryRunObserver(ScriptObserver):
         self._floor = 0
         self._is_over = False
 
+    def tell_of_gpus(self, peaks: tuple[int, ...]) -> None:
+        """Take what is reserved of each GPU at most, where the script has several."""
+        self._describe(gpu_peaks=peaks)
+
     def _note_out_of_memory(self, error: DeviceOutOfMemory) -> None:
         super()._note_out_of_memory(error)
         self._on_failure()
@@ -78,13 +82,12 @@ class DryRunObserver(ScriptObserver):
         super()._end_step(learning_rate)
         self._num_steps += 1
         self._on_step(self._num_steps)
-        stats = self.device.stats()
-        is_new = stats.peak_reserved_bytes > self._highest or abs(stats.allocated_bytes - self._floor) > (
-            FLOOR_TOLERANCE_BYTES
-        )
+        cards = [self.device.stats(), *self.device.other_stats()]
+        highest = sum(stats.peak_reserved_bytes for stats in cards)
+        floor = sum(stats.allocated_bytes for stats in cards)
+        is_new = highest > self._highest or abs(floor - self._floor) > FLOOR_TOLERANCE_BYTES
         self._num_quiet = 0 if is_new else self._num_quiet + 1
-        self._highest = max(self._highest, stats.peak_reserved_bytes)
-        self._floor = stats.allocated_bytes
+        self._highest, self._floor = max(self._highest, highest), floor
         if self._num_steps == self._max_steps:
             self._stop(f"after {self._num_steps} steps, as --steps says")
         if self._max_steps is None and self._is_settled:

@@ -90,9 +90,10 @@ def scaled_dot_product_attention(
     if backend == "math" and dropout_p > 0 and lies_on_meta(query):
         return _math_with_dropout(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if backend == "math":  # plain operators: scores of B·H·L·S elements, in float32 for 16-bit inputs
-        return torch.ops.aten._scaled_dot_product_attention_math(
-            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
-        )[0]
+        with tracer.on_card(tracer.card_of(query) or 0):  # the causal mask too
+            return torch.ops.aten._scaled_dot_product_attention_math(
+                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+            )[0]
     if attn_mask is not None and backend != "cudnn":
         attn_mask = _aligned_bias(attn_mask).expand(query.size(0), query.size(1), query.size(2), key.size(2))
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)

@@ -1,12 +1,13 @@
 """Several cards that one process drives, all on the meta device: on which of them each tensor lies.
 
+What is allocated goes to the memory of the card where it begins; `EachCard` tells each of its own.
 An operator runs where its first tensor lies, as PyTorch's do; what is made of nothing, on the present card.
 accelerate's hooks, which bring what a layer is called with to its card, do it here as `Tensor.to` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +16,45 @@ import torch
 from accelerate import hooks
 from accelerate.utils.operations import is_torch_tensor, recursively_apply
 
-from memory_harness.harness.simulate.tracer import Tracer
+from memory_harness.harness.simulate.tracer import EventSink, Place, Site, Tracer
+
+
+class EachCard:
+    """An event sink that tells those of several cards what begins and ends there.
+
+    Args:
+        sinks: of the cards, by number.
+    """
+
+    def __init__(self, sinks: Sequence[EventSink]) -> None:
+        self.sinks = list(sinks)
+        self._here = 0
+        self._cards: dict[Hashable, int] = {}
+
+    def alloc(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a storage begins where the last switch led. Raises what that card's sink raises."""
+        self._cards[key] = self._here
+        self.sinks[self._here].alloc(key, num_bytes, site)
+
+    def free(self, key: Hashable) -> None:
+        """Take that it ends, wherever it lies."""
+        card = self._cards.pop(key, None)
+        if card is not None:
+            self.sinks[card].free(key)
+
+    def ensure(self, key: Hashable, num_bytes: int, site: Site) -> None:
+        """Take that a lasting one begins: each card has its own."""
+        self.sinks[self._here].ensure(key, num_bytes, site)
+
+    def empty_cache(self) -> None:
+        """Take that wholly free segments are returned, on all cards."""
+        for sink in self.sinks:
+            sink.empty_cache()
+
+    def switch(self, place: Place) -> None:
+        """Take where what follows begins."""
+        self._here = place.card
+        self.sinks[self._here].switch(place)
 
 
 @contextmanager

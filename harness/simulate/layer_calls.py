@@ -61,7 +61,8 @@ class Request:
         arguments = []
         for tensor in tensors:
             place = place_of(tracer, tensor)
-            arguments.append(Argument(layout_of(tensor), tensor.requires_grad, None if place == CARD else place))
+            key = None if place == CARD else place
+            arguments.append(Argument(layout_of(tensor), tensor.requires_grad, key, tracer.card_of(tensor)))
         run = self._runner({id(tensor): Number(number) for number, tensor in enumerate(tensors)})
         return Call(self.layer, run, arguments, autocast_state(), self.has_casts(casts))
 

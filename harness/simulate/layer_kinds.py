@@ -157,7 +157,7 @@ def _describe_weight(tracer: Tracer, tensor: torch.Tensor | None, into: list[Any
     if is_made_of_others or tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
         raise NoKind
     into += (type(tensor), tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad)
-    into.append(place_of(tracer, tensor))
+    into += (place_of(tracer, tensor), tracer.card_of(tensor))
 
 
 def place_of(tracer: Tracer, tensor: torch.Tensor) -> Hashable:
@@ -168,13 +168,18 @@ def place_of(tracer: Tracer, tensor: torch.Tensor) -> Hashable:
     return CARD if isinstance(key, (int, tuple)) else key
 
 
+def card_of_layer(tracer: Tracer, layer: torch.nn.Module) -> int:
+    """Return on which of several cards a layer's weights lie, by the first of them."""
+    return next(filter(None, map(tracer.card_of, layer.parameters())), 0)
+
+
 def _describe_arguments(tracer: Tracer, values: Iterable[Any], into: list[Any], known: dict[int, int]) -> None:
     for value in values:
         if isinstance(value, torch.Tensor):
             place = place_of(tracer, value)
             if place is None or type(value) is not torch.Tensor:
                 raise NoKind  # it has values, which the layer may look at
-            into += (value.shape, value.stride(), value.dtype, value.requires_grad, place)
+            into += (value.shape, value.stride(), value.dtype, value.requires_grad, place, tracer.card_of(value))
             into.append(known.setdefault(id(value), len(known)))
         elif type(value) in (list, tuple):
             into += (type(value), len(value))
@@ -211,7 +216,7 @@ def _describe(value: Any, into: list[Any], depth: int) -> None:
             into.append(str(key))
             _describe(member, into, depth - 1)
     elif isinstance(value, functools.partial):
-        into.append(value.func)
+        _describe(value.func, into, depth - 1)
         _describe([value.args, value.keywords], into, depth - 1)
     elif hasattr(value, "__code__"):
         into.append(id(value.__code__))
@@ -234,7 +239,7 @@ def _describe_object(value: Any, into: list[Any]) -> None:
         raise NoKind
     held = {"": value.cell_contents} if isinstance(value, CellType) else getattr(value, "__dict__", {})
     for name, member in held.items():
-        if is_simple(member):
+        if is_simple(member) and name not in NUMBERS_OF_LAYERS:
             into += (name, member)
 
 

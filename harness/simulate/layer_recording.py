@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.autograd.graph import _engine_run_backward
 
-from memory_harness.harness.simulate.layer_kinds import is_simple
+from memory_harness.harness.simulate.layer_kinds import card_of_layer, is_simple
 from memory_harness.harness.simulate.lowering import outside_backward
-from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, Event, TraceRecorder
+from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, SWITCH, Event, TraceRecorder
 from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer
 
 Casts = dict[torch.Tensor, torch.Tensor]
@@ -43,6 +43,8 @@ class Argument(NamedTuple):
     requires_grad: bool
     key: Hashable
     """of a tensor that lies elsewhere than on the card: where; else None"""
+    card: int | None
+    """of several"""
 
 
 class Role(NamedTuple):
@@ -135,11 +137,13 @@ def layout_of(tensor: torch.Tensor) -> Layout:
     return Layout(tensor.shape, tensor.stride(), tensor.dtype)
 
 
-def make(tracer: Tracer, layout: Layout, key: Hashable) -> torch.Tensor:
-    """Return a tensor without values under a key, of which no sink has been told."""
+def make(tracer: Tracer, layout: Layout, key: Hashable, card: int | None = None) -> torch.Tensor:
+    """Return a tensor without values under a key, of which no sink has been told; on one of several cards."""
     with tracer.paused(), torch._C.DisableTorchFunction():
         tensor = torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype, device="meta")
     tracer.rename(tensor, key)
+    if card is not None:
+        tracer.place_on(tensor, card)
     return tensor
 
 
@@ -207,6 +211,8 @@ class LayerRecorder:
     def _aside(self) -> Iterator[None]:
         """Within, what happens is recorded, and the program's memory and autocast know nothing of it."""
         tracer, casts = self._tracer, dict(self._casts)
+        card = card_of_layer(tracer, self._call.layer)
+        tracer.go_to(card)  # where all of it is to be
         sink, frames = tracer.sink, tracer.site_frames
         tracer.sink, tracer.site_frames = self._recorder, WATCHED_SITE_FRAMES
         try:
@@ -217,7 +223,7 @@ class LayerRecorder:
             self._casts.clear()
             self._casts.update(casts)
             self._let_go_of_the_living()
-            tracer.sink, tracer.site_frames = sink, frames
+            tracer.sink, tracer.site_frames, tracer.told_card = sink, frames, card
 
     def _begin_region(self) -> None:
         """Let autocast's copies be there that were when the call was made. Raises Refused where one is gone."""
@@ -274,10 +280,10 @@ class LayerRecorder:
 
     def make_argument(self, index: int) -> torch.Tensor:
         """Return a tensor in place of an argument."""
-        layout, _, place = self._call.arguments[index]
+        layout, _, place, card = self._call.arguments[index]
         if place is not None:
             return make(self._tracer, layout, place)
-        return self._make_in_role(layout, Role(ARGUMENT, index))
+        return self._make_in_role(layout, Role(ARGUMENT, index), card)
 
     def make_gradients(self) -> list[torch.Tensor | None]:
         """Return what arrives as the gradients of the outputs."""
@@ -287,10 +293,10 @@ class LayerRecorder:
             made.append(None if layout is None else self._make_in_role(layout, Role(OUTPUT_GRADIENT, index)))
         return made
 
-    def _make_in_role(self, layout: Layout, role: Role) -> torch.Tensor:
+    def _make_in_role(self, layout: Layout, role: Role, card: int | None = None) -> torch.Tensor:
         key = self._tracer.new_key()
         self._roles[key] = role
-        return make(self._tracer, layout, key)
+        return make(self._tracer, layout, key, card)
 
     def _give_role(self, tensor: torch.Tensor, role: Role) -> None:
         """Name what the layer has made for others. Raises Refused where it is no tensor of its own memory."""
@@ -369,7 +375,7 @@ class LayerRecorder:
     # Both
 
     def _steps(self, events: Sequence[Event], outer: Site) -> list[Step]:
-        """Return events as steps: what others began and ended is theirs."""
+        """Return events as steps: what others began and ended is theirs. Raises Refused where they are on two cards."""
         steps = []
         for key, size, extra in events:
             if size >= 0:
@@ -383,6 +389,8 @@ class LayerRecorder:
                 steps.append(Step((key, num_bytes), ENSURE, _inner(site, outer)))
             elif size == EMPTY_CACHE:
                 steps.append(Step(None, EMPTY_CACHE, ()))
+            elif size == SWITCH:
+                raise Refused
         return steps
 
     def _check_all_ended(self) -> None:

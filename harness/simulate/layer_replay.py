@@ -26,6 +26,7 @@ from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.simulate.layer_calls import Request, replaced
 from memory_harness.harness.simulate.layer_kinds import (
     NoKind,
+    card_of_layer,
     is_of_library,
     kind_of_call,
     kind_of_layer,
@@ -329,6 +330,7 @@ class _Replay:
         self._tracer = owner.tracer
         self.recording = recording
         self._weights = trainable(request.layer)
+        self._card = card_of_layer(owner.tracer, request.layer)
         self._tensors: list[torch.Tensor | None] = list(request.tensors())
         self._entry = request.cache_entry
         self._has_graph = any(wants for _, wants in recording.outputs)
@@ -450,6 +452,7 @@ class _Replay:
         """
         tracer, sink, own = self._tracer, self._tracer.sink, self._own
         outer, limit = tracer.site(), tracer.site_frames
+        tracer.go_to(self._card)
         try:
             for role, size, inner in steps:
                 if size >= 0:

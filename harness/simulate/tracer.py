@@ -100,9 +100,11 @@ class Tracer(TorchDispatchMode):
         """frames of a layer that is replayed, in which nobody is"""
         self.num_cards = 1
         """that what is traced lies on"""
-        self._card = 0
+        self.present_card = 0
         """where what is made of no other tensor begins"""
-        self._told_card = 0
+        self._stays_on_card = False
+        """whether all begins there, whatever it is made of"""
+        self.told_card = 0
         """where the sink believes that what follows begins"""
         self._cards: dict[int, int] = {}
         """of storages, where there are several cards"""
@@ -131,19 +133,19 @@ class Tracer(TorchDispatchMode):
         if not self._lowerings:
             return self._run_as_it_is(func, args, kwargs)
         if self.num_cards > 1:
-            self._go_to(self._card_among(args))
+            self.go_to(self.present_card if self._stays_on_card else self._card_among(args))
         lowering = self._lowerings.get(func)
         out = self.run(func, args, kwargs) if lowering is None else lowering(self, func, args, kwargs)
-        if self.num_cards > 1 and isinstance(out, (list, tuple)) and args and isinstance(args[0], (list, tuple)):
-            self._track_each(out, args[0])
-        self.track(out)
+        self._track_result(out, args)
         return out
 
-    def _track_each(self, out: Sequence[Any], made_of: Sequence[Any]) -> None:
-        """Track what an operator has made of many tensors, each where the one lies that it was made of."""
-        for tensor, source in zip(out, made_of, strict=False):
-            self._go_to(self._card_among((source,)))
-            self.track(tensor)
+    def _track_result(self, out: Any, args: tuple[Any, ...]) -> None:
+        """Track what an operator has made; of many tensors, each where the one lies that it was made of."""
+        if self.num_cards > 1 and isinstance(out, (list, tuple)) and args and isinstance(args[0], (list, tuple)):
+            for tensor, source in zip(out, args[0], strict=False):
+                self.go_to(self._card_among((source,)))
+                self.track(tensor)
+        self.track(out)
 
     def _card_among(self, values: Iterable[Any]) -> int:
         """Return where the first tensor lies, the present card where there is none."""
@@ -154,29 +156,35 @@ class Tracer(TorchDispatchMode):
                     return card
             elif isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
                 return self._card_among(value)
-        return self._card
+        return self.present_card
+
+    def place_on(self, tensor: torch.Tensor, card: int) -> None:
+        """Let a tensor lie on one of several cards, wherever it was made."""
+        self._cards[tensor.untyped_storage()._cdata] = card
 
     def card_of(self, tensor: torch.Tensor) -> int | None:
         """Return on which of several cards a tensor lies; None where it is the host's."""
-        return self._cards.get(tensor.untyped_storage()._cdata)
+        return self._cards.get(tensor.untyped_storage()._cdata) if self.num_cards > 1 else None
 
-    def _go_to(self, card: int) -> None:
-        if card != self._told_card:
-            self._told_card = card
+    def go_to(self, card: int) -> None:
+        """Let what begins from now on begin on that card."""
+        if card != self.told_card:
+            self.told_card = card
             self.sink.switch(Place(card))
 
     def begin_recording(self, sink: EventSink) -> None:
         """Tell that sink of all that follows; it begins on the first card."""
-        self.sink, self._told_card = sink, 0
+        self.sink, self.told_card = sink, 0
 
     @contextmanager
     def on_card(self, number: int) -> Iterator[None]:
-        """Within, what is made of no other tensor lies on that card."""
-        before, self._card = self._card, number
+        """Within, what is made lies on that card."""
+        before = self.present_card, self._stays_on_card
+        self.present_card, self._stays_on_card = number, True
         try:
             yield
         finally:
-            self._card = before
+            self.present_card, self._stays_on_card = before
 
     def _run_as_it_is(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator of a script that pays for each microsecond here; half of all make no memory."""
@@ -239,11 +247,14 @@ class Tracer(TorchDispatchMode):
         if cdata not in self._storages and storage.nbytes():  # nothing is allocated for an empty tensor
             key = self.new_key()
             self._storages[cdata] = (weakref.ref(storage, self._on_death(cdata)), key)
-            if self.num_cards > 1:
-                self._cards[cdata] = self._told_card
+            self._note_card(storage)
             self.sink.alloc(key, storage.nbytes(), self.site())
             if self.notes_origins:
                 self._note_origin(key)
+
+    def _note_card(self, storage: torch.UntypedStorage) -> None:
+        if self.num_cards > 1:
+            self._cards[storage._cdata] = self.told_card
 
     def _note_origin(self, key: Hashable) -> None:
         """Keep the user's line that makes a storage; no more, as data may be very many tensors."""
@@ -286,6 +297,8 @@ class Tracer(TorchDispatchMode):
         entry = self._storages.get(storage._cdata)
         reference = entry[0] if entry else weakref.ref(storage, self._on_death(storage._cdata))
         self._storages[storage._cdata] = (reference, key)
+        if storage._cdata not in self._cards:
+            self._note_card(storage)
 
     def keep_largest(self, tensor: torch.Tensor, value: int) -> None:
         """Remember the largest of a tensor's integers as long as its storage lives; of booleans, True is 1."""

@@ -105,13 +105,21 @@ def check_resume(config: RunConfig, digest: str, checkpoint: Path, *, allow_chan
     return manifest
 
 
-def set_aside(folder: Path, manifest: Manifest) -> None:
-    """Make a folder end at a checkpoint: later records go to `run.lost-N.jsonl`, later checkpoints get another name."""
+def set_aside(folder: Path, manifest: Manifest, num_ranks: int = 1) -> None:
+    """Make a folder end at a checkpoint: later records go to `run.lost-N.jsonl`, later checkpoints get another name.
+
+    Args:
+        num_ranks: GPUs that go on; the logs of further ones, which do not, get another name too.
+    """
     for later in checkpoints(folder):
         if int(later.name.partition("-")[2]) > manifest.position.step:
             later.rename(_free_name(folder, f"superseded-{later.name}"))
     if (folder / LOG_FILE).exists():
         cut_log(folder / LOG_FILE, manifest.log_bytes, _free_name(folder, "run.lost", ".jsonl"))
+    rank = num_ranks
+    while (log := folder / PEER_LOG_FILE.format(rank=rank)).exists():
+        log.rename(_free_name(folder, f"run.lost-rank{rank}", ".jsonl"))
+        rank += 1
 
 
 def _log_before(folder: Path, saved: Manifest) -> RunLog | None:
@@ -297,7 +305,7 @@ class _Training:
         run_collectively(recorder, restore)
         with _disk_errors(self.folder):
             if rank == 0:
-                set_aside(self.folder, resumed.manifest)
+                set_aside(self.folder, resumed.manifest, self.run.config.device.num_gpus)
             self.log.open()
             self.cards.open()
             if self._has_changed(resumed.manifest):  # what was allowed once stays so

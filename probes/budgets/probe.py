@@ -16,17 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_harness.configs.cards import find_card, with_own_card
+from memory_harness.configs.cards import budget_of, bytes_beside, find_card, with_own_card
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.preset import load_preset
-from memory_harness.configs.schema import SECTIONS, RunConfig
+from memory_harness.configs.schema import SECTIONS, DeviceConfig, RunConfig
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
 from memory_harness.configs.validation import validate
+from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import Outcome, Phase, Record
 from memory_harness.harness.log.runlog import RunLog, collect, predicted_log, read_run_log
 from memory_harness.probes.findings import Finding, first_error
-from memory_harness.probes.session.process import RunDied, start_probing_worker
+from memory_harness.probes.session.process import start_probing_worker
 
 if TYPE_CHECKING:
     from memory_harness.harness.devices.base import ObservableDevice
@@ -139,13 +140,22 @@ class MemoryProbe:
         return self.runs[-1]
 
     def dry_run(
-        self, script: str, *arguments: str, gpu: str | None = None, budget: str | None = None, steps: int | None = None
+        self,
+        script: str,
+        *arguments: str,
+        gpu: str | None = None,
+        budget: str | None = None,
+        steps: int | None = None,
+        num_gpus: int = 1,
     ) -> Measured:
         """Run a training script, unmodified, on a card that is not there; see `dry_run`."""
         target = self.target
         budget_bytes = target.budget_bytes if budget is None else budget
         log = self.make_folder() / f"run-{len(self.runs) + 1}.jsonl"
-        return self._keep(dry_run(script, *arguments, gpu=gpu or target.gpu, budget=budget_bytes, steps=steps, log=log))
+        card = gpu or target.gpu
+        return self._keep(
+            dry_run(script, *arguments, gpu=card, budget=budget_bytes, steps=steps, num_gpus=num_gpus, log=log)
+        )
 
     @contextmanager
     def record(self) -> Iterator[Recorder]:
@@ -184,6 +194,7 @@ def dry_run(
     gpu: str | None = None,
     budget: str | int | None = None,
     steps: int | None = None,
+    num_gpus: int = 1,
     log: Path | None = None,
 ) -> Measured:
     """Run a training script, unmodified, on a card that is not there, in a process of its own.
@@ -193,6 +204,8 @@ def dry_run(
         gpu: a card of configs/gpus.toml.
         budget: what PyTorch may use of it, such as "14.4 GiB" or a number of bytes; all that the card has without it.
         steps: optimizer steps after which the script ends; without it, where nothing new comes any more.
+        num_gpus: cards of one host, as `--num-gpus` of the command: the first of as many ranks is followed or, where
+            the script lays a model over all of them, the fullest.
         log: where the record of the run goes; nowhere without it.
 
     Raises:
@@ -203,9 +216,19 @@ def dry_run(
     from memory_harness.probes.session.dry_run import DryRun
 
     check_script(str(script), "dry_run")
+    if type(num_gpus) is not int or num_gpus < 1:
+        raise ConfigError(f"num_gpus {num_gpus!r}: must be a whole number, 1 or more")
     card = find_card(gpu or DEFAULT_CARD)
-    budget_bytes = budget_bytes_of(budget, card) or card.budget_bytes
-    asked = DryRun(str(script), arguments, card, budget_bytes, max_steps=steps)
+    device = DeviceConfig(gpu=card.name, budget_bytes=budget_bytes_of(budget, card), num_gpus=num_gpus)
+    asked = DryRun(
+        str(script),
+        arguments,
+        card,
+        budget_of(device),
+        max_steps=steps,
+        num_gpus=num_gpus,
+        beside_bytes=bytes_beside(device),
+    )
     if log is not None:
         return Measured(asked.run(log))
     with tempfile.TemporaryDirectory() as folder:

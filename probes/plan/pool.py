@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -14,6 +15,7 @@ from multiprocessing.context import BaseContext
 from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
 from memory_harness.probes.plan.choose import Goal, Limits, Plan, Prediction, make_plan
@@ -25,6 +27,10 @@ def start_processes(number: int, context: BaseContext) -> Iterator[ProcessPoolEx
     with ProcessPoolExecutor(number, context, initializer=_prepare) as pool:
         try:
             yield pool
+        except BrokenProcessPool:
+            raise RunDied(
+                "a process that predicts died: somebody has killed it, or this machine ran out of memory; start again"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

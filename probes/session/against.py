@@ -12,11 +12,12 @@ from packaging.version import Version
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.pins import FLAG, Pin
 from memory_harness.configs.schema import RunConfig
+from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.session.layer import installed_version, layer_of
 from memory_harness.probes.session.messages import DryRunArguments
-from memory_harness.probes.session.process import OnProgress, RunDied, RunRefused, Worker, start_worker
+from memory_harness.probes.session.process import OnProgress, RunRefused, Worker, start_worker
 
 
 class Side(NamedTuple):

@@ -20,13 +20,21 @@ from memory_harness.configs.printable import printable
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.errors import HarnessError
-from memory_harness.harness.log.records import KnobRecord, Outcome, Phase, PhaseBegin, Record, StandInRecord
+from memory_harness.harness.log.records import (
+    KnobRecord,
+    Outcome,
+    Phase,
+    PhaseBegin,
+    Record,
+    StandInRecord,
+)
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
 from memory_harness.harness.observe.notebook import SUFFIX, skipped_lines
 from memory_harness.harness.observe.run_script import run_script
+from memory_harness.harness.simulate.facade.dispatch import AllCards
 from memory_harness.harness.simulate.layer_replay import CannotReplay
 from memory_harness.probes.findings import Equivalence, FixResult
 from memory_harness.probes.session.watch import end_of
@@ -48,9 +56,15 @@ class DryRun:
         snapshot: file for the memory where it ran out, or at the end.
         is_quiet: what the script prints is not shown.
         with_peak: the log says what lived at the peak.
-        num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them.
+        num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them. Where
+            it lays a model over all of them, it is run as the only process.
+        beside_bytes: of each of them, what is left out of the budget for processes that talk.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
+        on_all_gpus: one process has all of them.
+        told_gpu: the one of these whose memory is told of.
+        gpu_peaks: what each of these would take; None where this run is to tell.
+        is_limited: memory runs out beyond the budget.
     """
 
     script: str
@@ -65,7 +79,12 @@ class DryRun:
     is_quiet: bool = False
     with_peak: bool = False
     num_gpus: int = 1
+    beside_bytes: int = 0
     replays_layers: bool = True
+    on_all_gpus: bool = False
+    told_gpu: int = 0
+    gpu_peaks: tuple[int, ...] | None = None
+    is_limited: bool = True
 
     def run(self, log: Path) -> RunLog:
         """Run in a process of its own, which the script may leave as it likes; return what was recorded.
@@ -75,29 +94,66 @@ class DryRun:
         """
         # forked: what is imported here is not imported once more for each run
         import bitsandbytes  # noqa: F401
-        import transformers.modeling_utils  # noqa: F401
+        import transformers.modeling_utils
+        import transformers.training_args  # noqa: F401
 
         end = self._run_forked(log)
         if isinstance(end, CannotReplay):
             log.unlink()
-            end = replace(self, replays_layers=False)._run_forked(log)
-        if end is not None:
+            return replace(self, replays_layers=False).run(log)
+        if isinstance(end, AllCards):
+            log.unlink()
+            whole = self.budget_bytes + self.beside_bytes
+            return replace(self, on_all_gpus=True, budget_bytes=whole).run(log)
+        if isinstance(end, HarnessError):
             raise HarnessError(str(end))
+        if isinstance(end, _Taken) and len(end.peaks) > 1:
+            self._tell_of_fullest(log, end)
         return read_run_log(log)
 
-    def _run_forked(self, log: Path) -> Exception | None:
-        """Return why the run could not go on; None where it ended, or died without a word."""
+    def _tell_of_fullest(self, log: Path, taken: _Taken) -> None:
+        """Let the log be that of the GPU which ran out of memory, or else took most, and say what all of them take."""
+        peaks, told = taken.peaks, taken.failed
+        if told is None:
+            told = peaks.index(max(peaks))
+        else:
+            peaks = replace(self, is_quiet=True, is_limited=False, snapshot=None)._peaks(log.with_suffix(".unlimited"))
+        if (told, peaks) != (self.told_gpu, taken.peaks):
+            log.unlink()
+            replace(self, is_quiet=True, told_gpu=told, gpu_peaks=peaks)._run_forked(log)
+
+    def _peaks(self, log: Path) -> tuple[int, ...]:
+        """Return what each GPU would take; nothing where that cannot be seen."""
+        taken = self._run_forked(log)
+        log.unlink()
+        return taken.peaks if isinstance(taken, _Taken) else ()
+
+    def _run_forked(self, log: Path) -> BaseException | _Taken | None:
+        """Return why the run could not go on, or what it took; None where it died without a word."""
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run_and_tell, args=(self, log, sender))
         process.start()
         sender.close()
         try:
-            end: Exception | None = receiver.recv()
+            end: BaseException | _Taken | None = receiver.recv()
         except EOFError:
             end = None
         process.join()
         return end
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a run took.
+
+    Args:
+        peaks: the most that was reserved of each GPU that the process had.
+        failed: the one on which memory ran out.
+    """
+
+    peaks: tuple[int, ...]
+    failed: int | None
 
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
@@ -105,8 +161,8 @@ def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
     if dry_run.is_quiet:
         _print_nothing()
     try:
-        _run(dry_run, log)
-    except CannotReplay as error:
+        sender.send(_run(dry_run, log))
+    except (CannotReplay, AllCards) as error:
         sender.send(error)
     except HarnessError as error:
         sender.send(HarnessError(str(error)))
@@ -139,14 +195,24 @@ class _Progress:
         print(f"dry run: {num_steps} optimizer steps, {reserved} reserved", file=sys.stderr, flush=True)
 
 
-def _run(dry_run: DryRun, log: Path) -> None:
+def _open_device(dry_run: DryRun) -> DryRunDevice:
+    has_all = dry_run.on_all_gpus
     device = DryRunDevice(
         dry_run.card,
         dry_run.budget_bytes,
         expandable_segments=dry_run.expandable_segments,
-        num_ranks=dry_run.num_gpus,
+        num_ranks=1 if has_all else dry_run.num_gpus,
+        num_cards=dry_run.num_gpus if has_all else 1,
+        told=dry_run.told_gpu,
     )
     device.replays_layers = dry_run.replays_layers
+    if not dry_run.is_limited:
+        device.without_limit()
+    return device
+
+
+def _run(dry_run: DryRun, log: Path) -> _Taken:
+    device = _open_device(dry_run)
     begin = time.perf_counter()
     with LogWriter(log) as writer, patch.dict(os.environ, {VARIABLE: "1"}):
         snapshot = _Snapshot(dry_run.snapshot, device, log)
@@ -170,12 +236,16 @@ def _run(dry_run: DryRun, log: Path) -> None:
             del main
         except DryRunOver:
             observer.end_script()
+        except AllCards:
+            raise
         except BaseException as error:
             if isinstance(error, HarnessError) and device.as_out_of_memory(error) is None:
                 raise
             outcome, message = end_of(error, device)
         snapshot.write()
         # a script may have caught these
+        if device.tracer.wants_all_cards:
+            raise AllCards
         if device.layers.failure is not None:
             raise device.layers.failure
         if device.tracer.stand_ins.failure is not None:
@@ -189,10 +259,14 @@ def _run(dry_run: DryRun, log: Path) -> None:
             writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
+        peaks = tuple(stats.peak_reserved_bytes for stats in device.stats_of_run())
+        if device.tracer.num_cards > 1:
+            observer.tell_of_gpus(peaks if dry_run.gpu_peaks is None else dry_run.gpu_peaks)
         observer.end_log(outcome, message or observer.stopped_because, time.perf_counter() - begin)
         if dry_run.with_peak:
             for part in device.peak_parts(read_run_log(log)):
                 writer.write(part)
+        return _Taken(peaks, device.failed if outcome is Outcome.OOM else None)
 
 
 def _phases_told(device: DryRunDevice, write: Callable[[Record], None]) -> Callable[[Record], None]:
@@ -248,6 +322,8 @@ def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixRes
             expandable_segments=dry_run.expandable_segments or not attempt.changes,
             snapshot=None,
             is_quiet=True,
+            on_all_gpus=bool(recorded.run.gpu_peaks),
+            budget_bytes=recorded.run.budget_bytes,
         )
         print(printable(f"dry run: trying {attempt.line}"), file=sys.stderr, flush=True)
         log = again.run(folder / f"with-setting-{number}.jsonl")

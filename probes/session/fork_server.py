@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 from unittest.mock import patch
 
 from memory_harness.configs.places import IMPORT_FOLDER, has_gpu_driver
+from memory_harness.harness.log.errors import RunDied
 
 
 def can_fork() -> bool:
@@ -93,8 +94,14 @@ def _importing_only_ours() -> Iterator[None]:
 class _ForkedSafely(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _importing_only_ours():
-            return ForkServerProcess._Popen(process_obj)
+        try:
+            with _importing_only_ours():
+                return ForkServerProcess._Popen(process_obj)
+        except (ConnectionError, EOFError):
+            raise RunDied(
+                "the process that all runs are forked from died as it started: somebody has killed it, or this machine "
+                "ran out of memory; start again"
+            ) from None
 
 
 class _SpawnedSafely(SpawnProcess):

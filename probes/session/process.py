@@ -21,7 +21,7 @@ from typing import IO, NoReturn
 from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
-from memory_harness.harness.log.errors import ConfigError, HarnessError, PeerLost
+from memory_harness.harness.log.errors import ConfigError, HarnessError, PeerLost, RunDied
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
@@ -35,19 +35,6 @@ SECONDS_BETWEEN_TICKS = 0.25
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a notebook's session, a terminal that was closed."""
-
-
-class RunDied(HarnessError):
-    """A run ended by an error that is not a lack of memory.
-
-    Args:
-        message: one line.
-        details: what the run wrote to standard error, its traceback last.
-    """
-
-    def __init__(self, message: str, details: str) -> None:
-        super().__init__(message)
-        self.details = details
 
 
 class RunRefused(ConfigError):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from memory_harness.configs.cards import budget_of, card_of
+from memory_harness.configs.cards import budget_of, bytes_beside, card_of
 from memory_harness.configs.launch import launched
 from memory_harness.configs.schema import RunConfig, config_from_dict
 from memory_harness.configs.strategies import capabilities_of
@@ -223,6 +223,7 @@ def dry_run_request(config: RunConfig, arguments: DryRunArguments, log: Path) ->
         budget_bytes=budget_of(device),
         expandable_segments=device.expandable_segments,
         num_gpus=device.num_gpus,
+        beside_bytes=bytes_beside(device),
         is_quiet=True,
         with_peak=True,
     ).run(log)

@@ -111,7 +111,6 @@ def test_ddp_of_libraries_keeps_a_copy_of_the_gradients_beside_what_one_gpu_take
     ("script", "line", "why"),
     [
         ("data_parallel", 5, "torch.nn.DataParallel"),
-        pytest.param("device_map", 9, 'device_map="auto" splits', marks=pytest.mark.slow),
         pytest.param("fsdp1", 6, "FullyShardedDataParallel", marks=pytest.mark.slow),
     ],
 )
@@ -121,6 +120,50 @@ def test_what_is_not_followed_on_several_gpus_is_one_line(script, line, why, tmp
     (refusal,) = [text for text in capfd.readouterr().err.splitlines() if text.startswith("run_probe.py: ")]
     assert f"refused/{script}.py:{line}: " in refusal
     assert why in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fullest"),
+    [
+        ((), 1),
+        pytest.param(("--trainer",), 1, marks=pytest.mark.slow),
+        pytest.param(("--device-map", "balanced"), 1, marks=pytest.mark.slow),
+        pytest.param(("--max-memory", '{"0": "1GB", "1": "1GB"}'), 1, marks=pytest.mark.slow),
+        pytest.param(
+            ("--device-map", "sequential", "--max-memory", '{"0": "130KB", "1": "1GB"}'), 1, marks=pytest.mark.slow
+        ),
+        pytest.param(("--device-map", "balanced_low_0"), 1, marks=pytest.mark.slow),
+        pytest.param(("--device-map", '{"model": 0, "lm_head": 1}'), 0, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_model_over_all_gpus_is_told_of_by_the_fullest(arguments, fullest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dry_run("split_lora", tmp_path, "--length", "512", *arguments) == 0
+    log = log_in(tmp_path)
+    peaks = log.run.gpu_peaks
+    assert (len(log.steps), log.run.num_ranks, len(peaks)) == (4, 1, 2)
+    assert peaks.index(max(peaks)) == fullest
+    assert log.run.gpu_name == f"Tesla T4, GPU {fullest} of 2"
+    assert log.peak_reserved_bytes == max(peaks)
+    assert log.run.budget_bytes == find_card(CARD).budget_bytes  # nobody talks
+
+
+@pytest.mark.slow
+def test_layers_that_fill_one_gpu_beside_an_empty_one_are_told_with_what_to_move(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = ("split_lora", tmp_path, "--device-map", "sequential", "--hidden", "8192", "--length", "512")
+    assert dry_run(*script) == 0
+    whole = log_in(tmp_path)
+    full, empty = whole.run.gpu_peaks
+    assert empty < full // 10
+    budget = ("--num-gpus", "2", "--budget", str(whole.peak_allocated_bytes - 10 * 2**20))
+    assert dry_run(script[0], tmp_path / "tight", *script[2:], flags=budget) == 1
+    tight = log_in(tmp_path / "tight")
+    assert tight.outcome is Outcome.OOM
+    assert tight.run.gpu_peaks == (full, empty)  # with as much memory as they want
+    found = {finding.cause: finding for finding in detect(tight)}
+    assert found["device-map-imbalance"].severity == "error"
 
 
 def test_a_script_that_joins_nobody_is_said_to_run_by_itself(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ SCHEMA = {
     "source": str,
     "unreadable_lines": int,
     "verdict": str,
-    "gpu": {"name": str, "budget_bytes": int},
+    "gpu": {"name": str, "budget_bytes": int, "each_reserved_bytes": [int]},
     "as_configured": RUN,
     "with_fixes": (RUN, None),
     "findings": [

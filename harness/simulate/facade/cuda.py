@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import torch
 
 from memory_harness.configs.cards import Card
 from memory_harness.harness.log.records import MemoryStats
+from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.places import CARD
 
 RNG_STATE_BYTES = 16
@@ -22,16 +23,11 @@ RNG_STATE_BYTES = 16
 class CountedMemory(Protocol):
     """The memory of a card, as far as `torch.cuda` tells of it."""
 
-    budget_bytes: int
-
     def stats_of_script(self) -> MemoryStats:
         """Return the allocator's counters, with the peaks since the script began them anew."""
 
     def reset_peaks_of_script(self) -> None:
         """Start new peaks at the present values."""
-
-    def empty_cache(self) -> None:
-        """Return wholly free segments."""
 
 
 @dataclass(frozen=True)
@@ -81,41 +77,71 @@ class _Event:
         return 1.0
 
 
-class _DeviceContext:
-    """`with torch.cuda.device(0)`: there is one card."""
+class _PresentCard:
+    """Which card is the present one; of several ranks each has one, whatever it calls it."""
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, tracer: FacadeTracer) -> None:
+        self._tracer = tracer
 
-    def __enter__(self) -> None: ...
+    def number(self, device: Any = None) -> int:
+        """Return the number of the card that an argument names, by default the present one's."""
+        if device is None or self._tracer.num_cards == 1:
+            return self._tracer.present_card
+        card = self._tracer.device_named(device)
+        return self._tracer.present_card if card is None or card.index is None else card.index
 
-    def __exit__(self, *_: object) -> None: ...
+    def set(self, device: Any = None) -> int:
+        """Let another card be the present one; return which was."""
+        before = self._tracer.present_card
+        if device != -1:  # as PyTorch's own code says that it stays the same
+            self._tracer.present_card = self.number(device)
+        return before
+
+    def within(self, device: Any = None) -> AbstractContextManager[None]:
+        """Return `torch.cuda.device(device)`; a tensor stands for its card."""
+        if isinstance(device, torch.Tensor):
+            device = device.device if device.device.type == "cuda" else None
+        return self._while(self.number(device))
+
+    @contextmanager
+    def _while(self, number: int) -> Iterator[None]:
+        before = self.set(number)
+        try:
+            yield
+        finally:
+            self.set(before)
 
 
 @contextmanager
-def cuda_is_there(device: CountedMemory, card: Card, num_cards: int) -> Iterator[None]:
-    """Within, PyTorch says that there are so many GPUs, of which this process has one, and what is on that."""
+def cuda_is_there(
+    memories: Sequence[CountedMemory], budget_bytes: int, tracer: FacadeTracer, card: Card
+) -> Iterator[None]:
+    """Within, PyTorch says that there are as many GPUs as are visible, and what is on those that this process has."""
+    num_cards = tracer.num_visible
+    present = _PresentCard(tracer)
+    memory = _memory(memories, budget_bytes, present, tracer)
     with ExitStack() as stack:
-        for name, value in _module(device, card, num_cards).items():
+        for name, value in (memory | _module(card, budget_bytes, num_cards, present)).items():
             stack.enter_context(patch.object(torch.cuda, name, value, create=True))
             for module in (torch.cuda.memory, torch.cuda.random):
                 if hasattr(module, name):
                     stack.enter_context(patch.object(module, name, value))
         for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
             stack.enter_context(patch.object(torch.cuda.nvtx, name, _nothing))
-        for name, value in _accelerator(device, num_cards).items():
+        for name, value in _accelerator(memory, num_cards, present).items():
             stack.enter_context(patch.object(torch.accelerator, name, value, create=True))
         stack.enter_context(patch.object(torch._C, "_cuda_getDeviceCount", lambda: num_cards, create=True))
         stack.enter_context(patch.object(torch.version, "cuda", torch.version.cuda or "13.0"))
         yield
 
 
-def _module(device: CountedMemory, card: Card, num_cards: int) -> dict[str, Any]:
+def _module(card: Card, budget_bytes: int, num_cards: int, present: _PresentCard) -> dict[str, Any]:
     major, minor = card.capability
     properties = SimpleNamespace(
         name=card.title,
         major=major,
         minor=minor,
-        total_memory=device.budget_bytes,
+        total_memory=budget_bytes,
         multi_processor_count=card.num_sms,
         warp_size=32,
         gcnArchName="",
@@ -127,7 +153,7 @@ def _module(device: CountedMemory, card: Card, num_cards: int) -> dict[str, Any]
         uuid="00000000-0000-0000-0000-000000000000",
     )
     has_bf16 = major >= 8
-    return _memory(device) | {
+    return {
         "is_available": lambda: True,
         "_is_compiled": lambda: True,
         "is_initialized": lambda: True,
@@ -136,12 +162,12 @@ def _module(device: CountedMemory, card: Card, num_cards: int) -> dict[str, Any]
         "_lazy_call": _nothing,
         "device_count": lambda: num_cards,
         "_device_count_nvml": lambda: num_cards,
-        "current_device": lambda: 0,
-        "set_device": _nothing,
-        "_exchange_device": lambda *_: 0,
-        "_maybe_exchange_device": lambda *_: 0,
-        "device": _DeviceContext,
-        "device_of": _DeviceContext,
+        "current_device": present.number,
+        "set_device": present.set,
+        "_exchange_device": present.set,
+        "_maybe_exchange_device": present.set,
+        "device": present.within,
+        "device_of": present.within,
         "get_device_name": lambda *_: card.title,
         "get_device_capability": lambda *_: card.capability,
         "get_device_properties": lambda *_: properties,
@@ -172,9 +198,11 @@ def _module(device: CountedMemory, card: Card, num_cards: int) -> dict[str, Any]
     }
 
 
-def _memory(device: CountedMemory) -> dict[str, Any]:
-    def stats(*_: Any) -> dict[str, int]:
-        now = device.stats_of_script()
+def _memory(
+    memories: Sequence[CountedMemory], budget_bytes: int, present: _PresentCard, tracer: FacadeTracer
+) -> dict[str, Any]:
+    def stats(device: Any = None) -> dict[str, int]:
+        now = memories[present.number(device)].stats_of_script()
         return {
             "allocated_bytes.all.current": now.allocated_bytes,
             "allocated_bytes.all.peak": now.peak_allocated_bytes,
@@ -187,13 +215,13 @@ def _memory(device: CountedMemory) -> dict[str, Any]:
         }
 
     def of(key: str) -> Any:
-        return lambda *_, **__: stats()[key]
+        return lambda device=None: stats(device)[key]
 
-    def reset(*_: Any, **__: Any) -> None:
-        device.reset_peaks_of_script()
+    def reset(device: Any = None) -> None:
+        memories[present.number(device)].reset_peaks_of_script()
 
-    def total() -> int:
-        return device.budget_bytes
+    def free_and_total(device: Any = None) -> tuple[int, int]:
+        return budget_bytes - stats(device)["reserved_bytes.all.current"], budget_bytes
 
     return {
         "memory_allocated": of("allocated_bytes.all.current"),
@@ -202,26 +230,25 @@ def _memory(device: CountedMemory) -> dict[str, Any]:
         "max_memory_reserved": of("reserved_bytes.all.peak"),
         "memory_stats": stats,
         "memory_stats_as_nested_dict": stats,
-        "mem_get_info": lambda *_: (total() - device.stats_of_script().reserved_bytes, total()),
-        "memory_summary": lambda *_, **__: str(stats()),
+        "mem_get_info": free_and_total,
+        "memory_summary": lambda device=None, *_, **__: str(stats(device)),
         "memory_snapshot": lambda *_, **__: [],
         "reset_peak_memory_stats": reset,
         "reset_max_memory_allocated": reset,
         "reset_accumulated_memory_stats": _nothing,
-        "empty_cache": device.empty_cache,
+        "empty_cache": lambda: tracer.sink.empty_cache(),
         "set_per_process_memory_fraction": _nothing,
         "_record_memory_history": _nothing,
     }
 
 
-def _accelerator(device: CountedMemory, num_cards: int) -> dict[str, Any]:
-    memory = _memory(device)
+def _accelerator(memory: dict[str, Any], num_cards: int, present: _PresentCard) -> dict[str, Any]:
     return {
         "is_available": lambda: True,
         "current_accelerator": lambda check_available=False: torch.device("cuda"),
         "device_count": lambda: num_cards,
-        "current_device_index": lambda: 0,
-        "set_device_index": _nothing,
+        "current_device_index": present.number,
+        "set_device_index": present.set,
         "synchronize": _nothing,
         "current_stream": lambda *_: _Stream(),
         **{name: memory[name] for name in ("empty_cache", "memory_allocated", "memory_reserved", "memory_stats")},

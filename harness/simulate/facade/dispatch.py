@@ -55,6 +55,13 @@ Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
 
 
+class AllCards(BaseException):
+    """Ends a run as the first of several ranks: the script lays a model over all cards, as one process does.
+
+    No script's `except Exception` may catch it.
+    """
+
+
 class FacadeTracer(Tracer):
     """Reports allocations on the card; tensors on the host and on meta are told apart from those."""
 
@@ -68,6 +75,10 @@ class FacadeTracer(Tracer):
         """while DistributedDataParallel's own code runs, to which a tensor's device is meta"""
         self.has_joined = False
         """whether the script has met the other ranks that it was started with"""
+        self.num_visible = 1
+        """cards that the script sees: of several ranks each has one"""
+        self.wants_all_cards = False
+        """whether the script has asked for another card than this rank's"""
         self.values = KnownValues()
         self.stand_ins = StandIns()
         self._operators: dict[int, _Operator] = {}
@@ -89,12 +100,45 @@ class FacadeTracer(Tracer):
         finally:
             self.depth -= 1
 
+    def device_named(self, value: Any) -> torch.device | None:
+        """Return the device that an argument names, an index being that of a card; None where it names none.
+
+        Raises RuntimeError, as CUDA does, for a card that this process does not have.
+        """
+        if isinstance(value, torch.device):
+            return value if value.type != "cuda" else self._card_numbered(value.index)
+        if isinstance(value, str):
+            return self.device_named(torch.device(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._card_numbered(value)
+        return None
+
+    def _card_numbered(self, index: int | None) -> torch.device:
+        if index is None:
+            return torch.device("cuda", self.present_card)
+        if 0 <= index < self.num_cards:
+            return torch.device("cuda", index)
+        if index < self.num_visible and not self.has_joined:
+            raise self.all_cards()
+        raise RuntimeError(
+            f"CUDA error: invalid device ordinal ({index}): a dry run follows one process on the first card"
+            if self.num_cards == 1
+            else f"CUDA error: invalid device ordinal ({index}): there are {self.num_cards} cards"
+        )
+
+    def all_cards(self) -> AllCards:
+        """Return what ends a run as one of several ranks whose script wants all cards for itself."""
+        self.wants_all_cards = True
+        return AllCards()
+
     def _dispatch(self, func: Any, args: Arguments, kwargs: Keywords) -> Any:
         tensors = tensors_among((*args, *kwargs.values()))
         device = kwargs.get("device")
         if self._paused:
             return func(*args, **(kwargs if device is None or device.type != "cuda" else kwargs | {"device": META}))
         place = self._place_of_result(func, tensors, device)
+        if self.num_cards > 1 and place is CARD:
+            self.go_to(self._card_of_result(tensors, device))
         if device is not None:
             if place is CPU and any(map(lies_on_meta, tensors)):
                 return self._read(func, tensors[0], kwargs)
@@ -131,6 +175,14 @@ class FacadeTracer(Tracer):
         is_converted = bool(tensors) or func is aten.scalar_tensor.default
         return CARD if is_converted or self.is_in_reducer or in_backward() else META
 
+    def _card_of_result(self, tensors: list[torch.Tensor], device: torch.device | None) -> int:
+        """Return the card that an operator's result lies on."""
+        if device is not None and device.type == "cuda":
+            return self.present_card if device.index is None else device.index
+        # PyTorch's own code makes tensors from nothing where those lie that it works with
+        cards = (card for card in map(self.card_of, tensors) if card is not None)
+        return next(cards, self.told_card)
+
     def _key_place(self, tensor: torch.Tensor) -> Any:
         key = self.key_of(tensor)
         if key == HOST:
@@ -142,6 +194,8 @@ class FacadeTracer(Tracer):
         if isinstance(tensor, DTensor):
             tensor = tensor._local_tensor
         place = self._key_place(tensor)
+        if place is CARD and self.num_cards > 1:
+            return torch.device("cuda", self.card_of(tensor) or 0)
         return CPU if place is HOST else place
 
     def track(self, value: Any) -> None:
@@ -159,6 +213,7 @@ class FacadeTracer(Tracer):
         storage = tensor.untyped_storage()
         if storage._cdata not in self._storages and not storage.nbytes():
             self._remember(storage, self.new_key())  # nothing is allocated, but it has a place
+            self._note_card(storage)
         else:
             super()._track_tensor(tensor)
 
@@ -191,7 +246,9 @@ class FacadeTracer(Tracer):
         if key is None or key in (HOST, NOWHERE):
             self._remember(copy, key)
             return
+        self.go_to(self._cards.get(source._cdata, 0))
         self._remember(copy, self.new_key())
+        self._note_card(copy)
         self.sink.alloc(self.key_of_storage(copy), copy.nbytes(), self.site())
 
     def _place(self, value: Any, key: Hashable) -> None:
@@ -235,7 +292,7 @@ class FacadeTracer(Tracer):
             out = None
         else:
             out = self._allocate(operator, args, kwargs)
-        self.track(out)
+        self._track_result(out, args)
         self._follow(operator, args, kwargs, tensors, out)
         return out
 
@@ -253,9 +310,16 @@ class FacadeTracer(Tracer):
         """Raise what CUDA raises where some of the tensors lie on the host; single numbers may."""
         for tensor in tensors:
             if tensor.dim() and (not lies_on_meta(tensor) or self._key_place(tensor) is HOST):
-                raise RuntimeError(
-                    "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
-                )
+                raise _of_two_devices("cuda:0", "cpu")
+        if self.num_cards > 1:
+            self._check_cards(tensors)
+
+    def _check_cards(self, tensors: list[torch.Tensor]) -> None:
+        """Raise the same where they lie on several cards."""
+        cards = {self.card_of(tensor) for tensor in tensors if tensor.dim()} - {None}
+        if len(cards) > 1:
+            one, other, *_ = cards
+            raise _of_two_devices(f"cuda:{one}", f"cuda:{other}")
 
     def _describe(self, func: Any) -> _Operator:
         operator = self._operators[id(func)] = _Operator(func, self._lowerings.get(func))
@@ -484,6 +548,12 @@ class FacadeTracer(Tracer):
     def _layout_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor on the host like one there, without its values."""
         return self.place_on_host(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META))
+
+
+def _of_two_devices(one: str, other: str) -> RuntimeError:
+    return RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {one} and {other}!"
+    )
 
 
 def _replaced(value: Any, by_id: dict[int, torch.Tensor], device: torch.device) -> Any:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import torch
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
-from memory_harness.harness.simulate.facade.places import CPU, META, device_named
+from memory_harness.harness.simulate.facade.places import CPU, META
 from memory_harness.harness.simulate.facade.values import users_place
 
 Function = Callable[..., Any]
@@ -58,7 +58,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         # what `save_file` calls: many have imported it by its name
         (safetensors.torch, "serialize_file", _not_written(tracer, "safetensors")),
         *((safetensors.torch, name, _nothing_flat) for name in _flatteners(safetensors.torch)),
-        (torch, "load", _load(torch.load)),
+        (torch, "load", _load(tracer, torch.load)),
     ]
 
 
@@ -115,11 +115,11 @@ def _not_written(tracer: FacadeTracer, what: str) -> Function:
     return save
 
 
-def _load(original: Function) -> Function:
+def _load(tracer: FacadeTracer, original: Function) -> Function:
     @functools.wraps(original)
     def load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
         """Read on the host, and move to the card what the caller wants there."""
-        device = device_named(map_location) if isinstance(map_location, (str, torch.device, int)) else None
+        device = tracer.device_named(map_location) if isinstance(map_location, (str, torch.device, int)) else None
         loaded = original(file, map_location=CPU, **kwargs)
         if device is None or device.type != "cuda":
             return loaded

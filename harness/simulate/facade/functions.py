@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.elsewhere import others_are_followed
-from memory_harness.harness.simulate.facade.places import CARD, CPU, device_named
+from memory_harness.harness.simulate.facade.places import CPU
 from memory_harness.harness.simulate.facade.values import StandInFloat, users_place
 from memory_harness.harness.simulate.tracer import lies_on_meta
 
@@ -29,10 +29,11 @@ class DeviceNames(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is torch.device:
-            return CARD if len(args) == 1 and isinstance(args[0], int) else func(*args, **(kwargs or {}))
+            is_index = len(args) == 1 and isinstance(args[0], int)
+            return func("cuda", *args) if is_index else func(*args, **(kwargs or {}))
         if not kwargs or "device" not in kwargs:
             return func(*args, **(kwargs or {}))
-        device = device_named(kwargs["device"])
+        device = self._tracer.device_named(kwargs["device"])
         if device is None or device.type != "meta":
             return func(*args, **(kwargs | {"device": device}))
         with self._tracer.asking_for_meta():
@@ -57,7 +58,7 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
     tensor = torch.Tensor
     return [
         (tensor, "to", _to(tracer, tensor.to)),
-        (tensor, "cuda", lambda self, device=None, *_, **__: self.to(CARD)),
+        (tensor, "cuda", lambda self, device=None, *_, **__: self.to(_card(device))),
         (tensor, "cpu", lambda self, *_, **__: self.to(CPU)),
         (tensor, "numpy", _numpy(tensor.numpy)),
         (tensor, "item", _item(tracer, tensor.item)),
@@ -68,18 +69,19 @@ def _replacements(tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
         (tensor, "record_stream", lambda self, stream: None),
         (tensor, "new_tensor", _new_tensor),
         (torch._tensor_str, "_str", _shown(tracer, torch._tensor_str._str)),
-        (torch, "tensor", _made_on_host(torch.tensor)),
-        (torch, "as_tensor", _made_on_host(torch.as_tensor)),
-        (torch, "asarray", _made_on_host(torch.asarray)),
+        (torch, "tensor", _made_on_host(tracer, torch.tensor)),
+        (torch, "as_tensor", _made_on_host(tracer, torch.as_tensor)),
+        (torch, "asarray", _made_on_host(tracer, torch.asarray)),
         (torch, "Generator", _Generator),
         (torch, "compile", _compile(tracer)),
         (torch.cuda, "CUDAGraph", _not_modelled(tracer, "torch.cuda.CUDAGraph")),
         (torch.cuda, "graph", _not_modelled(tracer, "torch.cuda.graph")),
         (torch.cuda, "make_graphed_callables", _not_modelled(tracer, "torch.cuda.make_graphed_callables")),
         (torch.cuda, "MemPool", _not_modelled(tracer, "torch.cuda.MemPool")),
-        (torch._C._nn, "_parse_to", _parse_to(torch._C._nn._parse_to)),
+        (torch._C._nn, "_parse_to", _parse_to(tracer, torch._C._nn._parse_to)),
+        (torch._C, "_group_tensors_by_device_and_dtype", _grouped(tracer, torch._C._group_tensors_by_device_and_dtype)),
         (torch.nn.Module, "compile", lambda self, *_, **__: None),
-        (torch.nn.Module, "cuda", lambda self, device=None: self.to(CARD)),
+        (torch.nn.Module, "cuda", lambda self, device=None: self.to(_card(device))),
         (GenerationMixin, "_beam_search_has_unfinished_sequences", _beams_go_on(tracer)),
         (DataLoader, "__init__", _single_process(DataLoader.__init__)),
     ]
@@ -101,7 +103,7 @@ def _to(tracer: FacadeTracer, original: Function) -> Function:
     @functools.wraps(original)
     def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         named = kwargs.get("device", args[0] if args else None)
-        device = None if isinstance(named, (torch.Tensor, torch.dtype)) else device_named(named)
+        device = None if isinstance(named, (torch.Tensor, torch.dtype)) else tracer.device_named(named)
         if isinstance(named, torch.Tensor):
             device = named.device
             kwargs.setdefault("dtype", named.dtype)
@@ -110,6 +112,9 @@ def _to(tracer: FacadeTracer, original: Function) -> Function:
         rest = args[1:] if args else ()
         if device == self.device:  # PyTorch would compare with meta
             return _converted(original, self, rest, kwargs)
+        if _on_card(self) and device.type == "cuda" and self.requires_grad and torch.is_grad_enabled():
+            moved: torch.Tensor = _Moved.apply(self, device)
+            return _converted(original, moved, rest, kwargs)
         kwargs = kwargs | {"device": device}
         if device.type != "meta":
             return original(self, *_named(rest, kwargs), **kwargs)
@@ -119,15 +124,52 @@ def _to(tracer: FacadeTracer, original: Function) -> Function:
     return to
 
 
-def _parse_to(original: Function) -> Function:
+class _Moved(torch.autograd.Function):
+    """A copy on another card; PyTorch's own would leave the gradient there, as both lie on meta."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, card: torch.device) -> torch.Tensor:
+        ctx.source = tensor.device
+        return tensor.to(card)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return gradients[0].to(ctx.source), None
+
+
+def _grouped(tracer: FacadeTracer, original: Function) -> Function:
+    """Let optimizers and clipping take the tensors of each card for themselves, which all lie on meta."""
+
+    @functools.wraps(original)
+    def grouped(lists: list[list[Any]], with_indices: bool = False) -> dict[Any, Any]:
+        if tracer.num_cards == 1:
+            return dict(original(lists, with_indices))
+        found: dict[Any, Any] = {}
+        for (_, dtype), (of_type, indices) in original(lists, True).items():
+            for number, first in enumerate(of_type[0]):
+                columns, numbers = found.setdefault((first.device, dtype), ([[] for _ in of_type], []))
+                numbers.append(indices[number])
+                for column, tensors in zip(columns, of_type, strict=True):
+                    column.extend(tensors[number : number + 1])
+        return found
+
+    return grouped
+
+
+def _card(device: Any) -> Any:
+    """Return what is asked for where a card is meant, the present one by default."""
+    return "cuda" if device is None else device
+
+
+def _parse_to(tracer: FacadeTracer, original: Function) -> Function:
     """Return what reads the arguments of `Module.to`, where a bare index means a card."""
 
     @functools.wraps(original)
     def parse(*args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], int):
-            args = (device_named(args[0]), *args[1:])
+            args = (tracer.device_named(args[0]), *args[1:])
         if isinstance(kwargs.get("device"), int):
-            kwargs["device"] = device_named(kwargs["device"])
+            kwargs["device"] = tracer.device_named(kwargs["device"])
         return original(*args, **kwargs)
 
     return parse
@@ -203,12 +245,12 @@ def _shown(tracer: FacadeTracer, original: Function) -> Function:
     return text
 
 
-def _made_on_host(original: Function) -> Function:
+def _made_on_host(tracer: FacadeTracer, original: Function) -> Function:
     """Return `torch.tensor` and its kin, which make a tensor on the host and move it."""
 
     @functools.wraps(original)
     def make(data: Any, *args: Any, device: Any = None, requires_grad: bool = False, **kwargs: Any) -> torch.Tensor:
-        device = device_named(torch.utils._device.CURRENT_DEVICE if device is None else device)
+        device = tracer.device_named(torch.utils._device.CURRENT_DEVICE if device is None else device)
         if isinstance(data, torch.Tensor) and lies_on_meta(data):
             made = data.detach().clone() if original is torch.tensor else data
             if kwargs.get("dtype") is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 
 CARD = torch.device("cuda", 0)
+"""the first card; as the kind of place, any"""
 CPU = torch.device("cpu")
 META = torch.device("meta")
 
@@ -107,23 +108,3 @@ def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:
     tensor.requires_grad_(requires_grad)
     if gradient is not None:
         tensor.grad = gradient.to(value.device)
-
-
-def device_named(value: Any) -> torch.device | None:
-    """Return the device that an argument names, an index being that of a card; None where it names none."""
-    if isinstance(value, torch.device):
-        return value if value.type != "cuda" else _card(value.index)
-    if isinstance(value, str):
-        return device_named(torch.device(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _card(value)
-    return None
-
-
-def _card(index: int | None) -> torch.device:
-    """Return the card of that index. Raises RuntimeError, as CUDA does: this process has one only."""
-    if index not in (None, 0):
-        raise RuntimeError(
-            f"CUDA error: invalid device ordinal ({index}): a dry run follows one process on the first card"
-        )
-    return CARD

@@ -79,8 +79,7 @@ def _replacements(size: int, tracer: FacadeTracer) -> list[tuple[Any, str, Any]]
         (ddp, "_pre_forward", _in_reducer(tracer, ddp._pre_forward)),
         (ddp, "register_comm_hook", _other_way_to_send(tracer)),
         (ddp, "_register_builtin_comm_hook", _other_way_to_send(tracer)),
-        (modeling_utils, "_get_device_map", _on_one_card(tracer, modeling_utils._get_device_map)),
-        (DataParallel, "__init__", _refused(tracer, "torch.nn.DataParallel: one process on several GPUs")),
+        (modeling_utils, "_get_device_map", _over_all_cards(tracer, modeling_utils._get_device_map)),
         (
             FullyShardedDataParallel,
             "__init__",
@@ -140,17 +139,24 @@ def _other_way_to_send(tracer: FacadeTracer) -> Function:
     return register
 
 
-def _on_one_card(tracer: FacadeTracer, original: Function) -> Function:
+def _over_all_cards(tracer: FacadeTracer, original: Function) -> Function:
+    """Let a process that lays a model over all cards be the only one, which torchrun would not have started."""
+
     @functools.wraps(original)
     def get_device_map(model: Any, device_map: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(device_map, str):
-            raise tracer.refusal(
-                f'device_map="{device_map}" splits a model over all GPUs that one process sees, which a dry run does '
-                "not follow; leave out --num-gpus for one GPU, or see a recipe's --sharding split"
-            )
+            raise tracer.all_cards()
         return original(model, device_map, *args, **kwargs)
 
     return get_device_map
+
+
+@contextmanager
+def copies_are_refused(tracer: FacadeTracer) -> Iterator[None]:
+    """Within, one process does not copy a model onto several cards: threads would run the copies."""
+    refusal = _refused(tracer, "torch.nn.DataParallel: one process on several GPUs")
+    with patch.object(DataParallel, "__init__", refusal):
+        yield
 
 
 def _refused(tracer: FacadeTracer, what: str) -> Function:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memory_harness.harness.log.errors import CheckpointError
+from memory_harness.harness.log.manifest import newest_checkpoint, other_num_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome, Phase, PhaseBegin, StepRecord
-from memory_harness.harness.log.runlog import collect
+from memory_harness.harness.log.runlog import collect, read_rank_logs
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
 from memory_harness.harness.train import recovery
 from memory_harness.harness.train.execute import execute
@@ -175,12 +175,14 @@ def test_a_stop_takes_effect_on_all_and_what_follows_is_the_same_bit_by_bit(tmp_
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_another_number_of_gpus_only_when_asked_to(tmp_path):
-    train_together(tmp_path / "run", TWO, lambda rank: Stopping(2))
-    one = TWO.with_fields(num_gpus=1)
-    with pytest.raises(CheckpointError, match=r"num_gpus \(2 -> 1\).*--allow-changes"):
-        train(tmp_path / "run", one, resume=tmp_path / "run")
-    assert train(tmp_path / "run", one, resume=tmp_path / "run", allow_changes=True).outcome is Outcome.COMPLETED
+def test_it_goes_on_with_one_gpu_whose_log_is_the_only_one_then(tmp_path):
+    run, one = tmp_path / "run", TWO.with_fields(num_gpus=1)
+    train_together(run, TWO, lambda rank: Stopping(2))
+    manifest = read_manifest(newest_checkpoint(run))
+    assert "--num-gpus 1 instead of 2" in other_num_gpus(manifest, one)
+    assert other_num_gpus(manifest, TWO) == ""
+    assert train(run, one, resume=run).outcome is Outcome.COMPLETED
+    assert len(read_rank_logs(run)) == 1
 
 
 def simulated(config, folder):

@@ -15,7 +15,6 @@ from memory_harness.harness.strategies.random_checkpoint import write_random_che
 from memory_harness.harness.train.run import open_device
 from tests.harness.devices.parallel_runs import in_processes, train_together
 from tests.harness.devices.test_parallel import ADDED_OTHERWISE, TWO, Failing, Stopping, are_identical, guarded  # noqa: F401
-from tests.harness.train.training_runs import train
 
 SHARED = TWO.with_fields(sharding="fsdp")
 
@@ -98,7 +97,7 @@ def test_what_one_has_no_room_to_evaluate_or_answer_both_cut_alike(phase, tmp_pa
 
 
 @pytest.mark.slow
-def test_it_is_resumed_bit_by_bit_and_by_one_process_up_to_rounding(checkpoint, tmp_path):
+def test_it_is_resumed_bit_by_bit_and_by_another_number_of_processes_up_to_rounding(checkpoint, tmp_path):
     config = SHARED.with_fields(lora_dropout=0.1, model=checkpoint)
     whole = train_together(tmp_path / "whole", config)
     stopped = train_together(tmp_path / "run", config, lambda rank: Stopping(3 if rank else None))
@@ -107,7 +106,9 @@ def test_it_is_resumed_bit_by_bit_and_by_one_process_up_to_rounding(checkpoint, 
 
     without_dropout = SHARED.with_fields(model=checkpoint)
     undisturbed = train_together(tmp_path / "undisturbed", without_dropout)
-    train_together(tmp_path / "other", without_dropout, lambda rank: Stopping(3))
-    one = TWO.with_fields(num_gpus=1, model=checkpoint)
-    alone = train(tmp_path / "other", one, resume=tmp_path / "other", allow_changes=True)
-    assert [loss for _, loss in alone.losses] == pytest.approx(undisturbed[0].losses, rel=ADDED_OTHERWISE)
+    for number in (1, 4):
+        run, others = tmp_path / f"on-{number}", without_dropout.with_fields(num_gpus=number)
+        train_together(run, without_dropout, lambda rank: Stopping(3))
+        config = others if number > 1 else TWO.with_fields(num_gpus=1, model=checkpoint)
+        parts = train_together(run, config, resume=True)
+        assert parts[0].losses == pytest.approx(undisturbed[0].losses, rel=ADDED_OTHERWISE)

@@ -186,7 +186,7 @@ def test_a_change_counts_once_the_run_has_been_restored(stopped, monkeypatch):
     """Killed before, it goes on as it was."""
     changed = CONFIG.with_fields(learning_rate=1e-3)
 
-    def kill(run, manifest):
+    def kill(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -50,6 +50,43 @@ def test_it_says_what_the_script_takes_and_leaves_pytorch_alone(script):
     assert (torch.Tensor.device, torch.cuda.is_available) == before
 
 
+HALVES = """
+import torch
+
+first = torch.nn.Linear(1024, 1024).cuda(0)
+second = torch.nn.Linear(1024, 8192).to("cuda:1")
+optimizer = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+for _ in range(3):
+    second(first(torch.ones(ROWS, 1024, device="cuda")).to("cuda:1")).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+def test_a_script_that_uses_several_cards_by_hand_is_told_of_by_the_fullest(script):
+    measured = dry_run(script(HALVES.replace("ROWS", "64")), gpu="t4", num_gpus=2)
+    assert measured.fits
+    assert measured.log.run.gpu_name == "Tesla T4, GPU 1 of 2"
+    # weights and their gradients of both layers, beside workspaces
+    for peak, rows in zip(measured.log.run.gpu_peaks, (1024, 8192), strict=True):
+        assert 2 * 4 * 1024 * rows < peak < 2 * 4 * 1024 * rows + 40 * MIB
+    assert measured.peak_allocated_bytes > 2 * 4 * 1024 * 8192
+
+
+@pytest.mark.slow
+def test_what_all_cards_would_take_is_told_where_memory_runs_out_on_one(script):
+    measured = dry_run(script(HALVES.replace("ROWS", "4096")), gpu="t4", budget=150 * MIB, num_gpus=2)
+    assert measured.log.outcome is Outcome.OOM
+    assert measured.log.run.gpu_name == "Tesla T4, GPU 1 of 2"
+    assert measured.log.run.gpu_peaks[0] < 150 * MIB < measured.log.run.gpu_peaks[1]
+
+
+@pytest.mark.parametrize("number", [0, "2", True])
+def test_a_number_of_gpus_that_is_none_is_one_line(number, script):
+    with pytest.raises(ConfigError, match=r"num_gpus .*must be a whole number, 1 or more"):
+        dry_run(script(HALVES), num_gpus=number)
+
+
 @pytest.mark.slow
 def test_a_setting_that_lets_it_fit_is_found(script, tmp_path):
     asked = DryRun(script(LOOP), (), find_card("t4"), 60 * MIB)

@@ -9,21 +9,24 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from memory_harness.harness.log.errors import ConfigError, PeerLost
-from memory_harness.probes.session.fork_server import ForkedProcess, can_fork, child_environment
+from memory_harness.harness.log.errors import ConfigError, PeerLost, RunDied
+from memory_harness.probes.plan.pool import start_processes
+from memory_harness.probes.session import fork_server
+from memory_harness.probes.session.fork_server import ForkedProcess, can_fork, child_environment, process_context
 from memory_harness.probes.session.launcher import _first_death
 from memory_harness.probes.session.messages import PEER_LOST
 from memory_harness.probes.session.process import (
     LAUNCHER,
-    RunDied,
     RunRefused,
     RunStopped,
     Worker,
@@ -34,6 +37,35 @@ from memory_harness.probes.session.process import (
 from memory_harness.probes.session.train import WEIGHTS, adapter_in
 from tests.builders import AS_PUBLISHED
 from tests.e2e.commands import ROOT, wait_until
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, ConnectionRefusedError])
+def test_a_server_of_processes_that_answers_nobody_is_one_line(error, tmp_path, monkeypatch):
+    def start(_):
+        raise error
+
+    monkeypatch.setattr(fork_server.ForkServerProcess, "_Popen", staticmethod(start))
+    with pytest.raises(RunDied, match="died as it started: somebody has killed it"):
+        ForkedProcess(fork_server._Forking(), tmp_path / "errors")
+
+
+@pytest.mark.slow  # the next one has to import PyTorch again
+@pytest.mark.skipif(not can_fork(), reason="processes are not forked here")
+def test_a_server_of_processes_that_is_killed_as_it_starts_is_one_line(tmp_path):
+    fork_server._stop()
+    context = process_context()
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGSTOP)
+    killer = threading.Timer(0.2, os.kill, (server, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(RunDied, match="died as it started: somebody has killed it"):
+        ForkedProcess(context, tmp_path / "errors")
+    killer.join()
+
+
+def test_a_process_of_a_pool_that_is_killed_is_one_line():
+    with pytest.raises(RunDied, match="a process that predicts died"), start_processes(1, get_context("fork")) as pool:
+        pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
 
 
 @contextmanager
