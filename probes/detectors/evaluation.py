@@ -320,7 +320,10 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     evaluation = max(candidates, key=lambda evaluation: len(evaluation.batches))
     # the first batches grow the process for reasons of their own
     batches = evaluation.batches[MIN_BATCHES - 1 :]
-    slope = robust_slope([record.host_rss_bytes for record in batches])
+    levels = [record.host_rss_bytes for record in batches]
+    if 2 * sum(later > earlier for earlier, later in pairwise(levels)) < len(levels):
+        return None  # it rises now and then, as where the adapter is first switched off
+    slope = robust_slope(levels)
     logits_sizes = _logits_sizes(log, batches)
     low, high = HOST_SHARE_OF_LOGITS
     held = main_survivor(survivors_of(log, HOST))
@@ -331,7 +334,7 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     where = None if held is None else _where(log, held, evaluation)
     if where is None and log.run.script and log.run.source == "simulated":
         return None  # the card's tensors lie in resident memory too: it may grow by what was freed
-    grown = batches[-1].host_rss_bytes - batches[0].host_rss_bytes
+    grown = levels[-1] - levels[0]
     return Finding(
         cause="logits-hoarded-host",
         severity="warning",

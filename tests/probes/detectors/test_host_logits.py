@@ -43,3 +43,12 @@ def test_where_the_card_lies_in_resident_memory_too_it_is_told_with_what_holds_i
     held = SurvivorRecord(1, HOST, "train.py:9 evaluate", "global `kept` of __main__: list of 9 (train.py:9)", 2**20, 1)
     log.survivors.append(replace(held, unit=HOST))
     assert causes(log) == ["logits-hoarded-host"]
+
+
+def test_two_passes_on_two_levels_are_not_growth():
+    """As where an evaluation is made again with the adapter off."""
+    log = evaluated("", "simulated")
+    batches = [record for record in log.phases if record.phase is Phase.EVAL]
+    levels = [replace(it, host_rss_bytes=GIB + (it.micro_step >= NUM_BATCHES // 2) * GIB) for it in batches]
+    before = [record for record in log.phases if record.phase is not Phase.EVAL]
+    assert causes(replace(log, phases=[*before, *levels])) == []
