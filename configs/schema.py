@@ -73,7 +73,8 @@ class ModelConfig:
     path the feed-forward blocks of M more; or by the padded tokens of a batch, such as 1024:0,4096:0+16,8192:16+16
     (beyond the last: all); auto: the fewest that fit, found by simulation"""
     offload_activations: bool = False
-    """keep the activations that gradient checkpointing saves in host memory until the backward pass"""
+    """keep in host memory, until the backward pass, what layers save that recompute as a whole, and on the fast path
+    what attention saves where the feed-forward block alone recomputes"""
     embeddings_on_host: bool = False
     """keep the input embeddings in host memory; only the rows that a batch needs are copied to the device"""
     tiled_mlp: bool = False

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
-from memory_harness.configs.units import MIB
 from memory_harness.harness.devices.base import Device
 
-LEAST_BYTES = MIB
-"""of what attention saves: of smaller tensors the launch of a copy takes longer than the copy"""
+LEAST_SHARE = 64
+"""which part of a layer's input a tensor has to be for a copy to be worth its launch"""
 
 
 def offload_activations(model: Any, device: Device, alone: Iterable[Any] = ()) -> None:
@@ -49,9 +49,11 @@ def _whole(checkpoint: Callable[..., Any], offload: _Offload, *args: Any) -> Any
 
 
 def _without_its_block(layer: Any, forward: Callable[..., Any], offload: _Offload, *args: Any, **kwargs: Any) -> Any:
+    # transformers gives the hidden states by place, and by name what is the same for all layers, such as positions
     if layer.gradient_checkpointing or not (layer.mlp.computes_again and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
-    with offload.of_a_layer(layer.parameters(), LEAST_BYTES):
+    all_layers_have = [value for value in tree_leaves(kwargs) if isinstance(value, torch.Tensor)]
+    with offload.of_a_layer([*layer.parameters(), *all_layers_have], args[0].nbytes // LEAST_SHARE):
         return forward(*args, **kwargs)
 
 
@@ -71,7 +73,7 @@ class _Layer:
 
     previous: _Layer | None
     """which ran just before this one, so is needed just after it"""
-    weights: frozenset[int]
+    staying: frozenset[int]
     """storages that stay on the device anyway"""
     least_bytes: int
     """of what leaves"""
@@ -105,7 +107,7 @@ class _Offload:
         """held, so that a backward pass that fails half-way does not free memory which is being copied into"""
 
     @contextmanager
-    def of_a_layer(self, weights: Iterable[torch.Tensor] = (), least_bytes: int = 0) -> Iterator[None]:
+    def of_a_layer(self, staying: Iterable[torch.Tensor] = (), least_bytes: int = 0) -> Iterator[None]:
         """Within, what is saved is one layer's; what the layer before has saved leaves the device now."""
         self._returning, self._entered = [], None
         before = self._newest() if self._newest is not None else None
@@ -113,7 +115,7 @@ class _Offload:
             for saved in before.saved.values():
                 self._arrive(saved)
                 saved.on_device = None
-        layer = _Layer(before, frozenset(weight.untyped_storage()._cdata for weight in weights), least_bytes)
+        layer = _Layer(before, frozenset(tensor.untyped_storage()._cdata for tensor in staying), least_bytes)
         self._newest = weakref.ref(layer)
         with torch.autograd.graph.saved_tensors_hooks(partial(self._pack, layer), self._unpack):
             yield
@@ -122,7 +124,7 @@ class _Offload:
         """Start copying out, once for each storage; return the tensor where it is to stay."""
         storage = tensor.untyped_storage()
         is_whole = tensor.nbytes == storage.nbytes()
-        if not is_whole or tensor.nbytes < layer.least_bytes or storage._cdata in layer.weights:
+        if not is_whole or tensor.nbytes < layer.least_bytes or storage._cdata in layer.staying:
             return tensor.detach()  # what a function returns must not hold on to the function
         saved = layer.saved.get(storage._cdata)
         if saved is None:
