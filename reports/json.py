@@ -10,6 +10,7 @@ from memory_harness.configs.release import release
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.plan.choose import Option, Plan
+from memory_harness.reports.layers import memory_to_json
 from memory_harness.reports.levels import phase_levels
 from memory_harness.reports.next_step import next_step
 from memory_harness.reports.outside import outside_to_json
@@ -73,6 +74,7 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
         "oom": oom,
         "caught": caught,
         "phases": phases,
+        "memory": memory_to_json(log),
         "outside": outside_to_json(log),
     }
 

@@ -65,7 +65,7 @@ def test_what_nothing_tells_of_is_made_before_and_a_name_has_a_layer():
     assert "activations;y/u/main.py:9 <module>;y/u/a,b.py:3 f" in record.stacks
     assert sum(record.stacks.values()) == 1000
     assert [layer_of(name) for name in ("model.embed_tokens.weight", "h.11.attn.weight", "3.keys")] == [
-        "embed_tokens", "h.11", "",
+        "embed_tokens", "h.11", "3",
     ]  # fmt: skip
 
 

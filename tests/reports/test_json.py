@@ -29,6 +29,7 @@ RUN = {
     "oom": (OOM, None),
     "caught": [CAUGHT],
     "phases": "phases",
+    "memory": dict,
     "outside": (dict, None),
 }
 PREDICTION = {"passes": bool, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
