@@ -144,6 +144,7 @@ class SimulatedDevice:
                     stack.enter_context(sharding_without_peers(self.tracer))
                 if self.tracer.num_cards > 1:
                     stack.enter_context(self._moving_between_cards())
+                stack.enter_context(self._marks.patched())
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)

@@ -61,15 +61,15 @@ class PhasePeaks:
         self._running: _Running | None = None
         self._names: dict[_Identity, Named] = {}
         self._made_in: dict[_Identity, Phase] = {}
-        self._marked = ExitStack()
-        """what follows the layers of a model while a phase is looked at"""
+        self._marks: ExitStack | None = None
+        """follows the layers of a model while phases are looked at"""
         self._times: Counter[Phase] = Counter()
         self._most_tokens: Counter[Phase] = Counter()
         self._highest: Counter[Phase] = Counter()
 
     def begin_phase(self, phase: Phase, batch: BatchShape | None, vocab_size: int) -> None:
         """Take note of a phase that begins, once the tracker of survivors has."""
-        self._look_away()
+        self._running = None
         if not self._device.shows_peaks:
             return
         if self._survivors.is_recording:  # it has begun anew, and will end it
@@ -88,16 +88,14 @@ class PhasePeaks:
             self._made_in.clear()
             self._device.record_allocations(with_peak=True)
             self._is_recording = True
-        self._marked.enter_context(self._device.layers_marked())
+        if self._marks is None:
+            self._marks = ExitStack()
+            self._marks.enter_context(self._device.layers_marked())
         self._times[phase] += 1  # here: what lies between two phases begins, and does not always end
         self._device.begin_peak()
         num_logits = batch.padded_tokens * vocab_size if batch is not None else 0
         sizes = {2 * num_logits: "logits", 4 * num_logits: "logits"} if num_logits else {}
         self._running = _Running(phase, sizes)
-
-    def _look_away(self) -> None:
-        self._running = None
-        self._marked.close()
 
     def _is_wanted(self, phase: Phase, batch: BatchShape | None) -> bool:
         tokens = batch.padded_tokens if batch is not None else 0
@@ -108,8 +106,7 @@ class PhasePeaks:
 
     def end_phase(self, phase: Phase, step: int, after: MemoryStats) -> None:
         """Write what lived at the peak of a phase that has been looked at."""
-        running = self._running
-        self._look_away()
+        running, self._running = self._running, None
         if running is None or running.phase is not phase:
             return
         still_live = list(map(_identity, self._device.live_allocations()))
@@ -154,7 +151,10 @@ class PhasePeaks:
 
     def stop(self) -> None:
         """End the recording, where it is this one's own."""
-        self._look_away()
+        self._running = None
+        if self._marks is not None:
+            self._marks.close()
+            self._marks = None
         self._names.clear()
         self._made_in.clear()
         if self._is_recording and not self._survivors.is_recording:

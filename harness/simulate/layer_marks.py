@@ -35,11 +35,11 @@ class LayerMarks:
         self._names = weakref.WeakKeyDictionary[torch.nn.Module, str]()
         """of modules with which a layer begins; empty for all others that are known"""
         self._running = ""
-        self._is_active = False
+        self._is_active = self._is_patched = False
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """Within, calls of modules are followed."""
+    def patched(self) -> Iterator[None]:
+        """Within, calls of modules come by here; to begin takes some ms, as Python forgets what it knows of modules."""
         original = torch.nn.Module.__call__
 
         @functools.wraps(original)
@@ -49,19 +49,28 @@ class LayerMarks:
                 return original(module, *args, **kwargs)
             return self.around(module, args, kwargs, lambda: original(module, *args, **kwargs))
 
-        self._set("")
-        self._is_active = True
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+        self._is_patched = True
         can_compile = "torch._dynamo" in sys.modules  # which takes a second to import
-        unseen = compiling_with([(torch.nn.Module, "__call__", original)]) if can_compile else nullcontext()
         try:
-            with unseen:
+            with compiling_with([(torch.nn.Module, "__call__", original)]) if can_compile else nullcontext():
                 yield
         finally:
-            self._is_active = False
-            self._set("")
+            self._is_patched = False
             if torch.nn.Module.__call__ is call:  # else somebody has put it back, or something over it
                 torch.nn.Module.__call__ = original  # type: ignore[method-assign]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, calls of modules are followed."""
+        with nullcontext() if self._is_patched else self.patched():
+            self._set("")
+            self._is_active = True
+            try:
+                yield
+            finally:
+                self._is_active = False
+                self._set("")
 
     def around(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Any:
         """Return what a call of a module returns, which `run` makes."""
