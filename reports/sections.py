@@ -26,7 +26,7 @@ from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.contents import memory_section
 from memory_harness.reports.layers import layers_section
 from memory_harness.reports.levels import Level, phase_levels, worst_level
-from memory_harness.reports.next_step import applied_fixes, flags_against, next_step
+from memory_harness.reports.next_step import applied_fixes, flags_against, next_section, next_step
 from memory_harness.reports.outside import outside_rows
 from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
@@ -106,7 +106,7 @@ def _next(result: ProbeResult) -> Iterator[Section]:
     for fix in applied_fixes(result):
         rows.append([Cell(fix.name, "good"), f"{fix.flags}\n{fix.title}"])
     fixes: list[blocks.Block] = [Table(("", ""), rows)] if rows else []
-    yield Section("next", "Next", body=[*fixes, Paragraph(step.words), blocks.Command(step.command)])
+    yield next_section(step, fixes)
 
 
 def _why(result: ProbeResult) -> Iterator[Section]:
