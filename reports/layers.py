@@ -70,13 +70,18 @@ def layers_section(log: RunLog, part: str, *, in_terminal: bool) -> Section:
     marked = [record for record in peaks if _is_marked(record)]
     highest = sorted(marked, key=lambda record: -record.allocated_bytes)[:MAX_COLUMNS]
     columns = [record for record in marked if record in highest]
-    unit, unit_bytes = table_unit(_usual_size(columns))
+    unit, unit_bytes = table_unit(_middle(_each_layer(columns)))
     body = [_activations(columns, unit_bytes)] if columns and in_terminal else []
-    intro = "Each layer at the highest moment of each phase: by the names of tensors, and by the layer that made them."
-    if not marked:
-        intro = "Each layer at the highest moment of each phase, as far as tensors have names."
+    intro = "What each layer holds at the highest moment of each phase, as far as tensors have names."
+    if marked:
+        intro = (
+            "What each layer holds at the highest moment of each phase: by the names of tensors, and by the layer that "
+            "made them."
+        )
+    if body:
+        intro += f" The first table is of activations and logits alone, in {unit}."
     most = max(record.allocated_bytes for record in peaks)
-    details = [_folded(record, is_open=record.allocated_bytes == most) for record in peaks]
+    details = [_folded(record, part, is_open=record.allocated_bytes == most) for record in peaks]
     aside = f"activations and logits of each at the peaks, in {unit}"
     return Section("layers", "By layer", part, aside if columns else "", intro, body, details)
 
@@ -95,10 +100,10 @@ def _each_layer(peaks: Iterable[PeakRecord]) -> Iterator[int]:
         yield from map(_made, record.layers.values())
 
 
-def _usual_size(peaks: Iterable[PeakRecord]) -> int:
-    """Return the size of the middle one of the layers: an output layer may hold a hundred times as much."""
-    sizes = sorted(filter(None, _each_layer(peaks)))
-    return sizes[len(sizes) // 2] if sizes else 0
+def _middle(sizes: Iterable[int]) -> int:
+    """Return the size of the middle one of layers: an output layer may hold a hundred times as much."""
+    found = sorted(filter(None, sizes))
+    return found[len(found) // 2] if found else 0
 
 
 def _activations(peaks: Sequence[PeakRecord], unit_bytes: int) -> Table:
@@ -117,18 +122,18 @@ def _activations(peaks: Sequence[PeakRecord], unit_bytes: int) -> Table:
     return Table(("", *names), rows, right=names)
 
 
-def _folded(record: PeakRecord, *, is_open: bool) -> blocks.Folded:
+def _folded(record: PeakRecord, part: str, *, is_open: bool) -> blocks.Folded:
     """Return all that each layer holds at a peak."""
     kinds = kinds_of_layers(record)
-    unit, unit_bytes = table_unit(max(sum(sizes.values()) for sizes in record.layers.values()))
+    unit, unit_bytes = table_unit(_middle(sum(sizes.values()) for sizes in record.layers.values()))
     rows: list[list[str | Cell]] = []
-    for layer in sorted(record.layers, key=_natural):
-        rows.append([layer, *_cells(record.layers[layer], kinds, unit_bytes)])
+    for layers in alike(record.layers):
+        rows.append([layers.title, *_cells(layers.each, kinds, unit_bytes)])
     if _is_marked(record):
         rows.append([OUTSIDE, *_cells(outside_of_layers(record), kinds, unit_bytes)])
     columns = (*kinds, "all")
     table = Table(("layer", *columns), rows, right=columns)
-    return blocks.Folded(f"At the peak of {record.phase}, in {unit}", table, is_open=is_open)
+    return blocks.Folded(f"At the peak of {record.phase}, {part}, in {unit}", table, is_open=is_open)
 
 
 def _cells(sizes: Sizes, kinds: Sequence[str], unit_bytes: int) -> list[str]:

@@ -63,8 +63,9 @@ def test_only_layers_in_a_row_are_alike():
 def test_a_page_shows_each_layer_of_each_phase():
     page = html_text(result_of_log(with_layers()))
     assert 'id="layers"' in page
-    assert page.count(">layers.9<") == 2
-    assert page.count("At the peak of BACKWARD, in GiB") == 1
+    assert page.count(">layers.0–10, each<") == 1
+    assert page.count(">layers.10<") == 2  # once with what is alike in all phases, as in a terminal
+    assert page.count("At the peak of BACKWARD, as configured, in MiB") == 1
     assert page.count(">outside of layers<") == 3  # and among those that hold the same, as in a terminal
 
 
