@@ -131,7 +131,7 @@ def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) 
         return dry_run(command, command.dry_run, arguments, follow)
     result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments, follow)[0]
     if command.replay:
-        result = replace(result, next_step=after_replay(command.replay, result))
+        result = replace(result, next_step=after_replay(command.replay, result, is_on_a_page=command.html is not None))
     write_report(command, result)
     return exit_code(result)
 

@@ -52,12 +52,13 @@ def next_step(result: ProbeResult, arguments: Sequence[str] | None = None) -> Ne
     return _training(result, given)
 
 
-def after_replay(path: Path, result: ProbeResult) -> NextStep:
+def after_replay(path: Path, result: ProbeResult, *, is_on_a_page: bool = False) -> NextStep:
     """Return what to do after an earlier run was shown, whose log or folder that is."""
     log = result.as_configured
     if log.run.let_in_by and log.outcome is Outcome.COMPLETED and path.is_dir():
         return after_training(path)
-    return next_step(result, None if has_config(log) else ["--replay", str(path)])
+    shown = ["--replay", str(path), *(["--html", PAGE] if is_on_a_page else [])]
+    return next_step(result, None if has_config(log) else shown)
 
 
 def after_training(run: Path) -> NextStep:
