@@ -16,7 +16,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints, newest_checkpoint, other_num_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import read_rank_logs, read_run_log
+from memory_harness.harness.log.runlog import RunLog, read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.probes.detectors import detect
