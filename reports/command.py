@@ -41,7 +41,7 @@ from memory_harness.reports.companion import Follow, following
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
 from memory_harness.reports.files import check_file, check_files, new_folder, write_file, write_report
-from memory_harness.reports.next_step import after_replay, next_step
+from memory_harness.reports.next_step import after_comparison, after_replay, next_step
 from memory_harness.reports.output import forgiving_output, output_as_given
 from memory_harness.reports.recipe import print_recipe
 from memory_harness.reports.snapshot import difference_json, difference_of, difference_sections
@@ -131,7 +131,7 @@ def _run_and_report(command: Command, arguments: Sequence[str], follow: Follow) 
         return dry_run(command, command.dry_run, arguments, follow)
     result = replay(command.replay, _named_budget(command)) if command.replay else probe(command, arguments, follow)[0]
     if command.replay:
-        result = replace(result, next_step=after_replay(command.replay, result))
+        result = replace(result, next_step=after_replay(command.replay, result, is_on_a_page=command.html is not None))
     write_report(command, result)
     return exit_code(result)
 
@@ -149,18 +149,19 @@ def compare_logs(paths: Sequence[Path], json: Path | None) -> int:
     logs = [_log_in(path) if path.is_dir() else path for path in paths]
     names = Names(str(logs[0]), str(logs[1]))
     comparison = compare(read_run_log(logs[0], "--compare"), read_run_log(logs[1], "--compare"))
+    step = after_comparison(paths[1])
     if json is not None:
-        write_file("json", json, comparison_json(comparison, names))
-    print_comparison(comparison, names, make_console())
+        write_file("json", json, comparison_json(comparison, names, step))
+    print_comparison(comparison, names, step, make_console())
     return comparison_exit_code(comparison)
 
 
 def compare_snapshots(paths: Sequence[Path], json: Path | None) -> int:
     """Show by line of code what is in use in one snapshot and not in the other; return the exit code."""
-    difference = difference_of(paths)
+    difference, step = difference_of(paths), after_comparison(paths[1])
     if json is not None:
-        write_file("json", json, difference_json(difference))
-    print_sections(difference_sections(difference), make_console())
+        write_file("json", json, difference_json(difference, step))
+    print_sections(difference_sections(difference, step), make_console())
     return int(difference.verdict == "worse")
 
 

@@ -15,6 +15,7 @@ from memory_harness.probes.session.against import run_sides, sides_of
 from memory_harness.probes.session.messages import DryRunArguments
 from memory_harness.reports.comparison import Names
 from memory_harness.reports.files import new_folder, write_file
+from memory_harness.reports.next_step import after_comparison
 from memory_harness.reports.progress import progress_bars
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
@@ -35,9 +36,10 @@ def against(command: Command, named: str) -> int:
     allowed = None if command.fail_on_increase is None else parse_increase(command.fail_on_increase)
     upgrade = Upgrade(compare(before, after), allowed)
     names = Names(sides[0].name, sides[1].name)
+    step = after_comparison(folder / "B.jsonl")
     if command.json is not None:
-        write_file("json", command.json, upgrade_json(upgrade, names))
-    print_upgrade(upgrade, names, make_console())
+        write_file("json", command.json, upgrade_json(upgrade, names, step))
+    print_upgrade(upgrade, names, step, make_console())
     return upgrade_exit_code(upgrade)
 
 

@@ -7,13 +7,18 @@ from dataclasses import asdict
 
 from memory_harness.configs.cards import card_of
 from memory_harness.configs.cli import Command
+from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.data.prepare import check_corpus
+from memory_harness.harness.log.environment import environment
 from memory_harness.probes.plan.pool import predict_gpus, start_processes
 from memory_harness.probes.plan.sharding import Shares, chosen, compare_engines
 from memory_harness.probes.session.fork_server import process_context
 from memory_harness.reports.blocks import Banner, Cell, Paragraph, Section, Table
 from memory_harness.reports.files import check_file, write_file
+from memory_harness.reports.json import head
+from memory_harness.reports.next_step import after_shardings, next_section
+from memory_harness.reports.summary import NextStep
 from memory_harness.reports.terminal import make_console, print_sections
 from memory_harness.reports.text import gib
 
@@ -34,7 +39,7 @@ def compare_shardings(command: Command) -> int:
     with start_processes(NUM_PROCESSES, process_context()) as pool:
         shares = compare_engines(command.config, lambda configs: predict_gpus(configs, pool))
     if command.json is not None:
-        write_file("json", command.json, _json(shares))
+        write_file("json", command.json, _json(command.config, shares))
     print_sections(_sections(command, shares), make_console())
     return int(chosen(shares) is None)
 
@@ -62,6 +67,7 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
     )
     return [
         Section("verdict", body=[banner]),
+        next_section(_step(command.config, shares)),
         Section(
             "shardings", f"{command.config.model.model} on {cards}", body=[table, Paragraph(explanation), *remarks]
         ),
@@ -84,8 +90,20 @@ def _row(shares: Shares) -> list[str | Cell]:
     return [shares.engine, number, *map(gib, sizes), f"{shares.imbalance:.2f}", fits]
 
 
-def _json(shares: list[Shares]) -> str:
+def _step(config: RunConfig, shares: list[Shares]) -> NextStep:
+    taken = chosen(shares)
+    return after_shardings(config, None if taken is None else taken.engine)
+
+
+def _json(config: RunConfig, shares: list[Shares]) -> str:
     taken = chosen(shares)
     engines = [{**asdict(each), "fits": each.fits, "is_tight": each.is_tight} for each in shares]
-    content = {"source": "simulated", "take": None if taken is None else taken.engine, "engines": engines}
+    content = {
+        **head("sharding", _step(config, shares)),
+        "versions": environment(),
+        "configuration": config.to_dict(),
+        "source": "simulated",
+        "take": None if taken is None else taken.engine,
+        "engines": engines,
+    }
     return json.dumps(content, indent=1) + "\n"

@@ -16,7 +16,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
 from memory_harness.harness.log.manifest import LOG_FILE, checkpoints, newest_checkpoint, other_num_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome
-from memory_harness.harness.log.runlog import read_rank_logs, read_run_log
+from memory_harness.harness.log.runlog import RunLog, read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
 from memory_harness.harness.results.hub import check_hub
 from memory_harness.probes.detectors import detect
@@ -39,7 +39,8 @@ from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.companion import Follow
 from memory_harness.reports.files import new_folder, write_files, write_report
 from memory_harness.reports.live import follow
-from memory_harness.reports.summary import ProbeResult, result_of_log
+from memory_harness.reports.next_step import after_training
+from memory_harness.reports.summary import NextStep, ProbeResult, result_of_log
 from memory_harness.reports.terminal import make_console
 
 
@@ -100,11 +101,19 @@ def _report_training(command: Command, run: Path, before: ProbeResult | None = N
     page = None
     if command.html is not None:
         page = training.training_page(trained, training.replies_of(run.parent, log.run))
-    write_files(command, before or result_of_log(log), training.training_to_json(trained), page)
+    shown = replace(before or result_of_log(log), goes_on=False, next_step=_step_after(run, log))
+    write_files(command, shown, training.training_to_json(trained), page)
     training.print_training(trained, make_console())
     if log.outcome is Outcome.STOPPED:
         say(how_to_go_on(run))
     return training.training_exit_code(log)
+
+
+def _step_after(run: Path, log: RunLog) -> NextStep | None:
+    """Return what to do after a training run; None where its log says it as that of a probe does."""
+    if log.outcome is Outcome.COMPLETED:
+        return after_training(run)
+    return NextStep("Go on with it:", command_line(["--resume", str(run)])) if checkpoints(run) else None
 
 
 def how_to_go_on(run: Path) -> str:
@@ -156,8 +165,9 @@ def generate(command: Command) -> int:
         with suppress(OSError):  # kept where something was written
             folder.rmdir()
         raise
-    result = result_of_log(log)
+    result = replace(result_of_log(log), next_step=after_training(command.generate))
     if log.outcome is Outcome.COMPLETED:
+        write_files(command, result)
         training.print_replies(Path(config.output.output), log.run, make_console())
     else:
         write_report(command, result)

@@ -14,8 +14,9 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.compare import Change, Comparison, Verdict
 from memory_harness.reports.blocks import Banner, Cell, Facts, Paragraph, Section, Table, Tone
-from memory_harness.reports.json import SCHEMA_VERSION
-from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.json import head
+from memory_harness.reports.next_step import next_section
+from memory_harness.reports.summary import NextStep, source_in_words
 from memory_harness.reports.terminal import print_sections
 from memory_harness.reports.text import plural
 
@@ -41,15 +42,15 @@ def comparison_exit_code(comparison: Comparison) -> int:
     return int(comparison.verdict == "worse")
 
 
-def print_comparison(comparison: Comparison, names: Names, console: Console) -> None:
+def print_comparison(comparison: Comparison, names: Names, step: NextStep, console: Console) -> None:
     """Print the comparison."""
-    print_sections(comparison_report(comparison, names), console)
+    print_sections(comparison_report(comparison, names, step), console)
 
 
-def comparison_report(comparison: Comparison, names: Names) -> list[Section]:
-    """Return the whole report, the verdict first."""
+def comparison_report(comparison: Comparison, names: Names, step: NextStep) -> list[Section]:
+    """Return the whole report, the verdict first, then what to do next."""
     begin = verdict_section(comparison.verdict, comparison_sentence(comparison))
-    return [begin, *comparison_sections(comparison, names)]
+    return [begin, next_section(step), *comparison_sections(comparison, names)]
 
 
 def verdict_section(verdict: Verdict, sentence: str) -> Section:
@@ -62,10 +63,10 @@ def comparison_sections(comparison: Comparison, names: Names, more: Iterable[Sec
     return [_runs(comparison, names), _changes(comparison), *more, _setup(comparison)]
 
 
-def comparison_json(comparison: Comparison, names: Names, more: Mapping[str, Any] | None = None) -> str:
+def comparison_json(comparison: Comparison, names: Names, step: NextStep, more: Mapping[str, Any] | None = None) -> str:
     """Return the content of the JSON file, with what `more` adds or says better. Bytes are integers."""
     content = {
-        "schema_version": SCHEMA_VERSION,
+        **head("comparison", step),
         "verdict": comparison.verdict,
         "sentence": comparison_sentence(comparison),
         "before": _run(comparison.before, names.before),
@@ -113,6 +114,9 @@ def _run(log: RunLog, name: str) -> dict[str, Any]:
         "outcome": str(log.outcome),
         "gpu": {"name": run.gpu_name, "budget_bytes": run.budget_bytes},
         "fingerprint": run.fingerprint,
+        "started_at": run.started_at,
+        "versions": run.environment,
+        "configuration": run.config or None,
     }
 
 

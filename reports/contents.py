@@ -1,8 +1,7 @@
-"""Where memory goes at the peak of each phase: by kind, by layer, and by the calls that made it."""
+"""Where memory goes at the peak of each phase: by kind, and by the calls that made it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from memory_harness.configs.units import format_bytes
@@ -20,7 +19,6 @@ MIN_SHOWN = 0.005
 """Least size of a kind, in the unit of the table, that is worth a row."""
 UNUSED = "cached, unused"
 _OUTERMOST = "memory;"  # how a file of folded stacks begins: the outermost frame of all
-_DIGITS = re.compile(r"(\d+)")
 
 
 def highest_peaks(log: RunLog) -> dict[Phase, PeakRecord]:
@@ -49,7 +47,6 @@ def memory_section(log: RunLog, part: str, *, in_terminal: bool) -> Section:
     details: list[blocks.Detail] = [_kinds(log, part, peaks.values())]
     if not in_terminal:
         details.append(blocks.Folded(f"The numbers, {part}", table))
-    details += _by_layer(peaks.values(), unit, unit_bytes)
     details += _by_calls(log, peaks.values() if in_terminal else shown[:1], largest)
     body = [table] if in_terminal else []
     return Section("memory", "Where memory goes", part, f"at the peaks of phases, in {unit}", intro, body, details)
@@ -62,15 +59,15 @@ def _table(peaks: Sequence[PeakRecord], unit_bytes: int) -> Table:
         sizes = [record.kinds.get(kind, 0) for record in peaks]
         if max(sizes) < MIN_SHOWN * unit_bytes:
             continue
-        rows.append([kind, *(_number(size, unit_bytes) for size in sizes)])
-    totals = [_number(record.allocated_bytes, unit_bytes) for record in peaks]
+        rows.append([kind, *(number(size, unit_bytes) for size in sizes)])
+    totals = [number(record.allocated_bytes, unit_bytes) for record in peaks]
     rows.append([blocks.Cell("allocated", "strong"), *(blocks.Cell(total, "strong") for total in totals)])
     unused = [max(0, record.reserved_bytes - record.allocated_bytes) for record in peaks]
-    rows.append([UNUSED, *(_number(size, unit_bytes) for size in unused)])
+    rows.append([UNUSED, *(number(size, unit_bytes) for size in unused)])
     return Table(("", *names), rows, right=names)
 
 
-def _number(num_bytes: int, unit_bytes: int) -> str:
+def number(num_bytes: int, unit_bytes: int) -> str:
     """Return a size without its unit; what is there and would round to nothing is no 0."""
     if not num_bytes:
         return "–"
@@ -94,27 +91,6 @@ def _kinds(log: RunLog, part: str, peaks: Iterable[PeakRecord]) -> blocks.Kinds:
     scale = max(sum(sizes.values()) for _, sizes in rows)
     words = f"A full bar is {format_bytes(scale)}: what was allocated, and what lay cached beside it."
     return blocks.Kinds(part.capitalize(), words, source_in_words(log), rows, scale)
-
-
-def _by_layer(peaks: Iterable[PeakRecord], unit: str, unit_bytes: int) -> Iterator[blocks.Folded]:
-    """Yield the layers at the highest peak; which layer an activation is of, nothing tells."""
-    record = max(peaks, key=lambda record: record.allocated_bytes)
-    if not record.layers:
-        return
-    kinds: dict[str, None] = {}
-    for sizes in record.layers.values():
-        kinds.update(dict.fromkeys(sizes))
-    rows: list[list[str | blocks.Cell]] = []
-    for layer in sorted(record.layers, key=_natural):
-        of_layer = [record.layers[layer].get(kind, 0) for kind in kinds]
-        rows.append([layer, *(_number(size, unit_bytes) for size in of_layer)])
-    title = f"By layer, at the peak of {record.phase}, in {unit}: what has names"
-    yield blocks.Folded(title, Table(("layer", *kinds), rows, right=tuple(kinds)))
-
-
-def _natural(layer: str) -> list[str | int]:
-    """Return what sorts `layers.10` after `layers.9`."""
-    return [int(piece) if piece.isdigit() else piece for piece in _DIGITS.split(layer)]
 
 
 def _by_calls(log: RunLog, peaks: Iterable[PeakRecord], largest: int) -> Iterator[blocks.Folded]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 from memory_harness.configs import printable
@@ -10,10 +11,11 @@ from memory_harness.configs.release import release
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.findings import Finding
 from memory_harness.probes.plan.choose import Option, Plan
+from memory_harness.reports.layers import memory_to_json
 from memory_harness.reports.levels import phase_levels
 from memory_harness.reports.next_step import next_step
 from memory_harness.reports.outside import outside_to_json
-from memory_harness.reports.summary import ProbeResult
+from memory_harness.reports.summary import NextStep, ProbeResult
 
 SCHEMA_VERSION = 1
 FINDING = "cause severity title phase steps bytes where evidence explanation"
@@ -22,13 +24,24 @@ CAUGHT = "step phase requested_bytes where caught_at"
 AGREEMENT = "fix equivalence agrees on_recipe difference tolerance"
 
 
+def head(report: str, step: NextStep | None) -> dict[str, Any]:
+    """Return what every report begins with: of which kind it is, who wrote it and when, what to do next."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "report": report,
+        "release": release(),
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "next": step and step._asdict(),
+    }
+
+
 def to_json(result: ProbeResult) -> dict[str, Any]:
     """Return the result as plain data."""
     run = result.as_configured.run
     gpu = {"name": run.gpu_name, "budget_bytes": run.budget_bytes, "each_reserved_bytes": list(run.gpu_peaks)}
+    step = None if result.goes_on else (result.next_step or next_step(result))
     return {
-        "schema_version": SCHEMA_VERSION,
-        "release": release(),
+        **head("run", step),
         "started_at": run.started_at,
         "versions": run.environment,
         "configuration": run.config or None,
@@ -45,7 +58,6 @@ def to_json(result: ProbeResult) -> dict[str, Any]:
         "limits": result.limits and dataclasses.asdict(result.limits),
         "other_counts": [count._asdict() for count in result.other_counts],
         "fault": run.fault,
-        "next": None if result.goes_on else (result.next_step or next_step(result))._asdict(),
     }
 
 
@@ -73,6 +85,7 @@ def run_to_json(log: RunLog) -> dict[str, Any]:
         "oom": oom,
         "caught": caught,
         "phases": phases,
+        "memory": memory_to_json(log),
         "outside": outside_to_json(log),
     }
 

@@ -18,6 +18,7 @@ from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, first_error
 from memory_harness.probes.fixes import FIXES, propose
+from memory_harness.reports.blocks import Block, Command, Paragraph, Section
 from memory_harness.reports.summary import NextStep, ProbeResult
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -51,17 +52,47 @@ def next_step(result: ProbeResult, arguments: Sequence[str] | None = None) -> Ne
     return _training(result, given)
 
 
-def after_replay(path: Path, result: ProbeResult) -> NextStep:
+def after_replay(path: Path, result: ProbeResult, *, is_on_a_page: bool = False) -> NextStep:
     """Return what to do after an earlier run was shown, whose log or folder that is."""
     log = result.as_configured
     if log.run.let_in_by and log.outcome is Outcome.COMPLETED and path.is_dir():
         return after_training(path)
-    return next_step(result, None if has_config(log) else ["--replay", str(path)])
+    shown = ["--replay", str(path), *(["--html", PAGE] if is_on_a_page else [])]
+    return next_step(result, None if has_config(log) else shown)
 
 
 def after_training(run: Path) -> NextStep:
     """Return how to ask what a training run has trained."""
     return NextStep("Ask what was trained:", command_line(["--generate", str(run), "--ask", QUESTION]))
+
+
+def after_comparison(path: Path) -> NextStep:
+    """Return what to do after two runs or two snapshots were compared, of which `path` is the second."""
+    return NextStep("See B in full:", command_line(["--replay", str(path)]))
+
+
+def after_traceback(cause: str | None, simulated: RunLog | None) -> NextStep:
+    """Return what to do after a traceback was read, with the run that was simulated beside it."""
+    if cause is not None:
+        return _about(cause)
+    if simulated is not None and has_config(simulated):
+        return NextStep("Look for what makes that run fit:", command_line(_arguments_of(config_of(simulated))))
+    return NextStep("All causes that are known:", command_line(["--explain"]))
+
+
+def after_shardings(config: RunConfig, engine: str | None) -> NextStep:
+    """Return what to do once the ways to share a model are known; `engine` is the one to take."""
+    if engine is None:
+        alone = config.with_fields(sharding="auto", num_gpus=1)
+        return NextStep("Look for what makes it fit one of them:", command_line(_arguments_of(alone)))
+    taken = _arguments_of(config.with_fields(sharding=engine))
+    words = "Train so, on a machine that has the GPUs:"
+    return NextStep(words, command_line([*taken, "--train", *_download(config)]))
+
+
+def next_section(step: NextStep, before: Sequence[Block] = ()) -> Section:
+    """Return what a report says of it; `before` comes first."""
+    return Section("next", "Next", body=[*before, Paragraph(step.words), Command(step.command)])
 
 
 def applied_fixes(result: ProbeResult) -> Iterator[AppliedFix]:
@@ -156,6 +187,10 @@ def _explanation(result: ProbeResult) -> NextStep | None:
         cause = error.cause
     else:
         return None
+    return _about(cause)
+
+
+def _about(cause: str) -> NextStep:
     return NextStep("What this cause is, how to test for it, how to fix it:", command_line(["--explain", cause]))
 
 

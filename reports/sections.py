@@ -24,8 +24,9 @@ from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.contents import memory_section
+from memory_harness.reports.layers import layers_section
 from memory_harness.reports.levels import Level, phase_levels, worst_level
-from memory_harness.reports.next_step import applied_fixes, flags_against, next_step
+from memory_harness.reports.next_step import applied_fixes, flags_against, next_section, next_step
 from memory_harness.reports.outside import outside_rows
 from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import ProbeResult, source_in_words, verdict_banner
@@ -46,7 +47,9 @@ def probe_sections(result: ProbeResult) -> list[Section]:
 
 def run_sections(result: ProbeResult) -> list[Section]:
     """Return those about what a run took, for a report that begins otherwise."""
-    return list(chain.from_iterable(make(result) for make in (_by_phase, _where, _over_the_run, _lengths, _outside)))
+    return list(
+        chain.from_iterable(make(result) for make in (_by_phase, _where, _layers, _over_the_run, _lengths, _outside))
+    )
 
 
 def _verdict(result: ProbeResult) -> Iterator[Section]:
@@ -103,7 +106,7 @@ def _next(result: ProbeResult) -> Iterator[Section]:
     for fix in applied_fixes(result):
         rows.append([Cell(fix.name, "good"), f"{fix.flags}\n{fix.title}"])
     fixes: list[blocks.Block] = [Table(("", ""), rows)] if rows else []
-    yield Section("next", "Next", body=[*fixes, Paragraph(step.words), blocks.Command(step.command)])
+    yield next_section(step, fixes)
 
 
 def _why(result: ProbeResult) -> Iterator[Section]:
@@ -244,6 +247,11 @@ def _by_phase(result: ProbeResult) -> Iterator[Section]:
 def _where(result: ProbeResult) -> Iterator[Section]:
     for name, log in result.runs:
         yield memory_section(log, name, in_terminal=log is result.as_configured)
+
+
+def _layers(result: ProbeResult) -> Iterator[Section]:
+    for name, log in result.runs:
+        yield layers_section(log, name, in_terminal=log is result.as_configured)
 
 
 def _phase_numbers(bars: blocks.PhaseBars) -> Table:
@@ -569,6 +577,7 @@ PROBE_SECTIONS: tuple[Callable[[ProbeResult], Iterator[Section]], ...] = (
     _by_phase,
     _gpus,
     _where,
+    _layers,
     _over_the_run,
     _lengths,
     _fragmentation,

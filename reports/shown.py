@@ -16,7 +16,7 @@ from memory_harness.probes.compare import compare
 from memory_harness.reports.blocks import Banner, Section
 from memory_harness.reports.comparison import Names, comparison_report
 from memory_harness.reports.html import html_text, page_text
-from memory_harness.reports.next_step import after_replay
+from memory_harness.reports.next_step import after_comparison, after_replay
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, result_of_log, source_in_words
 from memory_harness.reports.terminal import PIPED_WIDTH, print_sections
@@ -71,7 +71,7 @@ def report_of_comparison(before: Path, after: Path) -> Report:
     """
     comparison = compare(read_run_log(before), read_run_log(after))
     names = Names(str(before), str(after))
-    sections = comparison_report(comparison, names)
+    sections = comparison_report(comparison, names, after_comparison(after))
     facts = [names.before, names.after]
     (banner,) = sections[0].body
     assert isinstance(banner, Banner)

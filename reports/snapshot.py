@@ -13,7 +13,9 @@ from memory_harness.harness.log.snapshot import read_live_blocks
 from memory_harness.harness.log.snapshot_contents import MAX_SHOWN, Contents, Held, more_of
 from memory_harness.probes.compare import is_noise
 from memory_harness.reports.blocks import Banner, Block, Folded, Paragraph, Section, Table
-from memory_harness.reports.json import SCHEMA_VERSION
+from memory_harness.reports.json import head
+from memory_harness.reports.next_step import next_section
+from memory_harness.reports.summary import NextStep
 from memory_harness.reports.text import plural
 
 MAX_FRAMES = 6
@@ -112,7 +114,7 @@ def difference_of(paths: Sequence[Path]) -> Difference:
     return Difference(names, sizes[0], sizes[1], more_of(before, after), more_of(after, before))
 
 
-def difference_sections(difference: Difference) -> list[Section]:
+def difference_sections(difference: Difference, step: NextStep) -> list[Section]:
     """Return the report on two snapshots."""
     sizes = format_bytes(difference.before_bytes), format_bytes(difference.after_bytes)
     sign = "+" if difference.after_bytes > difference.before_bytes else ""
@@ -122,7 +124,7 @@ def difference_sections(difference: Difference) -> list[Section]:
     sentence = f"In use at the end: {sizes[0]} in A, {sizes[1]} in B ({change})."
     banner = Banner(titles[difference.verdict], sentence, tones[difference.verdict])  # type: ignore[arg-type]
     names = Table(("", ""), [["A", difference.names[0]], ["B", difference.names[1]]])
-    sections = [Section("verdict", body=[banner]), Section("runs", body=[names])]
+    sections = [Section("verdict", body=[banner]), next_section(step), Section("runs", body=[names])]
     for name, title, held in (("more", "More in B", difference.more), ("less", "Less in B", difference.less)):
         table = Table(("made by", "bytes", "blocks"), _rows(held), right=("bytes", "blocks"))
         aside = f"by line of code, at most {MAX_SHOWN}"
@@ -130,10 +132,10 @@ def difference_sections(difference: Difference) -> list[Section]:
     return sections
 
 
-def difference_json(difference: Difference) -> str:
+def difference_json(difference: Difference, step: NextStep) -> str:
     """Return the content of the JSON file. Bytes are integers."""
     content = {
-        "schema_version": SCHEMA_VERSION,
+        **head("snapshots", step),
         "verdict": difference.verdict,
         "before": {"snapshot": difference.names[0], "in_use_bytes": difference.before_bytes},
         "after": {"snapshot": difference.names[1], "in_use_bytes": difference.after_bytes},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -59,16 +60,29 @@ def split_formula(explanation: str) -> tuple[str, str, str, str]:
     return explanation[: match.start()], match[1], match[2] or "", explanation[match.end() :]
 
 
-def wrap_command(command: str, width: int) -> list[str]:
-    """Return the command in lines of at most `width`, joined by backslashes so that it can be pasted as it is."""
-    lines = [""]
+_INDENT = "    "
+_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+
+
+def _words(command: str, room: int) -> Iterator[str]:
+    """Yield each flag with its value, or one after the other where the two have no room."""
     for word in re.split(r" (?=--)", command):
+        yield from [word] if len(word) <= room else _WORD.findall(word)
+
+
+def wrap_command(command: str, width: int) -> list[str]:
+    """Return the command in lines of at most `width`, joined by backslashes so that it can be pasted as it is.
+
+    A flag stays beside its value where there is room for both; a word that is longer than a line is left whole.
+    """
+    lines = [""]
+    for word in _words(command, width - len(_INDENT) - len(" \\")):
         joined = f"{lines[-1]} {word}"
         if len(lines) == 1:
             joined = joined.strip()
         if lines[-1] and len(joined) > width - 2:
             lines[-1] += " \\"
-            lines.append("    " + word)
+            lines.append(_INDENT + word)
         else:
             lines[-1] = joined
     return lines

@@ -18,8 +18,9 @@ from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.traceback.diagnosis import Diagnosis
 from memory_harness.probes.traceback.rules import Candidate
 from memory_harness.reports.blocks import Banner, Block, Paragraph, Section, Table, facts
-from memory_harness.reports.json import SCHEMA_VERSION
-from memory_harness.reports.summary import source_in_words
+from memory_harness.reports.json import head
+from memory_harness.reports.next_step import after_traceback, next_section
+from memory_harness.reports.summary import NextStep, source_in_words
 from memory_harness.reports.text import plural, wording
 
 FROM_TEXT = "Read from the text of a traceback"
@@ -172,21 +173,27 @@ def _how_it_ends(log: RunLog) -> str:
     return f"{where}, {budget} for PyTorch: it dies in {oom.phase} of step {oom.step}, {asked}."
 
 
+def _step(diagnosis: Diagnosis) -> NextStep:
+    simulated = diagnosis.reading.simulated
+    return after_traceback(diagnosis.cause, None if simulated is None else simulated.log)
+
+
 def _next(diagnosis: Diagnosis) -> Iterator[Section]:
     if diagnosis.cause is not None or diagnosis.reading.simulated is not None:
+        yield next_section(_step(diagnosis))
         return
     words = (
         "To learn more: add --model NAME, --preset FILE or --import-recipe FILE, and the run is simulated beside it; "
         "or record the run with torch.cuda.memory._record_memory_history(), dump a snapshot, and give it to --replay."
     )
-    yield Section("next", "Next", body=[Paragraph(words)])
+    yield next_section(_step(diagnosis), [Paragraph(words)])
 
 
 def traceback_json(diagnosis: Diagnosis) -> str:
     """Return the content of the JSON file. Bytes are integers."""
     reading = diagnosis.reading
     content: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        **head("traceback", _step(diagnosis)),
         "source": "traceback",
         "verdict": "fail",
         "cause": diagnosis.cause,
@@ -224,6 +231,8 @@ def _simulated_json(diagnosis: Diagnosis) -> dict[str, Any] | None:
     phases = {phase: dataclasses.asdict(stats) for phase, stats in log.peaks().items()}
     failed = None if oom is None else {"phase": oom.phase, "step": oom.step, "requested_bytes": oom.requested_bytes}
     return {
+        "configuration": log.run.config or None,
+        "versions": log.run.environment,
         "budget_bytes": log.run.budget_bytes,
         "outcome": log.outcome,
         "cause": simulated.cause,

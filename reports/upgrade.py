@@ -21,6 +21,8 @@ from memory_harness.reports.comparison import (
     comparison_sections,
     verdict_section,
 )
+from memory_harness.reports.next_step import next_section
+from memory_harness.reports.summary import NextStep
 from memory_harness.reports.terminal import print_sections
 
 MAX_LINES = 12
@@ -91,13 +93,15 @@ def upgrade_exit_code(upgrade: Upgrade) -> int:
     return int(bool(upgrade.exceeded) or upgrade.comparison.outcome == "worse")
 
 
-def print_upgrade(upgrade: Upgrade, names: Names, console: Console) -> None:
+def print_upgrade(upgrade: Upgrade, names: Names, step: NextStep, console: Console) -> None:
     """Print what changed."""
     begin = verdict_section(upgrade.verdict, upgrade.sentence)
-    print_sections([begin, *comparison_sections(upgrade.comparison, names, _sections(upgrade))], console)
+    print_sections(
+        [begin, next_section(step), *comparison_sections(upgrade.comparison, names, _sections(upgrade))], console
+    )
 
 
-def upgrade_json(upgrade: Upgrade, names: Names) -> str:
+def upgrade_json(upgrade: Upgrade, names: Names, step: NextStep) -> str:
     """Return the content of the JSON file: that of a comparison, and more. Bytes are integers."""
     more = {
         "verdict": upgrade.verdict,
@@ -107,7 +111,7 @@ def upgrade_json(upgrade: Upgrade, names: Names) -> str:
         "peak_by_category": list(map(_part_json, upgrade.by_category)),
         "peak_by_line": list(map(_part_json, upgrade.by_line)),
     }
-    return comparison_json(upgrade.comparison, names, more)
+    return comparison_json(upgrade.comparison, names, step, more)
 
 
 def _part_json(change: PartChange) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Allocation:
     """seconds since the epoch"""
     frames: tuple[SourceLine, ...]
     """innermost first, PyTorch's own left out"""
+    layer: str = ""
+    """of a model that was running, such as `layers.3`, within `AllocationObserver.layers_marked`"""
 
 
 HighestRecords = Mapping[Phase, PhaseRecord | OomRecord]
@@ -195,6 +197,9 @@ class AllocationObserver(Protocol):
 
     def stop_recording_allocations(self) -> None:
         """Stop, and forget what was recorded."""
+
+    def layers_marked(self) -> AbstractContextManager[None]:
+        """Within, it is followed which layer of a model runs, so that allocations that are recorded can say it."""
 
     def unobserved(self) -> AbstractContextManager[None]:
         """Within, operators run at full speed, and what they make is not counted where that has a price."""

@@ -5,6 +5,7 @@ The only module that touches `torch.cuda`'s memory functions.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import os
 import re
@@ -42,6 +43,7 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.snapshot import runs_of_segments, write_snapshot
 from memory_harness.harness.log.source_lines import SourceLine
+from memory_harness.harness.simulate.layer_marks import LayerMarks
 
 MAX_FOREIGN_BYTES = 2 * 2**30
 """memory that others may hold on the GPU before a measurement is refused: a desktop and a CUDA context, not a model"""
@@ -157,6 +159,9 @@ class CudaDevice:
         self._pool: _GraphPool | None = None
         self._keeps_history = False
         self._recording_since = self._peak_since = 0.0
+        self._layers: list[tuple[float, str]] = []
+        """seconds since the epoch at which layers of a model have begun to run"""
+        self._marks = LayerMarks(self._note_layer)
 
     def _note_failure(self, device: int, segment_bytes: int, limit_bytes: int, free_bytes: int) -> None:
         """Keep the exact size of the segment that could not be had: the error's text has two decimals of it."""
@@ -331,6 +336,7 @@ class CudaDevice:
                 "all", context="alloc", stacks="python", max_entries=RECORDED_ENTRIES, clear_history=True
             )
         self._recording_since = self._peak_since = time.time()
+        self._layers.clear()
 
     shows_peaks = True
 
@@ -345,7 +351,7 @@ class CudaDevice:
     def live_allocations(self) -> list[Allocation]:
         """Return the blocks in use that were allocated since."""
         found = allocations_in(torch.cuda.memory._snapshot(), torch.cuda.current_device())
-        return [allocation for allocation in found if allocation.made_at >= self._recording_since]
+        return self._with_layers(allocation for allocation in found if allocation.made_at >= self._recording_since)
 
     def live_allocations_at_peak(self) -> list[Allocation]:
         """Return what lived at the peak, by PyTorch's trace of allocations and frees."""
@@ -353,11 +359,28 @@ class CudaDevice:
         device = torch.cuda.current_device()
         events = allocation_events(snapshot, device, self._recording_since)
         since_peak = allocation_events(snapshot, device, self._peak_since)
-        return live_at_peak(events, len(events) - len(since_peak))
+        return self._with_layers(live_at_peak(events, len(events) - len(since_peak)))
+
+    def layers_marked(self) -> AbstractContextManager[None]:
+        """Within, the time is kept at which each layer of a model begins to run: PyTorch records no module."""
+        return self._marks.active()
+
+    def _note_layer(self, name: str) -> None:
+        self._layers.append((time.time(), name))
+
+    def _with_layers(self, allocations: Iterable[Allocation]) -> list[Allocation]:
+        """Return the allocations with the layers that ran when they were made."""
+        found = []
+        for allocation in allocations:
+            number = bisect.bisect_right(self._layers, allocation.made_at, key=itemgetter(0))
+            layer = self._layers[number - 1][1] if number else ""
+            found.append(dataclasses.replace(allocation, layer=layer))
+        return found
 
     def stop_recording_allocations(self) -> None:
         """Stop, unless the history is kept for a snapshot."""
         self._recording_since = 0.0
+        self._layers.clear()
         if not self._keeps_history:
             torch.cuda.memory._record_memory_history(None)
 

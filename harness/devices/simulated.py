@@ -40,6 +40,7 @@ from memory_harness.harness.simulate.attention import ANY
 from memory_harness.harness.simulate.autocast import meta_autocast
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
 from memory_harness.harness.simulate.fsdp import gathered_weights_are_traced, sharding_without_peers
+from memory_harness.harness.simulate.layer_marks import LayerMarks
 from memory_harness.harness.simulate.layer_replay import LayerReplay
 from memory_harness.harness.simulate.lowering import operator_lowerings, replaced_functions
 from memory_harness.harness.simulate.memory import SimulatedMemory, WatchedAllocation
@@ -51,6 +52,7 @@ from memory_harness.harness.simulate.tracer import (
     Lowering,
     Place,
     Tracer,
+    frames_and_layer,
     source_lines,
 )
 
@@ -104,7 +106,8 @@ class SimulatedDevice:
         self.mesh = mesh_of(group, "cpu") if group.shares_layers else None
         self._lowered = lowered
         self._read_heap = heap_reader() if computes and not lowered else None
-        self.layers = LayerReplay(self.tracer)
+        self._marks = LayerMarks(self.tracer.mark_layer)
+        self.layers = LayerReplay(self.tracer, self._marks)
         self.tracer.num_cards = num_cards
         self.gpu_peaks: tuple[int, ...] = ()
         self.replays_layers = not group.shares_layers and num_cards == 1
@@ -141,6 +144,7 @@ class SimulatedDevice:
                     stack.enter_context(sharding_without_peers(self.tracer))
                 if self.tracer.num_cards > 1:
                     stack.enter_context(self._moving_between_cards())
+                stack.enter_context(self._marks.patched())
                 if self.replays_layers:
                     stack.enter_context(self.layers.active(casts))
             stack.enter_context(self.tracer)
@@ -396,6 +400,10 @@ class SimulatedDevice:
         self._simulated.watched = self._simulated.watched_events = None
         self.tracer.site_frames = self._site_frames
 
+    def layers_marked(self) -> AbstractContextManager[None]:
+        """Within, each allocation says which layer of a model was running."""
+        return self._marks.active()
+
     def adopt(self, values: Iterable[Any]) -> None:
         """Count the tensors among the values from now on, where an operator did not make them."""
         for value in values:
@@ -466,7 +474,8 @@ def _of_script(lines: Sequence[SourceLine]) -> tuple[SourceLine, ...]:
 
 def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     num_bytes, made_at, site = made
-    return Allocation(key, num_bytes, made_at, source_lines(site))
+    _, layer = frames_and_layer(site)
+    return Allocation(key, num_bytes, made_at, source_lines(site), layer)
 
 
 def _stand_in(device_type: str) -> str:

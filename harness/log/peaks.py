@@ -23,6 +23,7 @@ MAX_LAYERS = 256
 MIN_REST_SHARE = 0.001
 """of the peak: less than that is by how much blocks are larger than what was asked for"""
 OTHER_CALLS = "other calls"
+OTHER_LAYERS = "other layers"
 ROUNDING, REQUEST, BEFORE = "rounding", "did not fit", "made before"
 
 _CATEGORIES = {
@@ -62,11 +63,15 @@ def kind_in(phase: Phase) -> str:
 @lru_cache(maxsize=4096)  # the same weights live at the peak of each phase
 def layer_of(name: str) -> str:
     """Return `layers.3` of a parameter's name, the module's own name where no layer is numbered, or nothing."""
+    *modules, _ = name.split(".")
+    return numbered_layer(name) or (modules[-1] if modules else "")
+
+
+def numbered_layer(name: str) -> str:
+    """Return `layers.3` of a name in which a layer is numbered, `3` of a model that is a list itself, or nothing."""
     match = _LAYER.search(name)
-    if match:
-        return match[1]
-    modules = name.split(".")[:-1]
-    return modules[-1] if modules and not modules[-1].isdigit() else ""
+    first = name.partition(".")[0]
+    return match[1] if match else first * first.isdigit()
 
 
 class PeakSum:
@@ -77,16 +82,26 @@ class PeakSum:
         self._layers: dict[str, Counter[str]] = {}
         self._stacks: Counter[str] = Counter()
 
-    def add(self, kind: str, num_bytes: int, *, name: str = "", frames: Sequence[SourceLine] = ()) -> None:
-        """Add memory of a kind; `name` is a tensor's, else `frames`, innermost first, tell who made it."""
+    def add(
+        self, kind: str, num_bytes: int, *, name: str = "", frames: Sequence[SourceLine] = (), layer: str = ""
+    ) -> None:
+        """Add memory of a kind.
+
+        Args:
+            kind: what it is for.
+            num_bytes: of it.
+            name: of the tensor, if it has one, which says of which layer it is.
+            frames: else who made it, innermost first.
+            layer: else the one that ran when it was made.
+        """
         self._kinds[kind] += num_bytes
         own = [frame for frame in frames if not is_harness(frame.path)] or frames
         calls = [_folded(str(frame)) for frame in reversed(own)]
         if name:
             layer = layer_of(name)
-            if layer:
-                self._layers.setdefault(layer, Counter())[kind] += num_bytes
             calls = [_of_all_layers(name)]
+        if layer:
+            self._layers.setdefault(layer, Counter())[kind] += num_bytes
         self._stacks[";".join([_folded(kind), *calls])] += num_bytes
 
     def record(self, phase: Phase, step: int, allocated_bytes: int, reserved_bytes: int) -> PeakRecord:
@@ -100,9 +115,17 @@ class PeakSum:
             allocated_bytes,
             reserved_bytes,
             _in_order(self._kinds),
-            {name: _in_order(self._layers[name]) for name in list(self._layers)[:MAX_LAYERS]},
+            {name: _in_order(sizes) for name, sizes in self._first_layers().items()},
             _largest(self._stacks),
         )
+
+    def _first_layers(self) -> dict[str, Counter[str]]:
+        """Return what layers hold; of very many, the last ones as one."""
+        names = list(self._layers)
+        found = {name: self._layers[name] for name in names[:MAX_LAYERS]}
+        for name in names[MAX_LAYERS:]:
+            found.setdefault(OTHER_LAYERS, Counter()).update(self._layers[name])
+        return found
 
 
 @lru_cache(maxsize=4096)

@@ -462,7 +462,9 @@ class PeakRecord:
     allocated_bytes: int
     reserved_bytes: int
     kinds: dict[str, int]  # names of `harness.log.peaks.KINDS`
-    layers: dict[str, dict[str, int]]  # by what names tell: layer, such as `layers.3` -> kind -> bytes
+    layers: dict[str, dict[str, int]]
+    """layer, such as `layers.3` -> kind -> bytes: by names, and for what has none by the layer that ran. In logs of
+    before, and of models that are compiled, by names alone"""
     stacks: dict[str, int]  # folded: kind, then the calls from the outermost to the innermost, joined by semicolons
     kind: str = "peak"
 

@@ -204,7 +204,7 @@ class Recorder:
         self._is_over = True
         if outcome is Outcome.COMPLETED:  # else the error's frames hold whatever they were at
             self.phase_recorder.end_run()
-        self.phase_recorder.host.stop()
+        self.phase_recorder.stop()
         self.phase_recorder.probe("gc", gc.collect)
         self.phase_recorder.probe("autocast_cache", torch.clear_autocast_cache)
         if outcome is Outcome.COMPLETED and not self._run.total_steps:

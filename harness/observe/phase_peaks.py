@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
@@ -60,6 +61,8 @@ class PhasePeaks:
         self._running: _Running | None = None
         self._names: dict[_Identity, Named] = {}
         self._made_in: dict[_Identity, Phase] = {}
+        self._marks: ExitStack | None = None
+        """follows the layers of a model while phases are looked at"""
         self._times: Counter[Phase] = Counter()
         self._most_tokens: Counter[Phase] = Counter()
         self._highest: Counter[Phase] = Counter()
@@ -85,6 +88,9 @@ class PhasePeaks:
             self._made_in.clear()
             self._device.record_allocations(with_peak=True)
             self._is_recording = True
+        if self._marks is None:
+            self._marks = ExitStack()
+            self._marks.enter_context(self._device.layers_marked())
         self._times[phase] += 1  # here: what lies between two phases begins, and does not always end
         self._device.begin_peak()
         num_logits = batch.padded_tokens * vocab_size if batch is not None else 0
@@ -130,7 +136,7 @@ class PhasePeaks:
             found.add(kind_of(category, name), num_bytes, name=name)
             return
         kind = running.logits_sizes.get(allocation.num_bytes) or kind_in(self._made_in.get(identity, running.phase))
-        found.add(kind, num_bytes, frames=allocation.frames)
+        found.add(kind, num_bytes, frames=allocation.frames, layer=allocation.layer)
 
     @staticmethod
     def _add_earlier(found: PeakSum, recorded: set[Hashable], named: Mapping[Hashable, Named]) -> None:
@@ -146,6 +152,9 @@ class PhasePeaks:
     def stop(self) -> None:
         """End the recording, where it is this one's own."""
         self._running = None
+        if self._marks is not None:
+            self._marks.close()
+            self._marks = None
         self._names.clear()
         self._made_in.clear()
         if self._is_recording and not self._survivors.is_recording:

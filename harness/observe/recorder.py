@@ -182,10 +182,14 @@ class PhaseRecorder:
             self._containers.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
 
-    def end_run(self) -> None:
-        """Write what is still being looked at; comes before the probes, which take the evidence away."""
+    def stop(self) -> None:
+        """Look at nothing any more: the loop has ended, be it by an error."""
         self.host.stop()
         self._peaks.stop()
+
+    def end_run(self) -> None:
+        """Write what is still being looked at; comes before the probes, which take the evidence away."""
+        self.stop()
         self._containers.end_run()
         self.survivors.end_run(self.device.stats().allocated_bytes)
 

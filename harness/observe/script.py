@@ -920,7 +920,7 @@ class ScriptObserver:
         """Write how the script ended, and how many steps there were."""
         self._drop_data()
         self._end_phase()
-        self._phase_recorder.host.stop()
+        self._phase_recorder.stop()
         data_bytes, data_where = self.device.largest_data() or (0, "")
         self._describe(total_steps=self._phase_recorder.step, data_bytes=data_bytes, data_where=data_where)
         self._write_out(EndRecord(outcome, self._phase_recorder.step, seconds, message))

@@ -9,12 +9,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from inspect import CO_NEWLOCALS
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
@@ -22,6 +21,7 @@ from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.source_lines import context_around, is_harness, is_library, short_path
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import local_variables
+from memory_harness.harness.simulate.compiling import Patch, compiling_with
 
 GENERATE = "generate"  # begin of the names of functions that are taken to generate
 MAX_FAILED_FRAMES = 200  # frames looked at for a cache when memory has run out
@@ -38,7 +38,6 @@ Call = Callable[..., Any]
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
 Handler = Callable[[Call, Arguments, Keywords], Any]  # makes the original call and returns what that returns
-Patch = tuple[Any, str, Call]  # owner, name and the function in its place
 
 
 def observed(function: Call, handler: Handler) -> Call:
@@ -65,21 +64,10 @@ def unseen_by_compiler(patches: Iterable[Patch]) -> Iterator[None]:
 
     Frames of the harness are passed over, and while something is compiled the patches are taken back.
     """
-    from torch._dynamo import callback_handler, trace_rules
-
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
-    install_callbacks = callback_handler.install_callbacks  # around each compilation, also once a script has reset all
-
-    @contextmanager
-    def compile_without_patches(*args: Any) -> Iterator[None]:
-        with ExitStack() as stack:
-            for owner, name, original in originals:
-                stack.enter_context(patch.object(owner, name, original))
-            stack.enter_context(install_callbacks(*args))
-            yield
+    from torch._dynamo import trace_rules
 
     trace_rules.add(_HARNESS)
-    with patch.object(callback_handler, "install_callbacks", compile_without_patches):
+    with compiling_with([(owner, name, getattr(owner, name)) for owner, name, _ in patches]):
         yield
 
 

@@ -16,7 +16,7 @@ from memory_harness.harness.simulate.allocator import Segment
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
-from memory_harness.harness.simulate.tracer import Place, Site
+from memory_harness.harness.simulate.tracer import Place, Site, source_lines
 
 MAX_ENTRIES = 100_000
 """Entries kept, as `max_entries` of `_record_memory_history`: some nine steps of an 8B model, 8 MB on disk."""
@@ -146,7 +146,8 @@ class MemoryHistory:
 
     def _frames_at(self, site: Site) -> Frames:
         if site not in self._frames_of_site:
-            self._frames_of_site[site] = [_frame(code.co_filename, line, code.co_name) for code, line in site]
+            frames = [_frame(line.path, line.line, line.function) for line in source_lines(site)]
+            self._frames_of_site[site] = frames
         return self._frames_of_site[site]
 
     def _block(self, key: Hashable) -> tuple[int, int]:

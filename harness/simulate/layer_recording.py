@@ -18,7 +18,7 @@ from torch.autograd.graph import _engine_run_backward
 from memory_harness.harness.simulate.layer_kinds import card_of_layer, is_simple
 from memory_harness.harness.simulate.lowering import outside_backward
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, SWITCH, Event, TraceRecorder
-from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer
+from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer, frames_and_layer
 
 Casts = dict[torch.Tensor, torch.Tensor]
 """autocast's copies of trainable weights, which live as long as its region"""
@@ -425,9 +425,10 @@ def _numbered(value: Any, tensors: list[torch.Tensor]) -> Any:
     raise Refused
 
 
-def _inner(site: Any, outer: Site) -> Site:
+def _inner(site: Any, outer_site: Site) -> Site:
     """Return the frames within the layer: those before the ones that called it."""
-    frames: Site = site
+    frames, _ = frames_and_layer(site)
+    outer, _ = frames_and_layer(outer_site)
     for length in range(len(frames)):
         if frames[length:] == outer[: len(frames) - length]:
             return frames[:length]

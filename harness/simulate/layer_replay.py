@@ -31,6 +31,7 @@ from memory_harness.harness.simulate.layer_kinds import (
     kind_of_call,
     kind_of_layer,
 )
+from memory_harness.harness.simulate.layer_marks import LayerMarks
 from memory_harness.harness.simulate.layer_recording import (
     ARGUMENT,
     ARGUMENT_GRADIENT,
@@ -58,7 +59,7 @@ from memory_harness.harness.simulate.layer_recording import (
 )
 from memory_harness.harness.simulate.results import tensors_among
 from memory_harness.harness.simulate.trace import ENSURE, FREE, Sinks, TraceRecorder
-from memory_harness.harness.simulate.tracer import GONE, Tracer
+from memory_harness.harness.simulate.tracer import GONE, Tracer, frames_and_layer
 
 MIN_LAYERS = 3
 """equal members of a list from which replaying gains anything"""
@@ -107,9 +108,10 @@ class _LayerClass:
 class LayerReplay:
     """Replays calls of layers while active."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, marks: LayerMarks) -> None:
         _references_of_ours()  # now, while nothing is recorded
         self.tracer = tracer
+        self._marks = marks
         self.casts: Casts = {}
         self.num_replayed = 0
         self._kinds: dict[Any, _Kind] = {}
@@ -234,7 +236,7 @@ class LayerReplay:
                 raise self.cannot("a script that goes on after memory ran out")
             self._is_running = True
             try:
-                return self._call(Request(layer, call, args, kwargs))
+                return self._marks.around(layer, args, kwargs, lambda: self._call(Request(layer, call, args, kwargs)))
             finally:
                 self._is_running = False
 
@@ -451,7 +453,8 @@ class _Replay:
             end: told of the role of what ends, but for what only the layer sees.
         """
         tracer, sink, own = self._tracer, self._tracer.sink, self._own
-        outer, limit = tracer.site(), tracer.site_frames
+        outer, _ = frames_and_layer(tracer.site())
+        limit = tracer.site_frames
         tracer.go_to(self._card)
         try:
             for role, size, inner in steps:
@@ -462,14 +465,14 @@ class _Replay:
                     else:
                         own[role] = key
                     tracer.replayed = inner  # for who asks where an allocation fails
-                    sink.alloc(key, size, (inner + outer)[:limit])
+                    sink.alloc(key, size, (*(inner + outer)[:limit], *tracer.layer))
                 elif size == FREE and role in own:
                     sink.free(own.pop(role))
                 elif size == FREE:
                     end(role)
                 elif size == ENSURE:
                     key, num_bytes = role
-                    sink.ensure(key, num_bytes, (inner + outer)[:limit])
+                    sink.ensure(key, num_bytes, (*(inner + outer)[:limit], *tracer.layer))
                 else:
                     sink.empty_cache()
         except DeviceOutOfMemory:

@@ -17,7 +17,7 @@ from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_l
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import pass_on
-from memory_harness.harness.simulate.tracer import Place, Site, source_lines
+from memory_harness.harness.simulate.tracer import Place, Site, frames_and_layer, source_lines
 
 _NUMBERS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """those of layers in the names of parameters"""
@@ -165,7 +165,8 @@ def _record(
             found.add(kind_of(str(key[0]), name), block_size(made.num_bytes), name=name)
         else:
             kind = kind_of_size.get(made.num_bytes, kind_in(phase))
-            found.add(kind, block_size(made.num_bytes), frames=source_lines(made.site))
+            _, layer = frames_and_layer(made.site)
+            found.add(kind, block_size(made.num_bytes), frames=source_lines(made.site), layer=layer)
     return found.record(phase, step, *totals)
 
 

@@ -26,8 +26,17 @@ from memory_harness.harness.log.source_lines import SourceLine, is_library
 from memory_harness.harness.simulate.results import MetaResults
 
 Frame = tuple[CodeType, int]
-Site = tuple[Frame, ...]
-"""the frames that asked for an allocation, innermost first, PyTorch's own and the tracer's left out"""
+
+
+class Layer(NamedTuple):
+    """The layer of a model that was running."""
+
+    name: str
+
+
+Site = tuple[Frame | Layer, ...]
+"""the frames that asked for an allocation, innermost first, PyTorch's own and the tracer's left out; then the layer,
+where one was running"""
 
 MAX_SITE_FRAMES = 8
 WATCHED_SITE_FRAMES = 48
@@ -98,6 +107,8 @@ class Tracer(TorchDispatchMode):
         self.site_frames = MAX_SITE_FRAMES
         self.replayed: Site = ()
         """frames of a layer that is replayed, in which nobody is"""
+        self.layer: tuple[()] | tuple[Layer] = ()
+        """the layer that is running, if one is"""
         self.num_cards = 1
         """that what is traced lies on"""
         self.present_card = 0
@@ -334,13 +345,17 @@ class Tracer(TorchDispatchMode):
 
     def site(self) -> Site:
         """Return the frames that led here, innermost first, without PyTorch's and the simulation's own."""
-        frames: list[Frame] = list(self.replayed)
+        frames: list[Frame | Layer] = list(self.replayed)
         frame = sys._getframe(1)
         while frame is not None and len(frames) < self.site_frames:
             if not _is_plumbing(frame.f_code.co_filename):
                 frames.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
-        return tuple(frames)
+        return (*frames, *self.layer)
+
+    def mark_layer(self, name: str) -> None:
+        """Let what is allocated from now on be of that layer, of none where the name is empty."""
+        self.layer = (Layer(name),) if name else ()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -385,6 +400,14 @@ def _is_plumbing(path: str) -> bool:
     return path.startswith(_PLUMBING_PATHS)
 
 
+def frames_and_layer(site: Site) -> tuple[tuple[Frame, ...], str]:
+    """Return a site without the layer, and the layer's name, empty where none was running."""
+    if site and isinstance(site[-1], Layer):
+        return site[:-1], site[-1].name  # type: ignore[return-value]
+    return site, ""  # type: ignore[return-value]
+
+
 def source_lines(site: Site) -> tuple[SourceLine, ...]:
     """Return the frames as lines of source code."""
-    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in site)
+    frames, _ = frames_and_layer(site)
+    return tuple(SourceLine(code.co_filename, line, code.co_name) for code, line in frames)

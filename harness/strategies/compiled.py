@@ -424,7 +424,8 @@ class CompiledStrategy:
         tracer.begin_recording(recorder)
         tracer.site_frames = MAX_SITE_FRAMES
         try:
-            result = self._understood(run)
+            with self.device.layers_marked():
+                result = self._understood(run)
             for name, tensor in self.inner.named_tensors():
                 key = tracer.key_of(tensor)
                 # logits that were one batch's are those of all once they are kept

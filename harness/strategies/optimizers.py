@@ -5,7 +5,7 @@ Source: transformers/trainer.py, `create_optimizer`; transformers/trainer_optimi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,14 +151,13 @@ def _keep_embeddings_whole(optimizer: Any, model: Any) -> None:
             optimizer.mng.register_module_override(module, "weight", {"optim_bits": 32})
 
 
-def state_tensors(optimizer: Any) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-    """Yield what an optimizer keeps on the device, under names that stay the same from step to step."""
+def state_tensors(
+    optimizer: Any, parameters: Iterable[tuple[str, torch.nn.Parameter]]
+) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+    """Yield what an optimizer keeps on the device, under the names of the parameters that it is for."""
     for name, table in getattr(optimizer, "name2qmap", {}).items():  # bitsandbytes', made with the optimizer
         yield ("optimizer_state", "table", name), table
-    parameters: list[torch.nn.Parameter] = []
-    for group in optimizer.param_groups:
-        parameters += group["params"]
-    for index, parameter in enumerate(parameters):
+    for name, parameter in parameters:
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
-                yield ("optimizer_state", str(index), key), local_part(value)
+                yield ("optimizer_state", name, key), local_part(value)

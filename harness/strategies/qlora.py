@@ -960,8 +960,9 @@ class QLoraStrategy:
 
     def named_tensors(self) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield every tensor that outlives a phase, under a name that stays the same from step to step."""
-        yield from _model_tensors(self.model)
-        yield from state_tensors(self.optimizer)
+        modules = list(self.model.named_modules())
+        yield from _model_tensors(self.model, modules)
+        yield from state_tensors(self.optimizer, _parameters_among(modules))
         yield from _tensor_attributes(self.scaler, ("_scale", "_growth_tracker"), "scaler")
         if self._graphs is not None:
             for name, tensor in self._graphs.buffers.items():
@@ -982,8 +983,7 @@ class QLoraStrategy:
 NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 
 
-def _model_tensors(model: Any) -> NamedTensors:
-    modules = list(model.named_modules())
+def _model_tensors(model: Any, modules: Sequence[tuple[str, torch.nn.Module]]) -> NamedTensors:
     if isinstance(model, FSDPModule):
         yield from sharded_tensors(model)
     else:

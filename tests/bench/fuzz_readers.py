@@ -79,6 +79,7 @@ from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.comparison import Names, comparison_json
 from memory_harness.reports.entry import main, parsed
 from memory_harness.reports.json import json_text
+from memory_harness.reports.next_step import after_comparison
 from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import print_report
 from memory_harness.reports.traceback import traceback_json
@@ -402,7 +403,7 @@ def _make_logs(rng: random.Random, folder: Path) -> tuple[Path, Path]:
 
 
 def _compare_logs(paths: tuple[Path, Path]) -> object:
-    return comparison_json(compare(*map(read_run_log, paths)), Names("a", "b"))
+    return comparison_json(compare(*map(read_run_log, paths)), Names("a", "b"), after_comparison(paths[1]))
 
 
 def _read_with_main(path: Path) -> object:

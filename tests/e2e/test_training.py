@@ -18,6 +18,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.results import experiments
 from memory_harness.reports.entry import main
 from tests.e2e.commands import HANG_SECONDS, ROOT, run_probe, wait_until
+from tests.reports import schema
 
 SCHEMAS = Path(experiments.__file__).with_name("schemas")
 TRAIN = ("--preset", "smoke_cpu", "--train", "--json", "report.json")
@@ -105,6 +106,9 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(ended, folder):
     assert losses == [record["loss"] for record in uninterrupted if record["kind"] == "step"]
     first = next(record["let_in_by"] for record in uninterrupted if record["kind"] == "run")
     assert training(folder)["let_in_by"] == first
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    schema.check(report, "run")
+    assert "--generate" in report["next"]["command"]
 
 
 def artefacts(folder):
@@ -148,9 +152,10 @@ def test_an_adapter_answers_questions_of_ones_own(ended, folder):
     (folder / "questions.csv").write_text("question\nআজ মন খারাপ\n", encoding="utf-8")
     run = sorted((folder / "runs").glob("*-train*"))[0]
     flags = ("--prompts", "questions.csv", "--temperature", "1", "--replies-per-prompt", "2", "--max-new-tokens", "4")
-    result = run_probe("--generate", str(run), *flags, folder=folder)
+    result = run_probe("--generate", str(run), *flags, "--json", "generated.json", folder=folder)
     assert result.code == 0, result.stderr
     assert "2 replies added to" in result.stdout
+    schema.check(json.loads((folder / "generated.json").read_text(encoding="utf-8")), "run")
     assert "আজ মন খারাপ" in result.stdout
     content = json.loads((folder / "runs" / "GeneratedResponses.json").read_text(encoding="utf-8"))
     assert [reply["answered_by"] for reply in content["responses"][-2:]] == ["tuned", "tuned"]

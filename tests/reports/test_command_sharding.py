@@ -1,6 +1,8 @@
 """`--sharding all` shows what each way takes, and ends with 1 where none fits."""
 
 import json
+import re
+import shlex
 
 import pytest
 
@@ -10,6 +12,7 @@ from memory_harness.configs.units import GIB
 from memory_harness.probes.plan.choose import Prediction
 from memory_harness.reports import command_sharding
 from memory_harness.reports.command_sharding import compare_shardings
+from tests.reports import schema
 
 ASKED = ["--sharding", "all", "--preset", "smoke_cpu", "--gpu", "t4", "--num-gpus", "2"]
 
@@ -25,7 +28,11 @@ def show(monkeypatch, tmp_path, capsys, taken):
     monkeypatch.setattr(command_sharding, "predict_gpus", predict)
     file = tmp_path / "all.json"
     code = compare_shardings(parse_args([*ASKED, "--json", str(file)]))
-    return code, capsys.readouterr().out, json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    schema.check(content, "sharding")
+    out = capsys.readouterr().out
+    parse_args(shlex.split(content["next"]["command"].partition("run_probe.py")[2]))
+    return code, out, content
 
 
 def test_the_table_says_which_to_take(monkeypatch, tmp_path, capsys):
@@ -35,6 +42,7 @@ def test_the_table_says_which_to_take(monkeypatch, tmp_path, capsys):
     assert "Take --sharding fsdp" in text
     assert "1 of 2" in text
     assert content["take"] == "fsdp"
+    assert {"--sharding fsdp", "--train"} <= set(re.findall("--train|--sharding [a-z]+", content["next"]["command"]))
     assert [engine["fits"] for engine in content["engines"]] == [False, True, True]
 
 
@@ -45,6 +53,7 @@ def test_it_ends_with_1_where_none_fits(monkeypatch, tmp_path, capsys):
     assert "DOES NOT FIT" in text
     assert "device_map would leave" in text
     assert content["take"] is None
+    assert "--num-gpus" not in content["next"]["command"]
 
 
 @pytest.mark.parametrize("more", [["--train"], ["--limits"], ["--html", "page.html"], ["--no-fixes"]])

@@ -18,15 +18,18 @@ from memory_harness.reports.comparison import (
     print_comparison,
 )
 from memory_harness.reports.entry import main
+from memory_harness.reports.summary import NextStep
 from memory_harness.reports.terminal import make_console
 from tests.probes.test_compare import LOG, VARIANTS, compare, measured
+from tests.reports import schema
 
 NAMES = Names("runs/a.jsonl", "runs/b.jsonl")
+STEP = NextStep("See B in full:", "run-probe --replay b.jsonl")
 
 
 def printed(first, second):
     file = io.StringIO()
-    print_comparison(compare(first, second), NAMES, make_console(file))
+    print_comparison(compare(first, second), NAMES, STEP, make_console(file))
     return file.getvalue()
 
 
@@ -72,8 +75,9 @@ def test_the_sentence_names_what_decided():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_programs_read_the_same(name):
     comparison = compare(LOG, VARIANTS[name])
-    text = comparison_json(comparison, NAMES)
+    text = comparison_json(comparison, NAMES, STEP)
     content = json.loads(text)
+    schema.check(content, "comparison")
     assert content["verdict"] == comparison.verdict
     assert comparison_exit_code(comparison) == (1 if content["verdict"] == "worse" else 0)
     assert [(c["kind"], c["phase"], c["verdict"]) for c in content["changes"]] == [
@@ -129,6 +133,6 @@ def test_what_cannot_be_compared_is_one_clear_line(folder, capsys, monkeypatch, 
 def test_names_that_the_console_would_take_for_markup_are_shown():
     file = io.StringIO()
     log = replace(LOG, run=replace(LOG.run, gpu_name="[red]x[/red]"))
-    print_comparison(compare(LOG, log), Names("[bold]a", "b"), make_console(file))
+    print_comparison(compare(LOG, log), Names("[bold]a", "b"), STEP, make_console(file))
     assert "[bold]a" in file.getvalue()
     assert "[red]x[/red]" in file.getvalue()

@@ -5,13 +5,23 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from memory_harness.configs import program
 from memory_harness.configs.cli import parse_args
 from memory_harness.harness.log.records import Outcome
-from memory_harness.reports.next_step import applied_fixes, flags_against, next_step
+from memory_harness.probes.detectors.reading import config_of
+from memory_harness.reports.next_step import (
+    after_comparison,
+    after_replay,
+    after_shardings,
+    after_traceback,
+    applied_fixes,
+    flags_against,
+    next_step,
+)
 from memory_harness.reports.sections import probe_sections
 from memory_harness.reports.summary import ProbeResult, result_of_log
 from tests.builders import as_published_oom
@@ -63,6 +73,23 @@ def test_a_watched_script_is_shown_as_a_page():
     arguments = ["--watch", "train.py", "--", "--epochs", "1"]
     step = next_step(watched, arguments)
     assert arguments_of(step.command) == ["--watch", "train.py", "--html", "report.html", "--", "--epochs", "1"]
+
+
+def test_an_earlier_run_that_is_on_a_page_already_is_not_put_there_again():
+    log = replace(FITS, run=replace(FITS.run, config={}, script="train.py"))
+    assert "--html" in after_replay(Path("runs/x"), result_of_log(log)).command
+    assert "--html" not in after_replay(Path("runs/x"), result_of_log(log), is_on_a_page=True).command
+
+
+def test_what_comes_after_two_runs_a_traceback_and_a_choice_of_shardings():
+    assert arguments_of(after_comparison(Path("runs/b")).command) == ["--replay", "runs/b"]
+    assert arguments_of(after_traceback("eval-batch-logits", None).command) == ["--explain", "eval-batch-logits"]
+    assert arguments_of(after_traceback(None, None).command) == ["--explain"]
+    simulated = parse_args(arguments_of(after_traceback(None, as_published_oom()).command)).config
+    assert simulated.fingerprint() == config_of(as_published_oom()).fingerprint()
+    asked = parse_args(["--sharding", "all", "--num-gpus", "2"]).config
+    assert parse_args(arguments_of(after_shardings(asked, "fsdp").command)).config.device.engine == "fsdp"
+    assert parse_args(arguments_of(after_shardings(asked, None).command)).config.device.num_gpus == 1
 
 
 def test_a_run_that_died_is_run_again():

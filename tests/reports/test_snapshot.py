@@ -9,6 +9,7 @@ import pytest
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.snapshot import write_snapshot
 from memory_harness.reports.entry import main
+from tests.reports import schema
 
 
 def block(addr, size, line, state="active_allocated"):
@@ -60,7 +61,10 @@ def test_two_snapshots_say_what_grew_by_line(leaky, tmp_path, capsys):
     assert main(["--compare", early, leaky, "--json", str(tmp_path / "c.json")]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "+98.00 MiB" in text
-    (more,) = json.loads((tmp_path / "c.json").read_text("utf-8"))["more"]
+    content = json.loads((tmp_path / "c.json").read_text("utf-8"))
+    schema.check(content, "snapshots")
+    assert content["next"]["command"].endswith(f"--replay {leaky}")
+    (more,) = content["more"]
     assert (more["maker"], more["bytes"], more["blocks"]) == ("home/user/train.py:42 step", 98 * MIB, 49)
     assert main(["--compare", leaky, early]) == 0
     assert main(["--compare", early, early]) == 0

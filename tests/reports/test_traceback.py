@@ -20,6 +20,7 @@ from memory_harness.reports.traceback import traceback_json, traceback_sections
 from tests.builders import as_published_oom
 from tests.probes.traceback.render import TRACES, text_of
 from tests.probes.traceback.test_traces import EVALUATION
+from tests.reports import schema
 
 
 def printed(text, simulated=None):
@@ -89,13 +90,19 @@ def test_a_simulation_that_dies_of_the_same_request_proves_its_cause():
     assert any("the same" in reason for reason in diagnosis.candidates[0].speaks_for)
     assert "float32 logits" in printed(text, log)
     assert "it dies in EVAL" in " ".join(printed(text, log).split())
-    simulated = json.loads(traceback_json(diagnosis))["simulated"]
+    content = json.loads(traceback_json(diagnosis))
+    schema.check(content, "traceback")
+    assert content["next"]["command"].endswith("--explain eval-batch-logits")
+    simulated = content["simulated"]
     assert simulated["oom"]["requested_bytes"] == log.fatal_oom.requested_bytes
 
 
 def test_a_simulation_that_dies_of_something_else_proves_nothing():
     diagnosis = diagnose(parse_traceback(evaluation_asking_for(2**30)), as_published_oom())
     assert diagnosis.cause is None
+    content = json.loads(traceback_json(diagnosis))
+    schema.check(content, "traceback")
+    assert content["next"]["words"] == "Look for what makes that run fit:"
 
 
 def test_more_tokens_than_the_recipe_allows_were_not_truncated():

@@ -10,13 +10,16 @@ from memory_harness.configs.units import GIB, MIB, parse_increase
 from memory_harness.harness.log.records import PeakPart, Phase
 from memory_harness.probes.compare import compare
 from memory_harness.reports.comparison import Names
+from memory_harness.reports.summary import NextStep
 from memory_harness.reports.terminal import make_console
 from memory_harness.reports.upgrade import Upgrade, print_upgrade, upgrade_exit_code, upgrade_json
 from tests.builders import AS_PUBLISHED, as_published_oom, make_log
 from tests.probes.test_compare import with_more
+from tests.reports import schema
 
 NAMES = Names("transformers 5.17", "transformers 5.23.0 (installed)")
 MODEL = "transformers/models/llama/modeling_llama.py"
+STEP = NextStep("See B in full:", "run-probe --replay b.jsonl")
 PARTS = [
     PeakPart("activation", f"{MODEL}:123 forward", "x = self.up_proj(x)", "", 3 * GIB, 2),
     PeakPart("parameter", "model.layers.*.mlp.up_proj.weight", "", "", 5 * GIB, 32),
@@ -32,7 +35,7 @@ def upgrade(before=LOG, after=LARGER, allowed=None):
 
 def printed(shown):
     file = io.StringIO()
-    print_upgrade(shown, NAMES, make_console(file))
+    print_upgrade(shown, NAMES, STEP, make_console(file))
     assert max(map(len, file.getvalue().splitlines())) <= 80
     return " ".join(file.getvalue().split())
 
@@ -55,7 +58,8 @@ def test_the_lines_that_grew_are_shown_with_both_numbers():
 
 
 def test_the_json_says_the_same():
-    content = json.loads(upgrade_json(upgrade(allowed="1 MiB"), NAMES))
+    content = json.loads(upgrade_json(upgrade(allowed="1 MiB"), NAMES, STEP))
+    schema.check(content, "comparison")
     assert content["verdict"] == "worse"
     assert content["exceeded"]
     (line,) = content["peak_by_line"]

@@ -12,11 +12,12 @@ from memory_harness.reports.contents import highest_peaks
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(256, 256) for _ in range(3))
+        layers = (torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU()) for _ in range(3))
+        self.layers = torch.nn.ModuleList(layers)
 
     def forward(self, x):
         for layer in self.layers:
-            x = torch.relu(layer(x))
+            x = layer(x)
         return x
 
 
@@ -48,7 +49,9 @@ def test_kinds_layers_and_calls_of_each_phase(tmp_path):
     assert optimizer["optimizer"] >= 2 * weights
     forward = peaks[Phase.FORWARD]
     assert forward.kinds["activations"] >= 4 * 64 * 256 * 4  # three outputs that are saved, and one that is not
-    assert set(forward.layers) >= {"layers.0", "layers.1", "layers.2"}
+    of_layers = [forward.layers[f"layers.{number}"]["activations"] for number in range(3)]
+    assert of_layers == [64 * 256 * 4] * 3
+    assert sum(of_layers) < forward.kinds["activations"]  # the loss is of no layer
     assert any("test_phase_peaks.py" in stack and stack.startswith("activations;") for stack in forward.stacks)
     for phase, record in peaks.items():
         assert record.allocated_bytes <= log.peaks()[phase].peak_allocated_bytes

@@ -16,7 +16,7 @@ from memory_harness.configs.units import MIB
 from memory_harness.harness.data.batching import Batch
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
-from memory_harness.harness.log.records import REQUEST, MemoryStats
+from memory_harness.harness.log.records import REQUEST, MemoryStats, Phase
 from memory_harness.harness.simulate.memoized import NUM_UNSAVED, MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import (
@@ -207,6 +207,20 @@ def test_a_second_run_needs_no_recording_and_ends_the_same() -> None:
     assert sum(part.num_bytes for part in parts) == stats.peak_allocated_bytes
     assert {"parameter", "activation"} <= {part.category for part in parts}
     assert any(part.code for part in parts if part.category == "activation")
+
+
+def test_what_phases_took_is_told_by_layer() -> None:
+    strategy = compiled(2**34)
+    with strategy.device.active():
+        strategy.load()
+        step(strategy, batch((30,), 32))
+        peaks = {record.phase: record for record in strategy.device.phase_peaks({}, 0)}
+    forward = peaks[Phase.FORWARD]
+    in_layers = [forward.layers[f"layers.{number}"]["activations"] for number in range(2)]
+    assert in_layers[0] == in_layers[1] > 0
+    assert sum(in_layers) < forward.kinds["activations"]
+    states = [sizes.get("optimizer", 0) for sizes in peaks[Phase.OPTIMIZER].layers.values()]
+    assert sum(states) >= 0.9 * peaks[Phase.OPTIMIZER].kinds["optimizer"]
 
 
 def test_starting_over_ends_as_on_a_memory_that_remembers_nothing() -> None:
