@@ -41,10 +41,13 @@ def _in_chunks(
 ) -> torch.Tensor:
     hidden_TH = hidden_BLH.flatten(0, 1)
     number = chunks(module.training, len(hidden_TH))
-    # without a gradient of its own the input would hide from autograd what the block's adapters need
-    if number == 1 or (torch.is_grad_enabled() and not hidden_TH.requires_grad):
+    if number == 1:
         return block(hidden_BLH)
-    if torch.is_grad_enabled():
+    trains = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
+    if trains and not hidden_TH.requires_grad:
+        # without a gradient of its own the input would hide from autograd what the block's adapters need
+        hidden_TH = hidden_TH.detach().requires_grad_()
+    if hidden_TH.requires_grad:
         hidden_TH = _PropagateBack.apply(hidden_TH, block, number, autocast)
     out_TH: torch.Tensor = _Compute.apply(hidden_TH, block, number)
     return out_TH.view_as(hidden_BLH)

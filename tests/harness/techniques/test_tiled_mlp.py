@@ -23,11 +23,11 @@ from tests.harness.techniques.test_expanded_heads import reply
 TILED = TINY.with_fields(tiled_mlp=True, mlp_chunk_tokens=16)
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize(("checkpointing", "path"), [(True, "off"), (False, "off"), (True, "torch")])
 @pytest.mark.parametrize("modules", [("q_proj", "v_proj"), MLP_LAYERS, LINEAR_LAYERS])
-def test_loss_and_gradients_stay_the_same(modules, checkpointing):
+def test_loss_and_gradients_stay_the_same(modules, checkpointing, path):
     batch = uniform_batch(2, 33, padding=5)
-    fields = {"target_modules": modules, "gradient_checkpointing": checkpointing}
+    fields = {"target_modules": modules, "gradient_checkpointing": checkpointing, "fast_path": path}
     tiled, whole = (micro_batch(c.with_fields(**fields), batch) for c in (TILED, TINY))
     assert len(tiled[1]) == len(whole[1]) > 0
     torch.testing.assert_close(tiled, whole, rtol=1e-4, atol=1e-6)
@@ -41,11 +41,16 @@ def test_evaluation_and_replies_stay_the_same():
 
 
 def test_a_checkpointed_layer_computes_its_block_no_more_often_than_without_tiles():
-    assert num_rows(TILED) == num_rows(TINY)
+    assert sum(rows_multiplied(TILED)) == sum(rows_multiplied(TINY))
 
 
-def num_rows(config):
-    """Return the rows that up-projections have multiplied in a micro-batch, one layer like the other."""
+def test_the_first_layers_block_is_tiled_too_where_nothing_before_it_trains():
+    rows = rows_multiplied(TILED.with_fields(fast_path="torch", target_modules=MLP_LAYERS))
+    assert max(rows) == TILED.model.mlp_chunk_tokens
+
+
+def rows_multiplied(config):
+    """Return the rows of each product of up-projections in a micro-batch, one layer like the other."""
     strategy, device = opened(config)
     rows = []
     with device.active():
@@ -55,7 +60,7 @@ def num_rows(config):
         strategy.put(uniform_batch(1, 64), training=True)
         strategy.forward(63)
         strategy.backward()
-    return sum(rows)
+    return rows
 
 
 @pytest.mark.slow
