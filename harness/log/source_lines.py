@@ -21,7 +21,11 @@ OWN_FOLDERS = tuple(f"{_PROJECT}{name}" for name in _OWN_NAMES)
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).as_posix() + "/"
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "setdefault", "update"}
+_STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "put_nowait", "set",
+                    "setdefault", "update"}  # fmt: skip
+_STORING_FUNCTIONS = {"heappush", "heappushpop", "insort", "insort_left", "insort_right"}  # into their first argument
+_READING_METHODS = {"get", "items", "setdefault", "values"}  # whose results are parts of what a name holds
+_MAX_ALIASES = 20  # names under which one container is looked for
 _MAKING_NUMBERS = {"bool", "float", "int", "item", "len", "round", "str", "tolist"}
 
 
@@ -197,6 +201,91 @@ def adding_line(
     return ranks[0][-1] if ranks else None
 
 
+class _Alias(NamedTuple):
+    """A name under which a container is known among some lines."""
+
+    name: str
+    first: int
+    last: int
+
+
+def filling_line(path: str, name: str, first: int, last: int) -> int | None:
+    """Return the line that adds to what is stored in `name` under another name, or None.
+
+    That is a parameter that is given it, a variable or attribute that takes it or a part of it, or the result of a
+    function that returns it.
+    """
+    aliases = [_Alias(name, first, last)]
+    for alias in aliases:  # which grows
+        found = [other for other in _aliases_of(path, alias) if other not in aliases]
+        aliases += found[: _MAX_ALIASES - len(aliases)]
+    lines = [adding_line(path, *alias) for alias in aliases[1:]]
+    return next((line for line in lines if line is not None), None)
+
+
+def _aliases_of(path: str, alias: _Alias) -> Iterator[_Alias]:
+    returning = set()
+    for function in _functions(path):
+        inner = [node for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None]
+        if any(_is_alias(node.value, alias, set()) for node in inner):
+            returning.add(function.name)
+    for node in _nodes(path):
+        if (isinstance(node, ast.Assign) and _is_alias(node.value, alias, returning)) or (
+            isinstance(node, ast.For) and _is_alias(node.iter, alias, returning)
+        ):
+            yield from _named_by(path, node)
+        elif isinstance(node, ast.Call):
+            yield from _given_to(path, node, alias, returning)
+
+
+def _is_alias(node: ast.AST | None, alias: _Alias, returning: Collection[str]) -> bool:
+    """Return whether an expression is what a name holds, or a part of that."""
+    if node is None:
+        return False
+    source = _source_of(node)
+    if isinstance(source, ast.Call):
+        return _called_name(source) in returning
+    return alias.first <= getattr(source, "lineno", 0) <= alias.last and _is_named(source, alias.name)
+
+
+def _named_by(path: str, node: ast.AST) -> Iterator[_Alias]:
+    """Yield the variables that a statement sets, within their function, and the attributes."""
+    around = function_around(path, getattr(node, "lineno", 0)) or (1, sys.maxsize)
+    for target in _targets(node):
+        if isinstance(target, ast.Name):
+            yield _Alias(target.id, *around)
+        else:
+            yield _Alias(target.attr, 1, sys.maxsize)
+
+
+def _given_to(path: str, call: ast.Call, alias: _Alias, returning: Collection[str]) -> Iterator[_Alias]:
+    """Yield the parameters by which functions and classes of the file get what a name holds."""
+    called, given = _called_name(call), call.args
+    if called == "partial" and given:
+        called, given = getattr(given[0], "attr", getattr(given[0], "id", "")), given[1:]
+    positions = {index for index, value in enumerate(given) if _is_alias(value, alias, returning)}
+    keywords = {keyword.arg for keyword in call.keywords if _is_alias(keyword.value, alias, returning)}
+    for function in _functions_called(path, called) if positions or keywords else ():
+        parameters = [parameter.arg for parameter in function.args.args]
+        if parameters[:1] in (["self"], ["cls"]):
+            del parameters[0]
+        for index, parameter in enumerate(parameters):
+            if index in positions or parameter in keywords:
+                yield _Alias(parameter, function.lineno, function.end_lineno or function.lineno)
+
+
+def _functions_called(path: str, name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the functions of a name in a file, and the constructors of a class of that name."""
+    yield from (function for function in _functions(path) if function.name == name)
+    for node in _nodes(path):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            yield from (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
+
+
+def _functions(path: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (node for node in _nodes(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
 def context_around(path: str, line: int, name: str) -> int | None:
     """Return the line of the outermost `with` around a line of a file whose context has a name, or None."""
     found = []
@@ -231,6 +320,12 @@ def is_in_comprehension(path: str, line: int) -> bool:
     made = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     nodes = (node for node in _nodes(path) if isinstance(node, made))
     return any(node.lineno <= line <= (node.end_lineno or node.lineno) for node in nodes)
+
+
+def is_in_loop_header(path: str, line: int) -> bool:
+    """Return whether a line is part of what a `for` goes through."""
+    loops = (node.iter for node in _nodes(path) if isinstance(node, (ast.For, ast.AsyncFor)))
+    return any(iterated.lineno <= line <= (iterated.end_lineno or iterated.lineno) for iterated in loops)
 
 
 def handling_line(path: str, line: int) -> int | None:
@@ -391,8 +486,11 @@ def _nodes(path: str) -> tuple[ast.AST, ...]:
 
 
 def _adds_to(node: ast.AST, name: str) -> bool:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr in _STORING_METHODS and _is_named(_without_subscripts(node.func.value), name)
+    if isinstance(node, ast.Call):
+        is_method = isinstance(node.func, ast.Attribute) and node.func.attr in _STORING_METHODS
+        if is_method and isinstance(node.func, ast.Attribute):
+            return _is_named(_source_of(node.func.value), name)
+        return _called_name(node) in _STORING_FUNCTIONS and bool(node.args) and _is_named(node.args[0], name)
     if isinstance(node, ast.AugAssign):
         return _is_named(_without_subscripts(node.target), name)
     if isinstance(node, ast.Assign):
@@ -425,6 +523,22 @@ def _targets(node: ast.AST) -> Iterator[ast.Name | ast.Attribute]:
             for part in ast.walk(target):
                 if isinstance(part, (ast.Name, ast.Attribute)) and isinstance(part.ctx, ast.Store):
                     yield part
+
+
+def _called_name(call: ast.Call) -> str:
+    """Return the name of the function, method or class that is called; empty where it has none."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _source_of(node: ast.AST) -> ast.AST:
+    """Return the name or attribute of which an expression is an item, as `names` is of `names["a"].get(1)`."""
+    while True:
+        if isinstance(node, ast.Subscript):
+            node = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _READING_METHODS:
+            node = node.func.value
+        else:
+            return node
 
 
 def _without_subscripts(node: ast.AST) -> ast.AST:

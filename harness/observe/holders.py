@@ -6,6 +6,7 @@ local variables of functions that are running; those are read from their frames.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import inspect
@@ -13,20 +14,23 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections import UserDict, UserList, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from memory_harness.harness.log.records import HOOK, OF_GENERATOR, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
+from memory_harness.harness.log.records import ALSO_KEPT, HOOK, OF_GENERATOR, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
 from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    filling_line,
     function_around,
     handling_line,
     is_in_comprehension,
+    is_in_loop_header,
     is_library,
     module_lines,
     registering_line,
@@ -154,8 +158,9 @@ class _Search:
         """
         self._seen.add(id(target))
         # of functions that hand it on, the one that made it
-        running = sorted(_running_locals(target, inner), key=lambda holder: not holder.stores)
-        fallback = self._noted(users_first(running))
+        named = [*_running_locals(target, inner), *_context_variables(target, inner)]
+        running = sorted(named, key=lambda holder: not holder.stores)
+        own = fallback = self._noted(users_first(running))
         if depth == 0 or self._lookups <= 0 or (fallback is not None and fallback.is_users and fallback.adds):
             return fallback
         for referrer in self._referrers(target):
@@ -163,6 +168,9 @@ class _Search:
             fallback = users_first((fallback, found))
             if found is not None and found.is_users and found.adds:
                 return found
+            is_beyond = found is not None and found.is_users and not found.words.startswith("local ")
+            if fallback is not None and fallback is own and is_beyond:
+                fallback = replace(fallback, words=f"{fallback.words}, {ALSO_KEPT}")
             if self._lookups <= 0:
                 break
         is_filled = isinstance(target, (list, set, dict))
@@ -193,11 +201,13 @@ class _Search:
         if isinstance(referrer, types.CellType):
             return self._cell(referrer, inner, depth)
         if isinstance(referrer, types.FunctionType):
-            link, code = f"default or attribute of {referrer.__code__.co_name}()", referrer.__code__
-            own = Holder(_words(link, inner), code.co_filename, code.co_firstlineno)
-            return self._of_function(own, referrer, (link, *inner), depth)
+            own = _default_of(referrer, self._seen, inner)
+            return own if own.adds else self._of_function(own, referrer, inner, depth)
         if isinstance(referrer, functools._lru_cache_wrapper):
             return _function_cache(referrer, inner)
+        own = _of_own_container(referrer, inner)
+        if own is not None:
+            return own
         if isinstance(referrer, dict):
             return self._dict(target, referrer, inner, depth)
         if isinstance(referrer, (list, tuple, set, frozenset)) or not hasattr(referrer, "__dict__"):
@@ -346,6 +356,20 @@ class _Search:
         return outer if is_better else holder
 
 
+def _default_of(function: types.FunctionType, seen: Collection[int], inner: tuple[str, ...]) -> Holder:
+    """Return the parameter whose default was met on the way, or the function where it is none of its parameters'."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    positional = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    given = {**dict(zip(positional, defaults, strict=True)), **(function.__kwdefaults__ or {})}
+    name = next((name for name, value in given.items() if id(value) in seen), None)
+    if name is None:
+        words = f"default or attribute of {code.co_name}()"
+        return Holder(_words(words, inner), code.co_filename, code.co_firstlineno)
+    words = _words(f"default of `{name}` of {code.co_name}()", inner)
+    return _stored(words, code.co_filename, name, code.co_firstlineno, last_line(code), inner)
+
+
 def _handed_on(holder: Holder, error: BaseException) -> Holder:
     """Return the holder with the line that hands a caught exception to a library, whose list or the like keeps it."""
     caught = error.__traceback__
@@ -391,23 +415,37 @@ def _running_locals(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
         del frame  # this function's own may be it: a circle that would keep the target
 
 
+def _context_variables(target: object, inner: tuple[str, ...]) -> Iterator[Holder]:
+    """Yield the module's context variables that have the object as their value, which the collector does not tell."""
+    for variable in [variable for variable, value in contextvars.copy_context().items() if value is target]:
+        for variables in gc.get_referrers(variable):
+            if isinstance(variables, dict) and "__name__" in variables and "__builtins__" in variables:
+                yield _global(variables, str(_key_of(variables, variable)), ("context variable", *inner))
+
+
+def _of_own_container(owner: object, inner: tuple[str, ...]) -> Holder | None:
+    """Return a list or the like of a class of the user's, one of whose methods adds to it; None for all others."""
+    if not isinstance(owner, (dict, list, set, deque, UserDict, UserList)) or type(owner).__module__ == "builtins":
+        return None
+    holder = _of_class(_words(f"a {type(owner).__name__}", inner), type(owner), "self", inner)
+    return holder if holder.is_users and holder.adds else None
+
+
 def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
     """Return the expression that makes a list or the like, which nothing refers to before it is complete."""
-    frame = None
+    frame, is_of_generator = None, False
     try:
         for frame in running_frames():
             code = frame.f_code
             is_callers = _is_own(code) and code.co_filename != __file__
             if is_callers and _local_name(frame, target) is not None:
                 return None
-            if not is_library(code.co_filename) and is_in_comprehension(code.co_filename, frame.f_lineno):
-                return Holder(
-                    _words("what a comprehension makes", inner),
-                    code.co_filename,
-                    frame.f_lineno,
-                    adds=True,
-                    stores=True,
-                )
+            path, line = code.co_filename, frame.f_lineno
+            # `list(...)` and the like call a generator themselves
+            is_making = is_in_comprehension(path, line) or (is_of_generator and not is_in_loop_header(path, line))
+            if not is_library(path) and is_making:
+                return Holder(_words("what an expression makes", inner), path, line, adds=True, stores=True)
+            is_of_generator = bool(code.co_flags & inspect.CO_GENERATOR)
         return None
     finally:
         del frame  # as in `_running_locals`
@@ -476,12 +514,23 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
         if path:
             holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     best = _best(holders, Holder(words))
+    if not best.stores:
+        best = _set_elsewhere(words, name, inner) or best
     is_filled_elsewhere = best.is_users and not best.adds and bool(inner) and inner[0].startswith(_FILLED)
     line = adding_line(best.path, name, 1, sys.maxsize, of_object=True) if is_filled_elsewhere else None
     if line is None:
         return best
     scope = None if best.scope is None else best.scope._replace(first=1, last=sys.maxsize, of_object=True)
     return replace(best, line=line, adds=True, stores=True, scope=scope)
+
+
+def _set_elsewhere(words: str, name: str, inner: tuple[str, ...]) -> Holder | None:
+    """Return the line of a user's file that is running which sets an attribute that its object's class does not."""
+    paths = dict.fromkeys(frame.f_code.co_filename for frame in running_frames())
+    users = [path for path in paths if not is_library(path)]
+    found = [_stored(words, path, name, 1, sys.maxsize, inner, of_object=True) for path in users]
+    best = _best(found, Holder(words))
+    return best if best.stores else None
 
 
 def _function_cache(cached: functools._lru_cache_wrapper[Any], inner: tuple[str, ...]) -> Holder:
@@ -569,6 +618,8 @@ def _stored(
     """Return a holder with the line, of those given, that stores into its name."""
     keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
+    if added is None and inner and inner[0].startswith(_FILLED) and not of_object:
+        added = filling_line(path, name, first, last)
     line = added or storing_line(path, name, first, last, of_object=of_object)
     scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))
     return Holder(words, path, line or first, adds=added is not None, stores=line is not None, scope=scope)

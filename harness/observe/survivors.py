@@ -67,6 +67,7 @@ COMPARED_UNITS = 3  # first units of a recording with which its last one is comp
 REST_STEPS = 200  # steps from one recording to the next
 MAX_UNITS = 50  # most units that one recording takes: what grows every tenth step needs some twenty
 MAX_TRIES = 3  # to see in one recording who leaves most of the growth
+LONGER_UNITS = 10  # times as many calls make up a unit where a recording of an evaluation has found nothing
 SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
 SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
 MIN_SUMMED = 10  # losses in one sum
@@ -164,6 +165,8 @@ class SurvivorTracker:
         self._floor_bytes = 0
         self._host_rss_bytes = 0
         self._most_positions = 0  # of a batch of the running evaluation
+        self._num_calls = 0  # of the running evaluation
+        self._calls_of_unit = 1  # more where a text takes many calls, or a search goes through many
 
     @property
     def is_recording(self) -> bool:
@@ -197,11 +200,13 @@ class SurvivorTracker:
         if phase in RECORDED_RISES:
             if index == 0:
                 self._rises[phase] = LastingRises(0)
-                self._most_positions = 0
+                self._most_positions = self._num_calls = 0
             self._most_positions = max(self._most_positions, positions)
             # one position after many: the next token of a text, which is over when another one begins
             if positions != 1 or self._most_positions == 1:
-                self._end_unit(phase, allocated_bytes)
+                self._num_calls += 1
+                if phase is not Phase.EVAL or self._num_calls % self._calls_of_unit == 0:
+                    self._end_unit(phase, allocated_bytes)
         if self._recording is not None:
             self._recording.note_phase(phase)
 
@@ -306,7 +311,8 @@ class SurvivorTracker:
         rises, recorded_at = self._rises[unit], self._recorded_at[unit]
         if len(recorded_at) >= MAX_RECORDINGS:
             return False
-        if recorded_at and self._step - recorded_at[-1] < REST_STEPS:
+        goes_on = unit == Phase.EVAL and self._calls_of_unit > 1
+        if recorded_at and self._step - recorded_at[-1] < REST_STEPS and not goes_on:
             return False
         grows = rises.num_rises >= STEP_RISES and rises.growth_bytes >= MIN_GROWTH_BYTES
         return grows or unit != STEP
@@ -330,6 +336,8 @@ class SurvivorTracker:
             recording.num_rises = 0
             return
         self._stop(recording)
+        if recording.unit == Phase.EVAL:
+            self._calls_of_unit = 1 if records else self._calls_of_unit * LONGER_UNITS
         self._write_all(records)
 
     def _records(

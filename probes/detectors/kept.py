@@ -78,7 +78,16 @@ def are_caches(log: RunLog, survivors: Sequence[SurvivorRecord]) -> bool:
     batches = [record.batch for record in log.phases if record.batch and record.phase in phases]
     tokens = max(survivor.shape[2] for survivor in survivors)
     is_as_long = 1 < max((batch.padded_length for batch in batches), default=0) <= tokens
+    if _is_longer_than_calls(batches, survivors[0]):
+        return survivors[0].num_tensors > 1
     return _come_in_pairs(survivors) and (is_as_long or _gets_longer(batches, survivors[0]))
+
+
+def _is_longer_than_calls(batches: Sequence[BatchShape], survivor: SurvivorRecord) -> bool:
+    """Return whether a tensor has several tokens of the rows that a model gets one at a time."""
+    rows, _, tokens, _ = survivor.shape
+    one_at_a_time = bool(batches) and all((batch.batch_size, batch.padded_length) == (rows, 1) for batch in batches)
+    return one_at_a_time and tokens > 1 and not survivor.holder.startswith(GROWING_TENSOR)
 
 
 def _gets_longer(batches: Sequence[BatchShape], survivor: SurvivorRecord) -> bool:

@@ -20,7 +20,7 @@ GRAPH_PHASES = (*FORWARD_PHASES, Phase.BACKWARD)
 TIGHT_SHARE = 0.85
 """Share of the budget above which a peak is tight: reserved exceeded peak allocated by 7 to 17 % in the measured stock
 recipe (1024 to 4096 tokens, H200), so that an allocated peak above 85 % can fill the card."""
-LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/")
+LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/", "lib/python")
 """Begin of the paths whose lines are not the user's."""
 _FILE_AND_LINE = re.compile(r"[^\s:`()]+:\d+")
 

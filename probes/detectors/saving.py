@@ -8,6 +8,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
 from memory_harness.harness.log.records import (
     ADDED_TO_MODEL,
+    ALSO_KEPT,
     GROWING_TENSOR,
     ModelFacts,
     Phase,
@@ -20,7 +21,7 @@ from memory_harness.probes.detectors.distributed import lone_gathering
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import MIN_EVENTS, rises_to_the_end
 from memory_harness.probes.detectors.growth_contents import is_collection
-from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS, is_of_cache
+from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS, are_caches, is_of_cache
 from memory_harness.probes.detectors.optimizer_states import second_states_bytes
 from memory_harness.probes.detectors.reading import (
     how_it_is_kept,
@@ -353,7 +354,9 @@ def _caches_of_calls(log: RunLog) -> Finding | None:
     # at equal points, where there are many: while a text goes on, what it has so far is there too
     texts = [call for call in calls if call.batch is not None and call.batch.padded_length > 1]
     levels = [call.allocated_before_bytes for call in (texts if len(texts) >= MIN_CALLS else calls)]
-    held = next((survivor for survivor in survivors_of(log, Phase.EVAL) if is_of_cache(log, survivor)), None)
+    survivors = survivors_of(log, Phase.EVAL)
+    by_shape = main_survivor(survivors) if are_caches(log, survivors) else None
+    held = next((survivor for survivor in survivors if is_of_cache(log, survivor)), by_shape)
     if held is None or len(calls) < MIN_CALLS or not rises_to_the_end(levels, NOISE_BYTES):
         return None
     is_one = held.holder.startswith(GROWING_TENSOR)
@@ -382,7 +385,7 @@ def _is_handed_on(calls: Sequence[PhaseRecord], held: SurvivorRecord) -> bool:
     That of one text grows as well: token by token, or in a variable of the function that goes through it.
     """
     num_texts = sum(call.batch is not None and call.batch.padded_length > 1 for call in calls)
-    is_local = held.holder.removeprefix(f"{GROWING_TENSOR}: ").startswith("local ")
+    is_local = held.holder.removeprefix(f"{GROWING_TENSOR}: ").startswith("local ") and ALSO_KEPT not in held.holder
     return num_texts >= MIN_CALLS and not is_local and not held.site.endswith("<module>")
 
 
