@@ -308,6 +308,19 @@ def function_around(path: str, line: int) -> tuple[int, int] | None:
     return max(found, default=None)
 
 
+def function_name_around(path: str, line: int) -> str:
+    """Return the name of the innermost function around a line; empty where there is none."""
+    functions = _functions(path)
+    around = [(found.lineno, found.name) for found in functions if found.lineno < line <= (found.end_lineno or 0)]
+    return max(around, default=(0, ""))[1]
+
+
+def calling_line(path: str, name: str) -> int | None:
+    """Return the first line of a file that calls a function, method or class of a name, or None."""
+    calls = (node for node in _nodes(path) if isinstance(node, ast.Call) and _called_name(node) == name)
+    return min((call.lineno for call in calls), default=None)
+
+
 def statement_around(path: str, line: int) -> int:
     """Return the first line of the innermost statement that a line is part of, the line itself where none is found."""
     statements = (node for node in _nodes(path) if isinstance(node, ast.stmt))

@@ -26,8 +26,10 @@ from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
     adding_lines_of_object,
+    calling_line,
     filling_line,
     function_around,
+    function_name_around,
     handling_line,
     is_in_comprehension,
     is_in_loop_header,
@@ -186,7 +188,8 @@ class _Search:
         self._lookups -= 1
         found = [r for r in gc.get_referrers(target) if id(r) not in self._seen and not isinstance(r, _IGNORED)]
         self._seen.add(id(found))
-        kept = [r for r in found if not _is_own(_code_of(r))]
+        running = set(map(id, running_frames()))  # whose local variables have been looked at
+        kept = [r for r in found if not _is_own(_code_of(r)) and id(r) not in running]
         self._seen.add(id(kept))
         ranked = sorted(kept, key=_rank)[:MAX_REFERRERS]
         self._seen.add(id(ranked))
@@ -210,6 +213,9 @@ class _Search:
             return own
         if isinstance(referrer, dict):
             return self._dict(target, referrer, inner, depth)
+        slot = next((name for name, value in _slots_of(referrer) if value is target), None)
+        if slot is not None:
+            return self._named_attribute(referrer, slot, inner, depth)
         if isinstance(referrer, (list, tuple, set, frozenset)) or not hasattr(referrer, "__dict__"):
             return self.holder_of(referrer, (_describe(referrer), *inner), depth - 1)
         return self._attribute(target, referrer, inner, depth)
@@ -321,7 +327,8 @@ class _Search:
                 if isinstance(cls, type) and vars(cls).get(key) is target:
                     return _of_class(_words(f"attribute `{key}` of the class {cls.__name__}", inner), cls, key, inner)
         for owner in self._referrers(mapping):
-            if getattr(owner, "__dict__", None) is mapping:
+            is_of_buffers = isinstance(owner, torch.nn.Module) and vars(owner).get("_buffers") is mapping
+            if is_of_buffers or getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
         return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
@@ -514,6 +521,9 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
         if path:
             holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     best = _best(holders, Holder(words))
+    called = _called_to_add(best, cls) if best.adds and not best.is_users else None
+    if called is not None:
+        return called
     if not best.stores:
         best = _set_elsewhere(words, name, inner) or best
     is_filled_elsewhere = best.is_users and not best.adds and bool(inner) and inner[0].startswith(_FILLED)
@@ -524,11 +534,26 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     return replace(best, line=line, adds=True, stores=True, scope=scope)
 
 
+def _called_to_add(holder: Holder, cls: type) -> Holder | None:
+    """Return the holder with the user's line that calls the method by which a library's class adds to an attribute."""
+    method = function_name_around(holder.path, holder.line)
+    called = cls.__name__ if method == "__init__" else method
+    for path in _users_running():
+        line = calling_line(path, called) if called else None
+        if line is not None:
+            return replace(holder, path=path, line=line, scope=None)
+    return None
+
+
+def _users_running() -> list[str]:
+    """Return the files of the user's whose functions run, innermost first."""
+    paths = dict.fromkeys(frame.f_code.co_filename for frame in running_frames())
+    return [path for path in paths if not is_library(path)]
+
+
 def _set_elsewhere(words: str, name: str, inner: tuple[str, ...]) -> Holder | None:
     """Return the line of a user's file that is running which sets an attribute that its object's class does not."""
-    paths = dict.fromkeys(frame.f_code.co_filename for frame in running_frames())
-    users = [path for path in paths if not is_library(path)]
-    found = [_stored(words, path, name, 1, sys.maxsize, inner, of_object=True) for path in users]
+    found = [_stored(words, path, name, 1, sys.maxsize, inner, of_object=True) for path in _users_running()]
     best = _best(found, Holder(words))
     return best if best.stores else None
 
@@ -544,11 +569,14 @@ def _function_cache(cached: functools._lru_cache_wrapper[Any], inner: tuple[str,
 def attributes_of(item: object) -> list[tuple[str, Any]]:
     """Return an object's attributes, those in slots too, with their names."""
     found = list(getattr(item, "__dict__", {}).items()) if not isinstance(item, type) else []
+    return [*found, *_slots_of(item)]
+
+
+def _slots_of(item: Any) -> Iterator[tuple[str, Any]]:
     for cls in type(item).__mro__:
         for name, member in vars(cls).items():
             if isinstance(member, types.MemberDescriptorType) and cls.__module__ != "builtins":
-                found.append((name, getattr(item, name, None)))
-    return found
+                yield name, getattr(item, name, None)
 
 
 def kept_by_class(cls: type) -> Holder | None:
@@ -618,7 +646,7 @@ def _stored(
     """Return a holder with the line, of those given, that stores into its name."""
     keys = frozenset(text.removeprefix(_WITH_KEY) for text in inner if text.startswith(_WITH_KEY))
     added = adding_line(path, name, first, last, keys)
-    if added is None and inner and inner[0].startswith(_FILLED) and not of_object:
+    if added is None and inner and inner[0].startswith(_FILLED) and not of_object and not is_library(path):
         added = filling_line(path, name, first, last)
     line = added or storing_line(path, name, first, last, of_object=of_object)
     scope = Scope(name, first, last, keys, in_tuple=bool(inner) and inner[-1].startswith("tuple of"))

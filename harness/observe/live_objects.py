@@ -230,7 +230,7 @@ def holder_of_arrays_over(tensors: list[torch.Tensor]) -> Holder | None:
     wanted = set(map(id, tensors))
     for item in gc.get_objects():
         if type(item) in (list, dict, tuple, deque):
-            for member in list(item.values() if isinstance(item, dict) else item):
+            for member in gc.get_referents(item):  # a tuple in the making has items that are none yet
                 if type(member) is np.ndarray and _base_of(member) in wanted:
                     return find_holder(item, [tensors])
     return None

@@ -1,5 +1,6 @@
 """Explanations of growth at nearly every step by what it is made of: a graph, what hooks keep, plain tensors."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,7 @@ SAME_PER_TOKEN = 0.5
 padding other attention kernels run, which keep a third more or less (1B model, 256 tokens, T4)."""
 CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
+_TUPLE = re.compile(r"tuple of (\d+)")
 COLLECTIONS = ("list", "dict", "deque", "set")
 
 
@@ -203,7 +205,10 @@ def is_collection(survivor: SurvivorRecord) -> bool:
     if survivor.holder.startswith(GROWING_TENSOR):
         return True
     several = survivor.num_tensors > 1 and "at most" not in survivor.holder
-    return several and any(word in survivor.holder for word in COLLECTIONS)
+    tuples = map(int, _TUPLE.findall(survivor.holder))
+    return several and (
+        any(word in survivor.holder for word in COLLECTIONS) or max(tuples, default=0) >= survivor.num_tensors
+    )
 
 
 def unknown(evidence: Evidence) -> Explanation | None:
