@@ -432,10 +432,16 @@ def _context_variables(target: object, inner: tuple[str, ...]) -> Iterator[Holde
 
 def _of_own_container(owner: object, inner: tuple[str, ...]) -> Holder | None:
     """Return a list or the like of a class of the user's, one of whose methods adds to it; None for all others."""
-    if not isinstance(owner, (dict, list, set, deque, UserDict, UserList)) or type(owner).__module__ == "builtins":
+    if not isinstance(owner, (dict, list, set, deque, UserDict, UserList)):
         return None
-    holder = _of_class(_words(f"a {type(owner).__name__}", inner), type(owner), "self", inner)
-    return holder if holder.is_users and holder.adds else None
+    words = _words(f"a {type(owner).__name__}", inner)
+    for cls in type(owner).__mro__[:-1]:
+        path, first, last = _class_lines(cls)
+        if path and not is_library(path):
+            holder = _stored(words, path, "self", first, last, inner)
+            if holder.adds:
+                return holder
+    return None
 
 
 def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
@@ -521,7 +527,7 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
         if path:
             holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     best = _best(holders, Holder(words))
-    called = _called_to_add(best, cls) if best.adds and not best.is_users else None
+    called = None if best.is_users else _called_to_add(words, cls, name)
     if called is not None:
         return called
     if not best.stores:
@@ -534,14 +540,16 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     return replace(best, line=line, adds=True, stores=True, scope=scope)
 
 
-def _called_to_add(holder: Holder, cls: type) -> Holder | None:
-    """Return the holder with the user's line that calls the method by which a library's class adds to an attribute."""
-    method = function_name_around(holder.path, holder.line)
-    called = cls.__name__ if method == "__init__" else method
-    for path in _users_running():
-        line = calling_line(path, called) if called else None
-        if line is not None:
-            return replace(holder, path=path, line=line, scope=None)
+def _called_to_add(words: str, cls: type, name: str) -> Holder | None:
+    """Return the user's line that calls the method by which a library's class adds to an attribute."""
+    for owner in cls.__mro__[:-1]:
+        path, first, last = _class_lines(owner)
+        added = adding_line(path, name, first, last, of_object=True) if path else None
+        method = "" if added is None else function_name_around(path, added)
+        for users in _users_running() if method not in ("", "__init__") else ():
+            line = calling_line(users, method)
+            if line is not None:
+                return Holder(words, users, line, adds=True, stores=True)
     return None
 
 

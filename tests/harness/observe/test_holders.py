@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import weakref
 
 import torch
 
@@ -83,3 +84,69 @@ def test_a_state_of_an_optimizer_that_only_a_library_holds_is_one_of_an_optimize
     keep()
     holder = find_holder(next(iter(torch.utils.data.kept.state.values()))["exp_avg"])
     assert OPTIMIZER_STATE in holder.words
+
+
+def test_a_list_that_is_a_default_is_filled_by_the_line_that_adds_to_the_parameter():
+    def remember(value, seen=[]):  # noqa: B006
+        seen.append(value)
+
+    remember(torch.ones(4))
+    assert source_of_holder(lambda: remember.__defaults__[0][0]) == "seen.append(value)"
+
+
+def test_a_container_is_filled_where_a_function_that_is_given_it_adds_to_it():
+    def keep(store, key, value):
+        store[key].append(value)
+
+    stores = {"a": []}
+    functools.partial(keep, stores, "a")(torch.ones(4))
+    assert source_of_holder(lambda: stores["a"][0]) == "store[key].append(value)"
+
+
+def test_what_a_slot_holds_is_filled_by_the_class():
+    class Ring:
+        __slots__ = ("items",)
+
+        def push(self, value):
+            self.items = [*getattr(self, "items", ()), value]
+
+    ring = Ring()
+    ring.push(torch.ones(4))
+    assert source_of_holder(lambda: ring.items[0]) == 'self.items = [*getattr(self, "items", ()), value]'
+
+
+def test_a_list_that_takes_all_that_a_generator_yields_is_kept_by_the_expression():
+    found = []
+
+    def values():
+        last = None
+        for _ in range(2):
+            if last is not None:
+                holder = find_holder(last())
+                found.append(holder.source)
+            value = torch.ones(4)
+            last = weakref.ref(value)
+            yield value
+            del value
+
+    list(values())
+    assert found == ["list(values())"]
+
+
+def test_a_dict_of_ones_own_class_is_filled_by_its_method():
+    class Store(dict):
+        def save(self, key, value):
+            self[key] = value
+
+    store = Store()
+    store.save("a", torch.ones(4))
+    assert source_of_holder(lambda: store["a"]) == "self[key] = value"
+
+
+def test_the_line_that_calls_a_librarys_adding_method_fills_its_list():
+    model, head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer.add_param_group({"params": [head.bias]})
+    del head
+    source = source_of_holder(lambda: optimizer.param_groups[1]["params"][0])
+    assert source == 'optimizer.add_param_group({"params": [head.bias]})'
