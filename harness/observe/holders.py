@@ -204,8 +204,8 @@ class _Search:
         if isinstance(referrer, types.CellType):
             return self._cell(referrer, inner, depth)
         if isinstance(referrer, types.FunctionType):
-            own = _default_of(referrer, self._seen, inner)
-            return own if own.adds else self._of_function(own, referrer, inner, depth)
+            default = _default_of(referrer, self._seen, inner)
+            return default if default.adds else self._of_function(default, referrer, inner, depth)
         if isinstance(referrer, functools._lru_cache_wrapper):
             return _function_cache(referrer, inner)
         own = _of_own_container(referrer, inner)
