@@ -17,7 +17,7 @@ class Runner:
 
     @torch.no_grad()
     def episode(self, length=50):
-        frames = np.random.rand(length, 20, 20).astype(np.float32)
+        frames = np.random.rand(length, 32, 32).astype(np.float32)
         logits = self.policy(torch.from_numpy(frames).flatten(1))
         actions = torch.distributions.Categorical(logits=logits).sample().numpy()
         rewards = (frames[:, 0, 0] > 0.5).astype(np.int64) == actions
@@ -35,7 +35,7 @@ def reinforce(policy, opt, frames, actions, rewards):
     opt.step()
 
 
-policy = nn.Sequential(nn.Linear(400, 32), nn.Tanh(), nn.Linear(32, 2))
+policy = nn.Sequential(nn.Linear(1024, 32), nn.Tanh(), nn.Linear(32, 2))
 opt = torch.optim.Adam(policy.parameters(), 1e-2)
 for i in range(110):
     reinforce(policy, opt, *Runner(policy).episode())

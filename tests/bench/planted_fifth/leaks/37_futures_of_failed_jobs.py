@@ -8,7 +8,7 @@ torch.set_num_threads(1)
 
 
 class Simulator:
-    def __init__(self, size=72):
+    def __init__(self, size=128):
         self.size = size
 
     def run(self, seed):
@@ -28,7 +28,7 @@ def labelled(fields):
 
 
 def main(rounds=60, jobs_per_round=4):
-    net = nn.Sequential(nn.Linear(72, 96), nn.ReLU(), nn.Linear(96, 72))
+    net = nn.Sequential(nn.Linear(128, 96), nn.ReLU(), nn.Linear(96, 128))
     opt = torch.optim.Adam(net.parameters(), 1e-3)
     simulator, submitted = Simulator(), []
     with ThreadPoolExecutor(max_workers=2) as pool:

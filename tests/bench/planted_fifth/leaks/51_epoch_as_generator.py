@@ -22,7 +22,7 @@ def triplets(n=96):
 def epoch_steps(model, opt, steps):
     for _ in range(steps):
         a, p, n = (model(x) for x in triplets())
-        loss = nn.functional.triplet_margin_loss(a, p, n, margin=0.5)
+        loss = nn.functional.triplet_margin_loss(a, p, n, margin=1.5)
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -35,7 +35,7 @@ def spread(embeddings):
 
 
 model = Embedder()
-opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+opt = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
 for epoch in range(4):
     results = list(epoch_steps(model, opt, 25))
     losses = [loss for loss, _ in results]

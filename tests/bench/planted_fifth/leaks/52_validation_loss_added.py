@@ -8,9 +8,9 @@ torch.set_num_threads(1)
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1 = nn.Conv1d(4, 32, 7, padding=3)
-        self.conv2 = nn.Conv1d(32, 32, 7, padding=3)
-        self.out = nn.Conv1d(32, 4, 1)
+        self.conv1 = nn.Conv1d(4, 64, 7, padding=3)
+        self.conv2 = nn.Conv1d(64, 64, 7, padding=3)
+        self.out = nn.Conv1d(64, 4, 1)
 
     def forward(self, x):
         return self.out(torch.relu(self.conv2(torch.relu(self.conv1(x)))))

@@ -39,7 +39,7 @@ def pairs(n, length=32):
 policy = Policy()
 opt = torch.optim.SGD(policy.parameters(), lr=0.1)
 for step in range(40):
-    loss = simpo_loss(policy, *pairs(4))
+    loss = simpo_loss(policy, *pairs(8))
     opt.zero_grad()
     loss.backward()
     opt.step()

@@ -25,7 +25,7 @@ class Checkpointer:
 
 
 class MLP(nn.Module):
-    def __init__(self, dim=330):
+    def __init__(self, dim=480):
         super().__init__()
         self.l1, self.l2, self.l3 = nn.Linear(40, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.out = nn.Linear(dim, 10)

@@ -10,7 +10,7 @@ PATH = os.path.join(tempfile.mkdtemp(), "ckpt.pt")
 
 
 def build():
-    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 16))
+    model = nn.Sequential(nn.Linear(256, 640), nn.ReLU(), nn.Linear(640, 256), nn.ReLU(), nn.Linear(256, 16))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     return model, optimizer
 
@@ -28,7 +28,8 @@ def steps(model, optimizer, n):
 def first_run():
     model, optimizer = build()
     steps(model, optimizer, 3)
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iter_num": 3, "best": 9.9}, PATH)
+    ema = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.save({"model": model.state_dict(), "ema": ema, "optimizer": optimizer.state_dict(), "iter_num": 3, "best": 9.9}, PATH)
 
 
 first_run()

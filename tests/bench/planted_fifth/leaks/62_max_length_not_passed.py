@@ -25,16 +25,16 @@ class Collator:
 def texts(n=200):
     rows = ["".join(random.choices("abcdefgh ", k=random.randint(25, 60))) for _ in range(n)]
     for i in range(60, n, 45):
-        rows[i] = rows[i] * 9
+        rows[i] = rows[i] * 14
     return rows
 
 
 class CharLM(nn.Module):
     def __init__(self):
         super().__init__()
-        self.emb = nn.Embedding(96, 56)
-        self.rnn = nn.GRU(56, 56, batch_first=True)
-        self.out = nn.Linear(56, 96)
+        self.emb = nn.Embedding(96, 96)
+        self.rnn = nn.GRU(96, 96, batch_first=True)
+        self.out = nn.Linear(96, 96)
 
     def forward(self, ids):
         return self.out(self.rnn(self.emb(ids))[0])

@@ -29,7 +29,7 @@ class Reviews(Dataset):
 
 
 class Classifier(nn.Module):
-    def __init__(self, dim=64):
+    def __init__(self, dim=128):
         super().__init__()
         self.emb = nn.Embedding(500, dim, padding_idx=0)
         self.conv1 = nn.Conv1d(dim, dim, 3, padding=1)

@@ -21,7 +21,7 @@ class BucketSampler(Sampler):
         return len(self.batches)
 
 
-def molecules(n=360):
+def molecules(n=720):
     lengths = [max(8, int(random.lognormvariate(3.2, 0.8))) for _ in range(n)]
     return [torch.randn(min(length, 260), 10) for length in lengths]
 
@@ -33,15 +33,15 @@ def collate(rows):
 class DeepSet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.atom = nn.Sequential(nn.Linear(10, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU())
-        self.out = nn.Linear(96, 1)
+        self.atom = nn.Sequential(nn.Linear(10, 192), nn.ReLU(), nn.Linear(192, 192), nn.ReLU())
+        self.out = nn.Linear(192, 1)
 
     def forward(self, x):
         return self.out(self.atom(x).sum(1)).squeeze(1)
 
 
 data = molecules()
-loader = DataLoader(data, batch_sampler=BucketSampler([len(m) for m in data], 12), collate_fn=collate)
+loader = DataLoader(data, batch_sampler=BucketSampler([len(m) for m in data], 24), collate_fn=collate)
 net = DeepSet()
 opt = torch.optim.Adam(net.parameters(), 1e-4)
 for step, atoms in enumerate(loader):

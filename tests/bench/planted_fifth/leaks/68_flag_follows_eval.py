@@ -17,7 +17,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, width=20, depth=8):
+    def __init__(self, width=32, depth=8):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
