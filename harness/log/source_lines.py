@@ -25,6 +25,7 @@ _STORING_METHODS = {"add", "append", "appendleft", "extend", "insert", "put", "p
                     "setdefault", "update"}  # fmt: skip
 _STORING_FUNCTIONS = {"heappush", "heappushpop", "insort", "insort_left", "insort_right"}  # into their first argument
 _READING_METHODS = {"get", "items", "setdefault", "values"}  # whose results are parts of what a name holds
+_ENTERING = ("__enter__", "enter_context")
 _MAX_ALIASES = 20  # names under which one container is looked for
 _MAKING_NUMBERS = {"bool", "float", "int", "item", "len", "round", "str", "tolist"}
 
@@ -116,10 +117,20 @@ def storing_line(path: str, name: str, first: int, last: int, *, of_object: bool
         if named:
             is_other = of_object and not any(isinstance(target, ast.Attribute) for target in named)
             # `name = None` and the like hold nothing yet
-            lines = emptied if isinstance(getattr(node, "value", None), ast.Constant) else assigned
+            lines = emptied if isinstance(_value_given(node, name), ast.Constant) else assigned
             lines.append((is_other, node.lineno))
     found = assigned or emptied or defined
     return min(found)[1] if found else None
+
+
+def _value_given(node: ast.AST, name: str) -> ast.AST | None:
+    """Return what an assignment gives a name, of a tuple the part that is its own."""
+    value = getattr(node, "value", None)
+    for target in getattr(node, "targets", ()):
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            parts = zip(target.elts, value.elts, strict=False)
+            return next((given for part, given in parts if _is_named(part, name)), value)
+    return value
 
 
 def _sets_by_name(node: ast.AST, name: str) -> bool:
@@ -181,24 +192,70 @@ def adding_line(
 
     Of several, those that name one of the keys, given as Python writes them, go first; then the one that made what is
     kept, those that add more than numbers, those that add a tuple or none as `in_tuple` says, those that mention what
-    `made_at` assigns, and the first in the file. `of_object` leaves variables of that name out.
+    `made_at` assigns, those that add however much there is, and the first in the file. `of_object` leaves variables of
+    that name out.
     """
-    adding, with_key = [], []
-    for node in _nodes_between(path, first, last):
-        if _adds_to(node, name) and not (of_object and _has_variable(node, name)):
-            adding.append(node)
-            if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
-                with_key.append(node)
+    adding = list(_adding(path, name, first, last, of_object=of_object))
+    with_key = []
+    for node in adding:
+        if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
+            with_key.append(node)
     made_line = made_at.line if made_at is not None and made_at.path == path else 0
     assigned = _names_assigned_from(path, made_line) if len(with_key or adding) > 1 else set()
 
-    def rank(node: ast.stmt | ast.expr) -> tuple[bool, bool, bool, bool, int]:
+    bounded = _bounded_lines(path, name) if len(with_key or adding) > 1 else set()
+
+    def rank(node: ast.stmt | ast.expr) -> tuple[bool, bool, bool, bool, bool, int]:
         has_made = node.lineno <= made_line <= (node.end_lineno or node.lineno)
         is_unlike = in_tuple is not None and in_tuple is not _adds_tuple(node)
-        return not has_made, _adds_numbers(node), is_unlike, not _mentions(node, assigned), node.lineno
+        mentions_it = _mentions(node, assigned)
+        return not has_made, _adds_numbers(node), is_unlike, not mentions_it, node.lineno in bounded, node.lineno
 
     ranks = sorted(map(rank, with_key or adding))
     return ranks[0][-1] if ranks else None
+
+
+def _adding(path: str, name: str, first: int, last: int, *, of_object: bool = False) -> Iterator[ast.stmt | ast.expr]:
+    """Yield what adds to what is stored in a name."""
+    for node in _nodes_between(path, first, last):
+        is_other = of_object and _has_variable(node, name)
+        if _adds_to(node, name) and not is_other and not _is_begun_anew(path, node, name):
+            yield node
+
+
+def _is_begun_anew(path: str, node: ast.stmt | ast.expr, name: str) -> bool:
+    """Return whether a variable gets another value just before, as in `loss = first; loss = loss + second`."""
+    target = node.target if isinstance(node, ast.AugAssign) else next(iter(getattr(node, "targets", ())), None)
+    if not isinstance(target, ast.Name):
+        return False
+    blocks = (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef, ast.AsyncFunctionDef)
+    around = [
+        block.lineno
+        for block in _nodes(path)
+        if isinstance(block, blocks) and block.lineno < node.lineno <= (block.end_lineno or 0)
+    ]
+    for other in _nodes_between(path, max(around, default=node.lineno), node.lineno - 1):
+        is_assigned = isinstance(other, ast.Assign) and any(_is_named(part, name) for part in other.targets)
+        if is_assigned and not _adds_to(other, name):
+            return True
+    return False
+
+
+def _bounded_lines(path: str, name: str) -> set[int]:
+    """Return the lines that run only while there is less than so much in what a name holds."""
+    lines: set[int] = set()
+    for node in _nodes(path):
+        if isinstance(node, ast.If) and _asks_for_fewer(node.test, name):
+            lines.update(range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1))
+    return lines
+
+
+def _asks_for_fewer(test: ast.expr, name: str) -> bool:
+    """Return whether a condition is `len(name) < ...` or the like."""
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], (ast.Lt, ast.LtE)):
+        return False
+    length = test.left
+    return isinstance(length, ast.Call) and _called_name(length) == "len" and _is_named(length.args[0], name)
 
 
 class _Alias(NamedTuple):
@@ -219,8 +276,14 @@ def filling_line(path: str, name: str, first: int, last: int) -> int | None:
     for alias in aliases:  # which grows
         found = [other for other in _aliases_of(path, alias) if other not in aliases]
         aliases += found[: _MAX_ALIASES - len(aliases)]
-    lines = [adding_line(path, *alias) for alias in aliases[1:]]
-    return next((line for line in lines if line is not None), None)
+    filling = [alias for alias in aliases[1:] if any(map(_fills, _adding(path, *alias)))]
+    return adding_line(path, *filling[0]) if filling else None
+
+
+def _fills(node: ast.stmt | ast.expr) -> bool:
+    """Return whether what adds to a part of a container fills that: a sum of numbers, or another value, does not."""
+    is_of_variable = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    return not is_of_variable and not _adds_numbers(node)
 
 
 def _aliases_of(path: str, alias: _Alias) -> Iterator[_Alias]:
@@ -287,9 +350,15 @@ def _functions(path: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def context_around(path: str, line: int, name: str) -> int | None:
-    """Return the line of the outermost `with` around a line of a file whose context has a name, or None."""
+    """Return the line of the outermost `with` around a line of a file whose context has a name, or None.
+
+    A context may also be entered by a call, from which on it is open.
+    """
     found = []
     for node in _nodes(path):
+        if isinstance(node, ast.Call) and _called_name(node) in _ENTERING and node.lineno <= line:
+            names = (part for part in ast.walk(node) if isinstance(part, (ast.Name, ast.Attribute)))
+            found += [node.lineno for part in names if _is_named(part, name)]
         if isinstance(node, (ast.With, ast.AsyncWith)) and node.lineno <= line <= (node.end_lineno or node.lineno):
             parts = (part for item in node.items for part in ast.walk(item.context_expr))
             if any(isinstance(part, (ast.Name, ast.Attribute)) and _is_named(part, name) for part in parts):
@@ -315,9 +384,23 @@ def function_name_around(path: str, line: int) -> str:
     return max(around, default=(0, ""))[1]
 
 
-def calling_line(path: str, name: str) -> int | None:
-    """Return the first line of a file that calls a function, method or class of a name, or None."""
-    calls = (node for node in _nodes(path) if isinstance(node, ast.Call) and _called_name(node) == name)
+def functions_calling(path: str, name: str, first: int, last: int) -> list[str]:
+    """Return a name and those of the functions between two lines of a file that call it, or each other, to do so."""
+    functions = [function for function in _functions(path) if first <= function.lineno <= last]
+    names = [name]
+    for called in names:  # which grows
+        for function in functions:
+            calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+            if function.name not in (*names, "__init__") and any(_called_name(call) == called for call in calls):
+                names.append(function.name)
+    return names
+
+
+def calling_line(path: str, name: str, owner: str | None = None) -> int | None:
+    """Return the first line of a file that calls a function, method or class of a name, or of an owner's; or None."""
+    calls = [node for node in _nodes(path) if isinstance(node, ast.Call) and _called_name(node) == name]
+    if owner is not None:
+        calls = [call for call in calls if isinstance(call.func, ast.Attribute) and _is_named(call.func.value, owner)]
     return min((call.lineno for call in calls), default=None)
 
 

@@ -17,11 +17,20 @@ import types
 from collections import UserDict, UserList, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 
-from memory_harness.harness.log.records import ALSO_KEPT, HOOK, OF_GENERATOR, OF_METRIC, OPTIMIZER_STATE, TRACEBACK
+from memory_harness.harness.log.records import (
+    ALSO_KEPT,
+    AT_EXIT,
+    HOOK,
+    OF_GENERATOR,
+    OF_METRIC,
+    OPTIMIZER_STATE,
+    TRACEBACK,
+)
 from memory_harness.harness.log.source_lines import (
     SourceLine,
     adding_line,
@@ -30,6 +39,7 @@ from memory_harness.harness.log.source_lines import (
     filling_line,
     function_around,
     function_name_around,
+    functions_calling,
     handling_line,
     is_in_comprehension,
     is_in_loop_header,
@@ -171,12 +181,17 @@ class _Search:
             if found is not None and found.is_users and found.adds:
                 return found
             is_beyond = found is not None and found.is_users and not found.words.startswith("local ")
-            if fallback is not None and fallback is own and is_beyond:
-                fallback = replace(fallback, words=f"{fallback.words}, {ALSO_KEPT}")
+            if fallback is not None and found is not None and fallback is own and is_beyond:
+                # a parameter is stored by no line
+                is_given = found.stores and not fallback.stores
+                fallback = found if is_given else replace(fallback, words=f"{fallback.words}, {ALSO_KEPT}")
             if self._lookups <= 0:
                 break
-        is_filled = isinstance(target, (list, set, dict))
-        return fallback or (_in_the_making(target, inner) if is_filled else None)
+        if fallback is None and isinstance(target, (list, set, dict)):
+            return _in_the_making(target, inner)
+        if fallback is None and isinstance(target, (types.FunctionType, types.MethodType, functools.partial)):
+            return _called_at_exit(inner)
+        return fallback
 
     def _noted(self, found: Holder | None) -> Holder | None:
         """Leave a few lookups once a holder of the user's is found."""
@@ -354,7 +369,7 @@ class _Search:
         link = f"{kind}.{name}"
         if is_state:
             link = OPTIMIZER_STATE
-            holder = replace(holder, words=_words(OPTIMIZER_STATE, inner))
+            holder = _state_given(inner) or replace(holder, words=_words(OPTIMIZER_STATE, inner))
         elif _is_metric(owner):
             link = f"`{name}` {named}"
         outer = self.holder_of(owner, (link, *inner), depth - 1)
@@ -464,6 +479,15 @@ def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
         del frame  # as in `_running_locals`
 
 
+def _called_at_exit(inner: tuple[str, ...]) -> Holder | None:
+    """Return the line that has something called when Python exits, which keeps it where no object refers to it."""
+    for path in _users_running():
+        line = calling_line(path, "register", "atexit")
+        if line is not None:
+            return Holder(_words(AT_EXIT, inner), path, line, adds=True, stores=True)
+    return None
+
+
 def _at_call(holder: Holder, name: str, frame: types.FrameType, inner: tuple[str, ...]) -> Holder:
     """Return the holder with the line at which its frame is, where that hands on the object whose attribute keeps it.
 
@@ -546,10 +570,20 @@ def _called_to_add(words: str, cls: type, name: str) -> Holder | None:
         path, first, last = _class_lines(owner)
         added = adding_line(path, name, first, last, of_object=True) if path else None
         method = "" if added is None else function_name_around(path, added)
-        for users in _users_running() if method not in ("", "__init__") else ():
-            line = calling_line(users, method)
+        methods = functions_calling(path, method, first, last) if method not in ("", "__init__") else []
+        for users, called in product(_users_running(), methods):
+            line = calling_line(users, called)
             if line is not None:
                 return Holder(words, users, line, adds=True, stores=True)
+    return None
+
+
+def _state_given(inner: tuple[str, ...]) -> Holder | None:
+    """Return the line of a user's file that is running which puts something into an optimizer's state."""
+    for path in _users_running():
+        line = adding_line(path, "state", 1, sys.maxsize, of_object=True)
+        if line is not None:
+            return Holder(_words(OPTIMIZER_STATE, inner), path, line, adds=True, stores=True)
     return None
 
 

@@ -142,11 +142,17 @@ def _holder_of_old_graph(groups: Iterable[_Group], tensors: Tensors, last_began:
     older = set(chain.from_iterable(group.older_handles() for group in groups))
     old_tensors = {handle: found for handle, found in tensors.items() if handle in older}
     graph = holder_of_graph(old_tensors, MAX_OBJECTS_ASKED)
-    if graph is None or not graph.is_users:
-        graph = holder_of_graph(tensors, since=last_began)
+    if graph is None or not graph.is_users or not graph.adds:
+        graph = _better(holder_of_graph(tensors, since=last_began), graph)
     if (graph is None or not graph.adds) and gradients_have_graphs():
         return Holder(GRADIENT_WITH_GRAPH)
     return graph
+
+
+def _better(found: Holder | None, before: Holder | None) -> Holder | None:
+    """Return what was found where it adds, or nothing of the user's was known before: a name may be overwritten."""
+    is_known = before is not None and before.is_users
+    return before if is_known and not (found is not None and found.is_users and found.adds) else found
 
 
 def _record(
@@ -154,15 +160,19 @@ def _record(
 ) -> SurvivorRecord:
     # those of the last unit may be held by a variable that the next one overwrites
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
-    asked = held[:MAX_OBJECTS_ASKED]
-    holder = next(filter(None, map(_holder_of_storage, asked)), None)
+    # and the oldest may be let go by another thread meanwhile
+    asked = [*held[: MAX_OBJECTS_ASKED - 1], *held[MAX_OBJECTS_ASKED - 1 :][-1:]]
+    holders = list(map(_holder_of_storage, asked))
+    holder = next(filter(None, holders), None)
     holder = holder and _named_hook(holder.of_what_was_made(group.site))
     in_graph = False
     if holder is None:
         holder = next(filter(None, map(holder_of_arrays_over, asked)), None)
-    if holder is None and graph is not None:
+    # of several, one may have a name that the next unit overwrites
+    unheld = [found for found, known in zip(asked, holders, strict=True) if known is None]
+    if unheld and graph is not None and not (holder and holder.adds):
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
-        in_graph = not any(referred(same_storage, [same_storage]) for same_storage in asked)
+        in_graph = not any(referred(same_storage, [same_storage]) for same_storage in unheld)
     largest = max(chain.from_iterable(held), key=torch.Tensor.numel, default=None)
     has_graph = any(tensor.grad_fn is not None for tensor in chain.from_iterable(held))
     keeper = graph if in_graph else holder

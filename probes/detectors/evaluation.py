@@ -85,8 +85,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
         return None  # what is added to a model, rather than what it returns
     is_joined = _is_joined(log)
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation, is_joined=is_joined)]
-    if not hoarding:
-        return None
+    if max((evaluation.grown_bytes for evaluation in hoarding), default=0) < MIN_GROWTH_BYTES:
+        return None  # what a search keeps until it is over, and the like
     if log.run.script:
         contents = _contents_by_output(log, hoarding[0])
     elif model is not None:
@@ -421,7 +421,7 @@ def eval_leftover(evidence: Evidence) -> Finding | None:
     known = settled if log.run.script and not survivors_of(log, Phase.EVAL) else evidence.evaluations
     found = [evaluation for evaluation in known if _leaves_last(evaluation)]
     if not found or _steps_leave_too(evidence):
-        return _output_at_failure(evidence) or _suspended_at_failure(log)
+        return _output_at_failure(evidence) or _suspended_at_failure(log) or _kept_at_failure(evidence)
     first, oom = found[0], log.fatal_oom
     dies_next = oom is not None and oom.phase in (Phase.FORWARD, Phase.BACKWARD) and oom.step == found[-1].step + 1
     stays = first.kept_bytes is not None and first.kept_bytes >= KEPT_SHARE * first.grown_bytes
@@ -452,8 +452,7 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
     """
     log = evidence.log
     left = main_survivor(survivors_at_failure(log, LEFT_OUTPUT))
-    looked_at = {record.step for record in records_of(log, Phase.EVAL)}
-    if left is None or 2 * len(looked_at) > len(log.steps):
+    if left is None or _looks_in_most_steps(log):
         return None
     return error_at_failure(
         log,
@@ -465,6 +464,10 @@ def _output_at_failure(evidence: Evidence) -> Finding | None:
         "memory, which would have had room without it. Deleting it when the evaluation is over gives that back.",
         evidence={"left_bytes": left.bytes_per_step},
     )
+
+
+def _looks_in_most_steps(log: RunLog) -> bool:
+    return 2 * len({record.step for record in records_of(log, Phase.EVAL)}) > len(log.steps)
 
 
 def _suspended_at_failure(log: RunLog) -> Finding | None:
@@ -487,6 +490,34 @@ def _suspended_at_failure(log: RunLog) -> Finding | None:
         bytes=num_bytes,
         where=line_of(held[0]),
         evidence={"left_bytes": num_bytes, "num_variables": len(held)},
+    )
+
+
+def _kept_at_failure(evidence: Evidence) -> Finding | None:
+    """Find the largest of what the last evaluation has left, without which the training step after it would fit."""
+    log, oom = evidence.log, evidence.log.fatal_oom
+    if oom is None or oom.phase not in GRAPH_PHASES or not evidence.evaluations or _looks_in_most_steps(log):
+        return None
+    held = max(survivors_of(log, Phase.EVAL), key=lambda found: found.bytes_per_step, default=None)
+    last = [record for record in records_of(log, *GRAPH_PHASES) if record.step == oom.step]
+    if held is None or held.step != oom.step or not last or not held.holder:
+        return None
+    is_there = (
+        last[0].allocated_before_bytes - evidence.evaluations[-1].before_bytes >= KEPT_SHARE * held.bytes_per_step
+    )
+    if not is_there or severity_without(log, held.bytes_per_step) != "error":
+        return None
+    return Finding(
+        cause="eval-leftover",
+        severity="error",
+        title=f"What the evaluation has left, {format_bytes(held.bytes_per_step)}, is there while the model trains",
+        explanation=f"It is made at {held.site} and kept by {held.holder} `{held.kept_by}`. The training step after it "
+        "would have had room without it: what is only needed until the evaluation is over can be let go there.",
+        phase=Phase.EVAL,
+        steps=(oom.step, oom.step),
+        bytes=held.bytes_per_step,
+        where=line_of(held),
+        evidence={"left_bytes": held.bytes_per_step},
     )
 
 

@@ -25,10 +25,12 @@ from memory_harness.probes.detectors.growth_contents import every_step, unknown
 from memory_harness.probes.detectors.growth_holders import (
     between_steps,
     in_caches,
+    in_collections,
     in_exceptions,
     in_graphs,
     in_hooks,
     in_metrics,
+    in_optimizer,
     in_outputs,
 )
 from memory_harness.probes.detectors.growth_timing import (
@@ -69,7 +71,9 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     at_interval,
     every_step,
     in_graphs,
+    in_optimizer,
     between_steps,
+    in_collections,
     unknown,
 )
 
@@ -175,7 +179,7 @@ def _explain(evidence: Evidence) -> Explanation | None:
     """Return the first explanation that holds."""
     survivors = survivors_of(evidence.log)
     if survivors and all(is_of_optimizer(survivor) for survivor in survivors):
-        return None  # it keeps as much as it is configured to
+        return in_optimizer(evidence)  # it keeps as much as it is configured to, unless that has no end
     if _is_of_added_parameters(evidence):
         return None
     for question in QUESTIONS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import GROWING_TENSOR, Phase, SurvivorRecord
+from memory_harness.harness.log.records import AT_EXIT, GROWING_TENSOR, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.floor import (
@@ -40,7 +40,7 @@ padding other attention kernels run, which keep a third more or less (1B model, 
 CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
 _TUPLE = re.compile(r"tuple of (\d+)")
-COLLECTIONS = ("list", "dict", "deque", "set")
+COLLECTIONS = ("list", "dict", "deque", "set", "_tee", AT_EXIT)
 
 
 def every_step(evidence: Evidence) -> Explanation | None:

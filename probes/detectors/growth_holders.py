@@ -7,7 +7,7 @@ from memory_harness.harness.log.records import Phase, SurvivorRecord
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
 from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
-from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_hook, is_of_metric
+from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_hook, is_of_metric, is_of_optimizer
 from memory_harness.probes.detectors.reading import main_survivor, records_of, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
 
@@ -74,6 +74,33 @@ def in_graphs(evidence: Evidence) -> Explanation | None:
         title="{} of computation graphs are kept",
         reason="The tensors that survive carry a grad_fn: something refers to a loss, or to another result with a "
         "graph, long after its step.",
+    )
+
+
+def in_optimizer(evidence: Evidence) -> Explanation | None:
+    """Explain states that an optimizer gets more of to the end: of parameters that others have taken the place of."""
+    survivors = survivors_of(evidence.log)
+    held = [survivor for survivor in survivors if is_of_optimizer(survivor) and "list of" not in survivor.holder]
+    return _explanation(
+        evidence,
+        # the gradients of these parameters stay as well
+        held if _bytes_of(held) > _bytes_of(survivors) / 2 else [],
+        cause="optimizer-states-twice",
+        title="An optimizer's states have grown by {}",
+        reason="States of parameters that have been replaced by others are still there: the optimizer keeps them, by "
+        "the old parameters, until they are deleted from its `state`.",
+    )
+
+
+def in_collections(evidence: Evidence) -> Explanation | None:
+    """Explain plain tensors that a list or the like collects, at whatever steps."""
+    held = _held(evidence, lambda survivor: not survivor.has_grad_fn and is_collection(survivor))
+    return _explanation(
+        evidence,
+        held if evidence.log.run.script else [],
+        cause="tensors-logged",
+        title="{} of tensors have come to be kept",
+        reason="A list or the like keeps tensors without a graph, and gets more of them.",
     )
 
 

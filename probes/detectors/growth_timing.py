@@ -33,6 +33,9 @@ NEVER_LONGEST = 2
 none."""
 STEPS_OF_FEW_LENGTHS = 8
 """Steps for each length that has come up, from which the lengths are a few that are known: their table is soon full."""
+MATTERING_SHARE = 0.25
+"""Share of the peak that a list must reach, whose falls alone tell of epochs: one that is emptied every few steps takes
+less, as it is meant to."""
 LASTING_SHARE = 0.5
 """Share of what new lengths left that must still be there at the end."""
 WHAT_STAYS = {
@@ -213,7 +216,8 @@ def _with_epochs_by_falls(log: RunLog, growth: Sequence[StepGrowth]) -> Sequence
             falls.append(step.step)
         numbered.append(replace(step, epoch=epoch))
     periods = {after - before for before, after in pairwise(falls)}
-    return numbered if len(periods) == 1 else growth
+    is_large = max(floors(growth)) - lowest >= MATTERING_SHARE * log.peak_allocated_bytes
+    return numbered if len(periods) == 1 and is_large else growth
 
 
 def _climb(steps: Sequence[StepGrowth]) -> int:

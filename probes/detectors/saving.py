@@ -355,7 +355,9 @@ def _caches_of_calls(log: RunLog) -> Finding | None:
     texts = [call for call in calls if call.batch is not None and call.batch.padded_length > 1]
     levels = [call.allocated_before_bytes for call in (texts if len(texts) >= MIN_CALLS else calls)]
     survivors = survivors_of(log, Phase.EVAL)
-    by_shape = main_survivor(survivors) if are_caches(log, survivors) else None
+    # an encoder's outputs may look the same, where no text is written token by token
+    is_by_tokens = 2 * len(texts) < len(calls)
+    by_shape = main_survivor(survivors) if is_by_tokens and are_caches(log, survivors) else None
     held = next((survivor for survivor in survivors if is_of_cache(log, survivor)), by_shape)
     if held is None or len(calls) < MIN_CALLS or not rises_to_the_end(levels, NOISE_BYTES):
         return None
@@ -384,7 +386,9 @@ def _is_handed_on(calls: Sequence[PhaseRecord], held: SurvivorRecord) -> bool:
 
     That of one text grows as well: token by token, or in a variable of the function that goes through it.
     """
-    num_texts = sum(call.batch is not None and call.batch.padded_length > 1 for call in calls)
+    num_long = sum(call.batch is not None and call.batch.padded_length > 1 for call in calls)
+    # no text goes on while the model trains
+    num_texts = max(num_long, len({call.step for call in calls}))
     is_local = held.holder.removeprefix(f"{GROWING_TENSOR}: ").startswith("local ") and ALSO_KEPT not in held.holder
     return num_texts >= MIN_CALLS and not is_local and not held.site.endswith("<module>")
 
