@@ -385,15 +385,20 @@ def function_name_around(path: str, line: int) -> str:
 
 
 def functions_calling(path: str, name: str, first: int, last: int) -> list[str]:
-    """Return a name and those of the functions between two lines of a file that call it, or each other, to do so."""
+    """Return a method's name and those of the methods between two lines of a file that lead to a call of it."""
     functions = [function for function in _functions(path) if first <= function.lineno <= last]
     names = [name]
     for called in names:  # which grows
         for function in functions:
-            calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
-            if function.name not in (*names, "__init__") and any(_called_name(call) == called for call in calls):
+            is_known = function.name in (*names, "__init__")
+            if not is_known and any(_is_own_method(node, called) for node in ast.walk(function)):
                 names.append(function.name)
     return names
+
+
+def _is_own_method(node: ast.AST, name: str) -> bool:
+    """Return whether a node is `self.name`."""
+    return isinstance(node, ast.Attribute) and node.attr == name and getattr(node.value, "id", "") == "self"
 
 
 def calling_line(path: str, name: str, owner: str | None = None) -> int | None:

@@ -362,14 +362,15 @@ class _Search:
             return _hook(hook, kind, inner)
         named = f"{OF_METRIC}{kind}" if _is_metric(owner) else f"of {kind}"
         cls = getattr(type(owner), "_forward_cls", type(owner))  # of a graph's node, its function
-        holder = _of_class(_words(f"attribute `{name}` {named}", inner), cls, name, inner)
-        if holder.is_users and holder.adds:
-            return holder
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
+        words = OPTIMIZER_STATE if is_state else f"attribute `{name}` {named}"
+        holder = _of_class(_words(words, inner), cls, name, inner)
+        if holder.is_users and holder.adds and not is_state:
+            return holder
         link = f"{kind}.{name}"
         if is_state:
             link = OPTIMIZER_STATE
-            holder = _state_given(inner) or replace(holder, words=_words(OPTIMIZER_STATE, inner))
+            holder = _set_elsewhere(holder.words, name, inner) or holder
         elif _is_metric(owner):
             link = f"`{name}` {named}"
         outer = self.holder_of(owner, (link, *inner), depth - 1)
@@ -575,15 +576,6 @@ def _called_to_add(words: str, cls: type, name: str) -> Holder | None:
             line = calling_line(users, called)
             if line is not None:
                 return Holder(words, users, line, adds=True, stores=True)
-    return None
-
-
-def _state_given(inner: tuple[str, ...]) -> Holder | None:
-    """Return the line of a user's file that is running which puts something into an optimizer's state."""
-    for path in _users_running():
-        line = adding_line(path, "state", 1, sys.maxsize, of_object=True)
-        if line is not None:
-            return Holder(_words(OPTIMIZER_STATE, inner), path, line, adds=True, stores=True)
     return None
 
 

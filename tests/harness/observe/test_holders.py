@@ -1,6 +1,7 @@
 """Who keeps a tensor, and which line it is that fills what keeps it."""
 
 import argparse
+import atexit
 import functools
 import weakref
 
@@ -150,3 +151,41 @@ def test_the_line_that_calls_a_librarys_adding_method_fills_its_list():
     del head
     source = source_of_holder(lambda: optimizer.param_groups[1]["params"][0])
     assert source == 'optimizer.add_param_group({"params": [head.bias]})'
+
+
+def test_what_is_only_called_at_exit_is_kept_by_the_line_that_asks_for_it():
+    def write(value):
+        """Write nothing."""
+
+    late = functools.partial(write, torch.ones(4))
+    found = weakref.ref(late)
+    atexit.register(late)
+    try:
+        del late
+        assert source_of_holder(lambda: found().args[0]) == "atexit.register(late)"
+    finally:
+        atexit.unregister(found())
+
+
+def test_what_a_parameter_is_given_is_kept_by_what_stores_it_beyond():
+    class Batches:
+        """Keeps nothing that it is not given."""
+
+    def train(batches):
+        return source_of_holder(lambda: batches.first)
+
+    torch.utils.data.kept = Batches()
+    torch.utils.data.kept.first = torch.ones(4)
+    try:
+        assert train(torch.utils.data.kept) == "torch.utils.data.kept.first = torch.ones(4)"
+    finally:
+        del torch.utils.data.kept
+
+
+def test_a_parameters_state_is_put_where_a_line_of_the_users_does():
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.state[model.bias] = {"exp_avg": torch.ones(4)}
+    holder = find_holder(optimizer.state[model.bias]["exp_avg"])
+    assert OPTIMIZER_STATE in holder.words
+    assert holder.source == 'optimizer.state[model.bias] = {"exp_avg": torch.ones(4)}'

@@ -75,6 +75,15 @@ def test_what_is_meant_to_be_there_is_no_leak(levels, holder, length):
     assert found(levels, holder, length) is None
 
 
+def test_a_cache_that_goes_on_while_the_model_trains_is_that_of_no_text():
+    log = make_log()
+    cache = f"{GROWING_TENSOR}: attribute `past` of Attention: DynamicCache.layers, DynamicLayer.keys (serve.py:3)"
+    survivor = SurvivorRecord(0, Phase.EVAL, "serve.py:5 f", cache, 20 * KIB, 8, shape=(1, 4, 24, 32), unit=Phase.EVAL)
+    calls = [replace(call, step=number // 2) for number, call in enumerate(calls_at(CLIMBING, 1))]
+    log = replace(log, run=replace(log.run, script="serve.py"), phases=calls, survivors=[survivor], steps=[])
+    assert kv_cache_held(gather(log)).where == "serve.py:3"
+
+
 @pytest.mark.parametrize(("name", "expected"), [(COLLECTOR, True), (COLLECTED_BY_SCRIPT, False)])
 def test_garbage_that_the_script_collects_itself_is_no_leak(name, expected):
     probes = [ProbeRecord(name, step, 500 * KIB, 100 * KIB, 0, 0) for step in range(10, 60, 10)]

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from memory_harness.configs.units import GIB, MIB
-from memory_harness.harness.log.records import BatchShape, ForwardFacts, Phase, ProbeRecord, SurvivorRecord
+from memory_harness.harness.log.records import (
+    OPTIMIZER_STATE,
+    BatchShape,
+    ForwardFacts,
+    Phase,
+    ProbeRecord,
+    SurvivorRecord,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors import detect
 from tests.builders import AS_PUBLISHED, LLAMA_8B, Failure, make_log
@@ -139,6 +146,33 @@ def test_what_is_kept_every_third_step_is_named_by_what_it_is(holder, has_grad_f
     assert (finding.cause, finding.where) == (cause, "mine.py:7")
 
 
+STATES = f"{OPTIMIZER_STATE}: dict with key Parameter, dict with key 'exp_avg' (mine.py:7)"
+
+
+@pytest.mark.parametrize(
+    ("holder", "cause"),
+    [(STATES, "optimizer-states-twice"), (f"{OPTIMIZER_STATE}: dict with key 'old_dirs', list of 9 (mine.py:7)", None)],
+    ids=["of parameters that have been replaced", "a history of bounded length"],
+)
+def test_an_optimizers_states_that_grow_to_the_end_are_told(holder, cause):
+    survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", holder, 8 * MIB, 4)
+    errors = [finding.cause for finding in detect(growing(make_log(LEAN), survivor, 1)) if finding.severity == "error"]
+    assert errors == ([] if cause is None else [cause])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_a_list_that_falls_again_and_again_is_an_epochs_where_it_matters(share):
+    survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", f"{LIST} (mine.py:7)", MIB, 4)
+    log = growing(make_log(LEAN), survivor, 1)
+    floors = [GIB + (step.step % 6) * 8 * MIB for step in log.steps]
+    left = [8 * MIB if step.step % 6 else -40 * MIB for step in log.steps]
+    counted = zip(log.steps, floors, left, strict=True)
+    log.steps[:] = [replace(step, epoch=1, allocated_bytes=floor, left_bytes=more) for step, floor, more in counted]
+    stats = replace(log.phases[-1].after, peak_allocated_bytes=round(40 * MIB / share))
+    log = replace(log, phases=[replace(record, after=stats) for record in log.phases])
+    assert ("epoch-hoard" in found(log)) is (share > 0.25)
+
+
 def test_what_the_collector_frees_on_its_own_again_and_again_lies_in_circles():
     survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", f"graph of {LIST} (mine.py:7)", 2 * MIB, 4, True)
     log = growing(make_log(LEAN), survivor, 2)
@@ -149,3 +183,20 @@ def test_what_the_collector_frees_on_its_own_again_and_again_lies_in_circles():
     log = replace(log, probes=runs, survivors=[survivor, circle])
     assert found(log)["reference-cycle"].where == "mine.py:3"
     assert "reference-cycle" not in found(replace(log, probes=runs[:1]))
+
+
+@pytest.mark.parametrize("kept_bytes", [3 * GIB, GIB // 4])
+def test_what_an_evaluation_has_left_is_told_where_the_next_step_would_fit_without_it(kept_bytes):
+    holder = "attribute `distances` of Retrieval (mine.py:7)"
+    left = SurvivorRecord(16, Phase.EVAL, "mine.py:7 evaluate", holder, kept_bytes, 1, unit=Phase.EVAL)
+    log = failed(Phase.FORWARD, LAYERS)
+    before = log.phases[-1].allocated_before_bytes
+    after = replace(log.phases[-1].after, allocated_bytes=before)
+    evaluation = replace(log.phases[-1], phase=Phase.EVAL, step=15, after=after)
+    evaluation = replace(evaluation, allocated_before_bytes=before - kept_bytes, forward=None)
+    phases = [record for record in log.phases if record.phase is not Phase.EVAL]
+    log = replace(log, phases=[*phases[:-1], evaluation, phases[-1]], survivors=[left], evals=[])
+    finding = found(log).get("eval-leftover")
+    assert (finding is not None) is (kept_bytes == 3 * GIB)
+    if finding is not None:
+        assert (finding.severity, finding.where) == ("error", "mine.py:7")
