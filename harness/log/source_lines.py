@@ -523,6 +523,12 @@ def registering_line(path: str, function: str) -> int | None:
     return min(lines)[1] if lines else None
 
 
+def source_files(path: str) -> list[str]:
+    """Return what a module's code is known by: its file, or the cells of a notebook that have run."""
+    cells = [name for name in list(linecache.cache) if name.startswith(f"{path}#")]
+    return cells or [path]
+
+
 def source_line(path: str, line: int) -> str:
     """Return a line of a file without its indentation; empty where it cannot be read."""
     return linecache.getline(path, line).strip()
@@ -581,7 +587,9 @@ def _nodes_between(path: str, first: int, last: int) -> Iterator[ast.stmt | ast.
 @lru_cache(maxsize=64)
 def _nodes(path: str) -> tuple[ast.AST, ...]:
     try:
-        return tuple(ast.walk(ast.parse(read_text(Path(path), MAX_SOURCE_BYTES))))
+        # a notebook's cells are no files
+        text = "".join(linecache.getlines(path)) if "#" in path else read_text(Path(path), MAX_SOURCE_BYTES)
+        return tuple(ast.walk(ast.parse(text)))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
 

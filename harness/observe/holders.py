@@ -47,6 +47,7 @@ from memory_harness.harness.log.source_lines import (
     module_lines,
     registering_line,
     short_path,
+    source_files,
     source_line,
     storing_line,
 )
@@ -690,7 +691,8 @@ def _stored(
 def _global(variables: dict[Any, Any], name: str, inner: tuple[str, ...]) -> Holder:
     path = variables.get("__file__") or ""
     words = _words(f"global `{name}` of {variables['__name__']}", inner)
-    best = _best([_stored(words, path, name, *lines, inner) for lines in module_lines(path, name)], Holder(words))
+    stretches = [(file, lines) for file in source_files(path) for lines in module_lines(file, name)]
+    best = _best([_stored(words, file, name, *lines, inner) for file, lines in stretches], Holder(words))
     frame = next((frame for frame in running_frames() if frame.f_locals is variables), None)
     return best if frame is None else _at_call(best, name, frame, inner)
 

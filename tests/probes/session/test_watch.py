@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,26 @@ def test_what_keeps_it_is_shown_with_both_lines(tmp_path, capfd):
     assert "script.py:6 <module> `out = model(torch.randn(32, 16))`" in finding.explanation
     assert "global `history`" in finding.explanation
     assert "`history.append(out.detach())`" in finding.explanation
+
+
+@pytest.mark.slow
+def test_a_notebooks_leak_is_told_by_cell_and_line(tmp_path, capfd):
+    cells = [
+        "import torch\nmodel = torch.nn.Linear(16, 128)\nhistory = []",
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for step in range(14):\n"
+        "    out = model(torch.randn(32, 16))\n"
+        "    optimizer.zero_grad()\n"
+        "    out.mean().backward()\n"
+        "    optimizer.step()\n"
+        "    history.append(out.detach())",
+    ]
+    notebook = {"cells": [{"cell_type": "code", "source": source.splitlines(True)} for source in cells]}
+    path = tmp_path / "train.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    (finding,) = detect(watched(path, tmp_path))
+    assert finding.cause == "tensors-logged"
+    assert str(finding.where).endswith("train.ipynb#cell2:7")
 
 
 def test_at_least_fourteen_causes_and_eight_clean_scripts():
