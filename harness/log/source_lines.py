@@ -229,14 +229,13 @@ def _is_begun_anew(path: str, node: ast.stmt | ast.expr, name: str) -> bool:
     if not isinstance(target, ast.Name):
         return False
     blocks = (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef, ast.AsyncFunctionDef)
-    around = [
-        block.lineno
-        for block in _nodes(path)
-        if isinstance(block, blocks) and block.lineno < node.lineno <= (block.end_lineno or 0)
-    ]
-    for other in _nodes_between(path, max(around, default=node.lineno), node.lineno - 1):
-        is_assigned = isinstance(other, ast.Assign) and any(_is_named(part, name) for part in other.targets)
-        if is_assigned and not _adds_to(other, name):
+    innermost: list[ast.stmt] = []  # what its loop or function does each time
+    for block in _nodes(path):  # outer ones first
+        if isinstance(block, blocks) and block.lineno < node.lineno <= (block.end_lineno or 0):
+            innermost = block.body
+    for other in innermost:
+        is_before = isinstance(other, ast.Assign) and other.lineno < node.lineno
+        if is_before and any(_is_named(part, name) for part in other.targets) and not _adds_to(other, name):
             return True
     return False
 

@@ -65,6 +65,11 @@ def test_a_sum_that_is_begun_anew_in_each_turn_adds_up_nothing(tmp_path):
     assert adding_line(path, "total", 1, 9) == 4
 
 
+def test_a_sum_that_is_only_begun_where_there_is_none_adds_up(tmp_path):
+    text = "for x in data:\n    if mean is None:\n        mean = zeros(x)\n    mean = 0.9 * mean + x\n"
+    assert adding_line(script_of(tmp_path, text), "mean", 1, 9) == 4
+
+
 def test_a_number_taken_out_of_a_container_does_not_fill_it(tmp_path):
     text = 'state = load()\nstep = state["step"]\nwhile step < 9:\n    step += 1\n'
     assert filling_line(script_of(tmp_path, text), "state", 1, 9) is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 
 from memory_harness.configs.units import MIB
 from memory_harness.harness.log.records import Outcome, Phase
-from memory_harness.harness.log.runlog import RunLog
+from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.session.watch import watch_script
@@ -18,7 +21,8 @@ from memory_harness.reports.summary import exit_code, result_of_log, verdict_ban
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SCRIPTS = Path(__file__).parents[2] / "watch_scripts"
+ROOT = Path(__file__).parents[3]
+SCRIPTS = ROOT / "tests" / "watch_scripts"
 MISTAKE = "# the mistake"
 
 CAUSES = {
@@ -142,6 +146,8 @@ CAUSES = {
 TOLD_BY_THE_PROCESS = {"observations_by_episode", "records_of_arrays"}
 """Whether they grow without end shows in resident memory, which in a process that ran other tests takes freed memory
 first."""
+ALONE = {"logits_of_trainer_on_the_host"}
+"""What resident memory alone tells, watched in a process of its own for the same reason."""
 GROW_WITHOUT_END = {
     "baseline_with_graph", "best_weights_by_epoch", "cache_by_layer", "cached_batches", "cached_function", "chat_cache",
     "errors_in_accumulation", "errors_kept", "errors_of_evaluation", "errors_on_a_queue", "failure_kept",
@@ -194,6 +200,14 @@ def watched(script: Path, folder: Path, budget_bytes: int | None = None, argumen
     return watch_script(str(script), arguments, log, device="simulated", gpu=None, budget_bytes=budget_bytes)
 
 
+def watched_alone(script: Path, folder: Path, budget_bytes: int | None = None) -> RunLog:
+    assert budget_bytes is None
+    command = [sys.executable, str(ROOT / "run_probe.py"), "--device", "simulated", "--output", str(folder)]
+    subprocess.run([*command, "--watch", str(script)], capture_output=True, check=False)
+    (log,) = folder.glob("*/as_configured.jsonl")
+    return read_run_log(log)
+
+
 def line_of_mistake(name: str, mark: str = MISTAKE) -> str:
     """Return `file:line` of the marked line, in the script or in its helper modules, as findings show it."""
     for path in (SCRIPTS / f"{name}.py", SCRIPTS / "helpers" / "metrics.py"):
@@ -207,7 +221,8 @@ def line_of_mistake(name: str, mark: str = MISTAKE) -> str:
     "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in CAUSES]
 )
 def test_the_cause_and_the_line(name, tmp_path, capfd):
-    log = watched(SCRIPTS / f"{name}.py", tmp_path, BUDGETS.get(name))
+    watch = watched_alone if name in ALONE else watched
+    log = watch(SCRIPTS / f"{name}.py", tmp_path, BUDGETS.get(name))
     findings = [finding for finding in detect(log) if finding.severity != "info"]
     assert (findings[0].cause, findings[0].where) == (CAUSES[name], line_of_mistake(name))
     if name not in TOLD_BY_THE_PROCESS:
@@ -227,6 +242,7 @@ def test_no_finding_without_a_mistake(name, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_summed_losses_cost_the_host_alone(tmp_path, capfd):
+    gc.collect()  # sums of scripts that were watched before
     log = watched(SCRIPTS / "clean_summed_losses.py", tmp_path)
     (finding,) = [finding for finding in detect(log) if finding.cause == "host-leak"]
     assert finding.severity == "info"
