@@ -233,11 +233,9 @@ def _is_begun_anew(path: str, node: ast.stmt | ast.expr, name: str) -> bool:
     for block in _nodes(path):  # outer ones first
         if isinstance(block, blocks) and block.lineno < node.lineno <= (block.end_lineno or 0):
             innermost = block.body
-    for other in innermost:
-        is_before = isinstance(other, ast.Assign) and other.lineno < node.lineno
-        if is_before and any(_is_named(part, name) for part in other.targets) and not _adds_to(other, name):
-            return True
-    return False
+    before = [other for other in innermost if isinstance(other, ast.Assign) and other.lineno < node.lineno]
+    named = [other for other in before if any(_is_named(target, name) for target in other.targets)]
+    return any(not _adds_to(other, name) for other in named)
 
 
 def _bounded_lines(path: str, name: str) -> set[int]:
