@@ -25,6 +25,7 @@ from memory_harness.configs.help import full_help, short_help
 from memory_harness.configs.launch import launched_gpus
 from memory_harness.configs.models import CONFIG_FILES, DATA_FILES, download, is_hub_name
 from memory_harness.configs.modes import OPTION_GROUPS, RECIPE, as_flag, mode_problems
+from memory_harness.configs.modules import runnable_module
 from memory_harness.configs.preset import (
     DEFAULT_PRESET,
     RUN_CONFIG,
@@ -44,7 +45,7 @@ from memory_harness.configs.units import parse_increase, parse_part
 from memory_harness.configs.validation import validate
 from memory_harness.configs.values import from_text, is_size, to_text, without_none
 
-NO_FLAGS = ("config", "script_arguments", "gpu_is_named", "recipe", "given")
+NO_FLAGS = ("config", "script_arguments", "module", "gpu_is_named", "recipe", "given")
 """Fields of `Command` that are no options."""
 
 ALL_CAUSES = "all"
@@ -121,7 +122,8 @@ class Command:
     score_sheet: Path | None = None
     """say what the ratings in such a sheet, filled in, amount to, and end"""
     watch: str | None = field(default=None, metadata={"metavar": "SCRIPT"})
-    """run this Python script, unmodified, and report on its memory; its own arguments follow `--`"""
+    """run this Python script, or notebook, or `-m` MODULE, unmodified, and report on its memory; its own arguments
+    follow `--`"""
     dry_run: str | None = field(default=None, metadata={"metavar": "SCRIPT"})
     """run this Python script, unmodified, on a card that is not there: no GPU, no weights; its arguments follow `--`"""
     steps: int | None = None
@@ -156,6 +158,8 @@ class Command:
     where it trains or generates"""
     script_arguments: tuple[str, ...] = ()
     """what follows `--`"""
+    module: str = ""
+    """the name of what is watched where it was given as `-m MODULE`"""
     gpu_is_named: bool = False
     """`--gpu` or what describes a card was given: the default card is not meant where there is a GPU"""
     recipe: Recipe | None = None
@@ -181,7 +185,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     """
     parser = build_parser()
     end = list(argv).index("--") if "--" in argv else len(argv)
-    arguments, script_arguments = list(argv[:end]), tuple(argv[end + 1 :])
+    (arguments, module), script_arguments = _with_file_of_module(list(argv[:end])), tuple(argv[end + 1 :])
     try:
         namespace, extra = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -214,12 +218,31 @@ def parse_args(argv: Sequence[str]) -> Command:
         config,
         **options,
         script_arguments=script_arguments,
+        module=module,
         gpu_is_named=gpu_is_named,
         recipe=recipe,
         given=frozenset(given.keys() | options.keys()),
     )
     _check_options(command)
     return command
+
+
+def _with_file_of_module(arguments: list[str]) -> tuple[list[str], str]:
+    """Return the arguments with its file in the place of `-m MODULE` after `--watch`, and the module's name.
+
+    Raises:
+        ConfigError: there is no such module, or it has no file that can be run.
+    """
+    place = arguments.index("--watch") if "--watch" in arguments else len(arguments)
+    if arguments[place + 1 : place + 2] != ["-m"]:
+        return arguments, ""
+    name = next(iter(arguments[place + 2 : place + 3]), "")
+    module, file = runnable_module(name)
+    if file is None:
+        raise ConfigError(
+            f"--watch -m {name}: no such module; give one of the current folder or an installed one, as package.module"
+        )
+    return [*arguments[: place + 1], file, *arguments[place + 3 :]], module
 
 
 def _imported(options: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe | None:

@@ -219,6 +219,7 @@ def watch(command: Command, script: str, arguments: Sequence[str], follow: Follo
             device=device.device,
             gpu=gpu,
             budget_bytes=device.budget_bytes,
+            module=command.module,
             report=report,
         )
     return report(recorded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import io
 import os
 import sys
@@ -46,8 +47,13 @@ def check_syntax(script: str, flag: str) -> None:
         raise ConfigError(f"{flag} {script}{line}: cannot be compiled, {reason}; give a Python script") from None
 
 
-def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
+def run_script(script: str, arguments: Sequence[str], module: str = "") -> ModuleType:
     """Run the script as `__main__`, with its own arguments and import path; return it, its variables still alive.
+
+    Args:
+        script: its file.
+        arguments: its own.
+        module: its name where it is run as `python -m MODULE` does: in its package, imports from the current folder.
 
     Raises:
         Whatever the script raises, `SystemExit` included, and SyntaxError where it cannot be compiled.
@@ -59,7 +65,10 @@ def run_script(script: str, arguments: Sequence[str]) -> ModuleType:
     )
     if path.endswith(SUFFIX):
         vars(main)["display"] = print  # which every notebook has
-    with _as_started_by_python(main, script, arguments):
+    with _as_started_by_python(main, path if module else script, arguments, os.getcwd() if module else None):
+        if module:
+            spec = importlib.util.find_spec(module)
+            vars(main).update(__spec__=spec, __package__=module.rpartition(".")[0])
         for code in _codes(path):
             exec(code, vars(main))
     return main
@@ -77,13 +86,16 @@ def _codes(path: str) -> Iterator[CodeType]:
 
 
 @contextmanager
-def _as_started_by_python(main: ModuleType, script: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Within, the script finds its own arguments and its own folder first in the import path."""
+def _as_started_by_python(
+    main: ModuleType, script: str, arguments: Sequence[str], folder: str | None
+) -> Iterator[None]:
+    """Within, the script finds its own arguments, and that folder, else its own, first in the import path."""
     before = (sys.argv, sys.path[:], {name: sys.modules[name] for name in _MAIN if name in sys.modules})
     started_in = os.getcwd()
     sys.argv = [script, *arguments]
-    folder = os.path.dirname(os.path.realpath(script))
-    sys.path[0] = folder  # in place of the folder of what was started, as Python does
+    sys.path[0] = folder or os.path.dirname(
+        os.path.realpath(script)
+    )  # in place of the folder of what was started, as Python does
     sys.modules.update(dict.fromkeys(before[2], main))
     try:
         yield

@@ -26,6 +26,7 @@ def watch_script(
     device: str,
     gpu: str | Card | None,
     budget_bytes: int | None,
+    module: str = "",
     report: Callable[[RunLog], int] | None = None,
 ) -> RunLog:
     """Run the script to its end, its output going where it always goes; return what was recorded.
@@ -59,7 +60,7 @@ def watch_script(
             with observer.running(), ExitStack() as processes:
                 for change in process_patches(settings, observer.leave):
                     processes.enter_context(change)
-                main = run_script(script, arguments)
+                main = run_script(script, arguments, module)
                 wait_for_threads(threads)
             observer.end_script()  # while its variables are alive
             del main
