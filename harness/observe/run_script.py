@@ -93,9 +93,8 @@ def _as_started_by_python(
     before = (sys.argv, sys.path[:], {name: sys.modules[name] for name in _MAIN if name in sys.modules})
     started_in = os.getcwd()
     sys.argv = [script, *arguments]
-    sys.path[0] = folder or os.path.dirname(
-        os.path.realpath(script)
-    )  # in place of the folder of what was started, as Python does
+    # in place of the folder of what was started, as Python does
+    sys.path[0] = folder or os.path.dirname(os.path.realpath(script))
     sys.modules.update(dict.fromkeys(before[2], main))
     try:
         yield
