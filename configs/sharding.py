@@ -9,9 +9,16 @@ ENGINES = ("ddp", "fsdp", "split")
 
 
 def config_with(config: RunConfig, engine: str) -> RunConfig:
-    """Return the configuration on simulated cards that train by an engine, with a micro-batch for each of them."""
-    accumulation = max(config.train.gradient_accumulation, config.device.num_gpus)
-    return config.with_fields(sharding=engine, device="simulated", tensors="fake", gradient_accumulation=accumulation)
+    """Return the configuration on simulated cards that train by an engine."""
+    return shared_by(config, engine).with_fields(device="simulated", tensors="fake")
+
+
+def shared_by(config: RunConfig, engine: str) -> RunConfig:
+    """Return the configuration that trains by an engine, with a micro-batch for each GPU where each has its own."""
+    shared = config.with_fields(sharding=engine)
+    if engine == "split":
+        return shared
+    return shared.with_fields(gradient_accumulation=max(config.train.gradient_accumulation, config.device.num_gpus))
 
 
 def sharding_problems(config: RunConfig) -> list[str]:

@@ -49,6 +49,10 @@ class Cell(NamedTuple):
     tone: Tone
 
 
+ONLY_JUST = Cell("only just: the cache has to be given back", "warning")
+"""where what is allocated fits, but not what PyTorch would reserve"""
+
+
 class Table(NamedTuple):
     """Rows of cells under titles; columns whose title is in `right` hold numbers. An empty row sets groups apart."""
 

@@ -14,7 +14,7 @@ from memory_harness.harness.log.environment import environment
 from memory_harness.probes.plan.pool import predict_gpus, start_processes
 from memory_harness.probes.plan.sharding import Shares, chosen, compare_engines
 from memory_harness.probes.session.fork_server import process_context
-from memory_harness.reports.blocks import Banner, Cell, Paragraph, Section, Table
+from memory_harness.reports.blocks import ONLY_JUST, Banner, Cell, Paragraph, Section, Table
 from memory_harness.reports.files import check_file, write_file
 from memory_harness.reports.json import head
 from memory_harness.reports.next_step import after_shardings, next_section
@@ -32,7 +32,7 @@ WHAT_EACH_IS = {
 
 
 def compare_shardings(command: Command) -> int:
-    """Simulate what a GPU takes with each engine and show it; return 0 where one of them fits, else 1."""
+    """Simulate what a GPU takes with each engine and show it; return 0 where one fits, 3 where one may, else 1."""
     if command.json is not None:
         check_file("json", command.json)
     check_corpus(command.config)
@@ -41,7 +41,10 @@ def compare_shardings(command: Command) -> int:
     if command.json is not None:
         write_file("json", command.json, _json(command.config, shares))
     print_sections(_sections(command, shares), make_console())
-    return int(chosen(shares) is None)
+    taken = chosen(shares)
+    if taken is None:
+        return 1
+    return 3 if taken.is_tight else 0
 
 
 def _sections(command: Command, shares: list[Shares]) -> list[Section]:
@@ -49,6 +52,9 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
     cards = f"{device.num_gpus} x {card_of(device).title}"
     if taken is None:
         banner = Banner("DOES NOT FIT", f"With no engine does the run fit {cards}.", "bad", "simulated")
+    elif taken.is_tight:
+        words = f"With --sharding {taken.engine} it fits {cards} only if the allocator can give its cache back in time."
+        banner = Banner("NOT DECIDED", words, "warning", "simulated")
     else:
         reason = WHAT_EACH_IS[taken.engine]
         banner = Banner("FITS", f"Take --sharding {taken.engine}: {reason}.", "good", "simulated")
@@ -57,9 +63,8 @@ def _sections(command: Command, shares: list[Shares]) -> list[Section]:
     remarks = [Paragraph(f"--sharding {each.engine}: {each.refused}", "warning") for each in shares if each.refused]
     accumulation = command.config.train.gradient_accumulation
     if accumulation < device.num_gpus:
-        remarks.append(
-            Paragraph(f"A step has {device.num_gpus} micro-batches here, not {accumulation}: each GPU has one.")
-        )
+        words = f"A step has {device.num_gpus} micro-batches with ddp and fsdp, not {accumulation}: each GPU has one."
+        remarks.append(Paragraph(words))
     explanation = (
         f"GiB at the worst moment of the worst GPU, of {format_bytes(shares[0].budget_bytes)} that PyTorch may use. "
         "Beside it lies what NCCL may take, an estimate on the safe side; left is what remains of the budget. "
@@ -86,13 +91,15 @@ def _row(shares: Shares) -> list[str | Cell]:
     )
     fits = Cell("yes", "good") if shares.fits else Cell("no", "bad")
     if shares.is_tight:
-        fits = Cell("only just: the cache has to be given back", "warning")
+        fits = ONLY_JUST
     return [shares.engine, number, *map(gib, sizes), f"{shares.imbalance:.2f}", fits]
 
 
 def _step(config: RunConfig, shares: list[Shares]) -> NextStep:
     taken = chosen(shares)
-    return after_shardings(config, None if taken is None else taken.engine)
+    return after_shardings(
+        config, None if taken is None else taken.engine, is_tight=taken is not None and taken.is_tight
+    )
 
 
 def _json(config: RunConfig, shares: list[Shares]) -> str:
@@ -103,7 +110,7 @@ def _json(config: RunConfig, shares: list[Shares]) -> str:
         "versions": environment(),
         "configuration": config.to_dict(),
         "source": "simulated",
-        "take": None if taken is None else taken.engine,
+        "take": None if taken is None or taken.is_tight else taken.engine,
         "engines": engines,
     }
     return json.dumps(content, indent=1) + "\n"

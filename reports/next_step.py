@@ -12,6 +12,7 @@ from memory_harness.configs.models import find_model, hub_cache_folder, hub_id
 from memory_harness.configs.preset import DEFAULT_PRESET, load_preset
 from memory_harness.configs.program import command_line
 from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.sharding import shared_by
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
@@ -80,12 +81,20 @@ def after_traceback(cause: str | None, simulated: RunLog | None) -> NextStep:
     return NextStep("All causes that are known:", command_line(["--explain"]))
 
 
-def after_shardings(config: RunConfig, engine: str | None) -> NextStep:
-    """Return what to do once the ways to share a model are known; `engine` is the one to take."""
+def after_shardings(config: RunConfig, engine: str | None, *, is_tight: bool = False) -> NextStep:
+    """Return what to do once the ways to share a model are known; `engine` is the one to take.
+
+    Args:
+        config: what they were compared for.
+        engine: None where none fits.
+        is_tight: whether it may fit, which the comparison cannot tell.
+    """
+    if engine is not None and is_tight:
+        return NextStep("Find out whether it fits:", command_line(_arguments_of(shared_by(config, engine))))
     if engine is None:
         alone = config.with_fields(sharding="auto", num_gpus=1)
         return NextStep("Look for what makes it fit one of them:", command_line(_arguments_of(alone)))
-    taken = _arguments_of(config.with_fields(sharding=engine))
+    taken = _arguments_of(shared_by(config, engine))
     words = "Train so, on a machine that has the GPUs:"
     return NextStep(words, command_line([*taken, "--train", *_download(config)]))
 

@@ -22,7 +22,7 @@ from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult
 from memory_harness.probes.plan.choose import Option
 from memory_harness.reports import blocks
-from memory_harness.reports.blocks import Cell, Paragraph, Section, Table, facts
+from memory_harness.reports.blocks import ONLY_JUST, Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.contents import memory_section
 from memory_harness.reports.layers import layers_section
 from memory_harness.reports.levels import Level, phase_levels, worst_level
@@ -199,7 +199,9 @@ def _gpus(result: ProbeResult) -> Iterator[Section]:
     run = result.as_configured.run
     rows: list[list[str | Cell]] = []
     for number, peak in enumerate(run.gpu_peaks):
-        fits = Cell("yes", "good") if peak <= run.budget_bytes else Cell("no", "bad")
+        fits = Cell("yes", "good")
+        if peak > run.budget_bytes:
+            fits = ONLY_JUST if result.as_configured.fatal_oom is None else Cell("no", "bad")
         mark = "takes most" if peak == max(run.gpu_peaks) > min(run.gpu_peaks) else ""
         rows.append([str(number), of_budget(peak, run.budget_bytes), fits, mark])
     intro = "What PyTorch would reserve of each GPU, had it as much memory as it wants. The report is of one of them."

@@ -83,5 +83,5 @@ def compare_engines(config: RunConfig, predict_all: PredictAll) -> list[Shares]:
 
 
 def chosen(shares: Sequence[Shares]) -> Shares | None:
-    """Return the fastest engine that fits; None where none does."""
-    return next((each for each in shares if each.fits), None)
+    """Return the fastest engine that fits, else the fastest that may; None where none does."""
+    return next((each for each in shares if each.fits), next((each for each in shares if each.is_tight), None))

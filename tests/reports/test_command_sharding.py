@@ -14,20 +14,20 @@ from memory_harness.reports import command_sharding
 from memory_harness.reports.command_sharding import compare_shardings
 from tests.reports import schema
 
-ASKED = ["--sharding", "all", "--preset", "smoke_cpu", "--gpu", "t4", "--num-gpus", "2"]
+ASKED = ["--sharding", "all", "--preset", "smoke_cpu", "--tensors", "fake", "--gpu", "t4", "--num-gpus", "2"]
 
 
 def gpus(*peaks):
     return tuple(Prediction(True, int(peak * GIB), int(peak * GIB)) for peak in peaks)
 
 
-def show(monkeypatch, tmp_path, capsys, taken):
+def show(monkeypatch, tmp_path, capsys, taken, *more):
     def predict(configs, pool):
         return [taken[config.device.engine] for config in configs]
 
     monkeypatch.setattr(command_sharding, "predict_gpus", predict)
     file = tmp_path / "all.json"
-    code = compare_shardings(parse_args([*ASKED, "--json", str(file)]))
+    code = compare_shardings(parse_args([*ASKED, *more, "--json", str(file)]))
     content = json.loads(file.read_text(encoding="utf-8"))
     schema.check(content, "sharding")
     out = capsys.readouterr().out
@@ -54,6 +54,27 @@ def test_it_ends_with_1_where_none_fits(monkeypatch, tmp_path, capsys):
     assert "device_map would leave" in text
     assert content["take"] is None
     assert "--num-gpus" not in content["next"]["command"]
+
+
+def test_it_is_not_decided_where_one_may_fit(monkeypatch, tmp_path, capsys):
+    tight = (Prediction(True, 12 * GIB, 15 * GIB), *gpus(5))
+    code, text, content = show(monkeypatch, tmp_path, capsys, {"ddp": gpus(20), "fsdp": gpus(15), "split": tight})
+    assert code == 3
+    assert "NOT DECIDED" in text
+    assert "only just" in text
+    assert content["take"] is None
+    command = content["next"]["command"]
+    assert "--sharding split" in command
+    assert "--train" not in shlex.split(command)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", "split"])
+def test_the_command_that_it_names_is_one_that_runs(monkeypatch, tmp_path, capsys, engine):
+    taken = {**dict.fromkeys(("ddp", "fsdp", "split"), gpus(20)), engine: gpus(9)}
+    _, _, content = show(monkeypatch, tmp_path, capsys, taken, "--num-gpus", "16")
+    config = parse_args(shlex.split(content["next"]["command"].partition("run_probe.py")[2])).config
+    assert config.device.engine == engine
+    assert config.train.gradient_accumulation == (2 if engine == "split" else 16)  # the preset's
 
 
 @pytest.mark.parametrize("more", [["--train"], ["--limits"], ["--html", "page.html"], ["--no-fixes"]])

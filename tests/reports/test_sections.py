@@ -2,15 +2,19 @@
 
 import inspect
 import io
+from dataclasses import replace
 
 import pytest
 
 from memory_harness.reports import sections
-from memory_harness.reports.blocks import Paragraph, Section, Table, facts
+from memory_harness.reports.blocks import ONLY_JUST, Paragraph, Section, Table, facts
 from memory_harness.reports.html import html_text
 from memory_harness.reports.sections import PROBE_SECTIONS, probe_sections
+from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import make_console, print_report, print_sections
+from tests.builders import as_published_oom
 from tests.reports.html.test_page import RESULTS, Page
+from tests.reports.results import FITS
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -55,3 +59,18 @@ def test_a_row_without_cells_sets_groups_apart():
 
 def test_facts_without_a_value_are_left_out():
     assert facts({"card": "T4", "script": ""}).rows == [("card", "T4")]
+
+
+def test_a_gpu_that_had_its_cache_given_back_fits_only_just():
+    budget = FITS.run.budget_bytes
+    fits = replace(FITS, run=replace(FITS.run, gpu_peaks=(budget, budget + 1)))
+    assert gpu_cells(fits) == ["yes", ONLY_JUST.text]
+    failed = as_published_oom()
+    failed = replace(failed, run=replace(failed.run, gpu_peaks=(budget, failed.run.budget_bytes + 1)))
+    assert gpu_cells(failed)[1] == "no"
+
+
+def gpu_cells(log):
+    (section,) = sections._gpus(result_of_log(log))
+    (table, _) = section.body
+    return [row[2].text for row in table.rows]

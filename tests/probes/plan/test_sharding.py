@@ -34,6 +34,8 @@ def test_the_fastest_that_fits_is_taken():
     assert chosen(compared({"ddp": too_much, "fsdp": fits, "split": fits * 4})).engine == "fsdp"
     assert chosen(compared({"ddp": too_much, "fsdp": too_much, "split": (*fits * 3, gpu(BUDGET))})).engine == "split"
     assert chosen(compared({"ddp": too_much, "fsdp": "no room", "split": (*fits * 3, gpu(BUDGET + 1))})) is None
+    only_just = (*fits * 3, gpu(GIB, BUDGET + 1))
+    assert chosen(compared({"ddp": too_much, "fsdp": too_much, "split": only_just})).engine == "split"
 
 
 def test_what_communication_takes_beside_is_not_there_for_pytorch():
