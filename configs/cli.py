@@ -207,7 +207,10 @@ def parse_args(argv: Sequence[str]) -> Command:
     base = _base_config(options) if recipe is None else RunConfig().with_fields(**recipe.fields)
     watches = not {"watch", "dry_run"}.isdisjoint(options)  # which are for scripts that know by themselves
     gpus = {} if watches else launched_gpus(given.get("num_gpus"))
-    config = with_fixed_settings(base.with_fields(**{**with_own_card(given), **gpus}))
+    changes = {**with_own_card(given), **gpus}
+    if not {"resume", "generate"}.isdisjoint(options):
+        changes = {**_shared_anew(base, changes), **changes}
+    config = with_fixed_settings(base.with_fields(**changes))
     if "download" in options and is_hub_name(config.model.model):  # before anything asks what its config.json says
         download(config.model.model, CONFIG_FILES)
     if "download" in options and config.data.data is not None and is_hub_name(config.data.data):
@@ -243,6 +246,16 @@ def _with_file_of_module(arguments: list[str]) -> tuple[list[str], str]:
             f"--watch -m {name}: no such module; give one of the current folder or an installed one, as package.module"
         )
     return [*arguments[: place + 1], file, *arguments[place + 3 :]], module
+
+
+def _shared_anew(base: RunConfig, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the setting of how GPUs share the model of a run that goes on with one instead of several, or back.
+
+    What the run was given for one number means nothing, and is refused, with the other.
+    """
+    before = base.device.num_gpus
+    was_alone, is_alone = before == 1, changes.get("num_gpus", before) == 1
+    return {} if was_alone == is_alone else {"sharding": "auto"}
 
 
 def _imported(options: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe | None:

@@ -27,7 +27,7 @@ from memory_harness.harness.observe.run_script import check_script, check_syntax
 from memory_harness.harness.results.human_sheet import score_lines, score_sheet, write_sheet
 from memory_harness.harness.strategies.weights import download_checkpoint
 from memory_harness.probes.compare import compare
-from memory_harness.probes.session.process import RunStopped
+from memory_harness.probes.session.process import RunStopped, how_to_go_on
 from memory_harness.probes.session.session import FIRST_LOG, session_of_folder
 from memory_harness.probes.traceback.held import snapshot_causes
 from memory_harness.reports.agents import serve
@@ -36,7 +36,7 @@ from memory_harness.reports.command_estimate import estimate
 from memory_harness.reports.command_probe import probe, result_of_session
 from memory_harness.reports.command_sharding import compare_shardings
 from memory_harness.reports.command_traceback import explain_traceback
-from memory_harness.reports.command_train import generate, how_to_go_on, train
+from memory_harness.reports.command_train import generate, train
 from memory_harness.reports.companion import Follow, following
 from memory_harness.reports.comparison import Names, comparison_exit_code, comparison_json, print_comparison
 from memory_harness.reports.explain import print_explanation
@@ -59,7 +59,7 @@ def carry_out(command: Command, arguments: Sequence[str]) -> int:
         say(error)
         return 3
     except PeerLost as error:
-        say(f"{error}; go on with --resume")
+        say(error)
         return 3
     except RunStopped as error:
         say(f"{error}; {how_to_go_on(Path(error.run))}")

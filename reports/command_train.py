@@ -14,7 +14,7 @@ from memory_harness.configs.preset import RUN_SUFFIX
 from memory_harness.configs.program import command_line, say
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.validation import check_output
-from memory_harness.harness.log.manifest import LOG_FILE, checkpoints, newest_checkpoint, other_num_gpus, read_manifest
+from memory_harness.harness.log.manifest import LOG_FILE, checkpoints, newest_checkpoint, other_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_rank_logs, read_run_log
 from memory_harness.harness.results.experiments import check_artefacts
@@ -31,7 +31,7 @@ from memory_harness.probes.session.gate import (
     run_of,
     source_of,
 )
-from memory_harness.probes.session.process import start_worker
+from memory_harness.probes.session.process import how_to_go_on, start_worker
 from memory_harness.probes.session.session import Session
 from memory_harness.probes.session.train import adapter_in, train_in_worker, train_with_others
 from memory_harness.reports import training
@@ -55,10 +55,6 @@ def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> in
     resumed = None if command.resume is None else gate_of_run(command.resume, config)
     source = _check_before_training("--train" if command.resume is None else "--resume", config)
     check_num_gpus(config, source)
-    if command.resume is not None:
-        remark = other_num_gpus(read_manifest(newest_checkpoint(command.resume)), config)
-        if remark:
-            say(remark)
     if config.model.random_weights:
         say("--random-weights: the loss and the replies will mean nothing")
     before: ProbeResult | None = None
@@ -68,6 +64,7 @@ def train(command: Command, arguments: Sequence[str], follow_logs: Follow) -> in
         if not command.allow_changes and is_complete(command.resume, config):
             say(f"{run}: complete, nothing is left to do; --generate {run} answers more questions with it")
             return _report_training(command, run)
+        say(other_gpus(read_manifest(newest_checkpoint(command.resume)), config))
     else:
         before, gate = _gate(command, arguments, source, follow_logs)
         if before is not None:
@@ -114,13 +111,6 @@ def _step_after(run: Path, log: RunLog) -> NextStep | None:
     if log.outcome is Outcome.COMPLETED:
         return after_training(run)
     return NextStep("Go on with it:", command_line(["--resume", str(run)])) if checkpoints(run) else None
-
-
-def how_to_go_on(run: Path) -> str:
-    """Return what to type to go on with a training run that was stopped."""
-    if not checkpoints(run):
-        return "there was no checkpoint yet: start it anew"
-    return f"go on with: {command_line(['--resume', str(run)])}"
 
 
 def _check_before_training(flag: str, config: RunConfig) -> str:

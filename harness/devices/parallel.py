@@ -31,6 +31,9 @@ Item = TypeVar("Item")
 LONGEST_SILENCE = timedelta(minutes=30)
 """for which a process waits for another, which may be probing or write a checkpoint, before it counts as lost"""
 
+FIRST_WORDS = 120
+"""characters of what a library says of a process that is gone; more is its source lines and advice"""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -148,7 +151,8 @@ def _peer_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"another process of this run is gone: {error}") from None
+        reason = str(error).partition("\n")[0][:FIRST_WORDS]
+        raise PeerLost(f"another process of this run is gone ({reason})") from None
 
 
 def mesh_of(group: Group, device_type: str) -> DeviceMesh:

@@ -196,12 +196,13 @@ def changed_fields(manifest: Manifest, config: RunConfig) -> list[str]:
     return changed
 
 
-def other_num_gpus(manifest: Manifest, config: RunConfig) -> str:
-    """Return what there is to know of a run that goes on with another number of GPUs; empty where it does not."""
-    before, now = manifest.config.get("device", {}).get("num_gpus", 1), config.device.num_gpus
-    if before == now:
-        return ""
-    return f"goes on with --num-gpus {now} instead of {before}: the same up to rounding, and with other dropout"
+def other_gpus(manifest: Manifest, config: RunConfig) -> str:
+    """Return what there is to know of a run that goes on with other GPUs, or shares more or less; empty where not."""
+    now, saved = config.device, manifest.config.get("device", {})
+    before = dataclasses.replace(now, num_gpus=saved.get("num_gpus", 1), sharding=saved.get("sharding", "auto"))
+    pairs = {"--num-gpus": (before.num_gpus, now.num_gpus), "--sharding": (before.engine, now.engine)}
+    changed = [f"{flag} {new} instead of {old}" for flag, (old, new) in pairs.items() if new != old]
+    return f"goes on with {', '.join(changed)}: the same up to rounding, but for dropout" if changed else ""
 
 
 def check_same_optimizer(manifest: Manifest, config: RunConfig, folder: Path) -> None:

@@ -18,10 +18,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
+import psutil
+
 from memory_harness.configs.launch import launched
+from memory_harness.configs.program import command_line
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
 from memory_harness.harness.log.errors import ConfigError, HarnessError, PeerLost, RunDied
+from memory_harness.harness.log.manifest import checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
@@ -53,6 +57,13 @@ class RunStopped(HarnessError):
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
         self.run = run
+
+
+def how_to_go_on(run: Path) -> str:
+    """Return what to type to go on with a training run that has ended early."""
+    if not checkpoints(run):
+        return "there was no checkpoint yet: start it anew"
+    return f"go on with: {command_line(['--resume', str(run)])}"
 
 
 WORKER, LAUNCHER = "worker", "launcher"
@@ -167,7 +178,8 @@ class Worker:
     def train(self, config: RunConfig, arguments: TrainArguments, on_tick: Callable[[], None]) -> None:
         """Train, and call `on_tick` a few times a second until that ends.
 
-        A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it.
+        A first signal is passed on as SIGTERM, at which the run writes a checkpoint and ends; a second one kills it,
+        and all that it has started.
 
         Raises:
             RunRefused: the worker says what the user has to change.
@@ -187,21 +199,23 @@ class Worker:
         collected, signals = _collect_replies(self, on_tick)
         replies = [_without_error(reply) for reply in collected]
         outcomes = {reply["trained"] for reply in replies if "trained" in reply}
-        died = next((reply["died"] for reply in replies if "died" in reply), None)
+        died: tuple[int | None, int] | None = next((reply["died"] for reply in replies if "died" in reply), None)
         if died is None and not outcomes:
             place = launched()
-            died = 0 if place is None else place.rank, self.process.wait()
+            died = None if place is None else place.rank, self.process.wait()
         if signals and _were_stopped(outcomes, died):
             raise RunStopped(signals[0], run)
         if died is not None:
             self._raise_died(run, *died)
 
-    def _raise_died(self, run: str, rank: int, code: int) -> NoReturn:
+    def _raise_died(self, run: str, rank: int | None, code: int) -> NoReturn:
+        folder = Path(run) if run else None
         if code == PEER_LOST:
-            raise PeerLost("the training run has lost another of its processes, which says why unless it was killed")
-        is_one_of_many = self.module == LAUNCHER or launched() is not None
-        where = f" on GPU {rank}" if is_one_of_many else ""
-        raise self._died(f"the training run{where}", Path(run) if run else None, code)
+            lost = "the training run has lost another of its processes, which says why unless it was killed"
+            raise PeerLost(lost if folder is None else f"{lost}; {how_to_go_on(folder)}")
+        what = "the training run" if rank is None else f"the training run's process on GPU {rank}"
+        last_words = how_to_go_on(folder) if folder is not None and checkpoints(folder) else ""
+        raise self._died(what, folder, code, last_words)
 
     def generate(self, config: RunConfig, adapter: Path, log: Path) -> RunLog:
         """Answer prompts with a trained adapter; return what the log says; raises as `run` does."""
@@ -236,12 +250,12 @@ class Worker:
         while (line := self.process.stdout.readline()).endswith("\n"):  # else it died while it wrote, or before
             yield json.loads(line)
 
-    def _died(self, what: str, replay: Path | None, code: int | None = None) -> RunDied:
+    def _died(self, what: str, replay: Path | None, code: int | None = None, last_words: str = "") -> RunDied:
         code = self.process.wait() if code is None else code
         self.errors.seek(0)
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        hint = "" if replay is None else f"; --replay {replay} reports on what it wrote until then"
-        return RunDied(f"{what} died {how}{hint}", self.errors.read())
+        hint = "" if replay is None else f"--replay {replay} reports on what it wrote until then"
+        return RunDied("; ".join(filter(None, (f"{what} died {how}", hint, last_words))), self.errors.read())
 
 
 def _without_error(reply: Reply) -> Reply:
@@ -250,7 +264,20 @@ def _without_error(reply: Reply) -> Reply:
     return reply
 
 
-def _were_stopped(outcomes: set[str], died: tuple[int, int] | None) -> bool:
+def _kill_all(process: subprocess.Popen[str] | ForkedProcess) -> None:
+    """Kill a process and all that it has started: one of those that was halted would never see that it is gone."""
+    assert process.pid is not None
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
+    process.kill()
+    for each in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+def _were_stopped(outcomes: set[str], died: tuple[int | None, int] | None) -> bool:
     """Return whether a signal has ended the training: at a checkpoint, or before it could write one."""
     if died is not None:
         return died[1] < 0 and not outcomes
@@ -277,7 +304,10 @@ def _passing_on_signals(process: subprocess.Popen[str] | ForkedProcess) -> Itera
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+        if len(received) == 1:
+            process.send_signal(signal.SIGTERM)
+        else:
+            _kill_all(process)
 
     # what nohup, or a shell's background, has set to be ignored stays so
     heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

@@ -67,8 +67,7 @@ def main(request_file: Path | None = None) -> int:
         request = _read_request()
         if request is not None:
             _carry_out(request)
-    except PeerLost as error:
-        print(error, file=sys.stderr)
+    except PeerLost:  # what is known of it is in the log
         return PEER_LOST
     except HarnessError as error:
         _reply({"error": str(error)})

@@ -488,6 +488,30 @@ def test_a_run_goes_on_with_its_own_configuration(run):
     assert parse_args(["--resume", str(run), "--epochs", "9", "--allow-changes"]).config.train.epochs == 9
 
 
+@pytest.mark.parametrize(
+    ("before", "flags", "engine"),
+    [
+        ({"num_gpus": 2, "sharding": "ddp"}, ["--num-gpus", "1"], "none"),
+        ({"num_gpus": 2, "sharding": "fsdp"}, ["--num-gpus", "1"], "none"),
+        ({"num_gpus": 1, "sharding": "none"}, ["--num-gpus", "2"], "ddp"),
+        ({"num_gpus": 2, "sharding": "fsdp"}, ["--num-gpus", "3"], "fsdp"),
+        ({"num_gpus": 2, "sharding": "fsdp"}, [], "fsdp"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--resume", "--generate"])
+def test_how_the_model_is_shared_follows_one_gpu_or_several(run, flag, before, flags, engine):
+    config = load_preset("smoke_cpu").with_fields(gradient_accumulation=4, **before)
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    assert parse_args([flag, str(run), *flags]).config.device.engine == engine
+
+
+def test_sharing_that_is_asked_for_with_one_gpu_is_refused_as_ever(run):
+    config = load_preset("smoke_cpu").with_fields(num_gpus=2, sharding="ddp")
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    (line,) = problems("--resume", str(run), "--num-gpus", "1", "--sharding", "ddp")
+    assert line.startswith("--sharding ddp: there is one GPU")
+
+
 def test_without_a_value_the_newest_run_goes_on(run):
     later = run.parent / "20260102-000000-abc-train-2"
     shutil.copytree(run, later)

@@ -25,8 +25,12 @@ def test_a_killed_process_ends_the_run_in_one_clear_line_and_it_goes_on(tmp_path
     _signal_second(command, tmp_path, signal.SIGKILL)
     _, errors = command.communicate(timeout=HANG_SECONDS)
     assert command.returncode == 3
-    assert "the training run on GPU 1 died by SIGKILL" in errors.splitlines()[-1]
+    last = errors.splitlines()[-1]
+    assert "the training run's process on GPU 1 died by SIGKILL" in last
+    assert "--resume runs" in last
     assert "Traceback" not in errors
+    assert "another process" not in errors
+    assert "pair.cc" not in errors
 
     ended = run_probe("--resume", "--json", "report.json", folder=tmp_path)
     assert ended.code == 0, ended.stderr
@@ -41,6 +45,22 @@ def test_a_killed_process_ends_the_run_in_one_clear_line_and_it_goes_on(tmp_path
 
     answered = run_probe("--generate", str(run), folder=tmp_path)
     assert answered.code == 0, answered.stderr
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_a_run_of_which_one_process_is_halted(tmp_path):
+    command = subprocess.Popen(
+        [sys.executable, str(ROOT / "run_probe.py"), *TRAIN], cwd=tmp_path, stdout=-1, stderr=-1, text=True
+    )
+    second = _signal_second(command, tmp_path, signal.SIGSTOP)
+    command.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(timeout=2)
+    command.send_signal(signal.SIGINT)
+    _, errors = command.communicate(timeout=HANG_SECONDS)
+    assert command.returncode == 128 + signal.SIGINT
+    assert "stopped by SIGINT; go on with: " in errors.splitlines()[-1]
+    wait_until(lambda: not psutil.pid_exists(second) or psutil.Process(second).status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.slow
@@ -74,8 +94,8 @@ def test_another_number_of_gpus_than_torchrun_has_started_is_one_line(tmp_path):
     assert ended.stderr.count("run_probe.py: ") == ended.stderr.count("--num-gpus 3: the launcher") == 1
 
 
-def _signal_second(command: subprocess.Popen[str], folder: Path, number: int) -> None:
-    """Send the process of the second GPU a signal once there are some steps."""
+def _signal_second(command: subprocess.Popen[str], folder: Path, number: int) -> int:
+    """Send the process of the second GPU a signal once there are some steps; return its number."""
 
     def has_step() -> bool:
         assert command.poll() is None
@@ -87,3 +107,4 @@ def _signal_second(command: subprocess.Popen[str], folder: Path, number: int) ->
     workers = [child for child in children if "memory_harness.probes.session.worker" in child.cmdline()]
     (second,) = (w for w in workers if any(file.path.endswith("rank1.jsonl") for file in w.open_files()))
     os.kill(second.pid, number)
+    return second.pid

@@ -120,9 +120,10 @@ def artefacts(folder):
 def test_a_run_that_is_complete_is_not_done_again(ended, folder):
     run = sorted((folder / "runs").glob("*-train*"))[0]
     before = artefacts(folder)
-    result = run_probe("--resume", str(run), folder=folder)
+    result = run_probe("--resume", str(run), "--num-gpus", "2", folder=folder)
     assert result.code == 0, result.stderr
     assert "complete, nothing is left to do" in result.stderr
+    assert "goes on with" not in result.stderr
     assert "10 of 10 steps" in result.stdout
     assert artefacts(folder) == before
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memory_harness.harness.log.manifest import newest_checkpoint, other_num_gpus, read_manifest
+from memory_harness.harness.devices import parallel
+from memory_harness.harness.log.errors import PeerLost
+from memory_harness.harness.log.manifest import START, Manifest, newest_checkpoint, other_gpus, read_manifest
 from memory_harness.harness.log.records import Outcome, Phase, PhaseBegin, StepRecord
 from memory_harness.harness.log.runlog import collect, read_rank_logs
 from memory_harness.harness.simulate.allocator import AllocatorOutOfMemory
@@ -179,10 +181,26 @@ def test_it_goes_on_with_one_gpu_whose_log_is_the_only_one_then(tmp_path):
     run, one = tmp_path / "run", TWO.with_fields(num_gpus=1)
     train_together(run, TWO, lambda rank: Stopping(2))
     manifest = read_manifest(newest_checkpoint(run))
-    assert "--num-gpus 1 instead of 2" in other_num_gpus(manifest, one)
-    assert other_num_gpus(manifest, TWO) == ""
+    assert "--num-gpus 1 instead of 2, --sharding none instead of ddp:" in other_gpus(manifest, one)
+    assert other_gpus(manifest, TWO) == ""
     assert train(run, one, resume=run).outcome is Outcome.COMPLETED
     assert len(read_rank_logs(run)) == 1
+
+
+def test_another_way_to_share_the_model_is_said():
+    manifest = Manifest(START, TWO.to_dict(), TWO.fingerprint(), "", {})
+    shards = TWO.with_fields(sharding="fsdp")
+    assert "goes on with --sharding fsdp instead of ddp:" in other_gpus(manifest, shards)
+    assert other_gpus(manifest, TWO.with_fields(sharding="ddp")) == ""
+
+
+def test_of_what_the_library_says_of_a_lost_process_little_is_kept():
+    said = f"[pair.cc:553] Connection closed by peer {'x' * 500}\nGLHF!"
+    with pytest.raises(PeerLost) as lost, parallel._peer_errors():
+        raise RuntimeError(said)
+    assert "pair.cc:553" in str(lost.value)
+    assert "GLHF" not in str(lost.value)
+    assert len(str(lost.value)) < 200
 
 
 def simulated(config, folder):

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from memory_harness.harness.log.errors import ConfigError, PeerLost, RunDied
+from memory_harness.harness.log.manifest import MANIFEST_FILE
 from memory_harness.probes.plan.pool import start_processes
 from memory_harness.probes.session import fork_server
 from memory_harness.probes.session.fork_server import ForkedProcess, can_fork, child_environment, process_context
@@ -133,8 +134,45 @@ def test_the_one_that_died_is_named_and_not_another(codes, named):
 
 def test_which_gpu_it_was_is_said_and_how_it_ended():
     script = "import sys; print('ready', flush=True); sys.stdin.readline(); print('{\"died\": [1, -9]}'); sys.exit(1)"
-    with worker_that(script) as launcher, pytest.raises(RunDied, match="on GPU 1 died by SIGKILL; --replay runs/x"):
+    with (
+        worker_that(script) as launcher,
+        pytest.raises(RunDied, match="process on GPU 1 died by SIGKILL; --replay runs/x"),
+    ):
         replace(launcher, module=LAUNCHER).train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None)
+
+
+def test_a_run_that_died_names_the_command_that_goes_on_where_there_is_a_checkpoint(tmp_path):
+    script = "import sys; print('ready', flush=True); sys.stdin.readline(); print('{\"died\": [1, -9]}'); sys.exit(1)"
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "checkpoint-1" / MANIFEST_FILE).touch()
+    with worker_that(script) as launcher, pytest.raises(RunDied, match=f"go on with: .* --resume {tmp_path}$"):
+        launcher.train(AS_PUBLISHED, {"run": str(tmp_path)}, lambda: None)
+
+
+def test_a_launcher_that_is_killed_is_no_death_on_a_gpu():
+    script = "import os, sys; print('ready', flush=True); sys.stdin.readline(); os.kill(os.getpid(), 9)"
+    with worker_that(script) as launcher, pytest.raises(RunDied, match="the training run died by SIGKILL"):
+        replace(launcher, module=LAUNCHER).train(AS_PUBLISHED, {"run": "runs/x"}, lambda: None)
+
+
+def test_a_second_signal_ends_what_waits_for_a_halted_process():
+    halted = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    script = f"""import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+halted = subprocess.Popen([sys.executable, "-c", {halted!r}])
+print("ready", flush=True)
+halted.wait()
+"""
+    with worker_that(script) as worker:
+
+        def ask() -> None:
+            started = psutil.Process(worker.process.pid).children()
+            if started and started[0].status() == psutil.STATUS_STOPPED:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(RunStopped) as stopped:
+            worker.train(AS_PUBLISHED, {"run": "runs/x"}, ask)
+    assert stopped.value.number == signal.SIGINT
 
 
 def test_what_ends_because_of_another_process_leaves_it_to_that_one_to_say_why():
