@@ -757,7 +757,6 @@ class ScriptObserver:
         """Within, this thread's script is observed. The caller says by `end_log` how it ended."""
         self._write_out(self._run)
         self.device.on_out_of_memory(self._note_out_of_memory)
-        self._switch_to(Phase.LOAD)
         patches = self.patches()
         with unseen_by_compiler(patches), self._patches:
             for owner, name, function in patches:
@@ -767,6 +766,7 @@ class ScriptObserver:
             self._patches.enter_context(collections_noted(self.device, self._note_collection))
             self._patches.callback(register_optimizer_step_pre_hook(self.begin_optimizer).remove)
             self._patches.callback(register_optimizer_step_post_hook(self.end_optimizer).remove)
+            self._switch_to(Phase.LOAD)  # a phase that is recorded lays patches of its own over these
             with self.device.active():
                 try:
                     yield

@@ -379,7 +379,6 @@ def test_phases_steps_and_batches_are_inferred(tmp_path):
     assert log.run.total_steps == 3
 
 
-@pytest.mark.slow
 def test_watching_changes_nothing(tmp_path, capfd):
     script = script_of(tmp_path, TRAINING + "print(sum(p.sum().item() for p in model.parameters()))")
     exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__"})
