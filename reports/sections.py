@@ -476,6 +476,11 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
             f"the first of {run.num_ranks} was followed, as torchrun starts them, one on each GPU; what NCCL itself "
             "takes lies beside what is counted"
         )
+    if run.ranks_on_gpu > 1:
+        rows["ranks"] = (
+            f"the first of {run.num_ranks} was followed, as torchrun starts them; the second has its memory on GPU 0 "
+            f"too, so the budget is 1/{run.ranks_on_gpu} of that GPU's"
+        )
     if run.gpu_peaks:
         rows["GPUs"] = f"one process lays the model over {len(run.gpu_peaks)}, layer after layer, as device_map does"
     if run.data_bytes >= MIN_DATA_SHARE * log.peak_allocated_bytes > 0:

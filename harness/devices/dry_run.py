@@ -22,7 +22,7 @@ from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
 from memory_harness.harness.simulate.facade.files import files_without_weights
 from memory_harness.harness.simulate.facade.functions import functions_without_gpu
 from memory_harness.harness.simulate.facade.places import tensors_tell_their_place
-from memory_harness.harness.simulate.facade.ranks import collectives, copies_are_refused, first_rank_of
+from memory_harness.harness.simulate.facade.ranks import as_rank_of, collectives, copies_are_refused
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
 from memory_harness.harness.simulate.memory import SimulatedMemory
@@ -72,7 +72,8 @@ class DryRunDevice(SimulatedDevice):
     """A simulated card that a script finds by itself: `torch.cuda` says it is there.
 
     Args:
-        num_ranks: processes that a launcher would have started, one for each card; this is the first of them.
+        num_ranks: processes that a launcher would have started, one for each card; this is one of them.
+        rank: which of them.
         num_cards: that this process has for itself.
         told: the one of these whose memory is told of; all of them have the budget.
     """
@@ -86,6 +87,7 @@ class DryRunDevice(SimulatedDevice):
         *,
         expandable_segments: bool = False,
         num_ranks: int = 1,
+        rank: int = 0,
         num_cards: int = 1,
         told: int = 0,
     ) -> None:
@@ -97,7 +99,7 @@ class DryRunDevice(SimulatedDevice):
             attention=ANY,
             num_cards=num_cards,
         )
-        self.num_ranks = num_ranks
+        self.num_ranks, self.rank = num_ranks, rank
         self.tracer.num_visible = max(num_ranks, num_cards)
         self.told = told
         self.failed: int | None = None
@@ -167,7 +169,7 @@ class DryRunDevice(SimulatedDevice):
             stack.enter_context(triton_is_there(self.tracer))
             stack.enter_context(functions_without_gpu(self.tracer))
             if self.num_ranks > 1:
-                stack.enter_context(first_rank_of(self.num_ranks, self.tracer))
+                stack.enter_context(as_rank_of(self.num_ranks, self.rank, self.tracer))
             if self.tracer.num_visible > 1:
                 stack.enter_context(copies_are_refused(self.tracer))
             yield

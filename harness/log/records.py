@@ -168,6 +168,7 @@ class RunRecord:
     gpu_peaks: tuple[Size, ...] = ()  # each GPU's reserved, as simulated, where one process drives several; else empty
     rank: Count = 0  # of a script's process among those that have joined to train; 0 too where it has joined none
     num_ranks: Count = 1  # of a script that was run dry as the first of so many; 1 in logs of before
+    ranks_on_gpu: Count = 1  # of these, on one GPU: more than 1 share out its budget; 1 in logs of before
     id: str = ""  # drawn when its first process began, so that no two runs have one; empty in logs of before
     schema_version: Count = SCHEMA_VERSION
     kind: str = "run"

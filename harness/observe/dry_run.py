@@ -40,6 +40,7 @@ class DryRunObserver(ScriptObserver):
         max_steps: optimizer steps after which the script is over; None decides by what is new.
         worst_first: data loaders give their largest batches first.
         on_step: told of the number of optimizer steps so far after each of them.
+        ranks_on_gpu: of the ranks, so many have their memory on this one's card.
         on_failure: told when an allocation fails, while all is as it was then.
     """
 
@@ -51,11 +52,12 @@ class DryRunObserver(ScriptObserver):
         max_steps: int | None,
         *,
         worst_first: bool = False,
+        ranks_on_gpu: int = 1,
         on_step: Callable[[int], None] = lambda _: None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(device, write, script)
-        self._run = dataclasses.replace(self._run, num_ranks=device.num_ranks)
+        self._run = dataclasses.replace(self._run, num_ranks=device.num_ranks, ranks_on_gpu=ranks_on_gpu)
         self.stopped_because = ""
         self._worst_first = worst_first
         self._on_step = on_step

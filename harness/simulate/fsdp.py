@@ -7,7 +7,7 @@ lies on the meta device, which FSDP2 does not take for one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -40,18 +40,18 @@ def mesh_of_absent(size: int, rank: int = 0, device_type: str = "cpu") -> Device
 
 
 @contextmanager
-def sharding_without_peers(tracer: Tracer, card: torch.device = META) -> Iterator[None]:
+def sharding_without_peers(tracer: Tracer, card: Callable[[], torch.device] = lambda: META) -> Iterator[None]:
     """Within, `fully_shard` and what it has sharded work on the meta device, and tell the tracer what they allocate.
 
     Args:
-        card: what the card is called.
+        card: says what the card is called that is the present one.
     """
     handle = _StandInHandle(tracer)
     group = _fsdp_param_group.FSDPParamGroup
     with ExitStack() as stack:
         for module in (_fsdp_param_group, _fsdp_collectives, _fsdp_state):
             stack.enter_context(patch.object(module, "_get_device_handle", lambda device_type: handle))
-        stack.enter_context(patch.object(_fully_shard, "_get_device_from_mesh", lambda mesh: card))
+        stack.enter_context(patch.object(_fully_shard, "_get_device_from_mesh", lambda mesh: card()))
         stack.enter_context(patch.object(group, "_validate_no_meta_params", lambda group: None))
         stack.enter_context(gathered_weights_are_traced(tracer))
         stack.enter_context(patch.object(_fsdp_collectives.DefaultAllGather, "__call__", _send_nothing))
@@ -138,10 +138,10 @@ class _StandInHandle:
     def stream(self, stream: _StandInStream) -> Iterator[None]:
         before, self._current = self._current, stream
         if stream is not before:
-            self._tracer.sink.switch(Place(stream=stream.number))
+            self._tracer.sink.switch(Place(self._tracer.told_card, stream.number))
         try:
             yield
         finally:
             self._current = before
             if stream is not before:
-                self._tracer.sink.switch(Place(stream=before.number))
+                self._tracer.sink.switch(Place(self._tracer.told_card, before.number))

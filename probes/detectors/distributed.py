@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from memory_harness.configs.units import MIB, format_bytes
-from memory_harness.harness.log.records import BatchShape, Phase
+from memory_harness.harness.log.records import BatchShape, Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.evidence import train_batches as batches_of
@@ -193,6 +193,8 @@ def peers_bytes(log: RunLog) -> int:
 def ranks_on_one_gpu(evidence: Evidence) -> Finding | None:
     """Find ranks that hold memory of this rank's GPU, their contexts at least, beside that of their own."""
     log = evidence.log
+    if log.run.ranks_on_gpu > 1:
+        return _simulated_on_one_gpu(log)
     held = peers_bytes(log)
     if held < PEER_BYTES:
         return None
@@ -207,6 +209,21 @@ def ranks_on_one_gpu(evidence: Evidence) -> Finding | None:
         "CUDA, and load files with map_location of that device or the CPU.",
         bytes=held,
         evidence={"peers_bytes": held, "peers": len(pids)},
+    )
+
+
+def _simulated_on_one_gpu(log: RunLog) -> Finding:
+    """Say what ranks take together that a dry run saw on one GPU; contexts of CUDA are not counted."""
+    number, share = log.run.ranks_on_gpu, log.run.budget_bytes
+    return Finding(
+        cause="ranks-on-one-gpu",
+        severity="warning" if log.outcome is Outcome.COMPLETED else "error",
+        title=f"All {number} ranks lie on GPU 0: each has {format_bytes(share)} of its {format_bytes(number * share)}",
+        explanation="Run as the second rank, the script has its memory on the first rank's GPU too. Call "
+        'torch.cuda.set_device(int(os.environ["LOCAL_RANK"])) first, write f"cuda:{local_rank}" for "cuda:0", and give '
+        "DistributedDataParallel device_ids=[local_rank]. NCCL joins no two ranks on one GPU (Duplicate GPU detected).",
+        bytes=(number - 1) * log.needed_bytes,
+        evidence={"peers": number - 1, "budget_bytes_of_each": share},
     )
 
 

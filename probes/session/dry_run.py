@@ -57,7 +57,10 @@ class DryRun:
         is_quiet: what the script prints is not shown.
         with_peak: the log says what lived at the peak.
         num_gpus: for which torchrun would start the script, a process on each; it is run as the first of them. Where
-            it lays a model over all of them, it is run as the only process.
+            it lays a model over all of them, it is run as the only process. Where the second has its memory on the
+            first one's GPU, they share its budget out.
+        rank: the one of these processes that it is run as.
+        ranks_on_gpu: of them, those that have the first GPU; None where this run is to tell.
         beside_bytes: of each of them, what is left out of the budget for processes that talk.
         replays_layers: layers of libraries' models that repeat run once; where the script does with them what that
             does not bear, it is run again without.
@@ -79,6 +82,8 @@ class DryRun:
     is_quiet: bool = False
     with_peak: bool = False
     num_gpus: int = 1
+    rank: int = 0
+    ranks_on_gpu: int | None = None
     beside_bytes: int = 0
     replays_layers: bool = True
     on_all_gpus: bool = False
@@ -109,7 +114,31 @@ class DryRun:
             raise HarnessError(str(end))
         if isinstance(end, _Taken) and len(end.peaks) > 1:
             self._tell_of_fullest(log, end)
+        elif isinstance(end, _Taken) and self.num_gpus > 1 and self.ranks_on_gpu is None:
+            self._tell_of_ranks(log, end)
         return read_run_log(log)
+
+    def _tell_of_ranks(self, log: Path, taken: _Taken) -> None:
+        """Let the log be that of a rank with what there is for it: less of a GPU that all share, more without NCCL."""
+        settled = replace(self, is_quiet=True, ranks_on_gpu=1)
+        if not taken.has_joined:
+            settled = replace(settled, budget_bytes=self.budget_bytes + self.beside_bytes, beside_bytes=0)
+        elif self._second_has_first_gpu(log.with_suffix(".second")):
+            share = self.budget_bytes // self.num_gpus
+            settled = replace(settled, budget_bytes=share, ranks_on_gpu=self.num_gpus)
+        if settled.budget_bytes != self.budget_bytes:
+            log.unlink()
+            settled._run_forked(log)
+
+    def _second_has_first_gpu(self, log: Path) -> bool:
+        """Return whether the second rank has more on the first GPU than on its own, in the first step.
+
+        The first rank's calls do not tell: `cuda:0` is right there, whether it is written out or made of the rank.
+        """
+        second = replace(self, rank=1, max_steps=1, is_quiet=True, is_limited=False, with_peak=False, snapshot=None)
+        taken = second._run_forked(log)
+        log.unlink()
+        return isinstance(taken, _Taken) and not taken.chose_cards and taken.peaks[0] > taken.peaks[1]
 
     def _tell_of_fullest(self, log: Path, taken: _Taken) -> None:
         """Let the log be that of the GPU which ran out of memory, or else took most, and say what all of them take."""
@@ -150,10 +179,14 @@ class _Taken:
     Args:
         peaks: the most that was reserved of each GPU that the process had.
         failed: the one on which memory ran out.
+        has_joined: it has met the other ranks that it was started with.
+        chose_cards: it has left itself some cards by CUDA_VISIBLE_DEVICES.
     """
 
     peaks: tuple[int, ...]
     failed: int | None
+    has_joined: bool
+    chose_cards: bool
 
 
 def _run_and_tell(dry_run: DryRun, log: Path, sender: Connection) -> None:
@@ -202,7 +235,8 @@ def _open_device(dry_run: DryRun) -> DryRunDevice:
         dry_run.budget_bytes,
         expandable_segments=dry_run.expandable_segments,
         num_ranks=1 if has_all else dry_run.num_gpus,
-        num_cards=dry_run.num_gpus if has_all else 1,
+        rank=dry_run.rank,
+        num_cards=dry_run.num_gpus if has_all or dry_run.rank else 1,
         told=dry_run.told_gpu,
     )
     device.replays_layers = dry_run.replays_layers
@@ -225,6 +259,7 @@ def _run(dry_run: DryRun, log: Path) -> _Taken:
             Path(dry_run.script).name,
             dry_run.max_steps,
             worst_first=dry_run.worst_first,
+            ranks_on_gpu=dry_run.ranks_on_gpu or 1,
             on_step=_Progress(device).on_step,
             on_failure=snapshot.write,
         )
@@ -252,6 +287,8 @@ def _run(dry_run: DryRun, log: Path) -> _Taken:
             raise device.tracer.stand_ins.failure
         if outcome is Outcome.COMPLETED and not device.tracer.has_allocated:
             outcome, message = Outcome.ERROR, "nothing of the script ran on the card"
+        if outcome is Outcome.COMPLETED and (dry_run.ranks_on_gpu or 1) > 1 and device.tracer.joins_by_nccl:
+            outcome, message = Outcome.ERROR, f"all {dry_run.ranks_on_gpu} ranks lie on GPU 0, which NCCL refuses"
         if device.num_ranks > 1 and not device.tracer.has_joined:
             alone = f"it never joins other ranks: each of {device.num_ranks} would train by itself"
             writer.write(StandInRecord(alone, Path(dry_run.script).name, 1))
@@ -266,7 +303,8 @@ def _run(dry_run: DryRun, log: Path) -> _Taken:
         if dry_run.with_peak:
             for part in device.peak_parts(read_run_log(log)):
                 writer.write(part)
-        return _Taken(peaks, device.failed if outcome is Outcome.OOM else None)
+        failed = device.failed if outcome is Outcome.OOM else None
+        return _Taken(peaks, failed, device.tracer.has_joined, device.tracer.chose_cards)
 
 
 def _phases_told(device: DryRunDevice, write: Callable[[Record], None]) -> Callable[[Record], None]:
@@ -323,6 +361,7 @@ def try_settings(dry_run: DryRun, recorded: RunLog, folder: Path) -> list[FixRes
             snapshot=None,
             is_quiet=True,
             on_all_gpus=bool(recorded.run.gpu_peaks),
+            ranks_on_gpu=recorded.run.ranks_on_gpu,
             budget_bytes=recorded.run.budget_bytes,
         )
         print(printable(f"dry run: trying {attempt.line}"), file=sys.stderr, flush=True)

@@ -166,11 +166,83 @@ def test_layers_that_fill_one_gpu_beside_an_empty_one_are_told_with_what_to_move
     assert found["device-map-imbalance"].severity == "error"
 
 
+MODEL = "model = torch.nn.Linear(512, 512)"
+STEP = """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for _ in range(3):
+    model(torch.randn(4, 512, device=next(model.parameters()).device)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+START = "import os, torch\nrank = int(os.environ['LOCAL_RANK'])"
+JOIN = "torch.distributed.init_process_group('nccl')"
+MESH = "torch.distributed.device_mesh.init_device_mesh('cuda', (2,))"
+
+
+def ranks_on_first_gpu(folder, monkeypatch, *lines):
+    """Return the exit code and the log of a script of these lines, run dry for two GPUs."""
+    monkeypatch.chdir(folder)
+    script = folder / "script.py"
+    script.write_text("\n".join((START, *lines)) + STEP)
+    flags = ("--gpu", CARD, "--output", str(folder / "runs"), "--no-fixes", "--num-gpus", "2")
+    return entry.main(["--dry-run", str(script), *flags]), log_in(folder)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (JOIN, MODEL, "model.to('cuda:0')"),
+        (JOIN, MODEL, "model.cuda()"),
+        (JOIN, "torch.cuda.set_device(0)", MODEL, "model.cuda()"),
+        ("torch.distributed.init_process_group()", MODEL, "model.to(0)"),
+    ],
+    ids=["cuda:0", "the present card", "set_device", "an index"],
+)
+def test_ranks_that_all_use_the_first_gpu_are_not_said_to_fit(lines, tmp_path, monkeypatch):
+    code, log = ranks_on_first_gpu(tmp_path, monkeypatch, *lines)
+    assert (code, log.run.ranks_on_gpu) == (3, 2)
+    assert log.outcome is Outcome.ERROR
+    assert "NCCL" in log.end.message
+    assert "ranks-on-one-gpu" in {finding.cause for finding in detect(log)}
+
+
+def test_ranks_that_share_a_gpu_out_and_talk_by_gloo_have_a_part_of_it_each(tmp_path, monkeypatch):
+    join = "torch.distributed.init_process_group('gloo')"
+    code, log = ranks_on_first_gpu(tmp_path, monkeypatch, join, MODEL, "model.to('cuda:0')")
+    assert (code, log.run.ranks_on_gpu, log.outcome) == (0, 2, Outcome.COMPLETED)
+    assert log.run.budget_bytes < find_card(CARD).budget_bytes / 2
+    big = ("keeps = torch.empty(8 * 2**30, dtype=torch.uint8, device='cuda:0')", MODEL, "model.to('cuda:0')")
+    (tmp_path / "big").mkdir()
+    code, log = ranks_on_first_gpu(tmp_path / "big", monkeypatch, join, *big)
+    assert (code, log.outcome) == (1, Outcome.OOM)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (JOIN, MODEL, "model.to(f'cuda:{rank}')"),
+        (JOIN, "torch.cuda.set_device(rank)", MODEL, "model.cuda()"),
+        pytest.param(
+            ("os.environ['CUDA_VISIBLE_DEVICES'] = str(rank)", JOIN, MODEL, "model.to('cuda:0')"),
+            marks=pytest.mark.slow,
+        ),
+        (MESH, MODEL, "model.cuda()"),
+        (MESH, MODEL, "torch.distributed.fsdp.fully_shard(model)"),
+    ],
+    ids=["its number", "set_device", "the only one that it sees", "a mesh chooses", "fully_shard"],
+)
+def test_ranks_that_have_a_gpu_each_are_left_alone(lines, tmp_path, monkeypatch):
+    code, log = ranks_on_first_gpu(tmp_path, monkeypatch, *lines)
+    assert (code, log.run.ranks_on_gpu, log.outcome) == (0, 1, Outcome.COMPLETED)
+    assert "ranks-on-one-gpu" not in {finding.cause for finding in detect(log)}
+
+
 def test_a_script_that_joins_nobody_is_said_to_run_by_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert dry_run("convnet", tmp_path) == 0
     (alone,) = [stand_in.what for stand_in in log_in(tmp_path).stand_ins if "joins" in stand_in.what]
     assert "each of 2 would train by itself" in alone
+    assert log_in(tmp_path).run.budget_bytes == find_card(CARD).budget_bytes  # nobody talks
 
 
 @pytest.mark.parametrize("is_view", [False, True], ids=["a second copy", "gradients lie in the buckets"])

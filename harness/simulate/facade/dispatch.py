@@ -75,6 +75,10 @@ class FacadeTracer(Tracer):
         """while DistributedDataParallel's own code runs, to which a tensor's device is meta"""
         self.has_joined = False
         """whether the script has met the other ranks that it was started with"""
+        self.joins_by_nccl = False
+        """whether it has by NCCL, which is what CUDA's tensors are sent by where a script names nothing"""
+        self.chose_cards = False
+        """whether the script has left itself some cards of several, `cuda:0` being another one to each rank then"""
         self.num_visible = 1
         """cards that the script sees: of several ranks each has one"""
         self.wants_all_cards = False

@@ -20,7 +20,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from memory_harness.harness.simulate.facade.dispatch import FacadeTracer
-from memory_harness.harness.simulate.facade.places import CARD
 from memory_harness.harness.simulate.facade.values import users_place
 from memory_harness.harness.simulate.fsdp import sharding_without_peers
 from memory_harness.harness.simulate.results import tensors_among
@@ -28,13 +27,15 @@ from memory_harness.harness.simulate.tracer import Lowering
 
 Function = Callable[..., Any]
 
+CARDS_SEEN = "CUDA_VISIBLE_DEVICES"
 OF_OTHERS = "what other ranks send, taken to be what this one has"
 
 
-def variables_of_rank(size: int) -> dict[str, str]:
-    """Return what torchrun puts into the environment of the first of that many processes on one host."""
+def variables_of_rank(size: int, rank: int) -> dict[str, str]:
+    """Return what torchrun puts into the environment of one of that many processes on one host."""
     return {
-        **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "0"),
+        **dict.fromkeys(("RANK", "LOCAL_RANK", "ROLE_RANK"), str(rank)),
+        "GROUP_RANK": "0",
         **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), str(size)),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29500",
@@ -43,36 +44,38 @@ def variables_of_rank(size: int) -> dict[str, str]:
 
 
 @contextmanager
-def first_rank_of(size: int, tracer: FacadeTracer) -> Iterator[None]:
-    """Within, this process is the first of as many as a launcher has started, one for each card."""
+def as_rank_of(size: int, rank: int, tracer: FacadeTracer) -> Iterator[None]:
+    """Within, this process is one of as many as a launcher has started, one for each card."""
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(os.environ, variables_of_rank(size)))
-        for owner, name, function in _replacements(size, tracer):
+        stack.enter_context(patch.dict(os.environ, variables_of_rank(size, rank)))
+        for owner, name, function in _replacements(size, rank, tracer):
             stack.enter_context(patch.object(owner, name, function))
-        stack.enter_context(sharding_without_peers(tracer, CARD))
-        stack.callback(_leave)
+        stack.enter_context(sharding_without_peers(tracer, lambda: torch.device("cuda", tracer.present_card)))
+        stack.callback(_leave, tracer, os.environ.get(CARDS_SEEN))
         yield
 
 
-def _leave() -> None:
+def _leave(tracer: FacadeTracer, cards_seen: str | None) -> None:
+    tracer.chose_cards = os.environ.get(CARDS_SEEN) != cards_seen
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def _replacements(size: int, tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
-    join = _join(size, tracer, distributed.init_process_group)
-    ddp = DistributedDataParallel
+def _replacements(size: int, rank: int, tracer: FacadeTracer) -> list[tuple[Any, str, Any]]:
+    join = _join(size, rank, tracer, distributed.init_process_group)
+    ddp, mesh = DistributedDataParallel, distributed.device_mesh.DeviceMesh
     from transformers import modeling_utils
 
     return [
         (distributed, "init_process_group", join),
         (distributed.distributed_c10d, "init_process_group", join),
         (distributed.device_mesh, "init_process_group", join),
+        (mesh, "_setup_world_group_and_device", _to_own_card(rank, tracer, mesh._setup_world_group_and_device)),
         (distributed, "is_nccl_available", lambda: True),
         (distributed, "get_backend", lambda group=None: "nccl"),
         # it compares what all have sent, and frees at once what it allocates for that
         (distributed, "_verify_params_across_processes", lambda *_: None),
-        (torch.multiprocessing, "spawn", _first_of_spawned),
+        (torch.multiprocessing, "spawn", _one_of_spawned(rank)),
         # it measures time, and warns that there is none
         (distributed.Logger, "set_runtime_stats_and_log", lambda _: None),
         (ddp, "__init__", _with_own_buckets(tracer, ddp.__init__)),
@@ -88,18 +91,39 @@ def _replacements(size: int, tracer: FacadeTracer) -> list[tuple[Any, str, Any]]
     ]
 
 
-def _join(size: int, tracer: FacadeTracer, original: Function) -> Function:
+def _join(size: int, rank: int, tracer: FacadeTracer, original: Function) -> Function:
     @functools.wraps(original)
-    def init_process_group(*_: Any, **__: Any) -> None:
+    def init_process_group(backend: str | None = None, *_: Any, **__: Any) -> None:
         tracer.has_joined = True
-        original("fake", store=FakeStore(), rank=0, world_size=size)
+        tracer.joins_by_nccl = "nccl" in (backend or "nccl")
+        original("fake", store=FakeStore(), rank=rank, world_size=size)
 
     return init_process_group
 
 
-def _first_of_spawned(function: Function, args: Any = (), *_: Any, **__: Any) -> None:
-    """Run here what the first of the processes would run."""
-    function(0, *args)
+def _to_own_card(rank: int, tracer: FacadeTracer, original: Function) -> Function:
+    """Let a mesh that is made before CUDA is used choose the card by LOCAL_RANK, as it does where there is one.
+
+    Source: torch/distributed/device_mesh.py, `_setup_world_group_and_device`.
+    """
+
+    @functools.wraps(original)
+    def set_up(*args: Any, **kwargs: Any) -> Any:
+        group = original(*args, **kwargs)
+        if not tracer.has_allocated and tracer.num_cards > rank:
+            tracer.present_card = rank
+        return group
+
+    return set_up
+
+
+def _one_of_spawned(rank: int) -> Function:
+    """Return what runs here what that one of the processes would run."""
+
+    def spawn(function: Function, args: Any = (), *_: Any, **__: Any) -> None:
+        function(rank, *args)
+
+    return spawn
 
 
 def _with_own_buckets(tracer: FacadeTracer, original: Function) -> Function:
