@@ -122,13 +122,18 @@ class DryRun:
         """Let the log be that of a rank with what there is for it: less of a GPU that all share, more without NCCL."""
         settled = replace(self, is_quiet=True, ranks_on_gpu=1)
         if not taken.has_joined:
-            settled = replace(settled, budget_bytes=self.budget_bytes + self.beside_bytes, beside_bytes=0)
+            alone = replace(settled, budget_bytes=self.budget_bytes + self.beside_bytes, beside_bytes=0)
+            again = alone._run_anew(log)
+            if isinstance(again, _Taken) and again.has_joined:  # memory had run out before
+                settled._run_anew(log)
         elif self._second_has_first_gpu(log.with_suffix(".second")):
             share = self.budget_bytes // self.num_gpus
-            settled = replace(settled, budget_bytes=share, ranks_on_gpu=self.num_gpus)
-        if settled.budget_bytes != self.budget_bytes:
-            log.unlink()
-            settled._run_forked(log)
+            replace(settled, budget_bytes=share, ranks_on_gpu=self.num_gpus)._run_anew(log)
+
+    def _run_anew(self, log: Path) -> BaseException | _Taken | None:
+        """Run in the place of the run that the log is of."""
+        log.unlink()
+        return self._run_forked(log)
 
     def _second_has_first_gpu(self, log: Path) -> bool:
         """Return whether the second rank has more on the first GPU than on its own, in the first step.
