@@ -129,10 +129,12 @@ def test_an_empty_file_may_be_filled(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    for use in (lambda: check_file("svg", tmp_path), lambda: write_file("svg", tmp_path, "<svg")):
+    folder = tmp_path / "page.svg"
+    folder.mkdir()
+    for use in (lambda: check_file("svg", folder), lambda: write_file("svg", folder, "<svg")):
         with pytest.raises(ConfigError, match="exists and is no report"):
             use()
-    assert [path.name for path in tmp_path.parent.iterdir() if "partial" in path.name] == []
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("use", [check_file, lambda kind, path: write_file(kind, path, report(1))])

@@ -83,8 +83,9 @@ def worker_that(script):
 
 def train(ends):
     """Train in a worker that ends as told once it is asked to stop."""
-    script = f"import signal, sys\ndef done(*_):\n    {ends}\nsignal.signal(signal.SIGTERM, done)\n"
-    script += "print('ready', flush=True)\nwhile True: signal.pause()"
+    script = f"import os, signal, sys\ndef done(*_):\n    {ends}\nsignal.signal(signal.SIGTERM, done)\n"
+    # not by `print`: the signal may come before that returns, and what `done` prints would then be an error
+    script += "os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     asked = []
 
     def watch():
