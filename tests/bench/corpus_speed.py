@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import with_fixed_settings
-from tests.bench.fast_path import CAP, HEADROOM, PEAKS, UNSLOTH_SETTINGS
+from tests.bench.fast_path import CAP, HEADROOM, PEAKS, found_apart
 from tests.bench.records import write_records
 from tests.bench.unsloth_run import COMPILING
 
@@ -166,21 +164,6 @@ def summary(steps: Sequence[Sequence[Any]], seconds: Sequence[float]) -> dict[st
     }
 
 
-def case_apart(out: Path, contender: str, num_steps: int, gpu: str) -> dict[str, Any]:
-    """Run a contender in a process of its own; return what it found, or the end of what it said."""
-    case = out.with_suffix(".case")
-    case.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tests.bench.corpus_speed", str(case), "--case", "--only", contender]
-    command += ["--steps", str(num_steps), "--gpu", gpu]
-    env = {**os.environ, **(UNSLOTH_SETTINGS if contender.startswith("unsloth") else {})}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if not case.exists():
-        return {"failed": (done.stdout + done.stderr)[-3000:]}
-    found: dict[str, Any] = json.loads(case.read_text())
-    case.unlink()
-    return found
-
-
 def main() -> int:
     """Measure each contender in turn."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -197,9 +180,10 @@ def main() -> int:
     if args.case:
         args.out.write_text(json.dumps(run_case(args.only, args.steps, args.gpu)))
         return 0
-    results = []
+    results, flags = [], ["--steps", str(args.steps), "--gpu", args.gpu]
     for contender in args.only.split(","):
-        results.append({"contender": contender, **case_apart(args.out, contender, args.steps, args.gpu)})
+        found = found_apart("tests.bench.corpus_speed", args.out, contender, flags)
+        results.append({"contender": contender, **found})
         write_records(args.out, {"cap_bytes": CAP, "results": results}, 2)
         print({name: value for name, value in results[-1].items() if name != "losses"}, flush=True)
     return 0

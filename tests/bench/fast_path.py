@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,18 +196,23 @@ def main() -> int:
 
 def case_apart(args: argparse.Namespace, contender: str, adapters: str) -> dict[str, Any]:
     """Run a case in a process of its own; return what it found, or the end of what it said."""
-    found = args.out.with_suffix(".case")
-    found.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tests.bench.fast_path", str(found), "--case", "--only", contender]
-    command += ["--adapters", adapters, "--lengths", args.lengths, "--gpu", args.gpu, "--recompute", args.recompute]
-    command += ["--measure-only"] if args.measure_only else []
-    env = {**os.environ, **(UNSLOTH_SETTINGS if contender == "unsloth" else {})}
+    flags = ["--adapters", adapters, "--lengths", args.lengths, "--gpu", args.gpu, "--recompute", args.recompute]
+    flags += ["--measure-only"] if args.measure_only else []
+    return found_apart("tests.bench.fast_path", args.out, contender, flags)
+
+
+def found_apart(module: str, out: Path, contender: str, flags: Sequence[str]) -> dict[str, Any]:
+    """Run a module's `--case` in a process of its own; return what it found, or the end of what it said."""
+    case = out.with_suffix(".case")
+    case.unlink(missing_ok=True)
+    command = [sys.executable, "-m", module, str(case), "--case", "--only", contender, *flags]
+    env = {**os.environ, **(UNSLOTH_SETTINGS if contender.startswith("unsloth") else {})}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if not found.exists():
+    if not case.exists():
         return {"failed": (done.stdout + done.stderr)[-3000:]}
-    case: dict[str, Any] = json.loads(found.read_text())
-    found.unlink()
-    return case
+    found: dict[str, Any] = json.loads(case.read_text())
+    case.unlink()
+    return found
 
 
 def print_rows(result: dict[str, Any]) -> None:
