@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from memory_harness.configs.cards import Card
-from memory_harness.configs.units import TIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats
@@ -25,11 +24,9 @@ from memory_harness.harness.simulate.facade.places import tensors_tell_their_pla
 from memory_harness.harness.simulate.facade.ranks import as_rank_of, collectives, copies_are_refused
 from memory_harness.harness.simulate.facade.triton import triton_is_there
 from memory_harness.harness.simulate.facade.written import nothing_is_kept
-from memory_harness.harness.simulate.memory import SimulatedMemory
+from memory_harness.harness.simulate.memory import UNLIMITED, SimulatedMemory
 from memory_harness.harness.simulate.trace import Sinks
 from memory_harness.harness.simulate.tracer import EventSink, Lowering, Tracer, lies_on_meta
-
-UNLIMITED = 64 * TIB
 
 
 class _CountedCard:

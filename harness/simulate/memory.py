@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import torch
 
-from memory_harness.configs.units import format_bytes
+from memory_harness.configs.units import TIB, format_bytes
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.records import MemoryStats, SegmentRuns, segment_runs
 from memory_harness.harness.simulate.allocator import GRAPH_POOL, AllocatorOutOfMemory, CachingAllocator
@@ -51,6 +51,10 @@ class SimulatedOutOfMemory(DeviceOutOfMemory, torch.OutOfMemoryError):
             f"{format_bytes(error.allocated_bytes)} is allocated, {format_bytes(error.reserved_bytes)} reserved."
         )
         self.args = (text,)
+
+
+UNLIMITED = 64 * TIB
+"""the budget of a card that has as much memory as is asked for"""
 
 
 class SimulatedMemory:

@@ -18,11 +18,11 @@ from memory_harness.configs.cards import Card, budget_of, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.units import TIB
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
 from memory_harness.harness.observe.recorder import PhaseRecorder
+from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.harness.simulate.trace import Shape
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.train.loop import evaluate_batch, load, train_step
@@ -35,7 +35,6 @@ from memory_harness.probes.plan.recorded import recording_of
 NUM_MIXED_STEPS = 48
 """steps over the real mix of lengths: in the reference measurement most of the cache had been carved by then"""
 
-UNLIMITED = 64 * TIB
 LONGEST = 2**20
 """tokens, up to which lengths are tried where the model names no limit"""
 MAX_MICRO_BATCH = 1024

@@ -15,7 +15,8 @@ from memory_harness.configs.cards import Card, budget_of
 from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example, packed_batch, train_steps
 from memory_harness.harness.data.prepare import Prepared
-from memory_harness.probes.plan.predict import PADDING, UNLIMITED, RecordedModel, uniform_batch
+from memory_harness.harness.simulate.memory import UNLIMITED
+from memory_harness.probes.plan.predict import PADDING, RecordedModel, uniform_batch
 
 NUM_STAGES = 8
 """into how many the layers are divided: each number of layers that occurs is recorded on its own"""

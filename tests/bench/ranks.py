@@ -19,8 +19,9 @@ from memory_harness.configs.units import GIB, KIB
 from memory_harness.harness.log.records import Record, record_to_dict
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate import fsdp
+from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.harness.train.loop import load, train_step
-from memory_harness.probes.plan.predict import UNLIMITED, RecordedModel, uniform_batch
+from memory_harness.probes.plan.predict import RecordedModel, uniform_batch
 
 MODEL, SIZES = "llama-3.1-8b", (2, 8, 64, 512)
 LENGTH = 1024

@@ -10,6 +10,7 @@ from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import PhaseRecord
 from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate.cards import hooks_move_between_cards
+from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.harness.simulate.trace import FREE, SWITCH, TraceRecorder, on_card
 from memory_harness.harness.simulate.tracer import Place
 from memory_harness.harness.strategies import qlora
@@ -18,7 +19,7 @@ from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.strategies.split import join_layers, place_of
 from memory_harness.harness.train.loop import evaluate_batch, load, train_step
 from memory_harness.harness.train.run import simulate_card
-from memory_harness.probes.plan.predict import UNLIMITED, uniform_batch
+from memory_harness.probes.plan.predict import uniform_batch
 
 TINY = load_preset("smoke_cpu").with_fields(
     tensors="fake", device="simulated", dtype="bfloat16", gpu="l4", num_gpus=2, sharding="split"

@@ -11,12 +11,13 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.harness.devices.dry_run import DryRunDevice
 from memory_harness.harness.log.records import PhaseRecord
 from memory_harness.harness.observe.recorder import PhaseRecorder
+from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.harness.strategies.architecture import transformers_config
 from memory_harness.harness.strategies.compiled import CompiledStrategy
 from memory_harness.harness.strategies.qlora import QLoraStrategy
 from memory_harness.harness.train.loop import load, train_step
 from memory_harness.harness.train.run import simulate_card
-from memory_harness.probes.plan.predict import UNLIMITED, uniform_batch
+from memory_harness.probes.plan.predict import uniform_batch
 
 MIB = 2**20
 CARD = "l4"

@@ -11,7 +11,8 @@ from memory_harness.configs.schema import ModelConfig, RunConfig
 from memory_harness.configs.units import MIB
 from memory_harness.configs.validation import validate
 from memory_harness.harness.data.prepare import prepare
-from memory_harness.probes.plan.predict import UNLIMITED, RecordedModel
+from memory_harness.harness.simulate.memory import UNLIMITED
+from memory_harness.probes.plan.predict import RecordedModel
 from memory_harness.probes.plan.recompute import _Needs, with_fewest_recomputed
 from tests.harness.techniques.driving import TINY, micro_batch, simulated_peak, uniform_batch
 
