@@ -52,7 +52,7 @@ def test_a_wrapped_command_is_still_the_command(flags, width):
 
 def test_a_value_without_room_beside_its_flag_goes_to_a_line_of_its_own():
     """Folded by the terminal, the backslash behind it would stand alone, and what follows be another command."""
-    path = f"/work/{'x' * 30}/'my run'"
+    path = f"/data/{'x' * 30}/'my run'"
     command = f"python run_probe.py --replay {path} --html report.html"
     lines = wrap_command(command, 54)
     assert lines == ["python run_probe.py --replay \\", f"    {path} \\", "    --html report.html"]
