@@ -22,6 +22,8 @@ _FILE = Path(__file__).with_name("gpus.toml")
 CUDNN_CAPABILITIES = ((9, 0), (10, 0))
 """of cards on which scaled_dot_product_attention takes cuDNN's kernel"""
 
+_OPTIONAL = ("speeds",)
+"""keys of a card that may be left out"""
 _OF_CAPABILITY = ("bfloat16", "sdpa_backends", "cublas_workspace")
 """keys of a card that may be left out where its capability is known"""
 _NAMES_NOTHING = {"nvidia", "geforce", "tesla", "gpu"}
@@ -35,6 +37,26 @@ MOST_OF_NCCL, SHARE_OF_NCCL = parse_bytes("1.6 GiB"), 0.05
 """What it may take elsewhere: an estimate on the safe side, until it is measured. 544 MB were seen between two
 A100, 688 MB between four (github.com/NVIDIA/nccl/issues/964), 1.6 GB in github.com/NVIDIA/nccl/issues/864; it grows
 with the channels, of which cards linked by PCIe alone have fewer."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """How fast a card computes and moves memory in a training step, and how fast its host launches kernels."""
+
+    half_flops: float
+    """floating-point operations a second in products of 16-bit matrices"""
+    float32_flops: float
+    """the same in 32 bits"""
+    bytes_per_second: float
+    """to and from the card's memory"""
+    operator_seconds: float
+    """that the host takes for an operator, with what PyTorch and the model do around it"""
+
+
+SHARE_OF_FLOPS, SHARE_OF_BANDWIDTH = 0.56, 0.7
+"""of the maker's figures that a step reaches: fitted to those of tests/bench/results/h200_fast_path.json"""
+OPERATOR_SECONDS = 23e-6
+"""of an operator on the host: fitted to the same, of a host with an H200"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,21 @@ class Card:
     """where each value comes from; `estimate` where nothing public gives it"""
     aliases: tuple[str, ...] = ()
     """other names that --gpu takes"""
+    peak_speeds: tuple[float, float, float] | None = None
+    """the maker's: TFLOPS of 16-bit products that are added up in float32, TFLOPS in float32, GB/s; None: unknown"""
+
+    @property
+    def speeds(self) -> Speeds:
+        """What of the maker's figures a step reaches; the T4's for each multiprocessor where these are not known."""
+        t4 = load_cards()["t4"]
+        share = self.num_sms / t4.num_sms
+        half, single, bandwidth = self.peak_speeds or tuple(share * value for value in t4.peak_speeds or ())
+        return Speeds(
+            half * 1e12 * SHARE_OF_FLOPS,
+            single * 1e12 * SHARE_OF_FLOPS,
+            bandwidth * 1e9 * SHARE_OF_BANDWIDTH,
+            OPERATOR_SECONDS,
+        )
 
     @property
     def budget_bytes(self) -> int:
@@ -205,6 +242,8 @@ def _card(name: str, values: Any, shared_sources: Mapping[str, str]) -> Card:
     read: dict[str, Any] = {}
     for key, (field_name, allowed, reader) in _KEYS.items():
         if key not in given:
+            if key in _OPTIONAL:
+                continue
             if key not in _OF_CAPABILITY or "capability" in read:  # else what is wrong is the capability
                 problems.append(f"{key} is missing (allowed: {allowed})")
             continue
@@ -251,6 +290,11 @@ def _backends(value: Any) -> tuple[str, ...]:
     return tuple(_that_is(isinstance(value, list) and value != [] and all(name in BACKENDS for name in value), value))
 
 
+def _speeds(value: Any) -> tuple[float, ...]:
+    is_number = isinstance(value, list) and all(type(number) in (int, float) and number > 0 for number in value)
+    return tuple(_that_is(is_number and len(value) == 3, value))
+
+
 def _aliases(value: Any) -> tuple[str, ...]:
     return tuple(_that_is(isinstance(value, list) and all(isinstance(name, str) for name in value), value))
 
@@ -264,6 +308,7 @@ _KEYS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "bfloat16": ("has_bfloat16", "true or false", lambda value: _that_is(isinstance(value, bool), value)),
     "sdpa_backends": ("sdpa_backends", f"a list of {', '.join(BACKENDS)}", _backends),
     "cublas_workspace": ("cublas_workspace_bytes", "bytes", lambda value: _that_is(_is_count(value), value)),
+    "speeds": ("peak_speeds", "three numbers above 0: TFLOPS in 16 bits, TFLOPS in float32, GB/s", _speeds),
     "aliases": ("aliases", "a list of names", _aliases),
     "sources": ("sources", "a table of texts", lambda value: _that_is(isinstance(value, dict), value)),
 }

@@ -59,8 +59,8 @@ class Fix:
     """what stays equal: `exact` bits, `numerical` up to rounding, `reordered` the samples, `data` nothing"""
     change: Callable[[RunConfig], RunConfig | None]
     """returns None where it would change nothing, as it is already in force"""
-    slowdown: float
-    """predicted seconds of a training step over those without it, for the default recipe"""
+    slowdown: float | None
+    """measured seconds of a training step over those without it, for the default recipe; None: each plan predicts it"""
     cost: str
     """what it costs besides, in a few words"""
 

@@ -12,6 +12,7 @@ import torch
 
 from memory_harness.configs.cards import CUDNN_CAPABILITIES, Card
 from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
+from memory_harness.harness.simulate.work import BACKWARD_PRODUCTS, FORWARD_PRODUCTS
 
 _torch_attention = torch.nn.functional.scaled_dot_product_attention  # the original, which the simulation replaces
 
@@ -175,6 +176,7 @@ class _FusedAttention(torch.autograd.Function):
         if not lies_on_meta(query):
             with tracer.paused():
                 out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))
+        _note_work(tracer, query, key, is_causal, FORWARD_PRODUCTS)
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
         ctx.options = (is_causal, scale, enable_gqa, backend, tracer)
         return out
@@ -184,6 +186,7 @@ class _FusedAttention(torch.autograd.Function):
         query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
         grads = [_output_like(tensor, tensor.size(-1), backend) for tensor in (query, key, value)]
+        _note_work(tracer, query, key, is_causal, BACKWARD_PRODUCTS)
         if backend == "flash":
             _allocate_flash_buffers(query, key)
         elif backend == "cudnn":
@@ -199,6 +202,12 @@ class _FusedAttention(torch.autograd.Function):
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_outputs[0]), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None, None, None, None)
+
+
+def _note_work(tracer: Tracer, query: torch.Tensor, key: torch.Tensor, is_causal: bool, num_products: int) -> None:
+    if tracer.meter is not None:
+        pairs = query.shape[:-1].numel() * key.size(-2)
+        tracer.meter.attention(query, pairs / 2 if is_causal else pairs, num_products)
 
 
 def _cudnn_workspace(query: torch.Tensor, key: torch.Tensor) -> int:

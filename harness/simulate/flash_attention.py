@@ -13,7 +13,7 @@ dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import torch
 
 from memory_harness.harness.simulate.attention import FLASH_BLOCK
 from memory_harness.harness.simulate.tracer import Tracer, lies_on_meta
+from memory_harness.harness.simulate.work import BACKWARD_PRODUCTS, FORWARD_PRODUCTS
 
 MAX_DIM = 256
 """the largest head dimension that its kernels take"""
@@ -171,6 +172,7 @@ class _FlashAttention(torch.autograd.Function):
             with tracer.paused():
                 out.copy_(_attention(query, key, value, starts_q, starts_k, call))
         starts = [tensor for tensor in (starts_q, starts_k) if tensor is not None]
+        _note_work(tracer, query, key, call, starts, FORWARD_PRODUCTS)
         ctx.save_for_backward(query, key, value, out, lse, *random_state, *starts)
         ctx.options = (call, tracer)
         return out
@@ -179,6 +181,7 @@ class _FlashAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, _lse, _random_state, *starts = ctx.saved_tensors
         call, tracer = ctx.options
+        _note_work(tracer, query, key, call, starts, BACKWARD_PRODUCTS)
         if call.is_of_torch:
             del starts[0]
         grad_output = grad_outputs[0].contiguous() if call.is_of_torch else _as_kernel_takes(grad_outputs[0])
@@ -193,6 +196,23 @@ class _FlashAttention(torch.autograd.Function):
                 for grad, computed in zip(grads, torch.autograd.grad(result, inputs, grad_output), strict=True):
                     grad.copy_(computed)
         return (*grads, None, None, None, None)
+
+
+def _note_work(
+    tracer: Tracer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    call: _Call,
+    starts: Sequence[torch.Tensor],
+    num_products: int,
+) -> None:
+    """Tell of a kernel's work, of packed sequences as if they were equally long."""
+    if tracer.meter is None:
+        return
+    pairs = query.shape[:-1].numel() * key.size(-3)
+    if starts:
+        pairs //= len(starts[0]) - 1
+    tracer.meter.attention(query, pairs / 2 if call.causal else pairs, num_products)
 
 
 def _as_kernel_takes(tensor: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memory_harness.harness.log.source_lines import SourceLine, is_library
 from memory_harness.harness.simulate.results import MetaResults
+from memory_harness.harness.simulate.work import WorkMeter
 
 Frame = tuple[CodeType, int]
 
@@ -124,6 +125,8 @@ class Tracer(TorchDispatchMode):
         self.origins: dict[Hashable, SourceLine] = {}
         self.largest_data: tuple[int, Site] = (0, ())
         """bytes and place of the largest tensor of data so far; kept where operators run as they are"""
+        self.meter: WorkMeter | None = None
+        """what is told how much work there is, where anybody asks; not of operators that run as they are"""
         self.num_asked = 0
         """how often a value was asked for"""
         self.assumed_value: float | None = None
@@ -138,7 +141,7 @@ class Tracer(TorchDispatchMode):
         if types and any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # what it does to this rank's part comes by here then
         if self._paused:
-            return func(*args, **kwargs)
+            return self._run_unrecorded(func, args, kwargs)
         if self._adopts:
             self._adopt((*args, *kwargs.values()))
         if not self._lowerings:
@@ -148,7 +151,14 @@ class Tracer(TorchDispatchMode):
         lowering = self._lowerings.get(func)
         out = self.run(func, args, kwargs) if lowering is None else lowering(self, func, args, kwargs)
         self._track_result(out, args)
+        if self.meter is not None:
+            self.meter.operator(func, args, out)
         return out
+
+    def _run_unrecorded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.meter is not None:
+            self.meter.fused(func, args)
+        return func(*args, **kwargs)
 
     def _track_result(self, out: Any, args: tuple[Any, ...]) -> None:
         """Track what an operator has made; of many tensors, each where the one lies that it was made of."""

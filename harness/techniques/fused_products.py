@@ -88,9 +88,9 @@ class WeightBuffer:
         weight_OI = self.values[: state.shape.numel()].view(state.shape)
         if weight_OI.is_cuda:
             self._launch(packed, state, weight_OI)
-        elif not weight_OI.is_meta:
+        else:  # without values the copy stands for the kernel's traffic
             with self._device.on_host():
-                weight_OI.copy_(dequantize_4bit(packed, state))
+                weight_OI.copy_(weight_OI if weight_OI.is_meta else dequantize_4bit(packed, state))
         return weight_OI
 
     def _launch(self, packed: torch.Tensor, state: QuantState, weight_OI: torch.Tensor) -> None:

@@ -16,12 +16,15 @@ from memory_harness.probes.fixes.embeddings_on_host import EMBEDDINGS_ON_HOST
 from memory_harness.probes.fixes.eval_batch import EVAL_BATCH
 from memory_harness.probes.fixes.expand_kv import EXPAND_KV
 from memory_harness.probes.fixes.expandable_segments import EXPANDABLE_SEGMENTS
+from memory_harness.probes.fixes.fast_path import FAST_PATH
+from memory_harness.probes.fixes.fewest_recomputed import FEWEST_RECOMPUTED, NOTHING_RECOMPUTED
 from memory_harness.probes.fixes.liger_loss import LIGER_LOSS
 from memory_harness.probes.fixes.no_upcast import NO_UPCAST
 from memory_harness.probes.fixes.offload_activations import OFFLOAD_ACTIVATIONS
 from memory_harness.probes.fixes.optimizer_8bit import OPTIMIZER_8BIT
 from memory_harness.probes.fixes.paged_optimizer import PAGED_OPTIMIZER
 from memory_harness.probes.fixes.quantise_experts import QUANTISE_EXPERTS
+from memory_harness.probes.fixes.step_graphs import STEP_GRAPHS
 from memory_harness.probes.fixes.tiled_mlp import TILED_MLP
 from memory_harness.probes.fixes.train_adapter import TRAIN_ADAPTER
 from memory_harness.probes.fixes.truncation import TRUNCATION
@@ -60,6 +63,9 @@ FIXES: dict[str, Fix] = {
 take noticeable time, then those that change the order of the samples, then those that change what is learned.
 LIGER_LOSS comes after CHUNKED_LOSS, although it is no slower, because it needs another package."""
 
+SPEEDUPS: dict[str, Fix] = {fix.name: fix for fix in (FAST_PATH, NOTHING_RECOMPUTED, FEWEST_RECOMPUTED, STEP_GRAPHS)}
+"""What spends memory for time, in the order in which a plan for speed takes it; it addresses no cause."""
+
 
 RUNGS = {"exact": (0, 0), "numerical": (0, 1), "reordered": (1, 0), "data": (2, 0)}
 """by what stays equal: what becomes of the samples, then of the result"""
@@ -68,7 +74,7 @@ RUNGS = {"exact": (0, 0), "numerical": (0, 1), "reordered": (1, 0), "data": (2, 
 def rung(fix: Fix) -> tuple[int, int]:
     """Return what orders the ladder: what becomes of the samples, then of the result and the time."""
     samples, result = RUNGS[fix.equivalence]
-    return samples, 2 if fix.slowdown > NOTICEABLE_SLOWDOWN else result
+    return samples, 2 if (fix.slowdown or 1) > NOTICEABLE_SLOWDOWN else result
 
 
 def propose(findings: Iterable[Finding], config: RunConfig) -> list[Fix]:

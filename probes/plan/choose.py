@@ -2,17 +2,17 @@
 
 A prediction is the simulation of a run's worst moments (`probes.plan.predict`); it comes in as a function, so that the
 choice itself needs no PyTorch. Time is predicted too: what fixes cost where they were measured, times the tokens that
-are computed, padding included.
+are computed, padding included; and of what spends memory for time, its arithmetic and traffic (`probes.plan.seconds`).
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -23,7 +23,14 @@ from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import Count, Size
 from memory_harness.probes.findings import Fix
-from memory_harness.probes.fixes import rung
+from memory_harness.probes.fixes import RUNGS, SPEEDUPS, rung
+from memory_harness.probes.fixes.fast_path import FAST_PATH
+from memory_harness.probes.fixes.fewest_recomputed import (
+    FEWEST_RECOMPUTED,
+    NOTHING_RECOMPUTED,
+    recomputed_by,
+)
+from memory_harness.probes.fixes.step_graphs import STEP_GRAPHS
 
 Goal = Literal["speed", "memory"]
 
@@ -54,11 +61,24 @@ class Limits:
     """length and tokens are multiples of this"""
 
 
-Predict = Callable[[Sequence[RunConfig]], list[Prediction]]
-"""predicts several configurations at once"""
+class Forecast(Protocol):
+    """What is predicted of a run."""
 
-CountTokens = Callable[[RunConfig], int]
-"""counts the tokens that the training of an epoch computes, padding included"""
+    def predict(self, configs: Sequence[RunConfig]) -> list[Prediction]:
+        """Return what several configurations take, predicted at once."""
+
+    def count_tokens(self, config: RunConfig) -> int:
+        """Return the tokens that the training of an epoch computes, padding included."""
+
+    def seconds(self, config: RunConfig) -> float:
+        """Return how long the training of an epoch takes on the card."""
+
+    def fewest_recomputed(self, config: RunConfig) -> str:
+        """Return the rules by which as little is computed again as fits, as `--recompute` takes them."""
+
+
+LEAST_GAIN, LEAST_ROOM = 0.99, 0.98
+"""of the time, and of the memory that a run takes which computes nothing again: less is not worth another setting"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,8 @@ class Plan:
     as_configured: Prediction
     chosen: Option
     """no fixes where none is needed"""
+    recompute: str = ""
+    """the rules of `fewest-recomputed`, where that is in"""
     reasons: dict[str, str] = field(default_factory=dict)
     """fix -> why it is in"""
     alternatives: tuple[Option, ...] = ()
@@ -126,8 +148,7 @@ class _PlanFile(msgspec.Struct):
 def make_plan(
     config: RunConfig,
     fixes: Iterable[Fix],
-    predict: Predict,
-    count_tokens: CountTokens,
+    forecast: Forecast,
     *,
     goal: Goal,
     budget_bytes: int,
@@ -135,13 +156,15 @@ def make_plan(
 ) -> Plan:
     """Return the plan for a configuration; `fixes` are in ladder order, those that would change nothing are left out.
 
-    What passes as configured needs no fix for `speed`; else it takes the fastest set that passes and keeps the samples
-    whole, and of what costs no time only what is needed. `memory` takes every fix that lowers the peak and keeps the
-    samples whole.
+    `speed` takes the fastest set that passes and keeps the samples whole, of what costs no time what is needed, and
+    then spends the memory that is left. `memory` takes every fix that lowers the peak and keeps the samples whole.
     """
-    usable = [fix for fix in fixes if fix.apply(config) is not None]
-    search = _Search(config, usable, predict, count_tokens)
+    ladder = list(fixes) if goal == "memory" else [*fixes, FAST_PATH]
+    search = _Search(config, [fix for fix in ladder if fix.apply(config) is not None], forecast)
     chosen = _lowest_peak(search) if goal == "memory" else _fastest(search)
+    if goal == "speed" and search.predict(chosen).passes:
+        chosen = _spend_what_is_left(search, chosen)
+    rules = apply_all(config, chosen).model.recompute
     reasons = {fix.name: _reason(search, chosen, fix) for fix in chosen}
     return Plan(
         goal=goal,
@@ -149,6 +172,7 @@ def make_plan(
         headroom_bytes=headroom_bytes,
         as_configured=search.known[()],
         chosen=search.option(_names(chosen)),
+        recompute=rules if FEWEST_RECOMPUTED.name in _names(chosen) else "",
         reasons=reasons,
         alternatives=tuple(search.option(names) for names in search.known if names and names != _names(chosen)),
     )
@@ -157,24 +181,33 @@ def make_plan(
 class _Search:
     """Predictions of sets of fixes, each made once; a set is in ladder order."""
 
-    def __init__(self, config: RunConfig, fixes: Sequence[Fix], predict: Predict, count_tokens: CountTokens) -> None:
+    def __init__(self, config: RunConfig, fixes: Sequence[Fix], forecast: Forecast) -> None:
         self.config = config
-        self.fixes = fixes
-        self._predict = predict
-        self._count_tokens = count_tokens
+        self.fixes = list(fixes)
+        """all that may be in a set"""
+        self.forecast = forecast
         self._tokens: dict[tuple[str, ...], int] = {}
         """by the names of fixes that change batches"""
+        self.company: list[Fix] = []
+        """with which seconds are worked out, such as a loss without which there are no graphs"""
+        self._seconds: dict[str, float] = {}
+        """by the configuration"""
         self._by_config: dict[str, Prediction] = {}
         self.known: dict[tuple[str, ...], Prediction] = {}
         """by the names of the fixes"""
+        self._sets: dict[tuple[str, ...], Sequence[Fix]] = {}
+        """the fixes of those names"""
+        self._order = [fix.name for fix in fixes] + list(SPEEDUPS)
 
     def predict_all(self, sets: Iterable[Sequence[Fix]]) -> None:
         """Predict all sets that are not known yet, at once."""
-        configs = {_names(fixes): apply_all(self.config, fixes) for fixes in map(self.in_order, sets)}
+        ordered = {_names(fixes): fixes for fixes in map(self.in_order, sets)}
+        configs = {names: apply_all(self.config, fixes) for names, fixes in ordered.items()}
         new = {config.fingerprint(): config for config in configs.values()}
         for key in self._by_config.keys() & new.keys():
             del new[key]
-        self._by_config.update(zip(new, self._predict(list(new.values())), strict=True))
+        self._by_config.update(zip(new, self.forecast.predict(list(new.values())), strict=True))
+        self._sets.update(ordered)
         for names, config in configs.items():
             self.known[names] = self._by_config[config.fingerprint()]
 
@@ -186,25 +219,37 @@ class _Search:
         return self.known[names]
 
     def in_order(self, fixes: Sequence[Fix]) -> list[Fix]:
-        """Return a set in ladder order."""
-        return [fix for fix in self.fixes if fix in fixes]
+        """Return a set in ladder order, then what spends memory for time."""
+        return sorted(fixes, key=lambda fix: self._order.index(fix.name))
 
     def option(self, names: tuple[str, ...]) -> Option:
         """Return a set that was predicted."""
-        return Option(names, self.known[names], self.slowdown([fix for fix in self.fixes if fix.name in names]))
+        return Option(names, self.known[names], self.slowdown(self._sets[names]))
 
     def slowdown(self, fixes: Iterable[Fix]) -> float:
         """Return the predicted seconds of the training with a set of fixes over those without."""
         fixes = list(fixes)
         batching = [fix for fix in fixes if fix.equivalence in ("reordered", "data")]
-        seconds = math.prod(fix.slowdown for fix in fixes)
-        return seconds * self._tokens_of(batching) / self._tokens_of([]) if batching else seconds
+        worked_out = [fix for fix in fixes if fix.slowdown is None]
+        slowdown = math.prod(fix.slowdown for fix in fixes if fix.slowdown is not None)
+        if batching:
+            slowdown *= self._tokens_of(batching) / self._tokens_of([])
+        if worked_out:
+            slowdown *= self._seconds_of([*batching, *worked_out]) / self._seconds_of(batching)
+        return slowdown
 
     def _tokens_of(self, fixes: Sequence[Fix]) -> int:
         names = _names(fixes)
         if names not in self._tokens:
-            self._tokens[names] = self._count_tokens(apply_all(self.config, fixes))
+            self._tokens[names] = self.forecast.count_tokens(apply_all(self.config, fixes))
         return self._tokens[names]
+
+    def _seconds_of(self, fixes: Sequence[Fix]) -> float:
+        config = apply_all(self.config, self.in_order([*self.company, *fixes]))
+        key = config.fingerprint()
+        if key not in self._seconds:
+            self._seconds[key] = self.forecast.seconds(config)
+        return self._seconds[key]
 
 
 def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
@@ -222,19 +267,76 @@ def _fastest(search: _Search) -> list[Fix]:
     """Return the fastest set that passes, without what is needless; where none does, all that help.
 
     What keeps the samples whole comes first. More fixes are taken to need no more memory; where like lengths together
-    do, as they leave pieces of many sizes in the cache, they are left out.
+    or the fast path do, which leave pieces of many sizes in the cache, or need a buffer, they are left out.
     """
     if search.predict([]).passes:
-        return []
+        return _faster_that_pass(search)
     whole = [fix for fix in search.fixes if fix.equivalence != "data"]
     in_order = [fix for fix in whole if fix.equivalence != "reordered"]
-    for candidates in (whole, in_order, search.fixes):
+    slow_path = [fix for fix in in_order if fix is not FAST_PATH]
+    for candidates in (whole, in_order, slow_path, search.fixes):
         by_time = sorted(candidates, key=lambda fix: _time_first(search, fix))
         passing = _first_that_pass(search, by_time)
         if passing is not None:
             return _fastest_of(search, by_time, passing)
     search.predict_all([fix] for fix in search.fixes)
     return [fix for fix in search.fixes if _helps(search, fix)]
+
+
+def _faster_that_pass(search: _Search) -> list[Fix]:
+    """Return what makes a run faster that passes as configured, and lets it pass."""
+    chosen: list[Fix] = []
+    for fix in search.fixes:
+        if _makes_faster(search, fix) and search.predict([*chosen, fix]).passes:
+            chosen.append(fix)
+    return chosen
+
+
+def _spend_what_is_left(search: _Search, chosen: list[Fix]) -> list[Fix]:
+    """Return the fastest of a set that passes and the same with what spends memory for time."""
+    roomy = _with_more_room(search, chosen)
+    search.company = [fix for fix in roomy if fix.slowdown is not None and fix.equivalence in ("exact", "numerical")]
+    sets = [chosen, *_with_fewest_recomputed(search, roomy)]
+    sets += _with_step_graphs(search, _fastest_passing(search, sets))
+    return _fastest_passing(search, sets)
+
+
+def _with_more_room(search: _Search, chosen: list[Fix]) -> list[Fix]:
+    """Return the set with those that take hardly any time and free much where nothing is computed again."""
+    config = apply_all(search.config, chosen)
+    if FEWEST_RECOMPUTED.apply(config) is None:
+        return chosen
+    keep_all = [*chosen, NOTHING_RECOMPUTED]
+    cheap = [fix for fix in search.fixes if fix not in chosen and _is_cheap(fix) and fix.apply(config) is not None]
+    search.predict_all([keep_all, *([*keep_all, fix] for fix in cheap)])
+    enough = search.predict(keep_all).peak_reserved_bytes * LEAST_ROOM
+    more = [fix for fix in cheap if search.predict([*keep_all, fix]).peak_reserved_bytes < enough]
+    return [*chosen, *more]
+
+
+def _is_cheap(fix: Fix) -> bool:
+    return fix.equivalence == "numerical" and rung(fix) == RUNGS["numerical"] and fix.slowdown is not None
+
+
+def _with_fewest_recomputed(search: _Search, chosen: list[Fix]) -> list[list[Fix]]:
+    config = apply_all(search.config, chosen)
+    if FEWEST_RECOMPUTED.apply(config) is None:
+        return []
+    rules = search.forecast.fewest_recomputed(config)
+    return [] if rules == "all" else [[*chosen, recomputed_by(rules)]]
+
+
+def _with_step_graphs(search: _Search, chosen: list[Fix]) -> list[list[Fix]]:
+    return [] if STEP_GRAPHS.apply(apply_all(search.config, chosen)) is None else [[*chosen, STEP_GRAPHS]]
+
+
+def _fastest_passing(search: _Search, sets: Sequence[list[Fix]]) -> list[Fix]:
+    """Return the first set, or one that passes and takes noticeably less time than those before it."""
+    best, *others = sets
+    for each in others:
+        if search.slowdown(each) < LEAST_GAIN * search.slowdown(best) and search.predict(each).passes:
+            best = each
+    return search.in_order(best)
 
 
 def _time_first(search: _Search, fix: Fix) -> tuple[bool, float, tuple[int, int]]:
@@ -346,6 +448,9 @@ def _peaks(prediction: Prediction) -> tuple[int, int]:
 
 
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
+    if fix.slowdown is None:
+        others = search.slowdown(other for other in chosen if other is not fix)
+        return f"with it the training takes {search.slowdown(chosen) / others:.2f} times as long (predicted)"
     if _makes_faster(search, fix):
         return f"with it the training takes {search.slowdown([fix]):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)

@@ -48,22 +48,34 @@ def _prepare() -> None:
 
 def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroom_bytes: int) -> Plan:
     """Return the plan for a configuration."""
-
-    def predict_all(configs: Sequence[RunConfig]) -> list[Prediction]:
-        return list(pool.map(partial(_predict_there, headroom_bytes=headroom_bytes), configs))
-
-    def count_tokens(config: RunConfig) -> int:
-        return pool.submit(_count_tokens_there, config).result()
-
     return make_plan(
         config,
         FIXES.values(),
-        predict_all,
-        count_tokens,
+        _PoolForecast(pool, headroom_bytes),
         goal=goal,
         budget_bytes=budget_of(config.device),
         headroom_bytes=headroom_bytes,
     )
+
+
+class _PoolForecast:
+    """Implements `Forecast` in processes of their own."""
+
+    def __init__(self, pool: ProcessPoolExecutor, headroom_bytes: int) -> None:
+        self._pool = pool
+        self._headroom_bytes = headroom_bytes
+
+    def predict(self, configs: Sequence[RunConfig]) -> list[Prediction]:
+        return list(self._pool.map(partial(_predict_there, headroom_bytes=self._headroom_bytes), configs))
+
+    def count_tokens(self, config: RunConfig) -> int:
+        return self._pool.submit(_count_tokens_there, config).result()
+
+    def seconds(self, config: RunConfig) -> float:
+        return self._pool.submit(_seconds_there, config).result()
+
+    def fewest_recomputed(self, config: RunConfig) -> str:
+        return self._pool.submit(_fewest_recomputed_there, config, self._headroom_bytes).result()
 
 
 def predict_gpus(configs: Sequence[RunConfig], pool: ProcessPoolExecutor) -> list[tuple[Prediction, ...] | str]:
@@ -91,6 +103,20 @@ def _count_tokens_there(config: RunConfig) -> int:
     from memory_harness.probes.plan.predict import train_tokens
 
     return train_tokens(config)
+
+
+def _seconds_there(config: RunConfig) -> float:
+    from memory_harness.probes.plan.seconds import epoch_seconds
+
+    return epoch_seconds(config)
+
+
+def _fewest_recomputed_there(config: RunConfig, headroom_bytes: int) -> str:
+    from memory_harness.harness.data.prepare import prepare
+    from memory_harness.probes.plan.recompute import with_fewest_recomputed
+
+    config = config.with_fields(recompute="auto")
+    return with_fewest_recomputed(config, prepare(config), headroom_bytes).model.recompute
 
 
 def _predict_gpus_there(config: RunConfig) -> tuple[Prediction, ...] | str:

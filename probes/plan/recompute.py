@@ -18,7 +18,7 @@ from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.probes.plan.predict import PADDING, RecordedModel, uniform_batch
 
-NUM_STAGES = 8
+NUM_STAGES = 16
 """into how many the layers are divided: each number of layers that occurs is recorded on its own"""
 
 MAX_TRIES = 5

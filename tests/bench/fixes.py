@@ -40,7 +40,6 @@ from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.records import Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.choose import Prediction, make_plan
 from tests.bench.records import write_records
 
 TARGET, HOST = "t4", "h100"
@@ -466,19 +465,15 @@ def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> lis
 
 
 def _choice(run: Run) -> list[str]:
-    """Return the planner's choice on the target card, with the default headroom."""
-    from memory_harness.probes.plan.predict import predict_on
+    """Return the fixes that a plan for speed takes on the target card, with the default headroom."""
+    from memory_harness.probes.plan.pool import plan_fixes, start_processes
 
-    budget = find_card(TARGET).budget_bytes
-    headroom = parse_part(DEFAULT_HEADROOM, budget)
-
-    def predict(configs: Sequence[RunConfig]) -> list[Prediction]:
-        return [predict_on(config, prepared(run, config), headroom) for config in configs]
-
-    plan = make_plan(run.config, FIXES.values(), predict, goal="speed", budget_bytes=budget, headroom_bytes=headroom)
+    headroom = parse_part(DEFAULT_HEADROOM, find_card(TARGET).budget_bytes)
+    with start_processes(2, multiprocessing.get_context("spawn")) as pool:
+        plan = plan_fixes(run.config, pool, "speed", headroom)
     assert plan.passes
     print(json.dumps(dataclasses.asdict(plan), indent=1))
-    return list(plan.chosen.fixes)
+    return [name for name in plan.chosen.fixes if name in FIXES]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from memory_harness.configs.cards import card_of
+from memory_harness.configs.cards import card_of, find_card
 from memory_harness.harness.train.run import make_strategy, simulate_card
+from memory_harness.probes.plan.predict import RecordedModel, uniform_batch
+from memory_harness.probes.plan.seconds import batch_seconds
 from tests.bench.fast_path import config_of, steps_at
 
 RESULTS, OVER_CORPUS = (
@@ -55,6 +57,19 @@ def test_it_is_faster_than_unsloth_by_what_was_asked():
     assert fast.keys() == unsloth.keys() == ASKED.keys()
     for length, times in ASKED.items():
         assert unsloth[length]["seconds"] / fast[length]["seconds"] >= times
+
+
+@pytest.mark.parametrize(("contender", "call"), [("fast", 1), ("slow", 3)])
+def test_seconds_are_predicted_within_a_seventh(contender, call):
+    (result,) = (r for r in RESULTS["results"] if (r["contender"], r["call"], r["adapters"]) == (contender, call, "r8"))
+    lengths = [row["tokens"] for row in result["measured"]]
+    config = config_of(contender, "r8", lengths, "h200")
+    config = config.with_fields(device="simulated", tensors="fake", recompute=result["recompute"])
+    recorded = RecordedModel(config)
+    for row in result["measured"]:
+        if row["tokens"] in (1024, 4096):
+            found = batch_seconds(recorded, config, uniform_batch((1, row["tokens"]), 0), find_card("h200").speeds)
+            assert found == pytest.approx(row["seconds"], rel=1 / 7)
 
 
 def test_packed_it_is_faster_than_unsloth_over_the_corpus_with_the_slow_paths_losses():

@@ -9,7 +9,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.sharding import sharding_problems
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.findings import Finding
-from memory_harness.probes.fixes import FIXES, propose, rung
+from memory_harness.probes.fixes import FIXES, SPEEDUPS, propose, rung
 from tests.builders import AS_PUBLISHED, as_published_oom
 
 configs = st.builds(
@@ -69,6 +69,15 @@ CHANGES = {
 }
 
 
+SPENDING = {
+    "fast-path": {"fast_path": "torch"},
+    "nothing-recomputed": {"recompute": "none"},
+    "fewest-recomputed": {"recompute": "auto"},
+    "step-graphs": {"cuda_graphs": "auto"},
+}
+"""the same of what spends memory for time, on a recipe that graphs can replay"""
+
+
 def finding(cause):
     return Finding(cause, "error", "", "")
 
@@ -89,6 +98,24 @@ def test_a_fix_changes_its_fields_and_nothing_else(name, monkeypatch):
     assert name in CHANGES, "say in CHANGES what the fix changes"
     worst = {"quantise-experts": MIXTURE, "adafactor": FULL, "train-adapter": FULL}.get(name, WORST)
     assert FIXES[name].apply(worst) == worst.with_fields(**CHANGES[name])
+
+
+@pytest.mark.parametrize("name", SPEEDUPS)
+def test_what_spends_memory_changes_its_fields_and_settles(name):
+    before = RunConfig().with_fields(loss="chunked", fast_path="off" if name == "fast-path" else "torch")
+    after = SPEEDUPS[name].apply(before)
+    assert after == before.with_fields(**SPENDING[name])
+    assert SPEEDUPS[name].apply(after) is None
+    assert not SPEEDUPS[name].addresses
+
+
+def test_the_fast_path_is_taken_by_what_is_installed_and_only_where_it_goes(monkeypatch):
+    fast = SPEEDUPS["fast-path"]
+    monkeypatch.setattr("memory_harness.probes.fixes.fast_path.find_spec", lambda name: True)
+    assert fast.apply(WORST).model.fast_path == "liger"
+    assert fast.apply(MIXTURE) is None
+    assert fast.apply(FULL) is None
+    assert fast.apply(WORST.with_fields(use_dora=True)) is None
 
 
 @pytest.mark.parametrize("name", ["chunked-loss", "liger-loss", "tiled-mlp", "expand-kv"])

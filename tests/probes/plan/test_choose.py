@@ -27,25 +27,55 @@ def fingerprint(*names):
     return apply_all(BASE, [FIXES[name] for name in names]).fingerprint()
 
 
-def plan(savings, needed, goal="speed", tokens=None):
-    """Return the plan where each fix saves so many GiB of what is needed, alone or with others.
+PLAIN = {"fast_path": "off", "recompute": "all", "cuda_graphs": "none"}
+"""where no memory is spent for time"""
+
+
+class MadeUp:
+    """Implements `Forecast`: each fix saves so many GiB of what is needed, alone or with others.
 
     Args:
         tokens: what is left of 100 tokens with a fix, by its name.
+        faster: what is left of 100 seconds with a value of the configuration.
+        costs: GiB more that it needs.
     """
-    fixes = [FIXES[name] for name in FIXES if name in savings]
-    sets = [s for n in range(len(fixes) + 1) for s in itertools.combinations(fixes, n)]
-    by_config = {fingerprint(*(fix.name for fix in s)): [fix.name for fix in s] for s in sets}
 
-    def predict(configs):
-        saved = [sum(map(savings.__getitem__, by_config[config.fingerprint()])) for config in configs]
-        peaks = [(needed - each) * GIB for each in saved]
-        return [Prediction(peak <= BUDGET, peak, peak) for peak in peaks]
+    def __init__(self, savings, needed, tokens=None, faster=None, costs=None, rules="all"):
+        self.savings, self.needed, self.tokens = savings, needed, tokens or {}
+        self.faster, self.costs, self.rules = faster or {}, costs or {}, rules
+        self.fixes = [FIXES[name] for name in FIXES if name in savings]
+        sets = [s for n in range(len(self.fixes) + 1) for s in itertools.combinations(self.fixes, n)]
+        self.names = {fingerprint(*(fix.name for fix in s)): [fix.name for fix in s] for s in sets}
 
-    def count_tokens(config):
-        return min([(tokens or {}).get(name, 100) for name in by_config[config.fingerprint()]], default=100)
+    def fixes_of(self, config):
+        return self.names[config.with_fields(**PLAIN).fingerprint()]
 
-    return make_plan(BASE, fixes, predict, count_tokens, goal=goal, budget_bytes=BUDGET, headroom_bytes=0)
+    def spent(self, config, amounts):
+        model = config.model
+        values = (model.fast_path, model.recompute, "graphs" if model.cuda_graphs == "auto" else "")
+        return [amounts[value] for value in values if value in amounts]
+
+    def predict(self, configs):
+        found = []
+        for config in configs:
+            saved = sum(map(self.savings.__getitem__, self.fixes_of(config)))
+            peak = (self.needed - saved + sum(self.spent(config, self.costs))) * GIB
+            found.append(Prediction(peak <= BUDGET, peak, peak))
+        return found
+
+    def count_tokens(self, config):
+        return min([self.tokens.get(name, 100) for name in self.fixes_of(config)], default=100)
+
+    def seconds(self, config):
+        return self.count_tokens(config) * math.prod(share / 100 for share in self.spent(config, self.faster))
+
+    def fewest_recomputed(self, config):
+        return self.rules
+
+
+def plan(savings, needed, goal="speed", tokens=None, **spending):
+    forecast = MadeUp(savings, needed, tokens, **spending)
+    return make_plan(BASE, forecast.fixes, forecast, goal=goal, budget_bytes=BUDGET, headroom_bytes=0)
 
 
 def test_what_fits_needs_no_fix():
@@ -70,6 +100,44 @@ def test_what_makes_a_step_faster_is_taken_as_well():
     assert found.chosen.fixes == ("eval-batch", "no-upcast")
     assert found.chosen.slowdown == 0.98
     assert found.reasons["no-upcast"] == "with it the training takes 0.98 times as long (predicted)"
+
+
+def test_the_fast_path_is_taken_where_it_fits_and_is_faster():
+    assert plan({}, 90, faster={"torch": 60}, costs={"torch": 5}).chosen.fixes == ("fast-path",)
+    assert plan({}, 90, faster={"torch": 60}, costs={"torch": 5}).chosen.slowdown == 0.6
+    assert plan({}, 90, faster={"torch": 101}).chosen.fixes == ()
+    assert plan({}, 99, faster={"torch": 60}, costs={"torch": 5}).chosen.fixes == ()
+    found = plan({"eval-batch": 20}, 119, faster={"torch": 60}, costs={"torch": 5})
+    assert found.chosen.fixes == ("eval-batch",), "with the fast path nothing passes"
+    found = plan({"eval-batch": 20}, 110, faster={"torch": 60}, costs={"torch": 5})
+    assert found.chosen.fixes == ("eval-batch", "fast-path")
+
+
+def test_memory_that_is_left_is_spent_on_what_need_not_be_computed_again():
+    spending = {"faster": {"2048:0+8": 75}, "costs": {"none": 50, "2048:0+8": 20}, "rules": "2048:0+8"}
+    found = plan({}, 70, **spending)
+    assert found.chosen.fixes == ("fewest-recomputed",)
+    assert found.recompute == "2048:0+8"
+    assert found.chosen.slowdown == 0.75
+    assert "0.75 times as long" in found.reasons["fewest-recomputed"]
+    assert plan({}, 90, **spending).chosen.fixes == (), "it would not fit"
+    assert plan({}, 70, goal="memory", **spending).chosen.fixes == ()
+
+
+def test_what_makes_room_for_that_is_taken_with_it():
+    spending = {"faster": {"2048:0+8": 75}, "costs": {"none": 50, "2048:0+8": 20}, "rules": "2048:0+8"}
+    found = plan({"chunked-loss": 15, "expand-kv": 1}, 90, **spending)
+    assert found.chosen.fixes == ("chunked-loss", "fewest-recomputed")
+    assert "without it the run would not fit" in found.reasons["chunked-loss"]
+    assert plan({"chunked-loss": 15}, 90, rules="all").chosen.fixes == (), "alone it makes nothing faster"
+
+
+def test_graphs_are_taken_where_they_are_worth_something():
+    fast = {"torch": 60}
+    found = plan({"chunked-loss": 50}, 120, faster=fast | {"graphs": 70})
+    assert found.chosen.fixes == ("chunked-loss", "fast-path", "step-graphs")
+    found = plan({"chunked-loss": 50}, 120, faster=fast | {"graphs": 99.5})
+    assert found.chosen.fixes == ("chunked-loss", "fast-path")
 
 
 def test_padding_that_is_not_computed_is_time():
@@ -148,6 +216,12 @@ def test_a_plan_comes_back_from_its_file(tmp_path):
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text()[:-20])
     with pytest.raises(LogError, match=r"plan.json: damaged"):
         read_plan(tmp_path / "plan.json")
+
+
+def test_found_rules_come_back_too(tmp_path):
+    planned = plan({}, 70, faster={"2048:0+8": 75}, rules="2048:0+8")
+    write_plan(tmp_path / "plan.json", planned, None)
+    assert read_plan(tmp_path / "plan.json")[0].recompute == "2048:0+8"
 
 
 def test_headroom_is_a_share_or_a_size():
