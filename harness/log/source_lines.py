@@ -496,6 +496,18 @@ def setting_line(path: str, name: str, values: Collection[object] = ()) -> int |
     return min(lines, default=None)
 
 
+def sorting_line(path: str) -> int | None:
+    """Return the first line of a file that sorts by a key, or asks for the indices in order."""
+    calls = [node for node in _nodes(path) if isinstance(node, ast.Call)]
+    lines = [call.lineno for call in calls if _called_name(call) == "argsort" or _sorts_by_key(call)]
+    return min(lines, default=None)
+
+
+def _sorts_by_key(call: ast.Call) -> bool:
+    has_key = any(keyword.arg == "key" for keyword in call.keywords)
+    return has_key and _called_name(call) in ("sorted", "sort")
+
+
 def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Yield the names that a node gives values to, and these."""
     if isinstance(node, ast.keyword) and node.arg:

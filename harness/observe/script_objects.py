@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -14,7 +14,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path
+from memory_harness.harness.log.records import SORTING
+from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path, sorting_line
 from memory_harness.harness.observe.script_patches import innermost_code
 
 OBSERVED_STEPS = 2
@@ -92,11 +93,15 @@ class ModuleCalls:
 
 def place_of_setting(name: str, values: Collection[object] = ()) -> str:
     """Return `file:line` in the script, or in a module of its user's, that gives a setting; empty where none does."""
+    return _place_in_users_files(lambda path: setting_line(path, name, values))
+
+
+def _place_in_users_files(find: Callable[[str], int | None]) -> str:
     main = sys.modules.get("__main__")
     for module in (main, *list(sys.modules.values())):
         path = getattr(module, "__file__", None) or ""
         if path.endswith(".py") and not is_library(path) and not is_harness(path):
-            line = setting_line(path, name, values)
+            line = find(path)
             if line is not None:
                 return f"{short_path(path)}:{line}"
     return ""
@@ -107,13 +112,15 @@ SETTINGS: dict[str, tuple[object, ...]] = {
     "pad_to_max_length": (True,),
     "compute_metrics": (),
     "per_device_eval_batch_size": (),
+    "batch_sampler": (),
 }
-"""settings that a finding may be about, of transformers' tokenizers and `Trainer`, and the values that matter"""
+"""settings that a finding may be about, of tokenizers, `Trainer` and data loaders, and the values that matter"""
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives."""
+    """Return `file:line` by setting, of those that the script gives; and of what sorts by a key."""
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
+    found[SORTING] = _place_in_users_files(sorting_line)
     return {name: place for name, place in found.items() if place}
 
 
