@@ -77,6 +77,8 @@ def write_what_is_there(
     places = list(_places(frame))
     records = [_upcast(failure, places), _scores(failure, places), _left_output(failure, list(outputs))]
     records.append(_caught_before(failure, frame))
+    if failure.phase is Phase.BACKWARD:
+        records.append(_scores_behind(failure, places))
     if num_passes >= MIN_GRAPHS:
         records.append(_own_graphs(failure))
     for record in records:
@@ -150,6 +152,36 @@ def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
                 record = _made_by(failure, SCORES, place.line, queries, failure.requested_bytes, 1)
                 return replace(record, shape=shape)
     return None
+
+
+def _scores_behind(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
+    """Find attention's weights of the size that did not fit, in the graph that a backward pass goes through.
+
+    Their gradient is as large as they are. They have as many columns as rows, for each head of each sequence.
+    """
+    values = [value for place in places for value in place.values]
+    roots = {value.grad_fn for value in values if isinstance(value, torch.Tensor) and value.grad_fn is not None}
+    for root, place in product(roots, places[-1:]):
+        for node in _nodes_behind(root):
+            weights = _result_of_softmax(node)
+            if weights is None or failure.requested_bytes != weights.nbytes or weights.nbytes < MIN_BYTES:
+                continue
+            *heads, rows, columns = weights.shape
+            if rows == columns > 1 and len(heads) in (1, 2):
+                record = _made_by(failure, SCORES, place.line, weights, weights.nbytes, 1)
+                return replace(record, shape=(*heads, rows, columns) if len(heads) == 2 else (1, *weights.shape))
+    return None
+
+
+def _result_of_softmax(node: Any) -> torch.Tensor | None:
+    """Return what a softmax has made, as its node in a graph keeps it; None of other nodes, and of what is let go."""
+    if node.name() != "SoftmaxBackward0":
+        return None
+    try:
+        result: torch.Tensor = node._saved_result
+    except RuntimeError:  # the backward pass has been there
+        return None
+    return result
 
 
 def _weights_of_heads(failure: Failure, place: _Place) -> SurvivorRecord | None:

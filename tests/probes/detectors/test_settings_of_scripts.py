@@ -88,6 +88,26 @@ def test_padding_that_takes_the_room_of_a_failing_batch(lengths, is_told):
         assert (finding.severity, finding.where) == ("error", "mine.py:3")
 
 
+GIVEN = {"batch_sampler": "mine.py:5", "sorted": "mine.py:4"}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "where"),
+    [
+        ((96, 128, 160, 192), GIVEN, "mine.py:5"),
+        ((96, 128, 160, 192), {"sorted": "mine.py:4"}, "mine.py:4"),
+        ((96, 192, 128, 160), {"sorted": "mine.py:4"}, "mine.py:3"),
+        ((96, 128, 160, 192), {}, "mine.py:3"),
+    ],
+)
+def test_a_longest_batch_is_where_like_lengths_come_to_share_one(lengths, given, where):
+    failure = Failure(Phase.FORWARD, 13, allocated_bytes=int(13.9 * GIB))
+    each = [length for length in lengths for _ in range(4)]
+    log = make_log(LEAN, lengths=(*each[:12], 2048), failure=failure)
+    log = replace(log, ooms=[replace(oom, batch_at="mine.py:3") for oom in log.ooms])
+    assert found(of_script(log, settings_at=given))["longest-sample"].where == where
+
+
 HEAD = 128256 * 4096
 
 
