@@ -207,6 +207,7 @@ class OptimizerSteps:
         self._unchanged = weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]()
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None  # whose optimizer ends the steps, where there are several
+        self._leading: weakref.ref[torch.optim.Optimizer] | None = None  # the optimizer that has ended a step last
         self._num_between = 0  # steps of other optimizers since
         self._leaders: list[weakref.ref[torch.Tensor]] = []  # the leading parameters of all trainings so far
         self.training = 1  # number of the present training; counts from 1
@@ -229,6 +230,9 @@ class OptimizerSteps:
         if parameter is None:  # some have nothing to do
             return False
         leader = self._leader() if self._leader else None
+        if parameter is not leader and self._leading is not None and self._leading() is optimizer:
+            leader = parameter  # which the script has put in the place of the one before
+            self._leader = self._leaders[self.training - 1] = weakref.ref(parameter)
         self._num_between += 1
         if leader is not None and parameter is not leader and self._num_between <= MAX_STEPS_BETWEEN:
             return False
@@ -236,6 +240,7 @@ class OptimizerSteps:
             self._leader = weakref.ref(parameter)
             self.training = self._training_of(parameter)
         self._num_between = 0
+        self._leading = weakref.ref(optimizer)
         return True
 
     def _training_of(self, parameter: torch.Tensor) -> int:

@@ -102,9 +102,13 @@ GIVEN = {"batch_sampler": "mine.py:5", "sorted": "mine.py:4"}
 )
 def test_a_longest_batch_is_where_like_lengths_come_to_share_one(lengths, given, where):
     failure = Failure(Phase.FORWARD, 13, allocated_bytes=int(13.9 * GIB))
-    each = [length for length in lengths for _ in range(4)]
-    log = make_log(LEAN, lengths=(*each[:12], 2048), failure=failure)
-    log = replace(log, ooms=[replace(oom, batch_at="mine.py:3") for oom in log.ooms])
+    log = make_log(LEAN, lengths=(*[200] * 24, 2048), failure=failure)
+    phases = []
+    for record in log.phases:
+        length = lengths[min(record.step // 4, 3)]
+        batch = BatchShape(2, length, (length, length), 2 * length)
+        phases.append(replace(record, batch=batch) if record.batch else record)
+    log = replace(log, phases=phases, ooms=[replace(oom, batch_at="mine.py:3") for oom in log.ooms])
     assert found(of_script(log, settings_at=given))["longest-sample"].where == where
 
 
