@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import types
+import weakref
 from collections import UserDict, UserList, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from memory_harness.harness.log.records import (
     OF_METRIC,
     OPTIMIZER_STATE,
     TRACEBACK,
+    WHEN_GONE,
 )
 from memory_harness.harness.log.source_lines import (
     SourceLine,
@@ -229,6 +231,8 @@ class _Search:
             return own
         if isinstance(referrer, dict):
             return self._dict(target, referrer, inner, depth)
+        if isinstance(referrer, weakref.finalize._Info):  # type: ignore[attr-defined]
+            return _called_when_gone(inner)
         slot = next((name for name, value in _slots_of(referrer) if value is target), None)
         if slot is not None:
             return self._named_attribute(referrer, slot, inner, depth)
@@ -343,9 +347,13 @@ class _Search:
                 if isinstance(cls, type) and vars(cls).get(key) is target:
                     return _of_class(_words(f"attribute `{key}` of the class {cls.__name__}", inner), cls, key, inner)
         for owner in self._referrers(mapping):
-            is_of_buffers = isinstance(owner, torch.nn.Module) and vars(owner).get("_buffers") is mapping
-            if is_of_buffers or getattr(owner, "__dict__", None) is mapping:
+            if _buffers_of(owner) is mapping or getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
+            # Python may keep the attributes in a dict of their own, and no object but that refers to them
+            modules = gc.get_referrers(owner) if isinstance(owner, dict) and owner.get("_buffers") is mapping else ()
+            for module in modules:
+                if _buffers_of(module) is mapping:
+                    return self._named_attribute(module, str(key), inner, depth)
         return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
     def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
@@ -378,6 +386,10 @@ class _Search:
         # an object that only carries it, in a list of such objects
         is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if is_better else holder
+
+
+def _buffers_of(owner: object) -> object:
+    return vars(owner).get("_buffers") if isinstance(owner, torch.nn.Module) else None
 
 
 def _default_of(function: types.FunctionType, seen: Collection[int], inner: tuple[str, ...]) -> Holder:
@@ -487,6 +499,15 @@ def _called_at_exit(inner: tuple[str, ...]) -> Holder | None:
         line = calling_line(path, "register", "atexit")
         if line is not None:
             return Holder(_words(AT_EXIT, inner), path, line, adds=True, stores=True)
+    return None
+
+
+def _called_when_gone(inner: tuple[str, ...]) -> Holder | None:
+    """Return the line that has something called once an object is gone, which keeps it until then."""
+    for path in _users_running():
+        line = calling_line(path, "finalize")
+        if line is not None:
+            return Holder(_words(WHEN_GONE, inner), path, line, adds=True, stores=True)
     return None
 
 

@@ -163,13 +163,16 @@ def _record(
     # and the oldest may be let go by another thread meanwhile: the youngest is asked for first
     asked = [*held[: MAX_OBJECTS_ASKED - 1], *held[MAX_OBJECTS_ASKED - 1 :][-1:]]
     holders = list(map(_holder_of_storage, reversed(asked)))[::-1]
-    holder = next(filter(None, holders), None)
+    known = [found for found in holders if found is not None]
+    # what another thread has drawn from a queue lies in its variable for a while
+    adding = [found for found in known if found.is_users and found.adds]
+    holder = next(iter(adding or known), None)
     holder = holder and _named_hook(holder.of_what_was_made(group.site))
     in_graph = False
     if holder is None:
         holder = next(filter(None, map(holder_of_arrays_over, asked)), None)
     # of several, one may have a name that the next unit overwrites
-    unheld = [found for found, known in zip(asked, holders, strict=True) if known is None and not _is_let_go(found)]
+    unheld = [found for found, of_it in zip(asked, holders, strict=True) if of_it is None and not _is_let_go(found)]
     if unheld and graph is not None and not (holder and holder.adds):
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
         in_graph = not any(referred(same_storage, [same_storage]) for same_storage in unheld)
