@@ -26,13 +26,14 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library, source_line
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import Holder, first_users_holder, local_variables
-from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live
+from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live, saved_by
 
 MIN_BYTES = 64 * 1024  # least that is worth a report
 MIN_GRAPHS = 4  # of passes that have nothing in common but parameters, before they are said to wait
 MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
 ATTENTION = "multi_head_attention_forward"  # PyTorch's function behind `nn.MultiheadAttention`
+SOFTMAX = "SoftmaxBackward0"
 _PLAIN = (torch.Tensor, list, tuple, dict)  # variables in which tensors are looked for
 NARROW = (torch.float16, torch.bfloat16)
 _TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
@@ -163,7 +164,7 @@ def _scores_behind(failure: Failure, places: list[_Place]) -> SurvivorRecord | N
     roots = {value.grad_fn for value in values if isinstance(value, torch.Tensor) and value.grad_fn is not None}
     for root, place in product(roots, places[-1:]):
         for node in _nodes_behind(root):
-            weights = _result_of_softmax(node)
+            weights = saved_by(node, "result") if node.name() == SOFTMAX else None
             if weights is None or failure.requested_bytes != weights.nbytes or weights.nbytes < MIN_BYTES:
                 continue
             *heads, rows, columns = weights.shape
@@ -171,17 +172,6 @@ def _scores_behind(failure: Failure, places: list[_Place]) -> SurvivorRecord | N
                 record = _made_by(failure, SCORES, place.line, weights, weights.nbytes, 1)
                 return replace(record, shape=(*heads, rows, columns) if len(heads) == 2 else (1, *weights.shape))
     return None
-
-
-def _result_of_softmax(node: Any) -> torch.Tensor | None:
-    """Return what a softmax has made, as its node in a graph keeps it; None of other nodes, and of what is let go."""
-    if node.name() != "SoftmaxBackward0":
-        return None
-    try:
-        result: torch.Tensor = node._saved_result
-    except RuntimeError:  # the backward pass has been there
-        return None
-    return result
 
 
 def _weights_of_heads(failure: Failure, place: _Place) -> SurvivorRecord | None:

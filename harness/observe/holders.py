@@ -56,7 +56,7 @@ from memory_harness.harness.log.source_lines import (
 
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
 MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
-MAX_LOOKUPS_MORE = 4  # once a name of the user's is found, for a list or the like that keeps it too
+MAX_LOOKUPS_MORE = 8  # once a name of the user's is found, for a list or the like that keeps it too
 MAX_TARGETS_COMPARED = 100  # objects for which the collector is asked who refers to them, rather than everybody
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
@@ -319,7 +319,7 @@ class _Search:
         own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
         if is_hook:
             return _registered(own, code)
-        own = _with_key_outside(own, name, code, inner)
+        own = _with_key_outside(_given_outside(own, name, code, inner), name, code, inner)
         return own if own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
@@ -673,6 +673,13 @@ def _registered(own: Holder, code: types.CodeType) -> Holder:
     """Return the holder with the line that registers a hook, where the hook only reads what it closes over."""
     line = None if own.stores else registering_line(code.co_filename, code.co_name)
     return own if line is None else replace(own, line=line, adds=True, stores=True, scope=None)
+
+
+def _given_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line of the function around a closure that stores what the closure only reads."""
+    lines = None if own.stores else function_around(code.co_filename, code.co_firstlineno)
+    outer = own if lines is None else _stored(own.words, code.co_filename, name, *lines, inner)
+    return replace(own, line=outer.line) if outer.stores else own
 
 
 def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:
