@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from operator import itemgetter
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -93,12 +94,13 @@ class ModuleCalls:
 
 def place_of_setting(name: str, values: Collection[object] = ()) -> str:
     """Return `file:line` in the script, or in a module of its user's, that gives a setting; empty where none does."""
-    return _place_in_users_files(lambda path: setting_line(path, name, values))
+    modules = [sys.modules.get("__main__"), *list(sys.modules.values())]
+    return _first_place(modules, lambda path: setting_line(path, name, values))
 
 
-def _place_in_users_files(find: Callable[[str], int | None]) -> str:
-    main = sys.modules.get("__main__")
-    for module in (main, *list(sys.modules.values())):
+def _first_place(modules: Iterable[ModuleType | None], find: Callable[[str], int | None]) -> str:
+    """Return `file:line` of what is found first in files of the user's; empty where it is in none."""
+    for module in modules:
         path = getattr(module, "__file__", None) or ""
         if path.endswith(".py") and not is_library(path) and not is_harness(path):
             line = find(path)
@@ -118,9 +120,9 @@ SETTINGS: dict[str, tuple[object, ...]] = {
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives; and of what sorts by a key."""
+    """Return `file:line` by setting, of those that the script gives; and where the script itself sorts by a key."""
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
-    found[SORTING] = _place_in_users_files(sorting_line)
+    found[SORTING] = _first_place([sys.modules.get("__main__")], sorting_line)
     return {name: place for name, place in found.items() if place}
 
 
