@@ -347,12 +347,12 @@ class _Search:
                 if isinstance(cls, type) and vars(cls).get(key) is target:
                     return _of_class(_words(f"attribute `{key}` of the class {cls.__name__}", inner), cls, key, inner)
         for owner in self._referrers(mapping):
-            if _buffers_of(owner) is mapping or getattr(owner, "__dict__", None) is mapping:
+            if getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
             # Python may keep the attributes in a dict of their own, and no object but that refers to them
-            modules = gc.get_referrers(owner) if isinstance(owner, dict) and owner.get("_buffers") is mapping else ()
+            modules = [owner] if isinstance(owner, torch.nn.Module) else _owners_of_parts(owner, mapping)
             for module in modules:
-                if _buffers_of(module) is mapping:
+                if _has_as_parts(vars(module), mapping):
                     return self._named_attribute(module, str(key), inner, depth)
         return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
@@ -374,6 +374,8 @@ class _Search:
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
         words = OPTIMIZER_STATE if is_state else f"attribute `{name}` {named}"
         holder = _of_class(_words(words, inner), cls, name, inner)
+        if inner and OF_METRIC in inner[0]:
+            holder = _updated(holder, name)
         if holder.is_users and holder.adds and not is_state:
             return holder
         link = f"{kind}.{name}"
@@ -388,8 +390,25 @@ class _Search:
         return outer if is_better else holder
 
 
-def _buffers_of(owner: object) -> object:
-    return vars(owner).get("_buffers") if isinstance(owner, torch.nn.Module) else None
+def _has_as_parts(attributes: dict[str, Any], mapping: dict[Any, Any]) -> bool:
+    """Return whether a dict is where a module of these attributes has its buffers or inner metrics."""
+    if attributes.get("_buffers") is mapping:
+        return True
+    return attributes.get("_modules") is mapping and any(map(_is_metric, mapping.values()))
+
+
+def _owners_of_parts(attributes: object, mapping: dict[Any, Any]) -> list[torch.nn.Module]:
+    if not isinstance(attributes, dict) or not _has_as_parts(attributes, mapping):
+        return []
+    return [owner for owner in gc.get_referrers(attributes) if isinstance(owner, torch.nn.Module)]
+
+
+def _updated(holder: Holder, name: str) -> Holder:
+    """Return the holder of a metric with the line that hands something to it, by `update` or by a call."""
+    if not holder.is_users:
+        return holder
+    line = calling_line(holder.path, "update", name) or calling_line(holder.path, name)
+    return holder if line is None else replace(holder, line=line, adds=True, stores=True)
 
 
 def _default_of(function: types.FunctionType, seen: Collection[int], inner: tuple[str, ...]) -> Holder:

@@ -6,6 +6,7 @@ import functools
 import weakref
 
 import torch
+import torchmetrics
 
 from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.observe.holders import find_holder
@@ -230,3 +231,17 @@ def test_what_a_closure_only_reads_is_kept_where_it_was_made():
     factor = factor_of(torch.ones(4))
     source = source_of_holder(lambda: factor.__closure__[0].cell_contents["weights"])
     assert source == 'state = {"weights": step}'
+
+
+def test_a_metric_of_a_library_is_filled_by_the_line_that_updates_it():
+    class Scorer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rank = torchmetrics.SpearmanCorrCoef()
+
+        def validate(self, x):
+            self.rank.update(x, x)
+
+    scorer = Scorer()
+    scorer.validate(torch.ones(4))
+    assert source_of_holder(lambda: scorer.rank.preds[0]) == "self.rank.update(x, x)"
