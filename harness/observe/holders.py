@@ -193,7 +193,7 @@ class _Search:
         if fallback is None and isinstance(target, (list, set, dict)):
             return _in_the_making(target, inner)
         if fallback is None and isinstance(target, (types.FunctionType, types.MethodType, functools.partial)):
-            return _called_at_exit(inner)
+            return _called_at_exit(target, inner)
         return fallback
 
     def _noted(self, found: Holder | None) -> Holder | None:
@@ -512,8 +512,13 @@ def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
         del frame  # as in `_running_locals`
 
 
-def _called_at_exit(inner: tuple[str, ...]) -> Holder | None:
-    """Return the line that has something called when Python exits, which keeps it where no object refers to it."""
+def _called_at_exit(target: object, inner: tuple[str, ...]) -> Holder | None:
+    """Return the line that has something called when Python exits, which keeps it where no object refers to it.
+
+    None where one does that was met on the way, as a metric does to its own methods; lists here are the search's own.
+    """
+    if any(not isinstance(referrer, (list, types.FrameType)) for referrer in gc.get_referrers(target)):
+        return None
     for path in _users_running():
         line = calling_line(path, "register", "atexit")
         if line is not None:

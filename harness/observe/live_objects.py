@@ -145,7 +145,8 @@ def _keeps_saved(tensor: torch.Tensor) -> bool:
 
 
 @functools.cache
-def _names_of_saved(kind: type) -> list[str]:
+def _names_of_saved(kind: Hashable) -> list[str]:
+    """Return the names under which nodes of a type save something."""
     return [name.removeprefix(_SAVED) for name in dir(kind) if name.startswith(_SAVED)]
 
 
