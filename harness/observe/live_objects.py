@@ -134,7 +134,7 @@ def _keeps_saved(tensor: torch.Tensor) -> bool:
     seen = set(waiting)
     while waiting and len(seen) < MAX_NODES_COMPARED:
         node: Any = waiting.popleft()
-        for name in _names_of_saved(type(node)):
+        for name in _names_of_saved(type(node)):  # type: ignore[arg-type] # of no class that mypy knows
             saved = saved_by(node, name)
             if saved is not None and saved.numel() > 1 and not isinstance(saved, torch.nn.Parameter):
                 return True
@@ -145,7 +145,7 @@ def _keeps_saved(tensor: torch.Tensor) -> bool:
 
 
 @functools.cache
-def _names_of_saved(kind: Hashable) -> list[str]:
+def _names_of_saved(kind: type) -> list[str]:
     """Return the names under which nodes of a type save something."""
     return [name.removeprefix(_SAVED) for name in dir(kind) if name.startswith(_SAVED)]
 
