@@ -155,7 +155,10 @@ def saved_by(node: Any, name: str) -> torch.Tensor | None:
 
     A hook may do anything, such as run a layer again.
     """
-    saved = getattr(node, _SAVED + name)
+    try:
+        saved = getattr(node, _SAVED + name)
+    except RuntimeError:  # of a list of tensors that is let go
+        return None
     kept = getattr(saved, "data", None)
     return kept if isinstance(kept, torch.Tensor) and saved.unpack_hook is None else None
 

@@ -68,3 +68,11 @@ def test_what_a_node_has_saved_is_not_unpacked_by_a_hook():
     assert saved_by(plain.grad_fn, "result") is not None
     plain.sum().backward()
     assert saved_by(plain.grad_fn, "result") is None
+
+
+def test_a_list_that_a_node_has_let_go_of_is_saved_no_more():
+    output, _ = nn.LSTM(4, 4)(torch.ones(3, 1, 4))
+    total = torch.cat([output, output]).sum() + torch.stack([output]).sum()
+    total.backward()
+    average = 0.9 * total
+    assert holder_of_graph({"average": [average]}) is not None
