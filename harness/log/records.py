@@ -378,6 +378,7 @@ HOST = "host"  # unit of a `SurvivorRecord`: tensors in host memory that evaluat
 GROWING_TENSOR = "replaced by larger ones"  # begins a `SurvivorRecord`'s holder where units do that to its tensors
 ALSO_KEPT = "and kept beyond it"  # in the holder of a `SurvivorRecord`: a local variable is not all that keeps it
 AT_EXIT = "what is called at exit"  # begins the holder of a `SurvivorRecord` that a function keeps until then
+WHEN_GONE = "what is called when an object is gone"  # the same of a function that waits for that
 OF_METRIC = "of the metric "  # in the holder of a `SurvivorRecord`: an object that is updated, and computes a result
 HOOK = "of the hook "  # in the holder of a `SurvivorRecord`: a function that modules or tensors call as a hook
 OF_GENERATOR = "of the generator "  # in the holder of a `SurvivorRecord`: a variable of one that has yet to end
@@ -385,6 +386,7 @@ TRACEBACK = "traceback"  # a link in the holder of a `SurvivorRecord`: an except
 CYCLE = (
     "cycle"  # unit of a `SurvivorRecord`: objects that refer to each other in a circle, and waited for the collector
 )
+SORTING = "sorted"  # in `RunRecord.settings_at`: the first line that sorts by a key
 OPTIMIZER_SETTING = "optimizer"  # in `RunRecord.settings_at`: what made the optimizer that stepped last, or was to
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""

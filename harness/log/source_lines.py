@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from memory_harness.configs.inputs import MAX_SOURCE_BYTES, read_text
 from memory_harness.configs.places import PARTS_FOLDER
@@ -198,7 +198,7 @@ def adding_line(
     adding = list(_adding(path, name, first, last, of_object=of_object))
     with_key = []
     for node in adding:
-        if any(isinstance(part, ast.Constant) and repr(part.value) in keys for part in ast.walk(node)):
+        if any(_is_text(part) and repr(part.value) in keys for part in ast.walk(node)):
             with_key.append(node)
     made_line = made_at.line if made_at is not None and made_at.path == path else 0
     assigned = _names_assigned_from(path, made_line) if len(with_key or adding) > 1 else set()
@@ -213,6 +213,11 @@ def adding_line(
 
     ranks = sorted(map(rank, with_key or adding))
     return ranks[0][-1] if ranks else None
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    """Return whether a node is a text, and so says more as a key than a number that may be anything."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _adding(path: str, name: str, first: int, last: int, *, of_object: bool = False) -> Iterator[ast.stmt | ast.expr]:
@@ -494,6 +499,18 @@ def setting_line(path: str, name: str, values: Collection[object] = ()) -> int |
             if given == name and is_wanted:
                 lines.append(value.lineno)
     return min(lines, default=None)
+
+
+def sorting_line(path: str) -> int | None:
+    """Return the first line of a file that sorts by a key, or asks for the indices in order."""
+    calls = [node for node in _nodes(path) if isinstance(node, ast.Call)]
+    lines = [call.lineno for call in calls if _called_name(call) == "argsort" or _sorts_by_key(call)]
+    return min(lines, default=None)
+
+
+def _sorts_by_key(call: ast.Call) -> bool:
+    has_key = any(keyword.arg == "key" for keyword in call.keywords)
+    return has_key and _called_name(call) in ("sorted", "sort")
 
 
 def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

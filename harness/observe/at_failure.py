@@ -26,13 +26,14 @@ from memory_harness.harness.log.records import (
 from memory_harness.harness.log.source_lines import SourceLine, is_harness, is_library, source_line
 from memory_harness.harness.observe.facts import tensors_in
 from memory_harness.harness.observe.holders import Holder, first_users_holder, local_variables
-from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live
+from memory_harness.harness.observe.live_objects import MAX_OBJECTS_ASKED, SUMMING, is_of_number, live, saved_by
 
 MIN_BYTES = 64 * 1024  # least that is worth a report
 MIN_GRAPHS = 4  # of passes that have nothing in common but parameters, before they are said to wait
 MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
 ATTENTION = "multi_head_attention_forward"  # PyTorch's function behind `nn.MultiheadAttention`
+SOFTMAX = "SoftmaxBackward0"
 _PLAIN = (torch.Tensor, list, tuple, dict)  # variables in which tensors are looked for
 NARROW = (torch.float16, torch.bfloat16)
 _TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
@@ -77,6 +78,8 @@ def write_what_is_there(
     places = list(_places(frame))
     records = [_upcast(failure, places), _scores(failure, places), _left_output(failure, list(outputs))]
     records.append(_caught_before(failure, frame))
+    if failure.phase is Phase.BACKWARD:
+        records.append(_scores_behind(failure, places))
     if num_passes >= MIN_GRAPHS:
         records.append(_own_graphs(failure))
     for record in records:
@@ -149,6 +152,25 @@ def _scores(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
             if alike and queries.shape[3] < keys.shape[2] and failure.requested_bytes >= MIN_BYTES and is_size:
                 record = _made_by(failure, SCORES, place.line, queries, failure.requested_bytes, 1)
                 return replace(record, shape=shape)
+    return None
+
+
+def _scores_behind(failure: Failure, places: list[_Place]) -> SurvivorRecord | None:
+    """Find attention's weights of the size that did not fit, in the graph that a backward pass goes through.
+
+    Their gradient is as large as they are. They have as many columns as rows, for each head of each sequence.
+    """
+    values = [value for place in places for value in place.values]
+    roots = {value.grad_fn for value in values if isinstance(value, torch.Tensor) and value.grad_fn is not None}
+    for root, place in product(roots, places[-1:]):
+        for node in _nodes_behind(root):
+            weights = saved_by(node, "result") if node.name() == SOFTMAX else None
+            if weights is None or failure.requested_bytes != weights.nbytes or weights.nbytes < MIN_BYTES:
+                continue
+            *heads, rows, columns = weights.shape
+            if rows == columns > 1 and len(heads) in (1, 2):
+                record = _made_by(failure, SCORES, place.line, weights, weights.nbytes, 1)
+                return replace(record, shape=(*heads, rows, columns) if len(heads) == 2 else (1, *weights.shape))
     return None
 
 

@@ -175,6 +175,18 @@ def model_facts(model: torch.nn.Module) -> ModelFacts:
     )
 
 
+def sizes_of_scores(model: torch.nn.Module, output: Any) -> tuple[int, int]:
+    """Return vocabulary and hidden size of a model that returns a score for each row of one of its embeddings.
+
+    No layer of it need have the vocabulary's size: it may multiply by the embedding itself. Zeros where that is not so.
+    """
+    widths = {tensor.shape[-1] for tensor in tensors_in(output) if tensor.dim() > 1 and tensor.is_floating_point()}
+    embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    scored = [found for found in embeddings if found.num_embeddings in widths - {found.embedding_dim}]
+    largest = max(scored, key=lambda found: found.num_embeddings, default=None)
+    return (0, 0) if largest is None else (largest.num_embeddings, largest.embedding_dim)
+
+
 def _is_in_4_bits(parameters: list[torch.nn.Parameter]) -> bool:
     return any(hasattr(parameter, "quant_state") for parameter in parameters)
 

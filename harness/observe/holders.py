@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import types
+import weakref
 from collections import UserDict, UserList, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from memory_harness.harness.log.records import (
     OF_METRIC,
     OPTIMIZER_STATE,
     TRACEBACK,
+    WHEN_GONE,
 )
 from memory_harness.harness.log.source_lines import (
     SourceLine,
@@ -54,7 +56,7 @@ from memory_harness.harness.log.source_lines import (
 
 MAX_DEPTH = 10  # referrers from tensor to holder's name: a list in an attribute of an object in a list takes four
 MAX_LOOKUPS = 40  # questions to the collector about one tensor; each walks all objects, some 30 ms with libraries
-MAX_LOOKUPS_MORE = 4  # once a name of the user's is found, for a list or the like that keeps it too
+MAX_LOOKUPS_MORE = 8  # once a name of the user's is found, for a list or the like that keeps it too
 MAX_TARGETS_COMPARED = 100  # objects for which the collector is asked who refers to them, rather than everybody
 MAX_REFERRERS = 50  # followed of one object; an object with more is shared by everyone, such as a type
 _OWN_FOLDER = os.path.dirname(__file__)  # the local variables of its functions hold what they look at
@@ -191,7 +193,7 @@ class _Search:
         if fallback is None and isinstance(target, (list, set, dict)):
             return _in_the_making(target, inner)
         if fallback is None and isinstance(target, (types.FunctionType, types.MethodType, functools.partial)):
-            return _called_at_exit(inner)
+            return _called_at_exit(target, inner)
         return fallback
 
     def _noted(self, found: Holder | None) -> Holder | None:
@@ -229,6 +231,8 @@ class _Search:
             return own
         if isinstance(referrer, dict):
             return self._dict(target, referrer, inner, depth)
+        if isinstance(referrer, weakref.finalize._Info):  # type: ignore[attr-defined]
+            return _called_when_gone(inner)
         slot = next((name for name, value in _slots_of(referrer) if value is target), None)
         if slot is not None:
             return self._named_attribute(referrer, slot, inner, depth)
@@ -315,7 +319,7 @@ class _Search:
         own = _stored(_words(link, inner), code.co_filename, name, code.co_firstlineno, last_line(code), inner)
         if is_hook:
             return _registered(own, code)
-        own = _with_key_outside(own, name, code, inner)
+        own = _with_key_outside(_given_outside(own, name, code, inner), name, code, inner)
         return own if own.adds else self._of_function(own, function, (link, *inner), depth)
 
     def _is_hook(self, function: object) -> bool:
@@ -343,9 +347,13 @@ class _Search:
                 if isinstance(cls, type) and vars(cls).get(key) is target:
                     return _of_class(_words(f"attribute `{key}` of the class {cls.__name__}", inner), cls, key, inner)
         for owner in self._referrers(mapping):
-            is_of_buffers = isinstance(owner, torch.nn.Module) and vars(owner).get("_buffers") is mapping
-            if is_of_buffers or getattr(owner, "__dict__", None) is mapping:
+            if getattr(owner, "__dict__", None) is mapping:
                 return self._named_attribute(owner, str(key), inner, depth)
+            # Python may keep the attributes in a dict of their own, and no object but that refers to them
+            modules = [owner] if isinstance(owner, torch.nn.Module) else _owners_of_parts(owner, mapping)
+            for module in modules:
+                if _has_as_parts(vars(module), mapping):
+                    return self._named_attribute(module, str(key), inner, depth)
         return self.holder_of(mapping, (_WITH_KEY + _key_words(key), *inner), depth - 1)
 
     def _attribute(self, target: object, owner: object, inner: tuple[str, ...], depth: int) -> Holder | None:
@@ -366,6 +374,8 @@ class _Search:
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
         words = OPTIMIZER_STATE if is_state else f"attribute `{name}` {named}"
         holder = _of_class(_words(words, inner), cls, name, inner)
+        if inner and OF_METRIC in inner[0]:
+            holder = _updated(holder, name)
         if holder.is_users and holder.adds and not is_state:
             return holder
         link = f"{kind}.{name}"
@@ -378,6 +388,27 @@ class _Search:
         # an object that only carries it, in a list of such objects
         is_better = outer is not None and outer.is_users and (outer.adds or not holder.is_users)
         return outer if is_better else holder
+
+
+def _has_as_parts(attributes: dict[str, Any], mapping: dict[Any, Any]) -> bool:
+    """Return whether a dict is where a module of these attributes has its buffers or inner metrics."""
+    if attributes.get("_buffers") is mapping:
+        return True
+    return attributes.get("_modules") is mapping and any(map(_is_metric, mapping.values()))
+
+
+def _owners_of_parts(attributes: object, mapping: dict[Any, Any]) -> list[torch.nn.Module]:
+    if not isinstance(attributes, dict) or not _has_as_parts(attributes, mapping):
+        return []
+    return [owner for owner in gc.get_referrers(attributes) if isinstance(owner, torch.nn.Module)]
+
+
+def _updated(holder: Holder, name: str) -> Holder:
+    """Return the holder of a metric with the line that hands something to it, by `update` or by a call."""
+    if not holder.is_users:
+        return holder
+    line = calling_line(holder.path, "update", name) or calling_line(holder.path, name)
+    return holder if line is None else replace(holder, line=line, adds=True, stores=True)
 
 
 def _default_of(function: types.FunctionType, seen: Collection[int], inner: tuple[str, ...]) -> Holder:
@@ -481,12 +512,26 @@ def _in_the_making(target: object, inner: tuple[str, ...]) -> Holder | None:
         del frame  # as in `_running_locals`
 
 
-def _called_at_exit(inner: tuple[str, ...]) -> Holder | None:
-    """Return the line that has something called when Python exits, which keeps it where no object refers to it."""
+def _called_at_exit(target: object, inner: tuple[str, ...]) -> Holder | None:
+    """Return the line that has something called when Python exits, which keeps it where no object refers to it.
+
+    None where one does that was met on the way, as a metric does to its own methods; lists here are the search's own.
+    """
+    if any(not isinstance(referrer, (list, types.FrameType)) for referrer in gc.get_referrers(target)):
+        return None
     for path in _users_running():
         line = calling_line(path, "register", "atexit")
         if line is not None:
             return Holder(_words(AT_EXIT, inner), path, line, adds=True, stores=True)
+    return None
+
+
+def _called_when_gone(inner: tuple[str, ...]) -> Holder | None:
+    """Return the line that has something called once an object is gone, which keeps it until then."""
+    for path in _users_running():
+        line = calling_line(path, "finalize")
+        if line is not None:
+            return Holder(_words(WHEN_GONE, inner), path, line, adds=True, stores=True)
     return None
 
 
@@ -652,6 +697,13 @@ def _registered(own: Holder, code: types.CodeType) -> Holder:
     """Return the holder with the line that registers a hook, where the hook only reads what it closes over."""
     line = None if own.stores else registering_line(code.co_filename, code.co_name)
     return own if line is None else replace(own, line=line, adds=True, stores=True, scope=None)
+
+
+def _given_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:
+    """Return the holder with the line of the function around a closure that stores what the closure only reads."""
+    lines = None if own.stores else function_around(code.co_filename, code.co_firstlineno)
+    outer = own if lines is None else _stored(own.words, code.co_filename, name, *lines, inner)
+    return replace(own, line=outer.line) if outer.stores else own
 
 
 def _with_key_outside(own: Holder, name: str, code: types.CodeType, inner: tuple[str, ...]) -> Holder:

@@ -5,6 +5,7 @@ The lists made here refer to what they hold too; each is named among the ignored
 
 from __future__ import annotations
 
+import functools
 import gc
 import traceback
 import weakref
@@ -32,10 +33,12 @@ from memory_harness.harness.observe.holders import (
 MIN_LEFT_BYTES = 64 * 1024  # least that a phase recorded as a whole must leave, or have at its peak, for a report
 MAX_OBJECTS_ASKED = 3  # objects of a kind whose referrers are followed
 MAX_GRAPHS_ASKED = 12  # the same of tensors with a graph, the smallest first
+_SAVED = "_raw_saved_"  # begin of the attributes by which a graph's node tells what it has saved
 _ADDITIONS = {"AddBackward0", "SubBackward0"}
 SUMMING = {*_ADDITIONS, "DivBackward0", "MulBackward0"}  # nodes that a running sum or mean of numbers is made of
 MAX_LOOKS = 4  # times that all objects are gone through for models and optimizers
 MAX_NODES = 20_000  # of graphs that are gone through for what they refer to
+MAX_GRAPHS_COMPARED, MAX_NODES_COMPARED = 24, 200  # tensors, and nodes of each, looked at for what they have saved
 MAX_GRAPHS_LOOKED_AT = 20_000  # tensors with a graph among which those are looked for that anybody refers to
 
 
@@ -106,11 +109,14 @@ def holder_of_graph(
     named = [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
     handed_on = set() if since is None else _handed_on(named, since)
     named.sort(key=lambda tensor: _made(tensor) not in handed_on)
-    asked = named[:num_asked]
+    looked_at = named[:MAX_GRAPHS_COMPARED]
+    # of two averages of losses, the one whose losses no backward pass has been through
+    looked_at.sort(key=lambda tensor: (_made(tensor) not in handed_on, not _keeps_saved(tensor)))
+    asked = looked_at[:num_asked]
     users: list[Holder] = []
     others: list[Holder] = []
     for tensor in asked:
-        holder = find_holder(tensor, [asked, found, named, with_graph, *tensors.values()])
+        holder = find_holder(tensor, [asked, looked_at, found, named, with_graph, *tensors.values()])
         if holder is None:
             continue
         if holder.is_users:
@@ -120,6 +126,41 @@ def holder_of_graph(
     # a loss whose graph reaches back only shows what carries the graph on, such as a state handed to the next step
     adding = [holder for holder in users if holder.adds]
     return next(iter(adding or users or others), None)
+
+
+def _keeps_saved(tensor: torch.Tensor) -> bool:
+    """Return whether the newest nodes of a tensor's graph still have what they saved, more than single numbers."""
+    waiting = deque([tensor.grad_fn])
+    seen = set(waiting)
+    while waiting and len(seen) < MAX_NODES_COMPARED:
+        node: Any = waiting.popleft()
+        for name in _names_of_saved(type(node)):  # type: ignore[arg-type] # of no class that mypy knows
+            saved = saved_by(node, name)
+            if saved is not None and saved.numel() > 1 and not isinstance(saved, torch.nn.Parameter):
+                return True
+        following = {inner for inner, _ in node.next_functions if inner is not None} - seen
+        seen |= following
+        waiting += following
+    return False
+
+
+@functools.cache
+def _names_of_saved(kind: type) -> list[str]:
+    """Return the names under which nodes of a type save something."""
+    return [name.removeprefix(_SAVED) for name in dir(kind) if name.startswith(_SAVED)]
+
+
+def saved_by(node: Any, name: str) -> torch.Tensor | None:
+    """Return a tensor that a graph's node has saved; None once it is let go, and of what a hook would have to unpack.
+
+    A hook may do anything, such as run a layer again.
+    """
+    try:
+        saved = getattr(node, _SAVED + name)
+    except RuntimeError:  # of a list of tensors that is let go
+        return None
+    kept = getattr(saved, "data", None)
+    return kept if isinstance(kept, torch.Tensor) and saved.unpack_hook is None else None
 
 
 Made = tuple[str, tuple[int, ...]]

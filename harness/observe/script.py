@@ -72,6 +72,7 @@ from memory_harness.harness.observe.facts import (
     forward_facts,
     model_facts,
     num_adapters,
+    sizes_of_scores,
     tensors_in,
 )
 from memory_harness.harness.observe.holders import Holder, kept_by_class
@@ -156,6 +157,7 @@ class ScriptObserver:
         self._begun: BegunPhase | None = None
         self._index = 0  # of the running evaluation batch or call of `generate`
 
+        self._returned = weakref.WeakSet[torch.nn.Module]()  # modules of which an output has been looked at
         self._has_parameters = weakref.WeakKeyDictionary[torch.nn.Module, bool]()  # of modules called from outside
         self._channels = weakref.WeakKeyDictionary[torch.nn.Module, int]()  # that each takes before positions
         self._trained = weakref.WeakSet[torch.nn.Module]()  # in evaluation mode: their output was propagated back
@@ -270,6 +272,9 @@ class ScriptObserver:
         self._begin_call(module, [*args, *kwargs.values()])
         with self._inside_call():
             output = call(module, *args, **kwargs)
+        if module not in self._returned:
+            self._returned.add(module)
+            self._note_sizes_of_scores(module, output)
         if self._sampling.is_resting:
             return output
         if self._phase is Phase.EVAL:
@@ -279,6 +284,14 @@ class ScriptObserver:
         elif self._phase is Phase.FORWARD and (self._has_checkpointed or hasattr(module, "peft_config")):
             self._phase_recorder.forward_facts = self._training_facts(module)
         return output
+
+    def _note_sizes_of_scores(self, module: torch.nn.Module, output: Any) -> None:
+        """Take note of the vocabulary of the model that is told of, where its layers do not show it."""
+        facts = self._run.model
+        is_told_of = sum(parameter.numel() for parameter in module.parameters()) == self._largest_model
+        if facts is not None and is_told_of and not facts.vocab_size:
+            vocab_size, hidden_size = sizes_of_scores(module, output)
+            self._describe(model=dataclasses.replace(facts, vocab_size=vocab_size, hidden_size=hidden_size))
 
     def _training_facts(self, module: torch.nn.Module) -> ForwardFacts:
         """Return how a training forward pass was made, so far."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from operator import itemgetter
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path
+from memory_harness.harness.log.records import SORTING
+from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path, sorting_line
 from memory_harness.harness.observe.script_patches import innermost_code
 
 OBSERVED_STEPS = 2
@@ -92,11 +94,16 @@ class ModuleCalls:
 
 def place_of_setting(name: str, values: Collection[object] = ()) -> str:
     """Return `file:line` in the script, or in a module of its user's, that gives a setting; empty where none does."""
-    main = sys.modules.get("__main__")
-    for module in (main, *list(sys.modules.values())):
+    modules = [sys.modules.get("__main__"), *list(sys.modules.values())]
+    return _first_place(modules, lambda path: setting_line(path, name, values))
+
+
+def _first_place(modules: Iterable[ModuleType | None], find: Callable[[str], int | None]) -> str:
+    """Return `file:line` of what is found first in files of the user's; empty where it is in none."""
+    for module in modules:
         path = getattr(module, "__file__", None) or ""
         if path.endswith(".py") and not is_library(path) and not is_harness(path):
-            line = setting_line(path, name, values)
+            line = find(path)
             if line is not None:
                 return f"{short_path(path)}:{line}"
     return ""
@@ -107,13 +114,15 @@ SETTINGS: dict[str, tuple[object, ...]] = {
     "pad_to_max_length": (True,),
     "compute_metrics": (),
     "per_device_eval_batch_size": (),
+    "batch_sampler": (),
 }
-"""settings that a finding may be about, of transformers' tokenizers and `Trainer`, and the values that matter"""
+"""settings that a finding may be about, of tokenizers, `Trainer` and data loaders, and the values that matter"""
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives."""
+    """Return `file:line` by setting, of those that the script gives; and where the script itself sorts by a key."""
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
+    found[SORTING] = _first_place([sys.modules.get("__main__")], sorting_line)
     return {name: place for name, place in found.items() if place}
 
 
@@ -200,6 +209,7 @@ class OptimizerSteps:
         self._unchanged = weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]()
         """steps that each has made with the same number of states, and that number"""
         self._leader: weakref.ref[torch.Tensor] | None = None  # whose optimizer ends the steps, where there are several
+        self._leading: weakref.ref[torch.optim.Optimizer] | None = None  # the optimizer that has ended a step last
         self._num_between = 0  # steps of other optimizers since
         self._leaders: list[weakref.ref[torch.Tensor]] = []  # the leading parameters of all trainings so far
         self.training = 1  # number of the present training; counts from 1
@@ -222,6 +232,9 @@ class OptimizerSteps:
         if parameter is None:  # some have nothing to do
             return False
         leader = self._leader() if self._leader else None
+        if parameter is not leader and self._leading is not None and self._leading() is optimizer:
+            leader = parameter  # which the script has put in the place of the one before
+            self._leader = self._leaders[self.training - 1] = weakref.ref(parameter)
         self._num_between += 1
         if leader is not None and parameter is not leader and self._num_between <= MAX_STEPS_BETWEEN:
             return False
@@ -229,6 +242,7 @@ class OptimizerSteps:
             self._leader = weakref.ref(parameter)
             self.training = self._training_of(parameter)
         self._num_between = 0
+        self._leading = weakref.ref(optimizer)
         return True
 
     def _training_of(self, parameter: torch.Tensor) -> int:

@@ -160,16 +160,19 @@ def _record(
 ) -> SurvivorRecord:
     # those of the last unit may be held by a variable that the next one overwrites
     held = [tensors[handle] for handle in group.older_handles() if handle in tensors]
-    # and the oldest may be let go by another thread meanwhile
+    # and the oldest may be let go by another thread meanwhile: the youngest is asked for first
     asked = [*held[: MAX_OBJECTS_ASKED - 1], *held[MAX_OBJECTS_ASKED - 1 :][-1:]]
-    holders = list(map(_holder_of_storage, asked))
-    holder = next(filter(None, holders), None)
+    holders = list(map(_holder_of_storage, reversed(asked)))[::-1]
+    known = [found for found in holders if found is not None]
+    # what another thread has drawn from a queue lies in its variable for a while
+    adding = [found for found in known if found.is_users and found.adds]
+    holder = next(iter(adding or known), None)
     holder = holder and _named_hook(holder.of_what_was_made(group.site))
     in_graph = False
     if holder is None:
         holder = next(filter(None, map(holder_of_arrays_over, asked)), None)
     # of several, one may have a name that the next unit overwrites
-    unheld = [found for found, known in zip(asked, holders, strict=True) if known is None]
+    unheld = [found for found, of_it in zip(asked, holders, strict=True) if of_it is None and not _is_let_go(found)]
     if unheld and graph is not None and not (holder and holder.adds):
         # what no Python object refers to is saved by a graph, and that hangs on a tensor that one does refer to
         in_graph = not any(referred(same_storage, [same_storage]) for same_storage in unheld)
@@ -202,6 +205,16 @@ def _named_hook(holder: Holder) -> Holder:
 
 def _source(site: SourceLine | None) -> str:
     return "" if site is None else source_line(site.path, site.line)
+
+
+def _is_let_go(same_storage: list[torch.Tensor]) -> bool:
+    """Return whether nothing but Python refers to the tensors that share a storage: no graph has saved one."""
+    storage = same_storage[0].untyped_storage()
+    num_tensors = torch._C._storage_Use_Count(storage._cdata) - 1  # without the storage that was just asked for
+    return num_tensors == len(same_storage) and all(
+        tensor._use_count() == 1  # type: ignore[attr-defined]
+        for tensor in same_storage
+    )
 
 
 def _holder_of_storage(tensors: list[torch.Tensor]) -> Holder | None:

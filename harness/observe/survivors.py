@@ -16,8 +16,10 @@ Cost, on the tiny model and one core of a simulated card (python -m tests.bench.
 from __future__ import annotations
 
 import bisect
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -69,6 +71,7 @@ MAX_UNITS = 50  # most units that one recording takes: what grows every tenth st
 MAX_TRIES = 3  # to see in one recording who leaves most of the growth
 LONGER_UNITS = 10  # times as many calls make up a unit where a recording of an evaluation has found nothing
 SKIPPED_STEPS = 2  # first steps, in which what stays for good appears
+SECONDS_UNDISTURBED = 5.0  # that other threads wait at most while the holders of survivors are looked for
 SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
 MIN_SUMMED = 10  # losses in one sum
 STEP_RISES = 4  # lasting rises of the floor from which steps are recorded
@@ -145,6 +148,17 @@ class _UnitRecording:
         index = bisect.bisect_right(self.moments, allocation.made_at, key=lambda moment: moment.time)
         moment = self.moments[max(0, index - 1)]
         return Survivor(allocation, moment.phase, moment.unit)
+
+
+@contextmanager
+def _other_threads_waiting() -> Iterator[None]:
+    """Within, other threads run only while this one waits for something: one may let go what is looked at."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SECONDS_UNDISTURBED)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class SurvivorTracker:
@@ -328,8 +342,9 @@ class SurvivorTracker:
 
         What its calls replace in each other may be kept only now and then, such as a cache at the end of a reply.
         """
-        survivors = [recording.survivor(allocation) for allocation in self._device.live_allocations()]
-        records = self._records(recording, survivors, allocated_bytes)
+        with _other_threads_waiting():
+            survivors = [recording.survivor(allocation) for allocation in self._device.live_allocations()]
+            records = self._records(recording, survivors, allocated_bytes)
         recording.num_tries += 1
         may_wait = recording.unit == Phase.EVAL and recording.num_units < MAX_UNITS
         if not records and may_wait and recording.num_tries <= MAX_TRIES:

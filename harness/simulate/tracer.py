@@ -217,6 +217,8 @@ class Tracer(TorchDispatchMode):
             self.track(out)
             if isinstance(out, torch.Tensor) and out.nbytes > self.largest_data[0]:
                 self._note_data(out.nbytes, args)
+            if self.notes_origins and isinstance(out, torch.Tensor):
+                self._follow_origin(out, args)
         return out
 
     def _note_data(self, num_bytes: int, args: tuple[Any, ...]) -> None:
@@ -286,6 +288,19 @@ class Tracer(TorchDispatchMode):
                 self.origins[key] = SourceLine(path, frame.f_lineno, frame.f_code.co_name)
                 return
             frame = frame.f_back
+
+    def _follow_origin(self, made: torch.Tensor, args: tuple[Any, ...]) -> None:
+        """Let what is made of data of its own kind and length, or of rows of that length, have the line of that data.
+
+        What a batch is padded to, or how long its rows are, was decided there.
+        """
+        own = self.key_of(made)
+        for source in _tensors_among(args):
+            key = self.key_of(source)
+            is_alike = source.shape == made.shape or source.shape == made.shape[1:]
+            if own in self.origins and key in self.origins and is_alike and source.dtype is made.dtype:
+                self.origins[own] = self.origins[key]
+                return
 
     def _on_death(self, cdata: int) -> Callable[[Any], None]:
         def end(_: Any) -> None:
@@ -403,6 +418,15 @@ _DATA_LOADERS = os.path.join(_TORCH, "utils/data/")
 
 def _has_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor) or any(isinstance(item, torch.Tensor) for item in value)
+
+
+def _tensors_among(args: tuple[Any, ...]) -> Iterator[torch.Tensor]:
+    """Yield the tensors among an operator's arguments; of a list the first one alone."""
+    for arg in args:
+        if isinstance(arg, torch.Tensor):
+            yield arg
+        elif isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], torch.Tensor):
+            yield arg[0]
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import AT_EXIT, GROWING_TENSOR, Phase, SurvivorRecord
+from memory_harness.harness.log.records import AT_EXIT, GROWING_TENSOR, WHEN_GONE, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.floor import (
@@ -40,7 +40,7 @@ padding other attention kernels run, which keep a third more or less (1B model, 
 CONSTANT_PER_TOKEN = 0.02
 """Relative spread within which sizes per token count as equal; the allocator's rounding is all there is."""
 _TUPLE = re.compile(r"tuple of (\d+)")
-COLLECTIONS = ("list", "dict", "deque", "set", "_tee", AT_EXIT)
+COLLECTIONS = ("list", "dict", "deque", "set", "_tee", AT_EXIT, WHEN_GONE)
 
 
 def every_step(evidence: Evidence) -> Explanation | None:
@@ -191,6 +191,9 @@ def _of_tensors(evidence: Evidence, events: list[StepGrowth]) -> Explanation | N
 def _collections_survive(log: RunLog) -> bool:
     """Return whether nearly all that steps leave are plain tensors in collections."""
     survivors = survivors_of(log)
+    if survivors and survivors[0].holder.startswith(GROWING_TENSOR):
+        # what is computed from a tensor that grows does too
+        survivors = [found for found in survivors if found.holder.startswith(GROWING_TENSOR)][:1]
     collected = [survivor for survivor in survivors if not survivor.has_grad_fn and is_collection(survivor)]
     collected_bytes = sum(survivor.bytes_per_step for survivor in collected)
     return 0 < EXPLAINED_SHARE * sum(survivor.bytes_per_step for survivor in survivors) <= collected_bytes

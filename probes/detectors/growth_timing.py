@@ -201,7 +201,8 @@ def until_epoch_ends(evidence: Evidence) -> Explanation | None:
 def _with_epochs_by_falls(log: RunLog, growth: Sequence[StepGrowth]) -> Sequence[StepGrowth]:
     """Return the steps with epochs told by the floor's falls, of a script whose epochs nothing else tells.
 
-    As many steps from fall to fall, and a list that grew from one step to the next: else the epochs are as they were.
+    As many steps from fall to fall, no more after the last one, and a list that grew from one step to the next: else
+    the epochs are as they were.
     """
     survivor = largest_survivor(log)
     if not log.run.script or growth[-1].epoch > 1 or survivor is None or not is_collection(survivor):
@@ -216,8 +217,9 @@ def _with_epochs_by_falls(log: RunLog, growth: Sequence[StepGrowth]) -> Sequence
             falls.append(step.step)
         numbered.append(replace(step, epoch=epoch))
     periods = {after - before for before, after in pairwise(falls)}
+    is_periodic = len(periods) == 1 and growth[-1].step - falls[-1] <= max(periods)
     is_large = max(floors(growth)) - lowest >= MATTERING_SHARE * log.peak_allocated_bytes
-    return numbered if len(periods) == 1 and is_large else growth
+    return numbered if is_periodic and is_large else growth
 
 
 def _climb(steps: Sequence[StepGrowth]) -> int:

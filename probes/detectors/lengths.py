@@ -7,7 +7,7 @@ import numpy as np
 
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import ROUND_LARGE_BYTES, segment_size
-from memory_harness.harness.log.records import CAUGHT_BEFORE, BatchShape, OomRecord, Phase, StepRecord
+from memory_harness.harness.log.records import CAUGHT_BEFORE, SORTING, BatchShape, OomRecord, Phase, StepRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.peaks import micro_batches
@@ -131,7 +131,15 @@ def longest_sample(evidence: Evidence) -> Finding | None:
     unusual = oom.batch.padded_tokens >= LONGER_BY * largest and _are_enough(log, earlier, oom.batch)
     if not unusual or _rise_after_burn_in(log.steps) > FLAT_FLOOR_BYTES or _is_carved(evidence, oom):
         return None
-    return _longest_sample_finding(oom, oom.batch, earlier, largest)
+    finding = _longest_sample_finding(oom, oom.batch, earlier, largest)
+    return replace(finding, where=setting_at(log, *_makers_of_batches(earlier)) or oom.batch_at or finding.where)
+
+
+def _makers_of_batches(batches: Sequence[BatchShape]) -> tuple[str, ...]:
+    """Return the settings by which samples of like length come to share a batch."""
+    lengths = [batch.padded_length for batch in batches]
+    are_sorted = lengths == sorted(lengths) and len(set(lengths)) >= MIN_LENGTHS
+    return ("batch_sampler", SORTING) if are_sorted else ("batch_sampler",)
 
 
 def _are_enough(log: RunLog, earlier: Sequence[BatchShape], batch: BatchShape) -> bool:
@@ -149,7 +157,7 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
         num_seen += len(other.lengths_at_most)
         num_shorter += sum(length < longest for length in other.lengths_at_most)
     percentile = 100 * num_shorter / max(1, num_seen)
-    finding = fatal_finding(
+    return fatal_finding(
         oom,
         cause="longest-sample",
         title=f"The longest sample so far ({longest} tokens) does not fit",
@@ -167,7 +175,6 @@ def _longest_sample_finding(oom: OomRecord, batch: BatchShape, earlier: list[Bat
             "batches_before": len(earlier),
         },
     )
-    return replace(finding, where=oom.batch_at or finding.where)
 
 
 def fragmentation(evidence: Evidence) -> Finding | None:

@@ -12,6 +12,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import segment_size
 from memory_harness.harness.log.records import BatchShape, ModelFacts, OomRecord, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import DTYPES
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
@@ -22,6 +23,7 @@ from memory_harness.probes.detectors.reading import (
     dies_of_replies,
     fatal_finding,
     highest_peak,
+    made_in_forward,
     peak_rise_bytes,
     records_of,
     setting_at,
@@ -108,7 +110,7 @@ def logits_fp32_copies(evidence: Evidence) -> Finding | None:
     if oom is not None and oom.phase in GRAPH_PHASES and not dies_of_replies(evidence.log):
         size = logits_size(oom, model, float32_head=config.model.casts_to_float32, completion=_completion(config))
         if size is not None:
-            return _copies_oom(oom, size, config)
+            return _copies_oom(evidence.log, oom, size, config)
     # which loss another loop computes is not known
     return _copies_peak(evidence, model) if evidence.has_config else None
 
@@ -240,8 +242,8 @@ def _train_batch_size(evidence: Evidence) -> int:
     return max((batch.batch_size for batch in evidence.train_batches), default=configured)
 
 
-def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
-    return fatal_finding(
+def _copies_oom(log: RunLog, oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
+    finding = fatal_finding(
         oom,
         cause="logits-fp32-copies",
         title=f"The loss asks for another {format_bytes(size.num_bytes)} copy of the logits",
@@ -252,6 +254,7 @@ def _copies_oom(oom: OomRecord, size: LogitsSize, config: RunConfig) -> Finding:
         num_bytes=size.num_bytes,
         evidence=size._asdict(),
     )
+    return replace(finding, where=made_in_forward(log, size.num_bytes) or finding.where)
 
 
 def _copies_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:

@@ -25,6 +25,7 @@ from memory_harness.probes.detectors.reading import (
     TIGHT_SHARE,
     fatal_finding,
     is_tight,
+    made_in_forward,
     main_survivor,
     peak_rise_bytes,
     records_of,
@@ -207,7 +208,7 @@ def _scores_oom(
     why: str | None = None,
 ) -> Finding:
     length = batch.padded_length
-    return fatal_finding(
+    finding = fatal_finding(
         oom,
         cause="attention-math-fallback",
         title=f"Attention asks for {format_bytes(oom.requested_bytes)} to store all its scores",
@@ -217,6 +218,7 @@ def _scores_oom(
         num_bytes=oom.requested_bytes,
         evidence={"num_heads": num_heads, "length": length, "bytes_per_element": bytes_per_element},
     )
+    return replace(finding, where=made_in_forward(evidence.log, oom.requested_bytes) or finding.where)
 
 
 def _scores_peak(evidence: Evidence, model: ModelFacts) -> Finding | None:

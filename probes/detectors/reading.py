@@ -1,6 +1,7 @@
 """What can be read off a log or one of its records directly; what takes a pass over the whole log is in `evidence`."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -183,6 +184,31 @@ def called_at(records: Iterable[PhaseRecord]) -> str | None:
         if record.forward is not None and record.forward.where:
             return record.forward.where
     return None
+
+
+def made_in_forward(log: RunLog, least_bytes: int) -> str | None:
+    """Return the user's `file:line` behind the most of what lived at the peak of a forward pass.
+
+    None where a backward pass did not fail, or no line made as much as is asked for.
+    """
+    oom = log.fatal_oom
+    if oom is None or oom.phase is not Phase.BACKWARD:
+        return None
+    made: Counter[str] = Counter()
+    for record in log.peaks_seen:
+        if record.phase is Phase.FORWARD:
+            made = Counter()
+            for stack, num_bytes in record.stacks.items():
+                made[_users_line_in(stack)] += num_bytes
+    del made[""]
+    line, num_bytes = next(iter(made.most_common(1)), ("", 0))
+    return line if num_bytes >= least_bytes else None
+
+
+def _users_line_in(stack: str) -> str:
+    """Return the innermost line of a folded stack that is no library's; empty where there is none."""
+    lines = [line for line in _FILE_AND_LINE.findall(stack.replace(";", " ")) if not line.startswith(LIBRARIES)]
+    return lines[-1] if lines else ""
 
 
 def dies_of_replies(log: RunLog) -> bool:

@@ -7,6 +7,7 @@ from memory_harness.harness.log.source_lines import (
     context_around,
     registering_line,
     setting_line,
+    sorting_line,
     storing_line,
 )
 
@@ -46,6 +47,15 @@ def test_the_line_that_gives_a_setting(path):
     assert setting_line(path, "modules_to_save") == 17
     assert setting_line(path, "requires_grad", (True,)) == 21
     assert setting_line(path, "use_cache", (True,)) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["order = sorted(rows, key=len)", "rows.sort(key=len)", "order = lengths.argsort()", "np.argsort(lengths)"]
+)
+def test_the_line_that_sorts_by_a_key(tmp_path, line):
+    file = tmp_path / "script.py"
+    file.write_text(f"names = sorted(rows)\n{line}\n", encoding="utf-8")
+    assert sorting_line(str(file)) == 2
 
 
 def test_the_line_that_registers_a_hook_names_it(path):

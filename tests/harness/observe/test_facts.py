@@ -2,10 +2,16 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
-from memory_harness.harness.observe.facts import called_with_shape, model_facts, tensors_in
+from memory_harness.harness.observe.facts import (
+    called_with_shape,
+    model_facts,
+    sizes_of_scores,
+    tensors_in,
+)
 
 
 class Mixture(nn.Module):
@@ -70,3 +76,13 @@ def test_what_is_no_mask_tells_nothing():
 
 def test_what_has_a_number_of_layers_is_no_cache():
     assert tensors_in({"settings": SimpleNamespace(layers=4), "ids": torch.zeros(2)})[0].shape == (2,)
+
+
+def test_scores_for_each_row_of_an_embedding_tell_the_vocabulary():
+    model = nn.ModuleList([nn.Embedding(50, 8), nn.Embedding(12, 8), nn.Linear(8, 8)])
+    assert sizes_of_scores(model, {"logits": torch.zeros(2, 3, 50)}) == (50, 8)
+
+
+@pytest.mark.parametrize("output", [torch.zeros(2, 3, 8), torch.zeros(50), torch.zeros(2, 50, dtype=torch.long)])
+def test_what_is_no_score_for_each_row_tells_no_vocabulary(output):
+    assert sizes_of_scores(nn.ModuleList([nn.Embedding(50, 8), nn.Embedding(8, 8)]), output) == (0, 0)

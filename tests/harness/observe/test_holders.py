@@ -6,6 +6,7 @@ import functools
 import weakref
 
 import torch
+import torchmetrics
 
 from memory_harness.harness.log.records import OPTIMIZER_STATE
 from memory_harness.harness.observe.holders import find_holder
@@ -189,3 +190,58 @@ def test_a_parameters_state_is_put_where_a_line_of_the_users_does():
     holder = find_holder(optimizer.state[model.bias]["exp_avg"])
     assert OPTIMIZER_STATE in holder.words
     assert holder.source == 'optimizer.state[model.bias] = {"exp_avg": torch.ones(4)}'
+
+
+def test_what_waits_for_an_object_to_go_is_kept_by_the_line_that_asks_for_it():
+    class Run:
+        """Goes at the end."""
+
+    def flush(value):
+        """Write nothing."""
+
+    run = Run()
+    last = weakref.finalize(run, flush, torch.ones(4))
+    assert source_of_holder(lambda: last.peek()[2][0]) == "last = weakref.finalize(run, flush, torch.ones(4))"
+
+
+def test_a_buffer_that_gets_longer_is_kept_by_the_line_that_joins():
+    class Bank(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.ones(0))
+
+        def forward(self, x):
+            self.seen = torch.cat([self.seen, x])
+
+    bank = Bank()
+    bank(torch.ones(4))
+    vars(bank)  # gives the attributes a dict of their own
+    assert source_of_holder(lambda: bank.seen) == "self.seen = torch.cat([self.seen, x])"
+
+
+def test_what_a_closure_only_reads_is_kept_where_it_was_made():
+    def factor_of(step):
+        state = {"weights": step}
+
+        def factor(at):
+            return at + len(state)
+
+        return factor
+
+    factor = factor_of(torch.ones(4))
+    source = source_of_holder(lambda: factor.__closure__[0].cell_contents["weights"])
+    assert source == 'state = {"weights": step}'
+
+
+def test_a_metric_of_a_library_is_filled_by_the_line_that_updates_it():
+    class Scorer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rank = torchmetrics.SpearmanCorrCoef()
+
+        def validate(self, x):
+            self.rank.update(x, x)
+
+    scorer = Scorer()
+    scorer.validate(torch.ones(4))
+    assert source_of_holder(lambda: scorer.rank.preds[0]) == "self.rank.update(x, x)"

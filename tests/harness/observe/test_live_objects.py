@@ -8,7 +8,14 @@ from torch import nn
 from memory_harness.configs.cards import find_card
 from memory_harness.configs.units import GIB
 from memory_harness.harness.devices.simulated import SimulatedDevice
-from memory_harness.harness.observe.live_objects import KnownModels, live_modules, named_memory, tensors_by_handle
+from memory_harness.harness.observe.live_objects import (
+    KnownModels,
+    holder_of_graph,
+    live_modules,
+    named_memory,
+    saved_by,
+    tensors_by_handle,
+)
 from memory_harness.harness.observe.script_patches import cache_in_frames
 
 
@@ -37,3 +44,36 @@ def test_pairs_of_keys_and_values_that_running_layers_hand_on_are_a_cache():
 
     assert decode((1, 2, 8, 4))[0][0] == 3 * 2 * 256
     assert decode((1, 2, 32))[0][0] == 0
+
+
+def test_of_two_averages_the_one_of_losses_that_no_backward_pass_went_through_keeps_graphs():
+    model, average = nn.Linear(8, 8), {"done": 0.0, "waits": 0.0}
+    for _ in range(2):
+        done, waits = model(torch.ones(4, 8)).exp().mean(), model(torch.ones(4, 8)).exp().mean()
+        done.backward()
+        average["done"] = 0.9 * average["done"] + done
+        average["waits"] = 0.9 * average["waits"] + waits
+    del done, waits
+    holder = holder_of_graph({name: [value] for name, value in average.items()})
+    assert holder is not None
+    assert "with key 'waits'" in holder.words
+
+
+def test_what_a_node_has_saved_is_not_unpacked_by_a_hook():
+    x = torch.ones(4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: 1 / 0):
+        packed = x.exp()
+    plain = x.exp()
+    assert saved_by(packed.grad_fn, "result") is None
+    assert saved_by(plain.grad_fn, "result") is not None
+    plain.sum().backward()
+    assert saved_by(plain.grad_fn, "result") is None
+
+
+def test_a_list_that_a_node_has_let_go_of_is_saved_no_more():
+    class Node:
+        @property
+        def _raw_saved_weights(self):
+            raise RuntimeError("Trying to backward through the graph a second time")
+
+    assert saved_by(Node(), "weights") is None

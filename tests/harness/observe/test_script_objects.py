@@ -2,7 +2,7 @@
 
 import torch
 
-from memory_harness.harness.observe.script_objects import LeafUpdates
+from memory_harness.harness.observe.script_objects import LeafUpdates, OptimizerSteps
 
 
 def test_weights_whose_memory_is_freed_under_them_are_not_read():
@@ -12,3 +12,22 @@ def test_weights_whose_memory_is_freed_under_them_are_not_read():
     assert not updates.are_updated([weight])
     updates.note([weight])
     assert not updates.are_updated([weight])
+
+
+def test_a_parameter_put_in_the_place_of_another_begins_no_new_training():
+    optimizers, groups = OptimizerSteps(), [torch.nn.Parameter(torch.ones(8))]
+    optimizer = torch.optim.SGD(groups, 0.1)
+    for _ in range(3):
+        assert optimizers.ends_step(optimizer)
+        optimizer.param_groups[0]["params"] = [torch.nn.Parameter(torch.ones(8))]
+    assert optimizers.training == 1
+
+
+def test_an_optimizer_of_another_model_begins_a_training_once_the_first_steps_no_more():
+    optimizers = OptimizerSteps()
+    first = torch.optim.SGD([torch.nn.Parameter(torch.ones(8))], 0.1)
+    second = torch.optim.SGD([torch.nn.Parameter(torch.ones(8))], 0.1)
+    assert optimizers.ends_step(first)
+    while not optimizers.ends_step(second):
+        assert optimizers.training == 1
+    assert optimizers.training == 2

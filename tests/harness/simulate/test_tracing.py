@@ -199,3 +199,25 @@ def test_attention_computes_what_pytorch_computes() -> None:
     torch.testing.assert_close(got, expected)
     for grad, wanted in zip(got_grads, expected_grads, strict=True):
         torch.testing.assert_close(grad, wanted)
+
+
+def pads(rows: list[torch.Tensor]) -> torch.Tensor:
+    rows = [torch.cat([row, torch.zeros(8 - len(row))]) for row in rows]
+    batch = torch.stack(rows)
+    return batch * 2
+
+
+def joins(rows: list[torch.Tensor]) -> torch.Tensor:
+    batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return batch.double()
+
+
+@pytest.mark.parametrize(("make", "line"), [(pads, 1), (joins, 2)])
+def test_a_batch_has_the_line_of_its_rows_where_these_are_as_long_and_as_wide(make, line):
+    device = SimulatedDevice(find_card("t4"), 2**34, computes=True, adopts=True, lowered=False)
+    with device.active():
+        device.note_origins(on=True)
+        made = make([torch.ones(3), torch.ones(5)])
+        origin = device.origin_of(made)
+    assert origin is not None
+    assert origin.line == make.__code__.co_firstlineno + line

@@ -9,6 +9,7 @@ from memory_harness.harness.log.records import (
     OPTIMIZER_STATE,
     BatchShape,
     ForwardFacts,
+    PeakRecord,
     Phase,
     ProbeRecord,
     SurvivorRecord,
@@ -88,6 +89,30 @@ def test_padding_that_takes_the_room_of_a_failing_batch(lengths, is_told):
         assert (finding.severity, finding.where) == ("error", "mine.py:3")
 
 
+GIVEN = {"batch_sampler": "mine.py:5", "sorted": "mine.py:4"}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "where"),
+    [
+        ((96, 128, 160, 192), GIVEN, "mine.py:5"),
+        ((96, 128, 160, 192), {"sorted": "mine.py:4"}, "mine.py:4"),
+        ((96, 192, 128, 160), {"sorted": "mine.py:4"}, "mine.py:3"),
+        ((96, 128, 160, 192), {}, "mine.py:3"),
+    ],
+)
+def test_a_longest_batch_is_where_like_lengths_come_to_share_one(lengths, given, where):
+    failure = Failure(Phase.FORWARD, 13, allocated_bytes=int(13.9 * GIB))
+    log = make_log(LEAN, lengths=(*[200] * 24, 2048), failure=failure)
+    phases = []
+    for record in log.phases:
+        length = lengths[min(record.step // 4, 3)]
+        batch = BatchShape(2, length, (length, length), 2 * length)
+        phases.append(replace(record, batch=batch) if record.batch else record)
+    log = replace(log, phases=phases, ooms=[replace(oom, batch_at="mine.py:3") for oom in log.ooms])
+    assert found(of_script(log, settings_at=given))["longest-sample"].where == where
+
+
 HEAD = 128256 * 4096
 
 
@@ -160,6 +185,30 @@ def test_an_optimizers_states_that_grow_to_the_end_are_told(holder, cause):
     assert errors == ([] if cause is None else [cause])
 
 
+def test_a_buffer_that_grows_is_told_with_what_is_computed_from_it():
+    scores = "replaced by larger ones: global `scores` of __main__ (mine.py:9)"
+    bank = "replaced by larger ones: attribute `seen` of Bank (mine.py:7)"
+    log = growing(make_log(LEAN), SurvivorRecord(12, Phase.FORWARD, "mine.py:7 forward", bank, 6 * MIB, 1), 1)
+    log.survivors.append(SurvivorRecord(12, Phase.FORWARD, "mine.py:8 forward", scores, 3 * MIB, 1, True))
+    (finding,) = [finding for finding in detect(log) if finding.severity == "error"]
+    assert (finding.cause, finding.where) == ("tensors-logged", "mine.py:7")
+
+
+def test_a_queue_that_falls_at_the_start_alone_has_no_epochs():
+    survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", f"{LIST} (mine.py:7)", 8 * MIB, 4)
+    log = growing(make_log(LEAN), survivor, 1)
+    floors, level = [], GIB
+    for step in log.steps:
+        level = GIB if step.step in (7, 9) else level + 8 * MIB
+        floors.append(level)
+    before = [GIB, *floors]
+    counted = zip(log.steps, floors, before, strict=False)
+    log.steps[:] = [replace(step, epoch=1, allocated_bytes=to, left_bytes=to - at) for step, to, at in counted]
+    stats = replace(log.phases[-1].after, peak_allocated_bytes=100 * MIB)
+    log = replace(log, phases=[replace(record, after=stats) for record in log.phases])
+    assert "epoch-hoard" not in found(log)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_a_list_that_falls_again_and_again_is_an_epochs_where_it_matters(share):
     survivor = SurvivorRecord(12, Phase.FORWARD, "mine.py:5 step", f"{LIST} (mine.py:7)", MIB, 4)
@@ -200,3 +249,18 @@ def test_what_an_evaluation_has_left_is_told_where_the_next_step_would_fit_witho
     assert (finding is not None) is (kept_bytes == 3 * GIB)
     if finding is not None:
         assert (finding.severity, finding.where) == ("error", "mine.py:7")
+
+
+@pytest.mark.parametrize(("made_bytes", "where"), [(3 * GIB, "mine.py:4"), (MIB, "model.py:1")])
+def test_logits_of_a_failing_backward_pass_have_the_line_that_made_them(made_bytes, where):
+    logits = 2 * 2048 * LLAMA_8B.vocab_size * 4
+    log = of_script(make_log(LEAN, failure=Failure(Phase.BACKWARD, 16, logits, 13 * GIB, 14 * GIB)))
+    stacks = {
+        "weights;head.weight": 9 * GIB,
+        "activations;mine.py:8 <module>;mine.py:4 loss;torch/f.py:2 to": made_bytes,
+    }
+    peak = PeakRecord(Phase.FORWARD, 1, 12 * GIB, 13 * GIB, {}, {}, stacks)
+    batch = BatchShape(2, 2048, (2048, 2048), 4096)
+    ooms = [replace(oom, batch=batch, where="model.py:1") for oom in log.ooms]
+    finding = found(replace(log, ooms=ooms, peaks_seen=[peak]))["logits-fp32-copies"]
+    assert finding.where == where

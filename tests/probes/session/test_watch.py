@@ -118,6 +118,7 @@ CAUSES = {
     "sample_output_kept": "tensors-logged",
     "samples_decoded": "host-leak",
     "save_doubles": "save-doubles",
+    "scores_by_hand": "attention-math-fallback",
     "second_order_clones": "retained-graph",
     "second_order_cycle": "retained-graph",
     "second_order_momentum": "retained-graph",
@@ -133,6 +134,7 @@ CAUSES = {
     "tensors_logged": "tensors-logged",
     "thread_leak": "tensors-logged",
     "thread_pool_leak": "tensors-logged",
+    "tied_scores": "logits-fp32-copies",
     "tiles_tried_in_except": "exception-holds-frames",
     "torchmetrics_of_evaluation": "metric-never-reset",
     "torchmetrics_state": "metric-never-reset",
@@ -175,7 +177,7 @@ BUDGETS = {
     "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 22 * MIB, "clean_tiles_tried_after": 6 * MIB,
     "evaluation_waits": 22 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
     "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB,
-    "states_of_the_vocabulary": 16 * MIB,
+    "scores_by_hand": 9 * MIB, "states_of_the_vocabulary": 16 * MIB, "tied_scores": 16 * MIB,
 }  # fmt: skip
 ALWAYS = {
     "batches_skipped", "checkpointing_off_in_generate", "retained_graph", "tensors_logged",
