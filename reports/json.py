@@ -110,6 +110,7 @@ def _plan_to_json(plan: Plan) -> dict[str, Any]:
         "headroom_bytes": plan.headroom_bytes,
         "as_configured": dataclasses.asdict(plan.as_configured),
         "chosen": _option_to_json(plan.chosen),
+        "recompute": plan.recompute,
         "reasons": plan.reasons,
         "alternatives": [_option_to_json(option) for option in plan.alternatives],
     }

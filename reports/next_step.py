@@ -18,7 +18,8 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, first_error
-from memory_harness.probes.fixes import FIXES, propose
+from memory_harness.probes.fixes import FIXES, SPEEDUPS, propose
+from memory_harness.probes.plan.choose import planned_fix
 from memory_harness.reports.blocks import Block, Command, Paragraph, Section
 from memory_harness.reports.summary import NextStep, ProbeResult
 
@@ -108,10 +109,9 @@ def applied_fixes(result: ProbeResult) -> Iterator[AppliedFix]:
     """Yield the fixes that are part of what fits, each with the flags that it stands for."""
     config = config_of(result.as_configured) if has_config(result.as_configured) else None
     for tried in result.fixes:
-        fix = FIXES.get(tried.name)
-        if config is None or fix is None or not tried.applied:
+        if config is None or tried.name not in FIXES | SPEEDUPS or not tried.applied:
             continue
-        changed = fix.apply(config)
+        changed = planned_fix(result.plan, tried.name).apply(config)
         if changed is not None:
             yield AppliedFix(tried.name, tried.title, " ".join(flags_between(config, changed)))
             config = changed

@@ -256,7 +256,8 @@ def test_every_fix_is_registered():
     assert all(name == fix.name for name, fix in registered.items())
     for name in modules_in("memory_harness.probes.fixes"):
         defined = {value.name for value in vars(importlib.import_module(name)).values() if isinstance(value, Fix)}
-        assert defined <= set(registered), f"add to FIXES or SPEEDUPS in probes/fixes/__init__.py: {defined - set(registered)}"
+        missing = defined - set(registered)
+        assert not missing, f"add to FIXES or SPEEDUPS in probes/fixes/__init__.py: {missing}"
 
 
 def test_every_fault_is_registered():

@@ -15,6 +15,8 @@ from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES, SPEEDUPS
+from memory_harness.probes.fixes.fewest_recomputed import FEWEST_RECOMPUTED, NOTHING_RECOMPUTED
+from memory_harness.probes.fixes.step_graphs import STEP_GRAPHS
 from memory_harness.probes.plan.verify import agreement_of, promises_nothing
 
 WORST = load_preset("smoke_cpu").with_fields(
@@ -39,6 +41,9 @@ WORST = load_preset("smoke_cpu").with_fields(
 )
 """two steps and an evaluation, with everything that a fix undoes; in 16 bits, where another order of sums shows"""
 
+SHORT = WORST.with_fields(fast_path="torch", loss="chunked", recompute="none", gradient_accumulation=4)
+"""the same where graphs can replay a step's batches"""
+
 
 def compare_losses(name: str) -> AgreementRecord | None:
     """Return how the losses agree of the tiny run without the fix and with it; None where it changes nothing there.
@@ -49,10 +54,12 @@ def compare_losses(name: str) -> AgreementRecord | None:
     fix = (FIXES | SPEEDUPS)[name]
     if fix.equivalence == "data":
         return promises_nothing(fix, on_recipe=False)
-    changed = fix.apply(WORST)
+    worst = SHORT if fix is STEP_GRAPHS else WORST
+    # rules are of another model, and most shows where nothing is computed again
+    changed = (NOTHING_RECOMPUTED if fix is FEWEST_RECOMPUTED else fix).apply(worst)
     if changed is None:  # two runs of one configuration would agree, whatever the fix does
         return None
-    agreement = agreement_of(fix, tiny_run(WORST), tiny_run(changed), on_recipe=False)
+    agreement = agreement_of(fix, tiny_run(worst), tiny_run(changed), on_recipe=False)
     assert agreement is not None, "real tensors have losses"
     return agreement
 

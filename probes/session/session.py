@@ -23,9 +23,8 @@ from memory_harness.harness.log.runlog import LogWriter, RunLog, predicted_log, 
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
 from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount, first_error
-from memory_harness.probes.fixes import FIXES, SPEEDUPS, propose
-from memory_harness.probes.fixes.fewest_recomputed import FEWEST_RECOMPUTED, recomputed_by
-from memory_harness.probes.plan.choose import Goal, Limits, Plan, read_plan, write_plan
+from memory_harness.probes.fixes import propose
+from memory_harness.probes.plan.choose import Goal, Limits, Plan, planned_fix, read_plan, write_plan
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
 from memory_harness.probes.plan.recorded import recording_of
 from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
@@ -258,7 +257,7 @@ def _next_fix(session: Session, log: RunLog, findings: list[Finding], tried: set
     """Return the plan's next fix; else the cheapest for the cause that ended the run, or for one that takes memory."""
     planned = session.plan.chosen.fixes if session.plan else ()
     for name in planned:
-        fix = _planned_fix(session.plan, name)
+        fix = planned_fix(session.plan, name)
         if name not in tried and fix.apply(session.fixed_config) is not None:
             return fix
     if log.outcome is not Outcome.OOM:
@@ -269,12 +268,6 @@ def _next_fix(session: Session, log: RunLog, findings: list[Finding], tried: set
             if fix.name not in tried:
                 return fix
     return None
-
-
-def _planned_fix(plan: Plan | None, name: str) -> Fix:
-    if plan is not None and name == FEWEST_RECOMPUTED.name:
-        return recomputed_by(plan.recompute)
-    return (FIXES | SPEEDUPS)[name]
 
 
 def _computes(log: RunLog) -> bool:

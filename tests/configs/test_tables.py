@@ -84,7 +84,7 @@ def test_a_card_follows_from_its_capability(card):
 def test_a_card_leaves_a_budget_and_names_its_sources(card):
     part = 0.7 if "shared with the system" in card.title else 0.9
     assert part * card.capacity_bytes < card.budget_bytes == card.capacity_bytes - card.context_bytes
-    assert set(card.sources) == {*VALUES, *OF_CAPABILITY}
+    assert set(card.sources) == {*VALUES, *OF_CAPABILITY, "speeds"}
     assert all(card.sources.values())
 
 
@@ -192,6 +192,8 @@ def test_a_card_that_lacks_a_key_is_one_line(key, tmp_path):
         ("multiprocessors", True), ("bfloat16", "yes"), ("sdpa_backends", []), ("sdpa_backends", "flash"),
         ("sdpa_backends", ["cudnn"]), ("sdpa_backends", [["flash"]]), ("cublas_workspace", -1),
         ("cublas_workspace", "8 MiB"), ("aliases", "other"), ("aliases", [1]), ("sources", "a data sheet"),
+        ("speeds", 65), ("speeds", [65, 8.1]), ("speeds", [65, 8.1, 0]), ("speeds", [65, "8.1", 320]),
+        ("speeds", [True, 1, 1]),
     ],
 )  # fmt: skip
 def test_a_value_of_a_card_that_cannot_be_used_is_one_line(key, value, tmp_path):

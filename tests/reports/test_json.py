@@ -88,6 +88,7 @@ SCHEMA = {
             "headroom_bytes": int,
             "as_configured": PREDICTION,
             "chosen": OPTION,
+            "recompute": str,
             "reasons": dict,
             "alternatives": [OPTION],
         },

@@ -6,8 +6,8 @@ import pytest
 
 from memory_harness.harness.log.records import AgreementRecord, EvalRecord
 from memory_harness.probes.findings import Finding
-from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.tiny import WORST, compare_losses, tiny_run
+from memory_harness.probes.fixes import FIXES, SPEEDUPS
+from memory_harness.probes.plan.tiny import SHORT, WORST, compare_losses, tiny_run
 from memory_harness.probes.plan.verify import GPU_NOISE, agreement_of, loss_difference, slowdown_of, why_not_verified
 from tests.builders import AS_PUBLISHED, make_log
 
@@ -22,19 +22,22 @@ ALWAYS = {"chunked-loss", "eval-batch", "optimizer-8bit", "tiled-mlp"}
     "name",
     [
         name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
-        for name, fix in FIXES.items()
+        for name, fix in (FIXES | SPEEDUPS).items()
         if fix.equivalence != "data"
     ],
 )
 def test_a_real_run_agrees_as_the_class_of_the_fix_demands(name, monkeypatch):
-    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
-    assert FIXES[name].apply(WORST) is not None, "add what it undoes to WORST in probes/plan/tiny.py"
+    for file in ("liger_loss", "fast_path"):
+        monkeypatch.setattr(f"memory_harness.probes.fixes.{file}.find_spec", lambda name: True)
+    fix = (FIXES | SPEEDUPS)[name]
+    worst = SHORT if name == "step-graphs" else WORST
+    assert fix.apply(worst) is not None, "add what it undoes to WORST in probes/plan/tiny.py"
     agreement = compare_losses(name)
     assert agreement.agrees
     assert not agreement.on_recipe
-    if FIXES[name].equivalence == "exact":
+    if fix.equivalence == "exact":
         assert agreement.difference == 0
-    if FIXES[name].equivalence == "numerical":
+    if fix.equivalence == "numerical":
         assert agreement.difference < agreement.tolerance / 10
 
 
