@@ -77,6 +77,9 @@ class Forecast(Protocol):
         """Return the rules by which as little is computed again as fits, as `--recompute` takes them."""
 
 
+OF_TRAINING = {"logits-fp32-copies", "attention-math-fallback"}
+"""causes that take what a pass of training keeps"""
+
 LEAST_GAIN, LEAST_ROOM = 0.99, 0.98
 """of the time, and of the memory that a run takes which computes nothing again: less is not worth another setting"""
 
@@ -169,10 +172,13 @@ def make_plan(
     ladder = list(fixes) if goal == "memory" else [*fixes, FAST_PATH]
     search = _Search(config, [fix for fix in ladder if fix.apply(config) is not None], forecast)
     chosen = _lowest_peak(search) if goal == "memory" else _fastest(search)
+    needed = chosen
     if goal == "speed" and search.predict(chosen).passes:
         chosen = _spend_what_is_left(search, chosen)
     rules = apply_all(config, chosen).model.recompute
-    reasons = {fix.name: _reason(search, chosen, fix) for fix in chosen}
+    reasons = {
+        fix.name: _reason(search, chosen, fix) if fix in needed else _gain(search, chosen, fix) for fix in chosen
+    }
     return Plan(
         goal=goal,
         budget_bytes=budget_bytes,
@@ -314,15 +320,22 @@ def _with_more_room(search: _Search, chosen: list[Fix]) -> list[Fix]:
     if FEWEST_RECOMPUTED.apply(config) is None:
         return chosen
     keep_all = [*chosen, NOTHING_RECOMPUTED]
-    cheap = [fix for fix in search.fixes if fix not in chosen and _is_cheap(fix) and fix.apply(config) is not None]
+    cheap = [fix for fix in search.fixes if _makes_room(fix) and fix not in chosen and fix.apply(config) is not None]
     search.predict_all([keep_all, *([*keep_all, fix] for fix in cheap)])
     enough = search.predict(keep_all).peak_reserved_bytes * LEAST_ROOM
     more = [fix for fix in cheap if search.predict([*keep_all, fix]).peak_reserved_bytes < enough]
-    return [*chosen, *more]
+    return [*chosen, *_without_overwritten(config, more)]
 
 
-def _is_cheap(fix: Fix) -> bool:
-    return fix.equivalence == "numerical" and rung(fix) == RUNGS["numerical"] and fix.slowdown is not None
+def _without_overwritten(config: RunConfig, fixes: Sequence[Fix]) -> list[Fix]:
+    """Leave out what another one sets anew, as a loss by another loss."""
+    whole = apply_all(config, fixes)
+    return [fix for fix in fixes if apply_all(config, [other for other in fixes if other is not fix]) != whole]
+
+
+def _makes_room(fix: Fix) -> bool:
+    """Return whether a fix frees what passes of training keep, and takes hardly any time."""
+    return bool(OF_TRAINING & set(fix.addresses)) and rung(fix) <= RUNGS["numerical"]
 
 
 def _with_fewest_recomputed(search: _Search, chosen: list[Fix]) -> list[list[Fix]]:
@@ -454,10 +467,17 @@ def _peaks(prediction: Prediction) -> tuple[int, int]:
     return prediction.peak_allocated_bytes, prediction.peak_reserved_bytes
 
 
+def _gain(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
+    """Return what a fix is for that spends memory, or makes room for one that does."""
+    if fix.slowdown is not None:
+        return "with it less has to be computed again"
+    others = search.slowdown(other for other in chosen if other is not fix)
+    return f"with it the training takes {search.slowdown(chosen) / others:.2f} times as long (predicted)"
+
+
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
     if fix.slowdown is None:
-        others = search.slowdown(other for other in chosen if other is not fix)
-        return f"with it the training takes {search.slowdown(chosen) / others:.2f} times as long (predicted)"
+        return _gain(search, chosen, fix)
     if _makes_faster(search, fix):
         return f"with it the training takes {search.slowdown([fix]):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)

@@ -128,8 +128,17 @@ def test_what_makes_room_for_that_is_taken_with_it():
     spending = {"faster": {"2048:0+8": 75}, "costs": {"none": 50, "2048:0+8": 20}, "rules": "2048:0+8"}
     found = plan({"chunked-loss": 15, "expand-kv": 1}, 90, **spending)
     assert found.chosen.fixes == ("chunked-loss", "fewest-recomputed")
-    assert "without it the run would not fit" in found.reasons["chunked-loss"]
+    assert found.reasons["chunked-loss"] == "with it less has to be computed again"
     assert plan({"chunked-loss": 15}, 90, rules="all").chosen.fixes == (), "alone it makes nothing faster"
+
+
+def test_of_two_losses_that_make_room_the_last_is_taken(monkeypatch):
+    monkeypatch.setattr("memory_harness.probes.fixes.liger_loss.find_spec", lambda name: True)
+    spending = {"faster": {"2048:0+8": 75}, "costs": {"none": 50, "2048:0+8": 20}, "rules": "2048:0+8"}
+    losses = MadeUp({"chunked-loss": 15, "liger-loss": 15}, 90, **spending)
+    losses.names[fingerprint("chunked-loss", "liger-loss")] = ["liger-loss"]
+    found = make_plan(BASE, losses.fixes, losses, goal="speed", budget_bytes=BUDGET, headroom_bytes=0)
+    assert found.chosen.fixes == ("liger-loss", "fewest-recomputed")
 
 
 def test_graphs_are_taken_where_they_are_worth_something():
