@@ -11,7 +11,7 @@ from memory_harness.configs.cards import Speeds
 
 SIDE, NUM_BYTES, TIMES, LAUNCHES = 4096, 2**28, 10, 2000
 """of the matrices; of what is copied; how often; and how often something small is launched"""
-SHARE_OF_FLOPS, SHARE_OF_BANDWIDTH, LAUNCHES_AN_OPERATOR = 0.8, 0.75, 5.0
+SHARE_OF_FLOPS, SHARE_OF_BANDWIDTH, LAUNCHES_AN_OPERATOR = 0.68, 0.82, 2.1
 """of what is measured here that a training step reaches, and how much longer than a launch an operator keeps the host:
 fitted as in `configs.cards`"""
 

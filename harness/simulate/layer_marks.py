@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import Variable
 
 from memory_harness.harness.log.peaks import layer_of, numbered_layer
 from memory_harness.harness.simulate.compiling import compiling_with
@@ -36,6 +37,8 @@ class LayerMarks:
         """of modules with which a layer begins; empty for all others that are known"""
         self._running = ""
         self._is_active = self._is_patched = False
+        self._goes_back = False
+        """whether a backward pass is under way"""
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -65,7 +68,7 @@ class LayerMarks:
         """Within, calls of modules are followed."""
         with nullcontext() if self._is_patched else self.patched():
             self._set("")
-            self._is_active = True
+            self._is_active, self._goes_back = True, False
             try:
                 yield
             finally:
@@ -107,8 +110,18 @@ class LayerMarks:
                 node.register_prehook(functools.partial(self._enter_backwards, name))
 
     def _enter_backwards(self, name: str, _: Any) -> None:
+        if not self._is_active:
+            return
+        if not self._goes_back:
+            self._goes_back = True
+            # at its end: the first layer is not what comes then, such as the optimizer and the next loss
+            Variable._execution_engine.queue_callback(functools.partial(self._end_backwards, self._running))
+        self._set(name)
+
+    def _end_backwards(self, before: str) -> None:
+        self._goes_back = False
         if self._is_active:
-            self._set(name)
+            self._set(before)
 
 
 def layer_begins(model: torch.nn.Module) -> dict[torch.nn.Module, str]:

@@ -4,6 +4,7 @@ These import PyTorch, which takes seconds; this one does not: what runs in them 
 """
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,9 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.context import BaseContext
 
-from memory_harness.configs.cards import budget_of
+from memory_harness.configs.cards import Speeds, budget_of, card_of
 from memory_harness.configs.errors import ConfigError
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import DeviceConfig, RunConfig
 from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import AgreementRecord
 from memory_harness.probes.fixes import FIXES
@@ -64,6 +65,7 @@ class _PoolForecast:
     def __init__(self, pool: ProcessPoolExecutor, headroom_bytes: int) -> None:
         self._pool = pool
         self._headroom_bytes = headroom_bytes
+        self._measured: Speeds | None = None
 
     def predict(self, configs: Sequence[RunConfig]) -> list[Prediction]:
         return list(self._pool.map(partial(_predict_there, headroom_bytes=self._headroom_bytes), configs))
@@ -72,7 +74,16 @@ class _PoolForecast:
         return self._pool.submit(_count_tokens_there, config).result()
 
     def seconds(self, config: RunConfig) -> float:
-        return self._pool.submit(_seconds_there, config).result()
+        return self._pool.submit(_seconds_there, config, self._speeds(config.device)).result()
+
+    def _speeds(self, device: DeviceConfig) -> Speeds:
+        """Return what a step reaches on the card, or on the GPU: measured once, by a process that leaves it free."""
+        if device.device != "cuda":
+            return card_of(device).speeds
+        if self._measured is None:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                self._measured = alone.submit(_measure_there).result()
+        return self._measured
 
     def fewest_recomputed(self, config: RunConfig) -> str:
         return self._pool.submit(_fewest_recomputed_there, config, self._headroom_bytes).result()
@@ -105,10 +116,16 @@ def _count_tokens_there(config: RunConfig) -> int:
     return train_tokens(config)
 
 
-def _seconds_there(config: RunConfig) -> float:
+def _seconds_there(config: RunConfig, speeds: Speeds) -> float:
     from memory_harness.probes.plan.seconds import epoch_seconds
 
-    return epoch_seconds(config)
+    return epoch_seconds(config, speeds)
+
+
+def _measure_there() -> Speeds:
+    from memory_harness.harness.devices.cuda_speeds import measured_speeds
+
+    return measured_speeds()
 
 
 def _fewest_recomputed_there(config: RunConfig, headroom_bytes: int) -> str:

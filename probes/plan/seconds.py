@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from memory_harness.configs.cards import Speeds, card_of
-from memory_harness.configs.schema import DeviceConfig, RunConfig
+from memory_harness.configs.cards import Speeds
+from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.step_graphs import takes_graphs
 from memory_harness.harness.data.batching import Batch, train_steps
 from memory_harness.harness.data.prepare import prepare
@@ -22,10 +22,9 @@ NUM_BATCHES = 3
 """that are traced, from the shortest third to the longest"""
 
 
-def epoch_seconds(config: RunConfig) -> float:
-    """Return the predicted seconds of an epoch's training on the configured card."""
-    # one of its own: what passes here unrecorded is not to be found in what predictions replay
-    recorded, speeds = RecordedModel(config), speeds_of(config.device)
+def epoch_seconds(config: RunConfig, speeds: Speeds) -> float:
+    """Return the predicted seconds of an epoch's training where so much is computed and moved a second."""
+    recorded = RecordedModel(config)  # one of its own: what passes here unrecorded is in no prediction's
     batches = list(chain.from_iterable(train_steps(prepare(config).train, config, 1)))
     by_shape: dict[tuple[int, int], float] = {}
     seconds = []
@@ -35,15 +34,6 @@ def epoch_seconds(config: RunConfig) -> float:
             by_shape[shape] = batch_seconds(recorded, config, batch, speeds)
         seconds.append(by_shape[shape])
     return sum(seconds) / len(seconds) * len(batches)
-
-
-def speeds_of(device: DeviceConfig) -> Speeds:
-    """Return what a step reaches on the GPU of this process, measured, or on the card that is simulated."""
-    if device.device != "cuda":
-        return card_of(device).speeds
-    from memory_harness.harness.devices.cuda_speeds import measured_speeds
-
-    return measured_speeds()
 
 
 def batch_seconds(recorded: RecordedModel, config: RunConfig, batch: Batch, speeds: Speeds) -> float:

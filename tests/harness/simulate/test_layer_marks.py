@@ -51,12 +51,24 @@ def marked(model: torch.nn.Module) -> tuple[list[str], list[str]]:
 def test_layers_are_marked_as_they_begin_and_end() -> None:
     forwards, backwards = marked(Net())
     assert forwards == ["embed", "", "layers.0", "", "layers.1", "", "head", ""]
-    assert backwards == ["head", "layers.1", "layers.0", "embed"]
+    assert backwards == ["head", "layers.1", "layers.0", "embed", ""]
+
+
+def test_what_follows_a_backward_pass_is_of_no_layer() -> None:
+    noted: list[str] = []
+    model = Net()
+    with LayerMarks(noted.append).active():
+        for _ in range(2):
+            model(torch.ones(3, 4)).sum().backward()
+            assert noted[-1] == ""
+        noted.clear()
+        model(torch.ones(3, 4))
+        assert noted == ["embed", "", "layers.0", "", "layers.1", "", "head", ""]
 
 
 def test_a_layer_that_recomputes_stays_the_one_that_runs() -> None:
     _, backwards = marked(Net(recomputes=True))
-    assert list(dict.fromkeys(backwards)) == ["head", "layers.1", "layers.0", "embed"]
+    assert list(dict.fromkeys(backwards)) == ["head", "layers.1", "layers.0", "embed", ""]
 
 
 @pytest.mark.parametrize(
