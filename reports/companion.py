@@ -135,7 +135,7 @@ class _Feeds:
             if self._folder is None or not self._trackers:
                 return
             for path in sorted(self._folder.glob("*.jsonl"))[:1]:
-                self._feeds.setdefault(path, TrackerFeed(path, self._trackers, _is_tracked))
+                self._feeds.setdefault(path, TrackerFeed(path, path.parent.name, self._trackers, _is_tracked))
             for feed in self._feeds.values():
                 feed.update()
 

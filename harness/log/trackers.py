@@ -1,14 +1,20 @@
 """Sends what a growing log says to the trackers that people keep their runs in, by those trackers' own clients.
 
-A client is imported when it is asked for, and not before.
+A client is imported when it is asked for, and not before. Each run is a new one, told through its own object: what else
+the process has open at the same tracker, such as that of a Trainer's `report_to`, stays as it is.
 """
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import importlib.util
 import os
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +36,7 @@ class Tracker(NamedTuple):
 
 
 def _tensorboard(client: Any, name: str, folder: Path, config: dict[str, Any]) -> Tracker:
-    writer = client.Writer(str(folder / "tensorboard"))
+    writer = client.Writer(str(folder / "tensorboard" / name))
 
     def send(values: Mapping[str, float], step: int) -> None:
         for tag, value in values.items():
@@ -40,24 +46,29 @@ def _tensorboard(client: Any, name: str, folder: Path, config: dict[str, Any]) -
 
 
 def _wandb(client: Any, name: str, folder: Path, config: dict[str, Any]) -> Tracker:
-    run = client.init(project=None if _is_set("WANDB_PROJECT") else PROJECT, name=name, dir=str(folder), config=config)
+    project = None if os.environ.get("WANDB_PROJECT") else PROJECT
+    run = client.init(project=project, name=name, dir=str(folder), config=config, reinit="create_new")
     return Tracker(lambda values, step: run.log(dict(values), step=step), run.finish)
 
 
 def _trackio(client: Any, name: str, folder: Path, config: dict[str, Any]) -> Tracker:
-    client.init(project=PROJECT, name=name, config=config)
-    return Tracker(lambda values, step: client.log(dict(values), step=step), client.finish)
+    # it ends the run of the context that it is called in
+    run = contextvars.Context().run(client.init, project=PROJECT, name=name, config=config)
+    return Tracker(lambda values, step: run.log(dict(values), step=step), run.finish)
 
 
 def _mlflow(client: Any, name: str, folder: Path, config: dict[str, Any]) -> Tracker:
-    if not _is_set("MLFLOW_EXPERIMENT_NAME"):
-        client.set_experiment(PROJECT)
-    client.start_run(run_name=name)
-    return Tracker(lambda values, step: client.log_metrics(dict(values), step=step), client.end_run)
+    api = client.MlflowClient()
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
+    found = api.get_experiment_by_name(experiment)
+    experiment_id = api.create_experiment(experiment) if found is None else found.experiment_id
+    run_id = api.create_run(experiment_id, run_name=name).info.run_id
 
+    def send(values: Mapping[str, float], step: int) -> None:
+        now = round(time.time() * 1000)
+        api.log_batch(run_id, metrics=[client.entities.Metric(tag, value, now, step) for tag, value in values.items()])
 
-def _is_set(variable: str) -> bool:
-    return bool(os.environ.get(variable))
+    return Tracker(send, lambda: api.set_terminated(run_id))
 
 
 _OPENERS = {
@@ -82,18 +93,25 @@ def check_trackers(names: Sequence[str], flag: str = "--log-to") -> None:
 class TrackerFeed:
     """Sends what is new in a log, each time that it is told to look.
 
+    A tracker that fails is told of in a line and gets nothing more: no training ends for it.
+
     Args:
         log: the log's file.
-        names: of the trackers.
+        name: of the run, as trackers show it.
+        trackers: their names.
         wanted: which runs are sent; all where it is not given.
     """
 
-    def __init__(self, log: Path, names: Sequence[str], wanted: Callable[[RunRecord], bool] = lambda run: True) -> None:
+    def __init__(
+        self, log: Path, name: str, trackers: Sequence[str], wanted: Callable[[RunRecord], bool] = lambda run: True
+    ) -> None:
         self._wanted = wanted
         self._path = log
-        self._names = names
+        self._name = name
+        self._waiting = list(trackers)
+        """names of those that are not open yet"""
         self._followed = FollowedLog(log)
-        self._trackers: list[Tracker] = []
+        self._trackers: dict[str, Tracker] = {}
         self._num_steps = self._num_evals = self._num_phases = 0
         self._peak_bytes: dict[int, tuple[int, int]] = {}
         """by step: the highest allocated and reserved bytes of its phases"""
@@ -103,33 +121,45 @@ class TrackerFeed:
         log = self._followed.poll()
         if log is None or not (log.steps or log.evals) or not self._wanted(log.run):
             return
-        if not self._trackers:
-            self._open(log)
+        self._open(log)
         self._note_peaks(log.phases[self._num_phases :])
-        for step in log.steps[self._num_steps :]:
-            self._send(self._of_step(step), step.step)
-        for evaluation in log.evals[self._num_evals :]:
-            self._send(_of_evaluation(evaluation), evaluation.step)
+        sent = [(step.step, self._of_step(step)) for step in log.steps[self._num_steps :]]
+        sent += [(evaluation.step, _of_evaluation(evaluation)) for evaluation in log.evals[self._num_evals :]]
+        for step, values in sorted(sent, key=itemgetter(0)):  # some trackers drop what is of an earlier step
+            self._send(values, step)
         self._num_steps, self._num_evals, self._num_phases = len(log.steps), len(log.evals), len(log.phases)
 
     def close(self) -> None:
         """Send the rest and end the runs."""
         self.update()
-        for tracker in self._trackers:
-            tracker.close()
-        self._trackers = []
+        for name, tracker in tuple(self._trackers.items()):
+            self._attempt(name, tracker.close)
+        self._trackers.clear()
 
     def _open(self, log: RunLog) -> None:
-        for name in self._names:
-            module, opener = _OPENERS[name]
-            client = importlib.import_module(module)
-            run_name = self._path.parent.name if self._path.parent.name else self._path.stem
-            self._trackers.append(opener(client, run_name, self._path.parent, log.run.config))
+        waiting, self._waiting = self._waiting, []
+        for name in waiting:
+            self._attempt(name, partial(self._open_one, name, log))
+
+    def _open_one(self, name: str, log: RunLog) -> None:
+        module, opener = _OPENERS[name]
+        client = importlib.import_module(module)
+        self._trackers[name] = opener(client, self._name, self._path.parent, log.run.config)
 
     def _send(self, values: Mapping[str, float | None], step: int) -> None:
         known = {name: value for name, value in values.items() if value is not None}
-        for tracker in self._trackers if known else ():
-            tracker.send(known, step)
+        for name, tracker in tuple(self._trackers.items()) if known else ():
+            self._attempt(name, partial(tracker.send, known, step))
+
+    def _attempt(self, name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # a client may raise anything
+            self._trackers.pop(name, None)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            print(
+                f"--log-to {name}: {reason}; the run goes on, nothing more is sent there", file=sys.stderr, flush=True
+            )
 
     def _note_peaks(self, phases: Sequence[PhaseRecord]) -> None:
         for record in phases:
@@ -139,12 +169,13 @@ class TrackerFeed:
             self._peak_bytes[record.step] = highest
 
     def _of_step(self, step: StepRecord) -> dict[str, float | None]:
+        tokens = sum(step.lengths)
         allocated, reserved = self._peak_bytes.pop(step.step, (step.allocated_bytes, step.reserved_bytes))
         return {
             "train/loss": step.loss,
             "train/learning_rate": step.learning_rate,
             "train/grad_norm": step.grad_norm,
-            "train/tokens_per_second": sum(step.lengths) / step.seconds if step.seconds > 0 else None,
+            "train/tokens_per_second": tokens / step.seconds if tokens and step.seconds > 0 else None,
             "memory/allocated_GiB": step.allocated_bytes / GIB,
             "memory/peak_allocated_GiB": allocated / GIB,
             "memory/peak_reserved_GiB": reserved / GIB,

@@ -26,7 +26,7 @@ class Tracking:
     def begin(self, recorder: Recorder) -> None:
         """Follow the log of a recorder, where it has one."""
         if self._names and recorder.log is not None:
-            self._feed = TrackerFeed(recorder.log, self._names)
+            self._feed = TrackerFeed(recorder.log, recorder.log.stem, self._names)
 
     def send(self, recorder: Recorder) -> None:
         """Send what is new in the log; what the trackers make of it counts as nobody's."""

@@ -1,5 +1,6 @@
 """What trackers are sent, through stand-ins for their clients."""
 
+import contextvars
 import importlib
 import sys
 import types
@@ -39,12 +40,20 @@ def clients(monkeypatch):
     tensorboard.summary = types.ModuleType("tensorboard.summary")
     tensorboard.summary.Writer = Writer
     wandb, mlflow, trackio = (types.ModuleType(name) for name in ("wandb", "mlflow", "trackio"))
-    run = types.SimpleNamespace(log=note("wandb", "log"), finish=note("wandb", "close"))
-    wandb.init = lambda **kwargs: told.append(("wandb", "open", kwargs)) or run
-    for name in ("set_experiment", "start_run", "log_metrics", "end_run"):
-        setattr(mlflow, name, note("mlflow", name))
-    for name in ("init", "log", "finish"):
-        setattr(trackio, name, note("trackio", name))
+
+    def opener(client):
+        run = types.SimpleNamespace(log=note(client, "log"), finish=note(client, "close"))
+        return lambda **kwargs: told.append((client, "open", kwargs)) or run
+
+    wandb.init, trackio.init = opener("wandb"), opener("trackio")
+    mlflow.entities = types.SimpleNamespace(Metric=lambda key, value, timestamp, step: (key, value, step))
+    mlflow.MlflowClient = lambda: types.SimpleNamespace(
+        get_experiment_by_name=lambda name: None,
+        create_experiment=note("mlflow", "experiment"),
+        create_run=lambda experiment, run_name: types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_name)),
+        log_batch=lambda run, metrics: told.append(("mlflow", "log", (run, {k: v for k, v, _ in metrics}), metrics)),
+        set_terminated=note("mlflow", "close"),
+    )
     modules = {"tensorboard": tensorboard, "tensorboard.summary": tensorboard.summary}
     for name, module in {**modules, "wandb": wandb, "mlflow": mlflow, "trackio": trackio}.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -52,7 +61,7 @@ def clients(monkeypatch):
 
 
 def fed(path, names):
-    feed = TrackerFeed(path, names)
+    feed = TrackerFeed(path, path.stem, names)
     with LogWriter(path) as writer:
         feed.update()
         for record in (LOG.run, *LOG.phases[:40], *LOG.steps[:4]):
@@ -76,17 +85,54 @@ def test_each_step_and_evaluation_is_sent_once(clients, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
-def test_every_client_gets_its_numbers_with_their_step(clients, tmp_path, name):
-    fed(tmp_path / "run.jsonl", [name])
-    sent = [entry for entry in clients if entry[1] in ("log", "log_metrics")]
+def test_every_client_gets_its_numbers_with_their_step_and_in_order(clients, tmp_path, name):
+    fed(tmp_path / "mine.jsonl", [name])
+    sent = [entry for entry in clients if entry[1] == "log"]
+    values = [entry[2][-1] for entry in sent]
     assert len(sent) == 7
-    assert sent[0][2][0]["train/loss"] == 3.0
-    assert sent[0][3] == {"step": 1}
-    assert clients[-1][1] in ("close", "end_run", "finish")
+    assert values[0]["train/loss"] == 3.0
+    steps = [entry[3]["step"] if name != "mlflow" else entry[3][0][2] for entry in sent]
+    assert steps == sorted(steps), "Weights & Biases drops what is of an earlier step"
+    assert clients[-1][:2] == (name, "close")
+
+
+def test_every_run_is_a_new_one_that_has_the_name_of_its_log(clients, tmp_path):
+    """The run that a Trainer's `report_to` has open in the same process is neither written to nor ended."""
+    fed(tmp_path / "mine.jsonl", ["wandb", "mlflow"])
+    opened = next(entry[2] for entry in clients if entry[:2] == ("wandb", "open"))
+    assert (opened["name"], opened["reinit"]) == ("mine", "create_new")
+    assert ("mlflow", "close", ("mine",), {}) in clients
+
+
+def test_a_run_that_is_open_in_this_context_is_hidden_from_a_client_that_would_end_it(clients, tmp_path, monkeypatch):
+    current = contextvars.ContextVar("current", default=None)
+    current.set("the user's")
+    seen = []
+    run = types.SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+    monkeypatch.setattr(sys.modules["trackio"], "init", lambda **kwargs: seen.append(current.get()) or run)
+    fed(tmp_path / "mine.jsonl", ["trackio"])
+    assert seen == [None]
+    assert current.get() == "the user's"
+
+
+@pytest.mark.parametrize("fails_at", ["init", "log", "finish"])
+def test_a_tracker_that_fails_ends_nothing(clients, tmp_path, monkeypatch, capsys, fails_at):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no such host\nmore")
+
+    if fails_at == "init":
+        monkeypatch.setattr(sys.modules["wandb"], "init", fail)
+    else:
+        run = types.SimpleNamespace(**{"log": lambda values, step: None, "finish": lambda: None, fails_at: fail})
+        monkeypatch.setattr(sys.modules["wandb"], "init", lambda **kwargs: run)
+    fed(tmp_path / "mine.jsonl", ["wandb", "trackio"])
+    assert capsys.readouterr().err == "--log-to wandb: no such host; the run goes on, nothing more is sent there\n"
+    assert len([entry for entry in clients if entry[:2] == ("trackio", "log")]) == 7
+    assert clients[-1][:2] == ("trackio", "close")
 
 
 def test_a_run_that_is_not_wanted_opens_nothing(clients, tmp_path):
-    feed = TrackerFeed(tmp_path / "run.jsonl", ["wandb"], lambda run: False)
+    feed = TrackerFeed(tmp_path / "run.jsonl", "run", ["wandb"], lambda run: False)
     with LogWriter(tmp_path / "run.jsonl") as writer:
         for record in (LOG.run, *LOG.steps):
             writer.write(record)

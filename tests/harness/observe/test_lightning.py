@@ -102,8 +102,8 @@ def test_steps_are_sent_to_a_tracker_as_they_end(lightning_callback, tmp_path, m
     sent = []
     trackio = types.ModuleType("trackio")
     trackio.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
-    trackio.init = trackio.finish = lambda **kwargs: None
-    trackio.log = lambda values, step: sent.append((step, sorted(values)))
+    run = types.SimpleNamespace(log=lambda values, step: sent.append((step, sorted(values))), finish=lambda: None)
+    trackio.init = lambda **kwargs: run
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     module = torch.nn.Linear(16, 4)
     callback = lightning_callback(tmp_path / "run", device="simulated", budget="64 MiB", log_to=["trackio"])
