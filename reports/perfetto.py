@@ -6,6 +6,7 @@ Source: the Trace Event Format of Chrome's about:tracing; times are microseconds
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -64,9 +65,10 @@ def _end_step(step: StepRecord, begun: dict[int, float], seconds: float) -> Gene
     """Yield a step, whose phases end here where there are any; return the time after it."""
     begin = begun.get(step.step, seconds)
     end = seconds if step.step in begun else seconds + step.seconds
-    yield _stretch(f"step {step.step}", STEPS, begin, end - begin, {"loss": step.loss, "epoch": step.epoch})
-    if step.loss is not None:
-        yield {"name": "loss", "ph": "C", "pid": 0, "ts": _us(end), "args": {"loss": step.loss}}
+    loss = step.loss if step.loss is not None and math.isfinite(step.loss) else None  # JSON has no NaN
+    yield _stretch(f"step {step.step}", STEPS, begin, end - begin, {"loss": loss, "epoch": step.epoch})
+    if loss is not None:
+        yield {"name": "loss", "ph": "C", "pid": 0, "ts": _us(end), "args": {"loss": loss}}
     if step.step not in begun:
         yield _memory(end, step.allocated_bytes, step.reserved_bytes)
     return end

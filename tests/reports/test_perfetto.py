@@ -44,6 +44,13 @@ def test_losses_are_a_counter_and_a_failure_a_mark():
     assert failure["args"]["requested_bytes"] > 7 * 2**30
 
 
+def test_what_is_no_number_in_json_is_left_out():
+    """Viewers refuse the whole file for a `NaN`."""
+    diverged = replace(LOG, steps=[replace(step, loss=float("nan")) for step in LOG.steps])
+    assert "NaN" not in perfetto_text(diverged)
+    assert events(diverged, ph="C", name="loss") == []
+
+
 def test_steps_whose_phases_are_left_out_are_there():
     thinned = replace(LOG, phases=LOG.phases[:20])
     assert len(events(thinned, ph="X", tid=2)) == 32
