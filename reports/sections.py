@@ -64,8 +64,10 @@ def _verdict(result: ProbeResult) -> Iterator[Section]:
     scale = int(_scale(result) * 1.02)
     if not result.as_configured.run.budget_is_known:
         explanation = "The worst moment of the run; what PyTorch could use of the card is not known."
-    budget = _drawn_budget(result.as_configured, scale)
-    needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, budget)
+    drawn_budget = _drawn_budget(result.as_configured, scale)
+    if result.as_configured.run.budget_is_known and not drawn_budget:
+        explanation += " The budget lies far above the bars."
+    needed = blocks.Bars("What it needs", explanation, source_in_words(result.as_configured), rows, scale, drawn_budget)
     yield Section("verdict", body=body, details=[needed] if rows else [])
 
 

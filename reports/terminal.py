@@ -133,7 +133,7 @@ def _block(block: blocks.Block, width: int) -> RenderableType:
         case blocks.Findings():
             if block.in_full:
                 return Group(*chain.from_iterable(map(_explanation, block.items)))
-            return _findings(block)
+            return _findings(block, width)
         case blocks.TriedFix():
             return Group(*_tried_fix(block))
         case blocks.PhaseBars():
@@ -218,8 +218,11 @@ def _place(where: str) -> Text:
     return Text.assemble(("at ", "bright_black"), where)
 
 
-def _findings(block: blocks.Findings) -> Table:
+def _findings(block: blocks.Findings, width: int) -> Table:
+    """Return causes and their words side by side, or one above the other where names take most of the width."""
+    is_wide = max(len(item.finding.cause) for item in block.items) * 2 <= width
     table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=is_wide)
     for item in block.items:
         finding = item.finding
         words = Text(finding.title)
@@ -229,7 +232,12 @@ def _findings(block: blocks.Findings) -> Table:
             words.append("\n").append_text(_place(finding.where))
         if item.flags:
             words.append("\n").append_text(_flags(item.flags))
-        table.add_row(Text(finding.cause, SEVERITY_STYLES[finding.severity]), words)
+        cause = Text(finding.cause, SEVERITY_STYLES[finding.severity])
+        if is_wide:
+            table.add_row(cause, words)
+        else:
+            table.add_row(cause)
+            table.add_row(Padding(words, (0, 0, 0, 2)))
     return table
 
 
@@ -248,7 +256,7 @@ def _phase_bars(block: blocks.PhaseBars, width: int) -> Table:
     for name in block.levels:
         table.add_column("alloc", justify="right", width=7)
         table.add_column("reserved", justify="right", width=9)
-        table.add_column(Text(f"  {name}", overflow="fold"), width=bar_width + 4)
+        table.add_column(Padding(Text(name, overflow="fold"), (0, 0, 0, 2)), width=bar_width + 4)
     for phase in block.phases:
         cells: list[Text] = []
         for levels in block.levels.values():

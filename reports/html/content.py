@@ -188,7 +188,9 @@ def _bars(block: blocks.Bars) -> Node:
         words += f"; the budget is {format_bytes(block.budget_bytes)}"
     chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=block.heading, description=words)
     failed = any(level.requested_bytes for _, level in block.rows)
-    explained = memory_legend(LEVELS, failed=failed) if any(level.reserved_bytes for _, level in block.rows) else None
+    explained = None
+    if any(level.reserved_bytes for _, level in block.rows):
+        explained = memory_legend(LEVELS, failed=failed, has_budget=block.budget_bytes > 0)
     return figure(block.heading, block.explanation, block.source, explained, chart)
 
 
@@ -205,4 +207,4 @@ def _phase_bars(block: blocks.PhaseBars) -> list[Node]:
         chart = bar_rows(rows, block.scale_bytes, block.budget_bytes, title=title, description=words)
         explanation = f"The line is the budget, {format_bytes(block.budget_bytes)}." if block.budget_bytes else ""
         add(charts, [figure(name.capitalize(), explanation, block.source, chart)])
-    return [memory_legend(LEVELS, failed=block.has_failed), charts]
+    return [memory_legend(LEVELS, failed=block.has_failed, has_budget=block.budget_bytes > 0), charts]

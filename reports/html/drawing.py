@@ -117,10 +117,11 @@ def _bar(level: Level, scale: int, top: float) -> list[Node]:
     return drawn
 
 
-def memory_legend(entries: Iterable[tuple[str, str]], *, failed: bool) -> Node:
-    """Return a legend that also names the budget and, where one failed, the request."""
+def memory_legend(entries: Iterable[tuple[str, str]], *, failed: bool, has_budget: bool) -> Node:
+    """Return a legend that also names the request that failed and the budget, where they are drawn."""
     request = [("request", "the request that failed")] if failed else []
-    return legend([*entries, *request, ("budget", "budget")])
+    budget = [("budget", "budget")] if has_budget else []
+    return legend([*entries, *request, *budget])
 
 
 def legend(entries: Iterable[tuple[str | Node, str]]) -> Node:

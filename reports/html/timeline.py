@@ -68,7 +68,8 @@ def timeline_figure(log: RunLog, name: str, top_bytes: int) -> Iterator[Node]:
         ("reserved", "reserved: held by PyTorch's allocator"),
         ("floor", "least between phases"),
     ]
-    explained = memory_legend(entries, failed=log.fatal_oom is not None)
+    has_budget = log.run.budget_is_known and log.run.budget_bytes <= top_bytes
+    explained = memory_legend(entries, failed=log.fatal_oom is not None, has_budget=has_budget)
     yield figure(name.capitalize(), _explanation(columns), source_in_words(log), explained, plot)
 
 

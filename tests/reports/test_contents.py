@@ -75,6 +75,8 @@ def test_a_small_model_fills_its_charts():
     heights = [float(y) for y in re.findall(r"V([\d.]+)H", timeline[: timeline.index("</svg>")])]
     assert min(heights) < 60
     assert "budget 14.40 GiB, far above" in page
+    assert "The budget lies far above the bars." in page
+    assert "</svg>budget</li>" not in page, "a legend names no line that no chart has"
     out = io.StringIO()
     print_report(result_of_log(small_log()), make_console(out))
     assert "█" in out.getvalue().partition("Over the run")[2]

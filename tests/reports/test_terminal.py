@@ -9,6 +9,7 @@ from rich.console import Console
 
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
+from memory_harness.probes.findings import Finding
 from memory_harness.reports import blocks
 from memory_harness.reports.bars import column_chart
 from memory_harness.reports.blocks import Section
@@ -223,6 +224,19 @@ def test_phases_can_be_read_at_40_columns(monkeypatch):
     assert table.count("OPTIMIZER ") == 2
     assert "…" not in table
     assert all(len(line) <= 40 for line in table.splitlines())
+
+
+@pytest.mark.parametrize("width", [36, 60])
+def test_the_name_of_a_cause_is_whole_however_narrow_the_terminal(width):
+    """It is what `--explain` takes."""
+    names = ["checkpointing-off-in-generate", "padding-to-max"]
+    found = [Finding(name, "warning", "It takes more than it has to", "") for name in names]
+    items = [blocks.Explanation(finding, "", "", "", "", "", FITS) for finding in found]
+    file = io.StringIO()
+    Console(file=file, width=width).print(render([Section("also", "Also", body=[blocks.Findings(items)])], width))
+    lines = file.getvalue().splitlines()
+    assert set(names) <= set(" ".join(lines).split())
+    assert all(len(line) <= width for line in lines)
 
 
 @pytest.mark.parametrize("width", range(44, 130, 5))
