@@ -13,7 +13,7 @@ from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import did_you_mean
 
 SUPPORTED = {
-    "torch": ">=2.11,<2.14",
+    "torch": ">=2.11,<2.15",
     "transformers": ">=5.17,<6",
     "peft": ">=0.19",
     "bitsandbytes": ">=0.50",

@@ -124,7 +124,8 @@ MIN_GARBAGE_BYTES = 64 * 1024  # freed by the collector on its own before garbag
 STEPS_OF_GARBAGE = 3  # that are waited for, so that there is some
 PADDING_STEPS = 64  # first steps in which the padding of batches is looked at, which waits for the device
 SETTLED_STEPS = 6  # steps before the collector is asked: earlier there is little that could wait for it
-NON_REENTRANT = "_checkpoint_without_reentrant_generator"  # what `checkpoint` calls with use_reentrant=False
+NON_REENTRANT = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+"""what `checkpoint` calls with use_reentrant=False: since PyTorch 2.14, and before"""
 LAMBDA = "<lambda>"  # name of a function that is part of a statement
 _GROWING = (STEP, Phase.EVAL)  # units whose survivors the collector is asked about: it may free them
 
@@ -803,7 +804,8 @@ class ScriptObserver:
     def patches(self) -> list[Patch]:
         """Return what is replaced while the script is observed."""
         register_parameter = torch.nn.Module.register_parameter
-        non_reentrant = getattr(torch.utils.checkpoint, NON_REENTRANT)
+        non_reentrant = next(name for name in NON_REENTRANT if hasattr(torch.utils.checkpoint, name))
+        checkpointed = getattr(torch.utils.checkpoint, non_reentrant)
         return [
             *patches_of_tensors(self.device),
             (torch.nn.Module, "__call__", self._outermost_call()),
@@ -812,7 +814,7 @@ class ScriptObserver:
             (torch.nn.Module, "__setattr__", observed(torch.nn.Module.__setattr__, self.set_attribute)),
             (torch.nn.Module, "register_parameter", observed(register_parameter, self.register_parameter)),
             (CheckpointFunction, "apply", observed(CheckpointFunction.apply, self.checkpoint)),
-            (torch.utils.checkpoint, NON_REENTRANT, observed(non_reentrant, self.checkpoint)),
+            (torch.utils.checkpoint, non_reentrant, observed(checkpointed, self.checkpoint)),
             (torch.optim.Optimizer, "__init__", observed(torch.optim.Optimizer.__init__, self.make_optimizer)),
             (torch.autograd, "backward", observed(torch.autograd.backward, self.backward)),
             (torch.autograd, "grad", observed(torch.autograd.grad, self.backward)),

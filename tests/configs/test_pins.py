@@ -37,7 +37,7 @@ def test_names_and_versions_are_separated_by_spaces_or_commas(text):
         ("numpy==2.0", "allowed: torch, transformers"),
         ("transformers==5.16.1", "supported: transformers>=5.17,<6"),
         ("transformers==6.0", "supported: transformers>=5.17,<6"),
-        ("torch==2.14.0", "supported: torch>=2.11,<2.14"),
+        ("torch==2.15.0", "supported: torch>=2.11,<2.15"),
         ("torch==2.12.0 torch==2.13.0", "torch is named more than once"),
     ],
 )
