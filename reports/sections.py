@@ -13,7 +13,15 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.step_graphs import reason_against_graphs
 from memory_harness.configs.units import format_bytes
 from memory_harness.configs.values import to_text as value_text
-from memory_harness.harness.log.records import AgreementRecord, MemoryStats, ModelFacts, OomRecord, Outcome, Phase
+from memory_harness.harness.log.records import (
+    NOT_RUN,
+    AgreementRecord,
+    MemoryStats,
+    ModelFacts,
+    OomRecord,
+    Outcome,
+    Phase,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.analysis import End, Failure, analyse_failure, recurrence_in_words
 from memory_harness.probes.detectors.causes import load_causes
@@ -540,12 +548,18 @@ def _decompositions(config: RunConfig, source: str) -> str:
 
 
 def _stand_ins(result: ProbeResult) -> Iterator[Section]:
-    """What a dry run took for what it could not know, by the lines that asked."""
-    stand_ins = result.as_configured.stand_ins
-    rows = [[stand_in.where, stand_in.what, str(stand_in.count)] for stand_in in stand_ins]
-    table = Table(("asked at", "taken for it", "times"), rows)
+    """What a dry run took for what it could not know, by the lines that asked; what of a notebook was not run."""
+    asked, not_run = [], []
+    for stand_in in result.as_configured.stand_ins:
+        if stand_in.what.startswith(NOT_RUN):
+            not_run.append([stand_in.where, stand_in.what.removeprefix(NOT_RUN)])
+        else:
+            asked.append([stand_in.where, stand_in.what, str(stand_in.count)])
+    table = Table(("asked at", "taken for it", "times"), asked)
     intro = "Without a GPU there are no values. Where the script asked for one, this was taken:"
-    yield Section("stand_ins", "Stand-ins", intro=intro if rows else "", body=[table] if rows else [])
+    yield Section("stand_ins", "Stand-ins", intro=intro if asked else "", body=[table] if asked else [])
+    lines = Table(("cell", "line for IPython or a shell"), not_run)
+    yield Section("not_run", "Not run", body=[lines] if not_run else [])
 
 
 def _configuration(result: ProbeResult) -> Iterator[Section]:

@@ -566,6 +566,10 @@ class RecoveryRecord:
     kind: str = "recovery"
 
 
+NOT_RUN = "not run: "
+"""how a `StandInRecord` begins that is about a line of a notebook that is left out"""
+
+
 @dataclass(frozen=True)
 class StandInRecord:
     """What a dry run took for something that it could not know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import re
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from types import CodeType
 
 from memory_harness.configs.inputs import read_json
 from memory_harness.harness.log.errors import ConfigError
+from memory_harness.harness.log.records import NOT_RUN, StandInRecord
+from memory_harness.harness.log.source_lines import short_path
 
 SUFFIX = ".ipynb"
-_NOT_PYTHON = re.compile(r"^\s*[!%]")
+_NOT_PYTHON = re.compile(r"^\s*([!%]|[\w, ]+=\s*[!%]|[\w.]+\?{1,2}\s*$|\?{1,2}[\w.]+\s*$)")
+"""lines such as `!pip install x`, `%matplotlib inline`, `files = !ls`, `torch.nn?`"""
 _WHOLE_CELL = re.compile(r"^%%(?!time|capture|prun|watch)")
 """magics whose cell is no Python"""
 
@@ -51,6 +55,8 @@ def _cell(name: str, source: str) -> Cell:
     lines = source.splitlines()
     if lines and _WHOLE_CELL.match(lines[0]):
         return Cell(name, "", (lines[0],))
+    if _is_python(source):  # lines of a text, or of an expression, may begin alike
+        return Cell(name, source, ())
     kept, skipped = [], []
     for line in lines:
         if _NOT_PYTHON.match(line):
@@ -60,8 +66,16 @@ def _cell(name: str, source: str) -> Cell:
     return Cell(name, "\n".join(kept), tuple(skipped))
 
 
-def skipped_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the cell and the text of each line that is not run."""
-    for cell in cells_of(path):
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def skipped_lines(script: str) -> Iterator[StandInRecord]:
+    """Yield each line of a notebook that is not run; nothing of another script."""
+    for cell in cells_of(Path(script)) if script.endswith(SUFFIX) else ():
         for line in cell.skipped:
-            yield cell.name, line
+            yield StandInRecord(f"{NOT_RUN}{line}", short_path(cell.name), 1)

@@ -28,11 +28,16 @@ _CALLS_OPERATORS = os.path.join("torch", "_ops.py")
 
 
 def check_script(script: str, flag: str = "--watch") -> None:
-    """Raise ConfigError where there is no such script."""
+    """Raise ConfigError where there is no such script, or a notebook is none."""
     path = Path(script)
     if not path.is_file():
         problem = "not a file" if path.exists() else "no such file"
         raise ConfigError(f"{flag} {script}: {problem}; give a Python script")
+    if script.endswith(SUFFIX):
+        try:
+            cells_of(path)
+        except ConfigError as error:
+            raise ConfigError(f"{flag} {error}") from None
 
 
 def check_syntax(script: str, flag: str) -> None:

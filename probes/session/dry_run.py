@@ -29,10 +29,9 @@ from memory_harness.harness.log.records import (
     StandInRecord,
 )
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
-from memory_harness.harness.log.source_lines import short_path
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
-from memory_harness.harness.observe.notebook import SUFFIX, skipped_lines
+from memory_harness.harness.observe.notebook import skipped_lines
 from memory_harness.harness.observe.run_script import run_script
 from memory_harness.harness.simulate.facade.dispatch import AllCards
 from memory_harness.harness.simulate.layer_replay import CannotReplay
@@ -297,8 +296,8 @@ def _run(dry_run: DryRun, log: Path) -> _Taken:
         if device.num_ranks > 1 and not device.tracer.has_joined:
             alone = f"it never joins other ranks: each of {device.num_ranks} would train by itself"
             writer.write(StandInRecord(alone, Path(dry_run.script).name, 1))
-        for cell, line in skipped_lines(Path(dry_run.script)) if dry_run.script.endswith(SUFFIX) else ():
-            writer.write(StandInRecord(f"not run: {line}", short_path(cell), 1))
+        for skipped in skipped_lines(dry_run.script):
+            writer.write(skipped)
         for (what, where), count in device.tracer.stand_ins.used.items():
             writer.write(StandInRecord(what, where, count))
         peaks = tuple(stats.peak_reserved_bytes for stats in device.stats_of_run())

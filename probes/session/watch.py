@@ -12,6 +12,7 @@ from memory_harness.harness.devices.base import Device
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.child_processes import process_patches, settings_of
+from memory_harness.harness.observe.notebook import skipped_lines
 from memory_harness.harness.observe.own_loop import choose_device
 from memory_harness.harness.observe.run_script import message_of, run_script, show_traceback
 from memory_harness.harness.observe.script import ScriptObserver
@@ -43,6 +44,8 @@ def watch_script(
         observer = ScriptObserver(opened, writer.write, Path(script).name)
 
         def end(outcome: Outcome, message: str) -> RunLog:
+            for skipped in skipped_lines(script):
+                writer.write(skipped)
             observer.end_log(outcome, message, time.perf_counter() - begin)
             return read_run_log(log)
 

@@ -6,7 +6,7 @@ import pytest
 
 from memory_harness.harness.log.errors import ConfigError
 from memory_harness.harness.observe.notebook import cells_of, skipped_lines
-from memory_harness.harness.observe.run_script import run_script
+from memory_harness.harness.observe.run_script import check_script, run_script
 
 
 @pytest.fixture
@@ -31,8 +31,22 @@ def test_cells_share_their_names(notebook):
 def test_lines_for_a_shell_and_ipython_are_left_out(notebook):
     path = notebook("!pip install x\n%matplotlib inline\nsteps = 0", "for _ in range(2):\n    !nvidia-smi\nsteps += 1")
     assert run_script(str(path), []).steps == 1
-    lines = [line for _, line in skipped_lines(path)]
-    assert lines == ["!pip install x", "%matplotlib inline", "!nvidia-smi"]
+    told = [record.what for record in skipped_lines(str(path))]
+    assert told == ["not run: !pip install x", "not run: %matplotlib inline", "not run: !nvidia-smi"]
+    assert list(skipped_lines(__file__)) == []
+
+
+def test_what_a_shell_answers_and_questions_are_left_out(notebook):
+    path = notebook("files = !ls\nimport torch\ntorch.nn?\n?torch\nfine = 1")
+    assert run_script(str(path), []).fine
+    assert len(list(skipped_lines(str(path)))) == 3
+
+
+def test_lines_of_texts_and_expressions_are_kept(notebook):
+    path = notebook('text = """\n!important\nwhy?\n"""\nrest = (7\n% 4)')
+    main = run_script(str(path), [])
+    assert (main.text, main.rest) == ("\n!important\nwhy?\n", 3)
+    assert list(skipped_lines(str(path))) == []
 
 
 def test_a_timed_cell_runs_and_one_of_another_language_does_not(notebook):
@@ -54,5 +68,5 @@ def test_an_error_names_cell_and_line(notebook):
 def test_what_is_no_notebook_is_refused(tmp_path, text):
     path = tmp_path / "train.ipynb"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match="not a notebook"):
-        cells_of(path)
+    with pytest.raises(ConfigError, match=r"^--watch \S+: not a notebook; give a file that Jupyter opens$"):
+        check_script(str(path))
