@@ -508,7 +508,7 @@ def _basis(result: ProbeResult) -> Iterator[Section]:
         trained = f"{model.num_parameters:,}, of which {model.num_trainable_parameters:,} are trained"
         more = {"parameters": trained, **more}
     if run.num_train_samples:
-        counts = f"{run.num_train_samples} samples for training, {run.num_eval_samples} for evaluation"
+        counts = f"{plural(run.num_train_samples, 'sample')} for training, {run.num_eval_samples} for evaluation"
         left_out = ", ".join(f"{count} {why}" for why, count in run.rows_left_out.items())
         rows["corpus"] = f"{run.corpus}: {counts}" + (f"; left out: {left_out}" if left_out else "")
     if log.end is not None and log.outcome is Outcome.COMPLETED:

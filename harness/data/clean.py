@@ -27,7 +27,7 @@ DROPPED = {
     "self_harm_method": "naming a method of self-harm",
     "medication_dosage": "giving a dose of medicine",
     "blank": "blank once cleaned",
-    "duplicate": "duplicates once cleaned",
+    "duplicate": "equal to an earlier one once cleaned",
 }
 """Why a row is left out, in the order in which it is tested, and how a report calls it. Crises are tested first."""
 

@@ -29,7 +29,7 @@ DROPPED = {
     "blank": "blank",
     "missing": "NaN",
     "oversized": f"longer than {MAX_FIELD_CHARS} characters",
-    "duplicate": "exact duplicates",
+    "duplicate": "equal to an earlier one",
 }
 """Kinds of unusable row, in the order in which they are tested, and how a report calls them."""
 

@@ -91,7 +91,7 @@ class DryRunObserver(ScriptObserver):
         self._num_quiet = 0 if is_new else self._num_quiet + 1
         self._highest, self._floor = max(self._highest, highest), floor
         if self._num_steps == self._max_steps:
-            self._stop(f"after {self._num_steps} steps, as --steps says")
+            self._stop(f"after {self._num_steps} step{'s' * (self._num_steps > 1)}, as --steps says")
         if self._max_steps is None and self._is_settled:
             self._num_after += 1
             if self._num_after > MAX_STEPS_AFTER:

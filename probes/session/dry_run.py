@@ -28,6 +28,7 @@ from memory_harness.harness.log.records import (
     Record,
     StandInRecord,
 )
+from memory_harness.harness.log.remarks import quiet_imports
 from memory_harness.harness.log.runlog import LogWriter, RunLog, read_run_log
 from memory_harness.harness.observe.dry_run import DryRunObserver, DryRunOver
 from memory_harness.harness.observe.knobs import LOADER, knobs_of_scripts
@@ -97,9 +98,10 @@ class DryRun:
             HarnessError: the script asked for a value that does not exist without a GPU, or cannot be run dry.
         """
         # forked: what is imported here is not imported once more for each run
-        import bitsandbytes  # noqa: F401
-        import transformers.modeling_utils
-        import transformers.training_args  # noqa: F401
+        with quiet_imports():
+            import bitsandbytes  # noqa: F401
+            import transformers.modeling_utils
+            import transformers.training_args  # noqa: F401
 
         end = self._run_forked(log)
         if isinstance(end, CannotReplay):
