@@ -1,24 +1,21 @@
 """The notebook: a valid file, whose code compiles, whose commands are known, and whose cells run from top to bottom."""
 
 import ast
-import importlib
 import json
-import os
 import re
 import shlex
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import memory_harness
 from memory_harness.configs.cli import parse_args
+from tests.notebook_shell import Shell, code_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = ROOT / "notebooks" / "bengali_t4.ipynb"
 NOTEBOOK = json.loads(PATH.read_text(encoding="utf-8"))
-CODE = {cell["id"]: "".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"}
+CODE = code_of(PATH)
 SIZES = {
     "PRESET": "t4",
     "SIZE": "--max-length 2048 --samples 4000",
@@ -78,55 +75,11 @@ def test_probe_and_training_are_of_the_same_configuration():
     assert configs[0].fingerprint() == configs[1].fingerprint()
 
 
-class Shell:
-    """What of IPython the notebook needs: commands, variables in them, magics, and what a cell displays."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shown: list[object] = []
-        self.magics: dict[str, object] = {}
-        self.names: dict[str, object] = {"display": self.shown.append, "run_command": self.run_command}
-
-    def register_magic_function(self, function, kind, name):
-        self.magics[name] = function
-
-    def run_command(self, command: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "JPY_PARENT_PID": "1"}
-        done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        self.shown.append(done.stdout)
-
-    def run_cell(self, source: str, silent: bool = False) -> SimpleNamespace:
-        """Run Python and commands; show what the last line of the cell is."""
-        lines = []
-        for line in source.splitlines():
-            command = re.match(r"^(\s*)!(.*)", line)
-            lines.append(line if command is None else f"{command[1]}run_command(f{command[2]!r})")
-        body = ast.parse("\n".join(lines)).body
-        last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-        exec(compile(ast.Module(body, []), "cell", "exec"), self.names)
-        if last is not None:
-            self.shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), self.names))
-        return SimpleNamespace(error_before_exec=None, error_in_exec=None)
-
-    def run(self, source: str) -> None:
-        first, _, rest = source.partition("\n")
-        if first.startswith("%load_ext "):
-            importlib.import_module(first.split()[1]).load_ipython_extension(self)
-        elif first.startswith("%%"):
-            name, _, line = first[2:].partition(" ")
-            self.shown.append(self.magics[name](line, rest))
-        else:
-            self.run_cell(source)
-
-
 @pytest.mark.slow
 def test_all_cells_run_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_PRESET", "smoke_cpu")
-    shell = Shell(tmp_path)
+    shell = Shell({"PYTHONPATH": str(ROOT)})
     for source in CODE.values():
         shell.run(source)
     text = "\n".join(map(str, shell.shown))
@@ -138,7 +91,7 @@ def test_all_cells_run_on_a_cpu(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shell = Shell(tmp_path)
+    shell = Shell({"PYTHONPATH": str(ROOT)})
     memory_harness.load_ipython_extension(shell)
     shell.run(CODE["watch"].replace('"64 MiB"', '"64 MiB" --device simulated'))
     (report,) = [shown for shown in shell.shown if shown is not None]
@@ -152,7 +105,7 @@ def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatc
 
 def test_what_a_magic_does_not_know_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shell = Shell(tmp_path)
+    shell = Shell({"PYTHONPATH": str(ROOT)})
     memory_harness.load_ipython_extension(shell)
     shell.run("%%watch --budget 14.4\n1")
     shell.run("%%watch --gpus t4\n1")

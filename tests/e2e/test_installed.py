@@ -236,6 +236,17 @@ def test_a_loop_and_a_trainer_are_recorded(installed, project):
         assert '"completed"' in (project / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_all_cells_of_the_notebook_run(installed, folder):
+    cpu = ("/usr/bin/env", "HARNESS_PRESET=smoke_cpu")
+    (folder / "notebook").mkdir()
+    shell, notebook = ROOT / "tests" / "notebook_shell.py", ROOT / "notebooks" / "bengali_t4.ipynb"
+    shown = run(*cpu, installed, shell, notebook, folder=folder / "notebook")
+    assert "TRAINED" in shown
+    assert "retained-graph" in shown  # the last cell's mistake
+    assert str(ROOT) not in shown
+
+
 def test_a_probe_runs_in_a_process_of_its_own(installed, project):
     tiny = ("--model", "tiny-llama", "--samples", "24", "--max-length", "64", "--budget", "4 MiB", "--no-fixes")
     shown = run(installed.with_name("run-probe"), *tiny, "--html", "page.html", folder=project, code=1)
