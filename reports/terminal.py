@@ -220,9 +220,10 @@ def _place(where: str) -> Text:
 
 def _findings(block: blocks.Findings, width: int) -> Table:
     """Return causes and their words side by side, or one above the other where names take most of the width."""
-    is_wide = max(len(item.finding.cause) for item in block.items) * 2 <= width
+    is_wide = max(len(item.finding.cause) for item in block.items) * 3 <= width
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=is_wide)
+    table.add_column(no_wrap=is_wide, overflow="fold")
+    table.add_column(overflow="fold")
     for item in block.items:
         finding = item.finding
         words = Text(finding.title)
@@ -252,11 +253,14 @@ def _tried_fix(block: blocks.TriedFix) -> Iterator[RenderableType]:
 def _phase_bars(block: blocks.PhaseBars, width: int) -> Table:
     bar_width = max(4, (width - PHASE_WIDTH) // len(block.levels) - 20)
     table = Table(box=None, padding=0, pad_edge=False, show_header=True, header_style="bright_black")
+    has_room = max(map(len, block.levels)) + 2 <= bar_width + 4
+    if not has_room:
+        table.title, table.title_justify = Text(", ".join(block.levels), "bright_black"), "left"
     table.add_column("", width=PHASE_WIDTH)
     for name in block.levels:
         table.add_column("alloc", justify="right", width=7)
         table.add_column("reserved", justify="right", width=9)
-        table.add_column(Padding(Text(name, overflow="fold"), (0, 0, 0, 2)), width=bar_width + 4)
+        table.add_column(Padding(Text(name if has_room else ""), (0, 0, 0, 2)), width=bar_width + 4)
     for phase in block.phases:
         cells: list[Text] = []
         for levels in block.levels.values():

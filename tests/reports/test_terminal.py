@@ -222,6 +222,7 @@ def test_phases_can_be_read_at_40_columns(monkeypatch):
     text = piped(RESULTS["fixed"])
     table = text[text.index("Memory by phase") : text.index("█ allocated")]
     assert table.count("OPTIMIZER ") == 2
+    assert {"as configured", "with fixes"} <= {line.strip() for line in table.splitlines()}
     assert "…" not in table
     assert all(len(line) <= 40 for line in table.splitlines())
 
@@ -231,11 +232,11 @@ def test_the_name_of_a_cause_is_whole_however_narrow_the_terminal(width):
     """It is what `--explain` takes."""
     names = ["checkpointing-off-in-generate", "padding-to-max"]
     found = [Finding(name, "warning", "It takes more than it has to", "") for name in names]
-    items = [blocks.Explanation(finding, "", "", "", "", "", FITS) for finding in found]
+    items = [blocks.Explanation(finding, "", "", "", "", "", FITS, "--max-batch-tokens 2048") for finding in found]
     file = io.StringIO()
     Console(file=file, width=width).print(render([Section("also", "Also", body=[blocks.Findings(items)])], width))
     lines = file.getvalue().splitlines()
-    assert set(names) <= set(" ".join(lines).split())
+    assert {*names, "--max-batch-tokens"} <= set(" ".join(lines).split())
     assert all(len(line) <= width for line in lines)
 
 
