@@ -34,7 +34,7 @@ ROWS_BELOW_BUDGET = 5
 AXIS_WIDTH = 7
 GAP = 2  # blanks between the columns of a table
 PHASE_WIDTH = 10
-RUN_WIDTH = 24  # least columns of a run beside others; below it, they are drawn below each other
+RUN_WIDTH = 31  # least columns of a run beside others, its name whole; below it, they are drawn below each other
 
 STYLES: dict[Tone, str] = {
     "": "",

@@ -227,6 +227,14 @@ def test_phases_can_be_read_at_40_columns(monkeypatch):
     assert all(len(line) <= 40 for line in table.splitlines())
 
 
+@pytest.mark.parametrize("width", range(44, 130, 6))
+def test_the_bars_of_each_run_have_its_name_at_any_width(width):
+    text = piped(RESULTS["fixed"], width=width)
+    table = text[text.index("Memory by phase") : text.index("█ allocated")]
+    assert "as configured" in table
+    assert "with fixes" in table
+
+
 @pytest.mark.parametrize("width", [36, 60])
 def test_the_name_of_a_cause_is_whole_however_narrow_the_terminal(width):
     """It is what `--explain` takes."""
