@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -32,8 +33,6 @@ KERNELS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 """as bitsandbytes calls them"""
 NUM_TRAINABLE = 3
 """of a product: bias, and the adapter's A and B"""
-NUM_KEPT = 2
-"""of a product: what the adapter's A has made of the input, and dropout's mask"""
 Source = tuple[Any, ...] | None
 """what computes a product's input again, and what it takes"""
 COMES_FROM = "computed_from"
@@ -131,46 +130,66 @@ class Product:
         return values.reshape(-1, values.shape[-1]).to(self.buffer.dtype)
 
 
-Kept = tuple[torch.Tensor | None, torch.Tensor | None]
-"""what the adapter's A has made of the input (T, R), and dropout's mask (T, I)"""
+Kept = Sequence[Any]
+"""what the adapters' A have made of the input, side by side (T, R), and dropout's masks over it (T, I), where it is"""
 
 
-def _multiply(product: Product, rows_TI: torch.Tensor, bias: Any, a_RI: Any, b_OR: Any) -> tuple[torch.Tensor, Kept]:
-    """Return the product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
-    weight_IO = product.weight().t()
-    out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
-    if a_RI is None:
-        return out_TO, (None, None)
-    mask_TI = None
-    if product.dropout:
-        rows_TI, mask_TI = torch.native_dropout(rows_TI, product.dropout, True)
-    narrow_TR = rows_TI @ a_RI.to(rows_TI.dtype).t()
-    out_TO.addmm_(narrow_TR, b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
-    return out_TO, (narrow_TR, mask_TI)
+def _multiply(
+    products: Sequence[Product], rows_TI: torch.Tensor, trainable: Sequence[Any]
+) -> tuple[list[torch.Tensor], Kept]:
+    """Return each product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
+    adapters_RI = trainable[1::NUM_TRAINABLE]
+    narrow_TR, masks = _narrow(rows_TI, adapters_RI, _dropout(products))
+    found: list[torch.Tensor] = []
+    for product, (bias, _, b_OR), own in zip(products, _by_product(trainable), _columns(adapters_RI), strict=True):
+        weight_IO = product.weight().t()
+        out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
+        if b_OR is not None:
+            out_TO.addmm_(narrow_TR[:, own], b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
+        found.append(out_TO)
+    return found, (narrow_TR, *masks)
 
 
-def _gradients_of_trainable(
-    product: Product,
-    grad_TO: torch.Tensor,
-    rows_TI: torch.Tensor | None,
-    trainable: Sequence[torch.Tensor | None],
-    wanted: Sequence[bool],
-    kept: Kept,
-) -> tuple[Gradients, torch.Tensor | None]:
-    """Return the gradients of bias, A and B, where they are wanted, and that of what A has made (T, R)."""
-    (bias, a_RI, b_OR), (narrow_TR, mask_TI) = trainable, kept
-    found: Gradients = [None] * NUM_TRAINABLE
-    if bias is not None and wanted[0]:
-        found[0] = grad_TO.sum(0).to(bias.dtype)
-    if a_RI is None or b_OR is None or narrow_TR is None:
-        return found, None
-    grad_TR = (grad_TO @ b_OR.to(grad_TO.dtype)).mul_(product.scale)
-    if wanted[1] and rows_TI is not None:
-        found[1] = (grad_TR.t() @ _dropped(rows_TI, mask_TI, product.dropout)).to(a_RI.dtype)
-    if wanted[2]:
-        # scaled in the adapter's type: in 16 bits the loss scale leaves less room
-        found[2] = (grad_TO.t() @ narrow_TR).to(b_OR.dtype).mul_(product.scale)
-    return found, grad_TR
+def _narrow(
+    rows_TI: torch.Tensor, adapters_RI: Sequence[Any], dropout: float
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    """Return what the adapters' A make of the input (T, R), and dropout's masks over it, as many as adapters."""
+    a_RI = _stacked(adapters_RI, rows_TI)
+    narrow_TR = rows_TI.new_empty(len(rows_TI), len(a_RI))
+    masks: list[torch.Tensor | None] = [None] * len(adapters_RI)
+    for number, own in enumerate(_of_one_input(adapters_RI, dropout)):
+        dropped_TI = rows_TI
+        if dropout:
+            dropped_TI, masks[number] = torch.native_dropout(rows_TI, dropout, True)
+        torch.mm(dropped_TI, a_RI[own].t(), out=narrow_TR[:, own])
+    return narrow_TR, masks
+
+
+def _dropout(products: Sequence[Product]) -> float:
+    """Return that of the adapters, which is the same for all."""
+    return max(product.dropout for product in products)
+
+
+def _columns(adapters_RI: Sequence[Any]) -> list[slice]:
+    """Return which columns of R each product's adapter has: none where it is missing."""
+    ranks = [0 if a_RI is None else len(a_RI) for a_RI in adapters_RI]
+    return [slice(*ends) for ends in pairwise(accumulate(ranks, initial=0))]
+
+
+def _of_one_input(adapters_RI: Sequence[Any], dropout: float) -> list[slice]:
+    """Return which columns of R are made of the same input: all of them, but with dropout each adapter's."""
+    owned = [own for own in _columns(adapters_RI) if own.start < own.stop]
+    return owned if dropout or not owned else [slice(0, owned[-1].stop)]
+
+
+def _stacked(adapters_RI: Sequence[Any], like: torch.Tensor) -> torch.Tensor:
+    """Return the adapters' A one below the other (R, I), in the type of the products."""
+    columns = _columns(adapters_RI)
+    stacked_RI = like.new_empty(columns[-1].stop, like.shape[1])
+    for a_RI, own in zip(adapters_RI, columns, strict=True):
+        if a_RI is not None:
+            stacked_RI[own].copy_(a_RI)
+    return stacked_RI
 
 
 def _dropped(values_TI: torch.Tensor, mask_TI: torch.Tensor | None, dropout: float) -> torch.Tensor:
@@ -180,25 +199,66 @@ def _dropped(values_TI: torch.Tensor, mask_TI: torch.Tensor | None, dropout: flo
     return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - dropout))
 
 
+def _gradients_of_trainable(
+    products: Sequence[Product],
+    grads_TO: Sequence[torch.Tensor],
+    rows_TI: Any,
+    trainable: Sequence[Any],
+    kept: Kept,
+    wanted: Sequence[bool],
+) -> tuple[Gradients, torch.Tensor]:
+    """Return the gradients of each bias, A and B, where wanted, and that of what the A have made (T, R)."""
+    narrow_TR, *masks = kept
+    adapters_RI = trainable[1::NUM_TRAINABLE]
+    columns = _columns(adapters_RI)
+    grad_TR = grads_TO[0].new_empty(len(grads_TO[0]), columns[-1].stop)
+    found: Gradients = []
+    parts = zip(products, grads_TO, _by_product(trainable), _by_product(wanted), columns, strict=True)
+    for product, grad_TO, (bias, _, b_OR), (bias_wanted, _, b_wanted), own in parts:
+        grad_bias = grad_TO.sum(0).to(bias.dtype) if bias_wanted else None
+        grad_OR = None
+        if b_OR is not None:
+            into_TR = grad_TR[:, own]
+            torch.addmm(into_TR, grad_TO, b_OR.to(grad_TO.dtype), beta=0, alpha=product.scale, out=into_TR)
+        if b_wanted:
+            # scaled in the adapter's type: in 16 bits the loss scale leaves less room
+            grad_OR = (grad_TO.t() @ narrow_TR[:, own]).to(b_OR.dtype).mul_(product.scale)
+        found += [grad_bias, None, grad_OR]
+    if any(wanted[1::NUM_TRAINABLE]):
+        grads_RI = _gradients_of_a(rows_TI, grad_TR, adapters_RI, masks, _dropout(products))
+        found[1::NUM_TRAINABLE] = grads_RI
+    return found, grad_TR
+
+
+def _gradients_of_a(
+    rows_TI: torch.Tensor, grad_TR: torch.Tensor, adapters_RI: Sequence[Any], masks: Sequence[Any], dropout: float
+) -> Gradients:
+    """Return the gradient of each A (R, I)."""
+    grad_RI = rows_TI.new_empty(grad_TR.shape[1], rows_TI.shape[1])
+    for own, mask_TI in zip(_of_one_input(adapters_RI, dropout), masks, strict=False):
+        torch.mm(grad_TR[:, own].t(), _dropped(rows_TI, mask_TI, dropout), out=grad_RI[own])
+    owned = zip(adapters_RI, _columns(adapters_RI), strict=True)
+    return [None if a_RI is None else grad_RI[own].to(a_RI.dtype) for a_RI, own in owned]
+
+
 def _gradient_of_input(
-    product: Product,
-    grad_TO: torch.Tensor,
-    grad_TR: torch.Tensor | None,
-    a_RI: torch.Tensor | None,
-    mask_TI: torch.Tensor | None,
-    into_TI: torch.Tensor | None = None,
+    products: Sequence[Product],
+    grads_TO: Sequence[torch.Tensor],
+    grad_TR: torch.Tensor,
+    adapters_RI: Sequence[Any],
+    masks: Sequence[Any],
 ) -> torch.Tensor:
-    """Return the input's gradient (T, I), added to another one where that is given."""
-    if into_TI is None:
-        into_TI = grad_TO @ product.weight()
-    else:
-        into_TI.addmm_(grad_TO, product.weight())
-    if grad_TR is None or a_RI is None:
-        return into_TI
-    narrow_RI = a_RI.to(grad_TO.dtype)
-    if mask_TI is None:
-        return into_TI.addmm_(grad_TR, narrow_RI)
-    return into_TI.add_(_dropped(grad_TR @ narrow_RI, mask_TI, product.dropout))
+    """Return the gradient of the products' input (T, I)."""
+    grad_TI = grads_TO[0] @ products[0].weight()
+    for product, grad_TO in zip(products[1:], grads_TO[1:], strict=True):
+        grad_TI.addmm_(grad_TO, product.weight())
+    a_RI, dropout = _stacked(adapters_RI, grad_TI), _dropout(products)
+    for own, mask_TI in zip(_of_one_input(adapters_RI, dropout), masks, strict=False):
+        if mask_TI is None:
+            grad_TI.addmm_(grad_TR[:, own], a_RI[own])
+        else:
+            grad_TI.add_(_dropped(grad_TR[:, own] @ a_RI[own], mask_TI, dropout))
+    return grad_TI
 
 
 class _Products(torch.autograd.Function):
@@ -213,28 +273,17 @@ class _Products(torch.autograd.Function):
         ctx: Any, values: torch.Tensor, products: Sequence[Product], source: Source, *trainable: Any
     ) -> tuple[torch.Tensor, ...]:
         rows_TI = products[0].rows(values)
-        found: list[torch.Tensor] = []
-        kept: list[torch.Tensor | None] = []
-        for product, own in zip(products, _by_product(trainable), strict=True):
-            out_TO, of_own = _multiply(product, rows_TI, *own)
-            found.append(out_TO.view(*values.shape[:-1], -1))
-            kept += of_own
+        found, kept = _multiply(products, rows_TI, trainable)
         ctx.products, ctx.shape, ctx.dtype = products, values.shape, values.dtype
         if any(ctx.needs_input_grad[3:]):  # where nothing is kept, checkpointing need not compute the product again
             ctx.again, *inputs = source or (_as_it_is, rows_TI)
             ctx.save_for_backward(*trainable, *kept, *inputs)
-        return tuple(found)
+        return tuple(out_TO.view(*values.shape[:-1], -1) for out_TO in found)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        number = len(ctx.products)
-        saved = ctx.saved_tensors or [None] * (NUM_TRAINABLE + NUM_KEPT) * number
-        trainable, kept, inputs = _parted(saved, number)
-        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
-        del saved, inputs
-        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
-        found, grad_TI = _gradients(ctx.products, grad_outputs, rows_TI, trainable, kept, wanted)
-        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
+        saved = list(ctx.saved_tensors) or [None] * (NUM_TRAINABLE * len(ctx.products) + 1)
+        grad, found = _gradients(ctx, grad_outputs, saved, ctx.needs_input_grad[3:])
         return grad, None, None, *found
 
 
@@ -245,30 +294,24 @@ class _Gated(torch.autograd.Function):
     def forward(
         ctx: Any, values: torch.Tensor, gate: Gate, products: Any, source: Source, *trainable: Any
     ) -> tuple[torch.Tensor, ...]:
-        of_gate, of_up = products
-        rows_TI = of_gate.rows(values)
-        gate_TF, kept_of_gate = _multiply(of_gate, rows_TI, *trainable[:NUM_TRAINABLE])
-        up_TF, kept_of_up = _multiply(of_up, rows_TI, *trainable[NUM_TRAINABLE:])
+        rows_TI = products[0].rows(values)
+        (gate_TF, up_TF), kept = _multiply(products, rows_TI, trainable)
         ctx.gate, ctx.products, ctx.shape, ctx.dtype = gate, products, values.shape, values.dtype
-        has_adapter = trainable[1] is not None or trainable[1 + NUM_TRAINABLE] is not None
+        has_adapter = any(a_RI is not None for a_RI in trainable[1::NUM_TRAINABLE])
         ctx.mark_non_differentiable(gate_TF, up_TF)
         ctx.set_materialize_grads(False)
         ctx.again, *inputs = (source or (_as_it_is, rows_TI)) if has_adapter else (None,)
-        ctx.save_for_backward(gate_TF, up_TF, *trainable, *kept_of_gate, *kept_of_up, *inputs)
+        ctx.save_for_backward(gate_TF, up_TF, *trainable, *kept, *inputs)
         return gate.forward(gate_TF, up_TF), gate_TF, up_TF
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gate_TF, up_TF, *rest = ctx.saved_tensors
-        trainable, kept, inputs = _parted(rest, len(ctx.products))
+        gate_TF, up_TF, *saved = ctx.saved_tensors
         if torch._C._autograd._get_current_graph_task_keep_graph():
             gate_TF, up_TF = gate_TF.clone(), up_TF.clone()
         grads_TF = ctx.gate.backward(grad_outputs[0], gate_TF, up_TF)
         del gate_TF, up_TF
-        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
-        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
-        found, grad_TI = _gradients(ctx.products, grads_TF, rows_TI, trainable, kept, wanted)
-        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
+        grad, found = _gradients(ctx, grads_TF, saved, ctx.needs_input_grad[4:])
         return grad, None, None, None, *found
 
 
@@ -281,32 +324,29 @@ def _by_product(trainable: Sequence[Any]) -> list[Sequence[Any]]:
     return [trainable[start : start + NUM_TRAINABLE] for start in range(0, len(trainable), NUM_TRAINABLE)]
 
 
-def _parted(saved: Sequence[Any], number: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    """Return what is trained of so many products, what they have kept, and what their input is computed from."""
-    first, second = NUM_TRAINABLE * number, (NUM_TRAINABLE + NUM_KEPT) * number
-    return saved[:first], saved[first:second], saved[second:]
-
-
 def _gradients(
-    products: Sequence[Product],
-    grads: Sequence[torch.Tensor],
-    rows_TI: torch.Tensor | None,
-    trainable: Sequence[Any],
-    kept: Sequence[Any],
-    wanted: tuple[bool, Sequence[bool]],
-) -> tuple[Gradients, torch.Tensor | None]:
-    """Return the gradients of what is trained of each product, and of their common input (T, I), where wanted."""
-    found: Gradients = []
-    grad_TI = None
-    parts = zip(products, grads, _by_product(trainable), _by_product(wanted[1]), strict=True)
-    for number, (product, grad, own, own_wanted) in enumerate(parts):
-        grad_TO = product.rows(grad)
-        narrow_TR, mask_TI = kept[NUM_KEPT * number : NUM_KEPT * (number + 1)]
-        of_own, grad_TR = _gradients_of_trainable(product, grad_TO, rows_TI, own, own_wanted, (narrow_TR, mask_TI))
-        found += of_own
-        if wanted[0]:
-            grad_TI = _gradient_of_input(product, grad_TO, grad_TR, own[1], mask_TI, grad_TI)
-    return found, grad_TI
+    ctx: Any, grads: Sequence[torch.Tensor], saved: list[Any], wanted: Sequence[bool]
+) -> tuple[torch.Tensor | None, Gradients]:
+    """Return the gradient of a function's input, and those of what is trained of its products, where wanted.
+
+    Args:
+        ctx: that of the function.
+        grads: of its products.
+        saved: what is trained of them, what they have kept, and what their input is computed from, which is taken out.
+        wanted: of what is trained.
+    """
+    products = ctx.products
+    first, second = NUM_TRAINABLE * len(products), NUM_TRAINABLE * len(products) + 1 + len(products)
+    trainable, kept, inputs = saved[:first], saved[first:second], saved[second:]
+    rows_TI = products[0].rows(ctx.again(*inputs)) if inputs else None
+    del saved[second:], inputs
+    grads_TO = [product.rows(grad) for product, grad in zip(products, grads, strict=True)]
+    found, grad_TR = _gradients_of_trainable(products, grads_TO, rows_TI, trainable, kept, wanted)
+    del rows_TI  # as large as its gradient
+    if not ctx.needs_input_grad[0]:
+        return None, found
+    grad_TI = _gradient_of_input(products, grads_TO, grad_TR, trainable[1::NUM_TRAINABLE], kept[1:])
+    return grad_TI.view(ctx.shape).to(ctx.dtype), found
 
 
 def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffer:
