@@ -1,6 +1,7 @@
 """4-bit products with their adapters as one autograd function, and each feed-forward block as two.
 
-A weight is dequantised into one buffer that all products share. Autograd would keep the adapter's input, its copy in
+A weight is dequantised into one buffer that all products share; adapters of one input multiply it as one, since products
+of so few columns take as long as reading it. Autograd would keep the adapter's input, its copy in
 float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, or
 what it is computed from again, what the adapter has made of it (rank r), and in a feed-forward block the products of
 gate and up, from which their product is computed again; or none of the block, which then computes all again. Without a
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -130,135 +130,121 @@ class Product:
         return values.reshape(-1, values.shape[-1]).to(self.buffer.dtype)
 
 
-Kept = Sequence[Any]
-"""what the adapters' A have made of the input, side by side (T, R), and dropout's masks over it (T, I), where it is"""
+Joint = torch.Tensor | None
+"""of all adapters of one input, side by side (T, R) or one below the other (R, I); None without adapters"""
+
+
+class _Adapters:
+    """The A of the adapters of one input, which multiply it as one; under dropout each alone, as each sees its own.
+
+    R: their ranks together. Their dropout is the same.
+    """
+
+    def __init__(self, products: Sequence[Product], trainable: Sequence[Any]) -> None:
+        self._each_RI = trainable[1::NUM_TRAINABLE]
+        self._ranks = [0 if a_RI is None else len(a_RI) for a_RI in self._each_RI]
+        self._dropout = max(product.dropout for product in products)
+
+    def parts(self, joint: Joint, dim: int = 1) -> Sequence[Any]:
+        """Return the part of each product, empty or None where it has no adapter."""
+        if joint is None or len(self._ranks) == 1:
+            return [joint] * len(self._ranks)
+        return joint.split_with_sizes(self._ranks, dim)
+
+    def narrow(self, rows_TI: torch.Tensor) -> tuple[Joint, list[torch.Tensor | None]]:
+        """Return what they make of the input (T, R), and dropout's masks (T, I), as many as products, or None."""
+        masks: list[torch.Tensor | None] = [None] * len(self._ranks)
+        a_RI = self._stacked(rows_TI.dtype)
+        if a_RI is None:
+            return None, masks
+        narrow_TR = rows_TI.new_empty(len(rows_TI), len(a_RI))
+        parts = zip(self._by_input(a_RI, 0), self._by_input(narrow_TR, 1), strict=True)
+        for number, (part_RI, into_TR) in enumerate(parts):
+            dropped_TI = rows_TI
+            if self._dropout:
+                dropped_TI, masks[number] = torch.native_dropout(rows_TI, self._dropout, True)
+            torch.mm(dropped_TI, part_RI.t(), out=into_TR)
+        return narrow_TR, masks
+
+    def gradients(self, rows_TI: torch.Tensor, grad_TR: torch.Tensor, masks: Sequence[Any]) -> Gradients:
+        """Return the gradient of each product's A, None where it has no adapter."""
+        grad_RI = rows_TI.new_empty(grad_TR.shape[1], rows_TI.shape[1])
+        parts = self._by_input(grad_TR, 1), self._by_input(grad_RI, 0)
+        for part_TR, into_RI, mask_TI in zip(*parts, masks, strict=False):
+            torch.mm(part_TR.t(), self._dropped(rows_TI, mask_TI), out=into_RI)
+        found = zip(self._each_RI, self.parts(grad_RI, 0), strict=True)
+        return [None if a_RI is None else part_RI.to(a_RI.dtype) for a_RI, part_RI in found]
+
+    def add_gradient_of_input(self, grad_TI: torch.Tensor, grad_TR: Joint, masks: Sequence[Any]) -> None:
+        """Add theirs to that of the products."""
+        a_RI = self._stacked(grad_TI.dtype)
+        if a_RI is None or grad_TR is None:
+            return
+        parts = self._by_input(grad_TR, 1), self._by_input(a_RI, 0)
+        for part_TR, part_RI, mask_TI in zip(*parts, masks, strict=False):
+            if mask_TI is None:
+                grad_TI.addmm_(part_TR, part_RI)
+            else:
+                grad_TI.add_(self._dropped(part_TR @ part_RI, mask_TI))
+
+    def _stacked(self, dtype: torch.dtype) -> Joint:
+        """Return them (R, I) in the type of the products."""
+        adapters = [a_RI for a_RI in self._each_RI if a_RI is not None]
+        if len(adapters) > 1:
+            return torch.cat(adapters).to(dtype)
+        return adapters[0].to(dtype) if adapters else None
+
+    def _by_input(self, joint: torch.Tensor, dim: int) -> Sequence[torch.Tensor]:
+        """Return the parts that see the same input."""
+        return [part for part in self.parts(joint, dim) if part.numel()] if self._dropout else [joint]
+
+    def _dropped(self, values_TI: torch.Tensor, mask_TI: torch.Tensor | None) -> torch.Tensor:
+        """Return values, or a gradient, with dropout's mask over them again."""
+        if mask_TI is None:
+            return values_TI
+        return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - self._dropout))
 
 
 def _multiply(
     products: Sequence[Product], rows_TI: torch.Tensor, trainable: Sequence[Any]
-) -> tuple[list[torch.Tensor], Kept]:
-    """Return each product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
-    adapters_RI = trainable[1::NUM_TRAINABLE]
-    narrow_TR, masks = _narrow(rows_TI, adapters_RI, _dropout(products))
+) -> tuple[list[torch.Tensor], Sequence[Any]]:
+    """Return each product with its bias and its adapter (T, O), and what `_Adapters.narrow` has made."""
+    adapters = _Adapters(products, trainable)
+    all_narrow_TR, masks = adapters.narrow(rows_TI)
     found: list[torch.Tensor] = []
-    for product, (bias, _, b_OR), own in zip(products, _by_product(trainable), _columns(adapters_RI), strict=True):
+    parts = zip(products, _by_product(trainable), adapters.parts(all_narrow_TR), strict=True)
+    for product, (bias, _, b_OR), narrow_TR in parts:
         weight_IO = product.weight().t()
         out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
         if b_OR is not None:
-            out_TO.addmm_(narrow_TR[:, own], b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
+            out_TO.addmm_(narrow_TR, b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
         found.append(out_TO)
-    return found, (narrow_TR, *masks)
-
-
-def _narrow(
-    rows_TI: torch.Tensor, adapters_RI: Sequence[Any], dropout: float
-) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-    """Return what the adapters' A make of the input (T, R), and dropout's masks over it, as many as adapters."""
-    a_RI = _stacked(adapters_RI, rows_TI)
-    narrow_TR = rows_TI.new_empty(len(rows_TI), len(a_RI))
-    masks: list[torch.Tensor | None] = [None] * len(adapters_RI)
-    for number, own in enumerate(_of_one_input(adapters_RI, dropout)):
-        dropped_TI = rows_TI
-        if dropout:
-            dropped_TI, masks[number] = torch.native_dropout(rows_TI, dropout, True)
-        torch.mm(dropped_TI, a_RI[own].t(), out=narrow_TR[:, own])
-    return narrow_TR, masks
-
-
-def _dropout(products: Sequence[Product]) -> float:
-    """Return that of the adapters, which is the same for all."""
-    return max(product.dropout for product in products)
-
-
-def _columns(adapters_RI: Sequence[Any]) -> list[slice]:
-    """Return which columns of R each product's adapter has: none where it is missing."""
-    ranks = [0 if a_RI is None else len(a_RI) for a_RI in adapters_RI]
-    return [slice(*ends) for ends in pairwise(accumulate(ranks, initial=0))]
-
-
-def _of_one_input(adapters_RI: Sequence[Any], dropout: float) -> list[slice]:
-    """Return which columns of R are made of the same input: all of them, but with dropout each adapter's."""
-    owned = [own for own in _columns(adapters_RI) if own.start < own.stop]
-    return owned if dropout or not owned else [slice(0, owned[-1].stop)]
-
-
-def _stacked(adapters_RI: Sequence[Any], like: torch.Tensor) -> torch.Tensor:
-    """Return the adapters' A one below the other (R, I), in the type of the products."""
-    columns = _columns(adapters_RI)
-    stacked_RI = like.new_empty(columns[-1].stop, like.shape[1])
-    for a_RI, own in zip(adapters_RI, columns, strict=True):
-        if a_RI is not None:
-            stacked_RI[own].copy_(a_RI)
-    return stacked_RI
-
-
-def _dropped(values_TI: torch.Tensor, mask_TI: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Return values, or a gradient, with dropout's mask over them again."""
-    if mask_TI is None:
-        return values_TI
-    return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - dropout))
+    return found, (all_narrow_TR, *masks)
 
 
 def _gradients_of_trainable(
+    adapters: _Adapters,
     products: Sequence[Product],
     grads_TO: Sequence[torch.Tensor],
-    rows_TI: Any,
     trainable: Sequence[Any],
-    kept: Kept,
+    all_narrow_TR: Joint,
     wanted: Sequence[bool],
-) -> tuple[Gradients, torch.Tensor]:
-    """Return the gradients of each bias, A and B, where wanted, and that of what the A have made (T, R)."""
-    narrow_TR, *masks = kept
-    adapters_RI = trainable[1::NUM_TRAINABLE]
-    columns = _columns(adapters_RI)
-    grad_TR = grads_TO[0].new_empty(len(grads_TO[0]), columns[-1].stop)
+) -> tuple[Gradients, Joint]:
+    """Return the gradients of each bias and B, where wanted, and that of what the adapters' A have made (T, R)."""
+    all_grad_TR = None if all_narrow_TR is None else torch.empty_like(all_narrow_TR)
     found: Gradients = []
-    parts = zip(products, grads_TO, _by_product(trainable), _by_product(wanted), columns, strict=True)
-    for product, grad_TO, (bias, _, b_OR), (bias_wanted, _, b_wanted), own in parts:
+    own = adapters.parts(all_narrow_TR), adapters.parts(all_grad_TR)
+    parts = zip(products, grads_TO, _by_product(trainable), _by_product(wanted), *own, strict=True)
+    for product, grad_TO, (bias, _, b_OR), (bias_wanted, _, b_wanted), narrow_TR, grad_TR in parts:
         grad_bias = grad_TO.sum(0).to(bias.dtype) if bias_wanted else None
         grad_OR = None
         if b_OR is not None:
-            into_TR = grad_TR[:, own]
-            torch.addmm(into_TR, grad_TO, b_OR.to(grad_TO.dtype), beta=0, alpha=product.scale, out=into_TR)
+            torch.addmm(grad_TR, grad_TO, b_OR.to(grad_TO.dtype), beta=0, alpha=product.scale, out=grad_TR)
         if b_wanted:
             # scaled in the adapter's type: in 16 bits the loss scale leaves less room
-            grad_OR = (grad_TO.t() @ narrow_TR[:, own]).to(b_OR.dtype).mul_(product.scale)
+            grad_OR = (grad_TO.t() @ narrow_TR).to(b_OR.dtype).mul_(product.scale)
         found += [grad_bias, None, grad_OR]
-    if any(wanted[1::NUM_TRAINABLE]):
-        grads_RI = _gradients_of_a(rows_TI, grad_TR, adapters_RI, masks, _dropout(products))
-        found[1::NUM_TRAINABLE] = grads_RI
-    return found, grad_TR
-
-
-def _gradients_of_a(
-    rows_TI: torch.Tensor, grad_TR: torch.Tensor, adapters_RI: Sequence[Any], masks: Sequence[Any], dropout: float
-) -> Gradients:
-    """Return the gradient of each A (R, I)."""
-    grad_RI = rows_TI.new_empty(grad_TR.shape[1], rows_TI.shape[1])
-    for own, mask_TI in zip(_of_one_input(adapters_RI, dropout), masks, strict=False):
-        torch.mm(grad_TR[:, own].t(), _dropped(rows_TI, mask_TI, dropout), out=grad_RI[own])
-    owned = zip(adapters_RI, _columns(adapters_RI), strict=True)
-    return [None if a_RI is None else grad_RI[own].to(a_RI.dtype) for a_RI, own in owned]
-
-
-def _gradient_of_input(
-    products: Sequence[Product],
-    grads_TO: Sequence[torch.Tensor],
-    grad_TR: torch.Tensor,
-    adapters_RI: Sequence[Any],
-    masks: Sequence[Any],
-) -> torch.Tensor:
-    """Return the gradient of the products' input (T, I)."""
-    grad_TI = grads_TO[0] @ products[0].weight()
-    for product, grad_TO in zip(products[1:], grads_TO[1:], strict=True):
-        grad_TI.addmm_(grad_TO, product.weight())
-    a_RI, dropout = _stacked(adapters_RI, grad_TI), _dropout(products)
-    for own, mask_TI in zip(_of_one_input(adapters_RI, dropout), masks, strict=False):
-        if mask_TI is None:
-            grad_TI.addmm_(grad_TR[:, own], a_RI[own])
-        else:
-            grad_TI.add_(_dropped(grad_TR[:, own] @ a_RI[own], mask_TI, dropout))
-    return grad_TI
+    return found, all_grad_TR
 
 
 class _Products(torch.autograd.Function):
@@ -332,20 +318,24 @@ def _gradients(
     Args:
         ctx: that of the function.
         grads: of its products.
-        saved: what is trained of them, what they have kept, and what their input is computed from, which is taken out.
+        saved: what is trained of them, what `_multiply` has kept, and what the input is computed from: is taken out.
         wanted: of what is trained.
     """
     products = ctx.products
-    first, second = NUM_TRAINABLE * len(products), NUM_TRAINABLE * len(products) + 1 + len(products)
-    trainable, kept, inputs = saved[:first], saved[first:second], saved[second:]
-    rows_TI = products[0].rows(ctx.again(*inputs)) if inputs else None
-    del saved[second:], inputs
+    first, second = NUM_TRAINABLE * len(products), (NUM_TRAINABLE + 1) * len(products) + 1
+    trainable, (narrow_TR, *masks), inputs = saved[:first], saved[first:second], saved[second:]
+    adapters = _Adapters(products, trainable)
     grads_TO = [product.rows(grad) for product, grad in zip(products, grads, strict=True)]
-    found, grad_TR = _gradients_of_trainable(products, grads_TO, rows_TI, trainable, kept, wanted)
-    del rows_TI  # as large as its gradient
+    found, grad_TR = _gradients_of_trainable(adapters, products, grads_TO, trainable, narrow_TR, wanted)
+    if grad_TR is not None and any(wanted[1::NUM_TRAINABLE]):
+        found[1::NUM_TRAINABLE] = adapters.gradients(products[0].rows(ctx.again(*inputs)), grad_TR, masks)
+    del saved[second:], inputs  # the input goes before its gradient, which is as large
     if not ctx.needs_input_grad[0]:
         return None, found
-    grad_TI = _gradient_of_input(products, grads_TO, grad_TR, trainable[1::NUM_TRAINABLE], kept[1:])
+    grad_TI = grads_TO[0] @ products[0].weight()
+    for product, grad_TO in zip(products[1:], grads_TO[1:], strict=True):
+        grad_TI.addmm_(grad_TO, product.weight())
+    adapters.add_gradient_of_input(grad_TI, grad_TR, masks)
     return grad_TI.view(ctx.shape).to(ctx.dtype), found
 
 
