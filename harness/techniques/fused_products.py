@@ -1,8 +1,8 @@
 """4-bit products with their adapters as one autograd function, and each feed-forward block as two.
 
-A weight is dequantised into one buffer that all products share; adapters of one input multiply it as one, since products
-of so few columns take as long as reading it. Autograd would keep the adapter's input, its copy in
-float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, or
+A weight is dequantised into one buffer that all products share. Adapters of one input multiply it as one: products of
+so few columns take as long as reading it. Autograd would keep the adapter's input, its copy in float32 or under
+dropout, both of its products and the block's inner activations; these functions keep the input, or
 what it is computed from again, what the adapter has made of it (rank r), and in a feed-forward block the products of
 gate and up, from which their product is computed again; or none of the block, which then computes all again. Without a
 gradient everything runs as before.
@@ -318,7 +318,7 @@ def _gradients(
     Args:
         ctx: that of the function.
         grads: of its products.
-        saved: what is trained of them, what `_multiply` has kept, and what the input is computed from: is taken out.
+        saved: what is trained of them, what `_multiply` has kept, and what computes the input, which is taken out.
         wanted: of what is trained.
     """
     products = ctx.products
