@@ -1,7 +1,8 @@
 """4-bit products with their adapters as one autograd function, and each feed-forward block as two.
 
-A weight is dequantised into one buffer that all products share. Autograd would keep the adapter's input, its copy in
-float32 or under dropout, both of its products and the block's inner activations; these functions keep the input, or
+A weight is dequantised into one buffer that all products share. Adapters of one input multiply it as one: products of
+so few columns take as long as reading it. Autograd would keep the adapter's input, its copy in float32 or under
+dropout, both of its products and the block's inner activations; these functions keep the input, or
 what it is computed from again, what the adapter has made of it (rank r), and in a feed-forward block the products of
 gate and up, from which their product is computed again; or none of the block, which then computes all again. Without a
 gradient everything runs as before.
@@ -32,8 +33,6 @@ KERNELS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 """as bitsandbytes calls them"""
 NUM_TRAINABLE = 3
 """of a product: bias, and the adapter's A and B"""
-NUM_KEPT = 2
-"""of a product: what the adapter's A has made of the input, and dropout's mask"""
 Source = tuple[Any, ...] | None
 """what computes a product's input again, and what it takes"""
 COMES_FROM = "computed_from"
@@ -131,74 +130,121 @@ class Product:
         return values.reshape(-1, values.shape[-1]).to(self.buffer.dtype)
 
 
-Kept = tuple[torch.Tensor | None, torch.Tensor | None]
-"""what the adapter's A has made of the input (T, R), and dropout's mask (T, I)"""
+Joint = torch.Tensor | None
+"""of all adapters of one input, side by side (T, R) or one below the other (R, I); None without adapters"""
 
 
-def _multiply(product: Product, rows_TI: torch.Tensor, bias: Any, a_RI: Any, b_OR: Any) -> tuple[torch.Tensor, Kept]:
-    """Return the product with its bias and its adapter (T, O), and what the backward pass needs beside the input."""
-    weight_IO = product.weight().t()
-    out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
-    if a_RI is None:
-        return out_TO, (None, None)
-    mask_TI = None
-    if product.dropout:
-        rows_TI, mask_TI = torch.native_dropout(rows_TI, product.dropout, True)
-    narrow_TR = rows_TI @ a_RI.to(rows_TI.dtype).t()
-    out_TO.addmm_(narrow_TR, b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
-    return out_TO, (narrow_TR, mask_TI)
+class _Adapters:
+    """The A of the adapters of one input, which multiply it as one; under dropout each alone, as each sees its own.
+
+    R: their ranks together. Their dropout is the same.
+    """
+
+    def __init__(self, products: Sequence[Product], trainable: Sequence[Any]) -> None:
+        self._each_RI = trainable[1::NUM_TRAINABLE]
+        self._ranks = [0 if a_RI is None else len(a_RI) for a_RI in self._each_RI]
+        self._dropout = max(product.dropout for product in products)
+
+    def parts(self, joint: Joint, dim: int = 1) -> Sequence[Any]:
+        """Return the part of each product, empty or None where it has no adapter."""
+        if joint is None or len(self._ranks) == 1:
+            return [joint] * len(self._ranks)
+        return joint.split_with_sizes(self._ranks, dim)
+
+    def narrow(self, rows_TI: torch.Tensor) -> tuple[Joint, list[torch.Tensor | None]]:
+        """Return what they make of the input (T, R), and dropout's masks (T, I), as many as products, or None."""
+        masks: list[torch.Tensor | None] = [None] * len(self._ranks)
+        a_RI = self._stacked(rows_TI.dtype)
+        if a_RI is None:
+            return None, masks
+        narrow_TR = rows_TI.new_empty(len(rows_TI), len(a_RI))
+        parts = zip(self._by_input(a_RI, 0), self._by_input(narrow_TR, 1), strict=True)
+        for number, (part_RI, into_TR) in enumerate(parts):
+            dropped_TI = rows_TI
+            if self._dropout:
+                dropped_TI, masks[number] = torch.native_dropout(rows_TI, self._dropout, True)
+            torch.mm(dropped_TI, part_RI.t(), out=into_TR)
+        return narrow_TR, masks
+
+    def gradients(self, rows_TI: torch.Tensor, grad_TR: torch.Tensor, masks: Sequence[Any]) -> Gradients:
+        """Return the gradient of each product's A, None where it has no adapter."""
+        grad_RI = rows_TI.new_empty(grad_TR.shape[1], rows_TI.shape[1])
+        parts = self._by_input(grad_TR, 1), self._by_input(grad_RI, 0)
+        for part_TR, into_RI, mask_TI in zip(*parts, masks, strict=False):
+            torch.mm(part_TR.t(), self._dropped(rows_TI, mask_TI), out=into_RI)
+        found = zip(self._each_RI, self.parts(grad_RI, 0), strict=True)
+        return [None if a_RI is None else part_RI.to(a_RI.dtype) for a_RI, part_RI in found]
+
+    def add_gradient_of_input(self, grad_TI: torch.Tensor, grad_TR: Joint, masks: Sequence[Any]) -> None:
+        """Add theirs to that of the products."""
+        a_RI = self._stacked(grad_TI.dtype)
+        if a_RI is None or grad_TR is None:
+            return
+        parts = self._by_input(grad_TR, 1), self._by_input(a_RI, 0)
+        for part_TR, part_RI, mask_TI in zip(*parts, masks, strict=False):
+            if mask_TI is None:
+                grad_TI.addmm_(part_TR, part_RI)
+            else:
+                grad_TI.add_(self._dropped(part_TR @ part_RI, mask_TI))
+
+    def _stacked(self, dtype: torch.dtype) -> Joint:
+        """Return them (R, I) in the type of the products."""
+        adapters = [a_RI for a_RI in self._each_RI if a_RI is not None]
+        if len(adapters) > 1:
+            return torch.cat(adapters).to(dtype)
+        return adapters[0].to(dtype) if adapters else None
+
+    def _by_input(self, joint: torch.Tensor, dim: int) -> Sequence[torch.Tensor]:
+        """Return the parts that see the same input."""
+        return [part for part in self.parts(joint, dim) if part.numel()] if self._dropout else [joint]
+
+    def _dropped(self, values_TI: torch.Tensor, mask_TI: torch.Tensor | None) -> torch.Tensor:
+        """Return values, or a gradient, with dropout's mask over them again."""
+        if mask_TI is None:
+            return values_TI
+        return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - self._dropout))
+
+
+def _multiply(
+    products: Sequence[Product], rows_TI: torch.Tensor, trainable: Sequence[Any]
+) -> tuple[list[torch.Tensor], Sequence[Any]]:
+    """Return each product with its bias and its adapter (T, O), and what `_Adapters.narrow` has made."""
+    adapters = _Adapters(products, trainable)
+    all_narrow_TR, masks = adapters.narrow(rows_TI)
+    found: list[torch.Tensor] = []
+    parts = zip(products, _by_product(trainable), adapters.parts(all_narrow_TR), strict=True)
+    for product, (bias, _, b_OR), narrow_TR in parts:
+        weight_IO = product.weight().t()
+        out_TO = rows_TI @ weight_IO if bias is None else torch.addmm(bias.to(rows_TI.dtype), rows_TI, weight_IO)
+        if b_OR is not None:
+            out_TO.addmm_(narrow_TR, b_OR.to(rows_TI.dtype).t(), alpha=product.scale)
+        found.append(out_TO)
+    return found, (all_narrow_TR, *masks)
 
 
 def _gradients_of_trainable(
-    product: Product,
-    grad_TO: torch.Tensor,
-    rows_TI: torch.Tensor | None,
-    trainable: Sequence[torch.Tensor | None],
+    adapters: _Adapters,
+    products: Sequence[Product],
+    grads_TO: Sequence[torch.Tensor],
+    trainable: Sequence[Any],
+    all_narrow_TR: Joint,
     wanted: Sequence[bool],
-    kept: Kept,
-) -> tuple[Gradients, torch.Tensor | None]:
-    """Return the gradients of bias, A and B, where they are wanted, and that of what A has made (T, R)."""
-    (bias, a_RI, b_OR), (narrow_TR, mask_TI) = trainable, kept
-    found: Gradients = [None] * NUM_TRAINABLE
-    if bias is not None and wanted[0]:
-        found[0] = grad_TO.sum(0).to(bias.dtype)
-    if a_RI is None or b_OR is None or narrow_TR is None:
-        return found, None
-    grad_TR = (grad_TO @ b_OR.to(grad_TO.dtype)).mul_(product.scale)
-    if wanted[1] and rows_TI is not None:
-        found[1] = (grad_TR.t() @ _dropped(rows_TI, mask_TI, product.dropout)).to(a_RI.dtype)
-    if wanted[2]:
-        # scaled in the adapter's type: in 16 bits the loss scale leaves less room
-        found[2] = (grad_TO.t() @ narrow_TR).to(b_OR.dtype).mul_(product.scale)
-    return found, grad_TR
-
-
-def _dropped(values_TI: torch.Tensor, mask_TI: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Return values, or a gradient, with dropout's mask over them again."""
-    if mask_TI is None:
-        return values_TI
-    return torch.ops.aten.native_dropout_backward(values_TI, mask_TI, 1 / (1 - dropout))
-
-
-def _gradient_of_input(
-    product: Product,
-    grad_TO: torch.Tensor,
-    grad_TR: torch.Tensor | None,
-    a_RI: torch.Tensor | None,
-    mask_TI: torch.Tensor | None,
-    into_TI: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the input's gradient (T, I), added to another one where that is given."""
-    if into_TI is None:
-        into_TI = grad_TO @ product.weight()
-    else:
-        into_TI.addmm_(grad_TO, product.weight())
-    if grad_TR is None or a_RI is None:
-        return into_TI
-    narrow_RI = a_RI.to(grad_TO.dtype)
-    if mask_TI is None:
-        return into_TI.addmm_(grad_TR, narrow_RI)
-    return into_TI.add_(_dropped(grad_TR @ narrow_RI, mask_TI, product.dropout))
+) -> tuple[Gradients, Joint]:
+    """Return the gradients of each bias and B, where wanted, and that of what the adapters' A have made (T, R)."""
+    all_grad_TR = None if all_narrow_TR is None else torch.empty_like(all_narrow_TR)
+    found: Gradients = []
+    own = adapters.parts(all_narrow_TR), adapters.parts(all_grad_TR)
+    parts = zip(products, grads_TO, _by_product(trainable), _by_product(wanted), *own, strict=True)
+    for product, grad_TO, (bias, _, b_OR), (bias_wanted, _, b_wanted), narrow_TR, grad_TR in parts:
+        grad_bias = grad_TO.sum(0).to(bias.dtype) if bias_wanted else None
+        grad_OR = None
+        if b_OR is not None:
+            torch.addmm(grad_TR, grad_TO, b_OR.to(grad_TO.dtype), beta=0, alpha=product.scale, out=grad_TR)
+        if b_wanted:
+            # scaled in the adapter's type: in 16 bits the loss scale leaves less room
+            grad_OR = (grad_TO.t() @ narrow_TR).to(b_OR.dtype).mul_(product.scale)
+        found += [grad_bias, None, grad_OR]
+    return found, all_grad_TR
 
 
 class _Products(torch.autograd.Function):
@@ -213,28 +259,17 @@ class _Products(torch.autograd.Function):
         ctx: Any, values: torch.Tensor, products: Sequence[Product], source: Source, *trainable: Any
     ) -> tuple[torch.Tensor, ...]:
         rows_TI = products[0].rows(values)
-        found: list[torch.Tensor] = []
-        kept: list[torch.Tensor | None] = []
-        for product, own in zip(products, _by_product(trainable), strict=True):
-            out_TO, of_own = _multiply(product, rows_TI, *own)
-            found.append(out_TO.view(*values.shape[:-1], -1))
-            kept += of_own
+        found, kept = _multiply(products, rows_TI, trainable)
         ctx.products, ctx.shape, ctx.dtype = products, values.shape, values.dtype
         if any(ctx.needs_input_grad[3:]):  # where nothing is kept, checkpointing need not compute the product again
             ctx.again, *inputs = source or (_as_it_is, rows_TI)
             ctx.save_for_backward(*trainable, *kept, *inputs)
-        return tuple(found)
+        return tuple(out_TO.view(*values.shape[:-1], -1) for out_TO in found)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        number = len(ctx.products)
-        saved = ctx.saved_tensors or [None] * (NUM_TRAINABLE + NUM_KEPT) * number
-        trainable, kept, inputs = _parted(saved, number)
-        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
-        del saved, inputs
-        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
-        found, grad_TI = _gradients(ctx.products, grad_outputs, rows_TI, trainable, kept, wanted)
-        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
+        saved = list(ctx.saved_tensors) or [None] * (NUM_TRAINABLE * len(ctx.products) + 1)
+        grad, found = _gradients(ctx, grad_outputs, saved, ctx.needs_input_grad[3:])
         return grad, None, None, *found
 
 
@@ -245,30 +280,24 @@ class _Gated(torch.autograd.Function):
     def forward(
         ctx: Any, values: torch.Tensor, gate: Gate, products: Any, source: Source, *trainable: Any
     ) -> tuple[torch.Tensor, ...]:
-        of_gate, of_up = products
-        rows_TI = of_gate.rows(values)
-        gate_TF, kept_of_gate = _multiply(of_gate, rows_TI, *trainable[:NUM_TRAINABLE])
-        up_TF, kept_of_up = _multiply(of_up, rows_TI, *trainable[NUM_TRAINABLE:])
+        rows_TI = products[0].rows(values)
+        (gate_TF, up_TF), kept = _multiply(products, rows_TI, trainable)
         ctx.gate, ctx.products, ctx.shape, ctx.dtype = gate, products, values.shape, values.dtype
-        has_adapter = trainable[1] is not None or trainable[1 + NUM_TRAINABLE] is not None
+        has_adapter = any(a_RI is not None for a_RI in trainable[1::NUM_TRAINABLE])
         ctx.mark_non_differentiable(gate_TF, up_TF)
         ctx.set_materialize_grads(False)
         ctx.again, *inputs = (source or (_as_it_is, rows_TI)) if has_adapter else (None,)
-        ctx.save_for_backward(gate_TF, up_TF, *trainable, *kept_of_gate, *kept_of_up, *inputs)
+        ctx.save_for_backward(gate_TF, up_TF, *trainable, *kept, *inputs)
         return gate.forward(gate_TF, up_TF), gate_TF, up_TF
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gate_TF, up_TF, *rest = ctx.saved_tensors
-        trainable, kept, inputs = _parted(rest, len(ctx.products))
+        gate_TF, up_TF, *saved = ctx.saved_tensors
         if torch._C._autograd._get_current_graph_task_keep_graph():
             gate_TF, up_TF = gate_TF.clone(), up_TF.clone()
         grads_TF = ctx.gate.backward(grad_outputs[0], gate_TF, up_TF)
         del gate_TF, up_TF
-        rows_TI = ctx.products[0].rows(ctx.again(*inputs)) if inputs else None
-        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
-        found, grad_TI = _gradients(ctx.products, grads_TF, rows_TI, trainable, kept, wanted)
-        grad = None if grad_TI is None else grad_TI.view(ctx.shape).to(ctx.dtype)
+        grad, found = _gradients(ctx, grads_TF, saved, ctx.needs_input_grad[4:])
         return grad, None, None, None, *found
 
 
@@ -281,32 +310,33 @@ def _by_product(trainable: Sequence[Any]) -> list[Sequence[Any]]:
     return [trainable[start : start + NUM_TRAINABLE] for start in range(0, len(trainable), NUM_TRAINABLE)]
 
 
-def _parted(saved: Sequence[Any], number: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    """Return what is trained of so many products, what they have kept, and what their input is computed from."""
-    first, second = NUM_TRAINABLE * number, (NUM_TRAINABLE + NUM_KEPT) * number
-    return saved[:first], saved[first:second], saved[second:]
-
-
 def _gradients(
-    products: Sequence[Product],
-    grads: Sequence[torch.Tensor],
-    rows_TI: torch.Tensor | None,
-    trainable: Sequence[Any],
-    kept: Sequence[Any],
-    wanted: tuple[bool, Sequence[bool]],
-) -> tuple[Gradients, torch.Tensor | None]:
-    """Return the gradients of what is trained of each product, and of their common input (T, I), where wanted."""
-    found: Gradients = []
-    grad_TI = None
-    parts = zip(products, grads, _by_product(trainable), _by_product(wanted[1]), strict=True)
-    for number, (product, grad, own, own_wanted) in enumerate(parts):
-        grad_TO = product.rows(grad)
-        narrow_TR, mask_TI = kept[NUM_KEPT * number : NUM_KEPT * (number + 1)]
-        of_own, grad_TR = _gradients_of_trainable(product, grad_TO, rows_TI, own, own_wanted, (narrow_TR, mask_TI))
-        found += of_own
-        if wanted[0]:
-            grad_TI = _gradient_of_input(product, grad_TO, grad_TR, own[1], mask_TI, grad_TI)
-    return found, grad_TI
+    ctx: Any, grads: Sequence[torch.Tensor], saved: list[Any], wanted: Sequence[bool]
+) -> tuple[torch.Tensor | None, Gradients]:
+    """Return the gradient of a function's input, and those of what is trained of its products, where wanted.
+
+    Args:
+        ctx: that of the function.
+        grads: of its products.
+        saved: what is trained of them, what `_multiply` has kept, and what computes the input, which is taken out.
+        wanted: of what is trained.
+    """
+    products = ctx.products
+    first, second = NUM_TRAINABLE * len(products), (NUM_TRAINABLE + 1) * len(products) + 1
+    trainable, (narrow_TR, *masks), inputs = saved[:first], saved[first:second], saved[second:]
+    adapters = _Adapters(products, trainable)
+    grads_TO = [product.rows(grad) for product, grad in zip(products, grads, strict=True)]
+    found, grad_TR = _gradients_of_trainable(adapters, products, grads_TO, trainable, narrow_TR, wanted)
+    if grad_TR is not None and any(wanted[1::NUM_TRAINABLE]):
+        found[1::NUM_TRAINABLE] = adapters.gradients(products[0].rows(ctx.again(*inputs)), grad_TR, masks)
+    del saved[second:], inputs  # the input goes before its gradient, which is as large
+    if not ctx.needs_input_grad[0]:
+        return None, found
+    grad_TI = grads_TO[0] @ products[0].weight()
+    for product, grad_TO in zip(products[1:], grads_TO[1:], strict=True):
+        grad_TI.addmm_(grad_TO, product.weight())
+    adapters.add_gradient_of_input(grad_TI, grad_TR, masks)
+    return grad_TI.view(ctx.shape).to(ctx.dtype), found
 
 
 def fuse_products(model: Any, dtype: torch.dtype, device: Device) -> WeightBuffer:

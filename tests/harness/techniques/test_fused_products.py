@@ -1,6 +1,7 @@
 """Products with their adapters as one function: what float64 gives, the same training, less memory."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ class Layer:
 def layer(inputs: int, outputs: int, rank: int, *, bias: bool, dtype: torch.dtype, dropout: float) -> Layer:
     packed, state = quantize_4bit(torch.randn(outputs, inputs), blocksize=64, compress_statistics=True)
     buffer = WeightBuffer(outputs * inputs, len(state.absmax), torch.float32, DEVICE)
-    product = Product(packed, state, buffer, 1.7, dropout)
+    product = Product(packed, state, buffer, 1.7 / max(rank, 1) ** 0.5, dropout)
     trainable = [torch.randn(outputs) if bias else None, None, None]
     if rank:
         trainable[1:] = torch.randn(rank, inputs).to(dtype) * 0.3, torch.randn(outputs, rank).to(dtype) * 0.3
@@ -102,6 +103,72 @@ def test_a_product_and_its_gradients_are_those_of_float64(rank, bias, dtype, dro
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
     assert_same_gradients([values, *one.trainable], [wide_values, *wide])
+
+
+@settings(deadline=None, max_examples=25)
+@given(ranks=st.lists(KINDS["rank"], min_size=3, max_size=3), **{kind: KINDS[kind] for kind in KINDS if kind != "rank"})
+def test_products_of_one_input_and_their_gradients_are_those_of_float64(ranks, bias, dtype, dropout, tokens, seed):
+    torch.manual_seed(seed)
+    kind = {"bias": bias, "dtype": dtype}
+    widths = (OUTPUTS, 64, 64)
+    layers = [
+        layer(INPUTS, width, rank, dropout=dropout if rank else 0.0, **kind)
+        for width, rank in zip(widths, ranks, strict=True)
+    ]
+    values, weights = torch.randn(tokens, INPUTS, requires_grad=True), torch.randn(tokens, sum(widths))
+    trainable = [tensor for one in layers for tensor in one.trainable]
+    wide_values, *wide = widened([values, *trainable])
+    torch.manual_seed(seed)
+    out = torch.cat(_Products.apply(values, [one.product for one in layers], None, *trainable), 1)
+    torch.manual_seed(seed)
+    expected = torch.cat([reference(one, wide_values, wide[3 * at : 3 * at + 3]) for at, one in enumerate(layers)], 1)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-1 if dtype is torch.bfloat16 else 1e-3)
+    (out * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert_same_gradients([values, *trainable], [wide_values, *wide])
+
+
+def siblings() -> tuple[list[Product], list[Any]]:
+    """Return products of one input with adapters of different ranks, one of them without, and what is trained."""
+    torch.manual_seed(0)
+    layers = [layer(INPUTS, OUTPUTS, rank, bias=True, dtype=torch.float32, dropout=0.0) for rank in (4, 0, 2)]
+    return [one.product for one in layers], [tensor for one in layers for tensor in one.trainable]
+
+
+def test_gradients_come_where_they_are_wanted_and_stay_the_same():
+    products, trainable = siblings()
+    values = torch.randn(5, INPUTS)
+    sum(out.sum() for out in _Products.apply(values.requires_grad_(), products, None, *trainable)).backward()
+    everything = [None if tensor is None else tensor.grad for tensor in (values, *trainable)]
+    frozen = (0, 1, 8)  # the input, the first bias, the last A
+    some = [None if tensor is None else tensor.detach().clone() for tensor in (values, *trainable)]
+    for at, tensor in enumerate(some):
+        if tensor is not None and at not in frozen:
+            tensor.requires_grad_()
+    sum(out.sum() for out in _Products.apply(some[0], products, None, *some[1:])).backward()
+    found = [None if tensor is None else tensor.grad for tensor in some]
+    torch.testing.assert_close(found, [None if at in frozen else grad for at, grad in enumerate(everything)])
+
+
+def test_an_input_that_is_computed_again_is_gone_before_its_gradient_comes():
+    inputs, outputs = 4096, 64
+    device = SimulatedDevice(find_card("t4"), 2**30, computes=False)
+    with device.active():
+        half = {"dtype": torch.float16, "device": device.torch_device}
+        buffer = WeightBuffer(outputs * inputs, 1, torch.float16, device)
+        product = Product(buffer.values, SimpleNamespace(shape=torch.Size([outputs, inputs])), buffer, 1.0, 0.0)
+        values = torch.empty(2048, inputs, requires_grad=True, **half)
+        shapes = ((8, inputs), (outputs, 8))
+        adapters = [torch.empty(shape, requires_grad=True, **half) for shape in shapes]
+        for _ in range(2):  # the first time cuBLAS takes its workspace
+            (out,) = _Products.apply(values, [product], (torch.neg, values.detach()), None, *adapters)
+            grad = torch.empty_like(out)
+            before = device.stats().allocated_bytes
+            device.reset_peaks()
+            wanted = torch.autograd.grad(out, (values, *adapters), grad)
+            needed = device.stats().peak_allocated_bytes - before
+            del wanted, out
+    assert needed < 1.2 * values.nbytes
 
 
 @pytest.mark.parametrize("gate", [PlainGate(), LigerGate(DEVICE)])
