@@ -16,6 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.source_lines import context_around, is_harness, is_library, short_path
@@ -90,7 +91,13 @@ def patches_of_tensors(device: ObservableDevice) -> list[Patch]:
             return convert(cpu(self), *args, **kwargs)
         return convert(self, *args, **kwargs)
 
-    return [(torch.Tensor, "cpu", cpu), (torch.Tensor, "to", to)]
+    # of a lazy layer's parameter PyTorch lets these be called by what they are
+    allowed = [*UninitializedTensorMixin._allowed_methods, cpu, to]
+    return [
+        (torch.Tensor, "cpu", cpu),
+        (torch.Tensor, "to", to),
+        (UninitializedTensorMixin, "_allowed_methods", allowed),
+    ]
 
 
 def _says_cpu(frame: FrameType) -> bool:

@@ -85,6 +85,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
         return None  # what is added to a model, rather than what it returns
     is_joined = _is_joined(log)
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation, is_joined=is_joined)]
+    if is_joined and hoarding and _writes_text(hoarding[0]):
+        return None  # what is computed of a text gets longer with it
     if max((evaluation.grown_bytes for evaluation in hoarding), default=0) < MIN_GROWTH_BYTES:
         return None  # what a search keeps until it is over, and the like
     if log.run.script:
@@ -96,6 +98,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     if contents == "logits" and held is not None and is_of_cache(log, held):
         return None  # keys and values that happen to be as large
     never_released = _never_released(hoarding)
+    if held is not None and is_of_metric(held) and not never_released:
+        return None  # it is reset, and needs until then what it is computed from
     cause = "outputs-hoarded"
     if contents == "logits":
         cause = "logits-hoarded"
@@ -154,6 +158,14 @@ def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
     is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)
     return (len(lengths) > 1 or is_joined) and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
+
+
+def _writes_text(evaluation: Evaluation) -> bool:
+    """Return whether most batches are the ones before with one more token: a loop of somebody's own generates."""
+    batches = [record.batch for record in evaluation.batches if record.batch is not None]
+    shapes = [(batch.batch_size, batch.padded_length) for batch in batches]
+    longer = [after == (rows, length + 1) for (rows, length), after in pairwise(shapes)]
+    return 2 * sum(longer) > len(longer)
 
 
 def _begins_rise(evaluation: Evaluation) -> bool:

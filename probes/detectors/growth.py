@@ -30,6 +30,7 @@ from memory_harness.probes.detectors.growth_holders import (
     in_graphs,
     in_hooks,
     in_metrics,
+    in_old_optimizers,
     in_optimizer,
     in_outputs,
 )
@@ -68,6 +69,7 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     in_metrics,
     in_hooks,
     in_optimizer,
+    in_old_optimizers,
     in_outputs,
     at_interval,
     every_step,

@@ -45,6 +45,11 @@ def is_of_optimizer(survivor: SurvivorRecord) -> bool:
     return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
 
 
+def is_of_old_optimizer(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a state of one of several optimizers that something collects."""
+    return OPTIMIZER_STATE in survivor.holder and not is_of_optimizer(survivor)
+
+
 def is_of_parameters(survivor: SurvivorRecord) -> bool:
     """Return whether it is a parameter of a module."""
     return "attribute `_parameters` of" in survivor.holder
