@@ -15,7 +15,7 @@ from memory_harness.probes.detectors.floor import (
     keeps_growing,
     span,
 )
-from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
+from memory_harness.probes.detectors.kept import are_caches, is_of_cache
 from memory_harness.probes.detectors.logits import LogitsSize, logits_size
 from memory_harness.probes.detectors.reading import (
     FORWARD_PHASES,
@@ -46,7 +46,7 @@ def rollouts_kept(evidence: Evidence) -> Finding | None:
     main = main_survivor(rollouts)
     if main is None or _bytes_of(rollouts) < EXPLAINED_SHARE * _bytes_of(survivors):
         return None
-    if len(main.shape) == CACHE_DIMENSIONS:  # keys and values
+    if is_of_cache(log, main) or are_caches(log, rollouts):
         return None
     budget_reached = forecast(log, growth)
     per_step = _bytes_of(rollouts)
