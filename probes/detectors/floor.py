@@ -20,6 +20,8 @@ EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""
 MIN_EVENTS = 3
 """Steps that grew before they make a pattern."""
+HIGH_QUANTILE = 0.9
+"""Of the levels in the middle of a run, which its end must exceed."""
 RESTS = 2
 """How many of the longest stretches between two rises may follow the last one, before what grew has come to its end."""
 
@@ -87,7 +89,17 @@ def rises_to_the_end(levels: Sequence[int], noise_bytes: int) -> bool:
     lasting = np.minimum.accumulate(backwards)[::-1]
     first, late, last = lasting[0], lasting[2 * len(lasting) // 3], lasting[-1]
     rises = int(late - first) > noise_bytes and int(last - late) > noise_bytes
-    return rises and _goes_on(lasting.tolist(), noise_bytes)
+    return rises and _is_highest_late(levels, noise_bytes) and _goes_on(lasting.tolist(), noise_bytes)
+
+
+def _is_highest_late(levels: Sequence[int], noise_bytes: int) -> bool:
+    """Return whether a series ends above its middle third: what replaces large things by small ones has no end above.
+
+    Of the middle a tenth may be higher, what was there for a moment.
+    """
+    third = len(levels) // 3
+    usual = float(np.quantile(levels[third : 2 * third], HIGH_QUANTILE))
+    return max(levels[-max(1, third // 2) :]) - usual > noise_bytes
 
 
 def _goes_on(lasting: Sequence[int], noise_bytes: int) -> bool:
