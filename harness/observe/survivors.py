@@ -62,7 +62,7 @@ from memory_harness.harness.observe.survivor_records import (
 STEP = "step"
 
 MIN_GROWTH_BYTES = 64 * 1024  # least growth over the steps from which their allocations are recorded
-MIN_HOST_BYTES = 16 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
+MIN_HOST_BYTES = 8 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
 SETTLING_BATCHES = 2  # first evaluation batches, in which the process grows for reasons of its own
 MAX_RECORDINGS = 3  # recordings per unit and run
 COMPARED_UNITS = 3  # first units of a recording with which its last one is compared

@@ -50,10 +50,21 @@ def test_a_line_keeps_growing():
         [min(i, 8) * MIB for i in range(20)],
         [(i % 4) * MIB for i in range(20)],
         [0] * 7 + [50 * MIB] * 13,
+        [0] * 28 + [MIB, 2 * MIB] + [3 * MIB] * 14,
+        [min(i, 12) * MIB for i in range(13)] + [12 * MIB - (40 - i) * 16 * KIB for i in range(13, 40)],
         [i * 512 for i in range(20)],
         [MIB * i for i in range(5)],
     ],
-    ids=["flat", "a buffer that fills", "a window that is emptied", "one jump", "kept scalars", "too short"],
+    ids=[
+        "flat",
+        "a buffer that fills",
+        "a window that is emptied",
+        "one jump",
+        "a history that fills late",
+        "a cache that is full of other things",
+        "kept scalars",
+        "too short",
+    ],
 )
 def test_what_does_not_last_is_no_growth(floors):
     assert not keeps_growing(steps(floors))
