@@ -896,7 +896,7 @@ class ScriptObserver:
         elif self._phase is Phase.EVAL:
             cache_bytes, called_at = cache_in_frames(self._frame())
             passed = self._phase_recorder.forward_facts  # where the pass has ended, and what is computed of it failed
-            called_at = called_at or line_that_called(self._frame()) or (passed and passed.where)
+            called_at = called_at or line_that_called(self._frame()) or (passed.where if passed else None)
             facts = ForwardFacts(has_graph, cache_bytes, self._num_checkpointed)
             switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
             self._phase_recorder.forward_facts = dataclasses.replace(facts, where=called_at, switched_at=switched_at)

@@ -12,6 +12,7 @@ from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.evidence import StepGrowth
 from memory_harness.probes.detectors.floor import keeps_growing
+from memory_harness.probes.detectors.kept import ends_within
 from memory_harness.probes.detectors.peaks import fit_peaks, length_limit, share_beyond
 from memory_harness.probes.detectors.reading import line_of
 from memory_harness.probes.detectors.trends import robust_slope
@@ -235,3 +236,13 @@ def test_a_process_that_grows_once_is_not(short_records, field):
     log = cut_after(collect(short_records), 24)
     assert host_leaks(log, field, lambda step: GIB + 40 * MIB * (step > 14)) == []
     assert host_leaks(log, field, lambda step: GIB + 4 * MIB * min(step, 14)) == []
+
+
+@pytest.mark.parametrize(("limit", "room", "ends"), [(50, MIB, True), (5000, MIB, False), (None, MIB, False)])
+def test_a_limit_that_fits_ends_growth(limit, room, ends):
+    most = f", at most {limit}" if limit else ""
+    held = SurvivorRecord(
+        9, Phase.EVAL, "", f"`log`: deque of 8{most} (mine.py:7)", 512, 8, shape=(128,), dtype="float32"
+    )
+    assert ends_within(held, room) is ends
+    assert not ends_within(replace(held, has_grad_fn=True), room)

@@ -122,7 +122,7 @@ def test_the_floor_of_the_log_is_that_of_the_builder():
 
 
 def acting_log(*, draws: bool, before_first: bool = True) -> RunLog:
-    """Return the log of a script that calls its model twice without training it before each step, and keeps pictures."""
+    """Return the log of a script that calls its model without training it before each step, and keeps pictures."""
     log = rollout_log(survivors=(replace(BUFFER, phase=Phase.EVAL, shape=(4, 4, 32, 32)),))
     acting = [
         replace(record, phase=Phase.EVAL) if record.phase is Phase.GENERATE else record
