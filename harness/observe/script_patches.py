@@ -81,7 +81,7 @@ def patches_of_tensors(device: ObservableDevice) -> list[Patch]:
 
     @functools.wraps(to_host)
     def cpu(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if device.torch_device.type != "cpu" or isinstance(self, torch.nn.Parameter):
+        if device.torch_device.type != "cpu" or isinstance(self, (torch.nn.Parameter, *_LAZY)):
             return to_host(self, *args, **kwargs)
         with device.on_host():
             return to_host(self, *args, **kwargs).clone()
