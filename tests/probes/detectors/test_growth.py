@@ -52,7 +52,7 @@ def test_a_line_keeps_growing():
         [(i % 4) * MIB for i in range(20)],
         [0] * 7 + [50 * MIB] * 13,
         [0] * 28 + [MIB, 2 * MIB] + [3 * MIB] * 14,
-        [min(i, 12) * MIB for i in range(13)] + [12 * MIB - (40 - i) * 16 * KIB for i in range(13, 40)],
+        [min(i, 14) * MIB for i in range(26)] + [13 * MIB + i * 16 * KIB for i in range(14)],
         [i * 512 for i in range(20)],
         [MIB * i for i in range(5)],
     ],
