@@ -387,6 +387,7 @@ CYCLE = (
     "cycle"  # unit of a `SurvivorRecord`: objects that refer to each other in a circle, and waited for the collector
 )
 SORTING = "sorted"  # in `RunRecord.settings_at`: the first line that sorts by a key
+DRAWING = "drawn"  # in `RunRecord.settings_at`: the first line that draws from probabilities
 OPTIMIZER_SETTING = "optimizer"  # in `RunRecord.settings_at`: what made the optimizer that stepped last, or was to
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""

@@ -508,6 +508,17 @@ def sorting_line(path: str) -> int | None:
     return min(lines, default=None)
 
 
+def drawing_line(path: str) -> int | None:
+    """Return the first line of a file that draws from probabilities, as a policy does what it is to do."""
+    calls = [node for node in _nodes(path) if isinstance(node, ast.Call)]
+    return min((call.lineno for call in calls if _draws(call)), default=None)
+
+
+def _draws(call: ast.Call) -> bool:
+    is_of_distribution = isinstance(call.func, ast.Attribute) and not call.args and not call.keywords
+    return _called_name(call) == "multinomial" or (_called_name(call) == "sample" and is_of_distribution)
+
+
 def _sorts_by_key(call: ast.Call) -> bool:
     has_key = any(keyword.arg == "key" for keyword in call.keywords)
     return has_key and _called_name(call) in ("sorted", "sort")

@@ -725,7 +725,7 @@ class ScriptObserver:
         if not on_host:
             tensors = tensors_in(loaded, LOADED_DEPTH)
             self.device.adopt(tensors)
-            self._loaded.replace(tensors, of_checkpoint=is_checkpoint(loaded))
+            self._loaded.replace(tensors, calling_line() or "", of_checkpoint=is_checkpoint(loaded))
         return loaded
 
     def load_state_dict(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
@@ -742,7 +742,7 @@ class ScriptObserver:
         in_use.update(map(self.device.handle_of, tensors_in(self._optimizers.states())))
         kept = [tensor for tensor in self._loaded.take_alive() if self.device.handle_of(tensor) not in in_use]
         if sum(tensor.nbytes for tensor in kept) >= MIN_OLD_BYTES:
-            self._phase_recorder.survivors.note_checkpoint_kept(kept)
+            self._phase_recorder.survivors.note_checkpoint_kept(kept, self._loaded.loaded_at)
 
     # Functions that generate
 
@@ -897,11 +897,11 @@ class ScriptObserver:
             self._phase_recorder.forward_facts = self._training_facts(module)
         elif self._phase is Phase.EVAL:
             cache_bytes, called_at = cache_in_frames(self._frame())
+            passed = self._phase_recorder.forward_facts  # where the pass has ended, and what is computed of it failed
+            called_at = called_at or line_that_called(self._frame()) or (passed.where if passed else None)
             facts = ForwardFacts(has_graph, cache_bytes, self._num_checkpointed)
             switched_at = self._changes.switched_at() if self._has_checkpointed and not self._num_checkpointed else None
-            self._phase_recorder.forward_facts = dataclasses.replace(
-                facts, where=called_at or line_that_called(self._frame()), switched_at=switched_at
-            )
+            self._phase_recorder.forward_facts = dataclasses.replace(facts, where=called_at, switched_at=switched_at)
 
     def _note_old_models(self) -> None:
         """Report models that were trained before the present one, and called no more since it is."""

@@ -15,8 +15,15 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from memory_harness.harness.log.records import SORTING
-from memory_harness.harness.log.source_lines import is_harness, is_library, setting_line, short_path, sorting_line
+from memory_harness.harness.log.records import DRAWING, SORTING
+from memory_harness.harness.log.source_lines import (
+    drawing_line,
+    is_harness,
+    is_library,
+    setting_line,
+    short_path,
+    sorting_line,
+)
 from memory_harness.harness.observe.script_patches import innermost_code
 
 OBSERVED_STEPS = 2
@@ -120,9 +127,10 @@ SETTINGS: dict[str, tuple[object, ...]] = {
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives; and where the script itself sorts by a key."""
+    """Return `file:line` by setting, of those that the script gives; and where the script itself sorts or draws."""
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
-    found[SORTING] = _first_place([sys.modules.get("__main__")], sorting_line)
+    script = [sys.modules.get("__main__")]
+    found |= {SORTING: _first_place(script, sorting_line), DRAWING: _first_place(script, drawing_line)}
     return {name: place for name, place in found.items() if place}
 
 
@@ -369,11 +377,13 @@ class LoadedTensors:
 
     def __init__(self) -> None:
         self._tensors: list[weakref.ref[torch.Tensor]] = []
+        self.loaded_at = ""  # `file:line` of the user's that read the file
         self._of_checkpoint = False  # they are states of a module or an optimizer
         self._restored_at: int | None = None  # step before which a module took its state from them
 
-    def replace(self, tensors: Iterable[torch.Tensor], *, of_checkpoint: bool) -> None:
+    def replace(self, tensors: Iterable[torch.Tensor], loaded_at: str, *, of_checkpoint: bool) -> None:
         """Take note of what a file gave."""
+        self.loaded_at = loaded_at
         self._tensors = list(map(weakref.ref, tensors))
         self._restored_at = None
         self._of_checkpoint = of_checkpoint

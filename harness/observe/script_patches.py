@@ -16,6 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.source_lines import context_around, is_harness, is_library, short_path
@@ -30,6 +31,9 @@ MAX_FRAMES = 24  # frames looked at for a function that generates, from the mode
 
 _HARNESS = "memory_harness.harness"
 _OBSERVER = os.path.join(os.path.dirname(__file__), "script.py")
+
+_LAZY: tuple[Any, ...] = (UninitializedParameter, UninitializedBuffer)
+"""A lazy layer's parameters and buffers, of which PyTorch lets some functions be called by what they are."""
 
 _CPU = re.compile(r"""["']cpu["']""")
 _TO_CPU = re.compile(r"""\.to\(\s*(device\s*=\s*)?["']cpu["']""")
@@ -77,7 +81,7 @@ def patches_of_tensors(device: ObservableDevice) -> list[Patch]:
 
     @functools.wraps(to_host)
     def cpu(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if device.torch_device.type != "cpu" or isinstance(self, torch.nn.Parameter):
+        if device.torch_device.type != "cpu" or isinstance(self, (torch.nn.Parameter, *_LAZY)):
             return to_host(self, *args, **kwargs)
         with device.on_host():
             return to_host(self, *args, **kwargs).clone()
@@ -90,7 +94,11 @@ def patches_of_tensors(device: ObservableDevice) -> list[Patch]:
             return convert(cpu(self), *args, **kwargs)
         return convert(self, *args, **kwargs)
 
-    return [(torch.Tensor, "cpu", cpu), (torch.Tensor, "to", to)]
+    return [
+        (torch.Tensor, "cpu", cpu),
+        (torch.Tensor, "to", to),
+        *((cls, "_allowed_methods", [*cls._allowed_methods, cpu, to]) for cls in _LAZY),
+    ]
 
 
 def _says_cpu(frame: FrameType) -> bool:

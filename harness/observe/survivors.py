@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -62,7 +62,7 @@ from memory_harness.harness.observe.survivor_records import (
 STEP = "step"
 
 MIN_GROWTH_BYTES = 64 * 1024  # least growth over the steps from which their allocations are recorded
-MIN_HOST_BYTES = 16 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
+MIN_HOST_BYTES = 8 * 2**20  # least rise of resident memory in an evaluation; a process's own caches grow by a few MiB
 SETTLING_BATCHES = 2  # first evaluation batches, in which the process grows for reasons of its own
 MAX_RECORDINGS = 3  # recordings per unit and run
 COMPARED_UNITS = 3  # first units of a recording with which its last one is compared
@@ -402,13 +402,18 @@ class SurvivorTracker:
                 self._reported.add(CAUGHT_FAILURE)
                 self._write_holder(holder, CAUGHT_FAILURE, left, 1)
 
-    def note_checkpoint_kept(self, tensors: list[torch.Tensor]) -> None:
-        """Report who holds tensors of a checkpoint that has been restored."""
+    def note_checkpoint_kept(self, tensors: list[torch.Tensor], loaded_at: str) -> None:
+        """Report who holds tensors of a checkpoint that has been restored, with the line that loaded it.
+
+        One that puts them into a dict, such as by other names, is where nothing begins.
+        """
         num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
         holder = first_users_holder(tensors[:MAX_OBJECTS_ASKED], [tensors])
-        self._write_holder(holder, Phase.RESUME, num_bytes, len(tensors))
+        if holder is not None and holder.adds and loaded_at:
+            holder = replace(holder, path="")
+        self._write_holder(holder, Phase.RESUME, num_bytes, len(tensors), loaded_at)
 
-    def _write_holder(self, holder: Holder | None, unit: str, num_bytes: int, num_tensors: int) -> None:
-        """Write who holds the memory; nothing where that is not known."""
+    def _write_holder(self, holder: Holder | None, unit: str, num_bytes: int, num_tensors: int, site: str = "") -> None:
+        """Write who holds the memory, and what made it where that is known; nothing where no holder is."""
         if holder is not None:
-            self._write(SurvivorRecord(self._step, self._phase, "", str(holder), num_bytes, num_tensors, unit=unit))
+            self._write(SurvivorRecord(self._step, self._phase, site, str(holder), num_bytes, num_tensors, unit=unit))

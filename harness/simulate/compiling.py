@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-Patch = tuple[Any, str, Callable[..., Any]]
-"""owner, name and the function in its place"""
+Patch = tuple[Any, str, Any]
+"""owner, name and the function, or other value, in its place"""
 
 
 @contextmanager

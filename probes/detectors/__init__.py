@@ -116,6 +116,7 @@ LEAKS = {
     "adapters-accumulate",
     "eval-leftover",
     "kv-cache-held",
+    "optimizer-states-twice",
     "rollouts-kept",
 }
 """Causes of what grows or stays; two of them with one line are the same leak."""

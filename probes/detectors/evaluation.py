@@ -1,5 +1,6 @@
 """What evaluation holds that it should not: outputs of earlier batches, a graph, a cache; and what it leaves behind."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -66,6 +67,8 @@ HOST_SHARE_OF_LOGITS = (0.7, 1.5)
 HIGHEST_SHARE_OF_HELD = 2.5
 """The same at most where a holder of host memory is known: the process grows by what copies take for a while, too."""
 
+_LIST = re.compile(r"\blist of (\d+)")
+
 
 def outputs_kept(evidence: Evidence) -> Finding | None:
     """Find an evaluation each of whose batches leaves something, and name it by what that is.
@@ -85,6 +88,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
         return None  # what is added to a model, rather than what it returns
     is_joined = _is_joined(log)
     hoarding = [evaluation for evaluation in evidence.evaluations if _hoards(evaluation, is_joined=is_joined)]
+    if is_joined and hoarding and _writes_text(hoarding[0]):
+        return None  # what is computed of a text gets longer with it
     if max((evaluation.grown_bytes for evaluation in hoarding), default=0) < MIN_GROWTH_BYTES:
         return None  # what a search keeps until it is over, and the like
     if log.run.script:
@@ -96,6 +101,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     if contents == "logits" and held is not None and is_of_cache(log, held):
         return None  # keys and values that happen to be as large
     never_released = _never_released(hoarding)
+    if held is not None and is_of_metric(held) and not never_released:
+        return None  # it is reset, and needs until then what it is computed from
     cause = "outputs-hoarded"
     if contents == "logits":
         cause = "logits-hoarded"
@@ -154,6 +161,14 @@ def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
     is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)
     return (len(lengths) > 1 or is_joined) and is_lasting and len(rises) >= MIN_BATCHES and 2 * len(rises) > len(left)
+
+
+def _writes_text(evaluation: Evaluation) -> bool:
+    """Return whether most batches are the ones before with one more token: a loop of somebody's own generates."""
+    batches = [record.batch for record in evaluation.batches if record.batch is not None]
+    shapes = [(batch.batch_size, batch.padded_length) for batch in batches]
+    longer = [after == (rows, length + 1) for (rows, length), after in pairwise(shapes)]
+    return 2 * sum(longer) > len(longer)
 
 
 def _begins_rise(evaluation: Evaluation) -> bool:
@@ -321,16 +336,15 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     # the first batches grow the process for reasons of their own
     batches = evaluation.batches[MIN_BATCHES - 1 :]
     levels = [record.host_rss_bytes for record in batches]
-    if 2 * sum(later > earlier for earlier, later in pairwise(levels)) < len(levels):
-        return None  # it rises now and then, as where the adapter is first switched off
     slope = robust_slope(levels)
     logits_sizes = _logits_sizes(log, batches)
-    low, high = HOST_SHARE_OF_LOGITS
     held = main_survivor(survivors_of(log, HOST))
-    if held is not None and log.run.script:
-        high = HIGHEST_SHARE_OF_HELD
-    if slope.low <= BATCH_HOST_NOISE_BYTES or not any(low * s <= slope.middle <= high * s for s in logits_sizes):
-        return None
+    high = HIGHEST_SHARE_OF_HELD if held is not None and log.run.script else HOST_SHARE_OF_LOGITS[1]
+    per_batch = round(slope.middle)
+    if not _rises_by_logits(levels, logits_sizes, high):
+        if not _is_list_of_logits(held, logits_sizes):
+            return None
+        per_batch = max(logits_sizes)
     where = None if held is None else _where(log, held, evaluation)
     if where is None and log.run.script and log.run.source == "simulated":
         return None  # the card's tensors lie in resident memory too: it may grow by what was freed
@@ -338,7 +352,7 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
     return Finding(
         cause="logits-hoarded-host",
         severity="warning",
-        title=f"Each evaluation batch adds {format_bytes(round(slope.middle))} to host memory",
+        title=f"Each evaluation batch adds {format_bytes(per_batch)} to host memory",
         explanation=f"Resident memory rises with every batch of the evaluation after step {evaluation.step}, by "
         f"{format_bytes(grown)} over {len(batches)} batches, about the size of the batch's logits, while "
         "allocated on the GPU is flat. The host runs out instead of the GPU.",
@@ -347,11 +361,35 @@ def logits_hoarded_host(evidence: Evidence) -> Finding | None:
         bytes=grown,
         where=where,
         evidence={
-            "host_bytes_per_batch": round(slope.middle),
+            "host_bytes_per_batch": per_batch,
             "num_batches": len(batches),
-            "logits_bytes": min(logits_sizes, key=lambda size: abs(size - slope.middle)),
+            "logits_bytes": min(logits_sizes, key=lambda size: abs(size - per_batch)),
         },
     )
+
+
+def _rises_by_logits(levels: Sequence[int], logits_sizes: Sequence[int], high: float) -> bool:
+    """Return whether resident memory rises with most batches, by about what a batch's logits take.
+
+    Now and then it rises for other reasons, as where the adapter is first switched off.
+    """
+    if 2 * sum(later > earlier for earlier, later in pairwise(levels)) < len(levels):
+        return False
+    slope, low = robust_slope(levels), HOST_SHARE_OF_LOGITS[0]
+    return slope.low > BATCH_HOST_NOISE_BYTES and any(low * s <= slope.middle <= high * s for s in logits_sizes)
+
+
+def _is_list_of_logits(held: SurvivorRecord | None, logits_sizes: Sequence[int]) -> bool:
+    """Return whether a list in host memory has so many tensors as the process has grown by logits.
+
+    The first of them may lie where others were freed before.
+    """
+    several = None if held is None else _LIST.search(held.holder)
+    if held is None or several is None:
+        return False
+    low, high = HOST_SHARE_OF_LOGITS
+    each = held.bytes_per_step / int(several[1])
+    return any(max(BATCH_HOST_NOISE_BYTES, low * size) <= each <= high * size for size in logits_sizes)
 
 
 def _logits_sizes(log: RunLog, batches: Sequence[PhaseRecord]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,6 +20,10 @@ EXPLAINED_SHARE = 0.8
 """Share of the growth that must coincide with something before that is called its reason."""
 MIN_EVENTS = 3
 """Steps that grew before they make a pattern."""
+HIGH_QUANTILE = 0.9
+"""Of the levels in the middle of a run, which its end must exceed."""
+RESTS = 2
+"""How many of the longest stretches between two rises may follow the last one, before what grew has come to its end."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
     """Return whether the lasting floor rises through most of the run and until its end.
 
     The lasting floor at a step is the lowest from there on: what was let go later does not count as growth. A buffer
-    that fills and then stays is flat in the last third; one that is emptied now and then has no lasting rise before
-    its last filling.
+    that fills and then stays is flat in the last third, or rests longer than it ever did while it filled; one that is
+    emptied now and then has no lasting rise before its last filling.
     """
     return rises_to_the_end(floors(growth), NOISE_BYTES)
 
@@ -83,7 +88,29 @@ def rises_to_the_end(levels: Sequence[int], noise_bytes: int) -> bool:
     backwards = np.array(levels, dtype=np.int64)[::-1]
     lasting = np.minimum.accumulate(backwards)[::-1]
     first, late, last = lasting[0], lasting[2 * len(lasting) // 3], lasting[-1]
-    return int(late - first) > noise_bytes and int(last - late) > noise_bytes
+    rises = int(late - first) > noise_bytes and int(last - late) > noise_bytes
+    return rises and _is_highest_late(levels, noise_bytes) and _goes_on(lasting.tolist(), noise_bytes)
+
+
+def _is_highest_late(levels: Sequence[int], noise_bytes: int) -> bool:
+    """Return whether a series ends above its middle third: what replaces large things by small ones has no end above.
+
+    Of the middle a tenth may be higher, what was there for a moment.
+    """
+    third = len(levels) // 3
+    usual = float(np.quantile(levels[third : 2 * third], HIGH_QUANTILE))
+    return max(levels[-max(1, third // 2) :]) - usual > noise_bytes
+
+
+def _goes_on(lasting: Sequence[int], noise_bytes: int) -> bool:
+    """Return whether no longer a rest has followed the last rise than lay between rises: what has filled rests."""
+    level, risen_at = lasting[0], list[int]()
+    for index, value in enumerate(lasting):
+        if value - level > noise_bytes:
+            level = value
+            risen_at.append(index)
+    longest = max(after - before for before, after in pairwise(risen_at))
+    return len(lasting) - 1 - risen_at[-1] <= RESTS * longest
 
 
 def freed_by(evidence: Evidence, name: str) -> int:

@@ -30,6 +30,7 @@ from memory_harness.probes.detectors.growth_holders import (
     in_graphs,
     in_hooks,
     in_metrics,
+    in_old_optimizers,
     in_optimizer,
     in_outputs,
 )
@@ -43,7 +44,7 @@ from memory_harness.probes.detectors.growth_timing import (
     never_recovered,
     until_epoch_ends,
 )
-from memory_harness.probes.detectors.kept import is_of_optimizer
+from memory_harness.probes.detectors.kept import ends_within, is_of_optimizer
 from memory_harness.probes.detectors.reading import (
     error_at_failure,
     how_it_is_kept,
@@ -68,6 +69,7 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
     in_metrics,
     in_hooks,
     in_optimizer,
+    in_old_optimizers,
     in_outputs,
     at_interval,
     every_step,
@@ -180,7 +182,7 @@ def _explain(evidence: Evidence) -> Explanation | None:
     survivors = survivors_of(evidence.log)
     if survivors and all(is_of_optimizer(survivor) for survivor in survivors):
         return in_optimizer(evidence)  # it keeps as much as it is configured to, unless that has no end
-    if _is_of_added_parameters(evidence):
+    if _is_of_added_parameters(evidence) or _fills_within_room(evidence.log):
         return None
     for question in QUESTIONS:
         explanation = question(evidence)
@@ -188,6 +190,13 @@ def _explain(evidence: Evidence) -> Explanation | None:
             is_bounded = question is at_new_lengths and has_few_lengths(evidence)
             return None if is_bounded else explanation
     return None
+
+
+def _fills_within_room(log: RunLog) -> bool:
+    """Return whether all that grows has limits, with which the run still fits."""
+    survivors, room = survivors_of(log), log.run.budget_bytes - log.peak_allocated_bytes
+    is_bounded = bool(survivors) and all(ends_within(survivor, room // len(survivors)) for survivor in survivors)
+    return is_bounded and log.fatal_oom is None
 
 
 def _is_of_added_parameters(evidence: Evidence) -> bool:

@@ -7,7 +7,14 @@ from memory_harness.harness.log.records import Phase, SurvivorRecord
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
 from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
-from memory_harness.probes.detectors.kept import are_caches, is_of_exception, is_of_hook, is_of_metric, is_of_optimizer
+from memory_harness.probes.detectors.kept import (
+    are_caches,
+    is_of_exception,
+    is_of_hook,
+    is_of_metric,
+    is_of_old_optimizer,
+    is_of_optimizer,
+)
 from memory_harness.probes.detectors.reading import main_survivor, records_of, survivors_of
 from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES
 
@@ -89,6 +96,18 @@ def in_optimizer(evidence: Evidence) -> Explanation | None:
         title="An optimizer's states have grown by {}",
         reason="States of parameters that have been replaced by others are still there: the optimizer keeps them, by "
         "the old parameters, until they are deleted from its `state`.",
+    )
+
+
+def in_old_optimizers(evidence: Evidence) -> Explanation | None:
+    """Explain states of optimizers that others have taken the place of, and a list or the like keeps."""
+    return _explanation(
+        evidence,
+        _held(evidence, is_of_old_optimizer),
+        cause="optimizer-states-twice",
+        title="The states of earlier optimizers take {}",
+        reason="Optimizers were made anew, and the ones before are kept, by themselves or by schedulers, with their "
+        "states.",
     )
 
 

@@ -27,6 +27,9 @@ _IN_CACHE_OBJECT = re.compile(
 )
 """Links of a holder: attributes of transformers' caches and of their layers."""
 
+_LIMIT = re.compile(r"\bat most (\d+)")
+"""In a link of a holder: a deque that lets the first go when it has so many."""
+
 
 def is_of_exception(survivor: SurvivorRecord) -> bool:
     """Return whether a local variable of a frame that a traceback keeps holds it."""
@@ -45,9 +48,22 @@ def is_of_optimizer(survivor: SurvivorRecord) -> bool:
     return outer != survivor.holder and "list of" not in outer and "dict with" not in outer
 
 
+def is_of_old_optimizer(survivor: SurvivorRecord) -> bool:
+    """Return whether it is a state of one of several optimizers that something collects."""
+    return OPTIMIZER_STATE in survivor.holder and not is_of_optimizer(survivor)
+
+
 def is_of_parameters(survivor: SurvivorRecord) -> bool:
     """Return whether it is a parameter of a module."""
     return "attribute `_parameters` of" in survivor.holder
+
+
+def ends_within(survivor: SurvivorRecord, room_bytes: int) -> bool:
+    """Return whether what holds it, without graphs, has a limit that is reached before so many bytes more are taken."""
+    limit = _LIMIT.search(survivor.holder)
+    if limit is None or survivor.has_grad_fn or not survivor.shape:
+        return False
+    return int(limit[1]) * _num_bytes(survivor) <= room_bytes
 
 
 def is_of_metric(survivor: SurvivorRecord) -> bool:

@@ -10,8 +10,10 @@ from memory_harness.harness.log.records import OPTIMIZER_STATE, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import EXPLAINED_SHARE
+from memory_harness.probes.detectors.kept import is_of_old_optimizer
 from memory_harness.probes.detectors.reading import (
     left_bytes,
+    line_of,
     line_of_unit,
     records_of,
     severity_without,
@@ -87,6 +89,7 @@ def _made_again(evidence: Evidence) -> Finding | None:
         phase=Phase.OPTIMIZER,
         steps=(again[0], again[-1]),
         bytes=total,
+        where=line_of(next(filter(is_of_old_optimizer, survivors_of(log)), None)),
         evidence={"states_bytes": round(states), "num_made_again": len(again)},
     )
 

@@ -22,7 +22,6 @@ from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.reading import (
     FORWARD_PHASES,
     GRAPH_PHASES,
-    TIGHT_SHARE,
     fatal_finding,
     is_tight,
     made_in_forward,
@@ -31,7 +30,7 @@ from memory_harness.probes.detectors.reading import (
     records_of,
     survivors_at_failure,
 )
-from memory_harness.probes.findings import Finding, Severity
+from memory_harness.probes.findings import Finding
 
 MIN_FITTED_LENGTHS = 4
 """Distinct lengths from which a quadratic term can be told from a linear one: three coefficients and one to check."""
@@ -250,12 +249,9 @@ def _scores_finding(
 ) -> Finding:
     log, batch = evidence.log, largest.batch
     assert batch is not None
-    severity: Severity = "info"
-    if is_tight(log) or num_bytes >= (1 - TIGHT_SHARE) * log.run.budget_bytes:
-        severity = "warning"
     return Finding(
         cause="attention-math-fallback",
-        severity=severity,
+        severity="warning" if is_tight(log) else "info",
         title=f"Attention stores all its scores: {format_bytes(num_bytes)} at {batch.padded_length} tokens",
         explanation=f"The peak of the {largest.phase.lower()} pass grows with the square of the length, by "
         f"{fitted.per_pair_bytes:.0f} B for each pair of tokens beside {format_bytes(round(fitted.per_token_bytes))} "

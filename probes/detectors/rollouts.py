@@ -2,7 +2,7 @@
 
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.records import OomRecord, Phase, SurvivorRecord
+from memory_harness.harness.log.records import DRAWING, OomRecord, Phase, SurvivorRecord
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
@@ -15,9 +15,10 @@ from memory_harness.probes.detectors.floor import (
     keeps_growing,
     span,
 )
-from memory_harness.probes.detectors.kept import CACHE_DIMENSIONS
+from memory_harness.probes.detectors.kept import are_caches, is_of_cache
 from memory_harness.probes.detectors.logits import LogitsSize, logits_size
 from memory_harness.probes.detectors.reading import (
+    FORWARD_PHASES,
     dies_of_replies,
     fatal_finding,
     line_of,
@@ -31,7 +32,7 @@ from memory_harness.probes.findings import Finding
 ROLLOUT_PHASES = (Phase.GENERATE, Phase.EVAL, Phase.ROLLOUT, Phase.LOGPROBS)
 """Where rollouts are made: replies, and their probabilities under the old and the reference model."""
 ROLLOUT_SHARE = 0.5
-"""Share of the steps that generate before a training is taken for one on rollouts."""
+"""Share of the steps that generate, or calls without training for each with, of a training on rollouts."""
 
 
 def rollouts_kept(evidence: Evidence) -> Finding | None:
@@ -45,7 +46,7 @@ def rollouts_kept(evidence: Evidence) -> Finding | None:
     main = main_survivor(rollouts)
     if main is None or _bytes_of(rollouts) < EXPLAINED_SHARE * _bytes_of(survivors):
         return None
-    if len(main.shape) == CACHE_DIMENSIONS:  # keys and values
+    if is_of_cache(log, main) or are_caches(log, rollouts):
         return None
     budget_reached = forecast(log, growth)
     per_step = _bytes_of(rollouts)
@@ -70,9 +71,21 @@ def _bytes_of(survivors: list[SurvivorRecord]) -> int:
 
 
 def _trains_on_rollouts(evidence: Evidence) -> bool:
-    """Return whether the model generates before most of its steps."""
+    """Return whether the model generates before most of its steps, or acts in turn with them."""
     generating = {record.step for record in records_of(evidence.log, Phase.GENERATE, Phase.ROLLOUT)}
-    return len(generating) >= max(MIN_EVENTS, ROLLOUT_SHARE * len(evidence.steps))
+    return len(generating) >= max(MIN_EVENTS, ROLLOUT_SHARE * len(evidence.steps)) or _acts_between_steps(evidence.log)
+
+
+def _acts_between_steps(log: RunLog) -> bool:
+    """Return whether a policy acts and is trained on what it did, by turns.
+
+    A script that draws from probabilities calls its model without training it: before the first step, again and again
+    since, and no less than as a part of all calls.
+    """
+    calls, trained = records_of(log, Phase.EVAL), records_of(log, *FORWARD_PHASES)
+    steps = {record.step for record in calls}
+    is_often = len(steps) >= MIN_EVENTS and len(calls) >= ROLLOUT_SHARE * len(trained)
+    return DRAWING in log.run.settings_at and 0 in steps and is_often
 
 
 def group_logits(evidence: Evidence) -> Finding | None:

@@ -12,6 +12,7 @@ from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.evidence import StepGrowth
 from memory_harness.probes.detectors.floor import keeps_growing
+from memory_harness.probes.detectors.kept import ends_within
 from memory_harness.probes.detectors.peaks import fit_peaks, length_limit, share_beyond
 from memory_harness.probes.detectors.reading import line_of
 from memory_harness.probes.detectors.trends import robust_slope
@@ -50,10 +51,21 @@ def test_a_line_keeps_growing():
         [min(i, 8) * MIB for i in range(20)],
         [(i % 4) * MIB for i in range(20)],
         [0] * 7 + [50 * MIB] * 13,
+        [0] * 28 + [MIB, 2 * MIB] + [3 * MIB] * 14,
+        [min(i, 14) * MIB for i in range(26)] + [13 * MIB + i * 16 * KIB for i in range(14)],
         [i * 512 for i in range(20)],
         [MIB * i for i in range(5)],
     ],
-    ids=["flat", "a buffer that fills", "a window that is emptied", "one jump", "kept scalars", "too short"],
+    ids=[
+        "flat",
+        "a buffer that fills",
+        "a window that is emptied",
+        "one jump",
+        "a history that fills late",
+        "a cache that is full of other things",
+        "kept scalars",
+        "too short",
+    ],
 )
 def test_what_does_not_last_is_no_growth(floors):
     assert not keeps_growing(steps(floors))
@@ -224,3 +236,13 @@ def test_a_process_that_grows_once_is_not(short_records, field):
     log = cut_after(collect(short_records), 24)
     assert host_leaks(log, field, lambda step: GIB + 40 * MIB * (step > 14)) == []
     assert host_leaks(log, field, lambda step: GIB + 4 * MIB * min(step, 14)) == []
+
+
+@pytest.mark.parametrize(("limit", "room", "ends"), [(50, MIB, True), (5000, MIB, False), (None, MIB, False)])
+def test_a_limit_that_fits_ends_growth(limit, room, ends):
+    most = f", at most {limit}" if limit else ""
+    held = SurvivorRecord(
+        9, Phase.EVAL, "", f"`log`: deque of 8{most} (mine.py:7)", 512, 8, shape=(128,), dtype="float32"
+    )
+    assert ends_within(held, room) is ends
+    assert not ends_within(replace(held, has_grad_fn=True), room)

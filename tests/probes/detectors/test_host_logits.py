@@ -52,3 +52,16 @@ def test_two_passes_on_two_levels_are_not_growth():
     levels = [replace(it, host_rss_bytes=GIB + (it.micro_step >= NUM_BATCHES // 2) * GIB) for it in batches]
     before = [record for record in log.phases if record.phase is not Phase.EVAL]
     assert causes(replace(log, phases=[*before, *levels])) == []
+
+
+@pytest.mark.parametrize(("num", "expected"), [(NUM_BATCHES, ["logits-hoarded-host"]), (2, [])])
+def test_a_list_of_as_many_logits_as_the_process_has_grown_by_tells_though_it_began_to_grow_late(num, expected):
+    """The first logits lie where training has freed memory; what has grown by as much for a few tensors is another."""
+    log = evaluated("train.py", "simulated")
+    batches = [record for record in log.phases if record.phase is Phase.EVAL]
+    logits = batches[0].forward.logits_bytes
+    late = [replace(it, host_rss_bytes=GIB + logits * (it.micro_step >= NUM_BATCHES - 2)) for it in batches]
+    holder = f"local `kept` of evaluate(): list of {num} (train.py:9)"
+    log.survivors.append(SurvivorRecord(1, Phase.EVAL, "", holder, NUM_BATCHES * logits, num, unit=HOST))
+    before = [record for record in log.phases if record.phase is not Phase.EVAL]
+    assert causes(replace(log, phases=[*before, *late])) == expected

@@ -7,6 +7,7 @@ import pytest
 
 from memory_harness.configs.units import MIB
 from memory_harness.harness.log.records import (
+    DRAWING,
     BatchShape,
     EndRecord,
     OomRecord,
@@ -118,3 +119,28 @@ def test_the_logits_of_a_single_reply_are_those_of_any_sequence():
 
 def test_the_floor_of_the_log_is_that_of_the_builder():
     assert rollout_log(leak=0).steps[-1].allocated_bytes == FLOOR
+
+
+def acting_log(*, draws: bool, before_first: bool = True) -> RunLog:
+    """Return the log of a script that calls its model without training it before each step, and keeps pictures."""
+    log = rollout_log(survivors=(replace(BUFFER, phase=Phase.EVAL, shape=(4, 4, 32, 32)),))
+    acting = [
+        replace(record, phase=Phase.EVAL) if record.phase is Phase.GENERATE else record
+        for record in log.phases
+        if before_first or record.phase is not Phase.GENERATE or record.step > 0
+    ]
+    drawn = {DRAWING: "mine.py:7"} if draws else {}
+    return replace(log, phases=acting, run=replace(log.run, settings_at=drawn))
+
+
+@pytest.mark.parametrize(
+    ("log", "is_told"),
+    [
+        (partial(acting_log, draws=True), True),
+        (partial(acting_log, draws=False), False),
+        (partial(acting_log, draws=True, before_first=False), False),
+    ],
+    ids=["a policy acts", "a model evaluates", "begins after training"],
+)
+def test_what_a_policy_did_that_a_buffer_keeps(log, is_told):
+    assert ("rollouts-kept" in found(log())) is is_told

@@ -163,6 +163,7 @@ LIST = "global `kept` of __main__: list of 9"
         (f"{LIST}, filled by a line of the hook tap() (mine.py:7)", False, "hook-holds-activations"),
         (f"{LIST}, ValueError, traceback, local `h` of forward() (mine.py:7)", True, "exception-holds-frames"),
         ("global `hooks_kept` of __main__: list of 9 (mine.py:7)", False, "tensors-logged"),
+        (f"global `old` of __main__: list of 9, SGD, {OPTIMIZER_STATE} (mine.py:7)", False, "optimizer-states-twice"),
     ],
 )
 def test_what_is_kept_every_third_step_is_named_by_what_it_is(holder, has_grad_fn, cause):

@@ -132,6 +132,41 @@ for epoch in range(3):
     FREES
 """
 )
+RENAMED = (
+    BEGIN
+    + """
+import io
+def build():
+    return nn.Sequential(*[nn.Linear(512, 512) for _ in range(4)])
+saved = io.BytesIO()
+torch.save({"module." + name: value for name, value in build().state_dict().items()}, saved)
+saved.seek(0)
+state = torch.load(saved)  # here
+for name in list(state):
+    state[name.removeprefix("module.")] = state.pop(name)
+model = build()
+model.load_state_dict(state)
+optimizer = torch.optim.Adam(model.parameters())
+for step in range(5):
+    model(torch.randn(8, 512)).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+)
+SCORED = (
+    BEGIN
+    + """
+model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(4)])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(3):
+    model(torch.randn(64, 64)).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+model.eval()
+output = model(torch.randn(4096, 64))  # here
+loss = (output.exp() + 1).log().mean()
+"""
+)
 FAILING = {
     "losses summed": (SUMMED, 12 * MIB, "retained-graph"),
     "weights cast in a forward pass": (FROZEN.replace("TRAINS", "False"), 5 * MIB, "kbit-upcast"),
@@ -139,6 +174,8 @@ FAILING = {
     "candidates kept": (PRETRAINED.replace("USES", ""), 11 * MIB, "old-model-alive"),
     "clones of the state": (SAVING, 10 * MIB, "save-doubles"),
     "an output left": (OUTPUT.replace("FREES", ""), 8 * MIB, "eval-leftover"),
+    "a checkpoint by other names": (RENAMED, 18 * MIB, "resume-on-gpu"),
+    "a score with a graph": (SCORED, 7 * MIB, "eval-with-grad"),
 }
 ALIKE = {
     "one graph over many steps": (UNROLLED, 12 * MIB, "retained-graph"),
