@@ -2,7 +2,7 @@
 
     python -m tests.bench.planted_leaks FOLDER OUT.json [NAME ...]
 
-FOLDER is `planted`, or `planted_second` to `planted_sixth`, beside this file. Its `manifest.json` says
+FOLDER is `planted`, or `planted_second` to `planted_seventh`, beside this file. Its `manifest.json` says
 what is wrong with which: the cause, others that an expert would accept, the line, and other lines that a fix could
 begin at.
 """
