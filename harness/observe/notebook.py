@@ -76,6 +76,6 @@ def _is_python(source: str) -> bool:
 
 def skipped_lines(script: str) -> Iterator[StandInRecord]:
     """Yield each line of a notebook that is not run; nothing of another script."""
-    for cell in cells_of(Path(script)) if script.endswith(SUFFIX) else ():
+    for cell in cells_of(Path(script)) if Path(script).suffix == SUFFIX else ():
         for line in cell.skipped:
             yield StandInRecord(f"{NOT_RUN}{line}", short_path(cell.name), 1)
