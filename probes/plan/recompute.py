@@ -18,8 +18,9 @@ from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.probes.plan.predict import PADDING, RecordedModel, uniform_batch
 
-NUM_STAGES = 16
-"""into how many the layers are divided: each number of layers that occurs is recorded on its own"""
+NUM_STAGES, NUM_STAGES_OF_FEW, FEW_LENGTHS = 8, 16, 8
+"""into how many the layers are divided, and into how many where batches are of a few lengths only: each number of
+layers that occurs is recorded on its own"""
 
 MAX_TRIES = 5
 """predictions of a whole run, each with rules that are tighter than the last"""
@@ -65,6 +66,7 @@ class _Needs:
     recomputed: tuple[int, int]
     """where all layers do"""
     multiple_of: int
+    num_stages: int
 
     def rules(self, allowed_bytes: int) -> str:
         """Return the least for each number of tokens, as `--recompute` takes it."""
@@ -84,7 +86,7 @@ class _Needs:
 
         A block costs less time for the memory that it frees than a layer does.
         """
-        numbers = [self.num_layers * stage // NUM_STAGES for stage in range(NUM_STAGES)]
+        numbers = [self.num_layers * stage // self.num_stages for stage in range(self.num_stages)]
         if self.without_blocks is None:
             for number in numbers:
                 yield str(number), _between(self.kept, self.recomputed, number / self.num_layers)
@@ -135,4 +137,6 @@ def _measure(recorded: RecordedModel, config: RunConfig, batches: Sequence[Batch
 
     kept, recomputed = peaks("none"), peaks("all")  # after which the number of layers is known
     blocks = peaks(f"0+{recorded.num_layers}") if config.model.recomputes_blocks else None
-    return _Needs(recorded.num_layers, (size * length, size * half), kept, blocks, recomputed, unit)
+    num_lengths = len({batch.shape.padded_tokens for batch in batches})
+    num_stages = NUM_STAGES_OF_FEW if num_lengths <= FEW_LENGTHS else NUM_STAGES
+    return _Needs(recorded.num_layers, (size * length, size * half), kept, blocks, recomputed, unit, num_stages)

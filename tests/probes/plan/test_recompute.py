@@ -16,7 +16,7 @@ from memory_harness.probes.plan.predict import RecordedModel
 from memory_harness.probes.plan.recompute import _Needs, with_fewest_recomputed
 from tests.harness.techniques.driving import TINY, micro_batch, simulated_peak, uniform_batch
 
-NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), None, (8_096, 6_048), 64)
+NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), None, (8_096, 6_048), 64, 8)
 """4 bytes a token and 4000 beside them where all layers keep, 1 and 4000 where all compute again"""
 
 
