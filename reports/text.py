@@ -61,6 +61,7 @@ def split_formula(explanation: str) -> tuple[str, str, str, str]:
 
 
 _INDENT = "    "
+_RULES = re.compile(r"\d+:[\d+]+(,\d+:[\d+]+)+")
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
@@ -70,13 +71,31 @@ def _words(command: str, room: int) -> Iterator[str]:
         yield from [word] if len(word) <= room else _WORD.findall(word)
 
 
+def _quoted_lines(rules: str, room: int) -> list[str]:
+    """Return rules in quotation marks, in lines that a shell joins."""
+    lines = ['"']
+    for rule in rules.split(","):
+        if len(lines[-1]) + len(rule) + len(',"') > room:
+            lines[-1] += "\\"
+            lines.append("")
+        lines[-1] += f"{rule},"
+    lines[-1] = f'{lines[-1][:-1]}"'
+    return lines
+
+
 def wrap_command(command: str, width: int) -> list[str]:
     """Return the command in lines of at most `width`, joined by backslashes so that it can be pasted as it is.
 
-    A flag stays beside its value where there is room for both; a word that is longer than a line is left whole.
+    A flag stays beside its value where there is room for both; a word that is longer than a line is left whole, but for
+    the rules of --recompute, whose reader leaves out blanks.
     """
     lines = [""]
-    for word in _words(command, width - len(_INDENT) - len(" \\")):
+    room = width - len(_INDENT) - len(" \\")
+    for word in _words(command, room):
+        if len(word) > room and _RULES.fullmatch(word):
+            lines[-1] += " \\"
+            lines += [_INDENT + line for line in _quoted_lines(word, room)]
+            continue
         joined = f"{lines[-1]} {word}"
         if len(lines) == 1:
             joined = joined.strip()

@@ -1,9 +1,12 @@
 """Bars, columns and words."""
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.units import GIB
 from memory_harness.reports.bars import EIGHTHS_ACROSS, EIGHTHS_UP, bar, column_chart, to_ascii
 from memory_harness.reports.levels import Level
@@ -57,6 +60,22 @@ def test_a_value_without_room_beside_its_flag_goes_to_a_line_of_its_own():
     lines = wrap_command(command, 54)
     assert lines == ["python run_probe.py --replay \\", f"    {path} \\", "    --html report.html"]
     assert " ".join(line.removesuffix("\\").strip() for line in lines) == command
+
+
+@pytest.mark.parametrize("width", [40, 60, 78, 400])
+def test_rules_longer_than_a_line_are_still_one_value_to_a_shell_and_to_their_reader(width):
+    rules = ",".join(f"{tokens}:{tokens // 512}+{tokens // 64 % 8}" for tokens in range(1024, 3000, 128))
+    lines = wrap_command(f"--preset t4 --recompute {rules} --train", width)
+    assert all(len(line) <= width for line in lines)
+    printed = subprocess.run(
+        ["sh", "-c", "printf '%s\\n' " + "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    arguments = printed.stdout.splitlines()
+    assert [*arguments[:3], arguments[4]] == ["--preset", "t4", "--recompute", "--train"]
+    assert len(arguments) == 5
+    config = RunConfig()
+    as_printed, as_given = (config.with_fields(recompute=text).model.recompute_rules for text in (arguments[3], rules))
+    assert as_printed == as_given
 
 
 def test_a_formula_is_taken_out_of_an_explanation():
