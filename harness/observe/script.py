@@ -501,8 +501,8 @@ class ScriptObserver:
 
     def backward(self, call: Call, args: Arguments, kwargs: Keywords) -> Any:
         """Propagate back."""
-        if self._is_elsewhere:
-            return call(*args, **kwargs)
+        if self._is_elsewhere or torch._C._functorch.peek_interpreter_stack() is not None:
+            return call(*args, **kwargs)  # as in `call_module`
         if not self._has_optimizer and not self._largest_model:
             return self._backward_by_hand(call, args, kwargs)
         if self._phase is not Phase.BACKWARD:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memory_harness.configs.units import KIB
-from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.records import Outcome, Phase
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.session.watch import watch_script
 from memory_harness.reports.contents import highest_peaks
@@ -110,6 +110,21 @@ def test_a_loop_recorded_and_watched(tmp_path, monkeypatch):
     (tmp_path / "with_recorder.py").write_text(MODEL + RECORDED, encoding="utf-8")
     runpy.run_path("with_recorder.py")
     assert_same(watched(tmp_path / "by_hand.py"), read_run_log(tmp_path / "recorded.jsonl"))
+
+
+def test_gradients_by_function_are_passed_on(tmp_path):
+    """Their tensors have no memory to look at: `torch.func` takes gradients by `torch.autograd.grad` itself."""
+    lines = (
+        "import torch",
+        "from torch.func import functional_call, grad, vmap",
+        "model = torch.nn.Linear(6, 3)",
+        "values = {name: value.detach() for name, value in model.named_parameters()}",
+        "def loss(values, sample): return functional_call(model, values, (sample,)).sum()",
+        "model(torch.ones(2, 6)).sum().backward()",
+        "vmap(grad(loss), in_dims=(None, 0))(values, torch.randn(8, 6))",
+    )
+    (tmp_path / "by_function.py").write_text("\n".join(lines), encoding="utf-8")
+    assert watched(tmp_path / "by_function.py").outcome is Outcome.COMPLETED
 
 
 @pytest.mark.slow
