@@ -15,6 +15,18 @@ def model_problems(config: RunConfig) -> list[str]:
     return problems + _dtype_problems(config) + _loader_problems(config.model)
 
 
+def fast_path_problems(config: RunConfig) -> list[str]:
+    """Return one line for what the fast path does not go with."""
+    flag = f"--fast-path {config.model.fast_path}"
+    if config.model.fast_path == "off":
+        return []
+    if config.model.quantization not in ("nf4", "fp4"):
+        return [f"{flag}: multiplies by 4-bit weights (allowed: --quantization nf4, fp4); use --fast-path off"]
+    if config.lora.use_dora:
+        return [f"{flag}: does not know DoRA; leave out --use-dora, or use --fast-path off"]
+    return []
+
+
 def _dtype_problems(config: RunConfig) -> list[str]:
     model = config.model
     weights = model.dtype if model.weights_dtype == "auto" else model.weights_dtype

@@ -12,7 +12,7 @@ from typing import Any
 from memory_harness.configs.cards import CUDNN_CAPABILITIES, Card, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.flags import flag_of
-from memory_harness.configs.model_rules import model_problems
+from memory_harness.configs.model_rules import fast_path_problems, model_problems
 from memory_harness.configs.models import LIKE_LLAMA, MLP_LAYERS, find_model
 from memory_harness.configs.packing import packing_problems
 from memory_harness.configs.schema import ModelConfig, RunConfig, fields_of_sections
@@ -175,7 +175,7 @@ def _strategy_problems(config: RunConfig) -> list[str]:
             f"--strategy {config.model.strategy}: --device simulated knows none of its {not_simulated} "
             "(allowed: --device cuda); or use --strategy qlora"
         ]
-    problems = _recompute_problems(config.model) + _fast_path_problems(config)
+    problems = _recompute_problems(config.model) + fast_path_problems(config)
     if problems:
         return problems
     if config.model.tiled_mlp and config.draws_in_mlp:
@@ -198,17 +198,6 @@ def _recompute_problems(model: ModelConfig) -> list[str]:
             f"--recompute {model.recompute}: feed-forward blocks alone compute again on the fast path, in one piece; "
             "use --fast-path torch or liger without --tiled-mlp, or leave out what follows +"
         ]
-    return []
-
-
-def _fast_path_problems(config: RunConfig) -> list[str]:
-    flag = f"--fast-path {config.model.fast_path}"
-    if config.model.fast_path == "off":
-        return []
-    if config.model.quantization not in ("nf4", "fp4"):
-        return [f"{flag}: multiplies by 4-bit weights (allowed: --quantization nf4, fp4); use --fast-path off"]
-    if config.lora.use_dora:
-        return [f"{flag}: does not know DoRA; leave out --use-dora, or use --fast-path off"]
     return []
 
 

@@ -18,7 +18,7 @@ from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, first_error
-from memory_harness.probes.fixes import FIXES, SPEEDUPS, propose
+from memory_harness.probes.fixes import BY_NAME, propose
 from memory_harness.probes.plan.choose import planned_fix
 from memory_harness.reports.blocks import Block, Command, Paragraph, Section
 from memory_harness.reports.summary import NextStep, ProbeResult
@@ -109,7 +109,7 @@ def applied_fixes(result: ProbeResult) -> Iterator[AppliedFix]:
     """Yield the fixes that are part of what fits, each with the flags that it stands for."""
     config = config_of(result.as_configured) if has_config(result.as_configured) else None
     for tried in result.fixes:
-        if config is None or tried.name not in FIXES | SPEEDUPS or not tried.applied:
+        if config is None or tried.name not in BY_NAME or not tried.applied:
             continue
         changed = planned_fix(result.plan, tried.name).apply(config)
         if changed is not None:

@@ -11,7 +11,7 @@ from memory_harness.configs.cards import Speeds
 
 SIDE, NUM_BYTES, TIMES, LAUNCHES = 4096, 2**28, 10, 2000
 """of the matrices; of what is copied; how often; and how often something small is launched"""
-SHARE_OF_FLOPS, SHARE_OF_BANDWIDTH, LAUNCHES_AN_OPERATOR = 0.68, 0.82, 2.1
+SHARE_OF_MEASURED_FLOPS, SHARE_OF_MEASURED_BANDWIDTH, LAUNCHES_AN_OPERATOR = 0.68, 0.82, 2.1
 """of what is measured here that a training step reaches, and how much longer than a launch an operator keeps the host:
 fitted as in `configs.cards`"""
 
@@ -20,9 +20,9 @@ def measured_speeds() -> Speeds:
     """Return what a training step reaches on this GPU and its host; it needs 768 MiB for that time."""
     half, single, copied, launched = raw_speeds()
     return Speeds(
-        half * SHARE_OF_FLOPS,
-        single * SHARE_OF_FLOPS,
-        copied * SHARE_OF_BANDWIDTH,
+        half * SHARE_OF_MEASURED_FLOPS,
+        single * SHARE_OF_MEASURED_FLOPS,
+        copied * SHARE_OF_MEASURED_BANDWIDTH,
         launched * LAUNCHES_AN_OPERATOR,
     )
 

@@ -154,8 +154,7 @@ def _value_set(node: ast.AST) -> ast.AST | None:
 
 def module_lines(path: str, name: str) -> Iterator[tuple[int, int]]:
     """Yield the stretches of a file, first and last line, where `name` is the module's: no function has its own."""
-    functions = [n for n in _nodes(path) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    functions.sort(key=lambda function: function.lineno)
+    functions = sorted(_functions(path), key=lambda function: function.lineno)
     begin = 1
     for function in functions:
         if function.lineno >= begin and _has_own(function, name):
@@ -370,20 +369,19 @@ def context_around(path: str, line: int, name: str) -> int | None:
 
 def function_around(path: str, line: int) -> tuple[int, int] | None:
     """Return the first and last line of the innermost function around the one that begins at a line, or None."""
-    found = []
-    for node in _nodes(path):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            last = node.end_lineno or node.lineno
-            if node.lineno < line <= last:
-                found.append((node.lineno, last))
-    return max(found, default=None)
+    found = _innermost_function(path, line)
+    return None if found is None else (found.lineno, found.end_lineno or found.lineno)
 
 
 def function_name_around(path: str, line: int) -> str:
     """Return the name of the innermost function around a line; empty where there is none."""
-    functions = _functions(path)
-    around = [(found.lineno, found.name) for found in functions if found.lineno < line <= (found.end_lineno or 0)]
-    return max(around, default=(0, ""))[1]
+    found = _innermost_function(path, line)
+    return "" if found is None else found.name
+
+
+def _innermost_function(path: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    around = [found for found in _functions(path) if found.lineno < line <= (found.end_lineno or found.lineno)]
+    return max(around, key=lambda found: (found.lineno, found.end_lineno or 0), default=None)
 
 
 def functions_calling(path: str, name: str, first: int, last: int) -> list[str]:

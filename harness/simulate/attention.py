@@ -176,7 +176,7 @@ class _FusedAttention(torch.autograd.Function):
         if not lies_on_meta(query):
             with tracer.paused():
                 out.copy_(_torch_attention(query, key, value, bias, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa))
-        _note_work(tracer, query, key, is_causal, FORWARD_PRODUCTS)
+        tracer.note_attention(query, _num_pairs(query, key), FORWARD_PRODUCTS, is_causal=is_causal)
         ctx.save_for_backward(query, key, value, out, lse, bias, *random_state)
         ctx.options = (is_causal, scale, enable_gqa, backend, tracer)
         return out
@@ -186,7 +186,7 @@ class _FusedAttention(torch.autograd.Function):
         query, key, value, _out, _lse, bias, *_random_state = ctx.saved_tensors
         is_causal, scale, enable_gqa, backend, tracer = ctx.options
         grads = [_output_like(tensor, tensor.size(-1), backend) for tensor in (query, key, value)]
-        _note_work(tracer, query, key, is_causal, BACKWARD_PRODUCTS)
+        tracer.note_attention(query, _num_pairs(query, key), BACKWARD_PRODUCTS, is_causal=is_causal)
         if backend == "flash":
             _allocate_flash_buffers(query, key)
         elif backend == "cudnn":
@@ -204,10 +204,8 @@ class _FusedAttention(torch.autograd.Function):
         return (*grads, None, None, None, None, None, None, None)
 
 
-def _note_work(tracer: Tracer, query: torch.Tensor, key: torch.Tensor, is_causal: bool, num_products: int) -> None:
-    if tracer.meter is not None:
-        pairs = query.shape[:-1].numel() * key.size(-2)
-        tracer.meter.attention(query, pairs / 2 if is_causal else pairs, num_products)
+def _num_pairs(query: torch.Tensor, key: torch.Tensor) -> int:
+    return query.shape[:-1].numel() * key.size(-2)
 
 
 def _cudnn_workspace(query: torch.Tensor, key: torch.Tensor) -> int:

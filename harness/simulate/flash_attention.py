@@ -172,7 +172,7 @@ class _FlashAttention(torch.autograd.Function):
             with tracer.paused():
                 out.copy_(_attention(query, key, value, starts_q, starts_k, call))
         starts = [tensor for tensor in (starts_q, starts_k) if tensor is not None]
-        _note_work(tracer, query, key, call, starts, FORWARD_PRODUCTS)
+        tracer.note_attention(query, _num_pairs(query, key, starts), FORWARD_PRODUCTS, is_causal=call.causal)
         ctx.save_for_backward(query, key, value, out, lse, *random_state, *starts)
         ctx.options = (call, tracer)
         return out
@@ -181,7 +181,7 @@ class _FlashAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, _lse, _random_state, *starts = ctx.saved_tensors
         call, tracer = ctx.options
-        _note_work(tracer, query, key, call, starts, BACKWARD_PRODUCTS)
+        tracer.note_attention(query, _num_pairs(query, key, starts), BACKWARD_PRODUCTS, is_causal=call.causal)
         if call.is_of_torch:
             del starts[0]
         grad_output = grad_outputs[0].contiguous() if call.is_of_torch else _as_kernel_takes(grad_outputs[0])
@@ -198,21 +198,10 @@ class _FlashAttention(torch.autograd.Function):
         return (*grads, None, None, None, None)
 
 
-def _note_work(
-    tracer: Tracer,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    call: _Call,
-    starts: Sequence[torch.Tensor],
-    num_products: int,
-) -> None:
-    """Tell of a kernel's work, of packed sequences as if they were equally long."""
-    if tracer.meter is None:
-        return
+def _num_pairs(query: torch.Tensor, key: torch.Tensor, starts: Sequence[torch.Tensor]) -> int:
+    """Return how many pairs of queries and keys there are, of packed sequences as if they were equally long."""
     pairs = query.shape[:-1].numel() * key.size(-3)
-    if starts:
-        pairs //= len(starts[0]) - 1
-    tracer.meter.attention(query, pairs / 2 if call.causal else pairs, num_products)
+    return pairs // (len(starts[0]) - 1) if starts else pairs
 
 
 def _as_kernel_takes(tensor: torch.Tensor) -> torch.Tensor:

@@ -155,6 +155,18 @@ class Tracer(TorchDispatchMode):
             self.meter.operator(func, args, out)
         return out
 
+    def note_attention(self, query: torch.Tensor, num_pairs: float, num_products: int, *, is_causal: bool) -> None:
+        """Tell the meter, where there is one, of a fused attention kernel; see `WorkMeter.attention`.
+
+        Args:
+            query: its queries, the head's dimension last.
+            num_pairs: of queries and keys, over all heads, were each asked for.
+            num_products: that the kernel computes of each pair.
+            is_causal: whether only half of them are.
+        """
+        if self.meter is not None:
+            self.meter.attention(query, num_pairs / 2 if is_causal else num_pairs, num_products)
+
     def _run_unrecorded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.meter is not None:
             self.meter.fused(func, args)

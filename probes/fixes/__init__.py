@@ -1,5 +1,6 @@
 """Fixes: one file each, a pure function from `RunConfig` to `RunConfig`. Never imports torch."""
 
+from collections import ChainMap
 from collections.abc import Iterable
 
 from memory_harness.configs.schema import RunConfig
@@ -65,6 +66,9 @@ LIGER_LOSS comes after CHUNKED_LOSS, although it is no slower, because it needs 
 
 SPEEDUPS: dict[str, Fix] = {fix.name: fix for fix in (FAST_PATH, NOTHING_RECOMPUTED, FEWEST_RECOMPUTED, STEP_GRAPHS)}
 """What spends memory for time, in the order in which a plan for speed takes it; it addresses no cause."""
+
+BY_NAME = ChainMap(FIXES, SPEEDUPS)
+"""both"""
 
 
 RUNGS = {"exact": (0, 0), "numerical": (0, 1), "reordered": (1, 0), "data": (2, 0)}

@@ -23,7 +23,7 @@ from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import Count, Size
 from memory_harness.probes.findings import Fix
-from memory_harness.probes.fixes import FIXES, RUNGS, SPEEDUPS, rung
+from memory_harness.probes.fixes import BY_NAME, RUNGS, SPEEDUPS, rung
 from memory_harness.probes.fixes.fast_path import FAST_PATH
 from memory_harness.probes.fixes.fewest_recomputed import (
     FEWEST_RECOMPUTED,
@@ -147,7 +147,7 @@ def planned_fix(plan: Plan | None, name: str) -> Fix:
     """Return the fix of that name, as the plan has found it. Raises KeyError: there is none."""
     if plan is not None and name == FEWEST_RECOMPUTED.name:
         return recomputed_by(plan.recompute)
-    return (FIXES | SPEEDUPS)[name]
+    return BY_NAME[name]
 
 
 class _PlanFile(msgspec.Struct):

@@ -81,6 +81,7 @@ class _PoolForecast:
         if device.device != "cuda":
             return card_of(device).speeds
         if self._measured is None:
+            # not `start_processes`, which does not wait for their end
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
                 self._measured = alone.submit(_measure_there).result()
         return self._measured

@@ -14,7 +14,7 @@ from memory_harness.harness.log.records import AgreementRecord, Record
 from memory_harness.harness.log.runlog import RunLog, collect
 from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import open_run
-from memory_harness.probes.fixes import FIXES, SPEEDUPS
+from memory_harness.probes.fixes import BY_NAME
 from memory_harness.probes.fixes.fewest_recomputed import FEWEST_RECOMPUTED, NOTHING_RECOMPUTED
 from memory_harness.probes.fixes.step_graphs import STEP_GRAPHS
 from memory_harness.probes.plan.verify import agreement_of, promises_nothing
@@ -51,7 +51,7 @@ def compare_losses(name: str) -> AgreementRecord | None:
     Of a fix that promises nothing about the losses, such as truncation, nothing is run.
     """
     torch.set_num_threads(1)  # tensors this small take longer to share out than to compute
-    fix = (FIXES | SPEEDUPS)[name]
+    fix = BY_NAME[name]
     if fix.equivalence == "data":
         return promises_nothing(fix, on_recipe=False)
     worst = SHORT if fix is STEP_GRAPHS else WORST
