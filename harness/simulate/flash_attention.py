@@ -181,9 +181,9 @@ class _FlashAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, _lse, _random_state, *starts = ctx.saved_tensors
         call, tracer = ctx.options
-        tracer.note_attention(query, _num_pairs(query, key, starts), BACKWARD_PRODUCTS, is_causal=call.causal)
         if call.is_of_torch:
             del starts[0]
+        tracer.note_attention(query, _num_pairs(query, key, starts), BACKWARD_PRODUCTS, is_causal=call.causal)
         grad_output = grad_outputs[0].contiguous() if call.is_of_torch else _as_kernel_takes(grad_outputs[0])
         out = out.contiguous() if call.is_of_torch else out
         grads = [torch.empty_like(tensor) for tensor in (query, key, value)]

@@ -5,6 +5,7 @@ import torch
 
 from memory_harness.configs.cards import Speeds, find_card, load_cards
 from memory_harness.configs.preset import load_preset
+from memory_harness.harness.data.batching import Example, packed_batch
 from memory_harness.harness.simulate.lowering import operator_lowerings
 from memory_harness.harness.simulate.trace import DiscardingSink
 from memory_harness.harness.simulate.tracer import Tracer
@@ -73,6 +74,18 @@ def test_longer_batches_and_slower_cards_take_longer(recorded):
 
 def test_the_training_of_an_epoch_takes_longer_with_more_samples():
     assert 0 < epoch_seconds(TINY.with_fields(samples=20), SPEEDS) < epoch_seconds(TINY.with_fields(samples=40), SPEEDS)
+
+
+def test_samples_of_a_packed_sequence_take_less_than_one_as_long():
+    """By PyTorch's flash kernel, which keeps something more of such a sequence."""
+    packed = TINY.with_fields(batching="packed", gpu="h200", max_batch_tokens=512, max_length=512)
+    recorded = RecordedModel(packed)
+    compute_alone = Speeds(1e9, 1e9, 1e30, 0.0)
+    several, one = (
+        batch_seconds(recorded, packed, packed_batch([Example(512 // number, 1)] * number, 512), compute_alone)
+        for number in (8, 1)
+    )
+    assert 0 < several < one
 
 
 def test_what_is_replayed_as_a_graph_does_not_wait_for_the_host():
