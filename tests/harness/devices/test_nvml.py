@@ -67,9 +67,12 @@ def test_a_process_of_the_same_launcher_is_a_peer(theirs, is_peer, monkeypatch):
     for name, value in (of_run | {"RANK": "0", "LOCAL_WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
     environment = {**of_run, **theirs} if theirs else {}
-    with subprocess.Popen(["sleep", "60"], env=environment) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["cat"], env=environment, stdin=pipe, stdout=pipe, bufsize=0) as other:
+        # Popen returns before the kernel has laid out the new environment: a process that answers has it.
+        other.stdin.write(b"started\n")
+        assert other.stdout.readline() == b"started\n"
         (found,) = use(compute={ME: 2 * GIB, other.pid: GIB}).others
-        other.kill()
     assert found.is_peer is is_peer
 
 
