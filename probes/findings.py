@@ -101,6 +101,8 @@ class FixResult:
     """how the losses agree"""
     reason: str = ""
     """why the plan has it, where there is a plan"""
+    proved_with: tuple[str, ...] = ()
+    """other fixes of the same re-run: its peaks and its time are of all of them"""
 
 
 class OtherCount(NamedTuple):

@@ -19,7 +19,7 @@ from memory_harness.reports.summary import NextStep, ProbeResult
 
 SCHEMA_VERSION = 1
 FINDING = "cause severity title phase steps bytes where evidence explanation"
-FIX = "name addresses verified before_peak_bytes after_peak_bytes slowdown"
+FIX = "name addresses verified before_peak_bytes after_peak_bytes slowdown proved_with"
 CAUGHT = "step phase requested_bytes where caught_at"
 AGREEMENT = "fix equivalence agrees on_recipe difference tolerance"
 

@@ -78,7 +78,7 @@ class RunLog:
     recoveries: list[RecoveryRecord] = field(default_factory=list)
     stand_ins: list[StandInRecord] = field(default_factory=list)
     knobs: list[KnobRecord] = field(default_factory=list)
-    agreement: AgreementRecord | None = None  # of a run with a fix: how its losses agree with those without it
+    agreements: list[AgreementRecord] = field(default_factory=list)  # of a run with fixes: with those without each
     end: EndRecord | None = None
     num_unreadable_lines: int = 0
 
@@ -88,8 +88,6 @@ class RunLog:
             self.run, self.end = record, None
         elif isinstance(record, EndRecord):
             self.end = record
-        elif isinstance(record, AgreementRecord):
-            self.agreement = record
         else:
             getattr(self, _LISTS[type(record)]).append(record)
 

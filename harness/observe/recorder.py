@@ -177,8 +177,9 @@ class PhaseRecorder:
         self._outside.sample(Phase.STEP, self.step, stats.reserved_bytes)
         self._peaks.end_step()
         self.survivors.end_step(self.step, stats)
-        self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
-        if self.device.shows_peaks:  # else phases are replayed, and no code of a user's runs that could keep anything
+        # where phases are replayed no code of a user's runs that could keep anything, and what is recorded grows
+        if self.device.shows_peaks:
+            self.host.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
             self._containers.end_step(self.step, record.host_rss_bytes, stats.allocated_bytes)
         self._gradients.check(record)
 

@@ -297,13 +297,15 @@ def _rounded_up(value: int, multiple: int) -> int:
 LENGTHS: tuple[Callable[[int], int], ...] = (
     lambda length: 1,
     lambda length: length,
+    lambda length: length + 1,
     lambda length: length * length,
     lambda length: _rounded_up(length, 32),
     lambda length: _rounded_up(length, 128),
     lambda length: length * _rounded_up(length, 8),
     lambda length: length * _rounded_up(length, 16),
 )
-"""how a size can depend on the length: not, per token, per pair of tokens, and with a kernel's rounding"""
+"""how a size can depend on the length: not, per token, with one more (labels that are shifted), per pair of tokens, and
+with a kernel's rounding"""
 
 
 def _monomial(power: int, of_length: Callable[[int], int]) -> Callable[[Shape], int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import peft
@@ -982,6 +984,9 @@ class QLoraStrategy:
 
 NamedTensors = Iterator[tuple[tuple[str, ...], torch.Tensor]]
 
+_NO_TENSORS = {bool, int, float, str, dict, OrderedDict, set, list, tuple, NoneType}
+"""types of most attributes of modules, which are told faster than that an object is no tensor"""
+
 
 def _model_tensors(model: Any, modules: Sequence[tuple[str, torch.nn.Module]]) -> NamedTensors:
     if isinstance(model, FSDPModule):
@@ -1074,7 +1079,7 @@ def _own_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield a module's buffers, and the tensors that are plain attributes of it."""
     for attributes in (module._buffers, vars(module)):
         for name, value in attributes.items():
-            if isinstance(value, torch.Tensor):
+            if type(value) not in _NO_TENSORS and isinstance(value, torch.Tensor):
                 yield name, value
 
 

@@ -70,11 +70,14 @@ class Forecast(Protocol):
     def count_tokens(self, config: RunConfig) -> int:
         """Return the tokens that the training of an epoch computes, padding included."""
 
-    def seconds(self, config: RunConfig) -> float:
-        """Return how long the training of an epoch takes on the card."""
+    def seconds(self, configs: Sequence[RunConfig]) -> list[float]:
+        """Return how long the training of an epoch takes on the card, worked out at once."""
 
-    def fewest_recomputed(self, config: RunConfig) -> str:
-        """Return the rules by which as little is computed again as fits, as `--recompute` takes them."""
+    def fewest_recomputed(self, config: RunConfig) -> tuple[str, Prediction | None]:
+        """Return the rules by which as little is computed again as fits, as `--recompute` takes them; what they take.
+
+        `all` and None where nothing less fits.
+        """
 
 
 OF_TRAINING = {"logits-fp32-copies", "attention-math-fallback"}
@@ -176,9 +179,11 @@ def make_plan(
     if goal == "speed" and search.predict(chosen).passes:
         chosen = _spend_what_is_left(search, chosen)
     rules = apply_all(config, chosen).model.recompute
+    search.work_out([other for other in chosen if other is not fix] for fix in chosen if fix.slowdown is None)
     reasons = {
         fix.name: _reason(search, chosen, fix) if fix in needed else _gain(search, chosen, fix) for fix in chosen
     }
+    tried = [names for names in search.known if names and names != _names(chosen)]
     return Plan(
         goal=goal,
         budget_bytes=budget_bytes,
@@ -187,7 +192,7 @@ def make_plan(
         chosen=search.option(_names(chosen)),
         recompute=rules if FEWEST_RECOMPUTED.name in _names(chosen) else "",
         reasons=reasons,
-        alternatives=tuple(search.option(names) for names in search.known if names and names != _names(chosen)),
+        alternatives=tuple(search.option(names) for names in tried if NOTHING_RECOMPUTED.name not in names),
     )
 
 
@@ -231,6 +236,12 @@ class _Search:
             self.predict_all([fixes])
         return self.known[names]
 
+    def learn(self, fixes: Sequence[Fix], prediction: Prediction | None) -> None:
+        """Take the prediction of a set from elsewhere, where there is one."""
+        if prediction is not None:
+            fixes = self.in_order(fixes)
+            self._sets[_names(fixes)], self.known[_names(fixes)] = fixes, prediction
+
     def in_order(self, fixes: Sequence[Fix]) -> list[Fix]:
         """Return a set in ladder order, then what spends memory for time."""
         return sorted(fixes, key=lambda fix: self._order.index(fix.name))
@@ -242,8 +253,7 @@ class _Search:
     def slowdown(self, fixes: Iterable[Fix]) -> float:
         """Return the predicted seconds of the training with a set of fixes over those without."""
         fixes = list(fixes)
-        batching = [fix for fix in fixes if fix.equivalence in ("reordered", "data")]
-        worked_out = [fix for fix in fixes if fix.slowdown is None]
+        batching, worked_out = _told_by_work(fixes)
         slowdown = math.prod(fix.slowdown for fix in fixes if fix.slowdown is not None)
         if batching:
             slowdown *= self._tokens_of(batching) / self._tokens_of([])
@@ -257,12 +267,33 @@ class _Search:
             self._tokens[names] = self.forecast.count_tokens(apply_all(self.config, fixes))
         return self._tokens[names]
 
+    def work_out(self, sets: Iterable[Sequence[Fix]]) -> None:
+        """Predict at once the seconds that the slowdowns of sets need."""
+        new: dict[str, RunConfig] = {}
+        for batching, worked_out in map(_told_by_work, sets):
+            for fixes in ([*batching, *worked_out], batching) if worked_out else ():
+                config = self._in_company(fixes)
+                new[config.fingerprint()] = config
+        for key in self._seconds.keys() & new.keys():
+            del new[key]
+        if new:
+            self._seconds.update(zip(new, self.forecast.seconds(list(new.values())), strict=True))
+
     def _seconds_of(self, fixes: Sequence[Fix]) -> float:
-        config = apply_all(self.config, self.in_order([*self.company, *fixes]))
+        config = self._in_company(fixes)
         key = config.fingerprint()
         if key not in self._seconds:
-            self._seconds[key] = self.forecast.seconds(config)
+            (self._seconds[key],) = self.forecast.seconds([config])
         return self._seconds[key]
+
+    def _in_company(self, fixes: Sequence[Fix]) -> RunConfig:
+        return apply_all(self.config, self.in_order([*self.company, *fixes]))
+
+
+def _told_by_work(fixes: Sequence[Fix]) -> tuple[list[Fix], list[Fix]]:
+    """Return the fixes of a set that change batches, and those whose time is worked out with these batches."""
+    batching = [fix for fix in fixes if fix.equivalence in ("reordered", "data")]
+    return batching, [fix for fix in fixes if fix.slowdown is None]
 
 
 def apply_all(config: RunConfig, fixes: Iterable[Fix]) -> RunConfig:
@@ -284,6 +315,7 @@ def _fastest(search: _Search) -> list[Fix]:
     """
     if search.predict([]).passes:
         return _faster_that_pass(search)
+    search.work_out([fix] for fix in search.fixes)
     whole = [fix for fix in search.fixes if fix.equivalence != "data"]
     in_order = [fix for fix in whole if fix.equivalence != "reordered"]
     slow_path = [fix for fix in in_order if fix is not FAST_PATH]
@@ -310,6 +342,7 @@ def _spend_what_is_left(search: _Search, chosen: list[Fix]) -> list[Fix]:
     roomy = _with_more_room(search, chosen)
     search.company = [fix for fix in roomy if fix.slowdown is not None and fix.equivalence in ("exact", "numerical")]
     sets = [chosen, *_with_fewest_recomputed(search, roomy)]
+    search.work_out([*sets, *_with_step_graphs(search, sets[-1])])
     sets += _with_step_graphs(search, _fastest_passing(search, sets))
     return _fastest_passing(search, sets)
 
@@ -342,8 +375,12 @@ def _with_fewest_recomputed(search: _Search, chosen: list[Fix]) -> list[list[Fix
     config = apply_all(search.config, chosen)
     if FEWEST_RECOMPUTED.apply(config) is None:
         return []
-    rules = search.forecast.fewest_recomputed(config)
-    return [] if rules == "all" else [[*chosen, recomputed_by(rules)]]
+    rules, prediction = search.forecast.fewest_recomputed(config)
+    if rules == "all":
+        return []
+    fixes = [*chosen, recomputed_by(rules)]
+    search.learn(fixes, prediction)
+    return [fixes]
 
 
 def _with_step_graphs(search: _Search, chosen: list[Fix]) -> list[list[Fix]]:
@@ -366,11 +403,11 @@ def _time_first(search: _Search, fix: Fix) -> tuple[bool, float, tuple[int, int]
 def _first_that_pass(search: _Search, by_time: Sequence[Fix]) -> list[Fix] | None:
     """Return the fewest fixes from the first on that pass together; None where not even all do.
 
-    Those that make the training faster are tried first, then with those that cost no time: most often that is enough.
+    All that make the training faster are among them. Those that cost no time come next: most often that is enough.
     """
     num_fast = sum(_makes_faster(search, fix) for fix in by_time)
     num_free = sum(not _is_slow(search, fix) for fix in by_time)
-    fails, passes = 0, 0
+    fails = passes = num_fast
     for number in (num_fast, num_free, len(by_time)):
         passes = number
         if search.predict(by_time[:number]).passes:

@@ -47,12 +47,18 @@ def _prepare() -> None:
     os.dup2(nowhere, 2)
 
 
-def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroom_bytes: int) -> Plan:
+FewestRecomputed = Callable[[RunConfig, int], tuple[str, Prediction | None]]
+"""takes a configuration and what to leave free of the budget; returns what `Forecast.fewest_recomputed` does"""
+
+
+def plan_fixes(
+    config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroom_bytes: int, fewest_recomputed: FewestRecomputed
+) -> Plan:
     """Return the plan for a configuration."""
     return make_plan(
         config,
         FIXES.values(),
-        _PoolForecast(pool, headroom_bytes),
+        _PoolForecast(pool, headroom_bytes, fewest_recomputed),
         goal=goal,
         budget_bytes=budget_of(config.device),
         headroom_bytes=headroom_bytes,
@@ -62,8 +68,9 @@ def plan_fixes(config: RunConfig, pool: ProcessPoolExecutor, goal: Goal, headroo
 class _PoolForecast:
     """Implements `Forecast` in processes of their own."""
 
-    def __init__(self, pool: ProcessPoolExecutor, headroom_bytes: int) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, headroom_bytes: int, fewest_recomputed: FewestRecomputed) -> None:
         self._pool = pool
+        self._fewest_recomputed = fewest_recomputed
         self._headroom_bytes = headroom_bytes
         self._measured: Speeds | None = None
 
@@ -73,8 +80,9 @@ class _PoolForecast:
     def count_tokens(self, config: RunConfig) -> int:
         return self._pool.submit(_count_tokens_there, config).result()
 
-    def seconds(self, config: RunConfig) -> float:
-        return self._pool.submit(_seconds_there, config, self._speeds(config.device)).result()
+    def seconds(self, configs: Sequence[RunConfig]) -> list[float]:
+        speeds = self._speeds(configs[0].device)
+        return list(self._pool.map(partial(_seconds_there, speeds=speeds), configs))
 
     def _speeds(self, device: DeviceConfig) -> Speeds:
         """Return what a step reaches on the card, or on the GPU: measured once, by a process that leaves it free."""
@@ -86,8 +94,8 @@ class _PoolForecast:
                 self._measured = alone.submit(_measure_there).result()
         return self._measured
 
-    def fewest_recomputed(self, config: RunConfig) -> str:
-        return self._pool.submit(_fewest_recomputed_there, config, self._headroom_bytes).result()
+    def fewest_recomputed(self, config: RunConfig) -> tuple[str, Prediction | None]:
+        return self._fewest_recomputed(config, self._headroom_bytes)
 
 
 def predict_gpus(configs: Sequence[RunConfig], pool: ProcessPoolExecutor) -> list[tuple[Prediction, ...] | str]:
@@ -127,14 +135,6 @@ def _measure_there() -> Speeds:
     from memory_harness.harness.devices.cuda_speeds import measured_speeds
 
     return measured_speeds()
-
-
-def _fewest_recomputed_there(config: RunConfig, headroom_bytes: int) -> str:
-    from memory_harness.harness.data.prepare import prepare
-    from memory_harness.probes.plan.recompute import with_fewest_recomputed
-
-    config = config.with_fields(recompute="auto")
-    return with_fewest_recomputed(config, prepare(config), headroom_bytes).model.recompute
 
 
 def _predict_gpus_there(config: RunConfig) -> tuple[Prediction, ...] | str:

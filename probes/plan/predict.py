@@ -1,8 +1,8 @@
 """What a configuration would take: its worst moments simulated, in a process that keeps what it has recorded.
 
 The moments: loading, steps over the mix of lengths where lengths differ, the steps with the longest batches (with and
-without padding), the largest evaluation batch, the longest step again, a checkpoint. Generation is left to the run that
-verifies a choice.
+without padding, and of those that compute as much again), the largest evaluation batch, the longest step again, a
+checkpoint. Generation is left to the run that verifies a choice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from memory_harness.configs.cards import Card, budget_of, card_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import find_model
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
 from memory_harness.harness.data.batching import Batch, Example, eval_batches, train_steps
 from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.records import BatchShape, MemoryStats, Phase, PhaseRecord, Record
@@ -247,7 +247,8 @@ def largest_that_fits(fits: Callable[[int], bool], highest: int) -> int:
 def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:
     """Run the moments of a loaded strategy."""
     steps = train_steps(data.train, config, 1)
-    longest = [steps[number] for number in sorted(longest_steps(steps))]
+    positions = longest_steps(steps) | longest_of_each_rule(steps, strategy)
+    longest = [steps[number] for number in sorted(positions)]
     # the longest last: had they come first, what they leave in the cache would serve all others
     for number, micro_batches in enumerate([*_mixed_steps(steps), *longest, *longest], 1):
         recorder.step = number
@@ -259,6 +260,17 @@ def worst_moments(config: RunConfig, strategy: CompiledStrategy, recorder: Phase
     train_step(strategy, recorder, longest[0], 0.0)
     with recorder.phase(Phase.CHECKPOINT):
         strategy.save(Path())
+
+
+def longest_of_each_rule(steps: Sequence[Sequence[Batch]], strategy: CompiledStrategy) -> set[int]:
+    """Return the positions of the steps with the most tokens in one batch of those that compute as much again."""
+    longest: dict[Recomputed, tuple[int, int]] = {}
+    for position, micro_batches in enumerate(steps):
+        for batch in micro_batches:
+            tokens = batch.shape.padded_tokens
+            rule = strategy.inner.recomputed(tokens)
+            longest[rule] = max(longest.get(rule, (0, 0)), (tokens, position))
+    return {position for _, position in longest.values()}
 
 
 def _evaluate_widest(config: RunConfig, strategy: CompiledStrategy, recorder: PhaseRecorder, data: Prepared) -> None:

@@ -16,6 +16,7 @@ from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Batch, Example, packed_batch, train_steps
 from memory_harness.harness.data.prepare import Prepared
 from memory_harness.harness.simulate.memory import UNLIMITED
+from memory_harness.probes.plan.choose import Prediction
 from memory_harness.probes.plan.predict import PADDING, RecordedModel, uniform_batch
 
 NUM_STAGES, NUM_STAGES_OF_FEW, FEW_LENGTHS = 8, 16, 8
@@ -38,18 +39,27 @@ def with_fewest_recomputed(
     """
     if config.model.recompute != AUTO or not config.model.gradient_checkpointing:
         return config
-    recorded = RecordedModel(config, card)
+    rules, _ = fewest_recomputed(RecordedModel(config, card), config, data, headroom_bytes)
+    return config.with_fields(recompute=rules)
+
+
+def fewest_recomputed(
+    recorded: RecordedModel, config: RunConfig, data: Prepared, headroom_bytes: int
+) -> tuple[str, Prediction | None]:
+    """Return the rules for a recorded model, and what they take; `all` and None where no rules pass."""
     allowed = limit = budget_of(config.device) - headroom_bytes
     batches = [batch for step in train_steps(data.train, config, 1) for batch in step]
     needs = _measure(recorded, config, batches)
     for _ in range(MAX_TRIES):
         rules = needs.rules(allowed)
-        chosen = config.with_fields(recompute=rules)
-        excess = 0 if rules == "all" else recorded.run(chosen, data, UNLIMITED).peak_reserved_bytes - limit
+        if rules == "all":
+            break
+        needed = recorded.run(config.with_fields(recompute=rules), data, UNLIMITED)
+        excess = needed.peak_reserved_bytes - limit
         if excess <= 0:
-            return chosen
+            return rules, needed
         allowed -= excess
-    return config.with_fields(recompute="all")
+    return "all", None
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ class DryRunArguments(TypedDict):
 
 
 class Request(TypedDict, total=False):
-    """What a worker is asked: to run, with `train` to train, with `generate` to generate only.
+    """What a worker is asked: to run, with `train` to train, with `generate` to generate only, to find rules.
 
-    An empty one before it asks to import PyTorch ahead of it. After a simulated run it may be asked to run another
-    configuration for which the same is recorded, and how the run ends with other numbers of samples (`counts`).
+    An empty one before it asks to import PyTorch ahead of it. After a simulated run, or rules, it may be asked to run
+    another configuration for which the same is recorded, and how the run ends with other numbers of samples (`counts`).
     """
 
     config: dict[str, Any]
@@ -39,6 +39,8 @@ class Request(TypedDict, total=False):
     """file to write"""
     counts: list[int]
     """numbers of samples to run `config` with, unrecorded, where the first run went out of memory"""
+    recompute_within: int
+    """find what has to be computed again such that so many bytes of the budget stay free, simulated"""
     snapshot: str | None
     """file for the memory at the end of the run"""
     fault: str | None
@@ -63,6 +65,8 @@ class Reply(TypedDict, total=False):
     """the log is complete"""
     counts: list[tuple[int, int, int, str]]
     """samples, step, total steps and outcome of each further run"""
+    recompute: tuple[str, list[int] | None]
+    """the rules, and the peaks with them, allocated and reserved; `all` and none where nothing less fits"""
     died: tuple[int, int]
     """which GPU's process, and its exit code, negative for a signal"""
     trained: str

@@ -29,6 +29,7 @@ from memory_harness.harness.log.manifest import checkpoints
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog, read_run_log
 from memory_harness.probes.findings import OtherCount
+from memory_harness.probes.plan.choose import Prediction
 from memory_harness.probes.session.fork_server import ForkedProcess, child_environment, process_context
 from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
 
@@ -167,6 +168,17 @@ class Worker:
             if "steps" in reply:
                 progress(title, *reply["steps"])
         return read_run_log(log)
+
+    def fewest_recomputed(self, config: RunConfig, headroom_bytes: int) -> tuple[str, Prediction | None]:
+        """Return what `Forecast.fewest_recomputed` does; raises as `run` does.
+
+        The worker then runs what the same is recorded for.
+        """
+        automatic = config.with_fields(recompute="auto")
+        self._send({"config": automatic.to_dict(), "recompute_within": headroom_bytes})
+        *_, last = self._replies_until("recompute", "the search for what to compute again")
+        rules, peaks = last["recompute"]
+        return rules, None if peaks is None else Prediction(True, *peaks)
 
     def run_dry(self, config: RunConfig, log: Path, title: str, arguments: DryRunArguments) -> RunLog:
         """Run a script dry, quietly, and record what lived at its peak; return what the log says; raises as `run`."""

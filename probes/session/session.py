@@ -3,14 +3,16 @@
 A fix that leaves the model as it is runs, from empty memory, in a process that has recorded it; others each in a fresh
 one. A fix counts as verified only when a re-run from nothing no longer shows the cause that the fix addresses and
 the losses agree as its class demands, see `probes.plan.verify`. With a goal, a plan says which fixes are tried, see
-`probes.plan.choose`.
+`probes.plan.choose`: they are proved together, and one at a time only where that fails.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
@@ -24,7 +26,16 @@ from memory_harness.probes.detectors import detect
 from memory_harness.probes.detectors.reading import config_of
 from memory_harness.probes.findings import Finding, Fix, FixResult, OtherCount, first_error
 from memory_harness.probes.fixes import propose
-from memory_harness.probes.plan.choose import Goal, Limits, Plan, planned_fix, read_plan, write_plan
+from memory_harness.probes.plan.choose import (
+    Goal,
+    Limits,
+    Plan,
+    Prediction,
+    apply_all,
+    planned_fix,
+    read_plan,
+    write_plan,
+)
 from memory_harness.probes.plan.pool import limits_of, plan_fixes, start_comparison, start_processes
 from memory_harness.probes.plan.recorded import recording_of
 from memory_harness.probes.plan.verify import NOT_COMPARED, agreement_of, slowdown_of, why_not_verified
@@ -35,6 +46,9 @@ Rerun = Callable[[RunConfig, Path, str], RunLog | None]
 """takes a configuration, its log file and a title; returns what the log says, or None where there is no such run"""
 
 FIRST_LOG = "as_configured.jsonl"
+
+TOGETHER = "together"
+"""in the name of the log of a run that proves several fixes"""
 
 PLAN_FILE = "plan.json"
 
@@ -107,43 +121,76 @@ def run_session(
     if can_fork():
         check_corpus(config)  # a forked worker begins only once PyTorch is imported
     num_predicting = NUM_PREDICTING_PROCESSES if goal or limits else 1
-    with ExitStack() as workers:
-        first = workers.enter_context(start_probing_worker(config))
-        pool = workers.enter_context(start_processes(num_predicting, process_context()))
-        spares: list[Worker] = []
+    with ExitStack() as stack:
+        planner = stack.enter_context(ThreadPoolExecutor(1))  # ends last: what it waits for has ended by then
+        runners = _Runners(stack, config, progress)
+        pool = stack.enter_context(start_processes(num_predicting, process_context()))
         if try_fixes:
-            spares.append(workers.enter_context(start_probing_worker(config)))
-
-        serving = {recording_of(config): first}
-
-        def run(candidate: RunConfig, log: Path, title: str) -> RunLog:
-            recording = recording_of(candidate)
-            if not is_recorded or recording not in serving:
-                serving[recording] = spares.pop() if spares else workers.enter_context(start_probing_worker(candidate))
-            return serving[recording].run(candidate, log, title, progress)
-
-        if not capabilities_of(config).is_imported_first:  # a worker warms up with what it would have to come before
-            for spare in spares:
-                spare.warm_up()
-        log = first.run(config, folder / FIRST_LOG, "as configured", progress, snapshot, fault)
-        session = _begin(config, log)
+            runners.prepare(config)
+        plan: Future[Plan] | None = None
+        if try_fixes and goal:
+            make = partial(plan_fixes, config, pool, goal, headroom_bytes, runners.fewest_recomputed)
+            if config.device.device != "cuda":  # whose speeds are measured while nothing else runs there
+                plan = planner.submit(make)
+        log = runners.first.run(config, folder / FIRST_LOG, "as configured", progress, snapshot, fault)
+        session, last_log = _begin(config, log), folder / FIRST_LOG
         if log.fatal_oom is not None:
             progress(first_answer(log.fatal_oom, session.findings), log.fatal_oom.step, log.run.total_steps)
         # what was recorded for a snapshot belongs to one run
-        is_recorded = log.run.source == "simulated" and config.device.tensors == "fake" and snapshot is None
+        runners.is_recorded = log.run.source == "simulated" and config.device.tensors == "fake" and snapshot is None
+        others = runners.first.other_counts(config, counts)
         if try_fixes:
             if goal:
-                session.plan = plan_fixes(config, pool, goal, headroom_bytes)
-            find_fixes(session, folder, run, partial(start_comparison, pool))
+                session.plan = (plan or planner.submit(make)).result()
+            last_log = find_fixes(session, folder, runners.run, partial(start_comparison, pool))
         if limits:
             session.limits = limits_of(session.fixed_config, pool, headroom_bytes)
         if session.plan or session.limits:
             write_plan(folder / PLAN_FILE, session.plan, session.limits)
-        others = first.other_counts(config, counts)
-    _read_predictions(session, folder)
+    _read_predictions(session, last_log)
     if others:
         session.counts = sorted([*others, _count_of(session.as_configured)])
     return session
+
+
+class _Runners:
+    """Workers, each of which runs what replays the model that it has recorded.
+
+    Args:
+        stack: ends them.
+        config: of the first run.
+        progress: told of the steps.
+    """
+
+    def __init__(self, stack: ExitStack, config: RunConfig, progress: OnProgress) -> None:
+        self._stack = stack
+        self._progress = progress
+        self.first = stack.enter_context(start_probing_worker(config))
+        self._spares: list[Worker] = []
+        self._by_recording = {recording_of(config): self.first}
+        self.is_recorded = False
+        """whether one serves further runs"""
+
+    def prepare(self, config: RunConfig) -> None:
+        """Let another one get ready."""
+        worker = self._stack.enter_context(start_probing_worker(config))
+        if not capabilities_of(config).is_imported_first:  # it warms up with what it would have to come before
+            worker.warm_up()
+        self._spares.append(worker)
+
+    def run(self, config: RunConfig, log: Path, title: str) -> RunLog:
+        """Implement `Rerun`."""
+        worker = self._by_recording.get(recording_of(config)) if self.is_recorded else None
+        return (worker or self._take(config)).run(config, log, title, self._progress)
+
+    def fewest_recomputed(self, config: RunConfig, headroom_bytes: int) -> tuple[str, Prediction | None]:
+        """Implement `FewestRecomputed`; what is recorded for it serves the run that proves it."""
+        return self._take(config).fewest_recomputed(config, headroom_bytes)
+
+    def _take(self, config: RunConfig) -> Worker:
+        worker = self._spares.pop() if self._spares else self._stack.enter_context(start_probing_worker(config))
+        self._by_recording[recording_of(config)] = worker
+        return worker
 
 
 def first_answer(oom: OomRecord, findings: list[Finding]) -> str:
@@ -166,8 +213,7 @@ def session_of_folder(folder: Path) -> Session:
     log = read_run_log(folder / FIRST_LOG)
     session = _begin(config_of(log), log)
     session.plan, session.limits = read_plan(folder / PLAN_FILE)
-    find_fixes(session, folder, run)
-    _read_predictions(session, folder)
+    _read_predictions(session, find_fixes(session, folder, run))
     _read_outcome(session, folder / OUTCOME_FILE)
     return session
 
@@ -192,19 +238,11 @@ def _read_outcome(session: Session, file: Path) -> None:
         ) from None
 
 
-def _read_predictions(session: Session, folder: Path) -> None:
-    last = folder / FIRST_LOG
-    for number, fix in enumerate(session.fixes, 1):
-        if fix.applied:
-            last = folder / _fix_log(number, fix.name)
+def _read_predictions(session: Session, last: Path) -> None:
     if predicted_log(last).exists():
         session.predicted = read_run_log(predicted_log(last))
     if whole_run_log(last).exists():
         session.whole_run = read_run_log(whole_run_log(last))
-
-
-def _fix_log(number: int, name: str) -> str:
-    return f"{number}_{name}.jsonl"
 
 
 def _begin(config: RunConfig, log: RunLog) -> Session:
@@ -217,8 +255,8 @@ def _count_of(log: RunLog) -> OtherCount:
     return OtherCount(samples, step, run.total_steps, log.outcome)
 
 
-def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartComparison | None = None) -> None:
-    """Try fixes one at a time, each on top of those that held: the plan's, or else the cheapest for what fails next.
+def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartComparison | None = None) -> Path:
+    """Try fixes, each on top of those that held: the plan's together, else the cheapest for what fails next.
 
     A fix that leaves its cause in place, or changes the losses, is taken back and reported as one that did not help.
 
@@ -227,44 +265,111 @@ def find_fixes(session: Session, folder: Path, run: Rerun, compare: StartCompari
         folder: of the logs.
         run: runs a configuration, or reads what such a run wrote.
         compare: compares losses where a run computes none; without it, what a log says of them counts.
+
+    Returns:
+        The log of the last run that is part of the result.
     """
-    log, findings = session.as_configured, session.findings
-    tried: set[str] = set()
-    while fix := _next_fix(session, log, findings, tried):
-        tried.add(fix.name)
-        candidate = fix.apply(session.fixed_config)
-        assert candidate is not None, "only fixes that change something are tried"
-        comparison = None
-        if compare is not None and not _computes(log):
-            comparison = compare(fix.name)
-        path = folder / _fix_log(len(tried), fix.name)
-        rerun = run(candidate, path, fix.name)
+    trial = _Trial(session, folder, run, compare)
+    with suppress(_NoSuchRun):
+        for fixes in _planned(session):
+            if not trial.holds(fixes) and len(fixes) > 1:
+                for fix in fixes:
+                    trial.holds([fix])
+        while next_fix := _next_fix(trial):
+            trial.holds([next_fix])
+    return trial.path
+
+
+class _NoSuchRun(Exception):
+    """A folder that is read holds no log of a run that would come next."""
+
+
+class _Trial:
+    """Proves fixes by running again, each on top of those that held.
+
+    Args:
+        as for `find_fixes`.
+    """
+
+    def __init__(self, session: Session, folder: Path, run: Rerun, compare: StartComparison | None) -> None:
+        self.session = session
+        self.log = session.as_configured
+        """of the last run that is part of the result"""
+        self.findings = session.findings
+        """in it"""
+        self.path = folder / FIRST_LOG
+        self._folder = folder
+        self._run = run
+        self._compare = compare
+        self._num_runs = 0
+
+    def holds(self, fixes: Sequence[Fix]) -> bool:
+        """Return whether these fixes together, of which one alone is reported in any case, do what they are for.
+
+        Raises:
+            _NoSuchRun: there is no such run.
+        """
+        session, before, findings = self.session, self.log, self.findings
+        candidate = apply_all(session.fixed_config, fixes)
+        if candidate == session.fixed_config:  # what it needs did not hold
+            return False
+        comparisons: dict[str, Callable[[], AgreementRecord | None]] = {}
+        if self._compare is not None and not _computes(before):
+            comparisons = {fix.name: self._compare(fix.name) for fix in fixes}
+        self._num_runs += 1
+        name = fixes[0].name if len(fixes) == 1 else TOGETHER
+        path = self._folder / f"{self._num_runs}_{name}.jsonl"
+        rerun = self._run(candidate, path, name)
         if rerun is None:
-            return
-        found = detect(rerun)
-        if rerun.agreement is None:
-            rerun.agreement = comparison() if comparison else agreement_of(fix, log, rerun)
-            if compare is not None:  # a folder that is only read stays as it is
-                _keep(rerun.agreement, path)
-        problem = why_not_verified(fix, findings, found, rerun.agreement)
-        session.fixes.append(_result(fix, log, rerun, problem, session.plan))
-        if not problem:
+            raise _NoSuchRun
+        found, results = detect(rerun), []
+        agreements = {record.fix: record for record in rerun.agreements}
+        for fix in fixes:
+            agreement = agreements.get(fix.name)
+            if agreement is None:
+                wait = comparisons.get(fix.name)
+                agreement = wait() if wait is not None else agreement_of(fix, before, rerun)
+                if self._compare is not None:  # a folder that is only read stays as it is
+                    _keep(agreement, path)
+            problem = why_not_verified(fix, findings, found, agreement)
+            results.append(_result(fix, before, rerun, problem, agreement, session.plan))
+        is_proved = all(result.verified for result in results)
+        if is_proved:
             session.fixed_config, session.with_fixes = candidate, rerun
-            log, findings = rerun, found
+            self.log, self.findings, self.path = rerun, found, path
+        if is_proved or len(fixes) == 1:
+            names = tuple(fix.name for fix in fixes)
+            for result in results:
+                others = tuple(name for name in names if name != result.name)
+                session.fixes.append(replace(result, proved_with=others))
+        return is_proved
 
 
-def _next_fix(session: Session, log: RunLog, findings: list[Finding], tried: set[str]) -> Fix | None:
-    """Return the plan's next fix; else the cheapest for the cause that ended the run, or for one that takes memory."""
-    planned = session.plan.chosen.fixes if session.plan else ()
-    for name in planned:
+def _planned(session: Session) -> list[list[Fix]]:
+    """Return the plan's fixes in the order of their proofs.
+
+    Where losses are computed, each proof is of neighbours of one class alone, by which the losses are judged.
+    """
+    fixes, config = [], session.fixed_config
+    for name in session.plan.chosen.fixes if session.plan else ():
         fix = planned_fix(session.plan, name)
-        if name not in tried and fix.apply(session.fixed_config) is not None:
-            return fix
-    if log.outcome is not Outcome.OOM:
+        changed = fix.apply(config)
+        if changed is not None:
+            fixes.append(fix)
+            config = changed
+    if not fixes or not _computes(session.as_configured):
+        return [fixes] if fixes else []
+    return [list(group) for _, group in groupby(fixes, key=lambda fix: fix.equivalence)]
+
+
+def _next_fix(trial: _Trial) -> Fix | None:
+    """Return the cheapest fix for the cause that ended the last run, or for one that takes memory."""
+    if trial.log.outcome is not Outcome.OOM:
         return None
+    tried = {result.name for result in trial.session.fixes}
     for severity in ("error", "warning"):
-        relevant = [finding for finding in findings if finding.severity == severity]
-        for fix in propose(relevant, session.fixed_config):
+        relevant = [finding for finding in trial.findings if finding.severity == severity]
+        for fix in propose(relevant, trial.session.fixed_config):
             if fix.name not in tried:
                 return fix
     return None
@@ -281,8 +386,10 @@ def _keep(agreement: AgreementRecord | None, log: Path) -> None:
             writer.write(agreement)
 
 
-def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, plan: Plan | None) -> FixResult:
-    note = NOT_COMPARED if not problem and after.agreement is None else problem
+def _result(
+    fix: Fix, before: RunLog, after: RunLog, problem: str, agreement: AgreementRecord | None, plan: Plan | None
+) -> FixResult:
+    note = NOT_COMPARED if not problem and agreement is None else problem
     return FixResult(
         name=fix.name,
         title=fix.title,
@@ -294,6 +401,6 @@ def _result(fix: Fix, before: RunLog, after: RunLog, problem: str, plan: Plan | 
         applied=not problem,
         note=note,
         slowdown=slowdown_of(before, after),
-        agreement=after.agreement,
+        agreement=agreement,
         reason=plan.reasons.get(fix.name, "") if plan else "",
     )

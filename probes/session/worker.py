@@ -88,6 +88,8 @@ def _carry_out(request: Request) -> None:
     config = config_from_dict(request["config"])
     if "generate" in request:
         generate_request(config, Path(request["generate"]), Path(request["log"]))
+    elif "recompute_within" in request:
+        recompute_request(config, request["recompute_within"])
     elif "dry_run" in request:
         dry_run_request(config, request["dry_run"], Path(request["log"]))
     elif request.get("fault") is None:
@@ -126,6 +128,7 @@ def import_libraries() -> None:
     No garbage is looked for meanwhile: imports make hardly any. bitsandbytes comes without PyTorch's compiler, a fifth
     of the whole: it wraps some kernels for CPUs in `torch.compile`; what runs here on a CPU is too small to gain by it.
     """
+    warnings.simplefilter("ignore", FutureWarning)
     gc.disable()
     import torch
 
@@ -144,11 +147,15 @@ def run_requests(config: RunConfig, request: Request) -> None:
     data = _read_data(config)
     # importing PyTorch takes seconds: only after the data has proved usable
     device = _open_device(config)
-    config = _with_recomputation(config, data, device)
     from memory_harness.harness.strategies.compiled import CompiledStrategy
     from memory_harness.harness.train.run import Run, make_strategy
 
     strategy = make_strategy(config, device)
+    if isinstance(strategy, CompiledStrategy):
+        config = _with_recomputation_recorded(config, data, strategy)
+    elif config.model.recompute == "auto":
+        config = _with_recomputation(config, data, device)
+        strategy = make_strategy(config, device)
     measured = device.source == "cuda"
     if not measured:
         gc.freeze()  # collections leave out what was imported; nobody asks what holds a tensor without values
@@ -168,6 +175,23 @@ def run_requests(config: RunConfig, request: Request) -> None:
     else:
         gc.freeze()  # what was recorded serves all of them
         _run_others(recorded, outcome)
+
+
+def recompute_request(config: RunConfig, headroom_bytes: int) -> None:
+    """Find the fewest layers that compute again, then run what is asked for and replays what was recorded of them."""
+    data = _read_data(config)
+    import_libraries()
+    from memory_harness.probes.plan.predict import RecordedModel
+    from memory_harness.probes.plan.recompute import fewest_recomputed
+
+    recorded = RecordedModel(config)
+    budget_bytes = recorded.device.budget_bytes
+    gc.freeze()
+    rules, needed = fewest_recomputed(recorded, config, data, headroom_bytes)
+    peaks = None if needed is None else [needed.peak_allocated_bytes, needed.peak_reserved_bytes]
+    _reply({"recompute": (rules, peaks)})
+    recorded.strategy.restart(budget_bytes, config.device.expandable_segments)
+    _run_others(recorded.strategy, Outcome.COMPLETED)
 
 
 def _run_others(recorded: CompiledStrategy, outcome: Outcome) -> None:
@@ -322,7 +346,6 @@ def _join() -> Group | None:
 
 
 def _open_device(config: RunConfig, group: Group | None = None) -> ObservableDevice:
-    warnings.simplefilter("ignore", FutureWarning)
     import_libraries()
     import torch
 
@@ -345,6 +368,20 @@ def _with_recomputation(config: RunConfig, data: Prepared, device: ObservableDev
 
         card = host_card(card_of(config.device))
     return with_fewest_recomputed(config, data, RECOMPUTE_HEADROOM, card)
+
+
+def _with_recomputation_recorded(config: RunConfig, data: Prepared, strategy: CompiledStrategy) -> RunConfig:
+    """Return the same of a run without values: what is recorded to find it out, the run replays."""
+    if config.model.recompute != "auto":
+        return config
+    from memory_harness.probes.plan.predict import RecordedModel
+    from memory_harness.probes.plan.recompute import fewest_recomputed
+
+    budget_bytes = strategy.device.budget_bytes
+    rules, _ = fewest_recomputed(RecordedModel(config, strategy=strategy), config, data, RECOMPUTE_HEADROOM)
+    strategy.restart(budget_bytes, config.device.expandable_segments)
+    strategy.inner.config = config.with_fields(recompute=rules)
+    return strategy.inner.config
 
 
 def _simulate_measured(config: RunConfig, data: Prepared, log: Path) -> None:

@@ -178,7 +178,9 @@ def _tried_fix(block: blocks.TriedFix) -> Node:
     badge = node("span", {"class": f"badge {'good' if block.helped else 'info'}"}, block.state)
     cause = node("p", {"class": "cause"}, badge, " ", node("code", {}, ", ".join(block.fix.addresses)))
     remarks = [node("p", {"class": "muted"}, remark) for remark in block.remarks]
-    return node("article", {"class": "fix"}, cause, _bars(block.peaks), *remarks)
+    peaks = block.peaks
+    shown = _bars(peaks) if peaks.rows else figure(peaks.heading, peaks.explanation, peaks.source)
+    return node("article", {"class": "fix"}, cause, shown, *remarks)
 
 
 def _bars(block: blocks.Bars) -> Node:

@@ -467,10 +467,12 @@ def _wanted(arguments: argparse.Namespace, choices: dict[str, list[str]]) -> lis
 def _choice(run: Run) -> list[str]:
     """Return the fixes that a plan for speed takes on the target card, with the default headroom."""
     from memory_harness.probes.plan.pool import plan_fixes, start_processes
+    from memory_harness.probes.session.process import start_probing_worker
 
     headroom = parse_part(DEFAULT_HEADROOM, find_card(TARGET).budget_bytes)
-    with start_processes(2, multiprocessing.get_context("spawn")) as pool:
-        plan = plan_fixes(run.config, pool, "speed", headroom)
+    processes = start_processes(2, multiprocessing.get_context("spawn"))
+    with processes as pool, start_probing_worker(run.config) as worker:
+        plan = plan_fixes(run.config, pool, "speed", headroom, worker.fewest_recomputed)
     assert plan.passes
     print(json.dumps(dataclasses.asdict(plan), indent=1))
     return [name for name in plan.chosen.fixes if name in FIXES]

@@ -70,6 +70,7 @@ SCHEMA = {
             "before_peak_bytes": int,
             "after_peak_bytes": int,
             "slowdown": (float, None),
+            "proved_with": [str],
         }
     ],
     "agreements": [

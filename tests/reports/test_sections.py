@@ -14,7 +14,7 @@ from memory_harness.reports.summary import result_of_log
 from memory_harness.reports.terminal import make_console, print_report, print_sections
 from tests.builders import as_published_oom
 from tests.reports.html.test_page import RESULTS, Page
-from tests.reports.results import FITS
+from tests.reports.results import FITS, planned_result
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -74,3 +74,13 @@ def gpu_cells(log):
     (section,) = sections._gpus(result_of_log(log))
     (table, _) = section.body
     return [row[2].text for row in table.rows]
+
+
+def test_fixes_that_one_run_proved_say_so_and_their_peaks_are_drawn_once():
+    (first,) = planned_result().fixes
+    fixes = [replace(first, proved_with=("no-upcast",)), replace(first, name="no-upcast", proved_with=("eval-batch",))]
+    result = replace(planned_result(), fixes=fixes)
+    file = io.StringIO()
+    print_report(result, make_console(file))
+    assert file.getvalue().count(", all 2 together · verified") == 2
+    assert html_text(result).count("before: ") == html_text(planned_result()).count("before: ")

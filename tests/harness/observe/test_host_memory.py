@@ -1,14 +1,18 @@
 """Host memory that grows while the device does not: which line allocates it, and which container keeps it."""
 
+import itertools
 import tracemalloc
 
 import pytest
 import torch
 
+from memory_harness.configs.cards import find_card
+from memory_harness.harness.devices.simulated import SimulatedDevice
 from memory_harness.harness.log.records import HOST_STEPS
 from memory_harness.harness.observe.host_memory import HostWatch
 from memory_harness.harness.observe.live_objects import summed_losses
 from memory_harness.harness.observe.own_loop import Recorder
+from tests.harness.observe.loops import Loop
 
 MIB = 2**20
 
@@ -56,6 +60,20 @@ def test_a_loop_that_fails_leaves_no_tracing(tmp_path):
     with pytest.raises(ZeroDivisionError):
         climb_and_fail()
     assert not tracemalloc.is_tracing()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_only_where_phases_run_a_process_that_grows_is_looked_at(runs):
+    """What is recorded of phases to be replayed grows, and would be recorded at half the speed."""
+
+    class Device(SimulatedDevice):
+        shows_peaks = runs
+
+    loop, resident, traced = Loop(device=Device(find_card("t4"), 2**30, computes=True)), itertools.count(step=MIB), []
+    loop.recorder._resident.num_bytes = lambda: next(resident)
+    loop.run(lambda loop, loss: traced.append(tracemalloc.is_tracing()))
+    loop.recorder.stop()
+    assert any(traced) is runs
 
 
 def test_what_python_did_not_allocate_is_not_named():

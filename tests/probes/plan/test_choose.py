@@ -66,11 +66,15 @@ class MadeUp:
     def count_tokens(self, config):
         return min([self.tokens.get(name, 100) for name in self.fixes_of(config)], default=100)
 
-    def seconds(self, config):
-        return self.count_tokens(config) * math.prod(share / 100 for share in self.spent(config, self.faster))
+    def seconds(self, configs):
+        found = []
+        for config in configs:
+            shares = math.prod(share / 100 for share in self.spent(config, self.faster))
+            found.append(self.count_tokens(config) * shares)
+        return found
 
     def fewest_recomputed(self, config):
-        return self.rules
+        return self.rules, None
 
 
 def plan(savings, needed, goal="speed", tokens=None, **spending):

@@ -1,17 +1,27 @@
 """Predictions are the peaks that the run itself has, and limits the last that fit."""
 
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import ModelConfig
 from memory_harness.configs.units import MIB
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.runlog import collect
 from memory_harness.harness.train.execute import execute
 from memory_harness.harness.train.run import open_run
 from memory_harness.probes.fixes import FIXES
-from memory_harness.probes.plan.predict import find_limits, largest_that_fits, predict, recorded_model
+from memory_harness.probes.plan.predict import (
+    find_limits,
+    largest_that_fits,
+    longest_of_each_rule,
+    predict,
+    recorded_model,
+    uniform_batch,
+)
 from memory_harness.probes.plan.recorded import recording_of
 
 TINY = load_preset("smoke_cpu").with_fields(
@@ -25,6 +35,15 @@ def test_a_prediction_is_what_the_run_takes(fix, tmp_path):
     records = []
     execute(open_run(config, prepare(config)), records.append, tmp_path)
     assert predict(config, 0).peak_allocated_bytes == collect(records).peak_allocated_bytes
+
+
+def test_the_longest_that_compute_as_much_again_are_among_the_worst_moments():
+    """Those that keep their activations may take more than longer ones do that compute them again."""
+    lengths = [(32, 64), (96,), (160, 8), (128,), (512,)]
+    steps = [[uniform_batch((1, length), 0) for length in micro_batches] for micro_batches in lengths]
+    rules = ModelConfig(recompute="100:0,200:2")
+    strategy = SimpleNamespace(inner=SimpleNamespace(recomputed=partial(rules.recomputed, 4)))
+    assert longest_of_each_rule(steps, strategy) == {1, 2, 4}
 
 
 def test_headroom_is_memory_that_the_run_does_not_get():
