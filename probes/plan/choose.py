@@ -8,7 +8,7 @@ are computed, padding included; and of what spends memory for time, its arithmet
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from pathlib import Path
@@ -70,8 +70,11 @@ class Forecast(Protocol):
     def count_tokens(self, config: RunConfig) -> int:
         """Return the tokens that the training of an epoch computes, padding included."""
 
-    def seconds(self, configs: Sequence[RunConfig]) -> list[float]:
-        """Return how long the training of an epoch takes on the card, worked out at once."""
+    def longest_steps(self, configs: Sequence[RunConfig]) -> list[int]:
+        """Return the bytes that steps with the longest batch reserve, predicted at once."""
+
+    def start_seconds(self, configs: Sequence[RunConfig]) -> Callable[[], list[float]]:
+        """Begin to predict how long the training of an epoch takes on the card; return what waits for it."""
 
     def fewest_recomputed(self, config: RunConfig) -> tuple[str, Prediction | None]:
         """Return the rules by which as little is computed again as fits, as `--recompute` takes them; what they take.
@@ -179,11 +182,9 @@ def make_plan(
     if goal == "speed" and search.predict(chosen).passes:
         chosen = _spend_what_is_left(search, chosen)
     rules = apply_all(config, chosen).model.recompute
-    search.work_out([other for other in chosen if other is not fix] for fix in chosen if fix.slowdown is None)
     reasons = {
         fix.name: _reason(search, chosen, fix) if fix in needed else _gain(search, chosen, fix) for fix in chosen
     }
-    tried = [names for names in search.known if names and names != _names(chosen)]
     return Plan(
         goal=goal,
         budget_bytes=budget_bytes,
@@ -192,7 +193,7 @@ def make_plan(
         chosen=search.option(_names(chosen)),
         recompute=rules if FEWEST_RECOMPUTED.name in _names(chosen) else "",
         reasons=reasons,
-        alternatives=tuple(search.option(names) for names in tried if NOTHING_RECOMPUTED.name not in names),
+        alternatives=tuple(search.option(names) for names in search.known if names and names != _names(chosen)),
     )
 
 
@@ -269,6 +270,10 @@ class _Search:
 
     def work_out(self, sets: Iterable[Sequence[Fix]]) -> None:
         """Predict at once the seconds that the slowdowns of sets need."""
+        self.start_to_work_out(sets)()
+
+    def start_to_work_out(self, sets: Iterable[Sequence[Fix]]) -> Callable[[], None]:
+        """Begin to predict them; return what waits for them."""
         new: dict[str, RunConfig] = {}
         for batching, worked_out in map(_told_by_work, sets):
             for fixes in ([*batching, *worked_out], batching) if worked_out else ():
@@ -276,14 +281,14 @@ class _Search:
                 new[config.fingerprint()] = config
         for key in self._seconds.keys() & new.keys():
             del new[key]
-        if new:
-            self._seconds.update(zip(new, self.forecast.seconds(list(new.values())), strict=True))
+        wait = self.forecast.start_seconds(list(new.values()))
+        return lambda: self._seconds.update(zip(new, wait(), strict=True))
 
     def _seconds_of(self, fixes: Sequence[Fix]) -> float:
         config = self._in_company(fixes)
         key = config.fingerprint()
         if key not in self._seconds:
-            (self._seconds[key],) = self.forecast.seconds([config])
+            (self._seconds[key],) = self.forecast.start_seconds([config])()
         return self._seconds[key]
 
     def _in_company(self, fixes: Sequence[Fix]) -> RunConfig:
@@ -341,7 +346,9 @@ def _spend_what_is_left(search: _Search, chosen: list[Fix]) -> list[Fix]:
     """Return the fastest of a set that passes and the same with what spends memory for time."""
     roomy = _with_more_room(search, chosen)
     search.company = [fix for fix in roomy if fix.slowdown is not None and fix.equivalence in ("exact", "numerical")]
+    wait = search.start_to_work_out([chosen])
     sets = [chosen, *_with_fewest_recomputed(search, roomy)]
+    wait()
     search.work_out([*sets, *_with_step_graphs(search, sets[-1])])
     sets += _with_step_graphs(search, _fastest_passing(search, sets))
     return _fastest_passing(search, sets)
@@ -352,11 +359,12 @@ def _with_more_room(search: _Search, chosen: list[Fix]) -> list[Fix]:
     config = apply_all(search.config, chosen)
     if FEWEST_RECOMPUTED.apply(config) is None:
         return chosen
-    keep_all = [*chosen, NOTHING_RECOMPUTED]
     cheap = [fix for fix in search.fixes if _makes_room(fix) and fix not in chosen and fix.apply(config) is not None]
-    search.predict_all([keep_all, *([*keep_all, fix] for fix in cheap)])
-    enough = search.predict(keep_all).peak_reserved_bytes * LEAST_ROOM
-    more = [fix for fix in cheap if search.predict([*keep_all, fix]).peak_reserved_bytes < enough]
+    keep_all = [*chosen, NOTHING_RECOMPUTED]
+    sets = [keep_all, *([*keep_all, fix] for fix in cheap)]
+    configs = [apply_all(search.config, search.in_order(fixes)) for fixes in sets]
+    needed, *with_one = search.forecast.longest_steps(configs)
+    more = [fix for fix, peak in zip(cheap, with_one, strict=True) if peak < LEAST_ROOM * needed]
     return [*chosen, *_without_overwritten(config, more)]
 
 
@@ -513,8 +521,6 @@ def _gain(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
 
 
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
-    if fix.slowdown is None:
-        return _gain(search, chosen, fix)
     if _makes_faster(search, fix):
         return f"with it the training takes {search.slowdown([fix]):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)

@@ -80,9 +80,12 @@ class _PoolForecast:
     def count_tokens(self, config: RunConfig) -> int:
         return self._pool.submit(_count_tokens_there, config).result()
 
-    def seconds(self, configs: Sequence[RunConfig]) -> list[float]:
-        speeds = self._speeds(configs[0].device)
-        return list(self._pool.map(partial(_seconds_there, speeds=speeds), configs))
+    def longest_steps(self, configs: Sequence[RunConfig]) -> list[int]:
+        return list(self._pool.map(_longest_step_there, configs))
+
+    def start_seconds(self, configs: Sequence[RunConfig]) -> Callable[[], list[float]]:
+        found = [self._pool.submit(_seconds_there, config, self._speeds(config.device)) for config in configs]
+        return lambda: [each.result() for each in found]
 
     def _speeds(self, device: DeviceConfig) -> Speeds:
         """Return what a step reaches on the card, or on the GPU: measured once, by a process that leaves it free."""
@@ -123,6 +126,12 @@ def _count_tokens_there(config: RunConfig) -> int:
     from memory_harness.probes.plan.predict import train_tokens
 
     return train_tokens(config)
+
+
+def _longest_step_there(config: RunConfig) -> int:
+    from memory_harness.probes.plan.predict import longest_step
+
+    return longest_step(config)
 
 
 def _seconds_there(config: RunConfig, speeds: Speeds) -> float:

@@ -49,6 +49,12 @@ def predict(config: RunConfig, headroom_bytes: int) -> Prediction:
     return predict_on(config, prepare(config), headroom_bytes)
 
 
+def longest_step(config: RunConfig) -> int:
+    """Return the bytes that steps with the longest batch reserve, with padding or without, each alone."""
+    steps, recorded = train_steps(prepare(config).train, config, 1), recorded_model(config)
+    return max(recorded.step(config, steps[number]).peak_reserved_bytes for number in longest_steps(steps))
+
+
 def predict_on(config: RunConfig, data: Prepared, headroom_bytes: int) -> Prediction:
     """Simulate the worst moments that a configuration has with these samples."""
     needed = recorded_model(config).run(config, data, UNLIMITED)

@@ -66,12 +66,15 @@ class MadeUp:
     def count_tokens(self, config):
         return min([self.tokens.get(name, 100) for name in self.fixes_of(config)], default=100)
 
-    def seconds(self, configs):
+    def longest_steps(self, configs):
+        return [prediction.peak_reserved_bytes for prediction in self.predict(configs)]
+
+    def start_seconds(self, configs):
         found = []
         for config in configs:
             shares = math.prod(share / 100 for share in self.spent(config, self.faster))
             found.append(self.count_tokens(config) * shares)
-        return found
+        return lambda: found
 
     def fewest_recomputed(self, config):
         return self.rules, None
