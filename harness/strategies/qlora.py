@@ -492,13 +492,11 @@ class QLoraStrategy:
         return self.config.model.recompute != "all" or self.config.model.fast_path != "off"
 
     def _recompute(self, layers: int, blocks: int) -> None:
+        chosen = self._spread(len(self._layers) - layers, blocks)
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < layers
-        if self.config.model.recomputes_blocks:
-            others = self._layers[layers:]
-            chosen = self._spread(len(others), blocks)
-            for index, layer in enumerate(others):
-                layer.mlp.computes_again = index in chosen
+            if self.config.model.recomputes_blocks:  # of a layer that does as a whole it would be done twice
+                layer.mlp.computes_again = index - layers in chosen
 
     def _spread(self, layers: int, blocks: int) -> Collection[int]:
         """Return which of so many layers recompute their block alone.

@@ -14,7 +14,7 @@ from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.simulate.memory import UNLIMITED
 from memory_harness.probes.plan.predict import RecordedModel
 from memory_harness.probes.plan.recompute import _Needs, with_fewest_recomputed
-from tests.harness.techniques.driving import TINY, micro_batch, simulated_peak, uniform_batch
+from tests.harness.techniques.driving import TINY, micro_batch, opened, simulated_peak, uniform_batch
 
 NEEDS = _Needs(32, (4096, 2048), (20_384, 12_192), None, (8_096, 6_048), 64, 8)
 """4 bytes a token and 4000 beside them where all layers keep, 1 and 4000 where all compute again"""
@@ -87,6 +87,24 @@ def test_blocks_are_computed_again_before_layers_are():
 def test_nothing_to_recompute_is_refused():
     with pytest.raises(ConfigError, match="--no-gradient-checkpointing"):
         validate(RunConfig().with_fields(recompute="4", gradient_checkpointing=False))
+
+
+def test_what_a_batch_recomputes_does_not_depend_on_the_one_before():
+    """A block within a layer that recomputes as a whole would be computed a third time."""
+    config = TINY.with_fields(fast_path="torch", recompute="32:0+2,64:1+1")
+
+    def recomputed_after(*lengths):
+        strategy, device = opened(config)
+        with device.active():
+            strategy.load()
+            for length in lengths:
+                strategy.put(uniform_batch(1, length), training=True)
+        layers = strategy.model.base_model.model.model.layers
+        return [(layer.gradient_checkpointing, layer.mlp.computes_again) for layer in layers]
+
+    assert recomputed_after(32) == [(False, True), (False, True)]
+    assert recomputed_after(64) == recomputed_after(32, 64) == [(True, False), (False, True)]
+    assert recomputed_after(64, 32) == recomputed_after(32)
 
 
 @pytest.mark.slow
