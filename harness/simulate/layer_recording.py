@@ -19,6 +19,7 @@ from memory_harness.harness.simulate.layer_kinds import card_of_layer, is_simple
 from memory_harness.harness.simulate.lowering import outside_backward
 from memory_harness.harness.simulate.trace import EMPTY_CACHE, ENSURE, FREE, SWITCH, Event, TraceRecorder
 from memory_harness.harness.simulate.tracer import GONE, WATCHED_SITE_FRAMES, Site, Tracer, frames_and_layer
+from memory_harness.harness.simulate.work import WorkMeter
 
 Casts = dict[torch.Tensor, torch.Tensor]
 """autocast's copies of trainable weights, which live as long as its region"""
@@ -87,6 +88,8 @@ class BackwardRecording:
     """gradients of the arguments that want one"""
     of_weights: dict[int, Layout]
     """gradients of trainable weights that had none before"""
+    work: WorkMeter | None
+    """what it took, where that is asked for"""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class LayerRecording:
     """autocast's copies, by the number of the trainable weight"""
     held: list[Role]
     """arguments, outputs and casts that the graph keeps"""
+    work: WorkMeter | None
+    """what it takes, where that is asked for"""
     backward: dict[Gradients, BackwardRecording] = field(default_factory=dict)
 
 
@@ -213,7 +218,7 @@ class LayerRecorder:
         tracer, casts = self._tracer, dict(self._casts)
         card = card_of_layer(tracer, self._call.layer)
         tracer.go_to(card)  # where all of it is to be
-        sink, frames = tracer.sink, tracer.site_frames
+        sink, frames, meter = tracer.sink, tracer.site_frames, tracer.meter
         tracer.sink, tracer.site_frames = self._recorder, WATCHED_SITE_FRAMES
         try:
             with _outside_autocast(), outside_backward():
@@ -223,7 +228,7 @@ class LayerRecorder:
             self._casts.clear()
             self._casts.update(casts)
             self._let_go_of_the_living()
-            tracer.sink, tracer.site_frames, tracer.told_card = sink, frames, card
+            tracer.sink, tracer.site_frames, tracer.told_card, tracer.meter = sink, frames, card, meter
 
     def _begin_region(self) -> None:
         """Let autocast's copies be there that were when the call was made. Raises Refused where one is gone."""
@@ -237,6 +242,7 @@ class LayerRecorder:
 
     def _forward(self, gradients: Gradients | None) -> tuple[LayerRecording, torch.Tensor | None]:
         outer, cast_before = self._tracer.site(), set(self._casts)
+        work = self._start_meter()
         out = self._run()
         events = list(self._recorder.events)
         self.shape = shape_of(events)
@@ -249,7 +255,7 @@ class LayerRecorder:
         for index, tensor in enumerate(tensors):
             self._give_role(tensor, Role(OUTPUT, index))
         casts = self._name_casts(cast_before)
-        recording = LayerRecording(self._steps(events, outer), tree, outputs, casts, [])
+        recording = LayerRecording(self._steps(events, outer), tree, outputs, casts, [], work)
         if not any(tensor.requires_grad for tensor in tensors):
             return recording, None
         self._gradients = gradients or self._usual_gradients(tensors, num_returned)
@@ -340,6 +346,7 @@ class LayerRecorder:
         assert self._gradients is not None
         outer, num_events = self._tracer.site(), len(self._recorder.events)
         gradient = (make(self._tracer, layout_of(seed), GONE),)
+        work = self._start_meter()
         with _autocast(self._gradients.autocast):
             _engine_run_backward(
                 (seed,), gradient, self._gradients.keeps_graph, False, (), allow_unreachable=True, accumulate_grad=True
@@ -356,7 +363,7 @@ class LayerRecorder:
         passed_on = {Role(ARGUMENT_GRADIENT, index) for index in range(len(self._arrived))}
         passed_on |= {arrived[1] for arrived in self._arrived if arrived is not None}
         own = [step for step in steps if step.size != FREE or step.role not in passed_on]
-        return BackwardRecording(own, self._arrived, of_weights)
+        return BackwardRecording(own, self._arrived, of_weights, work)
 
     def arrive(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Take the gradients of the arguments. Raises Refused where one is no tensor of its own memory."""
@@ -373,6 +380,13 @@ class LayerRecorder:
             self._arrived.append((layout_of(gradient), role))
 
     # Both
+
+    def _start_meter(self) -> WorkMeter | None:
+        """Return what measures from here on, where work is asked for."""
+        meter = self._tracer.meter
+        if meter is not None:
+            self._tracer.meter = meter.empty()
+        return self._tracer.meter
 
     def _steps(self, events: Sequence[Event], outer: Site) -> list[Step]:
         """Return events as steps: what others began and ended is theirs. Raises Refused where they are on two cards."""

@@ -60,6 +60,7 @@ from memory_harness.harness.simulate.layer_recording import (
 from memory_harness.harness.simulate.results import tensors_among
 from memory_harness.harness.simulate.trace import ENSURE, FREE, Sinks, TraceRecorder
 from memory_harness.harness.simulate.tracer import GONE, Tracer, frames_and_layer
+from memory_harness.harness.simulate.work import WorkMeter
 
 MIN_LAYERS = 3
 """equal members of a list from which replaying gains anything"""
@@ -274,7 +275,7 @@ class LayerReplay:
             kind = kind_of_call(self.tracer, request.layer, request.args, request.kwargs)
         except NoKind:
             return None
-        return (request.has_casts(self.casts), *kind)
+        return (request.has_casts(self.casts), self.tracer.meter is not None, *kind)
 
     def _run_watched(self, request: Request, kind: _Kind, layer_class: _LayerClass, before: Any) -> Any:
         """Run the layer, and compare what it does with what others of its kind did."""
@@ -369,6 +370,7 @@ class _Replay:
                 self._owner.casts[self._weights[role.number]] = made[role]
 
         self._run(recording.steps, layouts, begin, self._end_argument)
+        self._count(recording.work)
         for role in recording.held:
             tensor = self._tensors[role.number] if role.kind == ARGUMENT else made[role]
             assert tensor is not None
@@ -408,6 +410,7 @@ class _Replay:
                 self._let_go(role)
 
         self._run(recording.steps, layouts, begin, end)
+        self._count(recording.work)
         found: list[torch.Tensor | None] = []
         for arrived in recording.of_arguments:
             if arrived is None:
@@ -480,6 +483,10 @@ class _Replay:
             raise
         finally:
             tracer.replayed = ()
+
+    def _count(self, work: WorkMeter | None) -> None:
+        if self._tracer.meter is not None and work is not None:
+            self._tracer.meter.add(work)
 
     def _let_go(self, role: Role) -> None:
         self._held.pop(role, None)

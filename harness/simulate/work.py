@@ -38,6 +38,15 @@ class WorkMeter:
         self.host_seconds = 0.0
         """that the host takes to launch them"""
 
+    def empty(self) -> WorkMeter:
+        """Return another one with the same speeds."""
+        return WorkMeter(self._speeds)
+
+    def add(self, other: WorkMeter) -> None:
+        """Take that all that another one has added up runs again."""
+        self.device_seconds += other.device_seconds
+        self.host_seconds += other.host_seconds
+
     def operator(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         """Take that an operator has run."""
         self.host_seconds += self._speeds.operator_seconds

@@ -209,6 +209,8 @@ class _Search:
         """by the names of fixes that change batches"""
         self.company: list[Fix] = []
         """with which seconds are worked out, such as a loss without which there are no graphs"""
+        self._alone: dict[str, float] = {}
+        """slowdowns of single fixes, by name"""
         self._seconds: dict[str, float] = {}
         """by the configuration"""
         self._by_config: dict[str, Prediction] = {}
@@ -261,6 +263,12 @@ class _Search:
         if worked_out:
             slowdown *= self._seconds_of([*batching, *worked_out]) / self._seconds_of(batching)
         return slowdown
+
+    def slowdown_alone(self, fix: Fix) -> float:
+        """Return the same of one fix; it is kept from when it was asked for first, without any company."""
+        if fix.name not in self._alone:
+            self._alone[fix.name] = self.slowdown([fix])
+        return self._alone[fix.name]
 
     def _tokens_of(self, fixes: Sequence[Fix]) -> int:
         names = _names(fixes)
@@ -405,7 +413,7 @@ def _fastest_passing(search: _Search, sets: Sequence[list[Fix]]) -> list[Fix]:
 
 
 def _time_first(search: _Search, fix: Fix) -> tuple[bool, float, tuple[int, int]]:
-    return fix.equivalence == "data", search.slowdown([fix]), rung(fix)
+    return fix.equivalence == "data", search.slowdown_alone(fix), rung(fix)
 
 
 def _first_that_pass(search: _Search, by_time: Sequence[Fix]) -> list[Fix] | None:
@@ -488,12 +496,12 @@ def _without_needless(search: _Search, passing: Sequence[Fix], doubted: Sequence
 
 
 def _makes_faster(search: _Search, fix: Fix) -> bool:
-    return fix.equivalence != "data" and search.slowdown([fix]) < 1
+    return fix.equivalence != "data" and search.slowdown_alone(fix) < 1
 
 
 def _is_slow(search: _Search, fix: Fix) -> bool:
     """Return whether a fix comes after those that cost neither time nor samples."""
-    return fix.equivalence == "data" or search.slowdown([fix]) > 1
+    return fix.equivalence == "data" or search.slowdown_alone(fix) > 1
 
 
 def _lowest_peak(search: _Search) -> list[Fix]:
@@ -522,7 +530,7 @@ def _gain(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
 
 def _reason(search: _Search, chosen: Sequence[Fix], fix: Fix) -> str:
     if _makes_faster(search, fix):
-        return f"with it the training takes {search.slowdown([fix]):.2f} times as long (predicted)"
+        return f"with it the training takes {search.slowdown_alone(fix):.2f} times as long (predicted)"
     with_fix = search.predict(chosen)
     without = search.predict([other for other in chosen if other is not fix])
     allocated = without.peak_allocated_bytes - with_fix.peak_allocated_bytes

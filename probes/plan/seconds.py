@@ -48,7 +48,6 @@ def _work(recorded: RecordedModel, config: RunConfig, batch: Batch, speeds: Spee
     strategy, device = recorded.strategy.inner, recorded.device
     strategy.config = config.with_fields(cuda_graphs="none")  # what is captured runs as it is
     recorded.strategy.restart(device.budget_bytes, config.device.expandable_segments)
-    replays_layers, device.replays_layers = device.replays_layers, False  # each is counted
     meter = WorkMeter(speeds)
     try:
         with device.active():
@@ -58,7 +57,7 @@ def _work(recorded: RecordedModel, config: RunConfig, batch: Batch, speeds: Spee
             strategy.forward(batch.shape.target_tokens)
             strategy.backward()
     finally:
-        device.tracer.meter, device.replays_layers = None, replays_layers
+        device.tracer.meter = None
     return meter
 
 

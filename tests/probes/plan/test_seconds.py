@@ -5,6 +5,7 @@ import torch
 
 from memory_harness.configs.cards import Speeds, find_card, load_cards
 from memory_harness.configs.preset import load_preset
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.data.batching import Example, packed_batch
 from memory_harness.harness.simulate.lowering import operator_lowerings
 from memory_harness.harness.simulate.trace import DiscardingSink
@@ -74,6 +75,19 @@ def test_longer_batches_and_slower_cards_take_longer(recorded):
 
 def test_the_training_of_an_epoch_takes_longer_with_more_samples():
     assert 0 < epoch_seconds(TINY.with_fields(samples=20), SPEEDS) < epoch_seconds(TINY.with_fields(samples=40), SPEEDS)
+
+
+def test_layers_that_are_replayed_take_as_long_as_those_that_run():
+    """Also where predictions have recorded the layers before, without their work."""
+    config = RunConfig().with_fields(model="llama-3.2-1b", max_length=256, samples=8)
+    batch, recorded = uniform_batch((1, 256), 0), RecordedModel(config)
+    recorded.step(config, [batch])
+    found = []
+    for replays_layers in (False, True):
+        recorded.device.replays_layers = replays_layers
+        found.append([batch_seconds(recorded, config, batch, SPEEDS) for _ in range(3)])
+    (_, *run), (_, *replayed) = found  # the first one may find something that it has to make
+    assert replayed == pytest.approx(run, rel=1e-9)
 
 
 def test_samples_of_a_packed_sequence_take_less_than_one_as_long():
