@@ -70,8 +70,8 @@ class Forecast(Protocol):
     def count_tokens(self, config: RunConfig) -> int:
         """Return the tokens that the training of an epoch computes, padding included."""
 
-    def longest_steps(self, configs: Sequence[RunConfig]) -> list[int]:
-        """Return the bytes that steps with the longest batch reserve, predicted at once."""
+    def start_longest_step(self, config: RunConfig) -> Callable[[], int]:
+        """Begin to predict the bytes that steps with the longest batch reserve; return what waits for it."""
 
     def start_seconds(self, configs: Sequence[RunConfig]) -> Callable[[], list[float]]:
         """Begin to predict how long the training of an epoch takes on the card; return what waits for it."""
@@ -213,6 +213,8 @@ class _Search:
         """slowdowns of single fixes, by name"""
         self._seconds: dict[str, float] = {}
         """by the configuration"""
+        self._longest: dict[str, Callable[[], int]] = {}
+        """by the configuration, what waits for the bytes of its longest step"""
         self._by_config: dict[str, Prediction] = {}
         self.known: dict[tuple[str, ...], Prediction] = {}
         """by the names of the fixes"""
@@ -238,6 +240,14 @@ class _Search:
         if names not in self.known:
             self.predict_all([fixes])
         return self.known[names]
+
+    def start_longest_step(self, fixes: Sequence[Fix]) -> Callable[[], int]:
+        """Begin to predict what the longest step of a set reserves, unless that has begun; return what waits for it."""
+        config = apply_all(self.config, self.in_order(fixes))
+        key = config.fingerprint()
+        if key not in self._longest:
+            self._longest[key] = self.forecast.start_longest_step(config)
+        return self._longest[key]
 
     def learn(self, fixes: Sequence[Fix], prediction: Prediction | None) -> None:
         """Take the prediction of a set from elsewhere, where there is one."""
@@ -329,6 +339,9 @@ def _fastest(search: _Search) -> list[Fix]:
     if search.predict([]).passes:
         return _faster_that_pass(search)
     search.work_out([fix] for fix in search.fixes)
+    fast = [fix for fix in search.fixes if _makes_faster(search, fix)]
+    for fix in (None, *_that_make_room(search, fast)):  # most often these pass: meanwhile
+        _start_longest_step(search, fast, fix)
     whole = [fix for fix in search.fixes if fix.equivalence != "data"]
     in_order = [fix for fix in whole if fix.equivalence != "reordered"]
     slow_path = [fix for fix in in_order if fix is not FAST_PATH]
@@ -364,16 +377,25 @@ def _spend_what_is_left(search: _Search, chosen: list[Fix]) -> list[Fix]:
 
 def _with_more_room(search: _Search, chosen: list[Fix]) -> list[Fix]:
     """Return the set with those that take hardly any time and free much where nothing is computed again."""
+    cheap = _that_make_room(search, chosen)
+    waiting = [_start_longest_step(search, chosen, fix) for fix in (None, *cheap)]
+    needed, *with_one = (wait() for wait in waiting)
+    more = [fix for fix, peak in zip(cheap, with_one, strict=True) if peak < LEAST_ROOM * needed]
+    return [*chosen, *_without_overwritten(apply_all(search.config, chosen), more)]
+
+
+def _that_make_room(search: _Search, chosen: Sequence[Fix]) -> list[Fix]:
+    """Return the fixes that could be added to a set to keep more activations; none where all are kept."""
     config = apply_all(search.config, chosen)
     if FEWEST_RECOMPUTED.apply(config) is None:
-        return chosen
-    cheap = [fix for fix in search.fixes if _makes_room(fix) and fix not in chosen and fix.apply(config) is not None]
-    keep_all = [*chosen, NOTHING_RECOMPUTED]
-    sets = [keep_all, *([*keep_all, fix] for fix in cheap)]
-    configs = [apply_all(search.config, search.in_order(fixes)) for fixes in sets]
-    needed, *with_one = search.forecast.longest_steps(configs)
-    more = [fix for fix, peak in zip(cheap, with_one, strict=True) if peak < LEAST_ROOM * needed]
-    return [*chosen, *_without_overwritten(config, more)]
+        return []
+    return [fix for fix in search.fixes if _makes_room(fix) and fix not in chosen and fix.apply(config) is not None]
+
+
+def _start_longest_step(search: _Search, chosen: Sequence[Fix], added: Fix | None) -> Callable[[], int]:
+    """Begin to predict the longest step of a set, with one fix more or none, where nothing is computed again."""
+    more = [NOTHING_RECOMPUTED] if added is None else [added, NOTHING_RECOMPUTED]
+    return search.start_longest_step([*chosen, *more])
 
 
 def _without_overwritten(config: RunConfig, fixes: Sequence[Fix]) -> list[Fix]:

@@ -39,8 +39,10 @@ def start_processes(number: int, context: BaseContext) -> Iterator[ProcessPoolEx
 def _prepare() -> None:
     """Keep the libraries' remarks from the report; errors are raised in the process that asked.
 
-    Collections leave out what was imported, which would take them half a second each.
+    Collections leave out what was imported, which would take them half a second each. The runs that are waited for
+    come first.
     """
+    os.nice(5)
     gc.freeze()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -80,8 +82,8 @@ class _PoolForecast:
     def count_tokens(self, config: RunConfig) -> int:
         return self._pool.submit(_count_tokens_there, config).result()
 
-    def longest_steps(self, configs: Sequence[RunConfig]) -> list[int]:
-        return list(self._pool.map(_longest_step_there, configs))
+    def start_longest_step(self, config: RunConfig) -> Callable[[], int]:
+        return self._pool.submit(_longest_step_there, config).result
 
     def start_seconds(self, configs: Sequence[RunConfig]) -> Callable[[], list[float]]:
         found = [self._pool.submit(_seconds_there, config, self._speeds(config.device)) for config in configs]
