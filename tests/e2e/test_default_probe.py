@@ -61,7 +61,7 @@ def test_the_json_keeps_its_contract(default):
             }
     names = ["cause", "severity", "title", "phase", "steps", "bytes", "where", "evidence", "explanation"]
     assert all(list(finding) == names for finding in report["findings"])
-    names = ["name", "addresses", "verified", "before_peak_bytes", "after_peak_bytes", "slowdown"]
+    names = ["name", "addresses", "verified", "before_peak_bytes", "after_peak_bytes", "slowdown", "proved_with"]
     assert all(list(fix) == names for fix in report["fixes"])
 
 
