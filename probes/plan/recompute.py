@@ -58,7 +58,8 @@ def fewest_recomputed(
         excess = needed.peak_reserved_bytes - limit
         if excess <= 0:
             return rules, needed
-        allowed -= excess
+        # pieces of other lengths lie in the cache beside what the longest batch alone takes
+        allowed = needs.highest(allowed) - excess
     return "all", None
 
 
@@ -80,16 +81,25 @@ class _Needs:
 
     def rules(self, allowed_bytes: int) -> str:
         """Return the least for each number of tokens, as `--recompute` takes it."""
-        found: list[tuple[int, str]] = []
-        for stage, needed in self._stages():
-            most = min(self._most_tokens(needed, allowed_bytes), self.tokens[0])
-            if most > (found[-1][0] if found else 0):
-                found.append((most, stage))
-            if most == self.tokens[0]:
-                break
+        found = [(tokens, stage) for tokens, stage, _ in self._least(allowed_bytes)]
         if found == [(self.tokens[0], "0")]:
             return "none"
         return ",".join(f"{tokens}:{stage}" for tokens, stage in found) or "all"
+
+    def highest(self, allowed_bytes: int) -> int:
+        """Return what a batch alone takes at most under these rules; 0 where all layers compute again."""
+        return max((needed for _, _, needed in self._least(allowed_bytes)), default=0)
+
+    def _least(self, allowed_bytes: int) -> list[tuple[int, str, int]]:
+        """Return numbers of tokens, with the least that batches of up to so many compute again, and the bytes of these."""
+        found: list[tuple[int, str, int]] = []
+        for stage, needed in self._stages():
+            most = min(self._most_tokens(needed, allowed_bytes), self.tokens[0])
+            if most > (found[-1][0] if found else 0):
+                found.append((most, stage, self._needed(needed, most)))
+            if most == self.tokens[0]:
+                break
+        return found
 
     def _stages(self) -> Iterator[tuple[str, tuple[float, float]]]:
         """Yield what computes again, in steps from nothing to all but a few layers, with the bytes of both batches.
@@ -115,9 +125,18 @@ class _Needs:
             return self.tokens[0]
         if self.tokens[0] == self.tokens[1]:
             return 0
-        slope = (long - short) / (self.tokens[0] - self.tokens[1])
-        most = int(self.tokens[1] + (allowed_bytes - short) / slope)
+        most = int(self.tokens[1] + (allowed_bytes - short) / self._slope(needed))
         return max(0, most // self.multiple_of * self.multiple_of)
+
+    def _needed(self, needed: tuple[float, float], tokens: int) -> int:
+        """Return what a batch of so many tokens takes."""
+        long, _ = needed
+        return int(long if tokens == self.tokens[0] else long - (self.tokens[0] - tokens) * self._slope(needed))
+
+    def _slope(self, needed: tuple[float, float]) -> float:
+        """Return the bytes of a token."""
+        long, short = needed
+        return (long - short) / (self.tokens[0] - self.tokens[1])
 
 
 def _between(less: tuple[int, int], more: tuple[int, int], share: float) -> tuple[float, float]:

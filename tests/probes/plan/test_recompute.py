@@ -29,6 +29,7 @@ def test_what_the_rules_allow_fits_and_one_stage_fewer_would_not(allowed, tokens
     number = number_at(NEEDS.rules(allowed), tokens)
     takes = [4000 + tokens * (4 - 3 * layers / 32) for layers in (number, number - 4)]
     assert takes[0] <= allowed or number == 32
+    assert NEEDS.highest(allowed) <= allowed
     # rules are made for multiples of 64 tokens
     assert number == 0 or takes[1] + 4 * 64 > allowed
 
@@ -38,6 +39,14 @@ def test_more_memory_never_asks_for_more_layers():
     assert numbers == sorted(numbers, reverse=True)
     assert NEEDS.rules(20_384) == "none"
     assert NEEDS.rules(3_000) == "all"
+
+
+@given(allowed=st.integers(0, 30_000))
+def test_the_highest_is_what_the_batch_takes_that_takes_most_under_the_rules(allowed):
+    rules = NEEDS.rules(allowed)
+    numbers = {tokens: number_at(rules, tokens) for tokens in range(64, 4097, 64)}
+    takes = [4000 + tokens * (4 - 3 * number / 32) for tokens, number in numbers.items() if number < 32]
+    assert NEEDS.highest(allowed) == int(max(takes, default=0))
 
 
 @pytest.mark.parametrize(
