@@ -375,27 +375,26 @@ def _fixes(result: ProbeResult) -> Iterator[Section]:
     intro = "Fixes were tried by running again from nothing; each counts only where its cause is gone."
     body, shown = [], set[str]()
     for fix in result.fixes:
-        body.append(_tried(fix, scale, result.as_configured, draws=shown.isdisjoint(fix.proved_with)))
+        body.append(_tried(fix, scale, result.as_configured, with_peaks=shown.isdisjoint(fix.proved_with)))
         shown.add(fix.name)
     yield Section("fixes", "Fixes", "", "tried by running again", intro, body)
 
 
-def _tried(fix: FixResult, scale: int, log: RunLog, *, draws: bool) -> blocks.TriedFix:
-    """Return what a fix did; `draws` its peaks, which those proved together have in common."""
+def _tried(fix: FixResult, scale: int, log: RunLog, *, with_peaks: bool) -> blocks.TriedFix:
+    """Return what a fix did; the peaks, which those proved together have in common, are for the first of them."""
     state = "verified" if fix.verified else "did not help"
     if fix.verified and not fix.applied:
         state = "fits" if log.run.script else "helps, not needed"
     before, after = Level(fix.before_peak_bytes), Level(fix.after_peak_bytes)
     equal = wording("equivalence")[fix.equivalence]
-    words = f"peak {before} → {after}"
-    if fix.slowdown is not None:
-        words += f" · {fix.slowdown:.2f}× the time"
-    if fix.proved_with:
-        words += f", all {len(fix.proved_with) + 1} together"
-    words += f" · {state} · {equal}"
+    words = f"{state} · {equal}"
+    if with_peaks:
+        time = "" if fix.slowdown is None else f" · {fix.slowdown:.2f}× the time"
+        together = f", all {len(fix.proved_with) + 1} together" if fix.proved_with else ""
+        words = f"peak {before} → {after}{time}{together} · {words}"
     agrees = agreement_in_words(fix.agreement) if fix.agreement is not None and fix.agreement.agrees else ""
     remarks = list(filter(None, (agrees, fix.reason, fix.note)))
-    rows = [("before", before), ("after", after)] if draws else []
+    rows = [("before", before), ("after", after)] if with_peaks else []
     heading, source = f"{fix.name}: {fix.title}", source_in_words(log)
     bars = blocks.Bars(heading, words, source, rows, scale, log.run.budget_bytes)
     return blocks.TriedFix(fix, state, fix.applied and fix.verified, remarks, bars)

@@ -82,5 +82,5 @@ def test_fixes_that_one_run_proved_say_so_and_their_peaks_are_drawn_once():
     result = replace(planned_result(), fixes=fixes)
     file = io.StringIO()
     print_report(result, make_console(file))
-    assert file.getvalue().count(", all 2 together · verified") == 2
+    assert file.getvalue().count(", all 2 together · verified") == 1
     assert html_text(result).count("before: ") == html_text(planned_result()).count("before: ")
