@@ -32,6 +32,10 @@ def start_processes(number: int, context: BaseContext) -> Iterator[ProcessPoolEx
             raise RunDied(
                 "a process that predicts died: somebody has killed it, or this machine ran out of memory; start again"
             ) from None
+        except BaseException:
+            for process in multiprocessing.active_children():  # nobody waits for what they are at
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -91,7 +91,7 @@ class _Needs:
         return max((needed for _, _, needed in self._least(allowed_bytes)), default=0)
 
     def _least(self, allowed_bytes: int) -> list[tuple[int, str, int]]:
-        """Return numbers of tokens, with the least that batches of up to so many compute again, and the bytes of these."""
+        """Return numbers of tokens, the least that batches of up to so many compute again, and the bytes of these."""
         found: list[tuple[int, str, int]] = []
         for stage, needed in self._stages():
             most = min(self._most_tokens(needed, allowed_bytes), self.tokens[0])
