@@ -33,7 +33,7 @@ def start_processes(number: int, context: BaseContext) -> Iterator[ProcessPoolEx
                 "a process that predicts died: somebody has killed it, or this machine ran out of memory; start again"
             ) from None
         except BaseException:
-            for process in multiprocessing.active_children():  # nobody waits for what they are at
+            for process in pool._processes.values():  # nobody waits for what they are at
                 process.terminate()
             raise
         finally:
