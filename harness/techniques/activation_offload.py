@@ -63,6 +63,8 @@ class _Saved:
 
     on_device: torch.Tensor | None
     on_host: torch.Tensor
+    num_awaited: int = 0
+    """tensors of it that the backward pass has yet to ask for; what it has asked for, it holds as long as it needs"""
     copied: torch.cuda.Event | None = None
     """recorded after the copy that is under way; None where copies are done at once"""
 
@@ -129,6 +131,7 @@ class _Offload:
         saved = layer.saved.get(storage._cdata)
         if saved is None:
             saved = layer.saved[storage._cdata] = self._leaving(tensor)
+        saved.num_awaited += 1
         return _Handle(layer, saved, tensor.size(), tensor.stride())
 
     def _leaving(self, tensor: torch.Tensor) -> _Saved:
@@ -142,8 +145,12 @@ class _Offload:
         """Return the tensor on the device."""
         if isinstance(handle, torch.Tensor):
             return handle
-        flat = self._fetch(handle.saved)
-        self._arrive(handle.saved)
+        saved = handle.saved
+        flat = self._fetch(saved)
+        self._arrive(saved)
+        saved.num_awaited -= 1
+        if saved.num_awaited <= 0:  # below where a graph that is retained is gone through again
+            saved.on_device = None
         if handle.layer is not self._entered:
             self._enter(handle.layer)
         return flat.as_strided(handle.size, handle.stride, 0)

@@ -84,6 +84,19 @@ def test_nothing_stays_after_the_backward_pass():
     assert held[0].allocated_bytes == held[1].allocated_bytes
 
 
+def test_what_has_come_back_is_the_backward_passs_alone_and_comes_again_where_the_graph_stays():
+    _, device = opened(OFFLOADED)
+    offload, weight = activation_offload._Offload(device), torch.ones(8, requires_grad=True)
+    with device.active():
+        with offload.of_a_layer():
+            result = (2 * weight).exp()
+        (saved,) = offload._newest().saved.values()
+        for passes in (1, 2):
+            result.sum().backward(retain_graph=True)
+            assert saved.on_device is None
+            assert torch.allclose(weight.grad, passes * 2 * result.detach())
+
+
 def test_a_backward_pass_that_never_comes_leaves_nothing_behind():
     batch = uniform_batch(1, 64)
     strategy, device = opened(OFFLOADED)
