@@ -101,8 +101,12 @@ class ModuleCalls:
 
 def place_of_setting(name: str, values: Collection[object] = ()) -> str:
     """Return `file:line` in the script, or in a module of its user's, that gives a setting; empty where none does."""
-    modules = [sys.modules.get("__main__"), *list(sys.modules.values())]
-    return _first_place(modules, lambda path: setting_line(path, name, values))
+    return _first_place(_modules(), lambda path: setting_line(path, name, values))
+
+
+def _modules() -> list[ModuleType | None]:
+    """Return what is imported, the script first."""
+    return [sys.modules.get("__main__"), *sys.modules.values()]
 
 
 def _first_place(modules: Iterable[ModuleType | None], find: Callable[[str], int | None]) -> str:
@@ -127,10 +131,10 @@ SETTINGS: dict[str, tuple[object, ...]] = {
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives; and where the script itself sorts or draws."""
+    """Return `file:line` by setting, of those that the script gives; and where it draws, or itself sorts."""
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
-    script = [sys.modules.get("__main__")]
-    found |= {SORTING: _first_place(script, sorting_line), DRAWING: _first_place(script, drawing_line)}
+    modules = _modules()
+    found |= {SORTING: _first_place(modules[:1], sorting_line), DRAWING: _first_place(modules, drawing_line)}
     return {name: place for name, place in found.items() if place}
 
 
