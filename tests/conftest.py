@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, settings
 # in what the tests start too: to share tensors this small out takes longer than computing
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
 os.environ.pop("CI", None)  # which has commands say now and then how far they are
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell that starts tests in its background ignores
 
 # a machine that is busy with other things makes neither a call nor an example too slow
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
