@@ -18,11 +18,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
 from memory_harness.configs.places import IMPORT_FOLDER, has_gpu_driver
+from memory_harness.configs.schema import RunConfig
 from memory_harness.harness.log.errors import RunDied
+
+if TYPE_CHECKING:
+    from memory_harness.harness.data.prepare import Prepared
 
 
 def can_fork() -> bool:
@@ -124,12 +128,15 @@ class ForkedProcess:
 
     Args:
         errors: takes what it writes to standard error.
+        handed: a configuration, and the data that have been prepared for it.
     """
 
-    def __init__(self, context: ForkServerContext, errors: Path) -> None:
+    def __init__(
+        self, context: ForkServerContext, errors: Path, handed: tuple[RunConfig, Prepared] | None = None
+    ) -> None:
         requests, stdin = context.Pipe(duplex=False)
         stdout, replies = context.Pipe(duplex=False)
-        self._process: ForkServerProcess = context.Process(target=_work, args=(requests, replies, errors))
+        self._process: ForkServerProcess = context.Process(target=_work, args=(requests, replies, errors, handed))
         with requests, replies, stdin, stdout:
             self._process.start()
             self.stdin: IO[str] = os.fdopen(os.dup(stdin.fileno()), "w", encoding="utf-8")
@@ -175,7 +182,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _work(requests: Connection, replies: Connection, errors: Path) -> None:
+def _work(requests: Connection, replies: Connection, errors: Path, handed: tuple[RunConfig, Prepared] | None) -> None:
     """Be a worker."""
     from memory_harness.probes.session.worker import main
 
@@ -184,4 +191,4 @@ def _work(requests: Connection, replies: Connection, errors: Path) -> None:
     with errors.open("a") as file:
         os.dup2(file.fileno(), 2)
     sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
-    sys.exit(main())
+    sys.exit(main(handed=handed))

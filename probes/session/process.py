@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import psutil
 
@@ -32,6 +32,9 @@ from memory_harness.probes.findings import OtherCount
 from memory_harness.probes.plan.choose import Prediction
 from memory_harness.probes.session.fork_server import ForkedProcess, child_environment, process_context
 from memory_harness.probes.session.messages import PEER_LOST, DryRunArguments, Reply, Request, TrainArguments
+
+if TYPE_CHECKING:
+    from memory_harness.harness.data.prepare import Prepared
 
 OnProgress = Callable[[str, int, int], None]
 """takes what runs, steps done, steps in all"""
@@ -97,8 +100,13 @@ def start_worker(*, own_group: bool = False, module: str = WORKER, layer: Path |
 
 
 @contextmanager
-def start_probing_worker(config: RunConfig) -> Iterator[Worker]:
-    """Start a worker that is not to train: the quickest there is for this configuration."""
+def start_probing_worker(config: RunConfig, data: Prepared | None = None) -> Iterator[Worker]:
+    """Start a worker that is not to train: the quickest there is for this configuration.
+
+    Args:
+        config: of its first run.
+        data: prepared for it; None where the worker is to do that.
+    """
     context = None if capabilities_of(config).is_imported_first else process_context()
     if not isinstance(context, ForkServerContext):
         with start_worker() as worker:
@@ -106,7 +114,7 @@ def start_probing_worker(config: RunConfig) -> Iterator[Worker]:
         return
     with (
         tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as errors,
-        ForkedProcess(context, Path(errors.name)) as process,
+        ForkedProcess(context, Path(errors.name), None if data is None else (config, data)) as process,
     ):
         yield from _attended(Worker(process, errors))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.strategies import capabilities_of
-from memory_harness.harness.data.prepare import check_corpus
+from memory_harness.harness.data.prepare import Prepared, prepare
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
 from memory_harness.harness.log.records import AgreementRecord, OomRecord, Outcome
@@ -118,12 +118,14 @@ def run_session(
     """
     if fault is not None:
         try_fixes, counts = False, []
-    if can_fork():
-        check_corpus(config)  # a forked worker begins only once PyTorch is imported
+    data = None
+    if can_fork() and not capabilities_of(config).is_imported_first:
+        process_context()  # begins to import PyTorch, which takes longer
+        data = prepare(config)
     num_predicting = NUM_PREDICTING_PROCESSES if goal or limits else 1
     with ExitStack() as stack:
         planner = stack.enter_context(ThreadPoolExecutor(1))  # ends last: what it waits for has ended by then
-        runners = _Runners(stack, config, progress)
+        runners = _Runners(stack, config, progress, data)
         pool = stack.enter_context(start_processes(num_predicting, process_context()))
         if try_fixes:
             runners.prepare(config)
@@ -160,12 +162,13 @@ class _Runners:
         stack: ends them.
         config: of the first run.
         progress: told of the steps.
+        data: of the first run, where they are prepared.
     """
 
-    def __init__(self, stack: ExitStack, config: RunConfig, progress: OnProgress) -> None:
+    def __init__(self, stack: ExitStack, config: RunConfig, progress: OnProgress, data: Prepared | None) -> None:
         self._stack = stack
         self._progress = progress
-        self.first = stack.enter_context(start_probing_worker(config))
+        self.first = stack.enter_context(start_probing_worker(config, data))
         self._spares: list[Worker] = []
         self._by_recording = {recording_of(config): self.first}
         self.is_recorded = False

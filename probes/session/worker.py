@@ -55,12 +55,15 @@ RECOMPUTE_HEADROOM = 256 * MIB
 """what `--recompute auto` leaves free: at the last percent of a card the allocator begins to give its cache back"""
 
 
-def main(request_file: Path | None = None) -> int:
+def main(request_file: Path | None = None, handed: tuple[RunConfig, Prepared] | None = None) -> int:
     """Do what is asked; return 0, 2 where the user has to change something, PEER_LOST where another worker says why.
 
     Args:
         request_file: holds the request; None where it comes on standard input.
+        handed: a configuration, and the data that have been prepared for it.
     """
+    global _handed
+    _handed = handed
     threading.Thread(target=end_with_parent, daemon=True).start()
     _take_messages_aside(request_file)
     try:
@@ -330,6 +333,8 @@ def generate_request(config: RunConfig, adapter: Path, log: Path) -> None:
 
 
 def _read_data(config: RunConfig) -> Prepared:
+    if _handed is not None and _handed[0] == config:
+        return _handed[1]
     if capabilities_of(config).is_imported_first:
         import_unsloth(config)  # before transformers, which reading the data may import
     return prepare(config)
@@ -447,6 +452,8 @@ class _Reporter:
             _reply({"steps": (record.step, self._total)})
 
 
+_handed: tuple[RunConfig, Prepared] | None = None
+"""a configuration, and the data that the process that started this one has prepared for it"""
 _requests: IO[str] = sys.stdin
 """where requests come from; once the process is a worker, libraries that ask find nobody to answer"""
 _replies: IO[str] = sys.stdout
@@ -470,4 +477,4 @@ def _reply(reply: Reply) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -19,6 +19,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from memory_harness.configs.preset import load_preset
+from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.log.errors import ConfigError, PeerLost, RunDied
 from memory_harness.harness.log.manifest import MANIFEST_FILE
 from memory_harness.probes.plan.pool import start_processes
@@ -192,6 +194,18 @@ def test_one_that_dies_before_it_reads_its_request_has_died(tmp_path, monkeypatc
 
     with pytest.raises(RunDied, match="the run 'early' died with exit code 1"):
         run_in_worker()
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers are forked only where no GPU is")
+def test_a_forked_worker_takes_the_data_that_it_is_given_for_the_first_run_alone(tmp_path):
+    config = load_preset("smoke_cpu").with_fields(tensors="fake", do_eval=False, samples=40)
+    other = config.with_fields(samples=60)
+    data = prepare(config)
+    with start_probing_worker(config, replace(data, train=data.train[:4])) as worker:
+        first = worker.run(config, tmp_path / "first.jsonl", "first", lambda *_: None)
+        second = worker.run(other, tmp_path / "second.jsonl", "second", lambda *_: None)
+    assert first.run.num_train_samples == 4
+    assert second.run.num_train_samples == len(prepare(other).train)
 
 
 def test_a_worker_ends_with_the_process_that_started_it():

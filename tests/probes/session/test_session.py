@@ -47,7 +47,7 @@ def test_a_worker_runs_all_fixes_that_replay_what_it_has_recorded(monkeypatch, t
             return []
 
     @contextmanager
-    def start(config):
+    def start(config, data=None):
         nonlocal num_started
         num_started += 1
         yield StandIn(num_started)
