@@ -112,6 +112,7 @@ class RecordedModel:
         reserved = tuple(gpu.peak_reserved_bytes for gpu in self.run_each(config, data, UNLIMITED))
         self.device.gpu_peaks = reserved
         self.strategy.show_card(reserved.index(max(reserved)))
+        self.strategy.start_over()
 
     def step(self, config: RunConfig, micro_batches: Sequence[Batch]) -> Prediction:
         """Return what three steps of these batches take, with as much memory as they want."""
@@ -143,10 +144,11 @@ class RecordedModel:
     def _each(
         self, config: RunConfig, budget_bytes: int, moments: Callable[[PhaseRecorder], None]
     ) -> tuple[Prediction, ...]:
-        found = []
+        budget_of_card, found = self.device.budget_bytes, []
         for number in range(self.device.tracer.num_cards):
             self.strategy.card_number = number
             found.append(self._run_on_card(config, budget_bytes, moments))
+        self.strategy.restart(budget_of_card, config.device.expandable_segments)  # the next run may be no prediction
         return tuple(found)
 
     def _run_on_card(

@@ -188,12 +188,10 @@ def recompute_request(config: RunConfig, headroom_bytes: int) -> None:
     from memory_harness.probes.plan.recompute import fewest_recomputed
 
     recorded = RecordedModel(config)
-    budget_bytes = recorded.device.budget_bytes
     gc.freeze()
     rules, needed = fewest_recomputed(recorded, config, data, headroom_bytes)
     peaks = None if needed is None else [needed.peak_allocated_bytes, needed.peak_reserved_bytes]
     _reply({"recompute": (rules, peaks)})
-    recorded.strategy.restart(budget_bytes, config.device.expandable_segments)
     _run_others(recorded.strategy, Outcome.COMPLETED)
 
 
@@ -224,9 +222,7 @@ def _show_worst_gpu(recorded: CompiledStrategy, config: RunConfig, data: Prepare
     if config.device.engine == "split":
         from memory_harness.probes.plan.predict import RecordedModel
 
-        budget = recorded.device.budget_bytes
         RecordedModel(config, strategy=recorded).show_worst_gpu(config, data)
-        recorded.restart(budget, config.device.expandable_segments)
 
 
 def _execute(run: Run[Strategy], request: Request) -> Outcome:
@@ -382,9 +378,7 @@ def _with_recomputation_recorded(config: RunConfig, data: Prepared, strategy: Co
     from memory_harness.probes.plan.predict import RecordedModel
     from memory_harness.probes.plan.recompute import fewest_recomputed
 
-    budget_bytes = strategy.device.budget_bytes
     rules, _ = fewest_recomputed(RecordedModel(config, strategy=strategy), config, data, RECOMPUTE_HEADROOM)
-    strategy.restart(budget_bytes, config.device.expandable_segments)
     strategy.inner.config = config.with_fields(recompute=rules)
     return strategy.inner.config
 
