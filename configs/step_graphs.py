@@ -1,12 +1,18 @@
 """Which configurations can replay their micro-batches as CUDA graphs, and why others cannot."""
 
 from memory_harness.configs.models import find_model
-from memory_harness.configs.schema import RunConfig
+from memory_harness.configs.schema import Recomputed, RunConfig
 
 
 def takes_graphs(config: RunConfig) -> bool:
     """Return whether micro-batches are replayed as CUDA graphs."""
     return config.model.cuda_graphs != "none" and reason_against_graphs(config) is None
+
+
+def forbids_graph(config: RunConfig, recomputed: Recomputed) -> bool:
+    """Return whether a micro-batch of which so much is computed again reads the random state, or copies to the host."""
+    layers, blocks = recomputed
+    return layers > 0 or (blocks > 0 and (config.draws_in_mlp or config.model.offload_activations))
 
 
 def reason_against_graphs(config: RunConfig) -> str | None:

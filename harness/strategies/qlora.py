@@ -23,7 +23,7 @@ from memory_harness.configs.cards import budget_of
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.models import ModelShape, find_model
 from memory_harness.configs.schema import Recomputed, RunConfig
-from memory_harness.configs.step_graphs import takes_graphs
+from memory_harness.configs.step_graphs import forbids_graph, takes_graphs
 from memory_harness.harness.data.batching import Batch, left_padded
 from memory_harness.harness.devices.base import Device
 from memory_harness.harness.devices.parallel import local_part
@@ -289,7 +289,7 @@ class QLoraStrategy:
         with self.device.on_host():
             self._loaded = _shapes_of_tensors(model)
         if takes_graphs(self.config):
-            book = GraphBook(self._cannot_be_captured)
+            book = GraphBook(lambda tokens: forbids_graph(self.config, self.recomputed(tokens)))
             self._graphs = StepGraphs(self.device, book, self.trainable(), self.dtype)
         facts = model_facts(model)
         return replace(
@@ -417,11 +417,6 @@ class QLoraStrategy:
         if scaler_state:
             scaler.load_state_dict(scaler_state)
         return scaler
-
-    def _cannot_be_captured(self, tokens: int) -> bool:
-        """Return whether checkpointing reads the random state in a batch of so many tokens, or copies to the host."""
-        layers, blocks = self.recomputed(tokens)
-        return layers > 0 or (blocks > 0 and (self.config.draws_in_mlp or self.config.model.offload_activations))
 
     def staged(self, batch: Batch, *, training: bool) -> tuple[Batch, Stage]:
         """Return a batch as it is to run, and how: captured, replayed or as it is."""

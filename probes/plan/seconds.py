@@ -11,7 +11,7 @@ from itertools import chain
 
 from memory_harness.configs.cards import Speeds
 from memory_harness.configs.schema import RunConfig
-from memory_harness.configs.step_graphs import takes_graphs
+from memory_harness.configs.step_graphs import forbids_graph, takes_graphs
 from memory_harness.harness.data.batching import Batch, train_steps
 from memory_harness.harness.data.prepare import prepare
 from memory_harness.harness.simulate.work import WorkMeter
@@ -63,7 +63,8 @@ def _work(recorded: RecordedModel, config: RunConfig, batch: Batch, speeds: Spee
 
 def _is_replayed(config: RunConfig, batch: Batch) -> bool:
     tokens = batch.shape.padded_tokens
-    return takes_graphs(config) and tokens <= MAX_TOKENS and not any(config.model.recomputed(1, tokens))
+    is_forbidden = forbids_graph(config, config.model.recomputed(1, tokens))
+    return takes_graphs(config) and tokens <= MAX_TOKENS and not is_forbidden
 
 
 def _typical(batches: Sequence[Batch]) -> list[Batch]:
