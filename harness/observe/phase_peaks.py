@@ -1,7 +1,8 @@
 """Looks closely at the first times that each phase runs: what lives at its highest moment, and who made it.
 
-Recording every allocation costs time, so only some phases are recorded: the first ones, and those of a batch larger
-than any before. Where the tracker of survivors records anyway, its recording is read.
+Recording every allocation costs time, so only some phases are recorded: the first ones, those of a batch larger than
+any before, and the step after one whose peaks have grown. Where the tracker of survivors records anyway, its recording
+is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ MAX_RECORDED = 3
 """Times that each phase is recorded; with a step before there are gradients and states of the optimizer."""
 MIN_RISE = 1.01
 """by what factor a later peak of a phase must be higher to be told of too: what lives is asked of all objects"""
+GROWN, MAX_AGAIN = 1.25, 24
+"""by what factor a peak must exceed the last that was told of to be looked at again, and how often that is done"""
 _OPENING = (Phase.DATA, Phase.ROLLOUT)
 """Phases with which a micro-batch begins, and a recording anew."""
 _FOLLOWING = (Phase.BACKWARD, Phase.OPTIMIZER)
@@ -66,6 +69,13 @@ class PhasePeaks:
         self._times: Counter[Phase] = Counter()
         self._most_tokens: Counter[Phase] = Counter()
         self._highest: Counter[Phase] = Counter()
+        """peak that was told of last"""
+        self._last: Counter[Phase] = Counter()
+        """peak when it ran last, whether it was looked at or not"""
+        self._looks_again = False
+        """whether this step, or this phase outside of steps, is recorded because peaks have grown"""
+        self._num_again = 0
+        self._is_in_step = False
 
     def begin_phase(self, phase: Phase, batch: BatchShape | None, vocab_size: int) -> None:
         """Take note of a phase that begins, once the tracker of survivors has."""
@@ -101,11 +111,24 @@ class PhasePeaks:
         tokens = batch.padded_tokens if batch is not None else 0
         is_larger = tokens > self._most_tokens[phase]
         self._most_tokens[phase] = max(tokens, self._most_tokens[phase])
+        is_early = self._times[phase] < MAX_RECORDED or (self._times[phase] < 2 * MAX_RECORDED and is_larger)
+        if self._num_again < MAX_AGAIN and self._has_grown(phase):
+            self._looks_again = True
+            self._num_again += 1
         follows = self._is_recording and phase in _FOLLOWING
-        return self._times[phase] < MAX_RECORDED or (self._times[phase] < 2 * MAX_RECORDED and is_larger) or follows
+        return is_early or self._looks_again or follows
+
+    def _has_grown(self, phase: Phase) -> bool:
+        """Return whether peaks were far above the last that were told of: the phase's, or any of a step that begins."""
+        phases: tuple[Phase, ...] = (phase,)
+        if phase in IN_STEP:
+            phases = () if self._is_in_step else IN_STEP  # later in a step, what it has made was not recorded
+            self._is_in_step = True
+        return any(0 < GROWN * self._highest[each] < self._last[each] for each in phases)
 
     def end_phase(self, phase: Phase, step: int, after: MemoryStats) -> None:
         """Write what lived at the peak of a phase that has been looked at."""
+        self._last[phase] = after.peak_allocated_bytes
         running, self._running = self._running, None
         if running is None or running.phase is not phase:
             return
@@ -147,11 +170,13 @@ class PhasePeaks:
 
     def end_step(self) -> None:
         """Take note that a step is over, and with it what was made for it."""
+        self._is_in_step = False
         self.stop()
 
     def stop(self) -> None:
         """End the recording, where it is this one's own."""
         self._running = None
+        self._looks_again = False
         if self._marks is not None:
             self._marks.close()
             self._marks = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ from memory_harness.harness.log.records import (
 )
 from memory_harness.harness.observe.host_containers import ContainerWatch
 from memory_harness.harness.observe.host_memory import HostWatch
-from memory_harness.harness.observe.live_objects import KnownModels, named_memory
+from memory_harness.harness.observe.live_objects import KnownModels, named_memory, tensors_by_handle
 from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.phase_peaks import PhasePeaks
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
 UNKNOWN = "unknown"  # category of what nobody has named
+IN_PYTHON = "held_in_python"  # category of what a variable, a list or another object of Python refers to
 RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
 
 
@@ -244,14 +246,21 @@ class PhaseRecorder:
         )
 
     def _named(self, live: dict[str, int], allocated_bytes: int) -> dict[str, int]:
-        """Return live bytes by category, with what models and optimizers hold told apart where the device cannot."""
+        """Return live bytes by category; where the device cannot tell them apart, by what refers to them."""
         if live and UNKNOWN not in live:
             return live
-        found = live or {UNKNOWN: allocated_bytes}
-        for category, _, num_bytes in named_memory(self.device, self.known_models).values():
-            found[category] = found.get(category, 0) + num_bytes
+        found = Counter(live or {UNKNOWN: allocated_bytes})
+        named = named_memory(self.device, self.known_models)
+        for category, _, num_bytes in named.values():
+            found[category] += num_bytes
             found[UNKNOWN] -= num_bytes
         found[UNKNOWN] = max(0, found[UNKNOWN])
+        in_python = 0
+        for handle, tensors in tensors_by_handle(self.device).items():
+            if handle not in named:
+                in_python += tensors[0].untyped_storage().nbytes()
+        found[IN_PYTHON] = min(in_python, found[UNKNOWN])  # of logits the device has told already
+        found[UNKNOWN] -= found[IN_PYTHON]
         return found
 
 

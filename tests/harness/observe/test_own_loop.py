@@ -400,6 +400,7 @@ def test_an_out_of_memory_that_passes_prints_its_report_and_where_the_log_is(ope
     assert shown.endswith(f"log: {tmp_path / 'log.jsonl'}\n")
     live = read(tmp_path).fatal_oom.live_bytes
     assert (live["parameter"], live["gradient"]) == (512 * 513 * 4,) * 2
+    assert live["held_in_python"] >= 800_000 * len(kept)
     page = recorder._repr_html_()
     assert page is None or page.startswith("<iframe")
 

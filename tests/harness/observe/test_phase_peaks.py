@@ -21,8 +21,13 @@ class Net(torch.nn.Module):
         return x
 
 
-def recorded(path, num_steps=6, **batches):
-    """Return the log of a small training; `batches` are sizes by step, 64 where it is not given."""
+def recorded(path, num_steps=6, kept=None, **batches):
+    """Return the log of a small training.
+
+    Args:
+        kept: list to which each step adds a tensor of 1 MiB.
+        batches: sizes by step, 64 where it is not given.
+    """
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters())
     with Recorder.open(path, device="simulated", budget="256 MiB") as recorder:
@@ -36,6 +41,8 @@ def recorded(path, num_steps=6, **batches):
                 with recorder.phase("optimizer"):
                     optimizer.step()
                     optimizer.zero_grad()
+            if kept is not None:
+                kept.append(torch.ones(256, 1024))
     return read_run_log(path.with_suffix(".jsonl"))
 
 
@@ -65,6 +72,16 @@ def test_a_larger_batch_is_looked_at_later_on(tmp_path):
     peaks = highest_peaks(log)
     assert peaks[Phase.FORWARD].step == 7
     assert peaks[Phase.FORWARD].allocated_bytes == log.peaks()[Phase.FORWARD].peak_allocated_bytes
+
+
+def test_what_grows_is_looked_at_again_a_whole_step_at_a_time(tmp_path):
+    log = recorded(tmp_path / "run", num_steps=40, kept=[])
+    peaks = highest_peaks(log)
+    for phase in (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER):
+        # a look follows each rise by a quarter
+        assert peaks[phase].allocated_bytes > log.peaks()[phase].peak_allocated_bytes / 1.25 - MIB
+        assert peaks[phase].kinds["made before"] > 20 * MIB
+        assert peaks[phase].layers  # of what the forward pass of the same step has made
 
 
 def test_it_changes_nothing_of_what_is_measured(tmp_path, monkeypatch):
