@@ -42,6 +42,8 @@ class Allocation:
     """innermost first, PyTorch's own left out"""
     layer: str = ""
     """of a model that was running, such as `layers.3`, within `AllocationObserver.layers_marked`"""
+    category: str = ""
+    """where the device itself knows what it is for, as in `live_bytes`"""
 
 
 HighestRecords = Mapping[Phase, PhaseRecord | OomRecord]

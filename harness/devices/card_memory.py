@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from operator import itemgetter
 
 from memory_harness.harness.devices.base import HighestRecords
+from memory_harness.harness.log.peaks import UNKNOWN
 from memory_harness.harness.log.records import OomRecord, PeakPart, PeakRecord, Phase, PhaseRecord, SegmentRuns
 from memory_harness.harness.simulate.history import MemoryHistory, history_of
 from memory_harness.harness.simulate.memoized import MemoizedMemory, ReplayedChain
@@ -25,7 +26,7 @@ class LiveMemory:
 
     def live_bytes(self, logits_sizes: Mapping[int, str]) -> Mapping[str, int]:
         """Return live bytes; tensors have no names here, and fewer live once a failure has unwound the frames."""
-        return live_by_category(self.simulated.live_at_failure or self.simulated.live(), logits_sizes, "unknown")
+        return live_by_category(self.simulated.live_at_failure or self.simulated.live(), logits_sizes, UNKNOWN)
 
     def segments_at_peak(self) -> tuple[SegmentRuns, ...]:
         """Return none: the model shows its segments as they are, not as they were."""
@@ -42,7 +43,7 @@ class LiveMemory:
 
     def watch_peak(self, tracer: Tracer) -> None:
         """Let the tracer report to what remembers the peak, which hands everything on."""
-        self._peak = tracer.sink = PeakWatch(self.simulated, "unknown")
+        self._peak = tracer.sink = PeakWatch(self.simulated, UNKNOWN)
 
     def name_category(self, category: str) -> None:
         """Let what is made from now on be of this category."""

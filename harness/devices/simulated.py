@@ -475,7 +475,8 @@ def _of_script(lines: Sequence[SourceLine]) -> tuple[SourceLine, ...]:
 def _allocation(key: Hashable, made: WatchedAllocation) -> Allocation:
     num_bytes, made_at, site = made
     _, layer = frames_and_layer(site)
-    return Allocation(key, num_bytes, made_at, source_lines(site), layer)
+    category = key[0] if isinstance(key, tuple) else ""
+    return Allocation(key, num_bytes, made_at, source_lines(site), layer, category)
 
 
 def _stand_in(device_type: str) -> str:

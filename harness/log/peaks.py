@@ -25,6 +25,8 @@ MIN_REST_SHARE = 0.001
 OTHER_CALLS = "other calls"
 OTHER_LAYERS = "other layers"
 ROUNDING, REQUEST, BEFORE = "rounding", "did not fit", "made before"
+UNKNOWN = "unknown"
+"""category of what nobody has named"""
 
 _CATEGORIES = {
     "parameter": "weights",

@@ -8,13 +8,13 @@ is read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from memory_harness.harness.devices.base import Allocation, ObservableDevice
 from memory_harness.harness.log.allocator_sizes import block_size
-from memory_harness.harness.log.peaks import PeakSum, kind_in, kind_of
+from memory_harness.harness.log.peaks import UNKNOWN, PeakSum, kind_in, kind_of
 from memory_harness.harness.log.records import IN_STEP, BatchShape, MemoryStats, Phase, Record
 from memory_harness.harness.observe.live_objects import KnownModels, Named, named_memory
 from memory_harness.harness.observe.survivors import SurvivorTracker
@@ -132,15 +132,17 @@ class PhasePeaks:
         running, self._running = self._running, None
         if running is None or running.phase is not phase:
             return
-        still_live = list(map(_identity, self._device.live_allocations()))
+        still_live = self._device.live_allocations()
         named = named_memory(self._device, self._known)
-        self._note(phase, still_live, named)
+        self._note(phase, map(_identity, still_live), named)
         if after.peak_allocated_bytes > MIN_RISE * self._highest[phase]:
             self._highest[phase] = after.peak_allocated_bytes
             found = PeakSum()
-            for allocation in self._device.live_allocations_at_peak():
+            at_peak = self._device.live_allocations_at_peak()
+            for allocation in at_peak:
                 self._add(found, allocation, running)
-            self._add_earlier(found, {handle for handle, _ in still_live}, named)
+            self._add_earlier(found, {allocation.handle for allocation in still_live}, named)
+            self._add_by_category(found, at_peak)
             self._write(found.record(phase, step, after.peak_allocated_bytes, after.peak_reserved_bytes))
         if phase not in IN_STEP:
             self.stop()
@@ -158,6 +160,9 @@ class PhasePeaks:
             category, name, _ = self._names[identity]
             found.add(kind_of(category, name), num_bytes, name=name)
             return
+        if allocation.category:
+            found.add(kind_of(allocation.category, ""), num_bytes, frames=allocation.frames)
+            return
         kind = running.logits_sizes.get(allocation.num_bytes) or kind_in(self._made_in.get(identity, running.phase))
         found.add(kind, num_bytes, frames=allocation.frames, layer=allocation.layer)
 
@@ -167,6 +172,16 @@ class PhasePeaks:
         for handle, (category, name, num_bytes) in named.items():
             if handle not in recorded:
                 found.add(kind_of(category, name), block_size(num_bytes), name=name)
+
+    def _add_by_category(self, found: PeakSum, at_peak: Sequence[Allocation]) -> None:
+        """Add what the device itself knows, such as workspaces, which go on living once made."""
+        by_category = Counter(self._device.live_bytes({}))
+        del by_category[UNKNOWN]
+        for allocation in at_peak:
+            by_category[allocation.category] -= allocation.num_bytes
+        for category, num_bytes in by_category.items():
+            if num_bytes > 0:
+                found.add(kind_of(category, ""), num_bytes)
 
     def end_step(self) -> None:
         """Take note that a step is over, and with it what was made for it."""

@@ -15,6 +15,7 @@ import psutil
 from memory_harness.harness.devices.base import ObservableDevice
 from memory_harness.harness.log.errors import DeviceOutOfMemory
 from memory_harness.harness.log.gradients import GradientGuard
+from memory_harness.harness.log.peaks import UNKNOWN
 from memory_harness.harness.log.records import (
     IN_STEP,
     BatchShape,
@@ -35,7 +36,6 @@ from memory_harness.harness.observe.outside import OutsideSampler
 from memory_harness.harness.observe.phase_peaks import PhasePeaks
 from memory_harness.harness.observe.survivors import SurvivorTracker
 
-UNKNOWN = "unknown"  # category of what nobody has named
 IN_PYTHON = "held_in_python"  # category of what a variable, a list or another object of Python refers to
 RSS_SECONDS = 0.005  # from one reading of resident memory to the next: one takes longer than a small phase
 

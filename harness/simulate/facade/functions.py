@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from memory_harness.harness.simulate.facade.values import StandInFloat, users_pl
 from memory_harness.harness.simulate.tracer import lies_on_meta
 
 Function = Callable[..., Any]
+LAZY: tuple[Any, ...] = (UninitializedParameter, UninitializedBuffer)
 
 
 class DeviceNames(TorchFunctionMode):
@@ -46,6 +48,10 @@ def functions_without_gpu(tracer: FacadeTracer) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, function in _replacements(tracer):
             stack.enter_context(patch.object(owner, name, function, create=True))
+        tensor = torch.Tensor
+        for lazy in LAZY:  # which let nothing else be called
+            allowed = [*lazy._allowed_methods, tensor.to, tensor.cuda, tensor.cpu, tensor.untyped_storage]
+            stack.enter_context(patch.object(lazy, "_allowed_methods", allowed))
         names = DeviceNames(tracer)
         stack.enter_context(names)
         stack.enter_context(others_are_followed(tracer, names))

@@ -105,6 +105,6 @@ def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:
     gradient, requires_grad = tensor.grad, tensor.requires_grad
     tensor.grad = None  # it has a hold on the tensor
     torch._C._swap_tensor_impl(tensor, value.detach())
-    tensor.requires_grad_(requires_grad)
+    tensor.requires_grad = requires_grad  # no method, which lazy parameters forbid
     if gradient is not None:
         tensor.grad = gradient.to(value.device)

@@ -151,7 +151,8 @@ class KnownValues:
         if not isinstance(value, torch.UntypedStorage):
             return torch.tensor(value, dtype=tensor.dtype, device=CPU).expand(tensor.shape)
         host = torch.empty(0, dtype=tensor.dtype, device=CPU)
-        return host.set_(value, tensor.storage_offset(), tensor.shape, tensor.stride())
+        # the size by its method: a lazy parameter tells no shape
+        return host.set_(value, tensor.storage_offset(), tensor.size(), tensor.stride())
 
     def keep(self, tensor: torch.Tensor, host: torch.Tensor) -> None:
         """Remember a tensor's values, where they are few enough to be worth it."""

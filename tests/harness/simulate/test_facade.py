@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memory_harness.configs.cards import find_card
+from memory_harness.configs.units import MIB
 from memory_harness.harness.devices.dry_run import DryRunDevice
+from memory_harness.harness.log.records import PeakRecord, Phase
+from memory_harness.harness.observe.recorder import PhaseRecorder
 from memory_harness.harness.simulate.facade.values import UnknownValue
 
 
@@ -52,6 +55,29 @@ def test_addresses_tell_shared_memory_from_other(device):
     assert first.data_ptr() != second.data_ptr()
     assert first[2:].data_ptr() == first.data_ptr() + 8
     assert first.view(2, 4).untyped_storage().data_ptr() == first.data_ptr()
+
+
+def test_lazy_layers_find_out_their_sizes_on_the_card(device):
+    layers = [torch.nn.LazyConv2d(8, 3), torch.nn.LazyBatchNorm2d(), torch.nn.Flatten(), torch.nn.LazyLinear(4)]
+    net = torch.nn.Sequential(*layers).to("cuda")
+    assert net(torch.ones(2, 3, 6, 6, device="cuda")).shape == (2, 4)
+    assert net[3].weight.shape == (4, 8 * 4 * 4)
+    assert {tensor.device.type for tensor in (*net.parameters(), *net.buffers())} == {"cuda"}
+
+
+def test_workspaces_are_told_of_as_such_in_the_phase_that_makes_them_and_later(device):
+    records = []
+    recorder = PhaseRecorder(device, records.append)
+    x = torch.ones(64, 64, device="cuda")
+    for phase in (Phase.FORWARD, Phase.EVAL):
+        with recorder.phase(phase):
+            y = x @ x
+    recorder.end_run()
+    peaks = [record for record in records if isinstance(record, PeakRecord)]
+    assert [peak.phase for peak in peaks] == [Phase.FORWARD, Phase.EVAL]
+    for peak in peaks:
+        assert peak.kinds["workspaces"] >= 8 * MIB > peak.allocated_bytes - peak.kinds["workspaces"]
+        assert peak.kinds["activations"] == y.nbytes
 
 
 def test_a_buffer_that_is_filled_on_the_card_has_the_values_it_is_filled_with(device):
