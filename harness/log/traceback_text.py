@@ -7,6 +7,7 @@ Source: OutOfMemoryError in c10/cuda/CUDACachingAllocator.cpp of these releases,
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -22,6 +23,8 @@ from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 
 STANDARD_INPUT = Path("-")
+HOST = "host"
+"""The device of a message about the memory of the host."""
 MAX_BYTES = 64 * MIB
 """Largest text that is read: a traceback has some kilobytes, the log of a long run around it some megabytes."""
 MESSAGE_LINES = 16
@@ -33,8 +36,11 @@ MAX_LINE = 4000
 MAX_FRAMES = 200
 """Frames that are kept of a traceback, the innermost: recursion makes thousands."""
 
-_STREAM = re.compile(r"\s*(\[(?:rank|default)\d+\]:|\([\w.]+ pid=\d+[^)]*\))")
-"""Before each line of one of several processes that write into one log."""
+_STREAM = re.compile(
+    r"[^\"']{0,60}?(\[(?:rank|default|trainer)\d+\]:|\([\w.]+ (?:rank=\d+ )?pid=\d+[^)]*\)|\[\d+,\d+\]<std\w+>:"
+    r"|\b[\w.-]{1,40}-\d+ +\| )"
+)
+"""Before each line of one of several processes that write into one log: of torchrun, ray and vLLM, MPI, containers."""
 
 _BEGIN = "Traceback (most recent call last)"
 _FUNCTION = r"(?P<function><[^>]*>|[^\s(]+)"
@@ -42,8 +48,11 @@ _PLACES = (
     re.compile(r'(?P<prefix>.*?)File "(?P<path>[^"]+)", line (?P<line>\d{1,9})(?:, in (?P<function>\S.*))?'),
     re.compile(rf"\s*File (?P<path>[^\s\"].*?):(?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
     re.compile(rf"\s*(?:Input |Cell )(?P<path>In ?\[\d+\]).*?, line (?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
-    re.compile(rf"\s*\[?<?(?P<path>[^\s\]<>]*(?:\.py|ipython-input-[^\s\]<>]*))>?(?:\]\([^)]*\))? in {_FUNCTION}.*"),
-    re.compile(r"\s*(?P<path>(?:/|~|[A-Za-z]:[\\/]|<)\S*?):(?P<line>\d{1,9}) in\s+(?P<function>\S+)\s*"),
+    re.compile(
+        r"\s*\[?<?(?P<path>(?:[A-Za-z]:\\[^\]<>]*|[^\s\]<>]*)(?:\.py|ipython-input-[^\s\]<>]*))>?(?:\]\([^)]*\))?"
+        rf" in {_FUNCTION}.*"
+    ),
+    re.compile(r"\s*(?P<path>(?:/|~|[A-Za-z]:[\\/]|<).*?):(?P<line>\d{1,9}) in\s+(?P<function>\S+)\s*"),
     re.compile(r"(?P<prefix>\s*)(?P<path>\S+\.py):(?P<line>\d{1,9}): in (?P<function>\S+)\s*"),
 )
 """Lines that name a frame: of Python, of IPython 8, its cells, IPython 7 and Colab, rich, pytest."""
@@ -51,12 +60,12 @@ _HINTS = ("File ", ".py", "In[", "In [", " in ")
 """One of them is in each of these lines."""
 _BROKEN = re.compile(r"\s*(?:/|~|[A-Za-z]:[\\/])\S*(?::\d+(?: in)?)?\s*")
 """The first half of a frame that rich had to break."""
-_ARROW = re.compile(r"\s*(?:-+>|❱)\s*\[?(?P<line>\d{1,9})(?:\]\([^)]*\))?(?:\s*[│|])*\s?(?P<code>.*)")
+_ARROW = re.compile(r"\s*(?:-+>|❱|>(?=\s*\d+ [│|]))\s*\[?(?P<line>\d{1,9})(?:\]\([^)]*\))?(?:\s*[│|])*\s?(?P<code>.*)")
 """The line that ran, in the stretches of source that IPython and rich show."""
 
 _OUT_OF_MEMORY = re.compile(
     r"(?P<device>CUDA|HIP|XPU|MPS)(?: backend| driver)?(?: error:)? out of memory"
-    r"|cuda runtime error \(2\) ?: out of memory|CUDA_ERROR_OUT_OF_MEMORY|[Cc]uda failure .?out of memory"
+    r"|cuda runtime error \(2\) ?: out of memory|CUDA_ERROR_OUT_OF_MEMORY|[Cc]uda failure (?:\d+ )?.?out of memory"
     r"|(?:CUDA error: )?(?P<library>CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS)_STATUS_ALLOC_FAILED"
     r"|(?P<host>DefaultCPUAllocator): (?:can't allocate|not enough) memory"
     r"|Allocation on device \d* ?would exceed allowed memory"
@@ -64,10 +73,13 @@ _OUT_OF_MEMORY = re.compile(
 )
 _IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
 _TRIED = "riedtoallocate"
-_STRAIGHT = str.maketrans("“”‘’", "\"\"''")  # as office programs and some trackers write quotes
+_STRAIGHT = str.maketrans("“”‘’\xa0", "\"\"'' ")  # as office programs and some trackers write quotes and spaces
+_COLOUR = re.compile(r"(?:\^\[|\ufffd)?\[\d{1,3}(?:;\d{1,3})*m")  # whose escape character was lost when it was pasted
+_IS_ESCAPED = re.compile(r"(?<!\\)\\n(?:[^\w.\\]|\\[nux])")  # a path of Windows goes on after it
+_ESCAPE = re.compile(r"\\(?:r\\n|n|u001b|x1b|[\"'\\])")
 _FOLLOW_UP = "During handling of the above exception"
 
-_SIZE = r"(\d{1,15}(?:\.\d{1,6})?)(bytes|[KMGT]i?B)"
+_SIZE = r"(?<!\d)(?<!\d[.,])(\d{1,15}(?:[.,]\d{1,6})?)(bytes|[KMGT]i?B)"
 _NUMBERS = {
     "requested_bytes": rf"(?:triedtoallocate|Requested:){_SIZE}",
     "total_bytes": rf"{_SIZE}totalcapaci?ty|totalcapaci?tyof{_SIZE}|Devicelimit:{_SIZE}",
@@ -211,10 +223,8 @@ def _streams(text: str) -> list[list[str]]:
     """Return the lines of each process that wrote into the text, without what marks them."""
     streams: dict[str, list[str]] = {}
     name = ""
-    if "\\n" in text:  # a log of JSON or repr
-        text = text.replace("\\n", "\n").replace('\\"', '"')
-    for line in text.translate(_STRAIGHT).splitlines():
-        line = inert(line[:MAX_LINE]).rstrip()
+    for line in _plain(text).splitlines():
+        line = _COLOUR.sub("", inert(line[:MAX_LINE])).rstrip()
         match = _STREAM.match(line)
         name = match[1] if match else name  # a message that was broken goes on without it
         stream = streams.setdefault(name, [])
@@ -222,10 +232,25 @@ def _streams(text: str) -> list[list[str]]:
     return list(streams.values())
 
 
+def _plain(text: str) -> str:
+    """Return a text of a page's source, of a log of JSON or of Python's repr as it was before that was made of it."""
+    if "&quot;" in text or "&lt;" in text:
+        text = html.unescape(text)
+    if "\\n" in text:
+        lines = text.split("\n")
+        text = "\n".join(_ESCAPE.sub(_unescaped, line) if _IS_ESCAPED.search(line) else line for line in lines)
+    return text.translate(_STRAIGHT)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = escape[0][-1]
+    return {"n": "\n", "b": "\x1b"}.get(character, character)
+
+
 def _without_border(line: str) -> str:
     """Return a line without the frame that rich draws around tracebacks."""
     bare = line.strip()
-    return bare.strip("│┃") if bare.startswith(("│", "┃")) else line
+    return bare.strip("│┃|") if bare.startswith(("│", "┃", "|")) else line
 
 
 def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:
@@ -235,7 +260,7 @@ def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:
     for number, line in enumerate(lines):
         if _BEGIN in line:
             frames = []
-        elif _FOLLOW_UP in line:
+        if _FOLLOW_UP in line:
             is_follow_up = has_failed
         elif message := _message_at(lines, number):
             found = tuple(reversed(frames[-MAX_FRAMES:])) or _frames_below(lines, number)
@@ -316,11 +341,11 @@ def _numbers(compact: str, begin: re.Match[str]) -> OomMessage:
     reserved = sizes.pop("reserved_bytes", None)
     if reserved is not None and "allocated_bytes" in sizes:
         sizes["unused_bytes"] = reserved - sizes["allocated_bytes"]
-    device = begin["device"] or begin["library"] or ("host" if begin["host"] else "CUDA")
+    device = begin["device"] or begin["library"] or (HOST if begin["host"] else "CUDA")
     gpu = _GPU.search(compact)
     processes = tuple(_bytes(*match.groups()) for match in _PROCESS.finditer(compact))
     return OomMessage(device, int(gpu[1]) if gpu else None, **sizes, listed_processes=processes)
 
 
 def _bytes(number: str, unit: str) -> int:
-    return int(Decimal(number) * _FACTORS[unit[0].lower()])
+    return int(Decimal(number.replace(",", ".")) * _FACTORS[unit[0].lower()])

@@ -1,5 +1,6 @@
 """A pasted text: whatever it holds, it is read or refused in a line; every wording of PyTorch parses back."""
 
+import html
 import json
 import os
 import sys
@@ -167,6 +168,68 @@ def test_a_notebook_s_outputs_and_a_file_of_powershell_are_read(tmp_path):
     windows = tmp_path / "log.txt"
     windows.write_bytes("\n".join(lines).encode("utf-16"))
     assert read_traceback(windows).message.requested_bytes == 20 * MIB
+
+
+WINDOWS = """Traceback (most recent call last):
+  File "C:\\Users\\nick\\train.py", line 3, in <module>
+    loss = model(x)
+  File "C:\\Program Files\\Python\\site-packages\\torch\\nn\\functional.py", line 7, in cross_entropy
+    return torch._C._nn.cross_entropy_loss(input, target)
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 4.00 GiB
+"""
+
+
+@pytest.mark.parametrize("escaped", [str, repr, json.dumps, html.escape, lambda text: text.replace(" ", "\xa0")])
+def test_a_path_of_windows_is_no_escaped_line_end(escaped):
+    found = parse_traceback(escaped(WINDOWS))
+    assert [(frame.path[-13:], frame.line, frame.code[:6]) for frame in found.frames] == [
+        ("functional.py", 7, "return"),
+        ("nick\\train.py", 3, "loss ="),
+    ]
+    assert found.message.requested_bytes == 2 * MIB
+
+
+def test_a_traceback_in_one_line_keeps_its_message():
+    assert parse_traceback(WINDOWS.replace("\n", " ")).message.total_bytes == 4 * GIB
+
+
+WINDOWS_CONSOLE = """+--------------- Traceback (most recent call last) ---------------+
+| H:\\My AI\\train_network.py:974 in <module>                       |
+|   973 |   trainer = NetworkTrainer()                              |
+| > 974 |   trainer.train(args)                                     |
++-----------------------------------------------------------------+
+OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB
+"""
+
+
+def test_the_boxes_and_arrows_that_rich_draws_in_a_console_of_windows_are_read():
+    found = parse_traceback(WINDOWS_CONSOLE)
+    assert found.frames == (("H:\\My AI\\train_network.py", 974, "<module>", "trainer.train(args)"),)
+
+
+@pytest.mark.parametrize(
+    "mark", ["[1,{}]<stderr>:", "trainer-{}  | ", "2026-01-01 10:00:00 [rank{}]: ", "(Core pid={}) "]
+)
+def test_processes_that_write_in_turn_are_told_apart(mark):
+    pairs = [(mark.format(0) + line, mark.format(1) + line) for line in WINDOWS.splitlines()]
+    found = parse_traceback("\n".join(line for pair in pairs for line in pair))
+    assert found.num_messages == 2
+    assert [frame.code[:6] for frame in found.frames] == ["return", "loss ="]
+
+
+def test_colours_whose_escape_was_lost_are_no_part_of_a_frame():
+    lines = ["[0;31mOutOfMemoryError[0m Traceback (most recent call last)", "Cell [0;32mIn[3], line 7[0m"]
+    lines += [
+        "[0;32m----> 7[0m [43mtrainer[49m[38;5;241m.[39mtrain()",
+        "CUDA out of memory. Tried to allocate 2.00 MiB",
+    ]
+    assert parse_traceback("\n".join(lines)).frames == (("In[3]", 7, "", "trainer.train()"),)
+
+
+def test_a_decimal_comma_does_not_cut_a_number():
+    text = "RuntimeError: CUDA out of memory. Tried to allocate 1,50 GiB (GPU 0; 8,25 GiB total capacity; 0 bytes free)"
+    message = parse_traceback(text).message
+    assert (message.requested_bytes, message.total_bytes) == (int(1.5 * GIB), int(8.25 * GIB))
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
