@@ -40,7 +40,8 @@ def _on_its_card(config: RunConfig, message: OomMessage) -> RunConfig:
     """Return the configuration with the budget that PyTorch had on the card of the traceback."""
     if message.reserved_bytes is None or message.free_bytes is None:
         return config
-    return config.with_fields(budget_bytes=message.reserved_bytes + message.free_bytes)
+    budget_bytes = message.reserved_bytes + message.free_bytes
+    return config.with_fields(budget_bytes=min(budget_bytes, message.allowed_bytes or budget_bytes))
 
 
 def _simulate(config: RunConfig) -> RunLog:

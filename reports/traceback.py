@@ -13,7 +13,7 @@ from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.harness.log.source_lines import SourceLine
-from memory_harness.harness.log.traceback_text import Frame
+from memory_harness.harness.log.traceback_text import HOST, Frame
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.traceback.diagnosis import Diagnosis
 from memory_harness.probes.traceback.rules import Candidate
@@ -50,7 +50,7 @@ def traceback_banner(diagnosis: Diagnosis) -> Banner:
         sentence += f" Likely cause: {diagnosis.cause}."
     else:
         sentence += " The text is not enough to name a cause."
-    title = "HOST OUT OF MEMORY" if message.device == "host" else "OUT OF MEMORY"
+    title = "HOST OUT OF MEMORY" if message.device == HOST else "OUT OF MEMORY"
     gpu = f", GPU {message.gpu}" if message.gpu is not None else ""
     return Banner(title, sentence, "bad", f"from the text of a traceback{gpu}")
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from memory_harness.harness.log.records import BatchShape, Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.log.traceback_text import OomTraceback
+from memory_harness.harness.log.traceback_text import HOST, OomTraceback
 from memory_harness.probes.detectors import DETECTORS, detect
 from memory_harness.probes.detectors.analysis import Product, factor_request
 from memory_harness.probes.findings import UNEXPLAINED_GROWTH
 from memory_harness.probes.traceback.account import account_of
 from memory_harness.probes.traceback.guesses import guesses
 from memory_harness.probes.traceback.places import family_of, phase_of, place_of
-from memory_harness.probes.traceback.rules import RULES, Candidate, Reading, Simulated
+from memory_harness.probes.traceback.rules import HOST_RULES, RULES, Candidate, Reading, Simulated
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def diagnose(traceback: OomTraceback, simulated_log: RunLog | None = None) -> Di
 
 def _candidates(reading: Reading) -> tuple[Candidate, ...]:
     """Return what the rules find."""
-    return in_order(filter(None, (rule(reading) for rule in RULES)))
+    rules = HOST_RULES if reading.message.device == HOST else RULES
+    return in_order(filter(None, (rule(reading) for rule in rules)))
 
 
 def in_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

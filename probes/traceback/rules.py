@@ -11,7 +11,7 @@ from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.allocator_sizes import block_size, segment_size
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.runlog import RunLog
-from memory_harness.harness.log.traceback_text import Frame, OomMessage, OomTraceback
+from memory_harness.harness.log.traceback_text import HOST, Frame, OomMessage, OomTraceback
 from memory_harness.probes.detectors.analysis import Product
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.traceback.account import CONTEXT_BYTES, ROUNDING, Account
@@ -28,6 +28,7 @@ LARGE_WEIGHT_BYTES = 64 * MIB
 TWICE_THE_MODEL = 1.5
 """How many times what a simulated model takes while it loads shows that another one is there."""
 _LANGUAGE_MODEL = re.compile(r"logits|logps|logprobs")
+_RESUMES = re.compile(r"optim|resum|_load_best_model|_load_from_checkpoint")
 _LAYER = re.compile(r"\b(?:decoder_)?(?:layer|layer_module|block)\(")
 
 
@@ -162,6 +163,9 @@ def outputs_kept(reading: Reading) -> Candidate | None:
     """Evaluation joins the outputs of all its batches."""
     if reading.phase is not Phase.EVAL:
         return None
+    if reading.message.device == HOST:
+        what = "evaluation keeps the outputs of every batch, in the memory of the host"
+        return _likely("logits-hoarded-host", what) if reading.is_in("collected-outputs") else None
     if reading.is_in("gathered-outputs"):
         what = "evaluation keeps the outputs of every batch for metrics"
         return _possible("logits-hoarded", what, "one batch of them is being gathered: it may be too large by itself")
@@ -237,7 +241,12 @@ def resuming(reading: Reading) -> Candidate | None:
     """A checkpoint's state is loaded beside the one that is there."""
     if reading.phase is not Phase.RESUME:
         return None
-    return _likely("resume-on-gpu", "it dies while a checkpoint's state is loaded onto the card")
+    what = "it dies while a checkpoint's state is loaded onto the card"
+    if any(_RESUMES.search(frame.code + frame.function) for frame in reading.traceback.frames):
+        return _likely("resume-on-gpu", what)
+    return _possible(
+        "resume-on-gpu", what, "nothing shows that a training is resumed: it may be the model's first load"
+    )
 
 
 def saving(reading: Reading) -> Candidate | None:
@@ -315,6 +324,8 @@ def _generates(reading: Reading) -> bool:
     return reading.has_function("generate", "_generate", "_sample", "greedy_search", "beam_search")
 
 
+HOST_RULES: tuple[Rule, ...] = (outputs_kept,)
+"""of memory of the host, of which the others do not speak"""
 RULES: tuple[Rule, ...] = (
     same_as_simulated,
     fragmentation,

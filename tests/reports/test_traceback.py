@@ -9,15 +9,16 @@ import sys
 
 import pytest
 
-from memory_harness.configs.units import format_bytes
+from memory_harness.configs.units import GIB, format_bytes
 from memory_harness.harness.log.marks import is_marked
 from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.traceback_text import parse_traceback
 from memory_harness.probes.traceback.diagnosis import diagnose
+from memory_harness.reports.command_traceback import _on_its_card
 from memory_harness.reports.entry import main
 from memory_harness.reports.terminal import make_console, print_sections
 from memory_harness.reports.traceback import traceback_json, traceback_sections
-from tests.builders import as_published_oom
+from tests.builders import AS_PUBLISHED, as_published_oom
 from tests.probes.traceback.render import TRACES, text_of
 from tests.probes.traceback.test_traces import EVALUATION
 from tests.reports import schema
@@ -134,3 +135,10 @@ def test_a_layer_without_the_checkpointing_of_the_recipe_has_lost_it(between, ca
     diagnosis = diagnose(parse_traceback(LAYER.format(between=between)), as_published_oom())
     assert (diagnosis.reading.phase, diagnosis.cause) == (Phase.FORWARD, cause)
     assert diagnose(parse_traceback(LAYER.format(between=between))).cause is None  # without a recipe nobody knows
+
+
+def test_a_limit_of_the_process_is_the_budget_of_the_simulation_beside_it():
+    sizes = "16.00 GiB total capacity; 5.00 GiB already allocated; 10.00 GiB free; 6.00 GiB allowed"
+    text = f"CUDA out of memory. Tried to allocate 1.00 GiB (GPU 0; {sizes}; 5.50 GiB reserved in total by PyTorch)"
+    message = parse_traceback(text).message
+    assert _on_its_card(AS_PUBLISHED, message).device.budget_bytes == 6 * GIB

@@ -3,6 +3,7 @@
 import pytest
 
 from memory_harness.configs.units import GIB
+from memory_harness.harness.log.records import Phase
 from memory_harness.harness.log.traceback_text import OomTraceback, parse_traceback
 from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.traceback.diagnosis import diagnose
@@ -112,6 +113,37 @@ def test_a_failure_while_one_is_handled_names_the_frames_that_are_kept():
     assert found is not None
     assert found.after_another
     assert diagnose(found).cause == "exception-holds-frames"
+
+
+def failed_in(function, code, message="CUDA out of memory. Tried to allocate 1.00 GiB"):
+    frame = f'  File "/work/run.py", line 1, in {function}\n    {code}\n'
+    return diagnose(read(f"Traceback (most recent call last):\n{frame}RuntimeError: {message}"))
+
+
+def test_a_state_that_is_loaded_is_a_resumed_training_only_where_something_shows_one():
+    assert failed_in("load_checkpoint", "optimizer.load_state_dict(saved)").cause == "resume-on-gpu"
+    first = failed_in("load_checkpoint", "saved = torch.load(path)")
+    assert [(candidate.cause, candidate.is_likely) for candidate in first.candidates] == [("resume-on-gpu", False)]
+
+
+def test_an_engine_that_only_generates_has_no_loss():
+    diagnosis = failed_in("execute_model", "logits = logits.to(torch.float32)")
+    assert (diagnosis.reading.phase, diagnosis.candidates) == (Phase.GENERATE, ())
+
+
+NO_HOST_MEMORY = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "cause"),
+    [
+        ("load_checkpoint", "optimizer.load_state_dict(saved)", None),
+        ("save_checkpoint", "state = model.state_dict()", None),
+        ("evaluation_loop", "all_preds = torch.cat((all_preds, logits))", "logits-hoarded-host"),
+    ],
+)
+def test_memory_of_the_host_has_causes_of_its_own(function, code, cause):
+    assert failed_in(function, code, NO_HOST_MEMORY).cause == cause
 
 
 CARVED = {"requested": "1.00 GiB", "total": "16.00 GiB", "free": "0 bytes", "allocated": "13.00 GiB"}
