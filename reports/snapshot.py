@@ -37,7 +37,13 @@ def contents_sections(contents: Contents) -> list[Section]:
     words = f"At the end {format_bytes(contents.reserved_bytes)} is reserved, {unused} of it unused"
     words += f" in {pieces}, the largest {largest}." if contents.num_free_pieces else "."
     return [
-        Section("held", "What lived at the peak", aside=f"{peak} allocated", body=body, details=details),
+        Section(
+            "held",
+            "What lived at the peak" if contents.course else "What was in use at the end",
+            aside=f"{peak} allocated",
+            body=body,
+            details=details,
+        ),
         Section("course", "Over the recording", aside="allocated", body=list(_course(contents))),
         Section("unused", "Unused", body=[Paragraph(words)]),
     ]

@@ -225,7 +225,8 @@ def _unfinished(log: RunLog) -> str:
     where = ", ".join(filter(None, (at_step, in_phase)))
     message = log.end.message if log.end else ""
     if log.outcome is Outcome.STOPPED:
-        return f"Not decided: {message or 'the run was stopped'} {where}; until then {_peak(log)}."
+        words = " ".join(filter(None, (message or "the run was stopped", where)))
+        return f"Not decided: {words}; until then {_peak(log)}." if log.phases else f"Not decided: {words}."
     reason = f": {message.rstrip('.')}" if message else " without saying why; memory had not run out"
     return f"Not decided: the log ends {where}{reason}."
 

@@ -117,6 +117,7 @@ def _looked_at(path: Path, flag: str, look: Callable[[dict[str, Any]], T]) -> T:
     try:
         snapshot = load_snapshot(path, flag)
         _check_sizes(snapshot)
+        _complete(snapshot)
         return look(snapshot)
     except _SHAPE_ERRORS as error:
         raise _no_snapshot(path, flag, f"{type(error).__name__} {inert(str(error))}") from None
@@ -135,6 +136,26 @@ def _check_sizes(snapshot: dict[str, Any]) -> None:
         if type(size) is not int or not 0 <= size < MAX_BYTES:
             shown = f"{size:.3g}" if isinstance(size, float) else type(size).__name__  # a number may be a mile long
             raise ValueError(f"a size that is no number of bytes: {shown}")
+
+
+def _complete(snapshot: dict[str, Any]) -> None:
+    """Give blocks of PyTorch 2.0 addresses and stacks, and what lives to the end the size of its block.
+
+    That may be larger than what was asked for: rests below 1 MiB are not split off.
+    """
+    sizes: dict[int, int] = {}
+    for segment in snapshot["segments"]:
+        address = segment.get("address", 0)
+        for block in segment["blocks"]:
+            if "address" not in block:
+                block["address"] = address
+                block.setdefault("frames", block["history"][0].get("frames", ()) if block.get("history") else ())
+            if block["state"] != "inactive":
+                sizes[block["address"]] = block["size"]
+            address += block["size"]
+    for event in chain.from_iterable(map(reversed, snapshot["device_traces"])):
+        if event["action"] == "alloc" and event["addr"] in sizes:
+            event["size"] = sizes.pop(event["addr"])
 
 
 def load_snapshot(path: Path, flag: str = "--replay") -> dict[str, Any]:
@@ -251,7 +272,8 @@ def replay_snapshot(snapshot: dict[str, Any], name: str, budget_bytes: int | Non
     run = _run_record(snapshot, device, name, budget_bytes, oom, least_bytes)
     if oom is not None:
         oom = replace(oom, budget_bytes=run.budget_bytes)
-    end = EndRecord(Outcome.OOM, 0, 0.0) if oom else EndRecord(Outcome.STOPPED, 0, 0.0, "the snapshot ends here")
+    ends = "the snapshot ends here" if events else "the snapshot has no events, only what was in use when it was made"
+    end = EndRecord(Outcome.OOM, 0, 0.0) if oom else EndRecord(Outcome.STOPPED, 0, 0.0, ends)
     log = RunLog(run, phases=phases, end=end)
     if phases:
         log.add(PhaseBegin(phases[-1].phase, 0, 0, 0))
@@ -320,7 +342,8 @@ def _totals_before(events: list[dict[str, Any]], segments: list[dict[str, Any]])
         if change is not None:
             allocated += change[0] * (-(-event["size"] // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES)
             reserved += change[1] * event["size"]
-    now = _Totals(_total(segments, "allocated_size"), _total(segments, "total_size"))
+    in_use = sum(block["size"] for block in _blocks(segments) if block["state"] != "inactive")
+    now = _Totals(in_use, _total(segments, "total_size"))
     return _Totals(max(0, now.allocated_bytes - allocated), max(0, now.reserved_bytes - reserved))
 
 

@@ -27,6 +27,7 @@ from memory_harness.harness.simulate.memoized import NUM_RECENT, MemoizedMemory
 from memory_harness.harness.simulate.memory import SimulatedMemory
 from memory_harness.harness.simulate.trace import FREE
 from memory_harness.probes.detectors import detect
+from memory_harness.reports.snapshot import contents_sections
 from memory_harness.reports.summary import result_of_log, verdict_sentence
 from tests.builders import as_published_oom
 
@@ -225,6 +226,54 @@ def test_a_limit_on_the_process_is_taken_for_the_budget():
     full = event("oom", 30 * MIB, device_free=10 * MIB)
     assert log_of_snapshot(cuda_snapshot(capped, segments=segments), "x").fatal_oom.budget_bytes == 20 * MIB
     assert log_of_snapshot(cuda_snapshot(full, segments=segments), "x").fatal_oom.budget_bytes == 30 * MIB
+
+
+def block(size, address=None, state="active_allocated", **more):
+    return {"size": size, "state": state, **({} if address is None else {"address": address}), **more}
+
+
+def segment(*blocks):
+    return {"device": 0, "address": 0, "total_size": 40 * MIB, "allocated_size": 0, "blocks": list(blocks)}
+
+
+def read_back(snapshot, tmp_path):
+    path = tmp_path / "snapshot.pickle"
+    path.write_bytes(pickle.dumps(snapshot))
+    return read_snapshot(path)
+
+
+def test_blocks_of_pytorch_2_0_have_neither_address_nor_frames_and_are_counted_once(tmp_path):
+    frames = [{"filename": "/home/user/model.py", "line": 3, "name": "load"}]
+    segments = [segment(block(2 * MIB, history=[{"addr": 0, "real_size": 2 * MIB, "frames": frames}]), block(6 * MIB))]
+    snapshot = cuda_snapshot(event("alloc", 6 * MIB, "forward", addr=2 * MIB), segments=segments)
+    contents = read_back(snapshot, tmp_path).contents
+    held = [(held.maker, held.num_bytes) for held in contents.by_line]
+    assert held == [("home/user/train.py:7 forward", 6 * MIB), ("home/user/model.py:3 load", 2 * MIB)]
+    assert contents.peak_allocated_bytes == 8 * MIB
+
+
+def test_what_waits_for_a_stream_was_not_there_before_the_recording(tmp_path):
+    events = [event("alloc", MIB, addr=0), event("free_requested", MIB, addr=0)]
+    segments = [segment(block(MIB, 0, "active_awaiting_free"), block(4 * MIB, MIB))]
+    log = read_back(cuda_snapshot(*events, segments=segments), tmp_path).log
+    assert log.phases[0].allocated_before_bytes == 4 * MIB
+    assert log.peak_allocated_bytes == 5 * MIB
+
+
+def test_a_block_that_was_not_split_counts_whole(tmp_path):
+    snapshot = cuda_snapshot(event("alloc", 19 * MIB, addr=0), segments=[segment(block(20 * MIB, 0))])
+    read = read_back(snapshot, tmp_path)
+    assert (read.log.phases[0].allocated_before_bytes, read.log.peak_allocated_bytes) == (0, 20 * MIB)
+    assert [held.num_bytes for held in read.contents.by_stack] == [20 * MIB]
+
+
+def test_without_events_no_peak_is_told(tmp_path):
+    read = read_back(cuda_snapshot(segments=[segment(block(20 * MIB, 0))]), tmp_path)
+    sentence = verdict_sentence(result_of_log(read.log))
+    assert "no events" in sentence
+    assert "peak" not in sentence
+    titles = [section.title for section in contents_sections(read.contents)]
+    assert "What was in use at the end" in titles
 
 
 class Harmful:
