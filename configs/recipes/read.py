@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,10 @@ _ALLOWED = "allowed: YAML of axolotl, LLaMA-Factory or TRL, JSON of TrainingArgu
 
 MAX_SETTINGS = 5000
 """More than any recipe says: TrainingArguments has two hundred."""
+_BOOLEANS = {"true": True, "false": False}
+"""Texts that programs read so, or mean so where they do not: what asks for no 4 bits gets none."""
+MAX_PARTS = 100_000
+"""The same of all that lists hold too, such as the log in the state of a trainer."""
 
 
 def import_recipe(path: Path, target: Target) -> Recipe:
@@ -28,10 +33,12 @@ def import_recipe(path: Path, target: Target) -> Recipe:
         text = read_text(path).removeprefix("\ufeff")
         content, is_json = _content(path, text)
         if isinstance(content, dict) and not isinstance(content.get("cells"), list):
-            settings = list(islice(_flat(content), MAX_SETTINGS + 1))  # aliases of aliases can say a billion
-            if len(settings) > MAX_SETTINGS:
+            num_parts = sum(1 for _ in islice(_parts(content), MAX_PARTS + 1))  # aliases of aliases can say a billion
+            settings = list(islice(_flat(content), MAX_SETTINGS + 1))
+            if len(settings) > MAX_SETTINGS or num_parts > MAX_PARTS:
                 raise _refused(path, f"says more than {MAX_SETTINGS} settings; {_ALLOWED}")
-            return _of_settings(path, dict(settings), is_json, target)
+            values = {name: _BOOLEANS.get(str(value).lower(), value) for name, value in settings}
+            return _of_settings(path, values, is_json, target)
         return _of_program(path, text, content, target)
     except (OSError, UnicodeDecodeError) as error:
         raise _refused(path, f"cannot be read ({getattr(error, 'strerror', 'no UTF-8 text')})") from None
@@ -59,6 +66,14 @@ def _content(path: Path, text: str) -> tuple[Any, bool]:
         raise _refused(path, f"no YAML ({' '.join(str(error).split())[:80]})") from None
 
 
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a value and all that is in it, as often as it is named."""
+    yield value
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+
+
 def _flat(content: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield settings by name, those in options as `options.name`."""
     for key, value in content.items():
@@ -71,6 +86,9 @@ def _flat(content: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, An
 
 def _of_settings(path: Path, values: Mapping[str, Any], is_json: bool, target: Target) -> Recipe:
     """Return the recipe that settings by name are; YAML that is none of the others' is of TRL's command line."""
+    for pattern, owner in tables()["foreign"].items():
+        if fnmatch.filter(values, pattern):
+            raise _refused(path, f"is of {owner}, which is not read; {_ALLOWED}")
     programs = [name for name, it in tables()["programs"].items() if not values.keys().isdisjoint(it["signs"])]
     if not programs:
         raise _refused(path, f"no recipe (it holds {', '.join(values)[:40] or 'nothing'}); {_ALLOWED}")

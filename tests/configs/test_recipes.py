@@ -549,3 +549,36 @@ def test_long_values_are_cut_and_dates_are_shown(tmp_path):
     recipe = recipe_of(f"base_model: a/b\nno_such_key: {'x' * 99}\nanother: 2026-01-02\n", tmp_path)
     assert "no_such_key=" + "x" * 37 + "..., another=" in recipe_lines(recipe)[1]
     assert recipe_json(recipe)["not_expressed"]["another"]["value"] == "2026-01-02"
+
+
+@pytest.mark.parametrize(
+    ("content", "owner"),
+    [
+        (
+            "model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b}\ngradient_accumulation_steps: 8\n",
+            "torchtune",
+        ),
+        ('{"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4}', "DeepSpeed"),
+        ("model: Qwen/Qwen3-8B\ntrain_type: lora\nlora_rank: 8\n", "ms-swift"),
+        ('{"num_train_epochs": 3, "log_history": [{"loss": 1.0}]}', "a trainer's state"),
+        ('{"max_length": 4096, "bos_token_id": 1}', "a model's configuration"),
+    ],
+)
+def test_a_file_that_says_some_settings_in_another_sense_is_refused(content, owner, tmp_path):
+    with pytest.raises(ConfigError, match=f"is of {owner}, which is not read"):
+        recipe_of(content, tmp_path)
+
+
+@pytest.mark.parametrize(("said", "quantization"), [('"false"', "none"), ("'False'", "none"), ('"true"', "nf4")])
+def test_a_quoted_no_is_a_no(said, quantization, tmp_path):
+    text = (FOLDER / "axolotl_qlora.yml").read_text("utf-8")
+    recipe = recipe_of(text.replace("load_in_4bit: true", f"load_in_4bit: {said}"), tmp_path)
+    assert recipe.fields["quantization"] == quantization
+
+
+def test_lists_of_lists_that_say_a_billion_are_refused_at_once(tmp_path):
+    text = "base_model: x\na0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for number in range(1, 10):
+        text += f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n"
+    with pytest.raises(ConfigError, match="more than"):
+        recipe_of(text, tmp_path)
