@@ -160,7 +160,8 @@ def _preference(columns: Mapping[str, str]) -> _Convert | None:
         asked, reply = _value(row.get(prompt)) if prompt else None, _value(row.get(chosen))
         before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}] if asked else []
         after = reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}]
-        found = _of_turns([*before, *after] if len(after) == 1 else after)
+        goes_on = next(_turns(after), ("assistant", ""))[0] == "assistant"  # else the prompt is in it again
+        found = _of_turns([*before, *after] if goes_on or len(after) == 1 else after)
         return None if found is None else replace(found, rejected=_last_reply(_value(row.get(rejected))))
 
     return convert

@@ -186,6 +186,8 @@ def _read_parquet(file: Path) -> tuple[list[Record], int]:
         rows: list[Record] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"--data {_short(file)}: is not parquet, {_short(error)}") from None
+    except (ValueError, OverflowError) as error:  # a date that Python has no name for, a text that is no UTF-8
+        raise DataError(f"--data {_short(file)}: holds what cannot be read, {_short(error)}") from None
     return rows, 0
 
 

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,3 +251,24 @@ def test_named_columns_are_read_from_their_text():
     assert columns_named("question=Q, answer=A,system=S") == {"question": "Q", "answer": "A", "system": "S"}
     assert columns_named(None) == {}
     assert Row("", "", "q", "a").turns == ()
+
+
+def said(role, content):
+    return {"role": role, "content": content}
+
+
+def test_a_chosen_reply_of_several_turns_keeps_the_prompt_before_it():
+    reply = [said("assistant", "which?"), said("user", "this"), said("assistant", "so")]
+    rows = [
+        {"prompt": "asked", "chosen": reply, "rejected": "no"},
+        {"prompt": "asked", "chosen": [said("user", "asked"), *reply], "rejected": "no"},
+    ]
+    found = corpus_of(Records("rows", rows, 0), "auto", {}).rows
+    assert found[0].turns == found[1].turns == (("user", "asked"), ("assistant", "which?"))
+
+
+@pytest.mark.parametrize("column", [pa.array([2**45], pa.timestamp("s")), pa.array([2**30], pa.date32())])
+def test_a_date_that_python_cannot_say_is_one_line(column, tmp_path):
+    pq.write_table(pa.table({"question": ["q"], "answer": ["a"], "date": column}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="holds what cannot be read"):
+        read_records(tmp_path / "rows.parquet")
