@@ -102,7 +102,8 @@ def _of_program(path: Path, text: str, notebook: Any, target: Target) -> Recipe:
     """Return the recipe that the calls of Unsloth in a program or a notebook are. Raises SyntaxError: it is neither."""
     remarks: list[str] = []
     source = "\n".join(_cells(notebook, remarks)) if isinstance(notebook, dict) else text
-    calls = unsloth.calls_in(ast.parse(source.replace("\0", "")), target)
+    calls = unsloth.calls_in(_parsed(source.replace("\0", "")), target)
+    remarks += unsloth.conditions_of(calls)
     if not any(call.kind == "from_pretrained" for call in calls):
         return _of_trl(path, calls, remarks, target)
     draft = Draft(dict(_flat(unsloth.settings_of(calls))), "Unsloth", target)
@@ -126,14 +127,26 @@ def _of_trl(path: Path, calls: Sequence[unsloth.Call], remarks: Sequence[str], t
     return draft.finish(path)
 
 
+def _parsed(source: str) -> ast.Module:
+    """Return a program's syntax; one that was saved from a notebook may have the notebook's commands in it."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.parse(_without_commands(source))
+
+
+def _without_commands(source: str) -> str:
+    lines = source.splitlines()
+    own = [line for line in lines if line.lstrip().startswith(("%", "!"))]
+    return "\n".join(line.replace(line.lstrip(), "pass") if line in own else line for line in lines)
+
+
 def _cells(notebook: Mapping[str, Any], remarks: list[str]) -> Iterator[str]:
     """Yield the code of a notebook cell by cell, without the notebook's own commands."""
     cells = [cell for cell in notebook["cells"] if isinstance(cell, dict) and cell.get("cell_type") == "code"]
     sources = [cell["source"] for cell in cells if isinstance(cell.get("source"), (str, list))]
     for number, given in enumerate(sources, 1):
-        lines = "".join(map(str, given)).splitlines()
-        own = [line for line in lines if line.lstrip().startswith(("%", "!"))]
-        source = "\n".join(line.replace(line.lstrip(), "pass") if line in own else line for line in lines)
+        source = _without_commands("".join(map(str, given)))
         try:
             ast.parse(source)
         except SyntaxError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memory_harness.configs.recipes.draft import Draft, Refused, Target, tables
@@ -15,6 +15,7 @@ _KINDS_OF_TRL = ("config", "trainer", "LoraConfig", "BitsAndBytesConfig", "auto 
 _FIRST = {"from_pretrained": "model_name", "auto model": "model_name", "config": "output_dir"}
 """the first argument of each kind, where it is not the model"""
 _ANSWERS_ONLY = "train_on_responses_only"
+_ONLY_RUNS = "known only when the program runs"
 _OPERATIONS: Any = {ast.Add: operator.add, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
 
@@ -24,6 +25,11 @@ class Call(NamedTuple):
     kind: str
     name: str
     values: dict[str, Any]
+    is_conditional: bool = False
+    """whether a condition that only runs know decides about it"""
+
+
+_Binding = ast.Assign | ast.AnnAssign | ast.AugAssign
 
 
 def calls_in(tree: ast.Module, target: Target) -> list[Call]:
@@ -32,18 +38,47 @@ def calls_in(tree: ast.Module, target: Target) -> list[Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Constant) and not node.test.value:
             unreached.update(*map(ast.walk, node.body))
-    reached = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.Call)) and node not in unreached]
+    reached = [node for node in ast.walk(tree) if isinstance(node, (_Binding, ast.Call)) and node not in unreached]
+    conditional = _conditional(tree)
     names, found = dict[str, Any](), list[Call]()
-    for node in sorted(reached, key=lambda node: (node.end_lineno, node.end_col_offset, isinstance(node, ast.Assign))):
-        if isinstance(node, ast.Assign):
-            value = _value(node.value, names, target)
-            names |= {name.id: value for name in node.targets if isinstance(name, ast.Name)}
+    for node in sorted(reached, key=lambda node: (node.end_lineno, node.end_col_offset, isinstance(node, _Binding))):
+        if isinstance(node, _Binding):
+            names |= _bound(node, names, target, is_known=node not in conditional)
         elif kind := _kind(node.func):
             arguments = {keyword.arg or "**": keyword.value for keyword in node.keywords}
             first = _FIRST.get(kind, "model")
             arguments |= {f"argument {number}" if number else first: part for number, part in enumerate(node.args)}
             values = {key: _value(part, names, target) for key, part in arguments.items()}
-            found.append(Call(kind, ast.unparse(node.func).rpartition(".")[2], values))
+            found.append(Call(kind, ast.unparse(node.func).rpartition(".")[2], values, node in conditional))
+    return found
+
+
+def _conditional(tree: ast.Module) -> set[ast.AST]:
+    """Return what runs only where a condition holds, or does not; that of the main program always holds."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.IfExp):
+            found.update(ast.walk(node.body), ast.walk(node.orelse))
+        elif isinstance(node, ast.If) and not isinstance(node.test, ast.Constant):
+            body = [] if "__name__" in ast.unparse(node.test) else node.body
+            found.update(*map(ast.walk, [*body, *node.orelse]))
+    return found
+
+
+def _bound(node: _Binding, names: Mapping[str, Any], target: Target, *, is_known: bool) -> dict[str, Any]:
+    """Return the values of the names that a statement assigns, `Refused` where only a run knows them."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    if node.value is None:
+        return {}
+    unknown = Refused(ast.unparse(node), _ONLY_RUNS)
+    value = unknown if isinstance(node, ast.AugAssign) or not is_known else _value(node.value, names, target)
+    found: dict[str, Any] = {}
+    for part in targets:
+        pairs: Iterable[tuple[ast.expr, Any]] = [(part, value)]
+        if isinstance(part, ast.Tuple):
+            are_known = isinstance(value, list) and len(value) == len(part.elts)
+            pairs = zip(part.elts, value if are_known else [unknown] * len(part.elts), strict=True)
+        found |= {name.id: one for name, one in pairs if isinstance(name, ast.Name)}
     return found
 
 
@@ -66,7 +101,7 @@ def _value(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
     try:
         return _constant(node, names, target)
     except (ValueError, TypeError, ArithmeticError):
-        return Refused(ast.unparse(node), "known only when the program runs")
+        return Refused(ast.unparse(node), _ONLY_RUNS)
 
 
 def _constant(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
@@ -91,6 +126,7 @@ def _constant(node: ast.expr, names: Mapping[str, Any], target: Target) -> Any:
 
 def settings_of_trl(calls: Sequence[Call]) -> dict[str, Any]:
     """Return the settings of a program that calls TRL or transformers, with its trainer's name where it is known."""
+    calls = [call for call in calls if call.kind != "BitsAndBytesConfig" or _takes_bits(calls)]
     kinds = {call.kind for call in calls}
     settings = settings_of([call for call in calls if call.kind in _KINDS_OF_TRL], _KINDS_OF_TRL)
     known = tables()["unsloth"]["configs_of_trl"]
@@ -104,6 +140,18 @@ def settings_of_trl(calls: Sequence[Call]) -> dict[str, Any]:
         settings.setdefault("peft_type", "LORA")
     read = {"peft_config": "LoraConfig", "quantization_config": "BitsAndBytesConfig"}
     return {key: value for key, value in settings.items() if read.get(key) not in kinds}
+
+
+def _takes_bits(calls: Sequence[Call]) -> bool:
+    """Return whether a model is given a quantisation, as far as the program shows how its models are made."""
+    models = [call.values for call in calls if call.kind == "auto model"]
+    return not models or any("**" in values or values.get("quantization_config") is not None for values in models)
+
+
+def conditions_of(calls: Sequence[Call]) -> list[str]:
+    """Return in sentences which calls are taken as made, though a condition decides."""
+    names = dict.fromkeys(call.name for call in calls if call.is_conditional)
+    return [f"{name} is called under a condition, which is taken to hold" for name in names]
 
 
 def settings_of(calls: Sequence[Call], kinds: Sequence[str] = (*_KINDS, _ANSWERS_ONLY)) -> dict[str, Any]:

@@ -582,3 +582,48 @@ def test_lists_of_lists_that_say_a_billion_are_refused_at_once(tmp_path):
         text += f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n"
     with pytest.raises(ConfigError, match="more than"):
         recipe_of(text, tmp_path)
+
+
+TRL_PROGRAM = """
+{before}
+model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B"{model})
+trainer = SFTTrainer(model, args=SFTConfig(per_device_train_batch_size=size))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "size"),
+    [
+        ("size: int = 4", 4),
+        ("length, size = 512, 4", 4),
+        ("size = 4\nsize *= 8", None),
+        ("size = 4\nif big():\n    size = 32", None),
+        ("size, rest = sizes()", None),
+        ("%pip install trl\nif __name__ == '__main__':\n    size = 4", 4),
+    ],
+)
+def test_a_name_is_worth_what_every_run_gives_it(before, size, tmp_path):
+    recipe = recipe_of(TRL_PROGRAM.format(before=before, model=""), tmp_path, "train.py")
+    assert (recipe.fields["train_batch_size"], "per_device_train_batch_size" in recipe.not_expressed) == (
+        size or 8,
+        size is None,
+    )
+
+
+BITS = "size = 4\nbits = BitsAndBytesConfig(load_in_4bit=True)"
+
+
+@pytest.mark.parametrize(
+    ("before", "model", "quantization"),
+    [
+        (BITS, ", quantization_config=bits", "fp4"),
+        (BITS, ", **options", "fp4"),
+        (BITS, "", "none"),
+        (f"{BITS} if small else None", ", quantization_config=bits", "fp4"),
+    ],
+)
+def test_bits_count_where_a_model_is_given_them_and_a_condition_is_told(before, model, quantization, tmp_path):
+    recipe = recipe_of(TRL_PROGRAM.format(before=before, model=model), tmp_path, "train.py")
+    assert recipe.fields["quantization"] == quantization
+    told = "BitsAndBytesConfig is called under a condition, which is taken to hold"
+    assert (told in recipe.remarks) == ("if small" in before)
