@@ -14,6 +14,8 @@ MAX_TEXT_BYTES = 64 * 2**20
 """Largest file of settings that is read: the largest known, a tokenizer's vocabulary, has 35 MB."""
 MAX_SOURCE_BYTES = 4 * 2**20
 """Largest program that is read: generated ones have some hundred kilobytes."""
+GZIP = b"\x1f\x8b"
+"""how a file of gzip begins"""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),

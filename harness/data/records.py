@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memory_harness.configs.inputs import read_input
+from memory_harness.configs.inputs import GZIP, read_input
 from memory_harness.configs.models import is_hub_name
 from memory_harness.harness.data.corpus import decode, table_of
 from memory_harness.harness.log.errors import DataError
 
 Record = Mapping[str, Any]
 
-_GZIP = b"\x1f\x8b"
 _LISTS_OF_TURNS = {"messages", "conversations", "conversation"}
 """columns that hold arrays: an object with one is a row"""
 
@@ -111,7 +110,7 @@ def _text(file: Path) -> str:
         raise DataError(f"cannot read --data {_short(file)}: {error.strerror}") from None
     except (EOFError, zlib.error):
         raise DataError(f"cannot read --data {_short(file)}: its compressed data is damaged or cut off") from None
-    if content.startswith(_GZIP):
+    if content.startswith(GZIP):
         raise DataError(f"cannot read --data {_short(file)}: it is gzip; give it a name that ends in .gz")
     return decode(content, file, "--data")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from memory_harness.configs.inputs import check_regular, open_input, read_input
+from memory_harness.configs.inputs import GZIP, check_regular, open_input, read_input
 from memory_harness.configs.units import MIB, format_bytes
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.files import write_whole
@@ -355,6 +355,8 @@ def read_run_log(path: Path, flag: str = "--replay", num_bytes: int | None = Non
     try:
         with open_input(path) as file:
             size = os.fstat(file.fileno()).st_size
+            if file.peek(len(GZIP)).startswith(GZIP):
+                raise LogError("it is gzip; unpack it first")
             check_room(size if num_bytes is None else min(size, num_bytes), "give a part of it")
             log = collect(readable(file))
     except OSError as error:

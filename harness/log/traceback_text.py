@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memory_harness.configs.inputs import open_input
+from memory_harness.configs.inputs import GZIP, open_input
 from memory_harness.configs.printable import inert
 from memory_harness.configs.units import GIB, KIB, MIB, TIB, format_bytes
 from memory_harness.harness.log.errors import LogError
@@ -68,9 +68,12 @@ _OUT_OF_MEMORY = re.compile(
     r"|cuda runtime error \(2\) ?: out of memory|CUDA_ERROR_OUT_OF_MEMORY|[Cc]uda failure (?:\d+ )?.?out of memory"
     r"|(?:CUDA error: )?(?P<library>CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS)_STATUS_ALLOC_FAILED"
     r"|(?P<host>DefaultCPUAllocator): (?:can't allocate|not enough) memory"
-    r"|Allocation on device \d* ?would exceed allowed memory"
+    r"|(?P<mps>Invalid buffer size): [\d.]+ ?[KMGT]i?B"
+    r"|(?P<xpu>Allocation is out of device memory|level_zero backend failed with error: 39\b)"
+    r"|Allocation on device(?: \d* ?would exceed allowed memory)?"
     r"|Tried to allocate [\d.]+ ?(?:bytes|[KMGT]i?B)"
 )
+_DEVICES = {"host": HOST, "mps": "MPS", "xpu": "XPU"}
 _IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
 _TRIED = "riedtoallocate"
 _STRAIGHT = str.maketrans("“”‘’\xa0", "\"\"'' ")  # as office programs and some trackers write quotes and spaces
@@ -81,7 +84,7 @@ _FOLLOW_UP = "During handling of the above exception"
 
 _SIZE = r"(?<!\d)(?<!\d[.,])(\d{1,15}(?:[.,]\d{1,6})?)(bytes|[KMGT]i?B)"
 _NUMBERS = {
-    "requested_bytes": rf"(?:triedtoallocate|Requested:){_SIZE}",
+    "requested_bytes": rf"(?:triedtoallocate|Requested:|Invalidbuffersize:){_SIZE}",
     "total_bytes": rf"{_SIZE}totalcapaci?ty|totalcapaci?tyof{_SIZE}|Devicelimit:{_SIZE}",
     "free_bytes": rf"{_SIZE}(?:is)?free(?!\()|Free\(accordingtoCUDA\):{_SIZE}",
     "allocated_bytes": rf"{_SIZE}(?:alreadyallocated|isallocatedbyPyTorch)|(?:MPS|Currently)allocated:{_SIZE}",
@@ -178,6 +181,8 @@ def _content(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         limit = format_bytes(MAX_BYTES)
         raise LogError(f"--traceback {path}: more than {limit}, which no traceback has; cut out the part around it")
+    if content.startswith(GZIP):
+        raise LogError(f"--traceback {path}: it is gzip; unpack it first")
     return content
 
 
@@ -341,7 +346,8 @@ def _numbers(compact: str, begin: re.Match[str]) -> OomMessage:
     reserved = sizes.pop("reserved_bytes", None)
     if reserved is not None and "allocated_bytes" in sizes:
         sizes["unused_bytes"] = reserved - sizes["allocated_bytes"]
-    device = begin["device"] or begin["library"] or (HOST if begin["host"] else "CUDA")
+    known = [device for group, device in _DEVICES.items() if begin[group]]
+    device = begin["device"] or begin["library"] or next(iter(known), "CUDA")
     gpu = _GPU.search(compact)
     processes = tuple(_bytes(*match.groups()) for match in _PROCESS.finditer(compact))
     return OomMessage(device, int(gpu[1]) if gpu else None, **sizes, listed_processes=processes)

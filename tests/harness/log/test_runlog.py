@@ -1,5 +1,6 @@
 """Writing and reading logs; a log cut or damaged anywhere is still read, judged and shown."""
 
+import gzip
 import io
 import math
 from dataclasses import replace
@@ -193,3 +194,10 @@ def test_a_path_that_is_no_text_does_not_end_a_run(tmp_path):
     log = make_log(SHORT)
     path = write(tmp_path / "run.jsonl", [replace(log.run, gpu_name="a\udcff"), *log.phases])
     assert read_run_log(path).run.gpu_name == "a?"
+
+
+def test_a_log_or_snapshot_in_gzip_is_said_to_be_so(tmp_path):
+    path = tmp_path / "snapshot.pickle.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04}."))
+    with pytest.raises(LogError, match="it is gzip; unpack it first"):
+        read_run_log(path)

@@ -1,5 +1,6 @@
 """A pasted text: whatever it holds, it is read or refused in a line; every wording of PyTorch parses back."""
 
+import gzip
 import html
 import json
 import os
@@ -226,6 +227,21 @@ def test_colours_whose_escape_was_lost_are_no_part_of_a_frame():
     assert parse_traceback("\n".join(lines)).frames == (("In[3]", 7, "", "trainer.train()"),)
 
 
+@pytest.mark.parametrize(
+    ("message", "device", "requested_bytes"),
+    [
+        ("torch.OutOfMemoryError: Allocation on device", "CUDA", None),
+        ("RuntimeError: Invalid buffer size: 24.00 GiB", "MPS", 24 * GIB),
+        ("RuntimeError: Allocation is out of device memory on current platform.", "XPU", None),
+        ("RuntimeError: level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)", "XPU", None),
+        ("Last error:\nCuda failure 2 'out of memory'", "CUDA", None),
+    ],
+)
+def test_words_of_other_devices_and_allocators_are_known(message, device, requested_bytes):
+    found = parse_traceback(message).message
+    assert (found.device, found.requested_bytes) == (device, requested_bytes)
+
+
 def test_a_decimal_comma_does_not_cut_a_number():
     text = "RuntimeError: CUDA out of memory. Tried to allocate 1,50 GiB (GPU 0; 8,25 GiB total capacity; 0 bytes free)"
     message = parse_traceback(text).message
@@ -240,6 +256,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     os.mkfifo(fifo)
     words = {empty: "no out-of-memory", large: "more than", fifo: "named pipe", tmp_path: "folder"}
     words[tmp_path / "missing"] = "No such file"
+    packed = tmp_path / "oom.txt.gz"
+    packed.write_bytes(gzip.compress(ASYNC.encode()))
+    words[packed] = "it is gzip; unpack it first"
     for path, expected in words.items():
         with pytest.raises(LogError, match=expected) as caught:
             read_traceback(path)
