@@ -45,22 +45,22 @@ _STREAM = re.compile(
 _BEGIN = "Traceback (most recent call last)"
 _FUNCTION = r"(?P<function><[^>]*>|[^\s(]+)"
 _PLACES = (
-    re.compile(r'(?P<prefix>.*?)File "(?P<path>[^"]+)", line (?P<line>\d{1,9})(?:, in (?P<function>\S.*))?'),
+    re.compile(
+        r'(?P<prefix>.*?)File "(?P<path>[^"]+)", line (?P<line>\d{1,9})(?:, in (?P<function><[^>]*>|[\w.]+).*)?'
+    ),
     re.compile(rf"\s*File (?P<path>[^\s\"].*?):(?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
     re.compile(rf"\s*(?:Input |Cell )(?P<path>In ?\[\d+\]).*?, line (?P<line>\d{{1,9}})(?:, in {_FUNCTION}.*)?"),
-    re.compile(
-        r"\s*\[?<?(?P<path>(?:[A-Za-z]:\\[^\]<>]*|[^\s\]<>]*)(?:\.py|ipython-input-[^\s\]<>]*))>?(?:\]\([^)]*\))?"
-        rf" in {_FUNCTION}.*"
-    ),
+    re.compile(rf"\s*<?(?P<path>(?:[A-Za-z]:\\[^<>]*|[^\s<>]*)(?:\.py|ipython-input-[^\s<>]*))>? in {_FUNCTION}.*"),
+    re.compile(r"\s*(?P<path>\S.*\.ipynb Cell \d+) (?P<function>)(?:line|in) .*"),
     re.compile(r"\s*(?P<path>(?:/|~|[A-Za-z]:[\\/]|<).*?):(?P<line>\d{1,9}) in\s+(?P<function>\S+)\s*"),
     re.compile(r"(?P<prefix>\s*)(?P<path>\S+\.py):(?P<line>\d{1,9}): in (?P<function>\S+)\s*"),
 )
-"""Lines that name a frame: of Python, of IPython 8, its cells, IPython 7 and Colab, rich, pytest."""
-_HINTS = ("File ", ".py", "In[", "In [", " in ")
+"""Lines that name a frame: of Python, IPython 8, its cells, IPython 7 and Colab, Visual Studio Code, rich, pytest."""
+_HINTS = ("File ", ".py", ".ipynb", "In[", "In [", " in ")
 """One of them is in each of these lines."""
 _BROKEN = re.compile(r"\s*(?:/|~|[A-Za-z]:[\\/])\S*(?::\d+(?: in)?)?\s*")
 """The first half of a frame that rich had to break."""
-_ARROW = re.compile(r"\s*(?:-+>|❱|>(?=\s*\d+ [│|]))\s*\[?(?P<line>\d{1,9})(?:\]\([^)]*\))?(?:\s*[│|])*\s?(?P<code>.*)")
+_ARROW = re.compile(r"\s*(?:-+>|❱|>(?=\s*\d+ [│|]))\s*(?P<line>\d{1,9})(?:\s*[│|])*\s?(?P<code>.*)")
 """The line that ran, in the stretches of source that IPython and rich show."""
 
 _OUT_OF_MEMORY = re.compile(
@@ -78,6 +78,7 @@ _IS_RAISED = re.compile(r"\w(?:Error|Exception)\b[^\"']{0,40}$")
 _TRIED = "riedtoallocate"
 _STRAIGHT = str.maketrans("“”‘’\xa0", "\"\"'' ")  # as office programs and some trackers write quotes and spaces
 _COLOUR = re.compile(r"(?:\^\[|\ufffd)?\[\d{1,3}(?:;\d{1,3})*m")  # whose escape character was lost when it was pasted
+_LINK = re.compile(r"\[([^\[\]]{1,300})\]\((?:vscode|file|https?)[^()\s]*\)")  # as Visual Studio Code copies frames
 _IS_ESCAPED = re.compile(r"(?<!\\)\\n(?:[^\w.\\]|\\[nux])")  # a path of Windows goes on after it
 _ESCAPE = re.compile(r"\\(?:r\\n|n|u001b|x1b|[\"'\\])")
 _FOLLOW_UP = "During handling of the above exception"
@@ -229,7 +230,7 @@ def _streams(text: str) -> list[list[str]]:
     streams: dict[str, list[str]] = {}
     name = ""
     for line in _plain(text).splitlines():
-        line = _COLOUR.sub("", inert(line[:MAX_LINE])).rstrip()
+        line = _LINK.sub(r"\1", _COLOUR.sub("", inert(line[:MAX_LINE]))).rstrip()
         match = _STREAM.match(line)
         name = match[1] if match else name  # a message that was broken goes on without it
         stream = streams.setdefault(name, [])
@@ -255,7 +256,7 @@ def _unescaped(escape: re.Match[str]) -> str:
 def _without_border(line: str) -> str:
     """Return a line without the frame that rich draws around tracebacks."""
     bare = line.strip()
-    return bare.strip("│┃|") if bare.startswith(("│", "┃", "|")) else line
+    return bare.lstrip("│┃|").rstrip("│┃| ") if bare.startswith(("│", "┃", "|")) else line
 
 
 def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:

@@ -218,6 +218,31 @@ def test_processes_that_write_in_turn_are_told_apart(mark):
     assert [frame.code[:6] for frame in found.frames] == ["return", "loss ="]
 
 
+VSCODE = """/home/me/nb.ipynb Cell 9 line [1](vscode-notebook-cell:/home/me/nb.ipynb#X43?line=0)
+----> [1](vscode-notebook-cell:/home/me/nb.ipynb#X43?line=0) trainer.evaluate()
+File [c:\\my env\\trainer.py:35](file:///C:/my%20env/trainer.py:35), in Trainer.evaluate(self, eval_dataset)
+   [34](file:///C:/my%20env/trainer.py:34) start_time = time.time()
+-> [35](file:///C:/my%20env/trainer.py:35) output = eval_loop(
+OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB
+"""
+
+
+def test_the_links_that_visual_studio_code_copies_are_read_as_their_texts():
+    assert parse_traceback(VSCODE).frames == (
+        ("c:\\my env\\trainer.py", 35, "evaluate", "output = eval_loop("),
+        ("/home/me/nb.ipynb Cell 9", 1, "", "trainer.evaluate()"),
+    )
+
+
+def test_a_progress_bar_behind_a_frame_and_blanks_behind_a_box_are_no_part_of_it():
+    bar = "\u2588" * 20 + "| 37.0/37.0 [08:36<00:00, 3.90s/it]"
+    message = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB"
+    text = f'  File "/a.py", line 3, in backward{bar}\n    go()\n{message}'
+    assert parse_traceback(text).frames == (("/a.py", 3, "backward", "go()"),)
+    padded = ["│ /a.py:3 in   │       │", "│ train        │       │", "│ ❱ 3 │   go() │       │", message]
+    assert parse_traceback("\n".join(padded)).frames == (("/a.py", 3, "train", "go()"),)
+
+
 def test_colours_whose_escape_was_lost_are_no_part_of_a_frame():
     lines = ["[0;31mOutOfMemoryError[0m Traceback (most recent call last)", "Cell [0;32mIn[3], line 7[0m"]
     lines += [
