@@ -262,12 +262,12 @@ def _without_border(line: str) -> str:
 def _failures(lines: Sequence[str]) -> Iterator[OomTraceback]:
     """Yield each out-of-memory with the frames before it."""
     frames: list[Frame] = []
-    has_failed = is_follow_up = False
+    has_failed = is_linked = is_follow_up = False
     for number, line in enumerate(lines):
         if _BEGIN in line:
-            frames = []
+            frames, is_follow_up, has_failed, is_linked = [], is_linked, False, False
         if _FOLLOW_UP in line:
-            is_follow_up = has_failed
+            is_linked = has_failed or is_follow_up
         elif message := _message_at(lines, number):
             found = tuple(reversed(frames[-MAX_FRAMES:])) or _frames_below(lines, number)
             yield OomTraceback(message, found, after_another=is_follow_up)

@@ -23,8 +23,10 @@ SMALL_CARVED_SHARE, MANY_TIMES = 0.03, 8
 """The same where many times the request lies unused: how much of the card, and how many times."""
 OTHERS_SHARE = 0.15
 """Least share of the card that others hold where they are called the cause: a desktop takes up to 12 %."""
-LARGE_WEIGHT_BYTES = 64 * MIB
-"""Embeddings and output heads are larger; the norms that k-bit preparation casts too are far smaller."""
+LARGE_BYTES = 64 * MIB
+"""Embeddings, output heads and the logits of a batch are larger; what k-bit preparation casts besides, norms, and the
+logits of a few tokens fill no card.
+"""
 TWICE_THE_MODEL = 1.5
 """How many times what a simulated model takes while it loads shows that another one is there."""
 _LANGUAGE_MODEL = re.compile(r"logits|logps|logprobs")
@@ -190,7 +192,7 @@ def evaluation_logits(reading: Reading) -> Candidate | None:
             "no training step passed before, as far as the frames show",
         )
     what = "an evaluation's logits do not fit although training, which keeps more for each token, got here"
-    return _likely("eval-batch-logits", what, against)
+    return _likely_if_large(reading, "eval-batch-logits", what, against)
 
 
 def cache_in_evaluation(reading: Reading) -> Candidate | None:
@@ -213,7 +215,7 @@ def copied_logits(reading: Reading) -> Candidate | None:
     texts = [frame.code + frame.function for frame in reading.traceback.frames]
     if not reading.family and not any(map(_LANGUAGE_MODEL.search, texts)):
         return _possible(cause, "it dies in the loss", "nothing shows that these are the logits of a language model")
-    return _likely(cause, "it dies at the loss, which makes copies of all logits")
+    return _likely_if_large(reading, cause, "it dies at the loss, which makes copies of all logits")
 
 
 def upcast(reading: Reading) -> Candidate | None:
@@ -221,10 +223,7 @@ def upcast(reading: Reading) -> Candidate | None:
     if not reading.is_in("kbit-upcast"):
         return None
     what = "it dies where weights that were not quantised are cast to float32"
-    if 0 < reading.requested < LARGE_WEIGHT_BYTES:
-        size = format_bytes(reading.requested)
-        return _possible("kbit-upcast", what, f"{size} is no embedding or output head: the card was full already")
-    return _likely("kbit-upcast", what)
+    return _likely_if_large(reading, "kbit-upcast", what)
 
 
 def merging(reading: Reading) -> Candidate | None:
@@ -314,6 +313,14 @@ def earlier_model(reading: Reading) -> Candidate | None:
 
 def _likely(cause: str, speaks_for: str, *against: str) -> Candidate:
     return Candidate(cause, True, (speaks_for,), against)
+
+
+def _likely_if_large(reading: Reading, cause: str, speaks_for: str, *against: str) -> Candidate:
+    """Return a cause that is likely where the request is large enough to fill a card, or not told."""
+    if not 0 < reading.requested < LARGE_BYTES:
+        return _likely(cause, speaks_for, *against)
+    size = format_bytes(reading.requested)
+    return _possible(cause, speaks_for, *against, f"{size} is too little for it: the card was full already")
 
 
 def _possible(cause: str, speaks_for: str, *against: str) -> Candidate:

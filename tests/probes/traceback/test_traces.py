@@ -126,6 +126,31 @@ def test_a_state_that_is_loaded_is_a_resumed_training_only_where_something_shows
     assert [(candidate.cause, candidate.is_likely) for candidate in first.candidates] == [("resume-on-gpu", False)]
 
 
+@pytest.mark.parametrize(("size", "is_likely"), [("20.00 MiB", False), ("1.00 GiB", True)])
+def test_logits_of_a_few_tokens_fill_no_card(size, is_likely):
+    evaluation = EVALUATION.replace("<module>", "_maybe_log_save_evaluate").replace("7.83 GiB", size)
+    training = f"CUDA out of memory. Tried to allocate {size}"
+    found = {
+        "eval-batch-logits": diagnose(read(evaluation)),
+        "logits-fp32-copies": failed_in("compute_loss", "loss = loss_fct(shift_logits, labels)", training),
+    }
+    for cause, diagnosis in found.items():
+        told = [(candidate.cause, candidate.is_likely) for candidate in diagnosis.candidates]
+        assert (cause, is_likely) in told
+
+
+def test_only_a_failure_in_the_same_chain_is_one_that_is_being_handled():
+    begin, oom = "Traceback (most recent call last):\n", "RuntimeError: CUDA out of memory. Tried to allocate 1.00 GiB"
+    link = "\nDuring handling of the above exception, another exception occurred:\n\n"
+    other = f'{begin}  File "a.py", line 1, in f\n    g()\nValueError: no\n'
+    last = f'{begin}  File "b.py", line 2, in step\n    model(x)\n{oom}\n'
+    skipped = "RuntimeError: CUDA out of memory.\n"
+    assert read(f"{skipped}{link}{last}").after_another
+    assert read(f"{skipped}{link}{other}{link}{last}").after_another
+    assert not read(f"{skipped}step 4\n{other}{link}{last}").after_another
+    assert not read(f"{skipped}{link}{other}step 4\n{last}").after_another
+
+
 def test_an_engine_that_only_generates_has_no_loss():
     diagnosis = failed_in("execute_model", "logits = logits.to(torch.float32)")
     assert (diagnosis.reading.phase, diagnosis.candidates) == (Phase.GENERATE, ())
