@@ -37,8 +37,8 @@ MAX_FRAMES = 200
 """Frames that are kept of a traceback, the innermost: recursion makes thousands."""
 
 _STREAM = re.compile(
-    r"[^\"']{0,60}?(\[(?:rank|default|trainer)\d+\]:|\([\w.]+ (?:rank=\d+ )?pid=\d+[^)]*\)|\[\d+,\d+\]<std\w+>:"
-    r"|\b[\w.-]{1,40}-\d+ +\| )"
+    r"[^\"']{0,60}?(?<!\w)(\[(?:rank|default|trainer)\d+\]:|\([\w.]+ (?:rank=\d+ )?pid=\d+[^)]*\)|\[\d+,\d+\]<std\w+>:)"
+    r"|([\w.-]{1,40}-\d+ +\| )"
 )
 """Before each line of one of several processes that write into one log: of torchrun, ray and vLLM, MPI, containers."""
 
@@ -232,7 +232,7 @@ def _streams(text: str) -> list[list[str]]:
     for line in _plain(text).splitlines():
         line = _LINK.sub(r"\1", _COLOUR.sub("", inert(line[:MAX_LINE]))).rstrip()
         match = _STREAM.match(line)
-        name = match[1] if match else name  # a message that was broken goes on without it
+        name = match[match.lastindex or 0] if match else name  # a message that was broken goes on without it
         stream = streams.setdefault(name, [])
         stream.append(_without_border(line[match.end() :] if match else line))
     return list(streams.values())

@@ -218,6 +218,13 @@ def test_processes_that_write_in_turn_are_told_apart(mark):
     assert [frame.code[:6] for frame in found.frames] == ["return", "loss ="]
 
 
+@pytest.mark.parametrize("code", ["for part in parts[rank0]:", "mask = row-1 | column"])
+def test_code_that_looks_like_the_mark_of_a_process_is_code(code):
+    text = f'  File "a.py", line 1, in f\n    {code}\n  File "b.py", line 2, in g\n    go()\n'
+    found = parse_traceback(f"{text}RuntimeError: CUDA out of memory. Tried to allocate 2.00 MiB")
+    assert [frame.code for frame in found.frames] == ["go()", code]
+
+
 VSCODE = """/home/me/nb.ipynb Cell 9 line [1](vscode-notebook-cell:/home/me/nb.ipynb#X43?line=0)
 ----> [1](vscode-notebook-cell:/home/me/nb.ipynb#X43?line=0) trainer.evaluate()
 File [c:\\my env\\trainer.py:35](file:///C:/my%20env/trainer.py:35), in Trainer.evaluate(self, eval_dataset)
