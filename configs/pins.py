@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.tables import did_you_mean
@@ -78,7 +78,7 @@ def _read_pin(text: str) -> Pin:
         raise ConfigError(f"{FLAG} {text}: unknown library {name!r}{hint}")
     try:
         version = Version(version_text)
-    except InvalidVersion:
+    except ValueError:  # an `InvalidVersion`, or a number of thousands of digits
         raise ConfigError(f"{FLAG} {text}: {version_text!r} is no exact version (such as 5.17 or 2.12.1)") from None
     if not SpecifierSet(SUPPORTED[name]).contains(version, prereleases=True):
         raise ConfigError(f"{FLAG} {text}: not supported (supported: {name}{SUPPORTED[name]})")

@@ -24,6 +24,9 @@ MAX_SHOWN = 8
 NUM_STRETCHES = 10
 """Equal stretches of events in which the lowest and the highest memory is looked for."""
 BEFORE = "made before the recording began"
+NO_LINE = "no line of Python"
+"""The maker of what autograd's own threads allocate, and of what is recorded without stacks."""
+MADE_ELSEWHERE = "made elsewhere"
 OTHER = "other"
 
 Event = dict[str, Any]
@@ -133,7 +136,8 @@ def _sum_of(held: Sequence[tuple[Event, int]], part_of: Callable[[Event], str | 
             found.add(kind_of(category, name), num_bytes, name=name)
         else:
             part = part_of(event)
-            found.add(f"made in {part}" if part else MADE_BEFORE, num_bytes, frames=source_lines(frames))
+            elsewhere = MADE_ELSEWHERE if "action" in event else MADE_BEFORE
+            found.add(f"made in {part}" if part else elsewhere, num_bytes, frames=source_lines(frames))
     return found
 
 
@@ -242,23 +246,24 @@ def _with_rest(shown: list[Held], num_bytes: int, num_blocks: int) -> tuple[Held
 
 def _stacks(held: Sequence[tuple[Event, int]]) -> tuple[Held, ...]:
     """Return the stacks that made most; the same frames may be one object in many events, or many that are equal."""
-    of_objects: dict[tuple[int, ...], list[int]] = {}
-    frames: dict[tuple[int, ...], Sequence[Event]] = {}
+    of_objects: dict[tuple[object, ...], list[int]] = {}
+    events: dict[tuple[object, ...], Event] = {}
     for event, num_bytes in held:
-        stack = event.get("frames", ())
-        key = tuple(map(id, stack))
-        frames[key] = stack
+        key = (_without_line(event), *map(id, event.get("frames", ())))
+        events[key] = event
         of_objects.setdefault(key, []).append(num_bytes)
-    sizes: Counter[tuple[SourceLine, ...]] = Counter()
-    counts: Counter[tuple[SourceLine, ...]] = Counter()
+    sizes: Counter[tuple[str, tuple[SourceLine, ...]]] = Counter()
+    counts: Counter[tuple[str, tuple[SourceLine, ...]]] = Counter()
     for key, found in of_objects.items():
-        lines = tuple(source_lines(frames[key]))
-        sizes[lines] += sum(found)
-        counts[lines] += len(found)
+        event = events[key]
+        stack = (_without_line(event), tuple(source_lines(event.get("frames", ()))))
+        sizes[stack] += sum(found)
+        counts[stack] += len(found)
     shown = []
-    for lines, size in sizes.most_common(MAX_SHOWN):
+    for stack, size in sizes.most_common(MAX_SHOWN):
+        without, lines = stack
         place = users_line(lines)
-        shown.append(Held(str(place) if place else BEFORE, size, counts[lines], lines))
+        shown.append(Held(str(place) if place else without, size, counts[stack], lines))
     return _with_rest(shown, sizes.total(), counts.total())
 
 
@@ -280,7 +285,12 @@ def maker_of(event: Event) -> str:
     if _has_name(frames):
         return str(frames[0]["filename"])
     place = users_line(source_lines(frames))
-    return str(place) if place else BEFORE
+    return str(place) if place else _without_line(event)
+
+
+def _without_line(event: Event) -> str:
+    """Return what stands for the line of code where none is known; a block has no action, and no stack from before."""
+    return NO_LINE if "action" in event or event.get("frames") else BEFORE
 
 
 def source_lines(frames: Sequence[Event]) -> list[SourceLine]:

@@ -7,7 +7,7 @@ import pytest
 from memory_harness.configs.units import GIB, MIB
 from memory_harness.harness.log.errors import LogError
 from memory_harness.harness.log.snapshot import read_live_blocks, read_snapshot, replay_snapshot, write_snapshot
-from memory_harness.harness.log.snapshot_contents import BEFORE, more_of
+from memory_harness.harness.log.snapshot_contents import BEFORE, NO_LINE, more_of
 
 SITE = "/venv/lib/python3.11/site-packages/"
 
@@ -59,6 +59,21 @@ def test_what_lived_at_the_peak_is_there_with_its_makers_and_what_came_before():
     assert peak.allocated_bytes == sum(peak.stacks.values()) == contents.peak_allocated_bytes
     assert peak.kinds["made in FORWARD"] == 4 * MIB
     assert any(stack.endswith("home/user/train.py:3 loss") for stack in peak.stacks)
+
+
+def test_what_autograd_allocates_without_a_line_of_python_was_not_made_before():
+    engine = {"filename": "??", "line": 0, "name": "torch::autograd::Engine::evaluate_function(x)"}
+    events = [event("alloc", 0, MIB, engine), event("alloc", 10 * MIB, 2 * MIB), event("alloc", 20 * MIB, MIB, engine)]
+    blocks = [block(0, MIB), block(10 * MIB, 2 * MIB), block(20 * MIB, MIB), block(30 * MIB, 4 * MIB)]
+    replayed = replay_snapshot(snapshot(events, segment(*blocks)), "x")
+    for held in (replayed.contents.by_line, replayed.contents.by_stack):
+        assert {one.maker: one.num_bytes // MIB for one in held} == {NO_LINE: 4, BEFORE: 4}
+    (peak,) = replayed.log.peaks_seen
+    assert {kind: size // MIB for kind, size in peak.kinds.items()} == {
+        "made in BACKWARD": 2,
+        "made elsewhere": 2,
+        "made before": 4,
+    }
 
 
 @pytest.mark.parametrize("seed", range(4))
