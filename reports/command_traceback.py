@@ -40,8 +40,9 @@ def _on_its_card(config: RunConfig, message: OomMessage) -> RunConfig:
     """Return the configuration with the budget that PyTorch had on the card of the traceback."""
     if message.reserved_bytes is None or message.free_bytes is None:
         return config
-    budget_bytes = message.reserved_bytes + message.free_bytes
-    return config.with_fields(budget_bytes=min(budget_bytes, message.allowed_bytes or budget_bytes))
+    # a limit may be lower, and a driver that does not know what is free says more than there is
+    sizes = (message.reserved_bytes + message.free_bytes, message.allowed_bytes, message.total_bytes)
+    return config.with_fields(budget_bytes=min(filter(None, sizes), default=None))
 
 
 def _simulate(config: RunConfig) -> RunLog:

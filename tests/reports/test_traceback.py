@@ -142,3 +142,5 @@ def test_a_limit_of_the_process_is_the_budget_of_the_simulation_beside_it():
     text = f"CUDA out of memory. Tried to allocate 1.00 GiB (GPU 0; {sizes}; 5.50 GiB reserved in total by PyTorch)"
     message = parse_traceback(text).message
     assert _on_its_card(AS_PUBLISHED, message).device.budget_bytes == 6 * GIB
+    unknown = parse_traceback(text.replace("10.00 GiB free; 6.00 GiB allowed", "17179869184.00 GiB free")).message
+    assert _on_its_card(AS_PUBLISHED, unknown).device.budget_bytes == 16 * GIB
