@@ -388,6 +388,7 @@ CYCLE = (
 )
 SORTING = "sorted"  # in `RunRecord.settings_at`: the first line that sorts by a key
 DRAWING = "drawn"  # in `RunRecord.settings_at`: the first line that draws from probabilities
+COLLECTOR_OFF = "collector off"  # in `RunRecord.settings_at`: the line that switches Python's garbage collector off
 OPTIMIZER_SETTING = "optimizer"  # in `RunRecord.settings_at`: what made the optimizer that stepped last, or was to
 OPTIMIZER_STATE = "state of an optimizer"
 """In the holder of a `SurvivorRecord`: what an optimizer keeps for itself, such as LBFGS its history."""

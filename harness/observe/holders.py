@@ -373,7 +373,7 @@ class _Search:
         cls = getattr(type(owner), "_forward_cls", type(owner))  # of a graph's node, its function
         is_state = isinstance(owner, torch.optim.Optimizer) and name == "state"
         words = OPTIMIZER_STATE if is_state else f"attribute `{name}` {named}"
-        holder = _of_class(_words(words, inner), cls, name, inner)
+        holder = _of_class(_words(words, inner), cls, name, inner, owner)
         if inner and OF_METRIC in inner[0]:
             holder = _updated(holder, name)
         if holder.is_users and holder.adds and not is_state:
@@ -590,15 +590,19 @@ def local_variables(frame: types.FrameType) -> dict[str, Any]:
     return found
 
 
-def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holder:
-    """Return the holder that an attribute is, with the line that stores into it, in the class or in one it is of."""
+def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...], owner: object = None) -> Holder:
+    """Return the holder that an attribute is, with the line that stores into it, in the class or in one it is of.
+
+    Args:
+        owner: the object whose attribute it is, where it is one's and not the class's own.
+    """
     holders = []
-    for owner in cls.__mro__[:-1]:
-        path, first, last = _class_lines(owner)
+    for base in cls.__mro__[:-1]:
+        path, first, last = _class_lines(base)
         if path:
             holders.append(_stored(words, path, name, first, last, inner, of_object=True))
     best = _best(holders, Holder(words))
-    called = None if best.is_users else _called_to_add(words, cls, name)
+    called = None if best.is_users else _called_to_add(words, cls, name, owner)
     if called is not None:
         return called
     if not best.stores:
@@ -611,18 +615,30 @@ def _of_class(words: str, cls: type, name: str, inner: tuple[str, ...]) -> Holde
     return replace(best, line=line, adds=True, stores=True, scope=scope)
 
 
-def _called_to_add(words: str, cls: type, name: str) -> Holder | None:
-    """Return the user's line that calls the method by which a library's class adds to an attribute."""
-    for owner in cls.__mro__[:-1]:
-        path, first, last = _class_lines(owner)
+def _called_to_add(words: str, cls: type, name: str, owner: object) -> Holder | None:
+    """Return the user's line that calls the method by which a library's class adds to an attribute of an object."""
+    for base in cls.__mro__[:-1]:
+        path, first, last = _class_lines(base)
         added = adding_line(path, name, first, last, of_object=True) if path else None
         method = "" if added is None else function_name_around(path, added)
         methods = functions_calling(path, method, first, last) if method not in ("", "__init__") else []
         for users, called in product(_users_running(), methods):
             line = calling_line(users, called)
             if line is not None:
-                return Holder(words, users, line, adds=True, stores=True)
+                of_owner = (calling_line(users, called, known_as) for known_as in _names_of(owner))
+                return Holder(words, users, next(filter(None, of_owner), line), adds=True, stores=True)
     return None
+
+
+def _names_of(target: object) -> list[str]:
+    """Return the names of the attributes, items and variables that an object is the value of."""
+    found = [local_variables(frame) for frame in running_frames()]
+    for referrer in gc.get_referrers(target):
+        mapping = referrer if isinstance(referrer, dict) else getattr(referrer, "__dict__", None)
+        if isinstance(mapping, dict):
+            found.append(mapping)
+    names = (_key_of(mapping, target) for mapping in found)
+    return [name for name in names if isinstance(name, str)]
 
 
 def _users_running() -> list[str]:

@@ -307,7 +307,7 @@ def _holder_of_largest_array(least_bytes: int) -> Holder | None:
 
 def _array_bytes(container: list[Any] | dict[Any, Any] | deque[Any]) -> int:
     items = container.values() if isinstance(container, dict) else container
-    return sum(item.nbytes for item in list(items) if isinstance(item, np.ndarray))
+    return sum(item.nbytes for item in list(items) if issubclass(type(item), np.ndarray))
 
 
 def holder_of_model(tensors: dict[Hashable, list[torch.Tensor]]) -> Holder | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import weakref
 from collections import Counter, OrderedDict, deque
@@ -15,8 +16,9 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from memory_harness.harness.log.records import DRAWING, SORTING
+from memory_harness.harness.log.records import COLLECTOR_OFF, DRAWING, SORTING
 from memory_harness.harness.log.source_lines import (
+    calling_line,
     drawing_line,
     is_harness,
     is_library,
@@ -131,10 +133,15 @@ SETTINGS: dict[str, tuple[object, ...]] = {
 
 
 def places_of_settings() -> dict[str, str]:
-    """Return `file:line` by setting, of those that the script gives; and where it draws, or itself sorts."""
+    """Return `file:line` by setting, of those that the script gives, and of some of its calls.
+
+    These: where it draws, where it itself sorts, and where it has switched the collector off.
+    """
     found = {name: place_of_setting(name, values) for name, values in SETTINGS.items()}
     modules = _modules()
     found |= {SORTING: _first_place(modules[:1], sorting_line), DRAWING: _first_place(modules, drawing_line)}
+    if not gc.isenabled():
+        found[COLLECTOR_OFF] = _first_place(modules, lambda path: calling_line(path, "disable", "gc"))
     return {name: place for name, place in found.items() if place}
 
 

@@ -149,14 +149,14 @@ def _is_joined(log: RunLog) -> bool:
 def _hoards(evaluation: Evaluation, *, is_joined: bool = False) -> bool:
     """Return whether every batch left something, and nothing of it was let go in between.
 
-    Of batches of several lengths a short one may leave less than the last output that it replaces; so may one where
-    what is there `is_joined`.
+    The first may replace the output that training has left. Of batches of several lengths a short one may leave less
+    than the last output that it replaces; so may one where what is there `is_joined`.
     """
     left = evaluation.left_bytes
     if len(left) < MIN_BATCHES or not _begins_rise(evaluation):
         return False
     rises = [num_bytes for num_bytes in left if num_bytes > NOISE_BYTES]
-    if len(rises) == len(left):
+    if len(rises) == len(left) or (min(left[1:]) > NOISE_BYTES and len(rises) >= MIN_BATCHES):
         return True
     lengths = {record.batch.padded_length for record in evaluation.batches if record.batch}
     is_lasting = evaluation.grown_bytes >= EXPLAINED_SHARE * sum(rises)

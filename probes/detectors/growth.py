@@ -8,7 +8,14 @@ made of.
 from collections.abc import Callable
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import ADDED_TO_MODEL, AUTOCAST, CAUGHT_BEFORE, OWN_GRAPHS, Phase
+from memory_harness.harness.log.records import (
+    ADDED_TO_MODEL,
+    AUTOCAST,
+    CAUGHT_BEFORE,
+    COLLECTOR_OFF,
+    OWN_GRAPHS,
+    Phase,
+)
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
 from memory_harness.probes.detectors.floor import (
@@ -81,8 +88,8 @@ QUESTIONS: tuple[Callable[[Evidence], Explanation | None], ...] = (
 
 BYTES_PER_ADDED = 4
 """Of a trained parameter's bytes, what it takes with its gradient and two states of an optimizer."""
-MAY_END = (UNEXPLAINED_GROWTH, "autocast-cache", "epoch-hoard", "recompile-per-shape", "reference-cycle")
-"""Growth that something can end: the collector, the end of the epoch or of a context, the last new length."""
+MAY_END = (UNEXPLAINED_GROWTH, "epoch-hoard", "recompile-per-shape", "reference-cycle")
+"""Growth that something can end: the collector, the end of the epoch, the last new length."""
 
 
 def growth_in_training(evidence: Evidence) -> Finding | None:
@@ -210,4 +217,6 @@ def _severity(evidence: Evidence, explanation: Explanation, budget_reached: tupl
     if explanation.ends_training:
         return "error"
     may_end = explanation.cause in MAY_END
+    if explanation.cause == "reference-cycle" and COLLECTOR_OFF in evidence.log.run.settings_at:
+        may_end = False
     return growth_severity(evidence.log, explanation.grown_bytes, evidence.later_steps, budget_reached, may_end=may_end)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import AUTOCAST, CAUGHT_FAILURE, CYCLE, Phase
+from memory_harness.harness.log.records import AUTOCAST, CAUGHT_FAILURE, COLLECTOR_OFF, CYCLE, Phase
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence, StepGrowth
 from memory_harness.probes.detectors.floor import (
@@ -107,12 +107,15 @@ def in_cycles(evidence: Evidence) -> Explanation | None:
     if not freed or not growth:
         return None
     circle = main_survivor(survivors_of(log, CYCLE))
+    switched_off = log.run.settings_at.get(COLLECTOR_OFF)
     return Explanation(
         cause="reference-cycle",
         title=f"{format_bytes(freed)} waited for Python's garbage collector",
         reason=f"The collector lowered allocated by {format_bytes(freed)}: objects that refer to "
-        "each other in a circle keep their tensors until the collector comes by, which counts objects, not bytes.",
-        grown_bytes=freed,
+        "each other in a circle keep their tensors until the collector comes by, which counts objects, not bytes."
+        + (f" It is switched off at {switched_off}." if switched_off else "")
+        + _risen_since(growth, freed),
+        grown_bytes=max(freed, floor_rise(growth)),
         steps=span(growth),
         survivor=circle or largest_survivor(log) or main_survivor(survivors_of(log, Phase.EVAL)),
         evidence={"freed_by_gc_bytes": freed, "floor_rise_bytes": floor_rise(growth)},
@@ -128,13 +131,22 @@ def in_autocast(evidence: Evidence) -> Explanation | None:
     return Explanation(
         cause="autocast-cache",
         title=f"Autocast's cache held {format_bytes(freed)} of cast weights",
-        reason=f"Clearing autocast's weight cache after the run lowered allocated by {format_bytes(freed)}. The cache "
-        "is emptied when the outermost autocast context is left; one that stays open for the whole run never is.",
-        grown_bytes=freed,
+        reason=f"Clearing autocast's weight cache lowered allocated by {format_bytes(freed)}. The cache "
+        "is emptied when the outermost autocast context is left; one that stays open for the whole run never is."
+        + _risen_since(growth, freed),
+        grown_bytes=max(freed, floor_rise(growth)),
         steps=span(growth),
         survivor=main_survivor(survivors_of(evidence.log, AUTOCAST)) or largest_survivor(evidence.log),
         evidence={"freed_by_clearing_bytes": freed, "floor_rise_bytes": floor_rise(growth)},
     )
+
+
+def _risen_since(growth: Sequence[StepGrowth], freed: int) -> str:
+    """Return a sentence on what has come to stay in the whole run, where that is more than a probe amid it freed."""
+    rise = floor_rise(growth)
+    if rise <= freed:
+        return ""
+    return f" From step {growth[0].step} to {growth[-1].step} {format_bytes(rise)} came to stay."
 
 
 def at_new_lengths(evidence: Evidence) -> Explanation | None:
@@ -253,7 +265,7 @@ def at_interval(evidence: Evidence) -> Explanation | None:
         return None
     if log.run.script and survivor is None:
         return None  # a loop of one's own may do anything every so many steps
-    total = total_left(events)
+    total = max(total_left(events), floor_rise(growth))  # some of it may come between the steps
     return Explanation(
         cause="tensors-logged",
         title=f"Every {interval} steps {format_bytes(total // len(events))} of tensors is kept",

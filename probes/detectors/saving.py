@@ -34,7 +34,7 @@ from memory_harness.probes.detectors.reading import (
     severity_without,
     survivors_of,
 )
-from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, NOISE_BYTES
+from memory_harness.probes.detectors.trends import MIN_GROWTH_BYTES, MIN_STEPS, NOISE_BYTES
 from memory_harness.probes.findings import Finding
 
 MULTIPLYING = (Phase.FORWARD, Phase.EVAL, Phase.GENERATE)
@@ -238,9 +238,10 @@ def _parameters_added(log: RunLog) -> Finding | None:
     if len(alike) < MIN_ADDITIONS or not _goes_on(log, steps):
         return None
     num_bytes = len(alike) * largest.bytes_per_step
+    is_proved = log.fatal_oom is None and len(alike) >= MIN_STEPS
     return Finding(
         cause="adapters-accumulate",
-        severity=severity_without(log, num_bytes),
+        severity="error" if is_proved else severity_without(log, num_bytes),
         title=f"{len(alike)} times {format_bytes(largest.bytes_per_step)} of parameters were added to the model",
         explanation=f"Before steps {', '.join(map(str, steps))} {largest.holder} got more parameters, each time of the "
         f"same size, and none has been taken out: {format_bytes(num_bytes)} in all, and as much for gradients and "

@@ -23,14 +23,14 @@ WRITTEN = f"{GROWING_TENSOR}: local `logits` of rollout() (mine.py:7)"
 METRIC = f"attribute `scores` {OF_METRIC}Accuracy: list of 8 (mine.py:7)"
 
 
-def evaluated(holder, *, writes=False):
+def evaluated(holder, *, writes=False, left_by_first=LEFT):
     """Return the log of a script in whose only evaluation each batch leaves its logits, and all are let go then."""
     log = make_log(AS_PUBLISHED.with_fields(samples=60, max_length=300), lengths=(300,))
     phases = [record for record in log.phases if record.phase is not Phase.EVAL]
     last, forward = phases[-1], ForwardFacts(False, 0, 0, LEFT, LEFT)
     level = last.after.allocated_bytes
     for number in range(NUM_BATCHES):
-        before, level = level, level + LEFT
+        before, level = level, level + (LEFT if number else left_by_first)
         after = replace(last.after, allocated_bytes=level)
         batch = BatchShape(16, number + 1 if writes else 12, (), 0)
         record = replace(last, phase=Phase.EVAL, index=number, batch=batch, forward=forward)
@@ -44,10 +44,16 @@ def evaluated(holder, *, writes=False):
     ("log", "causes"),
     [
         (evaluated(LIST), ["logits-hoarded"]),
+        (evaluated(LIST, left_by_first=512), ["logits-hoarded"]),
         (evaluated(METRIC), []),
         (evaluated(WRITTEN, writes=True), []),
     ],
-    ids=["a list", "a metric that is reset", "a text that is written"],
+    ids=[
+        "a list",
+        "a list, and the first replaces the last output of training",
+        "a metric that is reset",
+        "a text that is written",
+    ],
 )
 def test_what_batches_leave_until_the_evaluation_ends(log, causes):
     assert [finding.cause for finding in detect(log) if finding.phase is Phase.EVAL] == causes
