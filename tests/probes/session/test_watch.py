@@ -162,6 +162,7 @@ GROW_WITHOUT_END = {
     "two_functions_append", "by_hand_leak", "by_hand_replaced", "thread_leak", "thread_pool_leak", "two_lists",
     "host_arrays", "host_rows", "sample_output_kept", "samples_decoded", "hooks_registered_again",
     "errors_with_their_tracebacks", "hook_fills_a_global",
+    "adapters_compared", "adapters_of_peft",
     "state_without_optimizer_steps", "centre_with_graph", "errors_of_a_pool", "results_of_a_pool", "prefixes_kept",
     "records_of_arrays", "made_by_a_comprehension",
     "weights_cloned", "weights_kept", "decoder_cache_kept", "hook_closes_over", "streams_left_open",
