@@ -195,7 +195,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     given = vars(namespace)
     options = {field.name: given.pop(field.name) for field in _option_fields() if field.name in given}
     options = {name: value for name, value in options.items() if value is not None}  # `none` is not to give it
-    settings = [flag_of(item) for _, item in fields_of_sections() if item.name in given]
+    settings = {flag_of(item): section for section, item in fields_of_sections() if item.name in given}
     if problems := mode_problems(options.keys(), settings):
         raise ConfigError(problems)
     if options.get("resume") == NEWEST:

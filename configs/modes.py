@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 RECIPE = ("preset", "import_recipe", "download")
@@ -11,6 +11,9 @@ TRACES = ("folded", "perfetto")
 FOLLOWED = ("live", "log_to")
 PLANNING = ("goal", "headroom", "limits", "no_fixes")
 SCRIPT = ("steps", "worst_first", "override", "no_fixes", "snapshot")
+WHERE = ("device", "output")
+"""sections of the settings that say on which card, and where results go"""
+OF_ITS_OWN = "whose script takes its own after `--`"
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,10 @@ class Mode:
     """what comes of it, in a line"""
     takes: tuple[str, ...] = ()
     """options of `Command` that mean something beside it, other modes' too; all others are refused"""
-    runs_a_configuration: bool = True
-    """whether settings of a run mean something beside it"""
+    sections: tuple[str, ...] | None = None
+    """those whose settings of a run mean something beside it; None: all"""
+    why: str = "which runs nothing"
+    """why no other does"""
     is_a_task: bool = True
     """whether `--help` shows it; `--help all` shows every mode"""
 
@@ -80,6 +85,8 @@ MODES = (
         "--watch train.py -- --epochs 1",
         "run your own script or notebook, unmodified, and report on its memory",
         (*REPORTS, *TRACES, *FOLLOWED),
+        WHERE,
+        OF_ITS_OWN,
     ),
     Mode(
         "dry run",
@@ -87,6 +94,8 @@ MODES = (
         "--dry-run train.py --gpu t4 -- --epochs 1",
         "the same on a card that you do not have: no GPU, no weights",
         (*REPORTS, *TRACES, *SCRIPT, "against", "live"),
+        WHERE,
+        OF_ITS_OWN,
     ),
     Mode(
         "replay",
@@ -94,6 +103,7 @@ MODES = (
         "--replay runs/FOLDER",
         "report on an earlier run, one that was cut off, or a memory snapshot",
         (*REPORTS, *TRACES),
+        WHERE,
     ),
     Mode(
         "compare",
@@ -101,7 +111,7 @@ MODES = (
         "--compare runs/FOLDER runs/OTHER",
         "say what changed from one run to another",
         ("json",),
-        runs_a_configuration=False,
+        sections=(),
     ),
     Mode(
         "traceback",
@@ -115,7 +125,7 @@ MODES = (
         "explain",
         "--explain eval-batch-logits",
         "what a cause is, how to test for it, how to fix it; all causes without a name",
-        runs_a_configuration=False,
+        sections=(),
     ),
     Mode(
         "against",
@@ -151,12 +161,12 @@ OPTION_GROUPS = {
 """the options of `Command` as `--help all` shows them"""
 
 
-def mode_problems(options: Set[str], settings: Iterable[str]) -> list[str]:
+def mode_problems(options: Set[str], settings: Mapping[str, str]) -> list[str]:
     """Return what of a command line does not go together.
 
     Args:
         options: the options of `Command` that are given.
-        settings: the settings of a run that are given, as flags.
+        settings: the section of each setting of a run that is given, by its flag.
     """
     asked = [mode for mode in MODES if mode.option in options]
     for number, mode in enumerate(asked):
@@ -166,9 +176,9 @@ def mode_problems(options: Set[str], settings: Iterable[str]) -> list[str]:
     asked = asked or [PROBE]
     taken = {option for mode in asked for option in (*mode.takes, mode.option)}
     problems = [_meaningless(option, asked[0]) for option in sorted(options - taken)]
-    runs_nothing = [mode for mode in asked if not mode.runs_a_configuration]
-    if runs_nothing:
-        problems += [f"{flag}: has no meaning beside {runs_nothing[0].flag}, which runs nothing" for flag in settings]
+    for mode in asked:
+        refused = [] if mode.sections is None else [flag for flag in settings if settings[flag] not in mode.sections]
+        problems += [f"{flag}: has no meaning beside {mode.flag}, {mode.why}" for flag in refused]
     return problems[:1]
 
 

@@ -36,10 +36,16 @@ Spelling = Callable[[str], str]
 
 
 def did_you_mean(value: str, allowed: Iterable[str], spelling: Spelling = str.lower) -> str:
-    """Return `; did you mean X?` for an allowed value that begins like this one or is close to it, or nothing."""
+    """Return `; did you mean X?` for allowed values that begin like this one or hold its words, else for a close one.
+
+    A flag is found by its initials too: `--learning-rate` by `--lr`.
+    """
     allowed, value = list(allowed), spelling(value)
-    beginning = [name for name in allowed if len(value) > 2 and spelling(name).startswith(value)]
-    close = beginning or difflib.get_close_matches(value, allowed, n=1)
+    words = f"-{value.removeprefix('--')}-"
+    held = [name for name in allowed if spelling(name).startswith(value) or words in f"-{spelling(name)}-"]
+    initials = [name for name in allowed if "--" + "".join(word[:1] for word in name.split("-")) == value]
+    near = held if len(words) > 4 else initials
+    close = near or difflib.get_close_matches(value, allowed, n=1)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -289,6 +289,8 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content, line):
         (["--max-lenght", "5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--max-lenght=5"], "unknown flag --max-lenght; did you mean --max-length?"),
         (["--sampl", "5"], "unknown flag --sampl; did you mean --samples?"),
+        (["--rank", "5"], "unknown flag --rank; did you mean --lora-rank or --rank-pattern?"),
+        (["--lr", "5"], "unknown flag --lr; did you mean --lora-rank or --learning-rate?"),
         (["--xyzzy"], "unknown flag --xyzzy (--help all lists every flag)"),
         (["corpus.csv"], "unexpected argument 'corpus.csv': every value follows a flag"),
         (["--samples", "many"], "--samples: 'many' is not a whole number or none"),
@@ -577,6 +579,9 @@ def test_options_that_exclude_or_need_each_other():
     assert problems("--watch", "x.py", "--goal", "speed")[0].startswith("--goal: has no meaning beside --watch")
     assert parse_args(["--dry-run", "x.py", "--steps", "3", "--against", "peft==0.20"]).steps == 3
     assert problems("--explain", "--gpu", "t4")[0] == "--gpu: has no meaning beside --explain, which runs nothing"
+    (line,) = problems("--watch", "x.py", "--epochs", "1")  # meant for the script, which would not get it
+    assert line == "--epochs: has no meaning beside --watch, whose script takes its own after `--`"
+    assert problems("--replay", "x", "--lora-rank", "4")[0].endswith("beside --replay, which runs nothing")
     assert problems("--train", "--force", "--snapshot", "x")[0].startswith("--snapshot x: is of a probe")
     assert problems("--json", "x", "--html", "./x") == ("--html x: --json writes the same file; name another",)
     assert problems("--train", "--headroom", "200 %")[0].startswith("--headroom: ")
