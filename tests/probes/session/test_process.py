@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from memory_harness.harness.log.errors import ConfigError, PeerLost, RunDied
 from memory_harness.harness.log.manifest import MANIFEST_FILE
 from memory_harness.probes.plan.pool import start_processes
 from memory_harness.probes.session import fork_server
+from memory_harness.probes.session import worker as worker_module
 from memory_harness.probes.session.fork_server import ForkedProcess, can_fork, child_environment, process_context
 from memory_harness.probes.session.launcher import _first_death
 from memory_harness.probes.session.messages import PEER_LOST
@@ -263,6 +265,13 @@ def test_nothing_of_the_current_folder_is_imported(module, tmp_path):
     environment = {**os.environ, **child_environment()}
     ended = subprocess.run([sys.executable, "-m", module], cwd=tmp_path, input="", env=environment, check=False)
     assert ended.returncode == 0
+
+
+def test_what_imports_for_others_leaves_ctrl_c_to_who_started_it(monkeypatch):
+    monkeypatch.setattr(worker_module, "import_libraries", lambda: signal.raise_signal(signal.SIGINT))
+    runpy.run_path(str(Path(fork_server.__file__).with_name("preloaded.py")))
+    with pytest.raises(KeyboardInterrupt):  # what is forked from it takes it again
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_signal_that_is_ignored_stays_so():
