@@ -196,6 +196,16 @@ def test_every_folder_has_a_readme(folder):
     assert len(prose) <= 40, f"{path.relative_to(ROOT)}: {len(prose)} lines beside tables"
 
 
+@pytest.mark.parametrize("folder", [name for name, path in FILES.items() if path.name == "__init__.py"])
+def test_a_readme_names_every_module_of_its_folder(folder):
+    """By its file, or as `eval-batch` of `eval_batch.py`; not where each is one more of a kind."""
+    place = FILES[folder].parent
+    text = (place / "README.md").read_text(encoding="utf-8")
+    modules = [path.stem for path in FILES.values() if path.parent == place and not path.stem.startswith("__")]
+    missing = [name for name in modules if f"`{name}.py`" not in text and f"`{name.replace('_', '-')}`" not in text]
+    assert "One file each" in text or not missing, f"{place.relative_to(ROOT)}/README.md: add {missing}"
+
+
 def test_torch_free_modules_never_bring_torch_in():
     modules = [n for n in FILES if any(f"{n}.".startswith(f"{free}.") for free in TORCH_FREE)]
     code = (
