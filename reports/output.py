@@ -46,6 +46,7 @@ class Forgiving:
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
         if not isinstance(error, BrokenPipeError):
+            error.filename = getattr(self.stream, "name", None)
             raise error
 
 
