@@ -22,6 +22,7 @@ from memory_harness.configs.preset import load_preset
 from memory_harness.configs.schema import SECTIONS, DeviceConfig, RunConfig
 from memory_harness.configs.tables import did_you_mean
 from memory_harness.configs.targets import DEFAULT_CARD, budget_bytes_of
+from memory_harness.configs.units import format_apart
 from memory_harness.configs.validation import validate
 from memory_harness.harness.log.errors import RunDied
 from memory_harness.harness.log.records import Outcome, Phase, Record
@@ -45,13 +46,18 @@ class Target:
     """code for a GPU runs on a card that is not there, whether there is a GPU or not"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measured:
     """One run of a test, for its assertions. Sizes are bytes."""
 
     log: RunLog
     predicted: RunLog | None = None
     """the simulation of a recipe that was measured on a GPU"""
+
+    def __repr__(self) -> str:
+        """Return what pytest is to show of an assertion that fails."""
+        peak, budget = format_apart(self.peak_allocated_bytes, self.log.run.budget_bytes)
+        return f"<Measured: {self.log.outcome.value}, peak {peak} of {budget}>"
 
     @property
     def fits(self) -> bool:

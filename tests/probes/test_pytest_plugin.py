@@ -202,6 +202,7 @@ def test_function(memory_probe):
     assert measured.predicted_peak == measured.peak_allocated_bytes == 4 * 2**20
     assert measured.peak_reserved_bytes == 20 * 2**20
     assert measured.causes == measured.findings == []
+    assert repr(measured).startswith("<Measured: completed, peak 4.00 MiB of 14.")
 
 @pytest.mark.memory_budget("32 MiB", device="simulated")
 def test_outcome(memory_probe):
