@@ -51,6 +51,11 @@ def __getattr__(name: str) -> Any:
     return MemoryCallback
 
 
+def __dir__() -> list[str]:
+    """Return what there is to import, for a notebook that completes names."""
+    return sorted({*globals(), *__all__})
+
+
 def replay(log: str | os.PathLike[str]) -> Report:
     """Return the report on a log, which shows itself in a notebook's cell; `print` shows it as in a terminal."""
     from memory_harness.reports.shown import report_of_log

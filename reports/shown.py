@@ -22,8 +22,8 @@ from memory_harness.reports.summary import ProbeResult, result_of_log, source_in
 from memory_harness.reports.terminal import PIPED_WIDTH, print_sections
 
 FRAME = (
-    '<iframe sandbox="allow-scripts" style="width: 100%; height: 40em; border: 1px solid #8888; border-radius: 6px" '
-    'title="memory report" srcdoc="{}"></iframe>'
+    '<iframe sandbox="allow-scripts" title="memory report" style="box-sizing: border-box; width: 100%; height: 40em; '
+    'border: 1px solid #8888; border-radius: 6px" srcdoc="{}"></iframe>'
 )
 """a page within a page: neither's styles reach the other, and nothing of a log reaches the notebook"""
 

@@ -103,6 +103,10 @@ def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatc
     assert memory_harness.replay(next(tmp_path.glob("runs/*/*.jsonl"))).verdict == "fail"
 
 
+def test_a_notebook_completes_the_names():
+    assert {*memory_harness.__all__} <= {*dir(memory_harness)}
+
+
 def test_what_a_magic_does_not_know_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shell = Shell({"PYTHONPATH": str(ROOT)})
