@@ -14,6 +14,7 @@ from memory_harness.configs.program import command_line
 from memory_harness.configs.schema import RunConfig
 from memory_harness.configs.sharding import shared_by
 from memory_harness.configs.strategies import capabilities_of
+from memory_harness.harness.log.manifest import LOG_FILE
 from memory_harness.harness.log.records import Outcome
 from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.reading import config_of, has_config
@@ -57,8 +58,9 @@ def next_step(result: ProbeResult, arguments: Sequence[str] | None = None) -> Ne
 def after_replay(path: Path, result: ProbeResult, *, is_on_a_page: bool = False) -> NextStep:
     """Return what to do after an earlier run was shown, whose log or folder that is."""
     log = result.as_configured
-    if log.run.let_in_by and log.outcome is Outcome.COMPLETED and path.is_dir():
-        return after_training(path)
+    run = path.parent if path.name == LOG_FILE else path
+    if log.run.let_in_by and log.outcome is Outcome.COMPLETED and run.is_dir():
+        return after_training(run)
     shown = ["--replay", str(path), *(["--html", PAGE] if is_on_a_page else [])]
     return next_step(result, None if has_config(log) else shown)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from memory_harness.configs.errors import ConfigError
 from memory_harness.configs.units import parse_bytes
 from memory_harness.harness.log.remarks import quiet_imports
+from memory_harness.harness.observe.run_script import hide_own_frames
 from memory_harness.reports.files import new_folder
 from memory_harness.reports.shown import Report, report_of_log
 
@@ -48,7 +51,8 @@ def watch_and_report(shell: Any, line: str, cell: str) -> Report | None:
     log = folder / CELL_LOG
 
     def run() -> BaseException | None:
-        done = shell.run_cell(cell, silent=False)
+        with _showing_its_frames_alone(shell):
+            done = shell.run_cell(cell, silent=False)
         error: BaseException | None = done.error_before_exec or done.error_in_exec
         return error
 
@@ -58,6 +62,22 @@ def watch_and_report(shell: Any, line: str, cell: str) -> Report | None:
     watch_cell(run, log, device=asked.device, gpu=asked.gpu, budget_bytes=asked.budget)
     print(f"log: {log}")
     return report_of_log(log)
+
+
+@contextmanager
+def _showing_its_frames_alone(shell: Any) -> Iterator[None]:
+    """Within, a traceback that the shell shows is that of the cell, without the frames of the harness."""
+    show = shell.showtraceback
+
+    def showtraceback(*arguments: Any, **options: Any) -> None:
+        hide_own_frames(sys.exception(), set())
+        show(*arguments, **options)
+
+    shell.showtraceback = showtraceback
+    try:
+        yield
+    finally:
+        shell.showtraceback = show
 
 
 def _arguments(line: str) -> argparse.Namespace:

@@ -26,6 +26,9 @@ class Shell:
         self.magics: dict[str, object] = {}
         self.names: dict[str, object] = {"display": self.shown.append, "run_command": self.run_command}
 
+    def showtraceback(self) -> None:
+        raise NotImplementedError
+
     def register_magic_function(self, function, kind, name):
         self.magics[name] = function
 

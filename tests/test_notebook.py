@@ -4,12 +4,17 @@ import ast
 import json
 import re
 import shlex
+import sys
+import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import memory_harness
 from memory_harness.configs.cli import parse_args
+from memory_harness.configs.units import parse_bytes
+from memory_harness.reports.notebook import _showing_its_frames_alone
 from tests.notebook_shell import Shell, code_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +110,21 @@ def test_a_watched_cell_says_what_it_keeps_and_shows_itself(tmp_path, monkeypatc
 
 def test_a_notebook_completes_the_names():
     assert {*memory_harness.__all__} <= {*dir(memory_harness)}
+
+
+def test_a_traceback_below_a_watched_cell_is_of_the_cell_alone():
+    files = []
+
+    def show():
+        files.extend(frame.filename for frame in traceback.extract_tb(sys.exception().__traceback__))
+
+    shell = SimpleNamespace(showtraceback=show)
+    with _showing_its_frames_alone(shell):
+        try:
+            parse_bytes("a lot")
+        except ValueError:
+            shell.showtraceback()
+    assert files == [__file__]
 
 
 def test_what_a_magic_does_not_know_is_one_line(tmp_path, monkeypatch, capsys):

@@ -111,7 +111,7 @@ def _as_started_by_python(
 
 def show_traceback(error: BaseException) -> None:
     """Print what Python prints when an error ends a script, without the frames of the harness."""
-    _without_own_frames(error, set())
+    hide_own_frames(error, set())
     sys.excepthook(type(error), error, error.__traceback__)
 
 
@@ -127,7 +127,8 @@ def message_of(error: BaseException) -> str:
     return f"{lines[0]} {lines[1]}" if leads_on else lines[0]
 
 
-def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
+def hide_own_frames(error: BaseException | None, seen: set[int]) -> None:
+    """Take the frames of the harness out of the traceback of an error, and of those before it that are not `seen`."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
@@ -144,5 +145,5 @@ def _without_own_frames(error: BaseException | None, seen: set[int]) -> None:
     for trace in reversed(kept):
         chain = TracebackType(chain, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
     error.__traceback__ = chain
-    _without_own_frames(error.__cause__, seen)
-    _without_own_frames(error.__context__, seen)
+    hide_own_frames(error.__cause__, seen)
+    hide_own_frames(error.__context__, seen)

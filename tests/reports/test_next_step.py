@@ -81,6 +81,12 @@ def test_an_earlier_run_that_is_on_a_page_already_is_not_put_there_again():
     assert "--html" not in after_replay(Path("runs/x"), result_of_log(log), is_on_a_page=True).command
 
 
+def test_a_training_run_is_known_by_its_log_too(tmp_path):
+    result = result_of_log(replace(FITS, run=replace(FITS.run, let_in_by="the probe in runs/x")))
+    for path in (tmp_path, tmp_path / "run.jsonl"):
+        assert arguments_of(after_replay(path, result).command)[:2] == ["--generate", str(tmp_path)]
+
+
 def test_what_comes_after_two_runs_a_traceback_and_a_choice_of_shardings():
     assert arguments_of(after_comparison(Path("runs/b")).command) == ["--replay", "runs/b"]
     assert arguments_of(after_traceback("eval-batch-logits", None).command) == ["--explain", "eval-batch-logits"]
