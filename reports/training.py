@@ -102,7 +102,7 @@ def training_page(result: TrainingResult, replies: Sequence[Mapping[str, Any]] =
 
 def course_section(log: RunLog) -> Section:
     """Return the losses, learning rates and gradient norms of all steps."""
-    source, total = source_in_words(log), log.run.total_steps
+    source = source_in_words(log) if log.run.source == "cuda" else "computed on the CPU"
     series = {
         "Loss": [(step.step, step.loss) for step in log.steps if step.loss is not None],
         "Learning rate": [(step.step, step.learning_rate) for step in log.steps],
@@ -118,7 +118,7 @@ def course_section(log: RunLog) -> Section:
         marks = held_out if heading == "Loss" else []
         if points or marks:
             words = "Of training steps, and of held-out data, per target token." if heading == "Loss" else ""
-            details.append(Course(heading, words, source, points, marks, total))
+            details.append(Course(heading, words, source, points, marks, log.run.total_steps))
     return Section("course", "Over the training", details=details)
 
 

@@ -12,6 +12,7 @@ from memory_harness.reports.terminal import make_console
 from memory_harness.reports.training import (
     TrainingResult,
     artefacts_in,
+    course_section,
     end_sentence,
     mean_losses,
     print_replies,
@@ -77,6 +78,14 @@ def test_programs_read_the_same():
     assert data["artefacts"] == {"adapter": "a"}
     assert data["predicted_peak_reserved_bytes"] == 5
     assert data["peak_reserved_bytes"] == result.log.peak_reserved_bytes
+
+
+def test_losses_and_seconds_are_of_the_processor_where_the_card_is_simulated():
+    log = trained_log()
+    told = {block.source for block in course_section(log).details}
+    measured = course_section(replace(log, run=replace(log.run, source="cuda"))).details
+    assert told == {"computed on the CPU"}
+    assert {block.source for block in measured} == {f"measured on: {log.run.gpu_name}"}
 
 
 def test_without_values_there_is_no_loss():
