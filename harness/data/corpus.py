@@ -95,7 +95,8 @@ def read_corpus(path: Path | str) -> Corpus:
     missing = [name for name in COLUMNS if name not in found.columns]
     if missing:
         raise DataError(
-            f"{file} lacks {_quoted(missing)}: found {_quoted(found.columns)}; --data needs {_quoted(COLUMNS)}"
+            f"{file} lacks {_quoted(missing)}: found {_quoted(found.columns)}; --data needs {_quoted(COLUMNS)}, or the "
+            "names of others with --columns question=A,answer=B"
         )
     places = [found.columns.index(name) for name in COLUMNS]
     rows = (_row(cells, places) for cells in found.rows)

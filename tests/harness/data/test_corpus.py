@@ -100,6 +100,7 @@ def test_wrong_columns_names_those_found_and_those_needed(tmp_path: Path) -> Non
     line = error_line(write(tmp_path, "Topics,Question,Answers\na,b,c\n"))
     assert "lacks 'Question-Title', 'Questions'" in line
     assert "found 'Topics', 'Question', 'Answers'" in line
+    assert "--columns question=A,answer=B" in line
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
