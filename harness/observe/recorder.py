@@ -208,7 +208,7 @@ class PhaseRecorder:
     def out_of_memory(self, error: DeviceOutOfMemory) -> None:
         """Record an allocation that failed."""
         self._peaks.stop()
-        self.survivors.stop()
+        self.survivors.stop(error.allocated_bytes)
         phase = self.running_phase.phase if self.running_phase else Phase.LOAD
         self._outside.sample(phase, self.step, error.reserved_bytes)
         self.write(error.record or self.oom_record(error))

@@ -75,6 +75,7 @@ SECONDS_UNDISTURBED = 5.0  # that other threads wait at most while the holders o
 SUMS_LOOKED_FOR = (14, 60)  # steps after which sums of losses are looked for, which walks all objects
 MIN_SUMMED = 10  # losses in one sum
 STEP_RISES = 4  # lasting rises of the floor from which steps are recorded
+SHORT_STEPS = 16  # steps like the one that has ended after which memory is full: recorded at once, it may end before
 
 RECORDED_RISES: dict[str, int] = {STEP: 3, Phase.EVAL: 3, Phase.GENERATE: 2, Phase.RESUME: 1, Phase.CHECKPOINT: 1}
 """Lasting rises within a recording after which it ends, by its unit; what evaluation hoards is gone when it ends, and
@@ -251,7 +252,8 @@ class SurvivorTracker:
         grows = self._recording is not None or self._recorded_at[STEP]
         if step in SUMS_LOOKED_FOR and not grows and SUMMED_LOSSES not in self._reported:
             self._note_summed_losses()
-        self._end_unit(STEP, stats.allocated_bytes)
+        fills = left >= MIN_LEFT_BYTES and left * SHORT_STEPS > self._device.budget_bytes - stats.allocated_bytes
+        self._end_unit(STEP, stats.allocated_bytes, is_short=fills and step >= SKIPPED_STEPS)
 
     def _note_summed_losses(self) -> None:
         """Report who adds up losses with their graphs."""
@@ -273,19 +275,33 @@ class SurvivorTracker:
         else:
             self._stop(recording)
 
-    def stop(self) -> None:
-        """End a recording without a result: memory ran out, and what lives is the frames' that are unwinding."""
-        if self._recording is not None:
-            self._stop(self._recording)
+    def stop(self, allocated_bytes: int) -> None:
+        """End a recording: memory ran out, and what lives of this step is the frames' that are unwinding.
+
+        What several steps before have left is reported.
+        """
+        recording = self._recording
+        if recording is None:
+            return
+        if recording.unit == STEP and recording.num_units > 1:
+            self._report(recording, allocated_bytes)
+        else:
+            self._stop(recording)
 
     # Recordings
 
-    def _end_unit(self, unit: str, allocated_bytes: int) -> None:
-        """Take note that a unit is over, which may begin or end a recording."""
+    def _end_unit(self, unit: str, allocated_bytes: int, *, is_short: bool = False) -> None:
+        """Take note that a unit is over, which may begin or end a recording.
+
+        Args:
+            unit: that is over.
+            allocated_bytes: of the device.
+            is_short: whether memory will soon be full.
+        """
         rises, recording = self._rises[unit], self._recording
         rose = rises.add(allocated_bytes)
         if recording is None:
-            if self._is_worth_recording(unit):
+            if self._is_worth_recording(unit, is_short=is_short):
                 self._recording = _UnitRecording(unit, [_Moment(time.time(), self._phase, 0)], allocated_bytes)
                 self._device.record_allocations(with_peak=unit != STEP)
         elif recording.unit == unit:
@@ -321,7 +337,7 @@ class SurvivorTracker:
         own = [survivor for survivor in made if survivor.unit == recording.num_units - 1]
         recording.first_ends.append(UnitEnd(recording.num_units, allocated_bytes, bytes_by_place(own)))
 
-    def _is_worth_recording(self, unit: str) -> bool:
+    def _is_worth_recording(self, unit: str, *, is_short: bool) -> bool:
         rises, recorded_at = self._rises[unit], self._recorded_at[unit]
         if len(recorded_at) >= MAX_RECORDINGS:
             return False
@@ -329,7 +345,7 @@ class SurvivorTracker:
         if recorded_at and self._step - recorded_at[-1] < REST_STEPS and not goes_on:
             return False
         grows = rises.num_rises >= STEP_RISES and rises.growth_bytes >= MIN_GROWTH_BYTES
-        return grows or unit != STEP
+        return grows or is_short or unit != STEP
 
     def _stop(self, recording: _UnitRecording) -> None:
         self._recording = None

@@ -81,6 +81,14 @@ def keeps_growing(growth: Sequence[StepGrowth]) -> bool:
     return rises_to_the_end(floors(growth), NOISE_BYTES)
 
 
+def grows_to_the_end(evidence: Evidence) -> bool:
+    """Return whether it keeps growing, or has grown in each of the few steps after which memory was full."""
+    growth = evidence.later_steps
+    if evidence.log.fatal_oom is None or len(growth) >= MIN_STEPS:
+        return keeps_growing(growth)
+    return len(growth) > 1 and len(growth_events(growth)) == len(growth)
+
+
 def rises_to_the_end(levels: Sequence[int], noise_bytes: int) -> bool:
     """Return whether what lasts of a series rises through most of it and until its end, each by more than the noise."""
     if len(levels) < MIN_STEPS:

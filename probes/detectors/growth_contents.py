@@ -15,6 +15,7 @@ from memory_harness.probes.detectors.floor import (
     Explanation,
     floor_rise,
     floors,
+    grows_to_the_end,
     growth_events,
     keeps_growing,
     largest_survivor,
@@ -47,7 +48,7 @@ def every_step(evidence: Evidence) -> Explanation | None:
     """Explain growth at nearly every step: what it is made of decides."""
     growth = evidence.later_steps
     events = growth_events(growth)
-    if len(events) < EXPLAINED_SHARE * len(growth) or not keeps_growing(growth):
+    if len(events) < EXPLAINED_SHARE * len(growth) or not grows_to_the_end(evidence):
         return None
     for composition in (_of_hooks, _of_graphs, _of_tensors):
         explanation = composition(evidence, events)

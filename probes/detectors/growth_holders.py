@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from memory_harness.configs.units import format_bytes
 from memory_harness.harness.log.records import Phase, SurvivorRecord
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, keeps_growing, span
+from memory_harness.probes.detectors.floor import EXPLAINED_SHARE, Explanation, floor_rise, grows_to_the_end, span
 from memory_harness.probes.detectors.growth_contents import hang_on_graphs, is_collection
 from memory_harness.probes.detectors.kept import (
     are_caches,
@@ -183,7 +183,7 @@ def _explanation(
     """Return the explanation by what is held, where memory keeps growing; the title takes by how much it has grown."""
     growth = evidence.later_steps
     rise = floor_rise(growth)
-    if not held or rise < MIN_GROWTH_BYTES or not keeps_growing(growth):
+    if not held or rise < MIN_GROWTH_BYTES or not grows_to_the_end(evidence):
         return None
     first, last = span(growth)
     return Explanation(

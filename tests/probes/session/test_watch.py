@@ -62,6 +62,8 @@ CAUSES = {
     "exception_holds_frames": "exception-holds-frames",
     "failure_kept": "exception-holds-frames",
     "group_logits": "group-logits",
+    "full_after_few_steps": "tensors-logged",
+    "graphs_fill_few_steps": "retained-graph",
     "growing_tensor": "tensors-logged",
     "history_of_lbfgs": "optimizer-lazy",
     "hook_closes_over": "hook-holds-activations",
@@ -178,10 +180,12 @@ BUDGETS = {
     "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 22 * MIB, "clean_tiles_tried_after": 6 * MIB,
     "evaluation_waits": 22 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
     "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB,
+    "full_after_few_steps": 40 * MIB, "graphs_fill_few_steps": 14 * MIB, "clean_window_in_little_room": 60 * MIB,
     "scores_by_hand": 9 * MIB, "states_of_the_vocabulary": 16 * MIB, "tied_scores": 16 * MIB,
 }  # fmt: skip
 ALWAYS = {
     "batches_skipped", "checkpointing_off_in_generate", "retained_graph", "tensors_logged",
+    "full_after_few_steps",
 }  # fmt: skip
 """Of each kind of mistake some; the others with `-m slow`."""
 GIVES_UP = {"batches_skipped": 2, "evaluation_skipped": 8, "search_given_up": 4, "trial_function_fails": 3}
