@@ -401,6 +401,8 @@ SCORES = "scores"  # unit of a `SurvivorRecord`: attention scores that did not f
 OWN_GRAPHS = "graphs of their own"  # unit of a `SurvivorRecord`: of as many passes, which wait for one backward pass
 LEFT_OUTPUT = "left output"  # unit of a `SurvivorRecord`: an evaluation's, still there when training did not fit
 CAUGHT_BEFORE = "caught before"  # unit of a `SurvivorRecord`: what an earlier exception held when memory ran out
+MODEL_STATES = "model states"
+"""Unit of a `SurvivorRecord`: gradients and states of what an optimizer trains, which memory ran out before it had."""
 CAUGHT_FAILURE = "caught failure"  # unit of a `SurvivorRecord`: what a caught out-of-memory has left
 
 
@@ -428,7 +430,7 @@ class SurvivorRecord:
     """what was recorded: `step`; the phase (EVAL, GENERATE) whose batches or calls take the step's place, or that was
     recorded as a whole; `peak_unit` of a phase, of which nothing may have survived; `BEFORE_LOAD`, `OLD_MODEL`,
     `ADDED_TO_MODEL`, `NEVER_TRAINED`, `UPCAST`, `SCORES`, `OWN_GRAPHS`, `LEFT_OUTPUT`, `CAUGHT_BEFORE`,
-    `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
+    `MODEL_STATES`, `CAUGHT_FAILURE`, `HOST`, `HOST_STEPS`, `SUMMED_LOSSES`"""
     kind: str = "survivor"
 
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 
 from memory_harness.harness.devices.base import ObservableDevice
+from memory_harness.harness.devices.parallel import local_part
 from memory_harness.harness.log.records import (
     CAUGHT_BEFORE,
     LEFT_OUTPUT,
+    MODEL_STATES,
     OWN_GRAPHS,
     SCORES,
     UPCAST,
@@ -34,6 +36,8 @@ MAX_NODES = 20_000  # of graphs that are looked at
 MAX_FRAMES = 30
 ATTENTION = "multi_head_attention_forward"  # PyTorch's function behind `nn.MultiheadAttention`
 SOFTMAX = "SoftmaxBackward0"
+_KEPT = {torch.optim.Adam: 2, torch.optim.AdamW: 2}
+"""Values that an optimizer keeps for each that it trains, of that one's type; of others it is not said."""
 _PLAIN = (torch.Tensor, list, tuple, dict)  # variables in which tensors are looked for
 NARROW = (torch.float16, torch.bfloat16)
 _TO_FLOAT = re.compile(r"\.float\(\)|\.(to|type)\([^()]*float32")
@@ -85,6 +89,21 @@ def write_what_is_there(
     for record in records:
         if record is not None:
             write(record)
+
+
+def model_states(failure: Failure, optimizer: torch.optim.Optimizer, made_at: str) -> SurvivorRecord:
+    """Return what gradients and states an optimizer that has none yet will have on the device, as far as is known."""
+    trained: dict[int, torch.Tensor] = {}
+    num_kept = _KEPT.get(type(optimizer), 0)
+    for group in optimizer.param_groups:
+        num_kept += bool(num_kept and group.get("amsgrad"))
+        trained.update(
+            (id(parameter), local_part(parameter)) for parameter in group["params"] if parameter.requires_grad
+        )
+    on_device = [parameter for parameter in trained.values() if failure.device.handle_of(parameter) is not None]
+    num_bytes = (1 + num_kept) * sum(parameter.nbytes for parameter in on_device)
+    holder = f"{type(optimizer).__name__} ({made_at})"
+    return SurvivorRecord(failure.step, failure.phase, "", holder, num_bytes, len(on_device), unit=MODEL_STATES)
 
 
 def _places(frame: FrameType | None) -> Iterator[_Place]:

@@ -61,7 +61,7 @@ from memory_harness.harness.log.records import (
     SurvivorRecord,
 )
 from memory_harness.harness.log.source_lines import is_library, statement_around
-from memory_harness.harness.observe.at_failure import Failure, write_what_is_there
+from memory_harness.harness.observe.at_failure import Failure, model_states, write_what_is_there
 from memory_harness.harness.observe.caught_failures import CaughtFailures
 from memory_harness.harness.observe.cycles import collect_and_look, collections_noted
 from memory_harness.harness.observe.facts import (
@@ -879,6 +879,8 @@ class ScriptObserver:
         failure = Failure(self.device, step, phase, error.requested_bytes)
         outputs = self._outputs.left(evaluates=phase is Phase.EVAL)
         write_what_is_there(failure, self._frame(), self._num_passes, outputs, self._write)
+        for optimizer, made_at in self._optimizers.not_begun():
+            self._write(model_states(failure, optimizer, made_at))
         if phase in IN_STEP:
             for module, tensors in self._module_calls.never_trained():
                 held_bytes = sum(tensor.nbytes for tensor in tensors if self.device.handle_of(tensor) is not None)

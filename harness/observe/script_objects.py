@@ -282,6 +282,11 @@ class OptimizerSteps:
         is_users = code is not None and not is_library(code.co_filename)
         return "" if is_users else self._made.get(optimizer, "")
 
+    def not_begun(self) -> list[tuple[torch.optim.Optimizer, str]]:
+        """Return the optimizers that have no states yet, each with the `file:line` that made it."""
+        made = [optimizer for optimizer in self._made if hasattr(optimizer, "param_groups")]
+        return [(optimizer, self._made[optimizer]) for optimizer in made if not optimizer.state]
+
     def begin_training(self) -> bool:
         """Return whether an optimizer has been made that trains something else than those that ended steps so far."""
         led = [leader() for leader in self._leaders]

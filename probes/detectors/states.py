@@ -1,11 +1,17 @@
 """Weights, gradients and optimizer states: what a step needs whatever its batch is."""
 
+from dataclasses import replace
+
 from memory_harness.configs.optimizers import resident_state_bytes
 from memory_harness.configs.units import format_bytes
-from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.records import MODEL_STATES, Phase
+from memory_harness.harness.log.runlog import RunLog
 from memory_harness.probes.detectors.evidence import Evidence
-from memory_harness.probes.detectors.reading import TRAIN_PHASES, fatal_finding, records_of
+from memory_harness.probes.detectors.reading import TRAIN_PHASES, fatal_finding, line_of, records_of, survivors_of
 from memory_harness.probes.findings import Finding
+
+STATES_SHARE = 0.25
+"""Least share of all that a script's gradients and states are: where weights take nearly all, these are the cause."""
 
 
 def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
@@ -14,6 +20,8 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
     Gradients grow within the backward pass and states within the first update: that the run did not get as far as to
     hold them all changes nothing. What bitsandbytes has quantised has causes of its own.
     """
+    if evidence.log.run.script:
+        return _of_script(evidence.log)
     oom, model, config = evidence.log.fatal_oom, evidence.log.run.model, evidence.config
     if oom is None or model is None or not evidence.has_config or config.model.quantization != "none":
         return None
@@ -24,7 +32,7 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
     trained = model.num_parameters if trains_all else model.num_trainable_parameters
     trained_size = size if trains_all or config.lora.adapter_dtype == "auto" else 4
     kept = resident_state_bytes(train.optimizer, train.optim_args, trained_size)
-    loaded = _loaded_bytes(evidence)
+    loaded = _loaded_bytes(evidence.log)
     weights, gradients, states = loaded or model.num_parameters * size, trained * trained_size, trained * kept
     if not loaded and not trains_all:
         gradients = states = 0  # how much an adapter has is known once it is there
@@ -54,9 +62,31 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
     )
 
 
-def _loaded_bytes(evidence: Evidence) -> int:
+def _of_script(log: RunLog) -> Finding | None:
+    """Find a script whose weights, with what its optimizers were to have, exceed the budget."""
+    oom, coming = log.fatal_oom, survivors_of(log, MODEL_STATES)
+    loaded, states = _loaded_bytes(log), sum(survivor.bytes_per_step for survivor in coming)
+    total = loaded + states
+    if oom is None or log.steps or not loaded or states < STATES_SHARE * total or total <= oom.budget_bytes:
+        return None
+    largest = coming[0]
+    finding = fatal_finding(
+        oom,
+        cause="model-states-exceed-budget",
+        title=f"Weights, gradients and optimizer states need {format_bytes(total)}, whatever the batch is",
+        explanation=f"Before the first step there was {format_bytes(loaded)}. The gradients and states of the "
+        f"{largest.num_tensors} tensors that {largest.holder} trains take {format_bytes(states)}: together "
+        f"{format_bytes(total)} of {format_bytes(oom.budget_bytes)}. Activations come on top, and a smaller batch "
+        "changes nothing.",
+        num_bytes=total - oom.budget_bytes,
+        evidence={"loaded_bytes": loaded, "gradients_and_states_bytes": states, "total_bytes": total},
+    )
+    return replace(finding, where=line_of(largest) or finding.where)
+
+
+def _loaded_bytes(log: RunLog) -> int:
     """Return what loading left allocated; 0 where the run died in it."""
-    oom, loads = evidence.log.fatal_oom, records_of(evidence.log, Phase.LOAD)
+    oom, loads = log.fatal_oom, records_of(log, Phase.LOAD)
     if not loads or (oom is not None and oom.phase is Phase.LOAD):
         return 0
     return loads[-1].after.allocated_bytes

@@ -99,6 +99,7 @@ CAUSES = {
     "old_model_alive": "old-model-alive",
     "one_hot_labels": "logits-fp32-copies",
     "oom_in_backward": "oom-in-backward",
+    "no_room_for_states": "model-states-exceed-budget",
     "outputs_hoarded": "outputs-hoarded",
     "outputs_of_generate": "kv-cache-held",
     "padded_to_the_maximum": "padding-to-max",
@@ -180,7 +181,8 @@ BUDGETS = {
     "averaged_weights_saved": 5 * MIB, "clean_evaluation_ends": 22 * MIB, "clean_tiles_tried_after": 6 * MIB,
     "evaluation_waits": 22 * MIB, "longest_of_sorted": 8 * MIB, "tiles_tried_in_except": 6 * MIB,
     "weights_of_heads": 15 * MIB, "one_hot_labels": 12 * MIB, "pretraining_kept": 16 * MIB,
-    "full_after_few_steps": 40 * MIB, "graphs_fill_few_steps": 14 * MIB, "clean_window_in_little_room": 60 * MIB,
+    "full_after_few_steps": 40 * MIB, "graphs_fill_few_steps": 14 * MIB,
+    "no_room_for_states": 16 * MIB, "clean_window_in_little_room": 60 * MIB,
     "scores_by_hand": 9 * MIB, "states_of_the_vocabulary": 16 * MIB, "tied_scores": 16 * MIB,
 }  # fmt: skip
 ALWAYS = {
