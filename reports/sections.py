@@ -28,7 +28,7 @@ from memory_harness.probes.detectors.causes import load_causes
 from memory_harness.probes.detectors.peaks import length_limit
 from memory_harness.probes.detectors.reading import config_of, has_config
 from memory_harness.probes.findings import Finding, FixResult
-from memory_harness.probes.plan.choose import Option
+from memory_harness.probes.plan.choose import Option, Plan
 from memory_harness.reports import blocks
 from memory_harness.reports.blocks import ONLY_JUST, Cell, Paragraph, Section, Table, facts
 from memory_harness.reports.contents import memory_section
@@ -357,7 +357,24 @@ def _plan(result: ProbeResult) -> Iterator[Section]:
     room = f"{format_bytes(plan.headroom_bytes)} of {format_bytes(plan.budget_bytes)}"
     aside = f"for {plan.goal}, leaving {room} free; peaks in GiB, all predicted"
     numbers = ("alloc", "reserved", "time", "fits")
-    yield Section("plan", "Plan", aside=aside, body=[Table(("fixes", *numbers), rows, right=numbers)])
+    body: list[blocks.Block] = [Table(("fixes", *numbers), rows, right=numbers)]
+    if words := _less_left(result, plan):
+        body.append(Paragraph(words))
+    yield Section("plan", "Plan", aside=aside, body=body)
+
+
+def _less_left(result: ProbeResult, plan: Plan) -> str:
+    """Return a sentence where the run that proves a plan leaves less free than was asked for, else nothing."""
+    log = result.with_fixes
+    if log is None or log.fatal_oom is not None:
+        return ""
+    free = plan.budget_bytes - log.peak_reserved_bytes
+    if free >= plan.headroom_bytes:
+        return ""
+    return (
+        f"The run with what was chosen leaves {format_bytes(max(0, free))} free, less than asked for: predicted is a "
+        "part of an epoch, over all of which the allocator's cache grows further. More --headroom leaves more."
+    )
 
 
 def _option(option: Option, tone: blocks.Tone) -> list[str | Cell]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from memory_harness.configs.units import GIB, MIB
+from memory_harness.configs.units import GIB, MIB, format_bytes
 from memory_harness.harness.log.records import MemoryStats, Outcome, Phase
 from memory_harness.probes.findings import Finding
 from memory_harness.reports import blocks
@@ -109,6 +109,15 @@ def test_a_plan_shows_the_choice_the_alternatives_and_why():
     assert "without it the run would not fit: it saves 7 GiB" in text
     assert "losses differ by 3.5e-08 of themselves (allowed: 1e-03): a tiny model on real tensors" in text
     assert "length 2304 tokens" in text
+    assert "less than asked for" not in text
+
+
+def test_a_plan_whose_proof_leaves_less_than_was_asked_for_says_so():
+    result = RESULTS["planned"]
+    budget, reserved = result.plan.budget_bytes, result.with_fixes.peak_reserved_bytes
+    greedy = replace(result, plan=replace(result.plan, headroom_bytes=budget - reserved + MIB))
+    left = format_bytes(budget - reserved)
+    assert f"leaves {left} free, less than asked for" in " ".join(piped(greedy).split())
 
 
 def test_a_fix_that_did_not_help_says_so():
