@@ -106,6 +106,8 @@ def outputs_kept(evidence: Evidence) -> Finding | None:
     cause = "outputs-hoarded"
     if contents == "logits":
         cause = "logits-hoarded"
+    elif contents is None and held is not None and held.has_grad_fn:
+        return None  # a graph, whatever keeps it
     elif contents is None:
         if not never_released or not _adds_up(hoarding) or are_caches(log, survivors_of(log, Phase.EVAL)):
             return None

@@ -24,6 +24,7 @@ recipe (1024 to 4096 tokens, H200), so that an allocated peak above 85 % can fil
 LIBRARIES = ("torch/", "transformers/", "peft/", "bitsandbytes/", "accelerate/", "harness/", "lib/python")
 """Begin of the paths whose lines are not the user's."""
 _FILE_AND_LINE = re.compile(r"[^\s:`()]+:\d+")
+_COUNT = re.compile(r"\bof \d+")  # of what a container has in it
 
 
 def has_config(log: RunLog) -> bool:
@@ -152,7 +153,8 @@ def how_it_is_kept(survivor: SurvivorRecord | None) -> str:
     kept = survivor.kept_by if survivor.kept_by != survivor.made_by else ""
     holder = survivor.holder.removeprefix(f"{GROWING_TENSOR}: ")
     larger = ", which gets a larger one each time" if holder != survivor.holder else ""
-    return f" Most of it is {made}kept by {holder}{_quoted(kept)}{larger}."
+    counted = f", as it was in step {survivor.step}" if _COUNT.search(holder) else ""
+    return f" Most of it is {made}kept by {holder}{_quoted(kept)}{larger}{counted}."
 
 
 def _quoted(source: str) -> str:

@@ -544,10 +544,10 @@ def _workers_grow(log: RunLog) -> Finding | None:
     return Finding(
         cause="host-leak",
         severity="warning",
-        title=f"The processes that load data grow by {format_bytes(round(slope.middle))} a step",
+        title=f"The processes that the run has started grow by {format_bytes(round(slope.middle))} a step",
         explanation=f"Their resident memory rose by {format_bytes(grown)} from step {steps[0].step} to "
-        f"{steps[-1].step}, and this process's did not: the dataset keeps what it loads, or each worker makes its own "
-        "copies of Python objects.",
+        f"{steps[-1].step}, and this process's did not: they keep what they are given. Of workers that load data the "
+        "dataset keeps what it loads, or each makes its own copies of Python objects.",
         steps=(steps[0].step, steps[-1].step),
         bytes=grown,
         where=line_of_unit(log, OF_WORKERS),
