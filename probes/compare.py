@@ -125,16 +125,27 @@ def compare(before: RunLog, after: RunLog) -> Comparison:
             raise LogError(f"--compare: no phase ended in {name}, so that there is nothing to compare")
     up_to = _common_end(before, after)
     changes = [*_peaks(before, after, up_to), *_floors(before, after, up_to), *_times(before, after, up_to)]
-    ranks = OUTCOME_RANKS[before.outcome], OUTCOME_RANKS[after.outcome]
-    return Comparison(before, after, up_to, _judged(*ranks, 0), changes, list(_differences(before, after)))
+    return Comparison(before, after, up_to, _outcome(before, after), changes, list(_differences(before, after)))
+
+
+def _outcome(before: RunLog, after: RunLog) -> Verdict:
+    """Return whether B ended worse; a run cut off before the step at which the other died says nothing of that one."""
+    for died, other in ((before, after), (after, before)):
+        is_cut_off = other.outcome in (Outcome.STOPPED, Outcome.ERROR)
+        if is_cut_off and died.fatal_oom is not None and _last_step(other) < died.fatal_oom.step:
+            return "same"
+    return _judged(OUTCOME_RANKS[before.outcome], OUTCOME_RANKS[after.outcome], 0)
+
+
+def _last_step(log: RunLog) -> int:
+    return max(record.step for record in log.phases)
 
 
 def _common_end(before: RunLog, after: RunLog) -> int | None:
     """Return the last step that both runs reached, None where both came to their end."""
     if before.outcome is Outcome.COMPLETED and after.outcome is Outcome.COMPLETED:
         return None
-    steps = [record.step for record in before.phases], [record.step for record in after.phases]
-    return min(map(max, steps))
+    return min(_last_step(before), _last_step(after))
 
 
 def _judged(before: float, after: float, noise: float) -> Verdict:

@@ -207,3 +207,10 @@ def test_outcomes_have_an_order():
     stopped = make_log(outcome=Outcome.STOPPED)
     assert compare(LOG, stopped).outcome == "worse"
     assert compare(as_published_oom(), stopped).outcome == "better"
+
+
+def test_a_run_that_was_cut_off_early_is_no_better_than_one_that_died_later():
+    died = as_published_oom()
+    early = make_log(outcome=Outcome.ERROR)
+    early = replace(early, phases=[record for record in early.phases if record.step < died.fatal_oom.step])
+    assert compare(died, early).outcome == compare(early, died).outcome == "same"
