@@ -93,16 +93,14 @@ def write_what_is_there(
 
 def model_states(failure: Failure, optimizer: torch.optim.Optimizer, made_at: str) -> SurvivorRecord:
     """Return what gradients and states an optimizer that has none yet will have on the device, as far as is known."""
-    trained: dict[int, torch.Tensor] = {}
     num_kept = _KEPT.get(type(optimizer), 0)
+    on_device = []
     for group in optimizer.param_groups:
         num_kept += bool(num_kept and group.get("amsgrad"))
-        trained.update(
-            (id(parameter), local_part(parameter)) for parameter in group["params"] if parameter.requires_grad
-        )
-    on_device = [parameter for parameter in trained.values() if failure.device.handle_of(parameter) is not None]
+        trained = [local_part(parameter) for parameter in group["params"] if parameter.requires_grad]
+        on_device += [parameter for parameter in trained if failure.device.handle_of(parameter) is not None]
     num_bytes = (1 + num_kept) * sum(parameter.nbytes for parameter in on_device)
-    holder = f"{type(optimizer).__name__} ({made_at})"
+    holder = type(optimizer).__name__ + (f" ({made_at})" if made_at else "")
     return SurvivorRecord(failure.step, failure.phase, "", holder, num_bytes, len(on_device), unit=MODEL_STATES)
 
 

@@ -625,7 +625,8 @@ def _called_to_add(words: str, cls: type, name: str, owner: object) -> Holder | 
         for users, called in product(_users_running(), methods):
             line = calling_line(users, called)
             if line is not None:
-                of_owner = (calling_line(users, called, known_as) for known_as in _names_of(owner))
+                names = [] if owner is None else _names_of(owner)
+                of_owner = (calling_line(users, called, known_as) for known_as in names)
                 return Holder(words, users, next(filter(None, of_owner), line), adds=True, stores=True)
     return None
 
