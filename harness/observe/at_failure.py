@@ -93,15 +93,16 @@ def write_what_is_there(
 
 def model_states(failure: Failure, optimizer: torch.optim.Optimizer, made_at: str) -> SurvivorRecord:
     """Return what gradients and states an optimizer that has none yet will have on the device, as far as is known."""
-    num_kept = _KEPT.get(type(optimizer), 0)
-    on_device = []
+    num_bytes = num_tensors = 0
     for group in optimizer.param_groups:
+        num_kept = _KEPT.get(type(optimizer), 0)
         num_kept += bool(num_kept and group.get("amsgrad"))
         trained = [local_part(parameter) for parameter in group["params"] if parameter.requires_grad]
-        on_device += [parameter for parameter in trained if failure.device.handle_of(parameter) is not None]
-    num_bytes = (1 + num_kept) * sum(parameter.nbytes for parameter in on_device)
+        on_device = [parameter for parameter in trained if failure.device.handle_of(parameter) is not None]
+        num_bytes += (1 + num_kept) * sum(parameter.nbytes for parameter in on_device)
+        num_tensors += len(on_device)
     holder = type(optimizer).__name__ + (f" ({made_at})" if made_at else "")
-    return SurvivorRecord(failure.step, failure.phase, "", holder, num_bytes, len(on_device), unit=MODEL_STATES)
+    return SurvivorRecord(failure.step, failure.phase, "", holder, num_bytes, num_tensors, unit=MODEL_STATES)
 
 
 def _places(frame: FrameType | None) -> Iterator[_Place]:
