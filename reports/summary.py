@@ -74,11 +74,16 @@ def verdict_of(
     """
     if as_configured.outcome is Outcome.COMPLETED:
         is_in_doubt = first_error(findings) is not None or as_configured.given_up or not was_seen(as_configured)
-        return "fail" if is_in_doubt else "pass"
+        return "fail" if is_in_doubt or exceeds_budget(as_configured) else "pass"
     verified = all(fix.verified for fix in fixes if fix.applied)
     if with_fixes is not None and with_fixes.outcome is Outcome.COMPLETED and verified:
         return "pass_with_fixes"
     return "fail"
+
+
+def exceeds_budget(log: RunLog) -> bool:
+    """Return whether more was allocated than the budget, which may be named after the run: of a snapshot."""
+    return log.run.budget_is_known and log.peak_allocated_bytes > log.run.budget_bytes
 
 
 def was_seen(log: RunLog) -> bool:
@@ -92,7 +97,7 @@ _WORK = (Phase.EVAL, Phase.GENERATE)
 def is_decided(result: ProbeResult) -> bool:
     """Return whether the run showed if it fits: it did not end by something else, and was seen."""
     log = result.as_configured
-    if result.verdict != "fail" or log.given_up:
+    if result.verdict != "fail" or log.given_up or exceeds_budget(log):
         return True
     if log.outcome is Outcome.COMPLETED:
         return was_seen(log) or first_error(result.findings) is not None
@@ -144,7 +149,8 @@ def verdict_banner(result: ProbeResult) -> Banner:
         return Banner(f"FITS WITH {plural(num_applied, 'FIX', 'FIXES')}", sentence, "good", source)
     if not is_decided(result):
         return Banner("NOT DECIDED", sentence, "warning", source)
-    does_not_fit = result.as_configured.fatal_oom or result.as_configured.given_up
+    log = result.as_configured
+    does_not_fit = log.fatal_oom or log.given_up or exceeds_budget(log)
     return Banner("DOES NOT FIT" if does_not_fit else "GROWS", sentence, "bad", source)
 
 
@@ -159,6 +165,8 @@ def verdict_sentence(result: ProbeResult) -> str:
         return f"{who}: {_peak(log)}{_limits_of_the_pass(log)}."
     if log.given_up and log.fatal_oom is None:
         return _gave_up(log)
+    if log.fatal_oom is None and exceeds_budget(log):
+        return f"Does not fit: {_peak(log)}."
     if log.outcome is Outcome.COMPLETED and first_error(result.findings) is None:
         return (
             "Not decided: no training step was seen, no evaluation and nothing that generates. The script may do its "

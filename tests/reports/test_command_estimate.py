@@ -8,13 +8,13 @@ from memory_harness.configs.cli import parse_args
 from memory_harness.probes.session.session import Session
 from memory_harness.reports import command_estimate
 from memory_harness.reports.command_estimate import estimate, keep_estimate_of
-from tests.builders import make_log
+from tests.builders import AS_PUBLISHED, make_log
 
 COMMAND = parse_args(["--estimate", "--model", "tiny-llama", "--samples", "24"])
 
 
 def session_of(**run):
-    log = make_log()
+    log = make_log(AS_PUBLISHED.with_fields(eval_batch_size=1))
     return Session(COMMAND.config, replace(log, run=replace(log.run, **run)), [], COMMAND.config)
 
 

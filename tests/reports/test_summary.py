@@ -12,6 +12,7 @@ from memory_harness.reports.summary import (
     ProbeResult,
     exit_code,
     result_of_log,
+    verdict_banner,
     verdict_of,
     verdict_sentence,
 )
@@ -79,6 +80,14 @@ def test_a_run_that_did_not_finish_is_not_called_too_large(end, words):
     sentence = verdict_sentence(result_of_log(replace(FITS, end=end)))
     assert sentence.startswith("Not decided")
     assert words in sentence
+
+
+@pytest.mark.parametrize("end", [None, FITS.end])
+def test_what_takes_more_than_a_budget_that_is_named_afterwards_does_not_fit(end):
+    log = replace(FITS, run=replace(FITS.run, budget_bytes=FITS.peak_allocated_bytes - 1), end=end)
+    result = result_of_log(log)
+    assert (exit_code(result), verdict_banner(result).title) == (1, "DOES NOT FIT")
+    assert verdict_sentence(result).startswith("Does not fit: the peak is")
 
 
 @pytest.mark.parametrize("phase", list(Phase))
