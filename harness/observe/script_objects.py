@@ -46,6 +46,8 @@ class ModuleCalls:
         self._num_calls = 0
         self._calls = weakref.WeakKeyDictionary[torch.nn.Module, tuple[int, int]]()
         """numbers of the first and the last call of each module"""
+        self._newest_began = 0  # step in which the module was first trained that was so last
+        self._returned = weakref.WeakSet[torch.nn.Module]()  # what was called again after another began to be trained
 
     def note(self, module: torch.nn.Module, step: int, *, trains: bool) -> None:
         """Take note of a call; a module counts from the first in which it is trained."""
@@ -53,8 +55,11 @@ class ModuleCalls:
         first_call, _ = self._calls.get(module, (self._num_calls, 0))
         self._calls[module] = first_call, self._num_calls
         if trains or module in self._steps:
-            first, _ = self._steps.get(module, (step, step))
+            first, last = self._steps.get(module, (step, step))
             self._steps[module] = (first, step)
+            if last < self._newest_began:
+                self._returned.add(module)
+            self._newest_began = max(self._newest_began, first)
 
     def has_trained(self, module: torch.nn.Module) -> bool:
         """Return whether a module has been trained."""
@@ -85,8 +90,10 @@ class ModuleCalls:
     def models_before(self) -> list[tuple[torch.nn.Module, list[torch.Tensor]]]:
         """Return the models that were trained before the present one, and called no more since it is.
 
-        Each comes with its parameters and gradients, but for parameters that the present one has taken over.
+        Each comes with its parameters and gradients, but for parameters that the present one has taken over. One like
+        those that have been trained in turns waits for its own.
         """
+        in_turns = set(map(_kind_and_size, self._returned))
         began = max((first for first, _ in self._steps.values()), default=0)
         taken_over: set[int] = set()
         for module, (_, last) in self._steps.items():
@@ -94,11 +101,15 @@ class ModuleCalls:
                 taken_over.update(map(id, module.parameters()))
         found = []
         for module, (_, last) in self._steps.items():
-            if last < began:
+            if last < began and _kind_and_size(module) not in in_turns:
                 own = [parameter for parameter in module.parameters() if id(parameter) not in taken_over]
                 gradients = [parameter.grad for parameter in own if parameter.grad is not None]
                 found.append((module, [*own, *gradients]))
         return found
+
+
+def _kind_and_size(module: torch.nn.Module) -> tuple[type, int]:
+    return type(module), sum(parameter.numel() for parameter in module.parameters())
 
 
 def place_of_setting(name: str, values: Collection[object] = ()) -> str:

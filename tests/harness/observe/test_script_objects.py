@@ -6,7 +6,7 @@ import torch
 
 from memory_harness.harness.log.records import DRAWING
 from memory_harness.harness.observe import script_objects
-from memory_harness.harness.observe.script_objects import LeafUpdates, OptimizerSteps, places_of_settings
+from memory_harness.harness.observe.script_objects import LeafUpdates, ModuleCalls, OptimizerSteps, places_of_settings
 
 
 def test_weights_whose_memory_is_freed_under_them_are_not_read():
@@ -35,6 +35,18 @@ def test_an_optimizer_of_another_model_begins_a_training_once_the_first_steps_no
     while not optimizers.ends_step(second):
         assert optimizers.training == 1
     assert optimizers.training == 2
+
+
+def test_what_is_trained_in_turns_waits_for_its_own_and_what_is_not_does_not():
+    calls = ModuleCalls()
+    pretraining, members = torch.nn.Linear(4, 8), [torch.nn.Linear(4, 4) for _ in range(3)]
+    calls.note(pretraining, 1, trains=True)
+    for step, member in enumerate([*members, *members[:2], torch.nn.Linear(4, 4)], 2):
+        calls.note(member, step, trains=True)
+    assert [module for module, _ in calls.models_before()] == [pretraining]
+    later = torch.nn.Linear(4, 8)
+    calls.note(later, 9, trains=True)
+    assert pretraining in [module for module, _ in calls.models_before()]
 
 
 def test_a_policy_may_draw_in_a_module_of_the_users(tmp_path, monkeypatch):
