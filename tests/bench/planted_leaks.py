@@ -2,9 +2,9 @@
 
     python -m tests.bench.planted_leaks FOLDER OUT.json [NAME ...]
 
-FOLDER is `planted`, or `planted_second` to `planted_seventh`, beside this file. Its `manifest.json` says
+FOLDER is `planted`, or `planted_second` to `planted_eighth`, beside this file. Its `manifest.json` says
 what is wrong with which: the cause, others that an expert would accept, the line, and other lines that a fix could
-begin at.
+begin at: numbers, or `file:line` in a module beside the script.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def judged(entry: dict[str, Any], findings: list[list[str]]) -> dict[str, Any]:
     causes = {entry["cause"], *entry["acceptable"]}
     lines = {entry["line"], *entry.get("alt_lines", [])}
     right = [where for cause, where in told if cause in causes]
-    places = {f"{Path(entry['file']).name}:{line}" for line in lines}
+    places = {line if isinstance(line, str) else f"{Path(entry['file']).name}:{line}" for line in lines}
     found = {Path(where.split(" ")[0]).name for where in right}
     return {"cause": bool(right), "line": bool(places & found)}
 

@@ -1,0 +1,2 @@
+"""Stands for pyplot: a registry of open figures."""
+from ._registry import figure, close, fignums

@@ -1,0 +1,2 @@
+from .tap import tapped
+from .model import build
