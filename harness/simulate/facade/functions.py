@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.utils._device
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
@@ -45,6 +46,8 @@ class DeviceNames(TorchFunctionMode):
 @contextmanager
 def functions_without_gpu(tracer: FacadeTracer) -> Iterator[None]:
     """Within, functions that name a device work though there is none."""
+    # remembered from its first call on: PyTorch's own functions, which stand-ins would be left in the place of
+    torch.utils._device._device_constructors()
     with ExitStack() as stack:
         for owner, name, function in _replacements(tracer):
             stack.enter_context(patch.object(owner, name, function, create=True))

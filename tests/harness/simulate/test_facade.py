@@ -209,6 +209,15 @@ def test_what_is_made_on_the_card_by_default_is_followed(device):
         torch.set_default_device(None)
 
 
+def test_devices_given_by_context_hold_for_all_functions_afterwards():
+    """PyTorch remembers which functions these are about from its first question on, which may come within."""
+    torch.utils._device._device_constructors.cache_clear()
+    with DryRunDevice(find_card("t4"), 2**30).active(), torch.device("cuda"):
+        torch.zeros(2)
+    with torch.device("meta"):
+        assert {make([1.0]).device.type for make in (torch.tensor, torch.as_tensor, torch.asarray)} == {"meta"}
+
+
 def test_what_a_script_writes_is_gone_in_the_end_and_what_was_there_stays(tmp_path):
     old = tmp_path / "old.txt"
     old.write_text("kept", encoding="utf-8")
