@@ -116,7 +116,7 @@ def test_a_failure_while_one_is_handled_names_the_frames_that_are_kept():
 
 
 def failed_in(function, code, message="CUDA out of memory. Tried to allocate 1.00 GiB"):
-    frame = f'  File "/work/run.py", line 1, in {function}\n    {code}\n'
+    frame = f'  File "train/run.py", line 1, in {function}\n    {code}\n'
     return diagnose(read(f"Traceback (most recent call last):\n{frame}RuntimeError: {message}"))
 
 
