@@ -65,7 +65,8 @@ def model_states_exceed_budget(evidence: Evidence) -> Finding | None:
 def _of_script(log: RunLog) -> Finding | None:
     """Find a script whose weights, with what its optimizers were to have, exceed the budget."""
     oom, coming = log.fatal_oom, survivors_of(log, MODEL_STATES)
-    loaded, states = _loaded_bytes(log), sum(survivor.bytes_per_step for survivor in coming)
+    of_optimizers = {survivor.holder: survivor.bytes_per_step for survivor in coming}  # each failure tells of all anew
+    loaded, states = _loaded_bytes(log), sum(of_optimizers.values())
     total = loaded + states
     if oom is None or log.steps or not loaded or states < STATES_SHARE * total or total <= oom.budget_bytes:
         return None

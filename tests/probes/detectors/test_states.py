@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from memory_harness.configs.units import GIB
-from memory_harness.harness.log.records import Phase
+from memory_harness.harness.log.records import MODEL_STATES, Phase, SurvivorRecord
 from memory_harness.probes.detectors import detect
 from memory_harness.probes.fixes import propose
 from tests.builders import AS_PUBLISHED, LLAMA_8B, Failure, make_log
@@ -85,6 +85,14 @@ ADAPTER = replace(MODEL, num_trainable_parameters=4_000_000, num_adapter_paramet
 )
 def test_other_runs_do_not_die_of_their_states(log):
     assert not found(log)
+
+
+@pytest.mark.parametrize(("states", "causes"), [(12 * GIB, []), (30 * GIB, [CAUSE])])
+def test_what_a_scripts_optimizer_was_to_have_counts_once_however_often_memory_ran_out(states, causes):
+    log = dies_in(Phase.FORWARD)
+    told = SurvivorRecord(1, Phase.FORWARD, "", "AdamW (mine.py:3)", states, 9, unit=MODEL_STATES)
+    log = replace(log, run=replace(log.run, script="mine.py", config={}), survivors=[told] * 3, steps=[])
+    assert [finding.cause for finding in detect(log) if finding.cause == CAUSE] == causes
 
 
 def test_fixes_that_make_them_smaller_are_proposed():
